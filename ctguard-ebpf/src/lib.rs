@@ -1,0 +1,2 @@
+//! The data path of ctguard.
+#![no_std]

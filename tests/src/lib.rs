@@ -1,0 +1,1 @@
+//! The harness that kernel tests and the lab share.

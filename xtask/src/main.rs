@@ -1,0 +1,2 @@
+//! What a developer and CI ask of this repository.
+fn main() {}
