@@ -1,13 +1,180 @@
 //! Traffic for the lab, made in the kernel: never part of the product.
+//!
+//! `lab_flood` is run by `BPF_PROG_TEST_RUN` with live frames: the kernel hands it frames of its
+//! own pages, the program writes each from the recipe, and `XDP_TX` sends it out of the device
+//! that the run names. A page comes back after use with whatever the router made of it, so every
+//! byte is written every time; the sums in the recipe make that cheap.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+mod lab_recipe;
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    btf_maps::{Array, PerCpuArray},
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use lab_recipe::{
+    FIRST_PORT, IPV4_CHECKSUM_AT, LONG_FRAME_WORDS, Recipe, SHORT_FRAME_WORDS, SOURCE_AT, STRANDS,
+    Strand,
+};
+
+#[btf_map(name = "lab_recipe")]
+static RECIPE: Array<Recipe, 1> = Array::new();
+
+/// Frames that `lab_flood` made.
+#[btf_map(name = "lab_offered")]
+static OFFERED: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// The destination port, in network order, whose packets `lab_drop_flood` drops.
+#[btf_map(name = "lab_flood_port")]
+static FLOOD_PORT: Array<u32, 1> = Array::new();
 
 /// The floor of every measurement: drops what it is given.
 #[xdp]
 pub fn lab_floor(_context: XdpContext) -> u32 {
     xdp_action::XDP_DROP
+}
+
+/// Lets everything pass; a veth whose peer answers by `XDP_TX` needs a program on its own side.
+#[xdp]
+pub fn lab_pass(_context: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+/// The guard that cannot be beaten: knows the flood's port, drops exactly the flood.
+#[xdp]
+pub fn lab_drop_flood(context: XdpContext) -> u32 {
+    match is_flood(&context) {
+        Some(true) => xdp_action::XDP_DROP,
+        Some(false) | None => xdp_action::XDP_PASS,
+    }
+}
+
+/// Writes one frame of the flood and sends it.
+#[xdp]
+pub fn lab_flood(context: XdpContext) -> u32 {
+    match write_frame(&context) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+#[inline(always)]
+fn is_flood(context: &XdpContext) -> Option<bool> {
+    let ethertype = load(context, 12)?;
+    // IPv4 here has no options and IPv6 no extension headers: the lab sends none.
+    let port_at = match u16::from_be(ethertype) {
+        0x0800 => 14 + 20 + 2,
+        0x86dd => 14 + 40 + 2,
+        _ => return Some(false),
+    };
+    let port = load(context, port_at)?;
+    Some(u32::from(port) == *FLOOD_PORT.get(0)?)
+}
+
+#[inline(always)]
+fn write_frame(context: &XdpContext) -> Option<()> {
+    let recipe = RECIPE.get_ptr_mut(0)?;
+    // SAFETY: a value of the array lives as long as the map; one thread at a time runs a flood.
+    let recipe = unsafe { &mut *recipe };
+    let random = next_random(&mut recipe.random);
+    let strand = &recipe.strands[recipe.turn as usize & (STRANDS - 1)];
+    recipe.turn += 1;
+
+    copy_template(context, strand)?;
+    fill_in(context, strand, random)?;
+
+    let offered = OFFERED.get_ptr_mut(0)?;
+    // SAFETY: the slot is this CPU's own, and XDP is not preempted by itself.
+    unsafe { *offered += 1 };
+    Some(())
+}
+
+/// Marsaglia's xorshift64: a few instructions, where the helper costs a call.
+#[inline(always)]
+fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+#[inline(always)]
+fn copy_template(context: &XdpContext, strand: &Strand) -> Option<()> {
+    copy_words(context, strand, 0, SHORT_FRAME_WORDS)?;
+    // A short frame ends here.
+    let _ = copy_words(context, strand, SHORT_FRAME_WORDS, LONG_FRAME_WORDS);
+    Some(())
+}
+
+#[inline(always)]
+fn copy_words(context: &XdpContext, strand: &Strand, from: usize, to: usize) -> Option<()> {
+    if context.data() + to * 8 > context.data_end() {
+        return None;
+    }
+    let frame = context.data() as *mut u64;
+    let mut word = from;
+    while word < to {
+        // SAFETY: the frame has `to` words, and the kernel lays live frames out on 8 bytes.
+        unsafe { *frame.add(word) = strand.frame[word] };
+        word += 1;
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn fill_in(context: &XdpContext, strand: &Strand, random: u64) -> Option<()> {
+    let source = strand.source | (random as u32 & strand.spoofed);
+    let (first, second) = (source as u16, (source >> 16) as u16);
+    let span = u32::from(u16::MAX - FIRST_PORT);
+    let port = (FIRST_PORT + (((random >> 48) as u32 * span) >> 16) as u16).to_be();
+
+    store(context, SOURCE_AT, first)?;
+    store(context, SOURCE_AT + 2, second)?;
+    store(context, strand.port_at as usize, port)?;
+
+    let source_sum = u32::from(first) + u32::from(second);
+    if strand.header_sum != 0 {
+        store(context, IPV4_CHECKSUM_AT, checksum(strand.header_sum + source_sum))?;
+    }
+    let transport = checksum(strand.transport_sum + source_sum + u32::from(port));
+    store(context, strand.checksum_at as usize, transport)
+}
+
+/// The checksum that makes a sum right; never 0, which to UDP means that there is none.
+#[inline(always)]
+fn checksum(sum: u32) -> u16 {
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    match !(folded as u16) {
+        0 => 0xffff,
+        checksum => checksum,
+    }
+}
+
+/// The 16 bits at `at`, as they lie in the frame.
+#[inline(always)]
+fn load(context: &XdpContext, at: usize) -> Option<u16> {
+    let field = context.data() + at;
+    if field + 2 > context.data_end() {
+        return None;
+    }
+    // SAFETY: two bytes at `field` are in the frame; `at` is even and frames are aligned to 2.
+    Some(unsafe { *(field as *const u16) })
+}
+
+#[inline(always)]
+fn store(context: &XdpContext, at: usize, value: u16) -> Option<()> {
+    // The verifier wants a bound on offsets that come from the map.
+    let field = context.data() + (at & 0x7e);
+    if field + 2 > context.data_end() {
+        return None;
+    }
+    // SAFETY: two bytes at `field` are in the frame; the mask keeps the offset even.
+    unsafe { *(field as *mut u16) = value };
+    Some(())
 }
 
 #[panic_handler]

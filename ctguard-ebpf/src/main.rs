@@ -1,13 +1,116 @@
-//! The eBPF program of ctguard.
+//! The eBPF programs of ctguard: entry points around the library.
+//!
+//! `ctguard_ingress` judges what arrives (XDP), `ctguard_egress` remembers what leaves (traffic
+//! control), `ctguard_clock` tells userspace the time in jiffies.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+/// The part that knows kernel helpers.
+mod kernel {
+    pub(crate) mod clock;
+    pub(crate) mod count;
+    pub(crate) mod interface;
+    pub(crate) mod maps;
+    pub(crate) mod tables;
+    pub(crate) mod trace;
+}
 
-/// Stub.
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use ctguard_ebpf::{
+    blur::Blur,
+    guard::{Guard, Judgement, note_leaving},
+    layout::{Counter, Policy},
+    packet::Reader,
+    units::Jiffies,
+    verdict::{Action, verdict},
+};
+use kernel::{
+    clock,
+    count::{CpuCounters, wake_daemon},
+    interface, maps,
+    tables::KernelTables,
+    trace,
+};
+
+/// Bytes of a leaving packet that are made readable when its headers lie in fragments: the longest
+/// chain that the parser reads fits in it.
+const LEAVING_HEADERS_BYTES: u32 = 256;
+
+/// Judges a packet that arrives. Without its maps set up it passes everything.
 #[xdp(frags)]
-pub fn ctguard_ingress(_context: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+pub fn ctguard_ingress(context: XdpContext) -> u32 {
+    match judge(&context) {
+        Some(Action::Drop) => xdp_action::XDP_DROP,
+        Some(Action::Pass) | None => xdp_action::XDP_PASS,
+    }
+}
+
+#[inline(always)]
+fn judge(context: &XdpContext) -> Option<Action> {
+    let counters = CpuCounters::of_this_cpu()?;
+    let policy = maps::POLICY.get(0)?;
+    let Some(interface) = interface::find(context) else {
+        counters.add(Counter::UnknownInterface);
+        return None;
+    };
+    let environment = maps::ENVIRONMENT.get(0)?;
+    let guard = Guard {
+        policy,
+        environment,
+        interface,
+        grant: maps::GRANT.get(0)?,
+        tables: KernelTables,
+    };
+    let now = clock::now();
+    // SAFETY: the verifier checks every access against the frame's end; the driver aligns the
+    // frame to at least two bytes.
+    let frame = unsafe {
+        let (start, end) = (context.data() as *const u8, context.data_end() as *const u8);
+        Reader::new(start, end, Blur::new(environment.zero))
+    };
+
+    let Judgement { outcome, wake } = guard.judge(frame.clone(), now, counters.samples());
+    let verdict = verdict(outcome, policy.has(Policy::DRY_RUN));
+    counters.count(&verdict);
+    if wake {
+        counters.add(Counter::Wakeups);
+        wake_daemon(now);
+    }
+    trace::decision(context, frame, outcome, now, Blur::new(environment.zero));
+    Some(verdict.action)
+}
+
+/// Remembers a packet that leaves, so that its answer is known, and lets it go.
+#[classifier]
+pub fn ctguard_egress(context: TcContext) -> i32 {
+    if let Some(environment) = maps::ENVIRONMENT.get(0) {
+        let now = clock::now();
+        let note = |context: &TcContext| {
+            // SAFETY: as in `judge`; the network header of a socket buffer is aligned too.
+            let frame = unsafe {
+                let (start, end) = (context.data() as *const u8, context.data_end() as *const u8);
+                Reader::new(start, end, Blur::new(environment.zero))
+            };
+            note_leaving(frame, environment, &KernelTables, now)
+        };
+        if note(&context).is_err()
+            && context.pull_data(LEAVING_HEADERS_BYTES.min(context.len())).is_ok()
+        {
+            let _ = note(&context);
+        }
+    }
+    TC_ACT_UNSPEC
+}
+
+/// The low 32 bits of jiffies, for a test run: userspace has no other way to read them.
+#[xdp]
+pub fn ctguard_clock(_context: XdpContext) -> u32 {
+    let Jiffies(now) = clock::now();
+    now as u32
 }
 
 #[panic_handler]

@@ -1,0 +1,66 @@
+//! The grant: admissions A pass only while A < G; without a daemon, a rate instead.
+
+use super::{Admission, Refusal};
+use crate::{
+    layout::{Environment, Fallback, Grant, Policy, Tier},
+    units::Jiffies,
+};
+
+/// Takes one admission from a tier's grant.
+///
+/// The load comes before the addition, so refusals cost no locked instruction. CPUs that pass the
+/// load together may take one admission each beyond G; the daemon keeps back one for every CPU.
+#[inline(always)]
+pub(super) fn take(
+    grant: &Grant,
+    tier: Tier,
+    policy: &Policy,
+    environment: &Environment,
+    now: Jiffies,
+) -> Admission {
+    let position = tier as usize & 1;
+    let admitted = &grant.admitted[position].0;
+
+    let heartbeat = Jiffies(grant.heartbeat.load());
+    if now.since(heartbeat) > u64::from(environment.heartbeat_patience_jiffies) {
+        let result = if policy.has(Policy::FAIL_OPEN) {
+            Ok(())
+        } else {
+            take_fallback(&grant.fallback[position], now)
+        };
+        if result.is_ok() {
+            admitted.fetch_add(1);
+        }
+        return Admission { result, wake: false };
+    }
+
+    let allowance = &grant.allowances[position];
+    if admitted.load() >= allowance.limit.load() {
+        return Admission { result: Err(Refusal::Grant), wake: is_first_in_jiffy(grant, now) };
+    }
+    let before = admitted.fetch_add(1);
+    Admission { result: Ok(()), wake: before == allowance.wake_at.load() }
+}
+
+/// Once a jiffy is often enough to wake who grants, and cheap enough for a flood that is refused.
+#[inline(always)]
+fn is_first_in_jiffy(grant: &Grant, now: Jiffies) -> bool {
+    let first = grant.woken_at.load() != now.0;
+    if first {
+        grant.woken_at.store(now.0);
+    }
+    first
+}
+
+/// A GCRA for the whole table. CPUs that race for its last flow are told apart by the exchange:
+/// who loses it is refused, so the rate holds exactly.
+#[inline(always)]
+fn take_fallback(fallback: &Fallback, now: Jiffies) -> Result<(), Refusal> {
+    let now = now.to_ticks().0;
+    let arrival = fallback.arrival.load();
+    if arrival > now.saturating_add(fallback.tolerance.load()) {
+        return Err(Refusal::Fallback);
+    }
+    let next = arrival.max(now).saturating_add(fallback.interval.load());
+    if fallback.arrival.replace_if(arrival, next) { Ok(()) } else { Err(Refusal::Fallback) }
+}

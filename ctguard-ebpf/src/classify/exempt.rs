@@ -1,0 +1,43 @@
+//! What always passes: without it a host finds neither its neighbours nor its own address.
+
+use crate::packet::Address;
+
+const DHCP_SERVER: u32 = 67;
+const DHCP_CLIENT: u32 = 68;
+const DHCPV6_CLIENT: u32 = 546;
+const DHCPV6_SERVER: u32 = 547;
+
+/// 224.0.0.0/24 (RFC 5771, section 4) and `ff02::/16` (RFC 4291, section 2.7): routing protocols,
+/// VRRP, group membership. No router forwards them, so only a neighbour can send them.
+#[inline(always)]
+pub(super) fn is_link_local_multicast<A: Address>(destination: A) -> bool {
+    let first = first_word(destination);
+    if A::FAMILY == 4 { first >> 8 == 0x00e0_0000 } else { first >> 16 == 0xff02 }
+}
+
+/// Router and neighbour discovery and redirect (RFC 4861), multicast listeners (RFC 2710, 3810).
+/// Conntrack leaves them untracked too (`noct_valid_new`, `nf_conntrack_proto_icmpv6.c`).
+#[inline(always)]
+pub(super) const fn is_neighbour_discovery(kind: u8) -> bool {
+    matches!(kind, 130..=137 | 143)
+}
+
+/// DHCP between hosts of one link while one of them has no address yet (RFC 2131, section 4.1), and
+/// `DHCPv6` between link-local addresses (RFC 8415, section 7.1). Renewals are ordinary UDP, whose
+/// answers the egress program has announced.
+#[inline(always)]
+pub(super) fn is_dhcp<A: Address>(source: A, destination: A, ports: u32) -> bool {
+    let (from, to) = (ports >> 16, ports & 0xffff);
+    if A::FAMILY == 4 {
+        matches!((from, to), (DHCP_CLIENT, DHCP_SERVER) | (DHCP_SERVER, DHCP_CLIENT))
+            && (first_word(source) == 0 || first_word(destination) == u32::MAX)
+    } else {
+        matches!((from, to), (DHCPV6_CLIENT, DHCPV6_SERVER) | (DHCPV6_SERVER, DHCPV6_CLIENT))
+            && first_word(source) >> 22 == 0xfe80 >> 6
+    }
+}
+
+#[inline(always)]
+fn first_word<A: Address>(address: A) -> u32 {
+    address.words().as_ref().first().copied().unwrap_or(0)
+}

@@ -1,0 +1,177 @@
+//! The flow cache: which flows conntrack knows, as far as this interface's packets tell.
+//!
+//! A fixed array of lines of eight slots. A flow may lie in one of two lines that its hash names,
+//! so a table that holds half as many flows as the cache has slots overflows none of them in
+//! practice; where both lines are full, the flow that would end first gives way and is charged
+//! again if it goes on. Entries live no longer than conntrack's own.
+
+mod slot;
+
+use slot::Slot;
+
+use crate::{
+    blur::{Blur, sign},
+    layout::{Environment, FlowKind, FlowLine},
+    packet::TcpFlags,
+    shared::Shared,
+    units::Coarse,
+};
+
+/// Gives the lines of the flow cache.
+pub trait FlowLines {
+    /// The line at `index`, if there is one.
+    fn flow_line(&self, index: u32) -> Option<&FlowLine>;
+}
+
+/// A flow's place in the cache.
+#[derive(Clone, Copy)]
+pub struct Place {
+    hash: u64,
+    first: u32,
+    second: u32,
+    blur: Blur,
+}
+
+impl Place {
+    /// The two lines that may hold the flow of this hash.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the masks keep less than 32 bits")]
+    pub const fn of(hash: u64, environment: &Environment) -> Self {
+        let line_mask = environment.flow_line_mask;
+        let first = hash as u32 & line_mask;
+        // The fingerprint's own bits pick the second line, so that flows which share the first
+        // line do not share both.
+        let second = first ^ ((hash >> 40) as u32 | 1) & line_mask;
+        Self { hash, first, second, blur: Blur::new(environment.zero) }
+    }
+}
+
+/// What a packet tells of its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passing {
+    /// Which way it goes.
+    pub leaving: bool,
+    /// Which timeouts hold; for TCP the state decides among its four.
+    pub kind: FlowKind,
+    /// Control bits; 0 but for TCP.
+    pub flags: TcpFlags,
+}
+
+/// A flow's slot, alive or ended.
+pub struct Found<'l> {
+    cell: &'l Shared,
+    slot: Slot,
+}
+
+/// Looks a flow up.
+#[inline(always)]
+pub fn find<L: FlowLines>(lines: &L, place: Place) -> Option<Found<'_>> {
+    match find_in(lines.flow_line(place.first)?, place) {
+        Some(found) => Some(found),
+        None => find_in(lines.flow_line(place.second)?, place),
+    }
+}
+
+impl Found<'_> {
+    /// Whether conntrack knows the flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_alive(&self, now: Coarse) -> bool {
+        self.slot.remaining(now) != 0
+    }
+
+    /// Whether the flow is a SYN's that nothing but SYNs has followed for the repeat window:
+    /// conntrack has its entry, so the same SYN again makes none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_just_opened(&self, environment: &Environment, now: Coarse) -> bool {
+        let timeout = environment.flow_timeout(FlowKind::TcpOpening);
+        let remaining = self.slot.remaining(now);
+        self.slot.is_opening()
+            && remaining != 0
+            && remaining.saturating_add(environment.repeat_window_coarse) >= timeout
+    }
+
+    /// Notes that a packet of the flow passed.
+    #[inline(always)]
+    pub fn pass(&self, environment: &Environment, passing: Passing, now: Coarse) {
+        let slot = self.slot.after(environment, passing, now);
+        // Within a coarse unit nothing changes, so a busy flow's line is written once a second
+        // and stays shared between CPUs meanwhile.
+        if slot != self.slot {
+            self.cell.store(slot.0);
+        }
+    }
+
+    /// Notes that the flow was opened anew, whatever became of it before.
+    #[inline(always)]
+    pub fn reopen(&self, place: Place, environment: &Environment, passing: Passing, now: Coarse) {
+        self.cell.store(Slot::new(place.hash).after(environment, passing, now).0);
+    }
+}
+
+/// Remembers a flow that has no slot: in an empty one, or in the place of the flow that ends
+/// soonest.
+#[inline(always)]
+pub fn remember<L: FlowLines>(
+    lines: &L,
+    place: Place,
+    environment: &Environment,
+    passing: Passing,
+    now: Coarse,
+) {
+    let slot = Slot::new(place.hash).after(environment, passing, now);
+    let (Some(first), Some(second)) = (lines.flow_line(place.first), lines.flow_line(place.second))
+    else {
+        return;
+    };
+    let in_first = soonest_to_end(first, now);
+    let in_second = soonest_to_end(second, now);
+    let crowded = in_first.alive > COMFORTABLE && in_second.alive < in_first.alive;
+    let victim = if crowded { in_second } else { in_first };
+    victim.cell.store(slot.0);
+}
+
+#[inline(always)]
+fn find_in(line: &FlowLine, place: Place) -> Option<Found<'_>> {
+    for (cell, position) in line.slots.iter().zip(0..) {
+        if Slot(cell.load()).is_of(place.hash) {
+            let cell = slot_at(line, place.blur.hide(position));
+            return Some(Found { cell, slot: Slot(cell.load()) });
+        }
+    }
+    None
+}
+
+/// Flows in a line beyond which a new one rather goes to its second line. Fewer would make more
+/// lookups read two lines; more would leave no room for those who have no choice.
+const COMFORTABLE: i64 = 5;
+
+struct Victim<'l> {
+    cell: &'l Shared,
+    alive: i64,
+}
+
+/// Without a branch: the verifier would follow each of the 2^8 ways through eight comparisons.
+#[inline(always)]
+fn soonest_to_end(line: &FlowLine, now: Coarse) -> Victim<'_> {
+    let [first, rest @ ..] = &line.slots;
+    let mut soonest = Slot(first.load()).lifetime(now) << POSITION_BITS;
+    let mut ended = sign(soonest);
+    for (cell, position) in rest.iter().zip(1..) {
+        let lifetime = Slot(cell.load()).lifetime(now) << POSITION_BITS | position;
+        ended += sign(lifetime);
+        let difference = soonest - lifetime;
+        soonest -= difference & !sign(difference);
+    }
+    Victim { cell: slot_at(line, soonest as u32), alive: FlowLine::SLOTS as i64 + ended }
+}
+
+/// Bits of a slot's position in its line.
+const POSITION_BITS: u32 = FlowLine::SLOTS.trailing_zeros();
+
+#[inline(always)]
+fn slot_at(line: &FlowLine, position: u32) -> &Shared {
+    &line.slots[position as usize & (FlowLine::SLOTS - 1)]
+}

@@ -1,0 +1,370 @@
+//! What a packet meets, in order: link, lists, meaning, flow cache, admission; and the outcome.
+
+use crate::{
+    admission::{self, Admission, Refusal},
+    bucket::{Cells, line_index},
+    classify::{self, Flow, Meaning},
+    flow::{self, Found, FlowLines, Passing, Place},
+    hash,
+    layout::{
+        BucketLine, Class, Environment, Grant, Interface, List, Policy, Tier,
+    },
+    packet::{self, Address, Ipv4, Ipv6, Malformed, Network, Packet, Reader, TcpFlags},
+    units::{Coarse, Jiffies},
+};
+
+/// The maps that are looked into with a key.
+pub trait Tables: FlowLines {
+    /// The line of cells at `index`.
+    fn bucket_line(&self, index: u32) -> Option<&BucketLine>;
+    /// Whether the list holds the IPv4 address, not expired at `now`.
+    fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool;
+    /// Whether the list holds the IPv6 address, not expired at `now`.
+    fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool;
+    /// Notes offered load of a source.
+    fn note_offered(&self, line: u32, offered: Offered, now: Jiffies);
+}
+
+/// A new flow that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// The source, as its scope has it.
+    pub address: u64,
+    /// 4 or 6.
+    pub family: u32,
+    /// Its class.
+    pub class: Class,
+    /// It was refused.
+    pub refused: bool,
+}
+
+/// The maps with one value, and the tables.
+pub struct Guard<'m, T> {
+    /// What the operator set.
+    pub policy: &'m Policy,
+    /// What the loader found.
+    pub environment: &'m Environment,
+    /// The interface that the packet arrived on.
+    pub interface: &'m Interface,
+    /// The grant.
+    pub grant: &'m Grant,
+    /// The rest.
+    pub tables: T,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not ours, or never judged.
+    Exempt,
+    /// For another station.
+    NotOurs,
+    /// Of a flow that conntrack knows.
+    Known,
+    /// A SYN sent again.
+    Repeated,
+    /// Makes no entry.
+    MakesNoEntry,
+    /// A later fragment.
+    LaterFragment,
+    /// A first fragment to be dropped.
+    TinyFragment,
+    /// Not to be parsed.
+    Malformed(Malformed),
+    /// From a denied source.
+    Denied(Class),
+    /// A new flow, admitted.
+    Admitted(Class, Tier),
+    /// A new flow, refused.
+    Refused(Class, Refusal),
+}
+
+/// An outcome, and whether the daemon shall be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What became of the packet.
+    pub outcome: Outcome,
+    /// The grant is nearly spent.
+    pub wake: bool,
+}
+
+impl From<Outcome> for Judgement {
+    #[inline(always)]
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, wake: false }
+    }
+}
+
+/// An address that lists can be asked about.
+trait Listed: Address {
+    const ALLOW: List;
+    const DENY: List;
+    fn is_in<T: Tables>(self, list: List, tables: &T, now: Jiffies) -> bool;
+}
+
+impl Listed for Ipv4 {
+    const ALLOW: List = List::AllowV4;
+    const DENY: List = List::DenyV4;
+    #[inline(always)]
+    fn is_in<T: Tables>(self, list: List, tables: &T, now: Jiffies) -> bool {
+        tables.lists_ipv4(list, self, now)
+    }
+}
+
+impl Listed for Ipv6 {
+    const ALLOW: List = List::AllowV6;
+    const DENY: List = List::DenyV6;
+    #[inline(always)]
+    fn is_in<T: Tables>(self, list: List, tables: &T, now: Jiffies) -> bool {
+        tables.lists_ipv6(list, self, now)
+    }
+}
+
+impl<T: Tables> Guard<'_, T> {
+    /// Judges a frame that arrives. `sampled`: its offered load is written down.
+    #[inline(always)]
+    pub fn judge(&self, mut frame: Reader<'_>, now: Jiffies, sampled: bool) -> Judgement {
+        match self.try_judge(&mut frame, now, sampled) {
+            Ok(judgement) => judgement,
+            Err(malformed) => Outcome::Malformed(malformed).into(),
+        }
+    }
+
+    #[inline(always)]
+    fn try_judge(
+        &self,
+        reader: &mut Reader<'_>,
+        now: Jiffies,
+        sampled: bool,
+    ) -> Result<Judgement, Malformed> {
+        let frame = packet::parse_link(reader)?;
+        let station = self.interface.station;
+        if station != 0 && frame.is_unicast() && frame.destination != station {
+            return Ok(Outcome::NotOurs.into());
+        }
+        match frame.network {
+            Network::Ipv4 => Ok(self.judge_packet(&packet::parse_ipv4(reader)?, now, sampled)),
+            Network::Ipv6 => Ok(self.judge_packet(&packet::parse_ipv6(reader)?, now, sampled)),
+            Network::NotIp => Ok(Outcome::Exempt.into()),
+            // No address was read: all such frames share the cells of 0.0.0.0.
+            Network::TooManyTags => {
+                Ok(self.admit_new(Class::Other, Ipv4(0), Tier::Strangers, now, sampled))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn judge_packet<A: Listed>(
+        &self,
+        packet: &Packet<A>,
+        now: Jiffies,
+        sampled: bool,
+    ) -> Judgement {
+        let meaning = classify::classify(packet, self.environment.tcp_loose != 0);
+        if meaning != Meaning::Exempt && self.is_listed(A::DENY, packet.source, now) {
+            return Outcome::Denied(class_of(packet.protocol)).into();
+        }
+        match meaning {
+            Meaning::Exempt => Outcome::Exempt.into(),
+            Meaning::MakesNoEntry => Outcome::MakesNoEntry.into(),
+            Meaning::LaterFragment => Outcome::LaterFragment.into(),
+            Meaning::TinyFragment => Outcome::TinyFragment.into(),
+            Meaning::Untold => {
+                self.admit_new(Class::Other, packet.source, self.tier(packet, now), now, sampled)
+            }
+            Meaning::Continues(flow) => self.judge_continuing(packet, flow, now).into(),
+            Meaning::MayOpen(flow) | Meaning::Opens(flow) => {
+                self.judge_opening(packet, flow, now, sampled)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn judge_continuing<A: Listed>(
+        &self,
+        packet: &Packet<A>,
+        flow: Flow,
+        now: Jiffies,
+    ) -> Outcome {
+        let coarse = self.coarse(now);
+        match flow::find(&self.tables, self.place(packet, flow)) {
+            Some(known) if known.is_alive(coarse) => {
+                known.pass(self.environment, arriving(flow), coarse);
+                Outcome::Known
+            }
+            Some(_) | None => Outcome::MakesNoEntry,
+        }
+    }
+
+    #[inline(always)]
+    fn judge_opening<A: Listed>(
+        &self,
+        packet: &Packet<A>,
+        flow: Flow,
+        now: Jiffies,
+        sampled: bool,
+    ) -> Judgement {
+        let coarse = self.coarse(now);
+        let place = self.place(packet, flow);
+        let found = flow::find(&self.tables, place);
+        if let Some(found) = &found
+            && let Some(outcome) = self.judge_found(found, flow, coarse)
+        {
+            return outcome.into();
+        }
+
+        let tier = self.tier(packet, now);
+        let judgement = self.admit_new(flow.class, packet.source, tier, now, sampled);
+        if matches!(judgement.outcome, Outcome::Admitted(..)) {
+            match found {
+                Some(found) => found.reopen(place, self.environment, arriving(flow), coarse),
+                None => flow::remember(
+                    &self.tables,
+                    place,
+                    self.environment,
+                    arriving(flow),
+                    coarse,
+                ),
+            }
+        }
+        judgement
+    }
+
+    /// What the packet of a flow that has a slot is, or `None` when it opens the flow anew.
+    #[inline(always)]
+    fn judge_found(&self, found: &Found<'_>, flow: Flow, coarse: Coarse) -> Option<Outcome> {
+        if flow.flags.any(TcpFlags::SYN) {
+            return found.is_just_opened(self.environment, coarse).then_some(Outcome::Repeated);
+        }
+        if !found.is_alive(coarse) {
+            return None;
+        }
+        found.pass(self.environment, arriving(flow), coarse);
+        Some(Outcome::Known)
+    }
+
+    #[inline(always)]
+    fn admit_new<A: Listed>(
+        &self,
+        class: Class,
+        source: A,
+        tier: Tier,
+        now: Jiffies,
+        sampled: bool,
+    ) -> Judgement {
+        let hash = hash::source(&self.environment.source_key, class, source);
+        let line = line_index(hash, self.environment.source_line_mask);
+        let cells = match tier {
+            Tier::Allowed => None,
+            Tier::Strangers => {
+                self.tables.bucket_line(line).map(|line| Cells::peek(line, hash))
+            }
+        };
+        let ceiling = &self.interface.ceilings[class as usize % 3];
+        let Admission { result, wake } = admission::admit(
+            cells.as_ref(),
+            ceiling,
+            tier,
+            self.grant,
+            self.policy,
+            self.environment,
+            now,
+        );
+        if sampled {
+            let (address, family) = (source.source_scope(), A::FAMILY);
+            let refused = result.is_err();
+            self.tables.note_offered(line, Offered { address, family, class, refused }, now);
+        }
+        let outcome = match result {
+            Ok(()) => Outcome::Admitted(class, tier),
+            Err(refusal) => Outcome::Refused(class, refusal),
+        };
+        Judgement { outcome, wake }
+    }
+
+    #[inline(always)]
+    fn tier<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Tier {
+        if self.is_listed(A::ALLOW, packet.source, now) { Tier::Allowed } else { Tier::Strangers }
+    }
+
+    #[inline(always)]
+    fn is_listed<A: Listed>(&self, list: List, source: A, now: Jiffies) -> bool {
+        self.policy.lists_in_use & list.bit() != 0 && source.is_in(list, &self.tables, now)
+    }
+
+    #[inline(always)]
+    fn place<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Place {
+        let hash = hash::tuple(
+            &self.environment.tuple_key,
+            packet.source,
+            packet.destination,
+            packet.protocol,
+            flow.key,
+        );
+        Place::of(hash, self.environment)
+    }
+
+    #[inline(always)]
+    const fn coarse(&self, now: Jiffies) -> Coarse {
+        Coarse::at(now, self.environment.coarse_shift)
+    }
+}
+
+/// Notes a frame that leaves, so that its answer is known. A frame that cannot be parsed tells
+/// nothing.
+#[inline(always)]
+pub fn note_leaving<L: FlowLines>(
+    mut frame: Reader<'_>,
+    environment: &Environment,
+    lines: &L,
+    now: Jiffies,
+) -> Result<(), Malformed> {
+    match packet::parse_link(&mut frame)?.network {
+        Network::Ipv4 => note(&packet::parse_ipv4(&mut frame)?, environment, lines, now),
+        Network::Ipv6 => note(&packet::parse_ipv6(&mut frame)?, environment, lines, now),
+        Network::NotIp | Network::TooManyTags => {}
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn note<A: Address, L: FlowLines>(
+    packet: &Packet<A>,
+    environment: &Environment,
+    lines: &L,
+    now: Jiffies,
+) {
+    let Some(flow) = classify::classify_leaving(packet) else { return };
+    let coarse = Coarse::at(now, environment.coarse_shift);
+    let hash = hash::tuple(
+        &environment.tuple_key,
+        packet.destination,
+        packet.source,
+        packet.protocol,
+        flow.key,
+    );
+    let place = Place::of(hash, environment);
+    let passing = Passing { leaving: true, kind: flow.kind, flags: flow.flags };
+    match flow::find(lines, place) {
+        Some(known) if known.is_alive(coarse) => known.pass(environment, passing, coarse),
+        Some(ended) => ended.reopen(place, environment, passing, coarse),
+        None => flow::remember(lines, place, environment, passing, coarse),
+    }
+}
+
+#[inline(always)]
+const fn arriving(flow: Flow) -> Passing {
+    Passing { leaving: false, kind: flow.kind, flags: flow.flags }
+}
+
+#[inline(always)]
+const fn class_of(protocol: u8) -> Class {
+    match protocol {
+        packet::protocol::TCP => Class::Tcp,
+        packet::protocol::UDP => Class::Udp,
+        _ => Class::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,450 @@
+//! What becomes of packets, told as an operator would: the whole order, over maps on the host.
+
+use std::{cell::RefCell, net::IpAddr, vec::Vec};
+
+use etherparse::PacketBuilder;
+
+use super::*;
+use crate::{
+    hash::testing::KEY,
+    layout::{CLASSES, Ceiling, FLOW_KINDS, FlowLine, Rate},
+    packet::{TcpFlags, reader::testing::AlignedFrame},
+    units::Ticks,
+};
+
+const JIFFIES_PER_SECOND: u64 = 1000;
+const START: Jiffies = Jiffies(1_000_000);
+const REMOTE: &str = "192.0.2.1";
+const LOCAL: &str = "198.51.100.1";
+const BURST: u32 = 10;
+const RATE: u32 = 20;
+
+#[test]
+fn one_source_gets_its_burst_and_then_its_rate() {
+    let lab = Lab::new();
+    let admitted = lab.admitted_of(100, |port| lab.syn(REMOTE, port));
+    assert_eq!(admitted, BURST);
+
+    lab.pass_seconds(2);
+    let admitted = lab.admitted_of(100, |port| lab.syn(REMOTE, 1000 + port));
+    assert_eq!(admitted, BURST, "two seconds refill more than a burst, and a burst is all");
+}
+
+#[test]
+fn a_flood_from_one_source_costs_others_nothing() {
+    let lab = Lab::new();
+    lab.admitted_of(1000, |port| lab.syn(REMOTE, port));
+    assert_eq!(lab.syn("192.0.2.2", 1), Outcome::Admitted(Class::Tcp, Tier::Strangers));
+}
+
+#[test]
+fn sources_of_one_ipv6_subnet_share_a_bucket() {
+    let lab = Lab::new();
+    let admitted = lab.admitted_of(100, |host| lab.udp6(&format!("2001:db8:0:1::{host:x}"), 1));
+    assert_eq!(admitted, BURST);
+    assert!(matches!(lab.udp6("2001:db8:0:2::1", 1), Outcome::Admitted(..)));
+}
+
+#[test]
+fn nothing_is_admitted_beyond_the_grant_and_its_end_wakes_the_daemon_once_a_jiffy() {
+    let lab = Lab::new();
+    lab.grant.allowances[0].limit.store(5);
+    lab.grant.allowances[0].wake_at.store(3);
+    let judgements: Vec<Judgement> =
+        (0..8).map(|host| lab.judge(&syn(&format!("192.0.2.{host}"), LOCAL, 1))).collect();
+    let outcomes: Vec<bool> =
+        judgements.iter().map(|judged| matches!(judged.outcome, Outcome::Admitted(..))).collect();
+    assert_eq!(outcomes, [true, true, true, true, true, false, false, false]);
+    let wakes: Vec<bool> = judgements.iter().map(|judged| judged.wake).collect();
+    assert_eq!(wakes, [false, false, false, true, false, true, false, false]);
+    assert_eq!(judgements[7].outcome, Outcome::Refused(Class::Tcp, Refusal::Grant));
+}
+
+#[test]
+fn a_flow_that_the_grant_refuses_charges_its_source_nothing() {
+    let lab = Lab::new();
+    lab.grant.allowances[0].limit.store(0);
+    lab.admitted_of(100, |port| lab.syn(REMOTE, port));
+    lab.grant.allowances[0].limit.store(1_000_000);
+    assert_eq!(lab.admitted_of(100, |port| lab.syn(REMOTE, port)), BURST);
+}
+
+#[test]
+fn without_a_daemon_the_fallback_rate_holds_for_the_whole_table() {
+    let lab = Lab::new();
+    lab.grant.heartbeat.store(START.0 - 2 * JIFFIES_PER_SECOND - 1);
+    lab.grant.fallback[0].interval.store(10 * Ticks::PER_JIFFY);
+    lab.grant.fallback[0].tolerance.store(4 * 10 * Ticks::PER_JIFFY);
+    let spoofed = |host: u32| lab.syn(&format!("10.0.{}.{}", host / 256, host % 256), 1);
+    assert_eq!(lab.admitted_of(100, spoofed), 5);
+    assert_eq!(spoofed(2000), Outcome::Refused(Class::Tcp, Refusal::Fallback));
+
+    lab.pass_seconds(1);
+    let in_a_second: u32 = (0..10)
+        .map(|round| {
+            lab.pass(100);
+            lab.admitted_of(100, |host| spoofed(3000 + round * 100 + host))
+        })
+        .sum();
+    assert_eq!(in_a_second, 50, "each 100 jiffies refill more than the burst of 5");
+}
+
+#[test]
+fn fail_open_lifts_the_fallback_rate_but_not_the_ceilings() {
+    let mut lab = Lab::new();
+    lab.grant.heartbeat.store(0);
+    lab.policy.switches = Policy::FAIL_OPEN;
+    assert_eq!(lab.admitted_of(100, |port| lab.syn(REMOTE, port)), BURST);
+}
+
+#[test]
+fn a_syn_sent_again_is_not_charged_again_for_three_seconds() {
+    let lab = Lab::new();
+    assert!(matches!(lab.syn(REMOTE, 1), Outcome::Admitted(..)));
+    for _ in 0..3 {
+        lab.pass_seconds(1);
+        assert_eq!(lab.syn(REMOTE, 1), Outcome::Repeated);
+    }
+    lab.pass_seconds(2);
+    assert!(matches!(lab.syn(REMOTE, 1), Outcome::Admitted(..)));
+}
+
+#[test]
+fn an_ack_of_an_admitted_connection_is_known() {
+    let lab = Lab::new();
+    lab.syn(REMOTE, 1);
+    assert_eq!(lab.tcp(REMOTE, 1, TcpFlags::ACK), Outcome::Known);
+}
+
+#[test]
+fn acks_of_no_connection_are_charged_while_tcp_loose_is_on() {
+    let mut lab = Lab::new();
+    assert_eq!(lab.admitted_of(100, |port| lab.tcp(REMOTE, port, TcpFlags::ACK)), BURST);
+
+    lab.environment.tcp_loose = 0;
+    assert_eq!(lab.tcp(REMOTE, 5000, TcpFlags::ACK), Outcome::MakesNoEntry);
+}
+
+#[test]
+fn rst_fin_and_syn_ack_of_no_connection_pass_uncharged() {
+    let lab = Lab::new();
+    for flags in [TcpFlags::RST, TcpFlags::FIN | TcpFlags::ACK, TcpFlags::SYN | TcpFlags::ACK] {
+        for port in 0..100 {
+            assert_eq!(lab.tcp(REMOTE, port, flags), Outcome::MakesNoEntry);
+        }
+    }
+}
+
+#[test]
+fn answers_to_flows_opened_from_inside_always_pass() {
+    let lab = Lab::new();
+    lab.admitted_of(1000, |port| lab.udp(REMOTE, port));
+    lab.leave(&udp(LOCAL, REMOTE, 4000, 53));
+    assert_eq!(lab.judge(&udp(REMOTE, LOCAL, 53, 4000)).outcome, Outcome::Known);
+    assert!(matches!(
+        lab.judge(&udp(REMOTE, LOCAL, 53, 4001)).outcome,
+        Outcome::Refused(Class::Udp, Refusal::Source)
+    ));
+}
+
+#[test]
+fn a_known_udp_flow_ends_with_conntracks_timeout() {
+    let lab = Lab::new();
+    lab.udp(REMOTE, 7);
+    lab.pass_seconds(29);
+    assert_eq!(lab.udp(REMOTE, 7), Outcome::Known);
+    lab.pass_seconds(32);
+    assert!(matches!(lab.udp(REMOTE, 7), Outcome::Admitted(..)));
+}
+
+#[test]
+fn a_connection_is_remembered_for_days_only_after_the_inside_has_answered() {
+    let lab = Lab::new();
+    lab.syn(REMOTE, 1);
+    lab.tcp(REMOTE, 1, TcpFlags::ACK);
+    lab.pass_seconds(100);
+    assert!(matches!(lab.tcp(REMOTE, 1, TcpFlags::ACK), Outcome::Admitted(..)), "a blind ACK");
+
+    lab.syn(REMOTE, 2);
+    lab.leave(&tcp(LOCAL, REMOTE, 80, 2, TcpFlags::SYN | TcpFlags::ACK));
+    lab.tcp(REMOTE, 2, TcpFlags::ACK);
+    lab.leave(&tcp(LOCAL, REMOTE, 80, 2, TcpFlags::ACK));
+    lab.pass_seconds(86_400);
+    assert_eq!(lab.tcp(REMOTE, 2, TcpFlags::ACK), Outcome::Known);
+}
+
+#[test]
+fn a_closed_connection_is_forgotten_soon() {
+    let lab = Lab::new();
+    lab.syn(REMOTE, 2);
+    lab.leave(&tcp(LOCAL, REMOTE, 80, 2, TcpFlags::ACK));
+    assert_eq!(lab.tcp(REMOTE, 2, TcpFlags::RST), Outcome::Known);
+    lab.pass_seconds(12);
+    assert!(matches!(lab.tcp(REMOTE, 2, TcpFlags::ACK), Outcome::Admitted(..)));
+}
+
+#[test]
+fn a_denied_source_gets_nothing_through_until_its_entry_ends() {
+    let mut lab = Lab::new();
+    lab.syn(REMOTE, 1);
+    lab.list(List::DenyV4, REMOTE, START.0 + 5000);
+    assert_eq!(lab.tcp(REMOTE, 1, TcpFlags::ACK), Outcome::Denied(Class::Tcp));
+    lab.pass_seconds(6);
+    assert_eq!(lab.tcp(REMOTE, 1, TcpFlags::ACK), Outcome::Known);
+}
+
+#[test]
+fn an_allowed_source_has_no_ceiling_but_a_grant_of_its_own() {
+    let mut lab = Lab::new();
+    lab.list(List::AllowV4, REMOTE, 0);
+    lab.grant.allowances[0].limit.store(0);
+    lab.grant.allowances[1].limit.store(50);
+    assert_eq!(lab.admitted_of(100, |port| lab.syn(REMOTE, port)), 50);
+    assert_eq!(lab.grant.admitted[0].0.load(), 0);
+    assert_eq!(lab.grant.admitted[1].0.load(), 50);
+}
+
+#[test]
+fn chains_and_tags_longer_than_are_read_are_charged_as_other() {
+    let lab = Lab::new();
+    let mut tagged = [2; 12].to_vec();
+    tagged.extend([0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 8, 0]);
+    tagged.resize(100, 0);
+    let admitted = lab.admitted_of(100, |_| lab.judge(&tagged).outcome);
+    assert_eq!(admitted, BURST);
+}
+
+#[test]
+fn on_a_promiscuous_port_frames_for_other_stations_are_left_alone() {
+    let mut lab = Lab::new();
+    lab.interface.station = 0x0202_0202_0202;
+    let frame = syn(REMOTE, LOCAL, 1);
+    assert_eq!(lab.judge(&frame).outcome, Outcome::NotOurs);
+    lab.interface.station = 0x0404_0404_0404;
+    assert!(matches!(lab.judge(&frame).outcome, Outcome::Admitted(..)));
+}
+
+#[test]
+fn half_as_many_flows_as_slots_are_all_remembered() {
+    let mut lab = Lab::new();
+    lab.lift_ceilings();
+    let flows = lab.flows.len() * FlowLine::SLOTS / 2;
+    let ports = u32::try_from(flows).unwrap();
+    for port in 0..ports {
+        lab.udp(REMOTE, port);
+    }
+    let forgotten = (0..ports).filter(|&port| lab.udp(REMOTE, port) != Outcome::Known).count();
+    assert_eq!(forgotten, 0, "of {flows}");
+}
+
+#[test]
+fn offered_load_is_noted_for_sampled_flows_with_its_source() {
+    let lab = Lab::new();
+    let frame = AlignedFrame::new(&syn(REMOTE, LOCAL, 1));
+    lab.guard().judge(frame.reader(), START, true);
+    lab.syn(REMOTE, 2);
+    let noted = lab.offered.borrow();
+    let address = u64::from(u32::from_be_bytes([192, 0, 2, 1]));
+    assert_eq!(*noted, [Offered { address, family: 4, class: Class::Tcp, refused: false }]);
+}
+
+/// The guard over maps in memory, at a time of its own.
+struct Lab {
+    policy: Policy,
+    environment: Environment,
+    interface: Interface,
+    grant: Grant,
+    flows: Vec<FlowLine>,
+    buckets: Vec<BucketLine>,
+    lists: Vec<(List, u128, u64)>,
+    offered: RefCell<Vec<Offered>>,
+    now: RefCell<Jiffies>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let mut flow_timeouts = [0; FLOW_KINDS];
+        flow_timeouts[..9].copy_from_slice(&[60, 432_000, 30, 10, 30, 30, 30, 3, 600]);
+        let interval = Ticks(JIFFIES_PER_SECOND * Ticks::PER_JIFFY / u64::from(RATE));
+        let tolerance = Ticks(interval.0 * u64::from(BURST - 1));
+        let grant = Grant::default();
+        grant.heartbeat.store(START.0);
+        grant.allowances[0].limit.store(1_000_000);
+        grant.allowances[0].wake_at.store(900_000);
+        Self {
+            policy: Policy {
+                layout_version: 1,
+                switches: 0,
+                lists_in_use: 0,
+                target_ppm: 850_000,
+                source: [Rate { flows_per_second: RATE, burst: BURST }; CLASSES],
+                fallback_flows_per_second: 0,
+                reserved: 0,
+            },
+            environment: Environment {
+                source_key: KEY,
+                tuple_key: KEY,
+                jiffies_per_second: 1000,
+                coarse_shift: 10,
+                heartbeat_patience_jiffies: 2000,
+                source_line_mask: 1023,
+                flow_line_mask: 1023,
+                tcp_loose: 1,
+                repeat_window_coarse: 3,
+                zero: 0,
+                flow_timeouts,
+            },
+            interface: Interface {
+                ifindex: 2,
+                ceilings: [Ceiling { interval, tolerance }; CLASSES],
+                ..Interface::FREE
+            },
+            grant,
+            flows: (0..1024).map(|_| FlowLine::default()).collect(),
+            buckets: (0..1024).map(|_| BucketLine::default()).collect(),
+            lists: Vec::new(),
+            offered: RefCell::default(),
+            now: RefCell::new(START),
+        }
+    }
+
+    fn guard(&self) -> Guard<'_, &Self> {
+        Guard {
+            policy: &self.policy,
+            environment: &self.environment,
+            interface: &self.interface,
+            grant: &self.grant,
+            tables: self,
+        }
+    }
+
+    fn judge(&self, frame: &[u8]) -> Judgement {
+        let frame = AlignedFrame::new(frame);
+        self.guard().judge(frame.reader(), *self.now.borrow(), false)
+    }
+
+    fn leave(&self, frame: &[u8]) {
+        let frame = AlignedFrame::new(frame);
+        note_leaving(frame.reader(), &self.environment, &self, *self.now.borrow()).unwrap();
+    }
+
+    fn admitted_of(&self, packets: u32, judge: impl Fn(u32) -> Outcome) -> u32 {
+        let admitted = (0..packets).filter(|&packet| matches!(judge(packet), Outcome::Admitted(..)));
+        u32::try_from(admitted.count()).unwrap()
+    }
+
+    fn syn(&self, source: &str, port: u32) -> Outcome {
+        self.judge(&syn(source, LOCAL, port)).outcome
+    }
+
+    fn tcp(&self, source: &str, port: u32, flags: u8) -> Outcome {
+        self.judge(&tcp(source, LOCAL, port, 80, flags)).outcome
+    }
+
+    fn udp(&self, source: &str, port: u32) -> Outcome {
+        self.judge(&udp(source, LOCAL, port, 9)).outcome
+    }
+
+    fn udp6(&self, source: &str, port: u32) -> Outcome {
+        self.judge(&udp(source, "2001:db8:ffff::1", port, 9)).outcome
+    }
+
+    fn pass(&self, jiffies: u64) {
+        let daemon_lives = self.now.borrow().since(Jiffies(self.grant.heartbeat.load()))
+            <= u64::from(self.environment.heartbeat_patience_jiffies);
+        self.now.borrow_mut().0 += jiffies;
+        if daemon_lives {
+            self.grant.heartbeat.store(self.now.borrow().0);
+        }
+    }
+
+    fn pass_seconds(&self, seconds: u64) {
+        self.pass(seconds * JIFFIES_PER_SECOND);
+    }
+
+    fn lift_ceilings(&mut self) {
+        self.interface.ceilings = [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASSES];
+    }
+
+    fn list(&mut self, list: List, address: &str, expires_at: u64) {
+        self.policy.lists_in_use |= list.bit();
+        self.lists.push((list, bits(address), expires_at));
+    }
+
+    fn holds(&self, list: List, address: u128, now: Jiffies) -> bool {
+        self.lists.iter().any(|&(of, listed, expires_at)| {
+            of == list && listed == address && (expires_at == 0 || now.0 < expires_at)
+        })
+    }
+}
+
+impl FlowLines for &Lab {
+    fn flow_line(&self, index: u32) -> Option<&FlowLine> {
+        self.flows.get(index as usize)
+    }
+}
+
+impl Tables for &Lab {
+    fn bucket_line(&self, index: u32) -> Option<&BucketLine> {
+        self.buckets.get(index as usize)
+    }
+
+    fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool {
+        self.holds(list, u128::from(address.0), now)
+    }
+
+    fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool {
+        self.holds(list, u128::from_be_bytes(address.to_bytes()), now)
+    }
+
+    fn note_offered(&self, _line: u32, offered: Offered, _now: Jiffies) {
+        self.offered.borrow_mut().push(offered);
+    }
+}
+
+fn syn(source: &str, destination: &str, port: u32) -> Vec<u8> {
+    tcp(source, destination, port, 80, TcpFlags::SYN)
+}
+
+fn tcp(source: &str, destination: &str, port: u32, to: u16, flags: u8) -> Vec<u8> {
+    let port = u16::try_from(port).unwrap();
+    let link = PacketBuilder::ethernet2([2; 6], [4; 6]);
+    let mut frame = Vec::new();
+    let segment = match (source.parse().unwrap(), destination.parse().unwrap()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            link.ipv4(source.octets(), destination.octets(), 64).tcp(port, to, 1, 1024)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            link.ipv6(source.octets(), destination.octets(), 64).tcp(port, to, 1, 1024)
+        }
+        families => panic!("{families:?}"),
+    };
+    segment.write(&mut frame, &[]).unwrap();
+    let flags_at = frame.len() - 20 + 13;
+    frame[flags_at] = flags;
+    frame
+}
+
+fn udp(source: &str, destination: &str, port: u32, to: u16) -> Vec<u8> {
+    let port = u16::try_from(port).unwrap();
+    let link = PacketBuilder::ethernet2([2; 6], [4; 6]);
+    let mut frame = Vec::new();
+    let datagram = match (source.parse().unwrap(), destination.parse().unwrap()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            link.ipv4(source.octets(), destination.octets(), 64).udp(port, to)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            link.ipv6(source.octets(), destination.octets(), 64).udp(port, to)
+        }
+        families => panic!("{families:?}"),
+    };
+    datagram.write(&mut frame, &[]).unwrap();
+    frame
+}
+
+fn bits(address: &str) -> u128 {
+    match address.parse().unwrap() {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    }
+}

@@ -1,0 +1,60 @@
+//! Counters up, the daemon awake.
+
+use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
+use ctguard_ebpf::{
+    layout::{COUNTERS, Counter, Counters, OfferedSlot},
+    units::Jiffies,
+    verdict::Verdict,
+};
+
+use super::maps;
+
+/// This CPU's counters.
+#[derive(Clone, Copy)]
+pub(crate) struct CpuCounters(*mut Counters);
+
+impl CpuCounters {
+    /// The line of the CPU that runs.
+    #[inline(always)]
+    pub(crate) fn of_this_cpu() -> Option<Self> {
+        maps::COUNTERS.get_ptr_mut(0).map(Self)
+    }
+
+    /// Counts what a verdict says.
+    #[inline(always)]
+    pub(crate) fn count(self, verdict: &Verdict) {
+        self.add(verdict.counter);
+        if let Some(class) = verdict.seen {
+            self.add(Counter::Seen(class));
+        }
+        if let Some(class) = verdict.allowed {
+            self.add(Counter::Allowed(class));
+        }
+    }
+
+    /// Whether the next new flow is one of those whose offered load is written down.
+    #[inline(always)]
+    pub(crate) fn samples(self) -> bool {
+        // SAFETY: the pointer is this CPU's value of the map, which lives as long as the program;
+        // nothing else runs on this CPU meanwhile but a nested program, which may only add.
+        let values = unsafe { &(*self.0).values };
+        let seen = values[0].wrapping_add(values[1]).wrapping_add(values[2]);
+        seen % OfferedSlot::SAMPLE == 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn add(self, counter: Counter) {
+        let index = counter.index() as usize & (COUNTERS - 1);
+        // SAFETY: as above, and the index lies below the array's length.
+        unsafe {
+            let value = (&raw mut (*self.0).values).cast::<u64>().add(index);
+            *value = (*value).wrapping_add(1);
+        }
+    }
+}
+
+/// Wakes the daemon. A full ring needs no more: it is awake then.
+#[inline(always)]
+pub(crate) fn wake_daemon(now: Jiffies) {
+    let _ = maps::WAKEUPS.output(now.0, BPF_RB_FORCE_WAKEUP.into());
+}

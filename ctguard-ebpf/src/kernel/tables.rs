@@ -1,0 +1,77 @@
+//! The library's view of the maps that are looked into with a key.
+
+use aya_ebpf::btf_maps::{LpmTrie, lpm_trie::Key};
+use ctguard_ebpf::{
+    flow::FlowLines,
+    guard::{Offered, Tables},
+    layout::{BucketLine, FlowLine, List, ListEntry, OfferedSlot},
+    packet::{Ipv4, Ipv6},
+    units::Jiffies,
+};
+
+use super::maps;
+
+/// The pinned maps.
+pub(crate) struct KernelTables;
+
+impl FlowLines for KernelTables {
+    #[inline(always)]
+    fn flow_line(&self, index: u32) -> Option<&FlowLine> {
+        maps::FLOW_CACHE.get(index)
+    }
+}
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn bucket_line(&self, index: u32) -> Option<&BucketLine> {
+        maps::BUCKETS_SOURCE.get(index)
+    }
+
+    #[inline(always)]
+    fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool {
+        let key = Key::new(32, address.0.to_be_bytes());
+        match list {
+            List::AllowV4 => holds(&maps::ALLOW_V4, &key, now),
+            List::DenyV4 => holds(&maps::DENY_V4, &key, now),
+            List::AllowV6 | List::DenyV6 => false,
+        }
+    }
+
+    #[inline(always)]
+    fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool {
+        let key = Key::new(128, address.to_bytes());
+        match list {
+            List::AllowV6 => holds(&maps::ALLOW_V6, &key, now),
+            List::DenyV6 => holds(&maps::DENY_V6, &key, now),
+            List::AllowV4 | List::DenyV4 => false,
+        }
+    }
+
+    #[inline(always)]
+    fn note_offered(&self, line: u32, offered: Offered, now: Jiffies) {
+        let Some(slot) = maps::OFFERED_SOURCE.get(line) else { return };
+        slot.offered.fetch_add(OfferedSlot::SAMPLE);
+        if offered.refused {
+            slot.refused.fetch_add(OfferedSlot::SAMPLE);
+        }
+        slot.address.store(offered.address);
+        slot.last.store(
+            now.0 << 8 | u64::from(offered.family) << 4 | offered.class as u64,
+        );
+    }
+}
+
+#[inline(always)]
+fn holds<K, const CAPACITY: usize>(
+    list: &LpmTrie<K, ListEntry, CAPACITY>,
+    key: &Key<K>,
+    now: Jiffies,
+) -> bool {
+    match list.get(key) {
+        Some(entry) => {
+            let expires_at = entry.expires_at;
+            expires_at == 0 || now < Jiffies(expires_at)
+        }
+        None => false,
+    }
+}

@@ -1,0 +1,75 @@
+//! What the loader and the daemon found out about this machine and this start.
+
+/// Secret numbers of one hash (see `hash`), drawn afresh when the maps are made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKey {
+    /// One for the start, one for each 32-bit word, one odd one for the end.
+    pub words: [u64; 12],
+}
+
+/// What decides how long conntrack keeps a flow after its last packet.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowKind {
+    /// TCP before both sides have talked: the lesser of `syn_sent` and `syn_recv`.
+    TcpOpening = 0,
+    /// TCP, established.
+    TcpEstablished = 1,
+    /// TCP after a FIN: the least of `fin_wait`, `close_wait`, `last_ack` and `time_wait`.
+    TcpClosing = 2,
+    /// TCP after a RST.
+    TcpReset = 3,
+    /// UDP and UDP-Lite.
+    Udp = 4,
+    /// ICMP and ICMPv6.
+    Icmp = 5,
+    /// GRE.
+    Gre = 6,
+    /// SCTP: the least of its states.
+    Sctp = 7,
+    /// Every other protocol.
+    Generic = 8,
+}
+
+/// Entries of [`Environment::flow_timeouts`]; a power of two above the last [`FlowKind`].
+pub const FLOW_KINDS: usize = 16;
+
+/// The `environment` map's only value.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Environment {
+    /// Key of the hash of sources.
+    pub source_key: HashKey,
+    /// Key of the hash of tuples.
+    pub tuple_key: HashKey,
+    /// Jiffies in a second on this kernel.
+    pub jiffies_per_second: u32,
+    /// Coarse time is jiffies shifted right by this much: about a second.
+    pub coarse_shift: u32,
+    /// A heartbeat older than this many jiffies is a dead daemon's.
+    pub heartbeat_patience_jiffies: u32,
+    /// Lines of `buckets_source` less one; the number of lines is a power of two.
+    pub source_line_mask: u32,
+    /// Lines of `flow_cache` less one; the number of lines is a power of two.
+    pub flow_line_mask: u32,
+    /// 1 while `nf_conntrack_tcp_loose` is on: an ACK of no connection makes an entry.
+    pub tcp_loose: u32,
+    /// How long a SYN sent again is not charged again, in coarse units.
+    pub repeat_window_coarse: u32,
+    /// Zero, which the verifier does not know (see `blur`).
+    pub zero: u32,
+    /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`].
+    pub flow_timeouts: [u32; FLOW_KINDS],
+}
+
+impl Environment {
+    /// How long a flow of `kind` is known after its last packet, in coarse units.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flow_timeout(&self, kind: FlowKind) -> u32 {
+        self.flow_timeouts[kind as usize & (FLOW_KINDS - 1)]
+    }
+}
+
+const _: () = assert!(size_of::<Environment>() == 96 + 96 + 32 + 64);

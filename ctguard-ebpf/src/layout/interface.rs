@@ -1,0 +1,63 @@
+//! What holds for one guarded interface.
+
+use super::policy::{CLASSES, Rate};
+use crate::units::Ticks;
+
+/// Slots of the `interfaces` map. An interface lies in slot `ifindex % INTERFACE_SLOTS` or one of
+/// the [`INTERFACE_PROBES`] − 1 behind it (wrapping), so that the data path finds it without a hash.
+pub const INTERFACE_SLOTS: u32 = 64;
+
+/// How many slots may be looked at for one interface.
+pub const INTERFACE_PROBES: u32 = 4;
+
+/// A [`Rate`] in the data path's units.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ceiling {
+    /// Time between two flows at the rate.
+    pub interval: Ticks,
+    /// How far the theoretical arrival time may run ahead: (burst − 1) · interval.
+    pub tolerance: Ticks,
+}
+
+/// One value of the `interfaces` map; `ifindex` 0 is a free slot.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The kernel's index of the interface.
+    pub ifindex: u32,
+    /// One of [`Interface::NATIVE`], [`Interface::GENERIC`].
+    pub mode: u32,
+    /// The only MAC address whose frames are ours, its six bytes read as a big-endian number;
+    /// 0 while every frame that arrives is (no promiscuous mode, or a bridge port).
+    pub station: u64,
+    /// Ceilings per source in force here, by class.
+    pub ceilings: [Ceiling; CLASSES],
+    /// Name, ended by zeros.
+    pub name: [u8; 16],
+    /// The operator's own ceilings for this interface, by class; zeros where the policy's hold.
+    pub overrides: [Rate; CLASSES],
+    /// Zero.
+    pub reserved: [u64; 3],
+}
+
+impl Interface {
+    /// The driver runs the program.
+    pub const NATIVE: u32 = 1;
+    /// The network stack runs the program.
+    pub const GENERIC: u32 = 2;
+    /// A free slot.
+    pub const FREE: Self = Self {
+        ifindex: 0,
+        mode: 0,
+        station: 0,
+        ceilings: [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASSES],
+        name: [0; 16],
+        overrides: [Rate { flows_per_second: 0, burst: 0 }; CLASSES],
+        reserved: [0; 3],
+    };
+}
+
+const _: () = assert!(size_of::<Interface>() == 128);
+// What each new flow reads lies in the first cache line.
+const _: () = assert!(core::mem::offset_of!(Interface, name) == 64);

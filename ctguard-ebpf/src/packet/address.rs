@@ -1,0 +1,73 @@
+//! An IP address of either family: the only thing in which their paths differ.
+
+/// An address as 32-bit words in host order, the first on the wire first.
+pub trait Address: Copy + PartialEq {
+    /// The address as words.
+    type Words: AsRef<[u32]>;
+    /// IP version.
+    const FAMILY: u32;
+
+    /// The whole address.
+    fn words(self) -> Self::Words;
+
+    /// What a source is told by: the whole IPv4 address, the first 64 bits of an IPv6 address
+    /// (one host may use any of the rest, RFC 4291 section 2.5.4).
+    fn source_scope(self) -> u64;
+}
+
+/// An IPv4 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4(pub u32);
+
+/// An IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6(pub [u32; 4]);
+
+impl Ipv6 {
+    /// The address as it lies on the wire.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let mut word = 0;
+        while word < 4 {
+            let [a, b, c, d] = self.0[word].to_be_bytes();
+            bytes[word * 4] = a;
+            bytes[word * 4 + 1] = b;
+            bytes[word * 4 + 2] = c;
+            bytes[word * 4 + 3] = d;
+            word += 1;
+        }
+        bytes
+    }
+}
+
+impl Address for Ipv4 {
+    type Words = [u32; 1];
+    const FAMILY: u32 = 4;
+
+    #[inline(always)]
+    fn words(self) -> [u32; 1] {
+        [self.0]
+    }
+
+    #[inline(always)]
+    fn source_scope(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+impl Address for Ipv6 {
+    type Words = [u32; 4];
+    const FAMILY: u32 = 6;
+
+    #[inline(always)]
+    fn words(self) -> [u32; 4] {
+        self.0
+    }
+
+    #[inline(always)]
+    fn source_scope(self) -> u64 {
+        u64::from(self.0[0]) << 32 | u64::from(self.0[1])
+    }
+}

@@ -1,0 +1,64 @@
+//! IPv4 (RFC 791): addresses, protocol, where the fragment belongs.
+
+use super::{
+    Fragment, Header, Malformed,
+    address::Ipv4,
+    reader::{Be16, Be32, Reader, WireHeader},
+};
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ipv4Header {
+    version_length_service: Be16,
+    total_length: Be16,
+    identification: Be16,
+    flags_and_offset: Be16,
+    time_to_live_protocol: Be16,
+    checksum: Be16,
+    source: Be32,
+    destination: Be32,
+}
+
+// SAFETY: `repr(C)` of `u16`s only.
+unsafe impl WireHeader for Ipv4Header {}
+
+const HEADER_WORDS: u16 = 5;
+const _: () = assert!(size_of::<Ipv4Header>() == HEADER_WORDS as usize * 4);
+
+const MORE_FRAGMENTS: u16 = 0x2000;
+const OFFSET: u16 = 0x1fff;
+
+/// Parses the header and leaves `packet` behind its options.
+///
+/// # Errors
+/// [`Malformed::Ipv4`] where `ip_rcv` discards the packet: another version, an impossible length,
+/// or a frame that ends too early.
+#[inline(always)]
+pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Header<Ipv4>, Malformed> {
+    let header: &Ipv4Header = packet.take().ok_or(Malformed::Ipv4)?;
+    let version_and_length = header.version_length_service.get() >> 8;
+    if version_and_length >> 4 != 4 {
+        return Err(Malformed::Ipv4);
+    }
+    let words = version_and_length & 0x0f;
+    if words < HEADER_WORDS {
+        return Err(Malformed::Ipv4);
+    }
+    packet.skip_words(words - HEADER_WORDS).ok_or(Malformed::Ipv4)?;
+    let total_length = header.total_length.get();
+    if total_length < words * 4 {
+        return Err(Malformed::Ipv4);
+    }
+
+    let [_, protocol] = header.time_to_live_protocol.get().to_be_bytes();
+    let offset = header.flags_and_offset.get() & OFFSET;
+    let more = header.flags_and_offset.get() & MORE_FRAGMENTS != 0;
+    Ok(Header {
+        source: Ipv4(header.source.get()),
+        destination: Ipv4(header.destination.get()),
+        protocol,
+        payload_bytes: total_length - words * 4,
+        fragment: Fragment::at(offset, more),
+        unread_extensions: false,
+    })
+}

@@ -1,0 +1,150 @@
+//! The only place that touches packet memory.
+
+use core::marker::PhantomData;
+
+use crate::blur::Blur;
+
+/// A field of two bytes in network byte order.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Be16(u16);
+
+impl Be16 {
+    /// The field's value.
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn get(self) -> u16 {
+        u16::from_be(self.0)
+    }
+}
+
+/// A field of four bytes in network byte order, at an even offset.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Be32([Be16; 2]);
+
+impl Be32 {
+    /// The field's value.
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn get(self) -> u32 {
+        (self.0[0].get() as u32) << 16 | self.0[1].get() as u32
+    }
+}
+
+/// A header that may be viewed in place.
+///
+/// # Safety
+/// `repr(C)`, alignment at most 2, no padding, every bit pattern valid.
+pub unsafe trait WireHeader: Copy {}
+
+// SAFETY: a transparent `u16`.
+unsafe impl WireHeader for Be16 {}
+// SAFETY: a transparent pair of `u16`s.
+unsafe impl WireHeader for Be32 {}
+
+/// Bytes of a frame not parsed yet.
+#[derive(Clone)]
+pub struct Reader<'p> {
+    at: *const u8,
+    end: *const u8,
+    blur: Blur,
+    frame: PhantomData<&'p [u8]>,
+}
+
+impl<'p> Reader<'p> {
+    /// # Safety
+    /// `at..end` is readable for `'p`, and `at` is 2-byte aligned.
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn new(at: *const u8, end: *const u8, blur: Blur) -> Self {
+        Self { at, end, blur, frame: PhantomData }
+    }
+
+    /// The next header, or `None` when the frame ends inside it.
+    #[inline(always)]
+    pub fn take<H: WireHeader>(&mut self) -> Option<&'p H> {
+        const { assert!(size_of::<H>().is_multiple_of(2) && align_of::<H>() <= 2) };
+        let header = self.at;
+        self.advance(size_of::<H>())?;
+        // SAFETY: `advance` found `size_of::<H>()` readable bytes at `header`, which is 2-byte
+        // aligned because every step is even; `WireHeader` allows any bit pattern.
+        Some(unsafe { &*header.cast::<H>() })
+    }
+
+    /// Steps over `words` 32-bit words, the unit in which headers tell their length.
+    #[inline(always)]
+    pub fn skip_words(&mut self, words: u16) -> Option<()> {
+        self.advance(usize::from(words) * 4)
+    }
+
+    /// Steps over `words` 32-bit words that another reader has stepped over already: its paths
+    /// meet here for the verifier.
+    #[inline(always)]
+    pub fn skip_read_words(&mut self, words: u16) -> Option<()> {
+        let words = self.blur.hide(u32::from(words)) & MOST_WORDS;
+        self.advance(words as usize * 4)
+    }
+
+    /// The verifier learns a bound only from `pointer + n > end`, never from `end - pointer`.
+    #[inline(always)]
+    fn advance(&mut self, bytes: usize) -> Option<()> {
+        let next = self.at.wrapping_add(bytes);
+        if next > self.end {
+            return None;
+        }
+        self.at = next;
+        Some(())
+    }
+}
+
+/// More words than all headers that are read, few enough for the verifier.
+const MOST_WORDS: u32 = 0xfff;
+
+/// Frames for tests: a reader over a copy that is aligned as the kernel aligns it.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::{Blur, Reader};
+
+    #[repr(align(2))]
+    pub(crate) struct AlignedFrame {
+        bytes: [u8; 2048],
+        length: usize,
+    }
+
+    impl AlignedFrame {
+        pub(crate) fn new(frame: &[u8]) -> Self {
+            let mut bytes = [0; 2048];
+            bytes[..frame.len()].copy_from_slice(frame);
+            Self { bytes, length: frame.len() }
+        }
+
+        pub(crate) fn reader(&self) -> Reader<'_> {
+            let range = self.bytes[..self.length].as_ptr_range();
+            // SAFETY: the range lies in `self`, which is 2-byte aligned and outlives the reader.
+            unsafe { Reader::new(range.start, range.end, Blur::new(0)) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::AlignedFrame, *};
+
+    #[test]
+    fn a_field_is_read_in_network_order() {
+        let frame = AlignedFrame::new(&[0x12, 0x34, 0x56, 0x78]);
+        assert_eq!(frame.reader().take::<Be32>().unwrap().get(), 0x1234_5678);
+        assert_eq!(frame.reader().take::<Be16>().unwrap().get(), 0x1234);
+    }
+
+    #[test]
+    fn nothing_is_read_past_the_end() {
+        let frame = AlignedFrame::new(&[1, 2, 3]);
+        let mut reader = frame.reader();
+        assert!(reader.take::<Be32>().is_none());
+        assert!(reader.take::<Be16>().is_some());
+        assert!(reader.take::<Be16>().is_none());
+        assert!(reader.skip_words(1).is_none());
+    }
+}

@@ -1,0 +1,235 @@
+//! Transport headers: ports, flags, message types, all that admission needs of them.
+
+use super::{
+    Address, Fragment, Header, Malformed, protocol,
+    reader::{Be16, Be32, Reader, WireHeader},
+};
+
+/// The fixed 20 bytes of a TCP header (RFC 9293, section 3.1).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct TcpHeader {
+    source_port: Be16,
+    destination_port: Be16,
+    sequence: Be32,
+    acknowledgment: Be32,
+    /// Header length in 32-bit words (4 bits), reserved (4), flags (8).
+    length_and_flags: Be16,
+    window: Be16,
+    checksum: Be16,
+    urgent: Be16,
+}
+
+// SAFETY: `repr(C)` of `u16`s only.
+unsafe impl WireHeader for TcpHeader {}
+
+/// A UDP header (RFC 768); UDP-Lite's (RFC 3828) has a coverage where the length is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct UdpHeader {
+    source_port: Be16,
+    destination_port: Be16,
+    length: Be16,
+    checksum: Be16,
+}
+
+// SAFETY: `repr(C)` of `u16`s only.
+unsafe impl WireHeader for UdpHeader {}
+
+/// An ICMP (RFC 792) or `ICMPv6` (RFC 4443) header of a message with an identifier.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct IcmpHeader {
+    type_and_code: Be16,
+    checksum: Be16,
+    identifier: Be16,
+    sequence: Be16,
+}
+
+// SAFETY: `repr(C)` of `u16`s only.
+unsafe impl WireHeader for IcmpHeader {}
+
+/// A GRE header with a key, as PPTP uses it (RFC 2637, section 4.1).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct GreHeader {
+    flags_and_version: Be16,
+    protocol: Be16,
+}
+
+// SAFETY: `repr(C)` of `u16`s only.
+unsafe impl WireHeader for GreHeader {}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct PptpKey {
+    payload_length: Be16,
+    call: Be16,
+}
+
+// SAFETY: `repr(C)` of `u16`s only.
+unsafe impl WireHeader for PptpKey {}
+
+const TCP_HEADER_BYTES: u16 = 20;
+const SHORT_HEADER_BYTES: u16 = 8;
+const _: () = assert!(size_of::<TcpHeader>() == TCP_HEADER_BYTES as usize);
+const _: () = assert!(size_of::<UdpHeader>() == SHORT_HEADER_BYTES as usize);
+const _: () = assert!(size_of::<IcmpHeader>() == SHORT_HEADER_BYTES as usize);
+
+/// What a transport header tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp {
+        /// Source port, then destination port.
+        ports: u32,
+        /// Control bits.
+        flags: TcpFlags,
+    },
+    /// UDP.
+    Udp {
+        /// Source port, then destination port.
+        ports: u32,
+    },
+    /// ICMP or `ICMPv6`.
+    Icmp(IcmpMessage),
+    /// Another protocol.
+    Other {
+        /// What conntrack tells its flows apart by: ports, a call, or nothing.
+        key: u32,
+    },
+    /// Extension headers go on beyond what is read.
+    UnreadExtensions,
+    /// A later fragment: no ports.
+    LaterFragment,
+    /// A first fragment that does not hold the whole transport header, or a TCP fragment that
+    /// could overlap one (RFC 1858, 3128, 7112).
+    TinyFragment,
+}
+
+/// Control bits of a TCP segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronize.
+    pub const SYN: u8 = 0x02;
+    /// Reset.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgment field counts.
+    pub const ACK: u8 = 0x10;
+
+    /// Whether any of `flags` is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn any(self, flags: u8) -> bool {
+        self.0 & flags != 0
+    }
+}
+
+/// Type and identifier of an ICMP message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpMessage {
+    /// Message type.
+    pub kind: u8,
+    /// Identifier, where the type has one.
+    pub identifier: u16,
+}
+
+/// Parses the transport header that `packet` stands at.
+///
+/// # Errors
+/// The header that is cut short or impossible, where conntrack makes no entry of the packet.
+#[inline(always)]
+pub(super) fn parse<A: Address>(
+    packet: &mut Reader<'_>,
+    header: &Header<A>,
+) -> Result<Transport, Malformed> {
+    if header.fragment.is_later() {
+        let overlaps =
+            header.fragment == Fragment::AtOffsetOne && header.protocol == protocol::TCP;
+        return Ok(if overlaps { Transport::TinyFragment } else { Transport::LaterFragment });
+    }
+    if header.unread_extensions {
+        return Ok(Transport::UnreadExtensions);
+    }
+    let parsed = match header.protocol {
+        protocol::TCP => parse_tcp(packet, header.payload_bytes),
+        protocol::UDP => parse_udp(packet, header.payload_bytes),
+        protocol::ICMP if A::FAMILY == 4 => parse_icmp(packet, header.payload_bytes),
+        protocol::ICMPV6 if A::FAMILY == 6 => parse_icmp(packet, header.payload_bytes),
+        protocol::SCTP | protocol::DCCP | protocol::UDPLITE => Ok(parse_ports(packet)),
+        protocol::GRE => Ok(parse_gre(packet)),
+        _ => Ok(Transport::Other { key: 0 }),
+    };
+    match (parsed, header.fragment) {
+        (Err(_), Fragment::First) => Ok(Transport::TinyFragment),
+        (parsed, _) => parsed,
+    }
+}
+
+#[inline(always)]
+fn parse_tcp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malformed> {
+    if bytes < TCP_HEADER_BYTES {
+        return Err(Malformed::Tcp);
+    }
+    let header: &TcpHeader = packet.take().ok_or(Malformed::Tcp)?;
+    let [length, flags] = header.length_and_flags.get().to_be_bytes();
+    let header_bytes = u16::from(length >> 4) * 4;
+    if header_bytes < TCP_HEADER_BYTES || header_bytes > bytes {
+        return Err(Malformed::Tcp);
+    }
+    Ok(Transport::Tcp {
+        ports: join(header.source_port, header.destination_port),
+        flags: TcpFlags(flags),
+    })
+}
+
+#[inline(always)]
+fn parse_udp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malformed> {
+    if bytes < SHORT_HEADER_BYTES {
+        return Err(Malformed::Udp);
+    }
+    let header: &UdpHeader = packet.take().ok_or(Malformed::Udp)?;
+    if header.length.get() < SHORT_HEADER_BYTES {
+        return Err(Malformed::Udp);
+    }
+    Ok(Transport::Udp { ports: join(header.source_port, header.destination_port) })
+}
+
+#[inline(always)]
+fn parse_icmp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malformed> {
+    if bytes < SHORT_HEADER_BYTES {
+        return Err(Malformed::Icmp);
+    }
+    let header: &IcmpHeader = packet.take().ok_or(Malformed::Icmp)?;
+    let [kind, _] = header.type_and_code.get().to_be_bytes();
+    Ok(Transport::Icmp(IcmpMessage { kind, identifier: header.identifier.get() }))
+}
+
+/// The two ports that SCTP, DCCP and UDP-Lite begin with. Kernels that do not know the protocol
+/// track the packet by its addresses, so one that is too short is told by those.
+#[inline(always)]
+fn parse_ports(packet: &mut Reader<'_>) -> Transport {
+    let ports = packet.take().map_or(0, |ports: &Be32| ports.get());
+    Transport::Other { key: ports }
+}
+
+/// Conntrack tells PPTP's flows (GRE version 1) apart by their call, others by addresses alone.
+#[inline(always)]
+fn parse_gre(packet: &mut Reader<'_>) -> Transport {
+    let key = match packet.take() {
+        Some(header @ &GreHeader { .. }) if header.flags_and_version.get() & 0x7 == 1 => {
+            packet.take().map_or(0, |key: &PptpKey| u32::from(key.call.get()))
+        }
+        _ => 0,
+    };
+    Transport::Other { key }
+}
+
+#[inline(always)]
+const fn join(source: Be16, destination: Be16) -> u32 {
+    (source.get() as u32) << 16 | destination.get() as u32
+}
