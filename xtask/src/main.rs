@@ -1,2 +1,50 @@
-//! What a developer and CI ask of this repository.
-fn main() {}
+//! What a developer and CI ask of this repository: one command, one file.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod ebpf;
+mod exec;
+mod lab;
+mod lint;
+mod packages;
+mod privilege;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let outcome = match Task::parse() {
+        Task::Ebpf(options) => ebpf::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Lab(options) => lab::run(&options),
+        Task::Bench(options) => bench::run(&options),
+        Task::Lint => lint::run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What this repository can be asked to do.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_version_flag = true)]
+enum Task {
+    /// Build the eBPF objects and store them where they are embedded
+    Ebpf(ebpf::Options),
+    /// Run every test, those that need root and a kernel included
+    Test(test::Options),
+    /// Show ctguard at work on a NAT router in network namespaces
+    Lab(lab::Options),
+    /// Measure what a packet costs
+    Bench(bench::Options),
+    /// Check formatting, clippy, dependencies and the layout of the repository
+    Lint,
+}

@@ -1,0 +1,103 @@
+//! What the distribution's packages are needed for, and their installation.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{exec, privilege};
+
+/// A package of Debian and Ubuntu, and how to tell that what it holds is there.
+pub(crate) struct Package {
+    name: &'static str,
+    probe: Probe,
+    why: &'static str,
+}
+
+enum Probe {
+    Program(&'static str),
+    File(&'static str),
+}
+
+/// What the kernel tests and the lab call.
+pub(crate) const KERNEL_TESTS: &[Package] = &[
+    program("ethtool", "ethtool", "to set offloads of test interfaces"),
+    program("iproute2", "ip", "for network namespaces and veth pairs"),
+    program("nftables", "nft", "for masquerade and filters of the test router"),
+    Package {
+        name: "fonts-dejavu-core",
+        probe: Probe::File("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"),
+        why: "for the text in the lab's picture",
+    },
+];
+
+/// A compiler with `core` for eBPF.
+pub(crate) const EBPF_COMPILER: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
+
+/// Installs those of `packages` that are missing, after saying so.
+pub(crate) fn ensure(packages: &[Package]) -> Result<()> {
+    let missing: Vec<_> = packages.iter().filter(|package| !package.is_present()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|package| package.name).collect();
+    let reasons: Vec<_> =
+        missing.iter().map(|package| format!("{} ({})", package.name, package.why)).collect();
+    install(&names, &reasons.join(", "))
+}
+
+/// Installs the packages `names`, after saying so in the words of `reasons`.
+pub(crate) fn install(names: &[&str], reasons: &str) -> Result<()> {
+    let by_hand = || format!("install {} by hand", names.join(", "));
+    if exec::find("apt-get").is_none() {
+        bail!("there is no apt-get here: {}", by_hand());
+    }
+    let mut apt = apt_get()?;
+    if !are_available(names)? {
+        bail!("apt-get has no {}, or only in exchange for others: {}", names.join(", "), by_hand());
+    }
+    eprintln!("xtask: installing from the distribution: {reasons}");
+    let apt = apt.args(["install", "--yes", "--no-install-recommends", NO_REMOVE]).args(names);
+    // Its messages are worth reading only when it fails.
+    exec::run_quietly(apt).with_context(by_hand)
+}
+
+/// Whether apt can install all of `names`, if need be after fetching its lists.
+pub(crate) fn are_available(names: &[&str]) -> Result<bool> {
+    if exec::find("apt-get").is_none() {
+        return Ok(false);
+    }
+    let simulate = || {
+        let mut apt = Command::new("apt-get");
+        exec::succeeds(apt.args(["install", "--simulate", NO_REMOVE]).args(names))
+    };
+    if simulate() {
+        return Ok(true);
+    }
+    // The lists may be missing, as in most container images.
+    eprintln!("xtask: refreshing the distribution's list of packages");
+    exec::run_quietly(apt_get()?.arg("update")).context("cannot refresh the list of packages")?;
+    Ok(simulate())
+}
+
+/// Some packages replace others that their owner may want to keep.
+const NO_REMOVE: &str = "--no-remove";
+
+fn apt_get() -> Result<Command> {
+    let mut apt =
+        privilege::as_root("env").context("run this as root once, to install packages")?;
+    apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    Ok(apt)
+}
+
+const fn program(name: &'static str, program: &'static str, why: &'static str) -> Package {
+    Package { name, probe: Probe::Program(program), why }
+}
+
+impl Package {
+    fn is_present(&self) -> bool {
+        match self.probe {
+            Probe::Program(program) => exec::find(program).is_some(),
+            Probe::File(path) => std::path::Path::new(path).exists(),
+        }
+    }
+}

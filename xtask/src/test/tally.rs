@@ -1,0 +1,209 @@
+//! Counts tests by what libtest and libtest-mimic print, and by the lines with which a test says
+//! that it skipped itself: `skipped: NAME: REASON`.
+
+use std::fmt;
+use std::mem;
+
+/// The counts of all test binaries whose output was read.
+#[derive(Default)]
+pub(super) struct Tally {
+    passed: usize,
+    failed: usize,
+    skipped: Vec<Skip>,
+    current: Section,
+}
+
+/// A test that did not run, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Skip {
+    name: String,
+    reason: String,
+}
+
+/// One test binary, up to its `test result:` line.
+#[derive(Default)]
+struct Section {
+    /// The test whose line was printed last; its result may follow on another line.
+    running: String,
+    passed: Vec<String>,
+    ignored: Vec<Skip>,
+    skipped_themselves: Vec<Skip>,
+}
+
+impl Tally {
+    /// Takes one line of output into account.
+    pub(super) fn read(&mut self, line: &str) {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            self.finish(result);
+            return;
+        }
+        let mut said = line;
+        if let Some((name, rest)) = line.strip_prefix("test ").and_then(|it| it.split_once(" ... "))
+        {
+            name.trim().clone_into(&mut self.current.running);
+            said = rest;
+        }
+        self.current.read(said.trim());
+    }
+
+    pub(super) fn skipped(&self) -> &[Skip] {
+        &self.skipped
+    }
+
+    pub(super) fn has_failures(&self) -> bool {
+        self.failed > 0
+    }
+
+    fn finish(&mut self, result: &str) {
+        let section = mem::take(&mut self.current);
+        self.passed += count(result, "passed");
+        self.failed += count(result, "failed");
+
+        let named = section.ignored.len();
+        let ignored_as =
+            |name: &str| section.ignored.iter().any(|skip| is_called(&skip.name, name));
+        for skip in section.skipped_themselves {
+            if ignored_as(&skip.name) {
+                continue;
+            }
+            if section.passed.iter().any(|passed| is_called(passed, &skip.name)) {
+                self.passed = self.passed.saturating_sub(1);
+            }
+            self.skipped.push(skip);
+        }
+        self.skipped.extend(section.ignored);
+        // Quiet output has the number alone.
+        for _ in named..count(result, "ignored") {
+            self.skipped.push(Skip::new("a test", "ignored"));
+        }
+    }
+}
+
+impl Section {
+    fn read(&mut self, said: &str) {
+        if said == "ok" {
+            self.passed.push(self.running.clone());
+        } else if let Some(reason) = said.strip_prefix("ignored") {
+            let reason = reason.strip_prefix(", ").unwrap_or("ignored");
+            self.ignored.push(Skip::new(&self.running, reason));
+        } else if let Some((name, reason)) =
+            said.strip_prefix("skipped: ").and_then(|it| it.split_once(": "))
+        {
+            let skip = Skip::new(name, reason);
+            if !self.skipped_themselves.contains(&skip) {
+                self.skipped_themselves.push(skip);
+            }
+        }
+    }
+}
+
+impl Skip {
+    fn new(name: &str, reason: &str) -> Self {
+        Self { name: name.to_owned(), reason: reason.to_owned() }
+    }
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped.len())
+    }
+}
+
+/// Whether the test `full`, maybe with its modules and its kind before it, is called `name`.
+fn is_called(full: &str, name: &str) -> bool {
+    full.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with([':', ' ']))
+}
+
+/// The number before `what` in `ok. 3 passed; 0 failed; …`.
+fn count(result: &str, what: &str) -> usize {
+    let words: Vec<_> = result.split([' ', ';']).filter(|word| !word.is_empty()).collect();
+    let number = words.windows(2).find(|pair| pair[1] == what).map(|pair| pair[0]);
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(output: &str) -> Tally {
+        let mut tally = Tally::default();
+        output.lines().for_each(|line| tally.read(line));
+        tally
+    }
+
+    #[test]
+    fn results_of_all_binaries_are_summed() {
+        let tally = tally(
+            "running 3 tests\n\
+             test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+             test result: FAILED. 12 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out\n",
+        );
+        assert_eq!(tally.to_string(), "15 passed, 2 failed, 0 skipped");
+        assert!(tally.has_failures());
+    }
+
+    #[test]
+    fn an_ignored_test_is_skipped_and_named_with_its_reason() {
+        let tally = tally(
+            "test fast ... ok\n\
+             test other::slow ... ignored, takes an hour\n\
+             test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n",
+        );
+        assert_eq!(tally.to_string(), "1 passed, 0 failed, 1 skipped");
+        assert_eq!(tally.skipped(), [Skip::new("other::slow", "takes an hour")]);
+    }
+
+    #[test]
+    fn a_test_that_skipped_itself_has_not_passed() {
+        let tally = tally(
+            "test fast ... ok\n\
+             test verdicts::drops ... ok\n\
+             ---- verdicts::drops stdout ----\n\
+             skipped: drops: needs root\n\
+             test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
+        );
+        assert_eq!(tally.to_string(), "1 passed, 0 failed, 1 skipped");
+        assert_eq!(tally.skipped(), [Skip::new("drops", "needs root")]);
+    }
+
+    #[test]
+    fn output_between_a_test_and_its_result_is_understood() {
+        let tally = tally(
+            "test [kernel] drops ... skipped: drops: no BPF here\n\
+             ok\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
+        );
+        assert_eq!(tally.to_string(), "0 passed, 0 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_test_both_ignored_and_telling_why_counts_once() {
+        let tally = tally(
+            "skipped: drops: needs root\n\
+             test drops ... ignored\n\
+             test result: ok. 0 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n",
+        );
+        assert_eq!(tally.to_string(), "0 passed, 0 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_whole_binary_may_be_skipped() {
+        let tally = tally(
+            "skipped: lab: needs root\n\
+             test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n",
+        );
+        assert_eq!(tally.to_string(), "0 passed, 0 failed, 1 skipped");
+    }
+
+    #[test]
+    fn ignored_tests_that_are_only_counted_are_skipped_too() {
+        let tally = tally("test result: ok. 0 passed; 0 failed; 2 ignored; 0 measured\n");
+        assert_eq!(tally.to_string(), "0 passed, 0 failed, 2 skipped");
+    }
+}
