@@ -9,11 +9,11 @@ use crate::{
     layout::{
         BucketLine, Class, Environment, Grant, Interface, List, Policy, Tier,
     },
-    packet::{self, Address, Ipv4, Ipv6, Malformed, Network, Packet, Reader, TcpFlags},
+    packet::{self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader, TcpFlags},
     units::{Coarse, Jiffies},
 };
 
-/// The maps that are looked into with a key.
+/// The maps that not every packet needs.
 pub trait Tables: FlowLines {
     /// The line of cells at `index`.
     fn bucket_line(&self, index: u32) -> Option<&BucketLine>;
@@ -21,6 +21,12 @@ pub trait Tables: FlowLines {
     fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool;
     /// Whether the list holds the IPv6 address, not expired at `now`.
     fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool;
+    /// The interface that the packet arrived on.
+    fn interface(&self) -> Option<&Interface>;
+    /// The grant.
+    fn grant(&self) -> Option<&Grant>;
+    /// Whether this new flow's offered load is written down.
+    fn samples(&self) -> bool;
     /// Notes offered load of a source.
     fn note_offered(&self, line: u32, offered: Offered, now: Jiffies);
 }
@@ -38,16 +44,12 @@ pub struct Offered {
     pub refused: bool,
 }
 
-/// The maps with one value, and the tables.
+/// The maps that every packet needs, and the others.
 pub struct Guard<'m, T> {
     /// What the operator set.
     pub policy: &'m Policy,
     /// What the loader found.
     pub environment: &'m Environment,
-    /// The interface that the packet arrived on.
-    pub interface: &'m Interface,
-    /// The grant.
-    pub grant: &'m Grant,
     /// The rest.
     pub tables: T,
 }
@@ -59,6 +61,8 @@ pub enum Outcome {
     Exempt,
     /// For another station.
     NotOurs,
+    /// On an interface that has no slot.
+    UnknownInterface,
     /// Of a flow that conntrack knows.
     Known,
     /// A SYN sent again.
@@ -121,45 +125,34 @@ impl Listed for Ipv6 {
 }
 
 impl<T: Tables> Guard<'_, T> {
-    /// Judges a frame that arrives. `sampled`: its offered load is written down.
+    /// Judges a frame that arrives.
     #[inline(always)]
-    pub fn judge(&self, mut frame: Reader<'_>, now: Jiffies, sampled: bool) -> Judgement {
-        match self.try_judge(&mut frame, now, sampled) {
+    pub fn judge(&self, mut frame: Reader<'_>, now: Jiffies) -> Judgement {
+        match self.try_judge(&mut frame, now) {
             Ok(judgement) => judgement,
             Err(malformed) => Outcome::Malformed(malformed).into(),
         }
     }
 
     #[inline(always)]
-    fn try_judge(
-        &self,
-        reader: &mut Reader<'_>,
-        now: Jiffies,
-        sampled: bool,
-    ) -> Result<Judgement, Malformed> {
+    fn try_judge(&self, reader: &mut Reader<'_>, now: Jiffies) -> Result<Judgement, Malformed> {
         let frame = packet::parse_link(reader)?;
-        let station = self.interface.station;
-        if station != 0 && frame.is_unicast() && frame.destination != station {
+        if self.environment.stations_in_use != 0 && self.is_for_another(frame) {
             return Ok(Outcome::NotOurs.into());
         }
         match frame.network {
-            Network::Ipv4 => Ok(self.judge_packet(&packet::parse_ipv4(reader)?, now, sampled)),
-            Network::Ipv6 => Ok(self.judge_packet(&packet::parse_ipv6(reader)?, now, sampled)),
+            Network::Ipv4 => Ok(self.judge_packet(&packet::parse_ipv4(reader)?, now)),
+            Network::Ipv6 => Ok(self.judge_packet(&packet::parse_ipv6(reader)?, now)),
             Network::NotIp => Ok(Outcome::Exempt.into()),
             // No address was read: all such frames share the cells of 0.0.0.0.
             Network::TooManyTags => {
-                Ok(self.admit_new(Class::Other, Ipv4(0), Tier::Strangers, now, sampled))
+                Ok(self.admit_new(Class::Other, Ipv4(0), Tier::Strangers, now))
             }
         }
     }
 
     #[inline(always)]
-    fn judge_packet<A: Listed>(
-        &self,
-        packet: &Packet<A>,
-        now: Jiffies,
-        sampled: bool,
-    ) -> Judgement {
+    fn judge_packet<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Judgement {
         let meaning = classify::classify(packet, self.environment.tcp_loose != 0);
         if meaning != Meaning::Exempt && self.is_listed(A::DENY, packet.source, now) {
             return Outcome::Denied(class_of(packet.protocol)).into();
@@ -170,11 +163,11 @@ impl<T: Tables> Guard<'_, T> {
             Meaning::LaterFragment => Outcome::LaterFragment.into(),
             Meaning::TinyFragment => Outcome::TinyFragment.into(),
             Meaning::Untold => {
-                self.admit_new(Class::Other, packet.source, self.tier(packet, now), now, sampled)
+                self.admit_new(Class::Other, packet.source, self.tier(packet, now), now)
             }
             Meaning::Continues(flow) => self.judge_continuing(packet, flow, now).into(),
             Meaning::MayOpen(flow) | Meaning::Opens(flow) => {
-                self.judge_opening(packet, flow, now, sampled)
+                self.judge_opening(packet, flow, now)
             }
         }
     }
@@ -202,7 +195,6 @@ impl<T: Tables> Guard<'_, T> {
         packet: &Packet<A>,
         flow: Flow,
         now: Jiffies,
-        sampled: bool,
     ) -> Judgement {
         let coarse = self.coarse(now);
         let place = self.place(packet, flow);
@@ -214,7 +206,7 @@ impl<T: Tables> Guard<'_, T> {
         }
 
         let tier = self.tier(packet, now);
-        let judgement = self.admit_new(flow.class, packet.source, tier, now, sampled);
+        let judgement = self.admit_new(flow.class, packet.source, tier, now);
         if matches!(judgement.outcome, Outcome::Admitted(..)) {
             match found {
                 Some(found) => found.reopen(place, self.environment, arriving(flow), coarse),
@@ -250,8 +242,10 @@ impl<T: Tables> Guard<'_, T> {
         source: A,
         tier: Tier,
         now: Jiffies,
-        sampled: bool,
     ) -> Judgement {
+        let (Some(interface), Some(grant)) = (self.tables.interface(), self.tables.grant()) else {
+            return Outcome::UnknownInterface.into();
+        };
         let hash = hash::source(&self.environment.source_key, class, source);
         let line = line_index(hash, self.environment.source_line_mask);
         let cells = match tier {
@@ -260,17 +254,17 @@ impl<T: Tables> Guard<'_, T> {
                 self.tables.bucket_line(line).map(|line| Cells::peek(line, hash))
             }
         };
-        let ceiling = &self.interface.ceilings[class as usize % 3];
+        let ceiling = &interface.ceilings[class as usize % 3];
         let Admission { result, wake } = admission::admit(
             cells.as_ref(),
             ceiling,
             tier,
-            self.grant,
+            grant,
             self.policy,
             self.environment,
             now,
         );
-        if sampled {
+        if self.tables.samples() {
             let (address, family) = (source.source_scope(), A::FAMILY);
             let refused = result.is_err();
             self.tables.note_offered(line, Offered { address, family, class, refused }, now);
@@ -280,6 +274,12 @@ impl<T: Tables> Guard<'_, T> {
             Err(refusal) => Outcome::Refused(class, refusal),
         };
         Judgement { outcome, wake }
+    }
+
+    #[inline(always)]
+    fn is_for_another(&self, frame: Frame) -> bool {
+        let station = self.tables.interface().map_or(0, |interface| interface.station);
+        station != 0 && frame.is_unicast() && frame.destination != station
     }
 
     #[inline(always)]

@@ -31,8 +31,8 @@ use ctguard_ebpf::{
 use kernel::{
     clock,
     count::{CpuCounters, wake_daemon},
-    interface, maps,
-    tables::KernelTables,
+    maps,
+    tables::{KernelFlows, KernelTables},
     trace,
 };
 
@@ -42,6 +42,7 @@ const LEAVING_HEADERS_BYTES: u32 = 256;
 
 /// Judges a packet that arrives. Without its maps set up it passes everything.
 #[xdp(frags)]
+#[inline(always)]
 pub fn ctguard_ingress(context: XdpContext) -> u32 {
     match judge(&context) {
         Some(Action::Drop) => xdp_action::XDP_DROP,
@@ -53,17 +54,11 @@ pub fn ctguard_ingress(context: XdpContext) -> u32 {
 fn judge(context: &XdpContext) -> Option<Action> {
     let counters = CpuCounters::of_this_cpu()?;
     let policy = maps::POLICY.get(0)?;
-    let Some(interface) = interface::find(context) else {
-        counters.add(Counter::UnknownInterface);
-        return None;
-    };
     let environment = maps::ENVIRONMENT.get(0)?;
     let guard = Guard {
         policy,
         environment,
-        interface,
-        grant: maps::GRANT.get(0)?,
-        tables: KernelTables,
+        tables: KernelTables { context, counters },
     };
     let now = clock::now();
     // SAFETY: the verifier checks every access against the frame's end; the driver aligns the
@@ -73,7 +68,7 @@ fn judge(context: &XdpContext) -> Option<Action> {
         Reader::new(start, end, Blur::new(environment.zero))
     };
 
-    let Judgement { outcome, wake } = guard.judge(frame.clone(), now, counters.samples());
+    let Judgement { outcome, wake } = guard.judge(frame.clone(), now);
     let verdict = verdict(outcome, policy.has(Policy::DRY_RUN));
     counters.count(&verdict);
     if wake {
@@ -86,6 +81,7 @@ fn judge(context: &XdpContext) -> Option<Action> {
 
 /// Remembers a packet that leaves, so that its answer is known, and lets it go.
 #[classifier]
+#[inline(always)]
 pub fn ctguard_egress(context: TcContext) -> i32 {
     if let Some(environment) = maps::ENVIRONMENT.get(0) {
         let now = clock::now();
@@ -95,7 +91,7 @@ pub fn ctguard_egress(context: TcContext) -> i32 {
                 let (start, end) = (context.data() as *const u8, context.data_end() as *const u8);
                 Reader::new(start, end, Blur::new(environment.zero))
             };
-            note_leaving(frame, environment, &KernelTables, now)
+            note_leaving(frame, environment, &KernelFlows, now)
         };
         if note(&context).is_err()
             && context.pull_data(LEAVING_HEADERS_BYTES.min(context.len())).is_ok()
@@ -108,6 +104,7 @@ pub fn ctguard_egress(context: TcContext) -> i32 {
 
 /// The low 32 bits of jiffies, for a test run: userspace has no other way to read them.
 #[xdp]
+#[inline(always)]
 pub fn ctguard_clock(_context: XdpContext) -> u32 {
     let Jiffies(now) = clock::now();
     now as u32

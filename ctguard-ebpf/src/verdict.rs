@@ -35,6 +35,7 @@ pub const fn verdict(outcome: Outcome, dry_run: bool) -> Verdict {
     let (action, counter, seen) = match outcome {
         Outcome::Exempt => (Action::Pass, Counter::Exempt, None),
         Outcome::NotOurs => (Action::Pass, Counter::NotOurs, None),
+        Outcome::UnknownInterface => (Action::Pass, Counter::UnknownInterface, None),
         Outcome::Known => (Action::Pass, Counter::Known, None),
         Outcome::Repeated => (Action::Pass, Counter::Repeated, None),
         Outcome::MakesNoEntry => (Action::Pass, Counter::MakesNoEntry, None),

@@ -1,6 +1,6 @@
 //! What becomes of packets, told as an operator would: the whole order, over maps on the host.
 
-use std::{cell::RefCell, net::IpAddr, vec::Vec};
+use std::{cell::{Cell, RefCell}, net::IpAddr, vec::Vec};
 
 use etherparse::PacketBuilder;
 
@@ -217,6 +217,7 @@ fn chains_and_tags_longer_than_are_read_are_charged_as_other() {
 #[test]
 fn on_a_promiscuous_port_frames_for_other_stations_are_left_alone() {
     let mut lab = Lab::new();
+    lab.environment.stations_in_use = 1;
     lab.interface.station = 0x0202_0202_0202;
     let frame = syn(REMOTE, LOCAL, 1);
     assert_eq!(lab.judge(&frame).outcome, Outcome::NotOurs);
@@ -240,8 +241,9 @@ fn half_as_many_flows_as_slots_are_all_remembered() {
 #[test]
 fn offered_load_is_noted_for_sampled_flows_with_its_source() {
     let lab = Lab::new();
-    let frame = AlignedFrame::new(&syn(REMOTE, LOCAL, 1));
-    lab.guard().judge(frame.reader(), START, true);
+    lab.samples.set(true);
+    lab.judge(&syn(REMOTE, LOCAL, 1));
+    lab.samples.set(false);
     lab.syn(REMOTE, 2);
     let noted = lab.offered.borrow();
     let address = u64::from(u32::from_be_bytes([192, 0, 2, 1]));
@@ -258,6 +260,7 @@ struct Lab {
     buckets: Vec<BucketLine>,
     lists: Vec<(List, u128, u64)>,
     offered: RefCell<Vec<Offered>>,
+    samples: Cell<bool>,
     now: RefCell<Jiffies>,
 }
 
@@ -292,6 +295,8 @@ impl Lab {
                 tcp_loose: 1,
                 repeat_window_coarse: 3,
                 zero: 0,
+                stations_in_use: 0,
+                reserved: 0,
                 flow_timeouts,
             },
             interface: Interface {
@@ -304,6 +309,7 @@ impl Lab {
             buckets: (0..1024).map(|_| BucketLine::default()).collect(),
             lists: Vec::new(),
             offered: RefCell::default(),
+            samples: Cell::new(false),
             now: RefCell::new(START),
         }
     }
@@ -312,15 +318,13 @@ impl Lab {
         Guard {
             policy: &self.policy,
             environment: &self.environment,
-            interface: &self.interface,
-            grant: &self.grant,
             tables: self,
         }
     }
 
     fn judge(&self, frame: &[u8]) -> Judgement {
         let frame = AlignedFrame::new(frame);
-        self.guard().judge(frame.reader(), *self.now.borrow(), false)
+        self.guard().judge(frame.reader(), *self.now.borrow())
     }
 
     fn leave(&self, frame: &[u8]) {
@@ -395,6 +399,18 @@ impl Tables for &Lab {
 
     fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool {
         self.holds(list, u128::from_be_bytes(address.to_bytes()), now)
+    }
+
+    fn interface(&self) -> Option<&Interface> {
+        Some(&self.interface)
+    }
+
+    fn grant(&self) -> Option<&Grant> {
+        Some(&self.grant)
+    }
+
+    fn samples(&self) -> bool {
+        self.samples.get()
     }
 
     fn note_offered(&self, _line: u32, offered: Offered, _now: Jiffies) {

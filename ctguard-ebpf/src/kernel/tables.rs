@@ -1,27 +1,60 @@
 //! The library's view of the maps that are looked into with a key.
 
-use aya_ebpf::btf_maps::{LpmTrie, lpm_trie::Key};
+use aya_ebpf::{
+    btf_maps::{LpmTrie, lpm_trie::Key},
+    programs::XdpContext,
+};
 use ctguard_ebpf::{
     flow::FlowLines,
     guard::{Offered, Tables},
-    layout::{BucketLine, FlowLine, List, ListEntry, OfferedSlot},
+    layout::{BucketLine, FlowLine, Grant, Interface, List, ListEntry, OfferedSlot},
     packet::{Ipv4, Ipv6},
     units::Jiffies,
 };
 
-use super::maps;
+use super::{count::CpuCounters, interface, maps};
 
-/// The pinned maps.
-pub(crate) struct KernelTables;
+/// The flow cache.
+pub(crate) struct KernelFlows;
 
-impl FlowLines for KernelTables {
+impl FlowLines for KernelFlows {
     #[inline(always)]
     fn flow_line(&self, index: u32) -> Option<&FlowLine> {
         maps::FLOW_CACHE.get(index)
     }
 }
 
-impl Tables for KernelTables {
+/// The maps, as a packet that arrives needs them.
+pub(crate) struct KernelTables<'c> {
+    /// The packet.
+    pub(crate) context: &'c XdpContext,
+    /// This CPU's counters.
+    pub(crate) counters: CpuCounters,
+}
+
+impl FlowLines for KernelTables<'_> {
+    #[inline(always)]
+    fn flow_line(&self, index: u32) -> Option<&FlowLine> {
+        maps::FLOW_CACHE.get(index)
+    }
+}
+
+impl Tables for KernelTables<'_> {
+    #[inline(always)]
+    fn interface(&self) -> Option<&Interface> {
+        interface::find(self.context)
+    }
+
+    #[inline(always)]
+    fn grant(&self) -> Option<&Grant> {
+        maps::GRANT.get(0)
+    }
+
+    #[inline(always)]
+    fn samples(&self) -> bool {
+        self.counters.samples()
+    }
+
     #[inline(always)]
     fn bucket_line(&self, index: u32) -> Option<&BucketLine> {
         maps::BUCKETS_SOURCE.get(index)

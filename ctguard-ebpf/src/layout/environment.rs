@@ -59,6 +59,10 @@ pub struct Environment {
     pub repeat_window_coarse: u32,
     /// Zero, which the verifier does not know (see `blur`).
     pub zero: u32,
+    /// 1 while any interface has a `station`.
+    pub stations_in_use: u32,
+    /// Zero.
+    pub reserved: u32,
     /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`].
     pub flow_timeouts: [u32; FLOW_KINDS],
 }
@@ -72,4 +76,4 @@ impl Environment {
     }
 }
 
-const _: () = assert!(size_of::<Environment>() == 96 + 96 + 32 + 64);
+const _: () = assert!(size_of::<Environment>() == 96 + 96 + 40 + 64);

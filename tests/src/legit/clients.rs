@@ -1,0 +1,202 @@
+//! New flows: one request, one answer, and how long their users waited.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream, UdpSocket},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{
+    Schedule, Side,
+    servers::{ANSWER, REQUEST},
+};
+use crate::{
+    addresses::{FAR_CLIENTS, Family, INSIDE_CLIENTS, TCP_PORT, UDP_PORT},
+    syscall,
+};
+
+/// A flow that takes longer has failed.
+pub const PATIENCE: Duration = Duration::from_secs(4);
+/// Whatever takes longer waited for a retransmission: the first comes after 1 s (RFC 6298), and
+/// the path takes 20 ms.
+const AT_ONCE: Duration = Duration::from_millis(500);
+/// A UDP client asks again after so long.
+const UDP_RETRY: Duration = Duration::from_secs(1);
+
+/// Direction and protocol of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowKind {
+    /// TCP from the far side to a forwarded port.
+    TcpInward,
+    /// TCP from the inside through masquerade.
+    TcpOutward,
+    /// UDP from the far side to a forwarded port.
+    UdpInward,
+    /// UDP from the inside through masquerade.
+    UdpOutward,
+}
+
+/// How a flow ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done without waiting for a retransmission.
+    AtOnce,
+    /// Done within [`PATIENCE`].
+    Eventually,
+    /// Not done.
+    Failed,
+}
+
+/// One new flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Direction and protocol.
+    pub kind: FlowKind,
+    /// When it started, from the schedule's zero.
+    pub started: Duration,
+    /// How long TCP took to connect, if it did.
+    pub connect: Option<Duration>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Copy)]
+struct Exchange {
+    outcome: Outcome,
+    connect: Option<Duration>,
+}
+
+const FAILED: Exchange = Exchange { outcome: Outcome::Failed, connect: None };
+
+/// Starts this side's half of the flows; returns when the last has ended.
+///
+/// Fails when the lab itself is at fault: no local port, no file descriptor.
+pub(super) async fn load(side: Side, family: Family, schedule: Schedule) -> Result<Vec<Flow>> {
+    let mut flows = JoinSet::new();
+    let mut ended = Vec::new();
+    // Two of three flows are TCP, and each side starts half of all.
+    let period = Duration::from_secs_f64(6.0 / schedule.per_second);
+    let mut tcp = 0_u32;
+    for turn in 0_u32.. {
+        let start = schedule.zero + period * turn / 3;
+        if start >= schedule.zero + schedule.lasts {
+            break;
+        }
+        tokio::time::sleep_until(start.into()).await;
+        let kind = match (side, turn % 3) {
+            (Side::Far, 2) => FlowKind::UdpInward,
+            (Side::Inside, 2) => FlowKind::UdpOutward,
+            (Side::Far, _) => FlowKind::TcpInward,
+            (Side::Inside, _) => FlowKind::TcpOutward,
+        };
+        tcp += 1;
+        flows.spawn(flow(kind, path(kind, family, tcp), schedule.zero));
+        while let Some(flow) = flows.try_join_next() {
+            ended.push(flow.context("a flow's task failed")??);
+        }
+    }
+    while let Some(flow) = flows.join_next().await {
+        ended.push(flow.context("a flow's task failed")??);
+    }
+    Ok(ended)
+}
+
+/// From where to where flow number `number` of a kind goes.
+fn path(kind: FlowKind, family: Family, number: u32) -> (IpAddr, SocketAddr) {
+    let far = || family.far_client(pick(number, FAR_CLIENTS));
+    let inside = || family.inside_client(pick(number, INSIDE_CLIENTS));
+    match kind {
+        FlowKind::TcpInward => (far(), SocketAddr::new(family.published_server(), TCP_PORT)),
+        FlowKind::UdpInward => (far(), SocketAddr::new(family.published_server(), UDP_PORT)),
+        FlowKind::TcpOutward => (inside(), SocketAddr::new(family.far_server(), TCP_PORT)),
+        FlowKind::UdpOutward => (inside(), SocketAddr::new(family.far_server(), UDP_PORT)),
+    }
+}
+
+fn pick(number: u32, of: u8) -> u8 {
+    u8::try_from(number % u32::from(of)).unwrap_or(0)
+}
+
+async fn flow(kind: FlowKind, path: (IpAddr, SocketAddr), zero: Instant) -> Result<Flow> {
+    let (from, to) = path;
+    let started = zero.elapsed();
+    let exchange = match kind {
+        FlowKind::TcpInward | FlowKind::TcpOutward => tcp(from, to).await,
+        FlowKind::UdpInward | FlowKind::UdpOutward => udp(from, to).await,
+    };
+    let Exchange { outcome, connect } =
+        exchange.with_context(|| format!("the lab cannot start a flow from {from} to {to}"))?;
+    Ok(Flow { kind, started, connect, outcome })
+}
+
+async fn tcp(from: IpAddr, to: SocketAddr) -> io::Result<Exchange> {
+    let socket = tcp_socket(from)?;
+    let began = Instant::now();
+    let stream = match timeout(PATIENCE, socket.connect(to)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::AddrNotAvailable => return Err(error),
+        Ok(Err(_)) | Err(_) => return Ok(FAILED),
+    };
+    let connect = began.elapsed();
+    // A SYN sent again after 10 ms, as one that was challenged is, did not wait for anything; one
+    // sent again after a second shows in the time.
+    let sent_again = syscall::retransmissions(&stream)?;
+    let left = PATIENCE.saturating_sub(connect);
+    let Ok(Ok(stream)) = timeout(left, request(stream)).await else {
+        return Ok(Exchange { connect: Some(connect), ..FAILED });
+    };
+    let undisturbed = syscall::retransmissions(&stream)? == sent_again;
+    let at_once = connect < AT_ONCE && began.elapsed() < AT_ONCE && undisturbed;
+    let outcome = if at_once { Outcome::AtOnce } else { Outcome::Eventually };
+    Ok(Exchange { outcome, connect: Some(connect) })
+}
+
+/// A TCP socket bound to `from` and a free port.
+pub(super) fn tcp_socket(from: IpAddr) -> io::Result<TcpSocket> {
+    let socket = match from {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.bind(SocketAddr::new(from, 0))?;
+    Ok(socket)
+}
+
+/// Asks, and reads the answer to its end.
+async fn request(mut stream: TcpStream) -> io::Result<TcpStream> {
+    stream.write_all(&REQUEST).await?;
+    let mut answer = Vec::with_capacity(ANSWER.len());
+    stream.read_to_end(&mut answer).await?;
+    if answer == ANSWER { Ok(stream) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+async fn udp(from: IpAddr, to: SocketAddr) -> io::Result<Exchange> {
+    let socket = UdpSocket::bind(SocketAddr::new(from, 0)).await?;
+    socket.connect(to).await?;
+    let mut answer = [0; 256];
+    let began = Instant::now();
+    for retry in 0.. {
+        let due = UDP_RETRY * (retry + 1);
+        if due > PATIENCE {
+            break;
+        }
+        // A port that is refused by ICMP is asked again like one that is silent.
+        let _ = socket.send(&REQUEST).await;
+        let left = due.saturating_sub(began.elapsed());
+        if let Ok(Ok(_)) = timeout(left, socket.recv(&mut answer)).await {
+            let at_once = retry == 0 && began.elapsed() < AT_ONCE;
+            let outcome = if at_once { Outcome::AtOnce } else { Outcome::Eventually };
+            return Ok(Exchange { outcome, connect: None });
+        }
+    }
+    Ok(FAILED)
+}

@@ -1,0 +1,64 @@
+//! The lab's eBPF object: the flood generator, and programs to measure against.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::Array,
+    programs::{Xdp, XdpMode},
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../ebpf/lab.bpf.o");
+
+/// Programs of the lab that can be attached to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Drops everything.
+    Floor,
+    /// Lets everything pass.
+    Pass,
+    /// Drops what goes at this port, which in the lab is the flood and nothing else.
+    DropPort(u16),
+}
+
+impl Program {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "lab_floor",
+            Self::Pass => "lab_pass",
+            Self::DropPort(_) => "lab_drop_flood",
+        }
+    }
+}
+
+/// A program on a device, taken off when dropped.
+#[derive(Debug)]
+pub struct Attached {
+    _object: Ebpf,
+}
+
+/// Loads the object; its programs are loaded one by one, by whoever needs them.
+pub fn load() -> Result<Ebpf> {
+    EbpfLoader::new().load(OBJECT).context("cannot load the lab's eBPF object")
+}
+
+/// The program `name` of the object, loaded into the kernel.
+pub fn program<'o>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut Xdp> {
+    let program = object.program_mut(name).with_context(|| format!("no program {name}"))?;
+    let program: &mut Xdp = program.try_into()?;
+    program.load().with_context(|| format!("cannot load the program {name}"))?;
+    Ok(program)
+}
+
+/// Attaches a program, in native mode, to a device of this thread's namespace.
+pub fn attach(program: Program, device: &str) -> Result<Attached> {
+    let mut object = load()?;
+    if let Program::DropPort(port) = program {
+        let map = object.map_mut("lab_flood_port").context("no map lab_flood_port")?;
+        Array::<_, u32>::try_from(map)?.set(0, u32::from(port.to_be()), 0)?;
+    }
+    let name = program.name();
+    self::program(&mut object, name)?
+        .attach(device, XdpMode::Driver)
+        .with_context(|| format!("cannot attach {name} to {device}"))?;
+    Ok(Attached { _object: object })
+}

@@ -1,0 +1,266 @@
+//! What a lab found: the document `report.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    legit::{Exchanges, Flow, FlowKind, Outcome},
+    table::{FillPoint, KernelCounters},
+};
+
+/// Version of the document; fields are only added within one.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A whole lab.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// What was asked for.
+    pub options: Options,
+    /// Where it ran.
+    pub machine: Machine,
+    /// Legitimate traffic alone.
+    pub baseline: Option<Run>,
+    /// With the flood, without a guard.
+    pub unguarded: Option<Run>,
+    /// With the flood, with ctguard.
+    pub guarded: Option<Run>,
+    /// With the flood and a program that knows and drops exactly the flood: no guard does better.
+    pub ideal: Option<Run>,
+}
+
+/// What a lab was asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// The kind of flood.
+    pub flood: String,
+    /// Seconds that the flood lasts.
+    pub seconds: u32,
+    /// Packets a second; null at full speed.
+    pub flood_packets_per_second: Option<u32>,
+    /// Entries that the table takes.
+    pub table_max: u64,
+    /// The flood goes at a port that the router's own rules drop.
+    pub port_dropped: bool,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Legitimate new flows a second, both directions.
+    pub legitimate_per_second: f64,
+}
+
+/// Where a lab ran.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Machine {
+    /// Release of the kernel.
+    pub kernel: String,
+    /// CPUs that the lab could use.
+    pub cpus: usize,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// Entries that the table takes.
+    pub table_max: u64,
+    /// The share of the table that a guard never passes.
+    pub target_ratio: f64,
+    /// How full the table was.
+    pub fill: Fill,
+    /// New flows of legitimate clients.
+    pub legitimate: Legitimate,
+    /// Exchanges opened before the flood.
+    pub established: Exchanges,
+    /// The flood; null in a run without one.
+    pub flood: Option<FloodOutcome>,
+    /// The kernel's counters for the router.
+    pub kernel: KernelCounters,
+    /// Seconds at which the flood began and ended.
+    pub flood_seconds: Option<(f64, f64)>,
+    /// `ctguard status --json` at the flood's end; null without ctguard.
+    pub guard_status: Option<Value>,
+}
+
+/// How full the table was.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fill {
+    /// Entries when the last legitimate flow had started.
+    pub at_end: u64,
+    /// The most entries seen.
+    pub peak: u64,
+    /// The same as a share of the table.
+    pub peak_ratio: f64,
+    /// Entries over time, every 100 ms.
+    pub series: Vec<FillPoint>,
+}
+
+/// How legitimate new flows fared.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Legitimate {
+    /// Flows that started while the flood lasted (in a run without one: in the same time).
+    pub during_flood: Success,
+    /// The same by direction and protocol.
+    pub by_kind: BTreeMap<FlowKind, Success>,
+    /// All flows of the run.
+    pub whole_run: Success,
+    /// Time to connect of the flows of `during_flood` that did.
+    pub connect_milliseconds: Option<ConnectTimes>,
+    /// Success by second of start, the whole run long.
+    pub over_time: Vec<SuccessPoint>,
+}
+
+/// Flows, and how many succeeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Success {
+    /// Flows tried.
+    pub attempted: u64,
+    /// Done without waiting for a retransmission.
+    pub at_once: u64,
+    /// Done within four seconds, those done at once included.
+    pub eventually: u64,
+}
+
+/// Success of the flows that started in one second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SuccessPoint {
+    /// The second, from the run's begin.
+    pub seconds: u32,
+    /// Its flows.
+    pub success: Success,
+}
+
+/// Milliseconds that TCP took to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectTimes {
+    /// Half of the connections took no longer.
+    pub median: f64,
+    /// 99 of 100 connections took no longer.
+    pub p99: f64,
+}
+
+/// What became of the flood.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FloodOutcome {
+    /// Packets the generator made.
+    pub offered: u64,
+    /// The same for each second.
+    pub offered_per_second: f64,
+    /// Packets that found the router's queue full: no program and no table ever saw them.
+    pub lost_in_queue: u64,
+    /// Packets the guard's program dropped (the device's own counter).
+    pub dropped_in_xdp: u64,
+    /// Packets that conntrack saw: offered, less lost in the queue, less dropped in XDP.
+    pub reached_conntrack: u64,
+}
+
+impl Success {
+    /// The share done at once, of 1; nothing tried counts as success.
+    #[must_use]
+    pub fn at_once_ratio(self) -> f64 {
+        ratio(self.at_once, self.attempted)
+    }
+
+    /// The share done within four seconds, of 1.
+    #[must_use]
+    pub fn eventually_ratio(self) -> f64 {
+        ratio(self.eventually, self.attempted)
+    }
+
+    fn count(&mut self, outcome: Outcome) {
+        self.attempted += 1;
+        self.at_once += u64::from(outcome == Outcome::AtOnce);
+        self.eventually += u64::from(outcome != Outcome::Failed);
+    }
+}
+
+impl Legitimate {
+    /// Sums flows up; `during` says which seconds the flood takes.
+    #[must_use]
+    pub fn sum_up(flows: &[Flow], during: (f64, f64)) -> Self {
+        let mut sum = Self::default();
+        let mut seconds: BTreeMap<u32, Success> = BTreeMap::new();
+        let mut connects = Vec::new();
+        for flow in flows {
+            let started = flow.started.as_secs_f64();
+            let second = u32::try_from(flow.started.as_secs()).unwrap_or(u32::MAX);
+            sum.whole_run.count(flow.outcome);
+            seconds.entry(second).or_default().count(flow.outcome);
+            if (during.0..during.1).contains(&started) {
+                sum.during_flood.count(flow.outcome);
+                sum.by_kind.entry(flow.kind).or_default().count(flow.outcome);
+                connects.extend(flow.connect.map(|connect| connect.as_secs_f64() * 1000.0));
+            }
+        }
+        let points = seconds.into_iter();
+        sum.over_time =
+            points.map(|(seconds, success)| SuccessPoint { seconds, success }).collect();
+        sum.connect_milliseconds = ConnectTimes::of(connects);
+        sum
+    }
+}
+
+impl ConnectTimes {
+    fn of(mut milliseconds: Vec<f64>) -> Option<Self> {
+        milliseconds.sort_by(f64::total_cmp);
+        let at = |hundredths: usize| {
+            let rank = (milliseconds.len() * hundredths).div_ceil(100).saturating_sub(1);
+            milliseconds.get(rank).copied()
+        };
+        Some(Self { median: at(50)?, p99: at(99)? })
+    }
+}
+
+impl Report {
+    /// The runs that took place, with their names, in the order in which they are shown.
+    pub fn runs(&self) -> impl Iterator<Item = (&'static str, &Run)> {
+        let all = [
+            ("no flood", &self.baseline),
+            ("unguarded", &self.unguarded),
+            ("ctguard", &self.guarded),
+            ("ideal", &self.ideal),
+        ];
+        all.into_iter().filter_map(|(name, run)| Some((name, run.as_ref()?)))
+    }
+}
+
+/// `part` of `whole`; 1 when there is nothing.
+#[must_use]
+pub fn ratio(part: u64, whole: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
+    if whole == 0 { 1.0 } else { part as f64 / whole as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn flow(seconds: u64, outcome: Outcome) -> Flow {
+        Flow {
+            kind: FlowKind::TcpInward,
+            started: Duration::from_secs(seconds),
+            connect: (outcome != Outcome::Failed).then_some(Duration::from_millis(20)),
+            outcome,
+        }
+    }
+
+    #[test]
+    fn flows_count_by_the_time_at_which_they_start() {
+        let flows =
+            [flow(1, Outcome::Failed), flow(2, Outcome::AtOnce), flow(3, Outcome::Eventually)];
+        let sum = Legitimate::sum_up(&flows, (2.0, 4.0));
+        assert_eq!(sum.during_flood, Success { attempted: 2, at_once: 1, eventually: 2 });
+        assert_eq!(sum.whole_run.attempted, 3);
+        assert_eq!(sum.over_time.len(), 3);
+    }
+
+    #[test]
+    fn the_percentile_of_few_is_the_greatest() {
+        let times = ConnectTimes::of(vec![3.0, 1.0, 2.0]);
+        assert_eq!(times, Some(ConnectTimes { median: 2.0, p99: 3.0 }));
+        assert_eq!(ConnectTimes::of(vec![]), None);
+    }
+}

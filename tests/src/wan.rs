@@ -1,0 +1,73 @@
+//! The counters of the guarded link, from the kernel's own device statistics.
+
+use anyhow::{Context as _, Result};
+use std::collections::BTreeMap;
+
+use crate::{
+    exec,
+    netns::Handle,
+    router::{ISP, Network, WAN},
+};
+
+/// Packets on their way into the router.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// Flood frames that found the queue full.
+    pub lost_in_queue: u64,
+    /// Packets a program on the interface dropped.
+    pub dropped_in_xdp: u64,
+}
+
+/// Reads the counters of both ends of the guarded link.
+pub fn read(network: &Network) -> Result<LinkCounters> {
+    let sender = statistics(&network.internet, ISP)?;
+    let receiver = statistics(&network.router, WAN)?;
+    Ok(LinkCounters {
+        lost_in_queue: sum(&sender, "xdp_xmit_errors"),
+        dropped_in_xdp: sum(&receiver, "xdp_drops"),
+    })
+}
+
+impl LinkCounters {
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            lost_in_queue: self.lost_in_queue.saturating_sub(earlier.lost_in_queue),
+            dropped_in_xdp: self.dropped_in_xdp.saturating_sub(earlier.dropped_in_xdp),
+        }
+    }
+}
+
+/// `ethtool -S`: a name and a number a line.
+fn statistics(namespace: &Handle, device: &str) -> Result<BTreeMap<String, u64>> {
+    let text = exec::run(namespace.command("ethtool").args(["-S", device]))
+        .with_context(|| format!("cannot read the statistics of {device}"))?;
+    let lines = text.lines().filter_map(|line| line.split_once(": "));
+    let numbers = lines
+        .filter_map(|(name, number)| Some((name.trim().to_owned(), number.trim().parse().ok()?)));
+    Ok(numbers.collect())
+}
+
+/// The counter of all queues together: names are `rx_queue_0_xdp_drops` and the like.
+fn sum(statistics: &BTreeMap<String, u64>, counter: &str) -> u64 {
+    let ours = statistics.iter().filter(|(name, _)| {
+        let queue = name.strip_suffix(counter).and_then(|name| name.strip_suffix('_'));
+        queue.is_some_and(|queue| queue.ends_with(|last: char| last.is_ascii_digit()))
+    });
+    ours.map(|(_, number)| number).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_summed_over_queues_by_their_whole_name() {
+        let names =
+            ["rx_queue_0_xdp_drops", "rx_queue_1_xdp_drops", "rx_queue_0_drops", "xdp_drops"];
+        let statistics = names.into_iter().map(|name| (name.to_owned(), 1)).collect();
+        assert_eq!(sum(&statistics, "xdp_drops"), 2);
+        assert_eq!(sum(&statistics, "drops"), 1);
+    }
+}

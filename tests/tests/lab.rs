@@ -1,0 +1,45 @@
+//! The lab itself: a lab that hurts legitimate traffic where no flood does proves nothing.
+
+use ctguard_tests::{
+    addresses::Family,
+    lab::{self, LabOptions, Runs},
+    recipe::FloodKind,
+    report::Report,
+    require, sysctl,
+};
+
+const MAXIMUM: &str = "net.netfilter.nf_conntrack_max";
+
+#[test]
+fn an_unguarded_router_suffers_and_one_that_drops_the_flood_does_not() {
+    if !require::root("an_unguarded_router_suffers_and_one_that_drops_the_flood_does_not") {
+        return;
+    }
+    let maximum = sysctl::read(MAXIMUM).expect("the host tracks connections");
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let report = short(FloodKind::SynOneSource, family);
+        let run = |name| report.runs().find(|(found, _)| *found == name).expect(name).1;
+
+        assert!((run("unguarded").fill.peak_ratio - 1.0).abs() < 0.01, "{family:?}");
+        assert!(run("unguarded").kernel.drop > 0, "{family:?}");
+        assert!(run("unguarded").legitimate.during_flood.at_once_ratio() < 0.95, "{family:?}");
+        for quiet in [run("no flood"), run("ideal")] {
+            assert!(quiet.legitimate.during_flood.at_once_ratio() > 0.99, "{family:?}: {quiet:?}");
+            assert!(quiet.fill.peak_ratio < quiet.target_ratio / 3.0, "{family:?}");
+            assert_eq!(quiet.established.tcp_broken + quiet.established.udp_broken, 0);
+            assert_eq!(quiet.kernel.drop, 0, "{family:?}");
+        }
+    }
+    assert_eq!(sysctl::read(MAXIMUM).ok(), Some(maximum), "the host's setting comes back");
+}
+
+fn short(flood: FloodKind, family: Family) -> Report {
+    let options = LabOptions {
+        seconds: 3,
+        family,
+        log: std::env::temp_dir().join("ctguard-lab-test/ctguard.log"),
+        runs: Runs { baseline: true, unguarded: true, guarded: false, ideal: true },
+        ..LabOptions::new(flood)
+    };
+    lab::run(&options, &|_| ()).expect("the lab runs")
+}
