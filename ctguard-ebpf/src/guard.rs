@@ -4,12 +4,10 @@ use crate::{
     admission::{self, Admission, Refusal},
     bucket::{Cells, line_index},
     classify::{self, Flow, Meaning},
-    flow::{self, Found, FlowLines, Passing, Place},
+    flow::{self, FlowLines, Found, Passing, Place},
     hash,
-    layout::{
-        BucketLine, Class, Environment, Grant, Interface, List, Policy, Tier,
-    },
-    packet::{self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader, TcpFlags},
+    layout::{BucketLine, Class, Environment, Grant, Interface, List, Policy, Tier},
+    packet::{self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader},
     units::{Coarse, Jiffies},
 };
 
@@ -23,6 +21,8 @@ pub trait Tables: FlowLines {
     fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool;
     /// The interface that the packet arrived on.
     fn interface(&self) -> Option<&Interface>;
+    /// What the operator set.
+    fn policy(&self) -> Option<&Policy>;
     /// The grant.
     fn grant(&self) -> Option<&Grant>;
     /// Whether this new flow's offered load is written down.
@@ -44,11 +44,9 @@ pub struct Offered {
     pub refused: bool,
 }
 
-/// The maps that every packet needs, and the others.
+/// The map that every packet needs, and the others.
 pub struct Guard<'m, T> {
-    /// What the operator set.
-    pub policy: &'m Policy,
-    /// What the loader found.
+    /// What every packet needs.
     pub environment: &'m Environment,
     /// The rest.
     pub tables: T,
@@ -145,57 +143,32 @@ impl<T: Tables> Guard<'_, T> {
             Network::Ipv6 => Ok(self.judge_packet(&packet::parse_ipv6(reader)?, now)),
             Network::NotIp => Ok(Outcome::Exempt.into()),
             // No address was read: all such frames share the cells of 0.0.0.0.
-            Network::TooManyTags => {
-                Ok(self.admit_new(Class::Other, Ipv4(0), Tier::Strangers, now))
-            }
+            Network::TooManyTags => Ok(self.admit_new(Class::Other, Ipv4(0), Tier::Strangers, now)),
         }
     }
 
     #[inline(always)]
     fn judge_packet<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Judgement {
-        let meaning = classify::classify(packet, self.environment.tcp_loose != 0);
-        if meaning != Meaning::Exempt && self.is_listed(A::DENY, packet.source, now) {
+        let meaning = classify::classify(packet);
+        if self.is_listed(A::DENY, packet.source, now) && !classify::is_exempt(packet) {
             return Outcome::Denied(class_of(packet.protocol)).into();
         }
         match meaning {
-            Meaning::Exempt => Outcome::Exempt.into(),
+            Meaning::MakesNoEntry | Meaning::Untold if classify::is_exempt(packet) => {
+                Outcome::Exempt.into()
+            }
             Meaning::MakesNoEntry => Outcome::MakesNoEntry.into(),
             Meaning::LaterFragment => Outcome::LaterFragment.into(),
             Meaning::TinyFragment => Outcome::TinyFragment.into(),
             Meaning::Untold => {
                 self.admit_new(Class::Other, packet.source, self.tier(packet, now), now)
             }
-            Meaning::Continues(flow) => self.judge_continuing(packet, flow, now).into(),
-            Meaning::MayOpen(flow) | Meaning::Opens(flow) => {
-                self.judge_opening(packet, flow, now)
-            }
+            Meaning::Of(flow) => self.judge_flow(packet, flow, now),
         }
     }
 
     #[inline(always)]
-    fn judge_continuing<A: Listed>(
-        &self,
-        packet: &Packet<A>,
-        flow: Flow,
-        now: Jiffies,
-    ) -> Outcome {
-        let coarse = self.coarse(now);
-        match flow::find(&self.tables, self.place(packet, flow)) {
-            Some(known) if known.is_alive(coarse) => {
-                known.pass(self.environment, arriving(flow), coarse);
-                Outcome::Known
-            }
-            Some(_) | None => Outcome::MakesNoEntry,
-        }
-    }
-
-    #[inline(always)]
-    fn judge_opening<A: Listed>(
-        &self,
-        packet: &Packet<A>,
-        flow: Flow,
-        now: Jiffies,
-    ) -> Judgement {
+    fn judge_flow<A: Listed>(&self, packet: &Packet<A>, flow: Flow, now: Jiffies) -> Judgement {
         let coarse = self.coarse(now);
         let place = self.place(packet, flow);
         let found = flow::find(&self.tables, place);
@@ -204,28 +177,30 @@ impl<T: Tables> Guard<'_, T> {
         {
             return outcome.into();
         }
+        if !flow.opens(self.environment.tcp_loose != 0) {
+            return Outcome::MakesNoEntry.into();
+        }
+        if classify::is_exempt(packet) {
+            return Outcome::Exempt.into();
+        }
 
         let tier = self.tier(packet, now);
         let judgement = self.admit_new(flow.class, packet.source, tier, now);
         if matches!(judgement.outcome, Outcome::Admitted(..)) {
             match found {
                 Some(found) => found.reopen(place, self.environment, arriving(flow), coarse),
-                None => flow::remember(
-                    &self.tables,
-                    place,
-                    self.environment,
-                    arriving(flow),
-                    coarse,
-                ),
+                None => {
+                    flow::remember(&self.tables, place, self.environment, arriving(flow), coarse);
+                }
             }
         }
         judgement
     }
 
-    /// What the packet of a flow that has a slot is, or `None` when it opens the flow anew.
+    /// What the packet of a flow that has a slot is, or `None` when that tells nothing of it.
     #[inline(always)]
     fn judge_found(&self, found: &Found<'_>, flow: Flow, coarse: Coarse) -> Option<Outcome> {
-        if flow.flags.any(TcpFlags::SYN) {
+        if flow.is_syn() {
             return found.is_just_opened(self.environment, coarse).then_some(Outcome::Repeated);
         }
         if !found.is_alive(coarse) {
@@ -236,34 +211,22 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
-    fn admit_new<A: Listed>(
-        &self,
-        class: Class,
-        source: A,
-        tier: Tier,
-        now: Jiffies,
-    ) -> Judgement {
-        let (Some(interface), Some(grant)) = (self.tables.interface(), self.tables.grant()) else {
+    fn admit_new<A: Listed>(&self, class: Class, source: A, tier: Tier, now: Jiffies) -> Judgement {
+        let tables = &self.tables;
+        let (Some(interface), Some(grant), Some(policy)) =
+            (tables.interface(), tables.grant(), tables.policy())
+        else {
             return Outcome::UnknownInterface.into();
         };
         let hash = hash::source(&self.environment.source_key, class, source);
         let line = line_index(hash, self.environment.source_line_mask);
         let cells = match tier {
             Tier::Allowed => None,
-            Tier::Strangers => {
-                self.tables.bucket_line(line).map(|line| Cells::peek(line, hash))
-            }
+            Tier::Strangers => self.tables.bucket_line(line).map(|line| Cells::peek(line, hash)),
         };
         let ceiling = &interface.ceilings[class as usize % 3];
-        let Admission { result, wake } = admission::admit(
-            cells.as_ref(),
-            ceiling,
-            tier,
-            grant,
-            self.policy,
-            self.environment,
-            now,
-        );
+        let Admission { result, wake } =
+            admission::admit(cells.as_ref(), ceiling, tier, grant, policy, self.environment, now);
         if self.tables.samples() {
             let (address, family) = (source.source_scope(), A::FAMILY);
             let refused = result.is_err();
@@ -277,9 +240,10 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
-    fn is_for_another(&self, frame: Frame) -> bool {
+    fn is_for_another(&self, frame: Frame<'_>) -> bool {
         let station = self.tables.interface().map_or(0, |interface| interface.station);
-        station != 0 && frame.is_unicast() && frame.destination != station
+        let ethernet = frame.ethernet;
+        station != 0 && ethernet.is_unicast() && ethernet.destination() != station
     }
 
     #[inline(always)]
@@ -289,7 +253,7 @@ impl<T: Tables> Guard<'_, T> {
 
     #[inline(always)]
     fn is_listed<A: Listed>(&self, list: List, source: A, now: Jiffies) -> bool {
-        self.policy.lists_in_use & list.bit() != 0 && source.is_in(list, &self.tables, now)
+        self.environment.lists_in_use & list.bit() != 0 && source.is_in(list, &self.tables, now)
     }
 
     #[inline(always)]

@@ -90,11 +90,12 @@ mod tests {
 
     #[test]
     fn every_part_of_a_tuple_counts() {
-        let hashes: Vec<u64> = [(1, 2, 6, 3), (9, 2, 6, 3), (1, 9, 6, 3), (1, 2, 17, 3), (1, 2, 6, 9)]
-            .map(|(source, destination, protocol, key)| {
-                tuple(&KEY, Ipv4(source), Ipv4(destination), protocol, key)
-            })
-            .into();
+        let hashes: Vec<u64> =
+            [(1, 2, 6, 3), (9, 2, 6, 3), (1, 9, 6, 3), (1, 2, 17, 3), (1, 2, 6, 9)]
+                .map(|(source, destination, protocol, key)| {
+                    tuple(&KEY, Ipv4(source), Ipv4(destination), protocol, key)
+                })
+                .into();
         for (position, hash) in hashes.iter().enumerate() {
             assert!(!hashes[..position].contains(hash));
         }

@@ -53,13 +53,8 @@ pub fn ctguard_ingress(context: XdpContext) -> u32 {
 #[inline(always)]
 fn judge(context: &XdpContext) -> Option<Action> {
     let counters = CpuCounters::of_this_cpu()?;
-    let policy = maps::POLICY.get(0)?;
     let environment = maps::ENVIRONMENT.get(0)?;
-    let guard = Guard {
-        policy,
-        environment,
-        tables: KernelTables { context, counters },
-    };
+    let guard = Guard { environment, tables: KernelTables { context, counters } };
     let now = clock::now();
     // SAFETY: the verifier checks every access against the frame's end; the driver aligns the
     // frame to at least two bytes.
@@ -69,7 +64,8 @@ fn judge(context: &XdpContext) -> Option<Action> {
     };
 
     let Judgement { outcome, wake } = guard.judge(frame.clone(), now);
-    let verdict = verdict(outcome, policy.has(Policy::DRY_RUN));
+    let verdict =
+        verdict(outcome, || maps::POLICY.get(0).is_some_and(|policy| policy.has(Policy::DRY_RUN)));
     counters.count(&verdict);
     if wake {
         counters.add(Counter::Wakeups);

@@ -28,10 +28,11 @@ pub struct Verdict {
     pub allowed: Option<Class>,
 }
 
-/// The verdict. In a dry run everything is decided and counted, and everything passes.
+/// The verdict. In a dry run everything is decided and counted, and everything passes; only a
+/// packet about to be dropped asks whether it is one.
 #[inline(always)]
 #[must_use]
-pub const fn verdict(outcome: Outcome, dry_run: bool) -> Verdict {
+pub fn verdict(outcome: Outcome, dry_run: impl FnOnce() -> bool) -> Verdict {
     let (action, counter, seen) = match outcome {
         Outcome::Exempt => (Action::Pass, Counter::Exempt, None),
         Outcome::NotOurs => (Action::Pass, Counter::NotOurs, None),
@@ -56,7 +57,11 @@ pub const fn verdict(outcome: Outcome, dry_run: bool) -> Verdict {
     };
     let allowed =
         if let Outcome::Admitted(class, Tier::Allowed) = outcome { Some(class) } else { None };
-    Verdict { action: if dry_run { Action::Pass } else { action }, counter, seen, allowed }
+    let action = match action {
+        Action::Drop if !dry_run() => Action::Drop,
+        Action::Drop | Action::Pass => Action::Pass,
+    };
+    Verdict { action, counter, seen, allowed }
 }
 
 #[cfg(test)]
@@ -66,14 +71,14 @@ mod tests {
     #[test]
     fn a_dry_run_counts_what_it_would_have_dropped_and_drops_nothing() {
         let refused = Outcome::Refused(Class::Tcp, Refusal::Source);
-        let (wet, dry) = (verdict(refused, false), verdict(refused, true));
+        let (wet, dry) = (verdict(refused, || false), verdict(refused, || true));
         assert_eq!((wet.action, dry.action), (Action::Drop, Action::Pass));
         assert_eq!(wet.counter, dry.counter);
     }
 
     #[test]
     fn what_the_allow_list_let_in_counts_as_admitted_too() {
-        let verdict = verdict(Outcome::Admitted(Class::Udp, Tier::Allowed), false);
+        let verdict = verdict(Outcome::Admitted(Class::Udp, Tier::Allowed), || false);
         assert_eq!(verdict.counter, Counter::Admitted(Class::Udp));
         assert_eq!(verdict.allowed, Some(Class::Udp));
     }

@@ -1,2 +1,21 @@
 //! ctguard: an early-drop guard for Linux routers and servers that track connections.
-fn main() {}
+//!
+//! `cli` holds a file for each verb; `daemon` runs the guard, `bpf` puts it into the kernel, `maps`
+//! is what they all share with it, `control` decides and knows neither.
+
+mod bpf;
+mod cli;
+mod conntrack;
+mod control;
+mod daemon;
+mod lock;
+mod maps;
+mod net;
+mod report;
+mod settings;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -147,8 +147,9 @@ mod tests {
                 cells(address).charge(NOW, &CEILING);
             }
         }
-        let refused: u32 =
-            (0..VICTIMS).map(|victim| u32::from(!cells(0x4000_0000 + victim).conform(NOW, &CEILING))).sum();
+        let refused: u32 = (0..VICTIMS)
+            .map(|victim| u32::from(!cells(0x4000_0000 + victim).conform(NOW, &CEILING)))
+            .sum();
         let measured = f64::from(refused) / f64::from(VICTIMS);
         let bound = covered_victims(f64::from(HEAVY), f64::from(LINES));
         assert!(bound < 0.004, "the bound itself: {bound}");

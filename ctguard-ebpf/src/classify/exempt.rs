@@ -1,16 +1,32 @@
 //! What always passes: without it a host finds neither its neighbours nor its own address.
 
-use crate::packet::Address;
+use crate::packet::{Address, Packet, Transport};
 
 const DHCP_SERVER: u32 = 67;
 const DHCP_CLIENT: u32 = 68;
 const DHCPV6_CLIENT: u32 = 546;
 const DHCPV6_SERVER: u32 = 547;
 
+/// Whether the packet passes even where it opens a flow. Asked last, of packets about to be charged
+/// or denied: few are.
+#[inline(always)]
+pub fn is_exempt<A: Address>(packet: &Packet<A>) -> bool {
+    is_link_local_multicast(packet.destination)
+        || match packet.transport {
+            Transport::Udp { ports } => is_dhcp(packet.source, packet.destination, ports),
+            Transport::Icmp(message) => A::FAMILY == 6 && is_neighbour_discovery(message.kind),
+            Transport::Tcp { .. }
+            | Transport::Other { .. }
+            | Transport::UnreadExtensions
+            | Transport::LaterFragment
+            | Transport::TinyFragment => false,
+        }
+}
+
 /// 224.0.0.0/24 (RFC 5771, section 4) and `ff02::/16` (RFC 4291, section 2.7): routing protocols,
 /// VRRP, group membership. No router forwards them, so only a neighbour can send them.
 #[inline(always)]
-pub(super) fn is_link_local_multicast<A: Address>(destination: A) -> bool {
+fn is_link_local_multicast<A: Address>(destination: A) -> bool {
     let first = first_word(destination);
     if A::FAMILY == 4 { first >> 8 == 0x00e0_0000 } else { first >> 16 == 0xff02 }
 }
@@ -18,7 +34,7 @@ pub(super) fn is_link_local_multicast<A: Address>(destination: A) -> bool {
 /// Router and neighbour discovery and redirect (RFC 4861), multicast listeners (RFC 2710, 3810).
 /// Conntrack leaves them untracked too (`noct_valid_new`, `nf_conntrack_proto_icmpv6.c`).
 #[inline(always)]
-pub(super) const fn is_neighbour_discovery(kind: u8) -> bool {
+const fn is_neighbour_discovery(kind: u32) -> bool {
     matches!(kind, 130..=137 | 143)
 }
 
@@ -26,7 +42,7 @@ pub(super) const fn is_neighbour_discovery(kind: u8) -> bool {
 /// `DHCPv6` between link-local addresses (RFC 8415, section 7.1). Renewals are ordinary UDP, whose
 /// answers the egress program has announced.
 #[inline(always)]
-pub(super) fn is_dhcp<A: Address>(source: A, destination: A, ports: u32) -> bool {
+fn is_dhcp<A: Address>(source: A, destination: A, ports: u32) -> bool {
     let (from, to) = (ports >> 16, ports & 0xffff);
     if A::FAMILY == 4 {
         matches!((from, to), (DHCP_CLIENT, DHCP_SERVER) | (DHCP_SERVER, DHCP_CLIENT))

@@ -2,6 +2,8 @@
 
 mod exempt;
 
+pub use exempt::is_exempt;
+
 use crate::{
     layout::{Class, FlowKind},
     packet::{Address, IcmpMessage, Packet, TcpFlags, Transport, protocol},
@@ -10,20 +12,14 @@ use crate::{
 /// What a packet means to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// Never judged: the host could not be reached, or not find its way, without it.
-    Exempt,
     /// Makes no entry, whether its flow is known or not, and tells nothing of one.
     MakesNoEntry,
     /// A later fragment.
     LaterFragment,
     /// A first fragment to be dropped.
     TinyFragment,
-    /// Opens a flow.
-    Opens(Flow),
-    /// Opens a flow unless it is known.
-    MayOpen(Flow),
-    /// Makes no entry, but tells how a known flow goes on.
-    Continues(Flow),
+    /// Belongs to a flow; whether it opens it, [`Flow::opens`] tells.
+    Of(Flow),
     /// Cannot be told apart from others, so each one counts as a new flow.
     Untold,
 }
@@ -41,31 +37,49 @@ pub struct Flow {
     pub flags: TcpFlags,
 }
 
-/// Classifies a packet that arrives. `tcp_loose`: an ACK of no connection makes an entry.
-///
-/// Which packets make an entry was measured on a router: TCP with SYN, or ACK while
-/// `nf_conntrack_tcp_loose` is on, but not RST, SYN-ACK and FIN (`tcp_conntracks` in
-/// `net/netfilter/nf_conntrack_proto_tcp.c`); ICMP requests (`icmp_new` there).
-#[inline(always)]
-pub fn classify<A: Address>(packet: &Packet<A>, tcp_loose: bool) -> Meaning {
-    if exempt::is_link_local_multicast(packet.destination) {
-        return Meaning::Exempt;
+impl Flow {
+    /// A SYN without ACK, the one segment that opens a flow even where one is known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_syn(self) -> bool {
+        self.flags.0 & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
     }
-    match packet.transport {
-        Transport::Tcp { ports, flags } => classify_tcp(ports, flags, tcp_loose),
-        Transport::Udp { ports } => {
-            if exempt::is_dhcp(packet.source, packet.destination, ports) {
-                return Meaning::Exempt;
-            }
-            Meaning::MayOpen(Flow {
-                class: Class::Udp,
-                kind: FlowKind::Udp,
-                key: ports,
-                flags: TcpFlags(0),
-            })
+
+    /// Whether the packet makes an entry where conntrack knows no flow of it.
+    ///
+    /// For TCP measured on a router: a SYN does, an ACK does while `nf_conntrack_tcp_loose` is on;
+    /// RST, SYN-ACK, FIN and a segment without any of them do not (`get_conntrack_index` and
+    /// `tcp_new`, `net/netfilter/nf_conntrack_proto_tcp.c`).
+    #[inline(always)]
+    #[must_use]
+    pub const fn opens(self, tcp_loose: bool) -> bool {
+        if !matches!(self.class, Class::Tcp) {
+            true
+        } else if self.flags.any(TcpFlags::RST) {
+            false
+        } else if self.flags.any(TcpFlags::SYN) {
+            self.is_syn()
+        } else {
+            tcp_loose && self.flags.any(TcpFlags::ACK) && !self.flags.any(TcpFlags::FIN)
         }
+    }
+}
+
+/// Classifies a packet that arrives.
+#[inline(always)]
+pub fn classify<A: Address>(packet: &Packet<A>) -> Meaning {
+    match packet.transport {
+        Transport::Tcp { ports, flags } => {
+            Meaning::Of(Flow { class: Class::Tcp, kind: FlowKind::TcpOpening, key: ports, flags })
+        }
+        Transport::Udp { ports } => Meaning::Of(Flow {
+            class: Class::Udp,
+            kind: FlowKind::Udp,
+            key: ports,
+            flags: TcpFlags(0),
+        }),
         Transport::Icmp(message) => classify_icmp::<A>(message),
-        Transport::Other { key } => Meaning::MayOpen(Flow {
+        Transport::Other { key } => Meaning::Of(Flow {
             class: Class::Other,
             kind: other_kind(packet.protocol),
             key,
@@ -99,42 +113,23 @@ pub fn classify_leaving<A: Address>(packet: &Packet<A>) -> Option<Flow> {
     Some(Flow { class, kind, key, flags })
 }
 
-#[inline(always)]
-fn classify_tcp(ports: u32, flags: TcpFlags, tcp_loose: bool) -> Meaning {
-    let flow = Flow { class: Class::Tcp, kind: FlowKind::TcpOpening, key: ports, flags };
-    // The order of `get_conntrack_index`: RST, SYN, FIN, ACK.
-    if flags.any(TcpFlags::RST) {
-        Meaning::Continues(flow)
-    } else if flags.any(TcpFlags::SYN) {
-        if flags.any(TcpFlags::ACK) { Meaning::Continues(flow) } else { Meaning::Opens(flow) }
-    } else if flags.any(TcpFlags::FIN) {
-        Meaning::Continues(flow)
-    } else if flags.any(TcpFlags::ACK) {
-        if tcp_loose { Meaning::MayOpen(flow) } else { Meaning::Continues(flow) }
-    } else {
-        Meaning::MakesNoEntry
-    }
-}
-
+/// `icmp_new` and `icmpv6_new` in the kernel's `nf_conntrack_proto_icmp*.c`.
 #[inline(always)]
 fn classify_icmp<A: Address>(message: IcmpMessage) -> Meaning {
     let opens = if A::FAMILY == 4 {
         // Echo, timestamp, information and address mask requests.
         matches!(message.kind, 8 | 13 | 15 | 17)
     } else {
-        if exempt::is_neighbour_discovery(message.kind) {
-            return Meaning::Exempt;
-        }
         // Echo request and node information query.
         matches!(message.kind, 128 | 139)
     };
     if !opens {
         return Meaning::MakesNoEntry;
     }
-    Meaning::MayOpen(Flow {
+    Meaning::Of(Flow {
         class: Class::Other,
         kind: FlowKind::Icmp,
-        key: u32::from(message.kind) << 16 | u32::from(message.identifier),
+        key: message.kind << 16 | message.identifier,
         flags: TcpFlags(0),
     })
 }
@@ -163,46 +158,53 @@ mod tests {
     const LOCAL: Ipv4 = Ipv4(0xc633_6401);
 
     #[test]
-    fn only_a_syn_opens_a_connection() {
-        let opens = |flags| matches!(classify(&tcp(flags), true), Meaning::Opens(_));
-        assert!(opens(TcpFlags::SYN));
-        for flags in [0x12, 0x04, 0x14, 0x01, 0x11, 0x10, 0x18, 0x06, 0x00] {
-            assert!(!opens(flags), "{flags:#x}");
+    fn a_syn_opens_a_connection_and_an_ack_does_while_tcp_loose_is_on() {
+        let opens = |flags, tcp_loose| {
+            let Meaning::Of(flow) = classify(&tcp(flags)) else { panic!("{flags:#x}") };
+            flow.opens(tcp_loose)
+        };
+        for flags in 0..=0x3f {
+            let [fin, syn, rst, ack] = [0x01, 0x02, 0x04, 0x10].map(|bit| flags & bit != 0);
+            let expected = !rst && if syn { !ack } else { ack && !fin };
+            assert_eq!(opens(flags, true), expected, "{flags:#x}");
+            assert_eq!(opens(flags, false), expected && syn, "{flags:#x}, not loose");
         }
-    }
-
-    #[test]
-    fn an_ack_may_open_only_while_tcp_loose_is_on() {
-        assert!(matches!(classify(&tcp(TcpFlags::ACK), true), Meaning::MayOpen(_)));
-        assert!(matches!(classify(&tcp(TcpFlags::ACK), false), Meaning::Continues(_)));
     }
 
     #[test]
     fn requests_of_icmp_open_and_everything_else_of_it_does_not() {
         for kind in 0..=255 {
-            let opens = matches!(classify(&icmp(REMOTE, LOCAL, kind), true), Meaning::MayOpen(_));
+            let opens = matches!(classify(&icmp(REMOTE, LOCAL, kind)), Meaning::Of(_));
             assert_eq!(opens, [8, 13, 15, 17].contains(&kind), "ICMP type {kind}");
         }
         let (remote, local) = (Ipv6([0x2001_0db8, 0, 0, 1]), Ipv6([0x2001_0db8, 1, 0, 1]));
         for kind in 0..=255 {
-            let opens = matches!(classify(&icmp(remote, local, kind), true), Meaning::MayOpen(_));
+            let opens = matches!(classify(&icmp(remote, local, kind)), Meaning::Of(_));
             assert_eq!(opens, [128, 139].contains(&kind), "ICMPv6 type {kind}");
         }
     }
 
     #[test]
-    fn neighbour_discovery_is_exempt() {
+    fn neighbour_discovery_is_exempt_and_an_echo_is_not() {
         let (remote, local) = (Ipv6([0xfe80_0000, 0, 0, 1]), Ipv6([0xfe80_0000, 0, 0, 2]));
         for kind in 133..=137 {
-            assert_eq!(classify(&icmp(remote, local, kind), true), Meaning::Exempt);
+            assert!(is_exempt(&icmp(remote, local, kind)), "type {kind}");
         }
+        assert!(!is_exempt(&icmp(remote, local, 128)));
+    }
+
+    #[test]
+    fn multicast_that_no_router_forwards_is_exempt() {
+        let to = |destination| Packet { destination, ..udp(1, 2) };
+        assert!(is_exempt(&to(Ipv4(0xe000_0005))));
+        assert!(!is_exempt(&to(Ipv4(0xe000_0105))));
     }
 
     #[test]
     fn what_leaves_is_told_as_its_answer_will_arrive() {
         let leaving = Packet { source: LOCAL, destination: REMOTE, ..udp(5353, 53) };
         let answer = Packet { source: REMOTE, destination: LOCAL, ..udp(53, 5353) };
-        let Meaning::MayOpen(arriving) = classify(&answer, true) else { panic!("udp may open") };
+        let Meaning::Of(arriving) = classify(&answer) else { panic!("udp has a flow") };
         assert_eq!(classify_leaving(&leaving).unwrap().key, arriving.key);
     }
 
@@ -213,16 +215,12 @@ mod tests {
 
     #[test]
     fn dhcp_passes_only_as_hosts_without_an_address_speak_it() {
-        let broadcast = Packet {
-            source: Ipv4(0),
-            destination: Ipv4(0xffff_ffff),
-            ..udp(68, 67)
-        };
-        assert_eq!(classify(&broadcast, true), Meaning::Exempt);
-        assert!(matches!(classify(&udp(68, 67), true), Meaning::MayOpen(_)));
+        let broadcast = Packet { source: Ipv4(0), destination: Ipv4(0xffff_ffff), ..udp(68, 67) };
+        assert!(is_exempt(&broadcast));
+        assert!(!is_exempt(&udp(68, 67)));
     }
 
-    fn tcp(flags: u8) -> Packet<Ipv4> {
+    fn tcp(flags: u32) -> Packet<Ipv4> {
         packet(protocol::TCP, Transport::Tcp { ports: 1 << 16 | 2, flags: TcpFlags(flags) })
     }
 
@@ -234,7 +232,7 @@ mod tests {
         Packet { source: REMOTE, destination: LOCAL, protocol, transport }
     }
 
-    fn icmp<A: Address>(source: A, destination: A, kind: u8) -> Packet<A> {
+    fn icmp<A: Address>(source: A, destination: A, kind: u32) -> Packet<A> {
         let protocol = if A::FAMILY == 4 { protocol::ICMP } else { protocol::ICMPV6 };
         let transport = Transport::Icmp(IcmpMessage { kind, identifier: 7 });
         Packet { source, destination, protocol, transport }

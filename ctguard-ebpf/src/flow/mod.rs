@@ -128,7 +128,7 @@ pub fn remember<L: FlowLines>(
     };
     let in_first = soonest_to_end(first, now);
     let in_second = soonest_to_end(second, now);
-    let crowded = in_first.alive > COMFORTABLE && in_second.alive < in_first.alive;
+    let crowded = in_first.ended < COMFORTABLE && in_second.ended > in_first.ended;
     let victim = if crowded { in_second } else { in_first };
     victim.cell.store(slot.0);
 }
@@ -144,13 +144,13 @@ fn find_in(line: &FlowLine, place: Place) -> Option<Found<'_>> {
     None
 }
 
-/// Flows in a line beyond which a new one rather goes to its second line. Fewer would make more
-/// lookups read two lines; more would leave no room for those who have no choice.
-const COMFORTABLE: i64 = 5;
+/// Free slots below which a line's new flow rather goes to its second line. More would make more
+/// lookups read two lines; fewer would leave no room for flows whose second line is full.
+const COMFORTABLE: i64 = 3;
 
 struct Victim<'l> {
     cell: &'l Shared,
-    alive: i64,
+    ended: i64,
 }
 
 /// Without a branch: the verifier would follow each of the 2^8 ways through eight comparisons.
@@ -165,11 +165,17 @@ fn soonest_to_end(line: &FlowLine, now: Coarse) -> Victim<'_> {
         let difference = soonest - lifetime;
         soonest -= difference & !sign(difference);
     }
-    Victim { cell: slot_at(line, soonest as u32), alive: FlowLine::SLOTS as i64 + ended }
+    Victim { cell: slot_at(line, low_word(soonest)), ended: -ended }
 }
 
 /// Bits of a slot's position in its line.
 const POSITION_BITS: u32 = FlowLine::SLOTS.trailing_zeros();
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "slot_at masks it")]
+const fn low_word(number: i64) -> u32 {
+    number as u32
+}
 
 #[inline(always)]
 fn slot_at(line: &FlowLine, position: u32) -> &Shared {

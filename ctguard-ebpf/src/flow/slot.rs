@@ -67,7 +67,12 @@ impl Slot {
     /// A TCP flow counts as established once the inside has sent more than a SYN: a spoofed SYN
     /// and a blind ACK after it get no such answer, so they are not remembered for days.
     #[inline(always)]
-    pub(super) const fn after(self, environment: &Environment, passing: Passing, now: Coarse) -> Self {
+    pub(super) const fn after(
+        self,
+        environment: &Environment,
+        passing: Passing,
+        now: Coarse,
+    ) -> Self {
         let flags = passing.flags;
         let mut state = self.0 & (ANSWERED | CLOSING);
         if passing.leaving && flags.any(TcpFlags::ACK) && !flags.any(TcpFlags::SYN) {
@@ -76,18 +81,19 @@ impl Slot {
         if flags.any(TcpFlags::FIN | TcpFlags::RST) {
             state |= CLOSING;
         }
-        let kind = if !matches!(passing.kind, FlowKind::TcpOpening) {
-            passing.kind
-        } else if flags.any(TcpFlags::RST) {
-            FlowKind::TcpReset
-        } else if state & CLOSING != 0 {
-            FlowKind::TcpClosing
-        } else if state & ANSWERED != 0 {
-            FlowKind::TcpEstablished
+        let timeout = if flags.any(TcpFlags::RST) {
+            environment.flow_timeout(FlowKind::TcpReset)
         } else {
-            FlowKind::TcpOpening
+            environment.flow_timeout_in(passing.kind, state_number(state))
         };
-        let expiry = now.0.wrapping_add(environment.flow_timeout(kind));
+        let expiry = now.0.wrapping_add(timeout);
         Self(self.0 & FINGERPRINT | state | expiry as u64 & EXPIRY)
     }
+}
+
+/// The two bits of the state as a number below four.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "two bits are left")]
+const fn state_number(state: u64) -> u32 {
+    (state / CLOSING) as u32
 }

@@ -1,6 +1,10 @@
 //! What becomes of packets, told as an operator would: the whole order, over maps on the host.
 
-use std::{cell::{Cell, RefCell}, net::IpAddr, vec::Vec};
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    vec::Vec,
+};
 
 use etherparse::PacketBuilder;
 
@@ -22,25 +26,25 @@ const RATE: u32 = 20;
 #[test]
 fn one_source_gets_its_burst_and_then_its_rate() {
     let lab = Lab::new();
-    let admitted = lab.admitted_of(100, |port| lab.syn(REMOTE, port));
+    let admitted = Lab::admitted_of(100, |port| lab.syn(REMOTE, port));
     assert_eq!(admitted, BURST);
 
     lab.pass_seconds(2);
-    let admitted = lab.admitted_of(100, |port| lab.syn(REMOTE, 1000 + port));
+    let admitted = Lab::admitted_of(100, |port| lab.syn(REMOTE, 1000 + port));
     assert_eq!(admitted, BURST, "two seconds refill more than a burst, and a burst is all");
 }
 
 #[test]
 fn a_flood_from_one_source_costs_others_nothing() {
     let lab = Lab::new();
-    lab.admitted_of(1000, |port| lab.syn(REMOTE, port));
+    Lab::admitted_of(1000, |port| lab.syn(REMOTE, port));
     assert_eq!(lab.syn("192.0.2.2", 1), Outcome::Admitted(Class::Tcp, Tier::Strangers));
 }
 
 #[test]
 fn sources_of_one_ipv6_subnet_share_a_bucket() {
     let lab = Lab::new();
-    let admitted = lab.admitted_of(100, |host| lab.udp6(&format!("2001:db8:0:1::{host:x}"), 1));
+    let admitted = Lab::admitted_of(100, |host| lab.udp6(&format!("2001:db8:0:1::{host:x}"), 1));
     assert_eq!(admitted, BURST);
     assert!(matches!(lab.udp6("2001:db8:0:2::1", 1), Outcome::Admitted(..)));
 }
@@ -64,9 +68,9 @@ fn nothing_is_admitted_beyond_the_grant_and_its_end_wakes_the_daemon_once_a_jiff
 fn a_flow_that_the_grant_refuses_charges_its_source_nothing() {
     let lab = Lab::new();
     lab.grant.allowances[0].limit.store(0);
-    lab.admitted_of(100, |port| lab.syn(REMOTE, port));
+    Lab::admitted_of(100, |port| lab.syn(REMOTE, port));
     lab.grant.allowances[0].limit.store(1_000_000);
-    assert_eq!(lab.admitted_of(100, |port| lab.syn(REMOTE, port)), BURST);
+    assert_eq!(Lab::admitted_of(100, |port| lab.syn(REMOTE, port)), BURST);
 }
 
 #[test]
@@ -76,14 +80,14 @@ fn without_a_daemon_the_fallback_rate_holds_for_the_whole_table() {
     lab.grant.fallback[0].interval.store(10 * Ticks::PER_JIFFY);
     lab.grant.fallback[0].tolerance.store(4 * 10 * Ticks::PER_JIFFY);
     let spoofed = |host: u32| lab.syn(&format!("10.0.{}.{}", host / 256, host % 256), 1);
-    assert_eq!(lab.admitted_of(100, spoofed), 5);
+    assert_eq!(Lab::admitted_of(100, spoofed), 5);
     assert_eq!(spoofed(2000), Outcome::Refused(Class::Tcp, Refusal::Fallback));
 
     lab.pass_seconds(1);
     let in_a_second: u32 = (0..10)
         .map(|round| {
             lab.pass(100);
-            lab.admitted_of(100, |host| spoofed(3000 + round * 100 + host))
+            Lab::admitted_of(100, |host| spoofed(3000 + round * 100 + host))
         })
         .sum();
     assert_eq!(in_a_second, 50, "each 100 jiffies refill more than the burst of 5");
@@ -94,7 +98,7 @@ fn fail_open_lifts_the_fallback_rate_but_not_the_ceilings() {
     let mut lab = Lab::new();
     lab.grant.heartbeat.store(0);
     lab.policy.switches = Policy::FAIL_OPEN;
-    assert_eq!(lab.admitted_of(100, |port| lab.syn(REMOTE, port)), BURST);
+    assert_eq!(Lab::admitted_of(100, |port| lab.syn(REMOTE, port)), BURST);
 }
 
 #[test]
@@ -119,7 +123,7 @@ fn an_ack_of_an_admitted_connection_is_known() {
 #[test]
 fn acks_of_no_connection_are_charged_while_tcp_loose_is_on() {
     let mut lab = Lab::new();
-    assert_eq!(lab.admitted_of(100, |port| lab.tcp(REMOTE, port, TcpFlags::ACK)), BURST);
+    assert_eq!(Lab::admitted_of(100, |port| lab.tcp(REMOTE, port, TcpFlags::ACK)), BURST);
 
     lab.environment.tcp_loose = 0;
     assert_eq!(lab.tcp(REMOTE, 5000, TcpFlags::ACK), Outcome::MakesNoEntry);
@@ -138,7 +142,7 @@ fn rst_fin_and_syn_ack_of_no_connection_pass_uncharged() {
 #[test]
 fn answers_to_flows_opened_from_inside_always_pass() {
     let lab = Lab::new();
-    lab.admitted_of(1000, |port| lab.udp(REMOTE, port));
+    Lab::admitted_of(1000, |port| lab.udp(REMOTE, port));
     lab.leave(&udp(LOCAL, REMOTE, 4000, 53));
     assert_eq!(lab.judge(&udp(REMOTE, LOCAL, 53, 4000)).outcome, Outcome::Known);
     assert!(matches!(
@@ -199,7 +203,7 @@ fn an_allowed_source_has_no_ceiling_but_a_grant_of_its_own() {
     lab.list(List::AllowV4, REMOTE, 0);
     lab.grant.allowances[0].limit.store(0);
     lab.grant.allowances[1].limit.store(50);
-    assert_eq!(lab.admitted_of(100, |port| lab.syn(REMOTE, port)), 50);
+    assert_eq!(Lab::admitted_of(100, |port| lab.syn(REMOTE, port)), 50);
     assert_eq!(lab.grant.admitted[0].0.load(), 0);
     assert_eq!(lab.grant.admitted[1].0.load(), 50);
 }
@@ -210,7 +214,7 @@ fn chains_and_tags_longer_than_are_read_are_charged_as_other() {
     let mut tagged = [2; 12].to_vec();
     tagged.extend([0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 8, 0]);
     tagged.resize(100, 0);
-    let admitted = lab.admitted_of(100, |_| lab.judge(&tagged).outcome);
+    let admitted = Lab::admitted_of(100, |_| lab.judge(&tagged).outcome);
     assert_eq!(admitted, BURST);
 }
 
@@ -267,7 +271,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let mut flow_timeouts = [0; FLOW_KINDS];
-        flow_timeouts[..9].copy_from_slice(&[60, 432_000, 30, 10, 30, 30, 30, 3, 600]);
+        flow_timeouts[..10].copy_from_slice(&[60, 30, 432_000, 30, 10, 30, 30, 30, 3, 600]);
         let interval = Ticks(JIFFIES_PER_SECOND * Ticks::PER_JIFFY / u64::from(RATE));
         let tolerance = Ticks(interval.0 * u64::from(BURST - 1));
         let grant = Grant::default();
@@ -278,11 +282,10 @@ impl Lab {
             policy: Policy {
                 layout_version: 1,
                 switches: 0,
-                lists_in_use: 0,
                 target_ppm: 850_000,
                 source: [Rate { flows_per_second: RATE, burst: BURST }; CLASSES],
                 fallback_flows_per_second: 0,
-                reserved: 0,
+                reserved: [0; 2],
             },
             environment: Environment {
                 source_key: KEY,
@@ -296,7 +299,7 @@ impl Lab {
                 repeat_window_coarse: 3,
                 zero: 0,
                 stations_in_use: 0,
-                reserved: 0,
+                lists_in_use: 0,
                 flow_timeouts,
             },
             interface: Interface {
@@ -315,11 +318,7 @@ impl Lab {
     }
 
     fn guard(&self) -> Guard<'_, &Self> {
-        Guard {
-            policy: &self.policy,
-            environment: &self.environment,
-            tables: self,
-        }
+        Guard { environment: &self.environment, tables: self }
     }
 
     fn judge(&self, frame: &[u8]) -> Judgement {
@@ -332,8 +331,9 @@ impl Lab {
         note_leaving(frame.reader(), &self.environment, &self, *self.now.borrow()).unwrap();
     }
 
-    fn admitted_of(&self, packets: u32, judge: impl Fn(u32) -> Outcome) -> u32 {
-        let admitted = (0..packets).filter(|&packet| matches!(judge(packet), Outcome::Admitted(..)));
+    fn admitted_of(packets: u32, judge: impl Fn(u32) -> Outcome) -> u32 {
+        let admitted =
+            (0..packets).filter(|&packet| matches!(judge(packet), Outcome::Admitted(..)));
         u32::try_from(admitted.count()).unwrap()
     }
 
@@ -341,7 +341,7 @@ impl Lab {
         self.judge(&syn(source, LOCAL, port)).outcome
     }
 
-    fn tcp(&self, source: &str, port: u32, flags: u8) -> Outcome {
+    fn tcp(&self, source: &str, port: u32, flags: u32) -> Outcome {
         self.judge(&tcp(source, LOCAL, port, 80, flags)).outcome
     }
 
@@ -371,7 +371,7 @@ impl Lab {
     }
 
     fn list(&mut self, list: List, address: &str, expires_at: u64) {
-        self.policy.lists_in_use |= list.bit();
+        self.environment.lists_in_use |= list.bit();
         self.lists.push((list, bits(address), expires_at));
     }
 
@@ -405,6 +405,10 @@ impl Tables for &Lab {
         Some(&self.interface)
     }
 
+    fn policy(&self) -> Option<&Policy> {
+        Some(&self.policy)
+    }
+
     fn grant(&self) -> Option<&Grant> {
         Some(&self.grant)
     }
@@ -422,7 +426,7 @@ fn syn(source: &str, destination: &str, port: u32) -> Vec<u8> {
     tcp(source, destination, port, 80, TcpFlags::SYN)
 }
 
-fn tcp(source: &str, destination: &str, port: u32, to: u16, flags: u8) -> Vec<u8> {
+fn tcp(source: &str, destination: &str, port: u32, to: u16, flags: u32) -> Vec<u8> {
     let port = u16::try_from(port).unwrap();
     let link = PacketBuilder::ethernet2([2; 6], [4; 6]);
     let mut frame = Vec::new();
@@ -437,7 +441,7 @@ fn tcp(source: &str, destination: &str, port: u32, to: u16, flags: u8) -> Vec<u8
     };
     segment.write(&mut frame, &[]).unwrap();
     let flags_at = frame.len() - 20 + 13;
-    frame[flags_at] = flags;
+    frame[flags_at] = u8::try_from(flags).unwrap();
     frame
 }
 

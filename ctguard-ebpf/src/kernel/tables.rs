@@ -7,7 +7,7 @@ use aya_ebpf::{
 use ctguard_ebpf::{
     flow::FlowLines,
     guard::{Offered, Tables},
-    layout::{BucketLine, FlowLine, Grant, Interface, List, ListEntry, OfferedSlot},
+    layout::{BucketLine, FlowLine, Grant, Interface, List, ListEntry, OfferedSlot, Policy},
     packet::{Ipv4, Ipv6},
     units::Jiffies,
 };
@@ -43,6 +43,11 @@ impl Tables for KernelTables<'_> {
     #[inline(always)]
     fn interface(&self) -> Option<&Interface> {
         interface::find(self.context)
+    }
+
+    #[inline(always)]
+    fn policy(&self) -> Option<&Policy> {
+        maps::POLICY.get(0)
     }
 
     #[inline(always)]
@@ -88,9 +93,7 @@ impl Tables for KernelTables<'_> {
             slot.refused.fetch_add(OfferedSlot::SAMPLE);
         }
         slot.address.store(offered.address);
-        slot.last.store(
-            now.0 << 8 | u64::from(offered.family) << 4 | offered.class as u64,
-        );
+        slot.last.store(now.0 << 8 | u64::from(offered.family) << 4 | offered.class as u64);
     }
 }
 

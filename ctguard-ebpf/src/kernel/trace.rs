@@ -109,7 +109,13 @@ fn number(outcome: Outcome) -> Option<u32> {
 }
 
 static NAMES: [[u8; 8]; 8] = [
-    *b"admitted", *b"source  ", *b"grant   ", *b"fallback", *b"denied  ", [b' '; 8], [b' '; 8],
+    *b"admitted",
+    *b"source  ",
+    *b"grant   ",
+    *b"fallback",
+    *b"denied  ",
+    [b' '; 8],
+    [b' '; 8],
     [b' '; 8],
 ];
 

@@ -67,8 +67,9 @@ impl Counter {
     pub const ALL: [Self; 36] = {
         use Counter::{
             Admitted, Allowed, Exempt, Known, LaterFragment, MakesNoEntry, MalformedIcmp,
-            MalformedIpv4, MalformedIpv6, MalformedLink, MalformedTcp, MalformedUdp, NotOurs, RefusedDeny, RefusedFallback, RefusedGrant, RefusedSource,
-            Repeated, Seen, TinyFragment, UnknownInterface, Wakeups,
+            MalformedIpv4, MalformedIpv6, MalformedLink, MalformedTcp, MalformedUdp, NotOurs,
+            RefusedDeny, RefusedFallback, RefusedGrant, RefusedSource, Repeated, Seen,
+            TinyFragment, UnknownInterface, Wakeups,
         };
         [
             Seen(Class::Tcp),

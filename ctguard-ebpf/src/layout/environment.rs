@@ -1,4 +1,5 @@
-//! What the loader and the daemon found out about this machine and this start.
+//! What every packet needs: facts that the loader and the daemon found out, and which lists are in
+//! use. One map, because each that is looked into costs every packet fifteen instructions.
 
 /// Secret numbers of one hash (see `hash`), drawn afresh when the maps are made.
 #[repr(C)]
@@ -14,22 +15,24 @@ pub struct HashKey {
 pub enum FlowKind {
     /// TCP before both sides have talked: the lesser of `syn_sent` and `syn_recv`.
     TcpOpening = 0,
-    /// TCP, established.
-    TcpEstablished = 1,
     /// TCP after a FIN: the least of `fin_wait`, `close_wait`, `last_ack` and `time_wait`.
-    TcpClosing = 2,
+    TcpClosing = 1,
+    /// TCP, established.
+    TcpEstablished = 2,
+    /// TCP after a FIN, established before: as [`Self::TcpClosing`].
+    TcpClosingEstablished = 3,
     /// TCP after a RST.
-    TcpReset = 3,
+    TcpReset = 4,
     /// UDP and UDP-Lite.
-    Udp = 4,
+    Udp = 5,
     /// ICMP and ICMPv6.
-    Icmp = 5,
+    Icmp = 6,
     /// GRE.
-    Gre = 6,
+    Gre = 7,
     /// SCTP: the least of its states.
-    Sctp = 7,
+    Sctp = 8,
     /// Every other protocol.
-    Generic = 8,
+    Generic = 9,
 }
 
 /// Entries of [`Environment::flow_timeouts`]; a power of two above the last [`FlowKind`].
@@ -61,8 +64,8 @@ pub struct Environment {
     pub zero: u32,
     /// 1 while any interface has a `station`.
     pub stations_in_use: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// A bit per [`super::List`] that has entries; the data path skips the others.
+    pub lists_in_use: u32,
     /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`].
     pub flow_timeouts: [u32; FLOW_KINDS],
 }
@@ -72,7 +75,15 @@ impl Environment {
     #[inline(always)]
     #[must_use]
     pub const fn flow_timeout(&self, kind: FlowKind) -> u32 {
-        self.flow_timeouts[kind as usize & (FLOW_KINDS - 1)]
+        self.flow_timeout_in(kind, 0)
+    }
+
+    /// The timeout of the kind that lies `state` behind `kind`: TCP's four follow each other as
+    /// the two bits of a slot's state count.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn flow_timeout_in(&self, kind: FlowKind, state: u32) -> u32 {
+        self.flow_timeouts[(kind as u32 + state) as usize & (FLOW_KINDS - 1)]
     }
 }
 

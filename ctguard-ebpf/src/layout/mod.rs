@@ -87,11 +87,8 @@ mod tests {
 
     #[test]
     fn every_name_fits_the_kernel() {
-        let names = maps::PINNED.iter().chain(&[
-            programs::INGRESS,
-            programs::EGRESS,
-            programs::CLOCK,
-        ]);
+        let names =
+            maps::PINNED.iter().chain(&[programs::INGRESS, programs::EGRESS, programs::CLOCK]);
         for name in names {
             assert!(name.len() <= 15, "{name} is cut by the kernel");
         }

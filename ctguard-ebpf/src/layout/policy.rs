@@ -48,8 +48,6 @@ pub struct Policy {
     pub layout_version: u32,
     /// [`Policy::DRY_RUN`] and [`Policy::FAIL_OPEN`].
     pub switches: u32,
-    /// A bit per [`super::List`] that has entries; the data path skips the others.
-    pub lists_in_use: u32,
     /// Target fill in parts per million of the table's maximum.
     pub target_ppm: u32,
     /// Ceilings per source, by [`Class`].
@@ -57,7 +55,7 @@ pub struct Policy {
     /// New flows a second for the whole table while no daemon lives; 0: target · max / 120 s.
     pub fallback_flows_per_second: u32,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: [u32; 2],
 }
 
 impl Policy {

@@ -51,14 +51,18 @@ pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Header<Ipv4>, Malformed> 
     }
 
     let [_, protocol] = header.time_to_live_protocol.get().to_be_bytes();
-    let offset = header.flags_and_offset.get() & OFFSET;
-    let more = header.flags_and_offset.get() & MORE_FRAGMENTS != 0;
+    let flags_and_offset = header.flags_and_offset.get();
+    let fragment = if flags_and_offset & (MORE_FRAGMENTS | OFFSET) == 0 {
+        Fragment::Whole
+    } else {
+        Fragment::at(flags_and_offset & OFFSET, flags_and_offset & MORE_FRAGMENTS != 0)
+    };
     Ok(Header {
         source: Ipv4(header.source.get()),
         destination: Ipv4(header.destination.get()),
         protocol,
         payload_bytes: total_length - words * 4,
-        fragment: Fragment::at(offset, more),
+        fragment,
         unread_extensions: false,
     })
 }

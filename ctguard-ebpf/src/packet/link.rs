@@ -7,7 +7,7 @@ use super::{
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct EthernetHeader {
+pub struct EthernetHeader {
     destination: [Be16; 3],
     source: [Be16; 3],
     ethertype: Be16,
@@ -63,22 +63,30 @@ pub enum Network {
     TooManyTags,
 }
 
-/// The link header of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
+impl EthernetHeader {
     /// Destination MAC address, its six bytes read as a big-endian number.
-    pub destination: u64,
-    /// What follows.
-    pub network: Network,
-}
+    #[inline(always)]
+    #[must_use]
+    pub fn destination(&self) -> u64 {
+        let [high, middle, low] = self.destination;
+        u64::from(high.get()) << 32 | u64::from(middle.get()) << 16 | u64::from(low.get())
+    }
 
-impl Frame {
     /// Whether the frame is for one station and not for a group (IEEE 802.3, 3.2.3).
     #[inline(always)]
     #[must_use]
-    pub const fn is_unicast(self) -> bool {
-        self.destination & 0x0100_0000_0000 == 0
+    pub fn is_unicast(&self) -> bool {
+        self.destination() & 0x0100_0000_0000 == 0
     }
+}
+
+/// The link headers of a frame.
+#[derive(Clone, Copy)]
+pub struct Frame<'p> {
+    /// The outermost header.
+    pub ethernet: &'p EthernetHeader,
+    /// What follows the innermost.
+    pub network: Network,
 }
 
 /// Parses the link headers and leaves `packet` at the network header.
@@ -86,11 +94,8 @@ impl Frame {
 /// # Errors
 /// [`Malformed::Link`] when the frame ends inside them.
 #[inline(always)]
-pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Frame, Malformed> {
-    let ethernet: &EthernetHeader = packet.take().ok_or(Malformed::Link)?;
-    let [high, middle, low] = ethernet.destination;
-    let destination =
-        u64::from(high.get()) << 32 | u64::from(middle.get()) << 16 | u64::from(low.get());
+pub(super) fn parse<'p>(packet: &mut Reader<'p>) -> Result<Frame<'p>, Malformed> {
+    let ethernet: &'p EthernetHeader = packet.take().ok_or(Malformed::Link)?;
 
     let mut inner = packet.clone();
     let mut words = 0;
@@ -120,7 +125,7 @@ pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Frame, Malformed> {
         _ => Network::NotIp,
     };
     packet.skip_read_words(words).ok_or(Malformed::Link)?;
-    Ok(Frame { destination, network })
+    Ok(Frame { ethernet, network })
 }
 
 #[inline(always)]

@@ -95,7 +95,7 @@ pub struct Packet<A> {
 /// # Errors
 /// [`Malformed::Link`] when the frame ends inside them.
 #[inline(always)]
-pub fn parse_link(packet: &mut Reader<'_>) -> Result<Frame, Malformed> {
+pub fn parse_link<'p>(packet: &mut Reader<'p>) -> Result<Frame<'p>, Malformed> {
     link::parse(packet)
 }
 

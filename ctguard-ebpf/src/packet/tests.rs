@@ -3,10 +3,8 @@
 use etherparse::{IpFragOffset, IpNumber, PacketBuilder, PacketBuilderStep};
 
 use super::{
-    Fragment, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Transport,
-    ipv6::MOST_EXTENSIONS,
-    parse_ipv4, parse_ipv6, parse_link, protocol,
-    reader::testing::AlignedFrame,
+    Fragment, Ipv4, Ipv6, Malformed, Network, Packet, Transport, ipv6::MOST_EXTENSIONS, parse_ipv4,
+    parse_ipv6, parse_link, protocol, reader::testing::AlignedFrame,
 };
 
 const REMOTE: [u8; 4] = [192, 0, 2, 1];
@@ -67,8 +65,9 @@ fn a_frame_that_carries_no_ip_is_told_apart() {
 fn the_destination_address_of_the_frame_is_read() {
     let frame = AlignedFrame::new(&syn(PacketBuilder::ethernet2([2; 6], [0x02, 3, 4, 5, 6, 7])));
     let link = parse_link(&mut frame.reader()).unwrap();
-    assert_eq!(link, Frame { destination: 0x0203_0405_0607, network: Network::Ipv4 });
-    assert!(link.is_unicast());
+    assert_eq!(link.network, Network::Ipv4);
+    assert_eq!(link.ethernet.destination(), 0x0203_0405_0607);
+    assert!(link.ethernet.is_unicast());
 }
 
 #[test]
@@ -246,10 +245,8 @@ fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
 }
 
 fn transport(frame: &[u8]) -> Result<Transport, Malformed> {
-    match parse(frame)? {
-        Parsed::V4(packet) => Ok(packet.transport),
-        other => panic!("{other:?}"),
-    }
+    let Parsed::V4(packet) = parse(frame)? else { panic!("not IPv4") };
+    Ok(packet.transport)
 }
 
 fn tcp_packet() -> Packet<Ipv4> {

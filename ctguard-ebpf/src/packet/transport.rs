@@ -107,24 +107,25 @@ pub enum Transport {
     TinyFragment,
 }
 
-/// Control bits of a TCP segment.
+/// Control bits of a TCP segment, in a word: what is narrower the compiler packs together with its
+/// neighbours and takes apart again, ten instructions a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpFlags(pub u8);
+pub struct TcpFlags(pub u32);
 
 impl TcpFlags {
     /// No more data from the sender.
-    pub const FIN: u8 = 0x01;
+    pub const FIN: u32 = 0x01;
     /// Synchronize.
-    pub const SYN: u8 = 0x02;
+    pub const SYN: u32 = 0x02;
     /// Reset.
-    pub const RST: u8 = 0x04;
+    pub const RST: u32 = 0x04;
     /// The acknowledgment field counts.
-    pub const ACK: u8 = 0x10;
+    pub const ACK: u32 = 0x10;
 
     /// Whether any of `flags` is set.
     #[inline(always)]
     #[must_use]
-    pub const fn any(self, flags: u8) -> bool {
+    pub const fn any(self, flags: u32) -> bool {
         self.0 & flags != 0
     }
 }
@@ -133,9 +134,9 @@ impl TcpFlags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpMessage {
     /// Message type.
-    pub kind: u8,
+    pub kind: u32,
     /// Identifier, where the type has one.
-    pub identifier: u16,
+    pub identifier: u32,
 }
 
 /// Parses the transport header that `packet` stands at.
@@ -148,8 +149,7 @@ pub(super) fn parse<A: Address>(
     header: &Header<A>,
 ) -> Result<Transport, Malformed> {
     if header.fragment.is_later() {
-        let overlaps =
-            header.fragment == Fragment::AtOffsetOne && header.protocol == protocol::TCP;
+        let overlaps = header.fragment == Fragment::AtOffsetOne && header.protocol == protocol::TCP;
         return Ok(if overlaps { Transport::TinyFragment } else { Transport::LaterFragment });
     }
     if header.unread_extensions {
@@ -183,7 +183,7 @@ fn parse_tcp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malformed
     }
     Ok(Transport::Tcp {
         ports: join(header.source_port, header.destination_port),
-        flags: TcpFlags(flags),
+        flags: TcpFlags(u32::from(flags)),
     })
 }
 
@@ -206,7 +206,10 @@ fn parse_icmp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malforme
     }
     let header: &IcmpHeader = packet.take().ok_or(Malformed::Icmp)?;
     let [kind, _] = header.type_and_code.get().to_be_bytes();
-    Ok(Transport::Icmp(IcmpMessage { kind, identifier: header.identifier.get() }))
+    Ok(Transport::Icmp(IcmpMessage {
+        kind: u32::from(kind),
+        identifier: u32::from(header.identifier.get()),
+    }))
 }
 
 /// The two ports that SCTP, DCCP and UDP-Lite begin with. Kernels that do not know the protocol

@@ -1,0 +1,214 @@
+//! Loads the embedded object against the pinned maps, making those that are missing.
+
+use std::{cell::OnceCell, io};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::MapError,
+    programs::{ProgramError, ProgramFd, SchedClassifier, Xdp},
+    sys::SyscallError,
+};
+use ctguard_ebpf::layout::{FlowLine, maps, programs};
+use thiserror::Error;
+
+use super::{
+    Pins,
+    object::{OBJECT, without_fragments},
+};
+
+/// Buckets for so many lines: 1 MiB, and half as much for their offered loads.
+const SOURCE_LINES: u32 = 16_384;
+
+const FEWEST_FLOW_LINES: u64 = 1 << 10;
+/// 16 MiB.
+const MOST_FLOW_LINES: u64 = 1 << 18;
+
+/// The ring buffer of the log, unless somebody reads it.
+const UNREAD_LOG_BYTES: u32 = 4096;
+
+/// Why the object is not in the kernel.
+#[derive(Debug, Error)]
+pub(crate) enum LoadError {
+    #[error("this kernel has no BPF system call")]
+    NoBpf,
+    #[error("not permitted to load BPF programs; be root, or have CAP_BPF and CAP_NET_ADMIN")]
+    NotPermitted,
+    #[error("cannot load the object")]
+    Object(#[source] EbpfError),
+    #[error("the object lacks program {0}")]
+    Missing(&'static str),
+    #[error("the kernel refuses program {name}{}", last_line(.source))]
+    Program { name: &'static str, source: ProgramError },
+    #[error("cannot pin the programs")]
+    Pin(#[source] io::Error),
+}
+
+/// How large the maps are that depend on the guarded table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    source_lines: u32,
+    flow_lines: u32,
+}
+
+impl Sizes {
+    /// For a table of `max` entries: two slots of the flow cache for each.
+    pub(crate) fn of_table(max: u64) -> Self {
+        let slots = u64::try_from(FlowLine::SLOTS).unwrap_or(1);
+        let wanted = max.saturating_mul(2).div_ceil(slots);
+        // A table without a maximum may hold anything.
+        let wanted = if max == 0 { MOST_FLOW_LINES } else { wanted.min(MOST_FLOW_LINES) };
+        let flow_lines = wanted.max(FEWEST_FLOW_LINES).next_power_of_two();
+        Self {
+            source_lines: SOURCE_LINES,
+            flow_lines: u32::try_from(flow_lines).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// The loaded programs.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    object: Ebpf,
+    /// The same without `BPF_F_XDP_HAS_FRAGS`, loaded when a driver wants it so.
+    plain: OnceCell<Ebpf>,
+    pins: Pins,
+    sizes: Sizes,
+    trace: bool,
+}
+
+impl Programs {
+    /// Loads every program; `trace` compiles the log in.
+    pub(crate) fn load(pins: &Pins, sizes: Sizes, trace: bool) -> Result<Self, LoadError> {
+        let mut object = load_object(OBJECT, pins, sizes, trace)?;
+        load_xdp(&mut object, programs::INGRESS)?;
+        load_xdp(&mut object, programs::CLOCK)?;
+        let egress: &mut SchedClassifier = program(&mut object, programs::EGRESS)?;
+        egress.load().map_err(|source| refused(programs::EGRESS, source))?;
+        Ok(Self { object, plain: OnceCell::new(), pins: pins.clone(), sizes, trace })
+    }
+
+    /// Pins every program, replacing those of an earlier start.
+    pub(crate) fn pin(&self) -> Result<(), LoadError> {
+        for name in [programs::CLOCK, programs::EGRESS, programs::INGRESS] {
+            let fd = fd_of(&self.object, name)?;
+            self.pins.replace_program(name, fd).map_err(LoadError::Pin)?;
+        }
+        Ok(())
+    }
+
+    /// The XDP program, for frames in fragments too.
+    pub(super) fn ingress(&self) -> Result<&ProgramFd, LoadError> {
+        fd_of(&self.object, programs::INGRESS)
+    }
+
+    /// The XDP program for drivers that have no fragments.
+    pub(super) fn plain_ingress(&self) -> Result<&ProgramFd, LoadError> {
+        if self.plain.get().is_none() {
+            let renamed = without_fragments(OBJECT).ok_or(LoadError::Missing(programs::INGRESS))?;
+            let mut object = load_object(&renamed, &self.pins, self.sizes, self.trace)?;
+            load_xdp(&mut object, programs::INGRESS)?;
+            // Empty, as just seen.
+            let _ = self.plain.set(object);
+        }
+        let object = self.plain.get().ok_or(LoadError::Missing(programs::INGRESS))?;
+        fd_of(object, programs::INGRESS)
+    }
+
+    /// The traffic-control program.
+    pub(super) fn egress(&mut self) -> Result<&mut SchedClassifier, LoadError> {
+        program(&mut self.object, programs::EGRESS)
+    }
+
+    /// What reads the log's ring buffer.
+    pub(crate) fn object_mut(&mut self) -> &mut Ebpf {
+        &mut self.object
+    }
+}
+
+fn load_object(bytes: &[u8], pins: &Pins, sizes: Sizes, trace: bool) -> Result<Ebpf, LoadError> {
+    let level = if trace { aya_log::Level::Trace as u8 } else { 0 };
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries(maps::BUCKETS_SOURCE, sizes.source_lines)
+        .map_max_entries(maps::OFFERED_SOURCE, sizes.source_lines)
+        .map_max_entries(maps::FLOW_CACHE, sizes.flow_lines)
+        .override_global(aya_log::LEVEL, &level, false);
+    if !trace {
+        loader.map_max_entries("AYA_LOGS", UNREAD_LOG_BYTES);
+    }
+    for name in maps::PINNED {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    loader.load(bytes).map_err(|error| match os_error(&error) {
+        Some(libc::ENOSYS) => LoadError::NoBpf,
+        Some(libc::EPERM | libc::EACCES) => LoadError::NotPermitted,
+        _ => LoadError::Object(error),
+    })
+}
+
+fn load_xdp(object: &mut Ebpf, name: &'static str) -> Result<(), LoadError> {
+    let loaded: &mut Xdp = program(object, name)?;
+    loaded.load().map_err(|source| refused(name, source))
+}
+
+fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    object
+        .program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(LoadError::Missing(name))
+}
+
+fn fd_of<'a>(object: &'a Ebpf, name: &'static str) -> Result<&'a ProgramFd, LoadError> {
+    let program = object.program(name).ok_or(LoadError::Missing(name))?;
+    program.fd().map_err(|source| LoadError::Program { name, source })
+}
+
+fn refused(name: &'static str, source: ProgramError) -> LoadError {
+    if let ProgramError::LoadError { io_error, .. } = &source
+        && io_error.raw_os_error() == Some(libc::EPERM)
+    {
+        return LoadError::NotPermitted;
+    }
+    LoadError::Program { name, source }
+}
+
+/// The verifier's last words; all of them would fill screens.
+fn last_line(error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
+        return format!(": {error}");
+    };
+    let log = verifier_log.to_string();
+    let reason = log.lines().rfind(|line| !line.is_empty() && !line.starts_with("processed "));
+    format!(" ({io_error}): {}", reason.unwrap_or("no reason given"))
+}
+
+fn os_error(error: &EbpfError) -> Option<i32> {
+    let EbpfError::MapError(error) = error else { return None };
+    if let MapError::CreateError { io_error, .. }
+    | MapError::SyscallError(SyscallError { io_error, .. }) = error
+    {
+        return io_error.raw_os_error();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flow_cache_has_two_slots_for_each_entry_of_the_table() {
+        assert_eq!(Sizes::of_table(16_384).flow_lines, 4096);
+        assert_eq!(Sizes::of_table(16_385).flow_lines, 8192);
+    }
+
+    #[test]
+    fn the_flow_cache_has_bounds() {
+        assert_eq!(Sizes::of_table(1).flow_lines, 1024);
+        assert_eq!(Sizes::of_table(100_000_000).flow_lines, 262_144);
+        assert_eq!(Sizes::of_table(0).flow_lines, 262_144);
+    }
+}

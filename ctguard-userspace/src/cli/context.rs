@@ -1,0 +1,47 @@
+//! What every command needs: the pin path, the privileges, the maps.
+
+use std::path::PathBuf;
+
+use rustix::{
+    process::geteuid,
+    thread::{CapabilitySet, capabilities},
+};
+
+use super::CliError;
+use crate::{bpf::Pins, maps::GuardMaps};
+
+/// Where the guard is, or will be.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) pins: Pins,
+}
+
+impl Context {
+    pub(super) fn new(pin_path: Option<PathBuf>) -> Result<Self, CliError> {
+        let pins = match pin_path {
+            Some(path) => std::path::absolute(path).map(Pins::at),
+            None => Pins::of_this_namespace(),
+        };
+        Ok(Self { pins: pins.map_err(CliError::PinPath)? })
+    }
+
+    /// The maps of a guard that is loaded.
+    pub(super) fn maps(&self) -> Result<GuardMaps, CliError> {
+        require_privileges()?;
+        Ok(GuardMaps::open(&self.pins)?)
+    }
+}
+
+/// Says what is missing before the kernel says "not permitted" somewhere in between.
+pub(super) fn require_privileges() -> Result<(), CliError> {
+    let Ok(sets) = capabilities(None) else { return Ok(()) };
+    let administrator = sets.effective.contains(CapabilitySet::SYS_ADMIN);
+    let missing = if !sets.effective.contains(CapabilitySet::NET_ADMIN) {
+        "CAP_NET_ADMIN"
+    } else if !administrator && !sets.effective.contains(CapabilitySet::BPF) {
+        "CAP_BPF"
+    } else {
+        return Ok(());
+    };
+    Err(CliError::NotPermitted { missing, root: geteuid().is_root() })
+}

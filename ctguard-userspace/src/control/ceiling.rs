@@ -1,0 +1,78 @@
+//! The operator's ceilings in the data path's units.
+
+use ctguard_ebpf::{
+    layout::{CLASSES, Ceiling, Rate},
+    units::Ticks,
+};
+
+/// The ceilings per source that hold on one interface: its own where it has some, else the
+/// policy's.
+pub(crate) fn ceilings(
+    policy: &[Rate; CLASSES],
+    overrides: &[Rate; CLASSES],
+    jiffies_per_second: u32,
+) -> [Ceiling; CLASSES] {
+    let mut ceilings = [Ceiling::default(); CLASSES];
+    for ((ceiling, &rate), &own) in ceilings.iter_mut().zip(policy).zip(overrides) {
+        *ceiling = compile(in_force(rate, own), jiffies_per_second);
+    }
+    ceilings
+}
+
+/// The rate and burst of an interface with its `own` where they are set.
+pub(crate) fn in_force(policy: Rate, own: Rate) -> Rate {
+    let or = |own, policy| if own == 0 { policy } else { own };
+    Rate {
+        flows_per_second: or(own.flows_per_second, policy.flows_per_second),
+        burst: or(own.burst, policy.burst),
+    }
+}
+
+/// The clock of the buckets moves in jiffies, so a burst is at least one jiffy's worth.
+fn compile(rate: Rate, jiffies_per_second: u32) -> Ceiling {
+    let interval = interval(u64::from(rate.flows_per_second), jiffies_per_second);
+    let in_a_jiffy = rate.flows_per_second.div_ceil(jiffies_per_second.max(1));
+    let burst = u64::from(rate.burst.max(in_a_jiffy).max(1));
+    Ceiling { interval: Ticks(interval), tolerance: Ticks((burst - 1) * interval) }
+}
+
+/// Ticks between two flows, rounded up: a limit is never looser than it says.
+pub(super) fn interval(flows_per_second: u64, jiffies_per_second: u32) -> u64 {
+    (u64::from(jiffies_per_second) * Ticks::PER_JIFFY).div_ceil(flows_per_second.max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNSET: Rate = Rate { flows_per_second: 0, burst: 0 };
+
+    #[test]
+    fn two_hundred_a_second_are_two_hundred_intervals_a_second() {
+        let ceiling = compile(rate(200, 100), 250);
+        assert_eq!(ceiling.interval, Ticks(250 * 65_536 / 200));
+        assert_eq!(ceiling.tolerance, Ticks(99 * 250 * 65_536 / 200));
+    }
+
+    #[test]
+    fn a_burst_is_at_least_one_jiffys_worth() {
+        let ceiling = compile(rate(10_000, 1), 100);
+        assert_eq!(ceiling.tolerance.0, 99 * ceiling.interval.0);
+    }
+
+    #[test]
+    fn the_highest_rate_has_an_interval() {
+        assert_eq!(compile(rate(10_000_000, 1), 100).interval, Ticks(1));
+    }
+
+    #[test]
+    fn an_interface_overrides_rate_and_burst_each_by_itself() {
+        assert_eq!(in_force(rate(50, 200), UNSET), rate(50, 200));
+        assert_eq!(in_force(rate(50, 200), rate(7, 0)), rate(7, 200));
+        assert_eq!(in_force(rate(50, 200), rate(0, 9)), rate(50, 9));
+    }
+
+    fn rate(flows_per_second: u32, burst: u32) -> Rate {
+        Rate { flows_per_second, burst }
+    }
+}

@@ -1,0 +1,79 @@
+//! The flow cache's clock: about a second a unit, and conntrack's timeouts counted in it.
+
+/// The unit is the power of two of jiffies nearest to, and not over, so many milliseconds.
+const LONGEST_UNIT_MILLISECONDS: u64 = 1100;
+
+/// How long a SYN sent again is not charged again: its first retransmission comes after 1 s, its
+/// second after 3 s.
+const REPEAT_WINDOW_SECONDS: u64 = 3;
+
+/// Patience with a daemon that does not tick.
+const HEARTBEAT_PATIENCE_SECONDS: u32 = 2;
+
+/// Coarse time on a kernel with so many jiffies in a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CoarseClock {
+    pub(crate) shift: u32,
+    jiffies_per_second: u32,
+}
+
+impl CoarseClock {
+    pub(crate) fn new(jiffies_per_second: u32) -> Self {
+        let longest = u64::from(jiffies_per_second) * LONGEST_UNIT_MILLISECONDS / 1000;
+        Self { shift: longest.max(1).ilog2(), jiffies_per_second }
+    }
+
+    /// A timeout of conntrack, less one unit for the rounding of both ends, so that the cache
+    /// never knows a flow longer than the kernel.
+    pub(crate) fn timeout(self, seconds: u64) -> u32 {
+        let units = seconds.saturating_mul(u64::from(self.jiffies_per_second)) >> self.shift;
+        u32::try_from(units.saturating_sub(1)).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// [`REPEAT_WINDOW_SECONDS`], to the next unit.
+    pub(crate) fn repeat_window(self) -> u32 {
+        let jiffies = REPEAT_WINDOW_SECONDS * u64::from(self.jiffies_per_second);
+        u32::try_from(jiffies.div_ceil(1 << self.shift)).unwrap_or(u32::MAX)
+    }
+
+    /// Jiffies after which a heartbeat is old.
+    pub(crate) fn heartbeat_patience(self) -> u32 {
+        HEARTBEAT_PATIENCE_SECONDS.saturating_mul(self.jiffies_per_second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_about_a_second_and_never_over() {
+        assert_eq!(CoarseClock::new(1000).shift, 10);
+        assert_eq!(CoarseClock::new(250).shift, 8);
+        assert_eq!(CoarseClock::new(300).shift, 8);
+        assert_eq!(CoarseClock::new(100).shift, 6);
+    }
+
+    #[test]
+    fn a_timeout_is_never_longer_than_the_kernels() {
+        for jiffies_per_second in [100, 250, 300, 1000] {
+            let clock = CoarseClock::new(jiffies_per_second);
+            for seconds in 2..500 {
+                let jiffies = u64::from(clock.timeout(seconds) + 1) << clock.shift;
+                let kernel = seconds * u64::from(jiffies_per_second);
+                assert!(jiffies <= kernel || clock.timeout(seconds) == 1, "{seconds} s");
+            }
+        }
+    }
+
+    #[test]
+    fn the_shortest_timeout_is_one_unit() {
+        assert_eq!(CoarseClock::new(250).timeout(0), 1);
+    }
+
+    #[test]
+    fn a_syn_is_free_for_three_seconds() {
+        assert_eq!(CoarseClock::new(250).repeat_window(), 3);
+        assert_eq!(CoarseClock::new(100).repeat_window(), 5);
+    }
+}

@@ -1,0 +1,166 @@
+//! From nothing, or from what a former daemon left, to programs that run on every interface.
+
+use log::{info, warn};
+
+use ctguard_ebpf::layout::{Interface, programs};
+
+use super::{
+    Guarded, StartError, StartOptions,
+    settle::{environment, settle},
+    tick::Ticker,
+};
+use crate::{
+    bpf::{self, Attachment, KernelClock, Mode, Pins, Programs, Sizes},
+    conntrack::{Table, Timeouts},
+    control::CoarseClock,
+    maps::{GuardMaps, SlotError},
+    net::Link,
+};
+
+/// What a guard consists of.
+pub(super) struct Up {
+    pub(super) programs: Programs,
+    pub(super) maps: GuardMaps,
+    pub(super) table: Table,
+    pub(super) timeouts: Timeouts,
+    pub(super) kernel_clock: KernelClock,
+    pub(super) jiffies_per_second: u32,
+    pub(super) coarse: CoarseClock,
+    pub(super) ticker: Ticker,
+    pub(super) interfaces: Vec<Guarded>,
+}
+
+/// Loads, settles and attaches; `fresh` without a guard to take over.
+///
+/// A guard that is there keeps its maps, and with them every bucket; its links get the new
+/// programs without a packet in between.
+pub(super) fn bring_up(
+    options: &StartOptions,
+    table: Table,
+    links: &[Link],
+    targets: &[Link],
+    fresh: bool,
+) -> Result<Up, StartError> {
+    let pins = &options.pins;
+    let mut programs = Programs::load(pins, Sizes::of_table(table.max()?), options.trace)?;
+    programs.pin()?;
+    let kernel_clock = KernelClock::from_pin(&pins.program(programs::CLOCK))?;
+    let jiffies_per_second = kernel_clock.calibrate()?;
+    let coarse = CoarseClock::new(jiffies_per_second);
+    let timeouts = Timeouts::open();
+    let mut maps = GuardMaps::open_unversioned(pins)?;
+    let _writing = pins.lock_for_writing().map_err(StartError::Writing)?;
+
+    let environment = environment(&maps, fresh, coarse, &timeouts, jiffies_per_second)?;
+    maps.set_environment(&environment)?;
+    let before = settle(&mut maps, options, links, targets, fresh, jiffies_per_second)?;
+
+    // The first packet finds a grant, or a fallback rate.
+    let mut ticker = Ticker::new(kernel_clock.now(jiffies_per_second)?, jiffies_per_second);
+    ticker.tick(&maps, &table)?;
+    let interfaces = match attach_all(&mut programs, &mut maps, targets, options) {
+        Ok(interfaces) => interfaces,
+        Err(error) => {
+            before.restore(&mut maps, targets);
+            return Err(error);
+        }
+    };
+    forget_others(pins, &mut maps, targets)?;
+    Ok(Up {
+        programs,
+        maps,
+        table,
+        timeouts,
+        kernel_clock,
+        jiffies_per_second,
+        coarse,
+        ticker,
+        interfaces,
+    })
+}
+
+/// Attaches to every interface; when one refuses, leaves those that were attached here.
+fn attach_all(
+    programs: &mut Programs,
+    maps: &mut GuardMaps,
+    targets: &[Link],
+    options: &StartOptions,
+) -> Result<Vec<Guarded>, StartError> {
+    let mut fresh = Vec::new();
+    let mut guarded = Vec::new();
+    for link in targets {
+        match attach_one(programs, maps, link, options, &mut fresh) {
+            Ok(mode) => guarded.push(Guarded {
+                name: link.name.clone(),
+                ifindex: link.index,
+                mode,
+                attached: true,
+                complaint: None,
+            }),
+            Err(error) => {
+                for ifindex in fresh {
+                    if let Err(error) = Attachment::detach(&options.pins, ifindex) {
+                        warn!("cannot detach from interface {ifindex}: {error}");
+                    }
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(guarded)
+}
+
+fn attach_one(
+    programs: &mut Programs,
+    maps: &mut GuardMaps,
+    link: &Link,
+    options: &StartOptions,
+    fresh: &mut Vec<u32>,
+) -> Result<Mode, StartError> {
+    let StartOptions { pins, mode, egress_by_filter, .. } = options;
+    let attachment = bpf::attach(pins, programs, link, *mode, *egress_by_filter)?;
+    if attachment.fresh {
+        fresh.push(link.index);
+    }
+    note_mode(maps, link, &attachment)?;
+    Ok(attachment.mode)
+}
+
+/// Writes the mode in use into the interface's slot, and warns of the slow one.
+pub(super) fn note_mode(
+    maps: &mut GuardMaps,
+    link: &Link,
+    attachment: &Attachment,
+) -> Result<(), SlotError> {
+    let slot =
+        maps.interfaces.used()?.into_iter().find(|slot| slot.interface.ifindex == link.index);
+    if let Some(slot) = slot {
+        maps.interfaces.put(Interface { mode: attachment.mode.number(), ..slot.interface })?;
+    }
+    if attachment.fresh && attachment.mode == Mode::Generic {
+        let reason = attachment
+            .native_refusal
+            .as_ref()
+            .map(|error| format!(" (its driver: {error})"))
+            .unwrap_or_default();
+        warn!("{} runs the program in generic mode, which is slower{reason}", link.name);
+    }
+    Ok(())
+}
+
+/// Lets go of interfaces that a former daemon guarded and this one is not asked to.
+fn forget_others(pins: &Pins, maps: &mut GuardMaps, targets: &[Link]) -> Result<(), StartError> {
+    let wanted = |ifindex| targets.iter().any(|link| link.index == ifindex);
+    for ifindex in pins.attached().map_err(StartError::Clear)? {
+        if !wanted(ifindex) {
+            Attachment::detach(pins, ifindex).map_err(StartError::Clear)?;
+        }
+    }
+    for slot in maps.interfaces.used()? {
+        if !wanted(slot.interface.ifindex) {
+            info!("{} is guarded no longer", slot.name());
+            maps.interfaces.remove(slot.interface.ifindex)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! What a running guard holds on to.
+
+use super::{StartOptions, bring_up::Up, tick::Ticker};
+use crate::{
+    bpf::{KernelClock, Mode, ModeChoice, Pins, Programs},
+    conntrack::{Table, Timeouts},
+    control::CoarseClock,
+    lock::DaemonLock,
+    maps::GuardMaps,
+};
+
+/// A guard in the kernel, and the handles to steer it.
+pub(crate) struct Guard {
+    pub(crate) pins: Pins,
+    pub(crate) lock: DaemonLock,
+    pub(crate) programs: Programs,
+    pub(crate) maps: GuardMaps,
+    pub(crate) table: Table,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) kernel_clock: KernelClock,
+    pub(crate) jiffies_per_second: u32,
+    pub(crate) coarse: CoarseClock,
+    pub(crate) ticker: Ticker,
+    pub(crate) interfaces: Vec<Guarded>,
+    pub(crate) mode: ModeChoice,
+    pub(crate) egress_by_filter: bool,
+}
+
+impl Guard {
+    pub(super) fn new(up: Up, lock: DaemonLock, options: &StartOptions) -> Self {
+        Self {
+            pins: options.pins.clone(),
+            lock,
+            programs: up.programs,
+            maps: up.maps,
+            table: up.table,
+            timeouts: up.timeouts,
+            kernel_clock: up.kernel_clock,
+            jiffies_per_second: up.jiffies_per_second,
+            coarse: up.coarse,
+            ticker: up.ticker,
+            interfaces: up.interfaces,
+            mode: options.mode,
+            egress_by_filter: options.egress_by_filter,
+        }
+    }
+}
+
+/// One interface to guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Guarded {
+    pub(crate) name: String,
+    pub(crate) ifindex: u32,
+    pub(crate) mode: Mode,
+    /// It exists and the program is on it.
+    pub(crate) attached: bool,
+    /// Why it could not be attached again, as it was told last.
+    pub(crate) complaint: Option<String>,
+}

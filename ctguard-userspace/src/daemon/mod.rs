@@ -1,0 +1,16 @@
+//! The impure shell round `control`: start, tick, watch interfaces, stop.
+
+mod bring_up;
+mod dismantle;
+mod guard;
+mod housekeeping;
+mod run;
+mod settle;
+mod start;
+mod tick;
+mod watch;
+
+pub(crate) use dismantle::dismantle;
+pub(crate) use guard::{Guard, Guarded};
+pub(crate) use run::MainLoop;
+pub(crate) use start::{StartError, StartOptions, start};

@@ -1,0 +1,194 @@
+//! The main loop: it waits for a tick, a wake-up, a change of interfaces, a second, a signal.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+use log::{Log, info};
+use rustix::process::setpriority_process;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{
+    Guard,
+    housekeeping::{Complaints, each_minute, each_second},
+    watch,
+};
+use crate::{bpf::is_attached, control::Pace, net::LinkEvents};
+
+const SECONDS_IN_A_MINUTE: u64 = 60;
+
+/// Looks at interfaces no oftener, however often they change.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+type Logger = EbpfLogger<&'static dyn Log>;
+
+/// The daemon's only thread, and the signals that end it.
+#[derive(Debug)]
+pub(crate) struct MainLoop {
+    runtime: Runtime,
+    stop: Stop,
+}
+
+#[derive(Debug)]
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl MainLoop {
+    /// Catches signals from here on: one that comes while the guard is being loaded ends the loop
+    /// as soon as it begins, and what is to be removed is removed.
+    pub(crate) fn prepare() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let stop = {
+            let _context = runtime.enter();
+            Stop {
+                interrupt: signal(SignalKind::interrupt())?,
+                terminate: signal(SignalKind::terminate())?,
+                hang_up: signal(SignalKind::hangup())?,
+            }
+        };
+        Ok(Self { runtime, stop })
+    }
+
+    /// Steers the guard until a signal; `ready` is called once it is steered.
+    pub(crate) fn run(
+        self,
+        guard: &mut Guard,
+        trace: bool,
+        ready: impl FnOnce(&Guard),
+    ) -> anyhow::Result<()> {
+        let Self { runtime, mut stop } = self;
+        prefer_us();
+        runtime.block_on(steer(guard, &mut stop, trace, ready))
+    }
+}
+
+impl Stop {
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}
+
+/// A flood keeps the processors busy with softirqs; who grants must not queue behind the rest.
+fn prefer_us() {
+    const NICE: i32 = -10;
+    // Where it is not permitted, the grants come a little later.
+    let _ = setpriority_process(None, NICE);
+}
+
+async fn steer(
+    guard: &mut Guard,
+    stop: &mut Stop,
+    trace: bool,
+    ready: impl FnOnce(&Guard),
+) -> anyhow::Result<()> {
+    let mut wakeups = watched(guard.maps.wakeups()?)?;
+    let link_events = watched(LinkEvents::subscribe()?)?;
+    let mut log = trace.then(|| open_log(guard)).transpose()?;
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+    let mut complaints = Complaints::default();
+    let mut last_tick = Instant::now();
+    let mut pace = tick(guard, &mut complaints);
+    let mut looked = Instant::now();
+    // Something may have changed since the links were read.
+    let mut changed = true;
+    let mut seconds: u64 = 0;
+    ready(guard);
+
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.requested() => break,
+            () = sleep_until(last_tick + pace.interval()) => {}
+            woken = wakeups.readable_mut() => {
+                let mut woken = woken?;
+                drain(woken.get_inner_mut());
+                woken.clear_ready();
+                sleep_until(last_tick + Pace::SHORTEST).await;
+            }
+            event = link_events.readable() => {
+                let mut event = event?;
+                event.get_inner().drain();
+                event.clear_ready();
+                changed = true;
+                continue;
+            }
+            () = print(&mut log) => continue,
+            _ = second.tick() => {
+                seconds += 1;
+                let done = each_second(guard).and_then(|()| {
+                    if seconds.is_multiple_of(SECONDS_IN_A_MINUTE) { each_minute(guard) } else { Ok(()) }
+                });
+                if let Err(error) = done {
+                    complaints.tell("cannot follow the kernel", &error);
+                }
+                changed |= guard.interfaces.iter().any(|interface| {
+                    !interface.attached || !is_attached(&guard.pins, interface.ifindex)
+                });
+                continue;
+            }
+        }
+        last_tick = Instant::now();
+        pace = tick(guard, &mut complaints);
+        if changed && looked.elapsed() >= LOOK_INTERVAL {
+            changed = false;
+            looked = Instant::now();
+            if let Err(error) = watch::look(guard) {
+                complaints.tell("cannot read the interfaces", &error.into());
+            }
+        }
+    }
+    info!("stopping");
+    Ok(())
+}
+
+/// A tick that fails leaves the heartbeat to grow old; the fallback rate then holds.
+fn tick(guard: &mut Guard, complaints: &mut Complaints) -> Pace {
+    guard.ticker.tick(&guard.maps, &guard.table).unwrap_or_else(|error| {
+        complaints.tell("cannot grant new flows", &error.into());
+        Pace::Calm
+    })
+}
+
+fn drain(wakeups: &mut RingBuf<MapData>) {
+    while wakeups.next().is_some() {}
+}
+
+fn open_log(guard: &mut Guard) -> anyhow::Result<AsyncFd<Logger>> {
+    let logger =
+        EbpfLogger::init(guard.programs.object_mut()).context("cannot read the program's log")?;
+    watched(logger)
+}
+
+fn watched<T: AsFd + AsRawFd>(owner: T) -> anyhow::Result<AsyncFd<T>> {
+    #[expect(deprecated, reason = "its owner keeps the descriptor open as long as it is watched")]
+    Ok(AsyncFd::with_interest(owner, Interest::READABLE)?)
+}
+
+/// Prints what the program logged; without a log, waits forever.
+async fn print(log: &mut Option<AsyncFd<Logger>>) {
+    let Some(log) = log else { return std::future::pending().await };
+    let ready: io::Result<_> = log.readable_mut().await;
+    if let Ok(mut ready) = ready {
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
+    }
+}

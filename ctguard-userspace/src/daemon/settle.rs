@@ -1,0 +1,135 @@
+//! What a start writes into the maps before the first packet, and takes back when it fails.
+
+use ctguard_ebpf::layout::{CLASSES, Environment, HashKey, Interface, Policy, Rate, maps};
+use log::warn;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::{StartError, StartOptions};
+use crate::{
+    conntrack::Timeouts,
+    control::{CoarseClock, ceilings},
+    maps::GuardMaps,
+    net::{Link, station},
+    settings::{DEFAULT_POLICY, Settings},
+};
+
+/// The `environment` map: the keys stay as long as the maps live.
+pub(super) fn environment(
+    maps: &GuardMaps,
+    fresh: bool,
+    coarse: CoarseClock,
+    timeouts: &Timeouts,
+    jiffies_per_second: u32,
+) -> Result<Environment, StartError> {
+    let old = maps.environment()?;
+    let (source_key, tuple_key) =
+        if fresh { (hash_key()?, hash_key()?) } else { (old.source_key, old.tuple_key) };
+    Ok(Environment {
+        source_key,
+        tuple_key,
+        jiffies_per_second,
+        coarse_shift: coarse.shift,
+        heartbeat_patience_jiffies: coarse.heartbeat_patience(),
+        source_line_mask: maps.entries(maps::BUCKETS_SOURCE)? - 1,
+        flow_line_mask: maps.entries(maps::FLOW_CACHE)? - 1,
+        tcp_loose: u32::from(timeouts.tcp_loose()),
+        repeat_window_coarse: coarse.repeat_window(),
+        zero: 0,
+        stations_in_use: 0,
+        lists_in_use: old.lists_in_use,
+        flow_timeouts: timeouts.read(coarse),
+    })
+}
+
+fn hash_key() -> Result<HashKey, StartError> {
+    let mut words = [0; 12];
+    for word in &mut words {
+        let mut bytes = [0; 8];
+        getrandom(&mut bytes, GetRandomFlags::empty())
+            .map_err(|error| StartError::Random(error.into()))?;
+        *word = u64::from_ne_bytes(bytes);
+    }
+    // The last one multiplies.
+    words[11] |= 1;
+    Ok(HashKey { words })
+}
+
+/// What a start found, to be put back should it fail.
+pub(super) struct Before {
+    policy: Policy,
+    interfaces: Vec<Interface>,
+}
+
+impl Before {
+    /// Puts it back in the place of what [`settle`] wrote.
+    pub(super) fn restore(self, maps: &mut GuardMaps, targets: &[Link]) {
+        let mut restored = Ok(());
+        for link in targets {
+            restored = restored.and_then(|()| maps.interfaces.remove(link.index));
+        }
+        for interface in self.interfaces {
+            restored = restored.and_then(|()| maps.interfaces.put(interface));
+        }
+        if let Err(error) = restored {
+            warn!("cannot put the interfaces back: {error}");
+        }
+        if let Err(error) = maps.set_policy(self.policy) {
+            warn!("cannot put the policy back: {error}");
+        }
+    }
+}
+
+/// Writes policy and slots, so that they hold for the first packet.
+///
+/// An interface that a former daemon guarded keeps its own ceilings, by number or by name.
+pub(super) fn settle(
+    maps: &mut GuardMaps,
+    options: &StartOptions,
+    links: &[Link],
+    targets: &[Link],
+    fresh: bool,
+    jiffies_per_second: u32,
+) -> Result<Before, StartError> {
+    let used = maps.interfaces.used()?;
+    let overrides = |link: &Link| {
+        used.iter()
+            .find(|slot| slot.interface.ifindex == link.index || slot.name() == link.name)
+            .map_or([Rate::default(); CLASSES], |slot| slot.interface.overrides)
+    };
+    let policy = if fresh { DEFAULT_POLICY } else { maps.policy()? };
+    let mut settings = Settings {
+        policy,
+        interfaces: targets.iter().map(|link| (link.name.clone(), overrides(link))).collect(),
+    };
+    settings.apply(&options.assignments)?;
+    let before = Before { policy, interfaces: used.iter().map(|slot| slot.interface).collect() };
+    for (link, (_, overrides)) in targets.iter().zip(&settings.interfaces) {
+        let known = used.iter().find(|slot| slot.interface.ifindex == link.index);
+        let put = maps.interfaces.put(Interface {
+            ifindex: link.index,
+            mode: known.map_or(0, |slot| slot.interface.mode),
+            station: station(links, link),
+            ceilings: ceilings(&settings.policy.source, overrides, jiffies_per_second),
+            name: name_bytes(&link.name),
+            overrides: *overrides,
+            reserved: [0; 3],
+        });
+        if let Err(error) = put {
+            before.restore(maps, targets);
+            return Err(error.into());
+        }
+    }
+    maps.note_stations()?;
+    maps.set_policy(settings.policy)?;
+    Ok(before)
+}
+
+/// A name as the `interfaces` map holds it.
+pub(super) fn name_bytes(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    // The kernel's own names are 15 bytes at most.
+    for (to, from) in bytes.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    bytes
+}

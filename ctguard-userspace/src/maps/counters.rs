@@ -1,0 +1,42 @@
+//! The counters, summed over processors.
+
+use ctguard_ebpf::layout::{COUNTERS, Counter, Counters};
+
+/// What all processors counted together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Totals([u64; COUNTERS]);
+
+impl Totals {
+    pub(super) fn sum<'a>(processors: impl Iterator<Item = &'a Counters>) -> Self {
+        let mut totals = [0; COUNTERS];
+        for counters in processors {
+            for (total, value) in totals.iter_mut().zip(counters.values) {
+                *total = value.wrapping_add(*total);
+            }
+        }
+        Self(totals)
+    }
+
+    /// How often it happened.
+    pub(crate) fn get(&self, counter: Counter) -> u64 {
+        usize::try_from(counter.index())
+            .ok()
+            .and_then(|index| self.0.get(index))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ctguard_ebpf::layout::Class;
+
+    use super::*;
+
+    #[test]
+    fn processors_are_summed() {
+        let processor = Counters { values: [3; COUNTERS] };
+        let totals = Totals::sum([processor, processor].iter());
+        assert_eq!(totals.get(Counter::Seen(Class::Tcp)), 6);
+    }
+}

@@ -1,0 +1,12 @@
+//! Typed handles over the pinned maps: what daemon, command line and data path share.
+
+mod counters;
+mod interfaces;
+mod lists;
+mod memory;
+mod open;
+
+pub(crate) use counters::Totals;
+pub(crate) use interfaces::{Interfaces, SlotError};
+pub(crate) use lists::{Entry, ListError, ListKind, Lists};
+pub(crate) use open::{GuardMaps, OpenError, layout_of};

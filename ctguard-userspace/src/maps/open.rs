@@ -1,0 +1,184 @@
+//! Opens the pinned maps, and refuses those of another layout.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd},
+    path::PathBuf,
+};
+
+use aya::{
+    maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
+    sys::SyscallError,
+};
+use ctguard_ebpf::layout::{Counters, Environment, LAYOUT_VERSION, Policy, maps};
+use thiserror::Error;
+
+use super::{
+    Interfaces, Lists, SlotError, Totals,
+    memory::{SharedGrant, Value, first_word},
+};
+use crate::bpf::Pins;
+
+/// Why there are no maps to work with.
+#[derive(Debug, Error)]
+pub(crate) enum OpenError {
+    #[error("no guard is loaded at {}; start one: ctguard run -i INTERFACE", path.display())]
+    NoGuard { path: PathBuf },
+    #[error("not permitted to open the guard at {}; be root", path.display())]
+    NotPermitted { path: PathBuf },
+    #[error(
+        "the guard at {} has map layout {found}, this ctguard has {LAYOUT_VERSION}; remove it with \
+         the release that started it (ctguard detach), or use another --pin-path",
+        path.display()
+    )]
+    OtherLayout { path: PathBuf, found: u32 },
+    #[error("the guard at {} is incomplete; remove it: ctguard detach", path.display())]
+    Incomplete { path: PathBuf },
+    #[error("cannot use map {name}")]
+    Map { name: &'static str, source: MapError },
+    #[error(transparent)]
+    Interfaces(Box<SlotError>),
+    #[error("cannot map the memory of map {name}")]
+    Memory { name: &'static str, source: io::Error },
+}
+
+/// Every map of a guard that userspace reads or writes.
+pub(crate) struct GuardMaps {
+    policy: Array<MapData, Value<Policy>>,
+    environment: Array<MapData, Value<Environment>>,
+    counters: PerCpuArray<MapData, Value<Counters>>,
+    pub(crate) interfaces: Interfaces,
+    pub(crate) grant: SharedGrant,
+    pub(crate) lists: Lists,
+    pins: Pins,
+}
+
+impl GuardMaps {
+    /// Opens the maps under `pins`, if they are of this layout.
+    pub(crate) fn open(pins: &Pins) -> Result<Self, OpenError> {
+        match layout_of(pins)? {
+            LAYOUT_VERSION => {}
+            0 => return Err(OpenError::Incomplete { path: pins.path().to_owned() }),
+            found => return Err(OpenError::OtherLayout { path: pins.path().to_owned(), found }),
+        }
+        Self::open_unversioned(pins)
+    }
+
+    /// Opens maps that are being made, or whose version has been looked at.
+    pub(crate) fn open_unversioned(pins: &Pins) -> Result<Self, OpenError> {
+        let grant = open(pins, maps::GRANT)?;
+        Ok(Self {
+            policy: array(pins, maps::POLICY)?,
+            environment: array(pins, maps::ENVIRONMENT)?,
+            counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, maps::COUNTERS)?))
+                .map_err(|source| OpenError::Map { name: maps::COUNTERS, source })?,
+            interfaces: Interfaces::new(array(pins, maps::INTERFACES)?),
+            grant: SharedGrant::map(&grant.fd().as_fd())
+                .map_err(|source| OpenError::Memory { name: maps::GRANT, source })?,
+            lists: Lists::open(pins)?,
+            pins: pins.clone(),
+        })
+    }
+
+    pub(crate) fn policy(&self) -> Result<Policy, OpenError> {
+        let read = self.policy.get(&0, 0);
+        read.map(|value| value.0).map_err(|source| OpenError::Map { name: maps::POLICY, source })
+    }
+
+    pub(crate) fn set_policy(&mut self, policy: Policy) -> Result<(), OpenError> {
+        self.policy
+            .set(0, Value(policy), 0)
+            .map_err(|source| OpenError::Map { name: maps::POLICY, source })
+    }
+
+    pub(crate) fn environment(&self) -> Result<Environment, OpenError> {
+        let read = self.environment.get(&0, 0);
+        read.map(|value| value.0)
+            .map_err(|source| OpenError::Map { name: maps::ENVIRONMENT, source })
+    }
+
+    pub(crate) fn set_environment(&mut self, environment: &Environment) -> Result<(), OpenError> {
+        self.environment
+            .set(0, Value(*environment), 0)
+            .map_err(|source| OpenError::Map { name: maps::ENVIRONMENT, source })
+    }
+
+    /// Tells the data path whether any interface has a station to compare with.
+    pub(crate) fn note_stations(&mut self) -> Result<(), OpenError> {
+        let used = self.interfaces.used().map_err(|source| OpenError::Interfaces(source.into()))?;
+        let any = used.iter().any(|slot| slot.interface.station != 0);
+        let environment = self.environment()?;
+        let next = Environment { stations_in_use: u32::from(any), ..environment };
+        if next == environment { Ok(()) } else { self.set_environment(&next) }
+    }
+
+    /// Tells the data path which lists have entries.
+    pub(crate) fn note_lists(&mut self, lists_in_use: u32) -> Result<(), OpenError> {
+        let environment = self.environment()?;
+        let next = Environment { lists_in_use, ..environment };
+        if next == environment { Ok(()) } else { self.set_environment(&next) }
+    }
+
+    /// The counters of all processors together.
+    pub(crate) fn totals(&self) -> Result<Totals, OpenError> {
+        let values = self
+            .counters
+            .get(&0, 0)
+            .map_err(|source| OpenError::Map { name: maps::COUNTERS, source })?;
+        Ok(Totals::sum(values.iter().map(|value| &value.0)))
+    }
+
+    /// The ring that wakes the daemon.
+    pub(crate) fn wakeups(&self) -> Result<RingBuf<MapData>, OpenError> {
+        RingBuf::try_from(Map::RingBuf(open(&self.pins, maps::WAKEUPS)?))
+            .map_err(|source| OpenError::Map { name: maps::WAKEUPS, source })
+    }
+
+    /// Memory that all pinned maps are charged for.
+    pub(crate) fn bytes(&self) -> Result<u64, OpenError> {
+        maps::PINNED.into_iter().try_fold(0, |sum, name| {
+            let map = open(&self.pins, name)?;
+            let facts =
+                fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()));
+            let facts = facts.map_err(|source| OpenError::Memory { name, source })?;
+            let charged = facts.lines().find_map(|line| line.strip_prefix("memlock:"));
+            Ok(sum + charged.and_then(|bytes| bytes.trim().parse::<u64>().ok()).unwrap_or_default())
+        })
+    }
+
+    /// Lines of `name`, an array.
+    pub(crate) fn entries(&self, name: &'static str) -> Result<u32, OpenError> {
+        let info = open(&self.pins, name)?.info();
+        info.map(|info| info.max_entries()).map_err(|source| OpenError::Map { name, source })
+    }
+}
+
+/// The layout's version of the guard under `pins`; 0 where a start was cut short.
+pub(crate) fn layout_of(pins: &Pins) -> Result<u32, OpenError> {
+    let policy = open(pins, maps::POLICY)?;
+    first_word(&policy.fd().as_fd())
+        .map_err(|source| OpenError::Memory { name: maps::POLICY, source })
+}
+
+pub(super) fn open(pins: &Pins, name: &'static str) -> Result<MapData, OpenError> {
+    MapData::from_pin(pins.map(name)).map_err(|source| {
+        let path = pins.path().to_owned();
+        let error = if let MapError::SyscallError(SyscallError { io_error, .. }) = &source {
+            io_error.raw_os_error()
+        } else {
+            None
+        };
+        match error {
+            Some(libc::ENOENT | libc::ENOTDIR) => OpenError::NoGuard { path },
+            Some(libc::EPERM | libc::EACCES) => OpenError::NotPermitted { path },
+            Some(_) | None => OpenError::Map { name, source },
+        }
+    })
+}
+
+fn array<T>(pins: &Pins, name: &'static str) -> Result<Array<MapData, Value<T>>, OpenError>
+where
+    Value<T>: aya::Pod,
+{
+    Array::try_from(Map::Array(open(pins, name)?)).map_err(|source| OpenError::Map { name, source })
+}

@@ -1,0 +1,14 @@
+//! The interfaces of this network namespace, as rtnetlink tells them.
+//!
+//! Never through `/sys`, which belongs to another namespace after `nsenter --net`.
+
+pub(crate) mod clsact;
+mod link;
+mod netlink;
+mod resolve;
+mod station;
+
+pub(crate) use link::Link;
+pub(crate) use netlink::{LinkEvents, links};
+pub(crate) use resolve::{Refusal, Resolved, resolve};
+pub(crate) use station::station;

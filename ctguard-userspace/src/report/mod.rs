@@ -1,0 +1,26 @@
+//! What people and programs read: the stable JSON documents, and their human rendering.
+//!
+//! Fields are only ever added within a `schema_version`; the text is no interface.
+
+mod counters;
+mod lists;
+mod settings;
+mod status;
+mod status_text;
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+pub(crate) use lists::ListReport;
+pub(crate) use settings::SettingsReport;
+pub(crate) use status::{Observation, ObservedInterface, StatusReport};
+
+/// Of every document here.
+const SCHEMA_VERSION: u32 = 1;
+
+/// One document, and a line's end.
+fn write_json(out: &mut impl Write, document: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, document)?;
+    writeln!(out)
+}

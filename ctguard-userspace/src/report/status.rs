@@ -1,0 +1,223 @@
+//! The status of a guard: from what was observed to the document.
+
+use std::io::{self, Write};
+
+use ctguard_ebpf::layout::{CLASSES, Class, Environment, Interface, Policy, Rate, TIERS, Tier};
+use serde::Serialize;
+
+use super::{SCHEMA_VERSION, counters::CounterReport, status_text, write_json};
+use crate::{
+    control::{TableSample, in_force},
+    maps::Totals,
+};
+
+const MILLION: f64 = 1_000_000.0;
+
+/// Everything that a status is made of, as it was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Observation {
+    pub(crate) table: TableSample,
+    pub(crate) policy: Policy,
+    pub(crate) environment: Environment,
+    /// Jiffies.
+    pub(crate) now: u64,
+    /// Jiffies.
+    pub(crate) heartbeat: u64,
+    pub(crate) admitted: [u64; TIERS],
+    pub(crate) limits: [u64; TIERS],
+    pub(crate) interfaces: Vec<ObservedInterface>,
+    /// Its pid.
+    pub(crate) daemon: Option<u32>,
+    pub(crate) totals: Totals,
+    pub(crate) allowed_prefixes: usize,
+    pub(crate) denied_prefixes: usize,
+    pub(crate) map_bytes: u64,
+}
+
+/// A guarded interface as it was found.
+#[derive(Clone, Debug)]
+pub(crate) struct ObservedInterface {
+    pub(crate) name: String,
+    pub(crate) attached: bool,
+    pub(crate) interface: Interface,
+}
+
+/// What `ctguard status --json` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusReport {
+    schema_version: u32,
+    pub(super) conntrack: ConntrackReport,
+    pub(super) stage: &'static str,
+    stages: StagesReport,
+    pub(super) grant: GrantReport,
+    pub(super) limits: LimitsReport,
+    pub(super) interfaces: Vec<InterfaceReport>,
+    pub(super) new_flow_detection: &'static str,
+    pub(super) dry_run: bool,
+    pub(super) daemon: DaemonReport,
+    pub(super) counters: CounterReport,
+    pub(super) lists: ListsReport,
+    maps: MapsReport,
+}
+
+/// The guarded table.
+#[derive(Debug, Serialize)]
+pub(super) struct ConntrackReport {
+    pub(super) count: u64,
+    pub(super) max: u64,
+    /// Null for a table without a maximum.
+    pub(super) fill_ratio: Option<f64>,
+    pub(super) target_ratio: f64,
+}
+
+/// By class.
+#[derive(Debug, Serialize)]
+struct StagesReport {
+    tcp: &'static str,
+    udp: &'static str,
+    other: &'static str,
+}
+
+/// New flows that may come until the daemon's next tick.
+#[derive(Debug, Serialize)]
+pub(super) struct GrantReport {
+    pub(super) remaining: u64,
+    pub(super) allowed_remaining: u64,
+    /// No daemon lives, and the fallback rate holds instead.
+    pub(super) fallback_active: bool,
+}
+
+/// By class, where no interface has its own.
+#[derive(Debug, Serialize)]
+pub(super) struct LimitsReport {
+    pub(super) tcp: ScopesReport,
+    pub(super) udp: ScopesReport,
+    pub(super) other: ScopesReport,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ScopesReport {
+    pub(super) source: RateReport,
+}
+
+/// New flows a second, and at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct RateReport {
+    pub(super) rate: u32,
+    pub(super) burst: u32,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct InterfaceReport {
+    pub(super) name: String,
+    pub(super) ifindex: u32,
+    pub(super) mode: &'static str,
+    pub(super) attached: bool,
+    pub(super) limits: LimitsReport,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct DaemonReport {
+    pub(super) running: bool,
+    pub(super) pid: Option<u32>,
+    /// Null before the first.
+    pub(super) heartbeat_age_seconds: Option<f64>,
+}
+
+/// Prefixes on the lists.
+#[derive(Debug, Serialize)]
+pub(super) struct ListsReport {
+    pub(super) allow: usize,
+    pub(super) deny: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct MapsReport {
+    bytes: u64,
+}
+
+impl StatusReport {
+    pub(crate) fn new(observation: &Observation) -> Self {
+        let Observation { table, policy, .. } = observation;
+        // The controller that leaves it is not there yet.
+        let stage = "calm";
+        Self {
+            schema_version: SCHEMA_VERSION,
+            conntrack: ConntrackReport {
+                count: table.entries,
+                max: table.max,
+                fill_ratio: (table.max > 0).then(|| as_f64(table.entries) / as_f64(table.max)),
+                target_ratio: f64::from(policy.target_ppm) / MILLION,
+            },
+            stage,
+            stages: StagesReport { tcp: stage, udp: stage, other: stage },
+            grant: grant(observation),
+            limits: limits(&policy.source, &[Rate::default(); CLASSES]),
+            interfaces: observation.interfaces.iter().map(|i| interface(i, policy)).collect(),
+            new_flow_detection: "flow-cache",
+            dry_run: policy.has(Policy::DRY_RUN),
+            daemon: DaemonReport {
+                running: observation.daemon.is_some(),
+                pid: observation.daemon,
+                heartbeat_age_seconds: (observation.heartbeat > 0).then(|| age(observation)),
+            },
+            counters: CounterReport::new(&observation.totals),
+            lists: ListsReport {
+                allow: observation.allowed_prefixes,
+                deny: observation.denied_prefixes,
+            },
+            maps: MapsReport { bytes: observation.map_bytes },
+        }
+    }
+
+    pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+        write_json(out, self)
+    }
+
+    pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+        status_text::write(self, out)
+    }
+}
+
+fn grant(observation: &Observation) -> GrantReport {
+    let Observation { limits, admitted, environment, .. } = observation;
+    let remaining = |tier: Tier| limits[tier as usize].saturating_sub(admitted[tier as usize]);
+    let patience = u64::from(environment.heartbeat_patience_jiffies);
+    GrantReport {
+        remaining: remaining(Tier::Strangers),
+        allowed_remaining: remaining(Tier::Allowed),
+        fallback_active: observation.now.saturating_sub(observation.heartbeat) > patience,
+    }
+}
+
+fn age(observation: &Observation) -> f64 {
+    let jiffies = observation.now.saturating_sub(observation.heartbeat);
+    as_f64(jiffies) / f64::from(observation.environment.jiffies_per_second.max(1))
+}
+
+fn interface(observed: &ObservedInterface, policy: &Policy) -> InterfaceReport {
+    InterfaceReport {
+        name: observed.name.clone(),
+        ifindex: observed.interface.ifindex,
+        mode: match observed.interface.mode {
+            Interface::NATIVE => "native",
+            Interface::GENERIC => "generic",
+            _ => "unknown",
+        },
+        attached: observed.attached,
+        limits: limits(&policy.source, &observed.interface.overrides),
+    }
+}
+
+fn limits(policy: &[Rate; CLASSES], own: &[Rate; CLASSES]) -> LimitsReport {
+    let of = |class: Class| {
+        let rate = in_force(policy[class as usize], own[class as usize]);
+        ScopesReport { source: RateReport { rate: rate.flows_per_second, burst: rate.burst } }
+    };
+    LimitsReport { tcp: of(Class::Tcp), udp: of(Class::Udp), other: of(Class::Other) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of entries and jiffies stay below 2^53")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,121 @@
+//! The status as one screen, for a bad day.
+
+use std::io::{self, Write};
+
+use super::status::{LimitsReport, StatusReport};
+
+pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}", headline(report))?;
+    writeln!(out, "table   {}", table(report))?;
+    writeln!(out, "grant   {}", grant(report))?;
+    writeln!(out, "daemon  {}", daemon(report))?;
+    for interface in &report.interfaces {
+        let gone = if interface.attached { "" } else { ", NOT ATTACHED" };
+        let own = limits_note(&interface.limits, &report.limits);
+        writeln!(out, "guards  {} ({}{gone}){own}", interface.name, interface.mode)?;
+    }
+    writeln!(out, "lists   {} allowed, {} denied", report.lists.allow, report.lists.deny)?;
+    writeln!(out)?;
+    classes(report, out)?;
+    writeln!(out)?;
+    let packets = &report.counters.packets;
+    let malformed = packets.malformed_link
+        + packets.malformed_ipv4
+        + packets.malformed_ipv6
+        + packets.malformed_tcp
+        + packets.malformed_udp
+        + packets.malformed_icmp;
+    writeln!(
+        out,
+        "packets {} of known flows, {} repeated, {} that make no entry, {} later fragments,\n        \
+         {} exempt, {} not ours, {malformed} malformed, {} tiny fragments dropped",
+        packets.known,
+        packets.repeated,
+        packets.makes_no_entry,
+        packets.later_fragment,
+        packets.exempt,
+        packets.not_ours,
+        packets.tiny_fragment,
+    )
+}
+
+fn headline(report: &StatusReport) -> String {
+    let dry_run = if report.dry_run { ", DRY RUN: nothing is dropped" } else { "" };
+    format!("stage   {}{dry_run}", report.stage)
+}
+
+fn table(report: &StatusReport) -> String {
+    let table = &report.conntrack;
+    let target = table.target_ratio * 100.0;
+    match table.fill_ratio {
+        Some(fill) => format!(
+            "{} of {} entries ({:.1} %), target {target:.1} %",
+            table.count,
+            table.max,
+            fill * 100.0
+        ),
+        None => format!("{} entries, no maximum", table.count),
+    }
+}
+
+fn grant(report: &StatusReport) -> String {
+    if report.grant.fallback_active {
+        return "the fallback rate holds, for no daemon steers".to_owned();
+    }
+    format!(
+        "{} new flows, {} more for allowed sources",
+        report.grant.remaining, report.grant.allowed_remaining
+    )
+}
+
+fn daemon(report: &StatusReport) -> String {
+    let daemon = &report.daemon;
+    let age = daemon
+        .heartbeat_age_seconds
+        .map(|age| format!(", heartbeat {age:.1} s ago"))
+        .unwrap_or_default();
+    match daemon.pid {
+        Some(pid) => format!("runs (pid {pid}{age})"),
+        None => format!("NOT RUNNING{age}"),
+    }
+}
+
+fn limits_note(own: &LimitsReport, policy: &LimitsReport) -> String {
+    let mut notes = Vec::new();
+    for (name, own, policy) in [
+        ("tcp", own.tcp.source, policy.tcp.source),
+        ("udp", own.udp.source, policy.udp.source),
+        ("other", own.other.source, policy.other.source),
+    ] {
+        if own != policy {
+            notes.push(format!("{name} {}/s burst {}", own.rate, own.burst));
+        }
+    }
+    if notes.is_empty() { String::new() } else { format!(", {}", notes.join(", ")) }
+}
+
+fn classes(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "        {:>16} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}",
+        "per source", "seen", "admitted", "over limit", "over grant", "fallback", "denied"
+    )?;
+    for (name, counters, limits) in [
+        ("tcp", &report.counters.tcp, &report.limits.tcp),
+        ("udp", &report.counters.udp, &report.limits.udp),
+        ("other", &report.counters.other, &report.limits.other),
+    ] {
+        writeln!(
+            out,
+            "{name:<8}{:>16} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}",
+            format!("{}/s, {}", limits.source.rate, limits.source.burst),
+            counters.seen,
+            counters.admitted,
+            counters.refused.source,
+            counters.refused.grant,
+            counters.refused.fallback,
+            counters.refused.deny,
+        )?;
+    }
+    Ok(())
+}
