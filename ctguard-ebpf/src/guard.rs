@@ -1,12 +1,12 @@
 //! What a packet meets, in order: link, lists, meaning, flow cache, admission; and the outcome.
 
 use crate::{
-    admission::{self, Admission, Refusal},
+    admission::{self, Admission, Candidate, Refusal},
     bucket::{Cells, line_index},
     classify::{self, Flow, Meaning},
     flow::{self, FlowLines, Found, Passing, Place},
     hash,
-    layout::{BucketLine, Class, Environment, Grant, Interface, List, Policy, Tier},
+    layout::{BucketLine, CLASSES, Class, Environment, Grant, Interface, List, Policy, Tier},
     packet::{self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader},
     units::{Coarse, Jiffies},
 };
@@ -27,6 +27,8 @@ pub trait Tables: FlowLines {
     fn grant(&self) -> Option<&Grant>;
     /// Whether this new flow's offered load is written down.
     fn samples(&self) -> bool;
+    /// Shows what was decided on a packet.
+    fn show<A: Address>(&self, packet: &Packet<A>, outcome: Outcome, now: Jiffies);
     /// Notes offered load of a source.
     fn note_offered(&self, line: u32, offered: Offered, now: Jiffies);
 }
@@ -139,12 +141,19 @@ impl<T: Tables> Guard<'_, T> {
             return Ok(Outcome::NotOurs.into());
         }
         match frame.network {
-            Network::Ipv4 => Ok(self.judge_packet(&packet::parse_ipv4(reader)?, now)),
-            Network::Ipv6 => Ok(self.judge_packet(&packet::parse_ipv6(reader)?, now)),
+            Network::Ipv4 => Ok(self.judge_shown(&packet::parse_ipv4(reader)?, now)),
+            Network::Ipv6 => Ok(self.judge_shown(&packet::parse_ipv6(reader)?, now)),
             Network::NotIp => Ok(Outcome::Exempt.into()),
             // No address was read: all such frames share the cells of 0.0.0.0.
-            Network::TooManyTags => Ok(self.admit_new(Class::Other, Ipv4(0), Tier::Strangers, now)),
+            Network::Untold => Ok(self.admit_untold(Ipv4(0), Tier::Strangers, now)),
         }
+    }
+
+    #[inline(always)]
+    fn judge_shown<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Judgement {
+        let judgement = self.judge_packet(packet, now);
+        self.tables.show(packet, judgement.outcome, now);
+        judgement
     }
 
     #[inline(always)]
@@ -160,9 +169,7 @@ impl<T: Tables> Guard<'_, T> {
             Meaning::MakesNoEntry => Outcome::MakesNoEntry.into(),
             Meaning::LaterFragment => Outcome::LaterFragment.into(),
             Meaning::TinyFragment => Outcome::TinyFragment.into(),
-            Meaning::Untold => {
-                self.admit_new(Class::Other, packet.source, self.tier(packet, now), now)
-            }
+            Meaning::Untold => self.admit_untold(packet.source, self.tier(packet, now), now),
             Meaning::Of(flow) => self.judge_flow(packet, flow, now),
         }
     }
@@ -172,22 +179,35 @@ impl<T: Tables> Guard<'_, T> {
         let coarse = self.coarse(now);
         let place = self.place(packet, flow);
         let found = flow::find(&self.tables, place);
-        if let Some(found) = &found
-            && let Some(outcome) = self.judge_found(found, flow, coarse)
+        let known = found.as_ref().filter(|found| found.is_alive(coarse));
+        if let Some(known) = known
+            && !flow.is_syn()
+            && (known.is_answered() || !flow.opens(true))
         {
-            return outcome.into();
+            known.pass(self.environment, arriving(flow), coarse);
+            return Outcome::Known.into();
         }
         if !flow.opens(self.environment.tcp_loose != 0) {
             return Outcome::MakesNoEntry.into();
         }
-        if classify::is_exempt(packet) {
-            return Outcome::Exempt.into();
-        }
 
+        let vouched = known.and_then(|known| self.vouched(known, flow, coarse));
+        if vouched.is_none() {
+            if classify::is_exempt(packet) {
+                return Outcome::Exempt.into();
+            }
+            if self.learns(flow, now) {
+                let passing = Passing { answers: true, ..arriving(flow) };
+                flow::remember(&self.tables, place, self.environment, passing, coarse);
+                return Outcome::Known.into();
+            }
+        }
         let tier = self.tier(packet, now);
-        let judgement = self.admit_new(flow.class, packet.source, tier, now);
+        let judgement = self.admit(flow.class, packet.source, tier, vouched, now);
         if matches!(judgement.outcome, Outcome::Admitted(..)) {
             match found {
+                // A live connection outlasts a SYN of its tuple, which conntrack ignores.
+                Some(found) if found.is_alive(coarse) && found.is_established() => {}
                 Some(found) => found.reopen(place, self.environment, arriving(flow), coarse),
                 None => {
                     flow::remember(&self.tables, place, self.environment, arriving(flow), coarse);
@@ -197,44 +217,70 @@ impl<T: Tables> Guard<'_, T> {
         judgement
     }
 
-    /// What the packet of a flow that has a slot is, or `None` when that tells nothing of it.
+    /// What a packet is that rests on an admission of its tuple: one that nobody inside has
+    /// answered yet, so that the packet admitted may never have reached conntrack. It is not
+    /// charged to its source again, but takes one from the grant as if it made an entry.
     #[inline(always)]
-    fn judge_found(&self, found: &Found<'_>, flow: Flow, coarse: Coarse) -> Option<Outcome> {
-        if flow.is_syn() {
-            return found.is_just_opened(self.environment, coarse).then_some(Outcome::Repeated);
+    fn vouched(&self, known: &Found<'_>, flow: Flow, coarse: Coarse) -> Option<Outcome> {
+        if !flow.is_syn() {
+            return Some(Outcome::Known);
         }
-        if !found.is_alive(coarse) {
-            return None;
-        }
-        found.pass(self.environment, arriving(flow), coarse);
-        Some(Outcome::Known)
+        known.is_just_opened(self.environment, coarse).then_some(Outcome::Repeated)
+    }
+
+    /// Whether an unknown connection is taken for one that is older than the guard.
+    #[inline(always)]
+    fn learns(&self, flow: Flow, now: Jiffies) -> bool {
+        matches!(flow.class, Class::Tcp)
+            && !flow.is_syn()
+            && now.0 < self.environment.learning_until
+    }
+
+    /// Admits a packet that no more is known of than its source.
+    #[inline(always)]
+    fn admit_untold<A: Listed>(&self, source: A, tier: Tier, now: Jiffies) -> Judgement {
+        self.admit(Class::Other, source, tier, None, now)
     }
 
     #[inline(always)]
-    fn admit_new<A: Listed>(&self, class: Class, source: A, tier: Tier, now: Jiffies) -> Judgement {
+    fn admit<A: Listed>(
+        &self,
+        class: Class,
+        source: A,
+        tier: Tier,
+        vouched: Option<Outcome>,
+        now: Jiffies,
+    ) -> Judgement {
         let tables = &self.tables;
-        let (Some(interface), Some(grant), Some(policy)) =
-            (tables.interface(), tables.grant(), tables.policy())
-        else {
+        let (Some(grant), Some(policy)) = (tables.grant(), tables.policy()) else {
             return Outcome::UnknownInterface.into();
+        };
+        // On an interface without a slot nobody has a ceiling; the grant holds there too.
+        let (ceilings, vouched) = match tables.interface() {
+            Some(interface) => (interface.ceilings, vouched),
+            None => (Interface::FREE.ceilings, Some(Outcome::UnknownInterface)),
         };
         let hash = hash::source(&self.environment.source_key, class, source);
         let line = line_index(hash, self.environment.source_line_mask);
         let cells = match tier {
-            Tier::Allowed => None,
-            Tier::Strangers => self.tables.bucket_line(line).map(|line| Cells::peek(line, hash)),
+            Tier::Strangers if vouched.is_none() => {
+                tables.bucket_line(line).map(|line| Cells::peek(line, hash))
+            }
+            Tier::Strangers | Tier::Allowed => None,
         };
-        let ceiling = &interface.ceilings[class as usize % 3];
+        let ceiling = ceilings[class as usize % CLASSES];
+        let candidate = Candidate { cells, ceiling, tier, vouched: vouched.is_some() };
         let Admission { result, wake } =
-            admission::admit(cells.as_ref(), ceiling, tier, grant, policy, self.environment, now);
-        if self.tables.samples() {
+            admission::admit(&candidate, grant, policy, self.environment, now);
+        if vouched.is_none() && tables.samples() {
             let (address, family) = (source.source_scope(), A::FAMILY);
             let refused = result.is_err();
-            self.tables.note_offered(line, Offered { address, family, class, refused }, now);
+            tables.note_offered(line, Offered { address, family, class, refused }, now);
         }
-        let outcome = match result {
-            Ok(()) => Outcome::Admitted(class, tier),
-            Err(refusal) => Outcome::Refused(class, refusal),
+        let outcome = match (result, vouched) {
+            (Ok(()), Some(outcome)) => outcome,
+            (Ok(()), None) => Outcome::Admitted(class, tier),
+            (Err(refusal), _) => Outcome::Refused(class, refusal),
         };
         Judgement { outcome, wake }
     }
@@ -286,7 +332,7 @@ pub fn note_leaving<L: FlowLines>(
     match packet::parse_link(&mut frame)?.network {
         Network::Ipv4 => note(&packet::parse_ipv4(&mut frame)?, environment, lines, now),
         Network::Ipv6 => note(&packet::parse_ipv6(&mut frame)?, environment, lines, now),
-        Network::NotIp | Network::TooManyTags => {}
+        Network::NotIp | Network::Untold => {}
     }
     Ok(())
 }
@@ -298,7 +344,8 @@ fn note<A: Address, L: FlowLines>(
     lines: &L,
     now: Jiffies,
 ) {
-    let Some(flow) = classify::classify_leaving(packet) else { return };
+    let Some(leaving) = classify::classify_leaving(packet) else { return };
+    let flow = leaving.flow;
     let coarse = Coarse::at(now, environment.coarse_shift);
     let hash = hash::tuple(
         &environment.tuple_key,
@@ -308,17 +355,19 @@ fn note<A: Address, L: FlowLines>(
         flow.key,
     );
     let place = Place::of(hash, environment);
-    let passing = Passing { leaving: true, kind: flow.kind, flags: flow.flags };
+    let answers = leaving.answers;
+    let passing = Passing { leaving: true, answers, kind: flow.kind, flags: flow.flags };
     match flow::find(lines, place) {
         Some(known) if known.is_alive(coarse) => known.pass(environment, passing, coarse),
-        Some(ended) => ended.reopen(place, environment, passing, coarse),
-        None => flow::remember(lines, place, environment, passing, coarse),
+        Some(ended) if leaving.makes_known => ended.reopen(place, environment, passing, coarse),
+        None if leaving.makes_known => flow::remember(lines, place, environment, passing, coarse),
+        Some(_) | None => {}
     }
 }
 
 #[inline(always)]
 const fn arriving(flow: Flow) -> Passing {
-    Passing { leaving: false, kind: flow.kind, flags: flow.flags }
+    Passing { leaving: false, answers: false, kind: flow.kind, flags: flow.flags }
 }
 
 #[inline(always)]

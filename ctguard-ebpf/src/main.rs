@@ -63,7 +63,7 @@ fn judge(context: &XdpContext) -> Option<Action> {
         Reader::new(start, end, Blur::new(environment.zero))
     };
 
-    let Judgement { outcome, wake } = guard.judge(frame.clone(), now);
+    let Judgement { outcome, wake } = guard.judge(frame, now);
     let verdict =
         verdict(outcome, || maps::POLICY.get(0).is_some_and(|policy| policy.has(Policy::DRY_RUN)));
     counters.count(&verdict);
@@ -71,7 +71,7 @@ fn judge(context: &XdpContext) -> Option<Action> {
         counters.add(Counter::Wakeups);
         wake_daemon(now);
     }
-    trace::decision(context, frame, outcome, now, Blur::new(environment.zero));
+    trace::log(context);
     Some(verdict.action)
 }
 

@@ -21,7 +21,10 @@ use crate::{
 
 /// What is measured, and how long.
 #[derive(clap::Parser, Debug)]
-#[command(name = "ctguard-bench", about = "Time what a packet costs over a program that only drops")]
+#[command(
+    name = "ctguard-bench",
+    about = "Time what a packet costs over a program that only drops"
+)]
 pub struct Options {
     /// Rounds; each times every kind of packet once
     #[arg(long, default_value_t = 31)]
@@ -123,6 +126,8 @@ fn cases() -> Result<Vec<Case>> {
             path: {
                 let path = DataPath::load(Setup::default())?;
                 path.judge(&udp)?;
+                path.leave(&frames::udp((SERVER, 9), (CLIENT, 1))?)?;
+                path.judge(&udp)?;
                 path
             },
             frame: udp,
@@ -148,7 +153,7 @@ fn exhausted(frame: &[u8]) -> Result<DataPath> {
 fn established(syn: &[u8], ack: &[u8]) -> Result<DataPath> {
     let path = DataPath::load(Setup::default())?;
     path.judge(syn)?;
-    path.leave(&frames::tcp((SERVER, 80), (CLIENT, 1), flags::ACK)?)?;
+    path.leave(&frames::tcp_data((SERVER, 80), (CLIENT, 1))?)?;
     path.judge(ack)?;
     Ok(path)
 }

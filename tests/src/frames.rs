@@ -26,6 +26,13 @@ pub fn tcp(from: (IpAddr, u16), to: (IpAddr, u16), flags: u8) -> Result<Vec<u8>>
     Ok(frame)
 }
 
+/// A TCP segment with ACK that carries eight bytes.
+pub fn tcp_data(from: (IpAddr, u16), to: (IpAddr, u16)) -> Result<Vec<u8>> {
+    let mut frame = Vec::new();
+    ip(from.0, to.0)?.tcp(from.1, to.1, 1, 1024).ack(1).write(&mut frame, &[0; 8])?;
+    Ok(frame)
+}
+
 /// A UDP datagram of 8 bytes.
 pub fn udp(from: (IpAddr, u16), to: (IpAddr, u16)) -> Result<Vec<u8>> {
     let mut frame = Vec::new();

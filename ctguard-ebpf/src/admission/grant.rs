@@ -1,29 +1,30 @@
 //! The grant: admissions A pass only while A < G; without a daemon, a rate instead.
 
-use super::{Admission, Refusal};
+use super::{Admission, Candidate, Refusal};
 use crate::{
-    layout::{Environment, Fallback, Grant, Policy, Tier},
+    layout::{Environment, Fallback, Grant, Policy},
     units::Jiffies,
 };
 
-/// Takes one admission from a tier's grant.
+/// Takes one admission from a tier's grant. The fallback rate counts new flows alone, so what is
+/// `vouched` for passes it.
 ///
 /// The load comes before the addition, so refusals cost no locked instruction. CPUs that pass the
 /// load together may take one admission each beyond G; the daemon keeps back one for every CPU.
 #[inline(always)]
 pub(super) fn take(
     grant: &Grant,
-    tier: Tier,
+    candidate: &Candidate<'_>,
     policy: &Policy,
     environment: &Environment,
     now: Jiffies,
 ) -> Admission {
-    let position = tier as usize & 1;
+    let position = candidate.tier as usize & 1;
     let admitted = &grant.admitted[position].0;
 
     let heartbeat = Jiffies(grant.heartbeat.load());
     if now.since(heartbeat) > u64::from(environment.heartbeat_patience_jiffies) {
-        let result = if policy.has(Policy::FAIL_OPEN) {
+        let result = if candidate.vouched || policy.has(Policy::FAIL_OPEN) {
             Ok(())
         } else {
             take_fallback(&grant.fallback[position], now)

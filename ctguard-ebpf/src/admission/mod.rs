@@ -28,30 +28,40 @@ pub struct Admission {
     pub wake: bool,
 }
 
-/// Admits a new flow or refuses it.
+/// What asks to be admitted.
+pub struct Candidate<'l> {
+    /// Its source's cells; sources on the allow list have none, nor have packets vouched for.
+    pub cells: Option<Cells<'l>>,
+    /// Its source's ceiling.
+    pub ceiling: Ceiling,
+    /// Whose grant it takes from.
+    pub tier: Tier,
+    /// It rests on an admission of its tuple.
+    pub vouched: bool,
+}
+
+/// Admits a candidate or refuses it.
 ///
-/// `cells` are the source's; sources on the allow list have none. A flow that one limit refuses
-/// charges no other, so cells are charged only by what was admitted, which the grant bounds:
-/// spoofed sources can never fill them.
+/// One that a limit refuses charges no other, so cells are charged only by what was admitted,
+/// which the grant bounds: spoofed sources can never fill them.
 #[inline(always)]
 pub fn admit(
-    cells: Option<&Cells<'_>>,
-    ceiling: &Ceiling,
-    tier: Tier,
+    candidate: &Candidate<'_>,
     grant: &Grant,
     policy: &Policy,
     environment: &Environment,
     now: Jiffies,
 ) -> Admission {
     let ticks = now.to_ticks();
-    if let Some(cells) = cells
+    let ceiling = &candidate.ceiling;
+    if let Some(cells) = &candidate.cells
         && !cells.conform(ticks, ceiling)
     {
         return Admission { result: Err(Refusal::Source), wake: false };
     }
-    let admission = grant::take(grant, tier, policy, environment, now);
+    let admission = grant::take(grant, candidate, policy, environment, now);
     if admission.result.is_ok()
-        && let Some(cells) = cells
+        && let Some(cells) = &candidate.cells
     {
         cells.charge(ticks, ceiling);
     }

@@ -7,24 +7,31 @@ const DHCP_CLIENT: u32 = 68;
 const DHCPV6_CLIENT: u32 = 546;
 const DHCPV6_SERVER: u32 = 547;
 
+/// UDP ports of routing protocols that speak to a group of neighbours: RIP, `RIPng`, LDP, HSRP, HSRP
+/// for IPv6, GLBP.
+const ROUTING_PORTS: [u32; 6] = [520, 521, 646, 1985, 2029, 3222];
+
 /// Whether the packet passes even where it opens a flow. Asked last, of packets about to be charged
 /// or denied: few are.
 #[inline(always)]
 pub fn is_exempt<A: Address>(packet: &Packet<A>) -> bool {
-    is_link_local_multicast(packet.destination)
-        || match packet.transport {
-            Transport::Udp { ports } => is_dhcp(packet.source, packet.destination, ports),
-            Transport::Icmp(message) => A::FAMILY == 6 && is_neighbour_discovery(message.kind),
-            Transport::Tcp { .. }
-            | Transport::Other { .. }
-            | Transport::UnreadExtensions
-            | Transport::LaterFragment
-            | Transport::TinyFragment => false,
+    match packet.transport {
+        Transport::Tcp { .. } => false,
+        Transport::Udp { ports } => {
+            is_dhcp(packet.source, packet.destination, ports)
+                || is_link_local_multicast(packet.destination)
+                    && ROUTING_PORTS.contains(&(ports & 0xffff))
         }
+        Transport::Icmp(message) => A::FAMILY == 6 && is_neighbour_discovery(message.kind),
+        Transport::Other { .. }
+        | Transport::Unread
+        | Transport::LaterFragment
+        | Transport::TinyFragment => is_link_local_multicast(packet.destination),
+    }
 }
 
-/// 224.0.0.0/24 (RFC 5771, section 4) and `ff02::/16` (RFC 4291, section 2.7): routing protocols,
-/// VRRP, group membership. No router forwards them, so only a neighbour can send them.
+/// 224.0.0.0/24 (RFC 5771, section 4) and `ff02::/16` (RFC 4291, section 2.7): OSPF, VRRP, PIM, group
+/// membership. No router forwards them, so only a neighbour can send them.
 #[inline(always)]
 fn is_link_local_multicast<A: Address>(destination: A) -> bool {
     let first = first_word(destination);
@@ -32,7 +39,7 @@ fn is_link_local_multicast<A: Address>(destination: A) -> bool {
 }
 
 /// Router and neighbour discovery and redirect (RFC 4861), multicast listeners (RFC 2710, 3810).
-/// Conntrack leaves them untracked too (`noct_valid_new`, `nf_conntrack_proto_icmpv6.c`).
+/// Conntrack makes no entry of them either (`nf_conntrack_icmpv6_error`, `icmpv6_new`).
 #[inline(always)]
 const fn is_neighbour_discovery(kind: u32) -> bool {
     matches!(kind, 130..=137 | 143)

@@ -69,7 +69,7 @@ impl Flow {
 #[inline(always)]
 pub fn classify<A: Address>(packet: &Packet<A>) -> Meaning {
     match packet.transport {
-        Transport::Tcp { ports, flags } => {
+        Transport::Tcp { ports, flags, .. } => {
             Meaning::Of(Flow { class: Class::Tcp, kind: FlowKind::TcpOpening, key: ports, flags })
         }
         Transport::Udp { ports } => Meaning::Of(Flow {
@@ -85,32 +85,66 @@ pub fn classify<A: Address>(packet: &Packet<A>) -> Meaning {
             key,
             flags: TcpFlags(0),
         }),
-        Transport::UnreadExtensions => Meaning::Untold,
+        Transport::Unread => Meaning::Untold,
         Transport::LaterFragment => Meaning::LaterFragment,
         Transport::TinyFragment => Meaning::TinyFragment,
     }
 }
 
-/// What a packet that leaves tells of a flow, or `None` where it opens none for answers: a RST, an
-/// ICMP message, a later fragment.
+/// What a packet that leaves tells of the flow whose answers arrive here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// The flow, as what arrives of it is classified.
+    pub flow: Flow,
+    /// It shows that conntrack has an entry: it opens the flow or carries data. A bare ACK does
+    /// not; a host sends one to a forged SYN too.
+    pub answers: bool,
+    /// It makes the flow known where it was not.
+    pub makes_known: bool,
+}
+
+/// Classifies a packet that leaves, or `None` where it tells nothing.
 #[inline(always)]
-pub fn classify_leaving<A: Address>(packet: &Packet<A>) -> Option<Flow> {
+pub fn classify_leaving<A: Address>(packet: &Packet<A>) -> Option<Leaving> {
     let (class, kind, key, flags) = match packet.transport {
-        Transport::Tcp { flags, .. } if flags.any(TcpFlags::RST) => return None,
-        Transport::Tcp { ports, flags } => {
+        Transport::Tcp { ports, flags, .. } => {
             (Class::Tcp, FlowKind::TcpOpening, swap_ports(ports), flags)
         }
         Transport::Udp { ports } => (Class::Udp, FlowKind::Udp, swap_ports(ports), TcpFlags(0)),
         Transport::Other { key } => {
+            // A call of PPTP has another number each way, so its answers are charged once.
             let key = if packet.protocol == protocol::GRE { key } else { swap_ports(key) };
             (Class::Other, other_kind(packet.protocol), key, TcpFlags(0))
         }
-        Transport::Icmp(_)
-        | Transport::UnreadExtensions
-        | Transport::LaterFragment
-        | Transport::TinyFragment => return None,
+        Transport::Icmp(message) => {
+            (Class::Other, FlowKind::Icmp, request_of::<A>(message)?, TcpFlags(0))
+        }
+        Transport::Unread | Transport::LaterFragment | Transport::TinyFragment => return None,
     };
-    Some(Flow { class, kind, key, flags })
+    let flow = Flow { class, kind, key, flags };
+    let is_reset = flags.any(TcpFlags::RST);
+    let answers = match packet.transport {
+        Transport::Tcp { carries_data, .. } => flow.is_syn() || carries_data && !is_reset,
+        Transport::Udp { .. }
+        | Transport::Icmp(_)
+        | Transport::Other { .. }
+        | Transport::Unread
+        | Transport::LaterFragment
+        | Transport::TinyFragment => true,
+    };
+    let makes_known = !is_reset && !matches!(kind, FlowKind::Icmp);
+    Some(Leaving { flow, answers, makes_known })
+}
+
+/// The key of the request that an ICMP message replies to.
+#[inline(always)]
+const fn request_of<A: Address>(message: IcmpMessage) -> Option<u32> {
+    let kind = match (A::FAMILY, message.kind) {
+        (4, 0) => 8,
+        (4, 14 | 16 | 18) | (6, 129 | 140) => message.kind - 1,
+        _ => return None,
+    };
+    Some(icmp_key(IcmpMessage { kind, ..message }))
 }
 
 /// `icmp_new` and `icmpv6_new` in the kernel's `nf_conntrack_proto_icmp*.c`.
@@ -129,16 +163,21 @@ fn classify_icmp<A: Address>(message: IcmpMessage) -> Meaning {
     Meaning::Of(Flow {
         class: Class::Other,
         kind: FlowKind::Icmp,
-        key: message.kind << 16 | message.identifier,
+        key: icmp_key(message),
         flags: TcpFlags(0),
     })
+}
+
+#[inline(always)]
+const fn icmp_key(message: IcmpMessage) -> u32 {
+    message.kind << 24 | message.code << 16 | message.identifier
 }
 
 #[inline(always)]
 const fn other_kind(number: u8) -> FlowKind {
     match number {
         protocol::GRE => FlowKind::Gre,
-        protocol::SCTP => FlowKind::Sctp,
+        protocol::SCTP | protocol::DCCP => FlowKind::Sctp,
         protocol::UDPLITE => FlowKind::Udp,
         _ => FlowKind::Generic,
     }
@@ -195,9 +234,13 @@ mod tests {
 
     #[test]
     fn multicast_that_no_router_forwards_is_exempt() {
-        let to = |destination| Packet { destination, ..udp(1, 2) };
+        let ospf = packet(89, Transport::Other { key: 0 });
+        let to = |destination| Packet { destination, ..ospf };
         assert!(is_exempt(&to(Ipv4(0xe000_0005))));
         assert!(!is_exempt(&to(Ipv4(0xe000_0105))));
+        let group = Ipv4(0xe000_0009);
+        assert!(is_exempt(&Packet { destination: group, ..udp(520, 520) }), "RIP");
+        assert!(!is_exempt(&Packet { destination: group, ..udp(520, 522) }), "any other UDP");
     }
 
     #[test]
@@ -205,12 +248,28 @@ mod tests {
         let leaving = Packet { source: LOCAL, destination: REMOTE, ..udp(5353, 53) };
         let answer = Packet { source: REMOTE, destination: LOCAL, ..udp(53, 5353) };
         let Meaning::Of(arriving) = classify(&answer) else { panic!("udp has a flow") };
-        assert_eq!(classify_leaving(&leaving).unwrap().key, arriving.key);
+        assert_eq!(classify_leaving(&leaving).unwrap().flow.key, arriving.key);
     }
 
     #[test]
     fn a_rst_that_leaves_makes_nothing_known() {
-        assert_eq!(classify_leaving(&tcp(TcpFlags::RST | TcpFlags::ACK)), None);
+        let leaving = classify_leaving(&tcp(TcpFlags::RST | TcpFlags::ACK)).unwrap();
+        assert!(!leaving.makes_known && !leaving.answers);
+    }
+
+    #[test]
+    fn a_bare_ack_that_leaves_answers_nothing() {
+        assert!(!classify_leaving(&tcp(TcpFlags::ACK)).unwrap().answers);
+        assert!(classify_leaving(&tcp(TcpFlags::SYN)).unwrap().answers);
+    }
+
+    #[test]
+    fn an_echo_reply_that_leaves_answers_its_request() {
+        let Meaning::Of(request) = classify(&icmp(REMOTE, LOCAL, 8)) else { panic!("a request") };
+        let leaving = classify_leaving(&icmp(LOCAL, REMOTE, 0)).unwrap();
+        assert_eq!(leaving.flow.key, request.key);
+        assert!(!leaving.makes_known);
+        assert_eq!(classify_leaving(&icmp(LOCAL, REMOTE, 3)), None);
     }
 
     #[test]
@@ -221,7 +280,10 @@ mod tests {
     }
 
     fn tcp(flags: u32) -> Packet<Ipv4> {
-        packet(protocol::TCP, Transport::Tcp { ports: 1 << 16 | 2, flags: TcpFlags(flags) })
+        packet(
+            protocol::TCP,
+            Transport::Tcp { ports: 1 << 16 | 2, flags: TcpFlags(flags), carries_data: false },
+        )
     }
 
     fn udp(source: u32, destination: u32) -> Packet<Ipv4> {
@@ -234,7 +296,7 @@ mod tests {
 
     fn icmp<A: Address>(source: A, destination: A, kind: u32) -> Packet<A> {
         let protocol = if A::FAMILY == 4 { protocol::ICMP } else { protocol::ICMPV6 };
-        let transport = Transport::Icmp(IcmpMessage { kind, identifier: 7 });
+        let transport = Transport::Icmp(IcmpMessage { kind, code: 0, identifier: 7 });
         Packet { source, destination, protocol, transport }
     }
 }

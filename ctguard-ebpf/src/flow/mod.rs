@@ -2,8 +2,8 @@
 //!
 //! A fixed array of lines of eight slots. A flow may lie in one of two lines that its hash names,
 //! so a table that holds half as many flows as the cache has slots overflows none of them in
-//! practice; where both lines are full, the flow that would end first gives way and is charged
-//! again if it goes on. Entries live no longer than conntrack's own.
+//! practice; where both lines are full, the flow of the first that would end soonest gives way and
+//! is charged again if it goes on. Entries live no longer than conntrack's own.
 
 mod slot;
 
@@ -52,6 +52,8 @@ impl Place {
 pub struct Passing {
     /// Which way it goes.
     pub leaving: bool,
+    /// It leaves and shows that conntrack has an entry: it opens the flow, or carries data.
+    pub answers: bool,
     /// Which timeouts hold; for TCP the state decides among its four.
     pub kind: FlowKind,
     /// Control bits; 0 but for TCP.
@@ -93,6 +95,21 @@ impl Found<'_> {
             && remaining.saturating_add(environment.repeat_window_coarse) >= timeout
     }
 
+    /// Whether the inside has opened the flow or sent data for it. Else conntrack may know nothing
+    /// of it, for the packet that was admitted may have died on its way.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_answered(&self) -> bool {
+        self.slot.is_answered()
+    }
+
+    /// Answered, and nobody closes it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_established(&self) -> bool {
+        self.slot.is_established()
+    }
+
     /// Notes that a packet of the flow passed.
     #[inline(always)]
     pub fn pass(&self, environment: &Environment, passing: Passing, now: Coarse) {
@@ -100,14 +117,15 @@ impl Found<'_> {
         // Within a coarse unit nothing changes, so a busy flow's line is written once a second
         // and stays shared between CPUs meanwhile.
         if slot != self.slot {
-            self.cell.store(slot.0);
+            // Another CPU may have given the slot to another flow meanwhile.
+            let _ = self.cell.replace_if(self.slot.0, slot.0);
         }
     }
 
     /// Notes that the flow was opened anew, whatever became of it before.
     #[inline(always)]
     pub fn reopen(&self, place: Place, environment: &Environment, passing: Passing, now: Coarse) {
-        self.cell.store(Slot::new(place.hash).after(environment, passing, now).0);
+        self.cell.store(Slot::opened(place.hash, environment, passing, now).0);
     }
 }
 
@@ -121,7 +139,7 @@ pub fn remember<L: FlowLines>(
     passing: Passing,
     now: Coarse,
 ) {
-    let slot = Slot::new(place.hash).after(environment, passing, now);
+    let slot = Slot::opened(place.hash, environment, passing, now);
     let (Some(first), Some(second)) = (lines.flow_line(place.first), lines.flow_line(place.second))
     else {
         return;
@@ -137,6 +155,8 @@ pub fn remember<L: FlowLines>(
 fn find_in(line: &FlowLine, place: Place) -> Option<Found<'_>> {
     for (cell, position) in line.slots.iter().zip(0..) {
         if Slot(cell.load()).is_of(place.hash) {
+            // Read again where the paths have met: a value that only some of them have set is not
+            // to be read, says the verifier.
             let cell = slot_at(line, place.blur.hide(position));
             return Some(Found { cell, slot: Slot(cell.load()) });
         }

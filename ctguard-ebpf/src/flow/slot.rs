@@ -3,12 +3,13 @@
 //! | bits | what |
 //! | --- | --- |
 //! | 63–30 | fingerprint: the hash's high 34 bits; with 16 slots looked at, a tuple never seen passes for a known one with a chance of 10^-9 |
-//! | 29 | the inside has answered: more than a SYN has left for it |
+//! | 29 | answered: the inside has opened it, or sent data for it, so conntrack has its entry |
 //! | 28 | closing: a FIN or RST passed |
 //! | 27–0 | coarse time at which it ends |
 
 use super::Passing;
 use crate::{
+    blur::sign,
     layout::{Environment, FlowKind},
     packet::TcpFlags,
     units::Coarse,
@@ -19,7 +20,7 @@ const ANSWERED: u64 = 1 << 29;
 const CLOSING: u64 = 1 << 28;
 const EXPIRY: u64 = CLOSING - 1;
 
-/// More coarse units than any timeout lasts (12 days), fewer than half the clock.
+/// The longest timeout: 12 days.
 const LONGEST: u32 = 1 << 20;
 
 /// A slot of the flow cache.
@@ -27,10 +28,22 @@ const LONGEST: u32 = 1 << 20;
 pub(super) struct Slot(pub(super) u64);
 
 impl Slot {
-    /// A slot for the flow of this hash, not yet alive.
+    /// The slot of a flow that `passing` opens now.
     #[inline(always)]
-    pub(super) const fn new(hash: u64) -> Self {
-        Self(hash & FINGERPRINT)
+    pub(super) const fn opened(
+        hash: u64,
+        environment: &Environment,
+        passing: Passing,
+        now: Coarse,
+    ) -> Self {
+        let state = state_after(0, passing);
+        Self::ending(hash, state, now, timeout(environment, passing, state))
+    }
+
+    #[inline(always)]
+    const fn ending(fingerprint: u64, state: u64, now: Coarse, timeout: u32) -> Self {
+        let expiry = now.0.wrapping_add(timeout) as u64;
+        Self(fingerprint & FINGERPRINT | state | expiry & EXPIRY)
     }
 
     /// Whether the slot is that of this hash's flow.
@@ -47,13 +60,12 @@ impl Slot {
         if left <= LONGEST { left } else { 0 }
     }
 
-    /// Coarse units until it ends, negative when it has ended. An empty slot ended when the clock
-    /// read zero.
+    /// Coarse units until it ends, negative when it has ended; without a branch.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "28 bits are moved to the top of 32")]
-    pub(super) const fn lifetime(self, now: Coarse) -> i64 {
-        let left = (self.0 as u32).wrapping_sub(now.0) << 4;
-        (left.cast_signed() >> 4) as i64
+    pub(super) fn lifetime(self, now: Coarse) -> i64 {
+        let left = (self.0.wrapping_sub(u64::from(now.0)) & EXPIRY).cast_signed();
+        let ended = !sign(left - i64::from(LONGEST) - 1);
+        left - (ended & CLOSING.cast_signed())
     }
 
     /// Neither answered nor closing.
@@ -62,10 +74,22 @@ impl Slot {
         self.0 & (ANSWERED | CLOSING) == 0
     }
 
+    /// The inside has opened the flow or sent data for it.
+    #[inline(always)]
+    pub(super) const fn is_answered(self) -> bool {
+        self.0 & ANSWERED != 0
+    }
+
+    /// Answered, and nobody closes it.
+    #[inline(always)]
+    pub(super) const fn is_established(self) -> bool {
+        self.0 & (ANSWERED | CLOSING) == ANSWERED
+    }
+
     /// The slot after a packet of its flow has passed.
     ///
-    /// A TCP flow counts as established once the inside has sent more than a SYN: a spoofed SYN
-    /// and a blind ACK after it get no such answer, so they are not remembered for days.
+    /// What arrives prolongs only a flow that the inside has answered and nobody closes: conntrack
+    /// may have no entry for it, or one that such a packet does not refresh.
     #[inline(always)]
     pub(super) const fn after(
         self,
@@ -73,21 +97,35 @@ impl Slot {
         passing: Passing,
         now: Coarse,
     ) -> Self {
-        let flags = passing.flags;
-        let mut state = self.0 & (ANSWERED | CLOSING);
-        if passing.leaving && flags.any(TcpFlags::ACK) && !flags.any(TcpFlags::SYN) {
-            state |= ANSWERED;
+        let state = state_after(self.0 & (ANSWERED | CLOSING), passing);
+        let mut timeout = timeout(environment, passing, state);
+        if !passing.leaving && state != ANSWERED {
+            let remaining = self.remaining(now);
+            timeout = if remaining < timeout { remaining } else { timeout };
         }
-        if flags.any(TcpFlags::FIN | TcpFlags::RST) {
-            state |= CLOSING;
-        }
-        let timeout = if flags.any(TcpFlags::RST) {
-            environment.flow_timeout(FlowKind::TcpReset)
-        } else {
-            environment.flow_timeout_in(passing.kind, state_number(state))
-        };
-        let expiry = now.0.wrapping_add(timeout);
-        Self(self.0 & FINGERPRINT | state | expiry as u64 & EXPIRY)
+        Self::ending(self.0, state, now, timeout)
+    }
+}
+
+#[inline(always)]
+const fn state_after(mut state: u64, passing: Passing) -> u64 {
+    if passing.answers {
+        state |= ANSWERED;
+    }
+    if passing.flags.any(TcpFlags::FIN | TcpFlags::RST) {
+        state |= CLOSING;
+    }
+    state
+}
+
+#[inline(always)]
+const fn timeout(environment: &Environment, passing: Passing, state: u64) -> u32 {
+    if passing.flags.any(TcpFlags::RST) {
+        environment.flow_timeout(FlowKind::TcpReset)
+    } else if passing.flags.any(TcpFlags::SYN) {
+        environment.flow_timeout(passing.kind)
+    } else {
+        environment.flow_timeout_in(passing.kind, state_number(state))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     vec::Vec,
 };
 
@@ -11,7 +11,7 @@ use etherparse::PacketBuilder;
 use super::*;
 use crate::{
     hash::testing::KEY,
-    layout::{CLASSES, Ceiling, FLOW_KINDS, FlowLine, Rate},
+    layout::{CLASSES, Ceiling, FLOW_KINDS, FlowKind, FlowLine, Rate},
     packet::{TcpFlags, reader::testing::AlignedFrame},
     units::Ticks,
 };
@@ -162,26 +162,118 @@ fn a_known_udp_flow_ends_with_conntracks_timeout() {
 }
 
 #[test]
-fn a_connection_is_remembered_for_days_only_after_the_inside_has_answered() {
+fn a_connection_is_established_only_when_the_inside_has_sent_data() {
     let lab = Lab::new();
     lab.syn(REMOTE, 1);
+    lab.leave(&tcp(LOCAL, REMOTE, 80, 1, TcpFlags::SYN | TcpFlags::ACK));
     lab.tcp(REMOTE, 1, TcpFlags::ACK);
-    lab.pass_seconds(100);
-    assert!(matches!(lab.tcp(REMOTE, 1, TcpFlags::ACK), Outcome::Admitted(..)), "a blind ACK");
+    lab.leave(&tcp(LOCAL, REMOTE, 80, 1, TcpFlags::ACK));
+    lab.pass_seconds(70);
+    let blind = lab.tcp(REMOTE, 1, TcpFlags::ACK);
+    assert!(matches!(blind, Outcome::Admitted(..)), "a host answers a forged SYN with a bare ACK");
 
     lab.syn(REMOTE, 2);
-    lab.leave(&tcp(LOCAL, REMOTE, 80, 2, TcpFlags::SYN | TcpFlags::ACK));
-    lab.tcp(REMOTE, 2, TcpFlags::ACK);
-    lab.leave(&tcp(LOCAL, REMOTE, 80, 2, TcpFlags::ACK));
-    lab.pass_seconds(86_400);
+    lab.leave(&data(LOCAL, REMOTE, 80, 2));
+    lab.pass_seconds(250);
     assert_eq!(lab.tcp(REMOTE, 2, TcpFlags::ACK), Outcome::Known);
+    lab.pass_seconds(250);
+    assert_eq!(lab.tcp(REMOTE, 2, TcpFlags::ACK), Outcome::Known, "prolonged by what arrives");
+}
+
+#[test]
+fn what_arrives_does_not_prolong_a_flow_that_nobody_answered() {
+    let lab = Lab::new();
+    lab.udp(REMOTE, 7);
+    for _ in 0..3 {
+        lab.pass_seconds(9);
+        assert_eq!(lab.udp(REMOTE, 7), Outcome::Known);
+    }
+    lab.pass_seconds(9);
+    assert!(matches!(lab.udp(REMOTE, 7), Outcome::Admitted(..)));
+}
+
+#[test]
+fn packets_of_a_flow_that_nobody_answered_take_from_the_grant_and_not_from_their_source() {
+    let lab = Lab::new();
+    let admitted = || lab.grant.admitted[0].0.load();
+    lab.udp(REMOTE, 7);
+    for _ in 0..100 {
+        assert_eq!(lab.udp(REMOTE, 7), Outcome::Known);
+    }
+    assert_eq!(admitted(), 101, "each of them may be the first that conntrack sees");
+
+    lab.leave(&udp(LOCAL, REMOTE, 9, 7));
+    assert_eq!(lab.udp(REMOTE, 7), Outcome::Known);
+    assert_eq!(admitted(), 101);
+
+    lab.udp(REMOTE, 8);
+    lab.grant.allowances[0].limit.store(0);
+    assert_eq!(lab.udp(REMOTE, 8), Outcome::Refused(Class::Udp, Refusal::Grant));
+    assert_eq!(lab.udp(REMOTE, 7), Outcome::Known, "the inside has answered it");
+}
+
+#[test]
+fn a_reset_from_inside_ends_a_flow_and_makes_none() {
+    let lab = Lab::new();
+    lab.syn(REMOTE, 2);
+    lab.leave(&data(LOCAL, REMOTE, 80, 2));
+    lab.leave(&tcp(LOCAL, REMOTE, 80, 2, TcpFlags::RST));
+    lab.leave(&tcp(LOCAL, REMOTE, 80, 3, TcpFlags::RST));
+    lab.pass_seconds(12);
+    for port in [2, 3] {
+        let ack = lab.tcp(REMOTE, port, TcpFlags::ACK);
+        assert!(matches!(ack, Outcome::Admitted(..)), "port {port}");
+    }
+}
+
+#[test]
+fn a_syn_of_a_live_connection_does_not_unsettle_it() {
+    let lab = Lab::new();
+    lab.syn(REMOTE, 2);
+    lab.leave(&data(LOCAL, REMOTE, 80, 2));
+    lab.syn(REMOTE, 2);
+    lab.pass_seconds(250);
+    assert_eq!(lab.tcp(REMOTE, 2, TcpFlags::ACK), Outcome::Known);
+}
+
+#[test]
+fn connections_older_than_the_guard_are_learnt_at_its_start() {
+    let mut lab = Lab::new();
+    lab.environment.learning_until = START.0 + 5000;
+    lab.grant.allowances[0].limit.store(0);
+    assert_eq!(lab.tcp(REMOTE, 1, TcpFlags::ACK), Outcome::Known);
+    assert!(matches!(lab.syn(REMOTE, 2), Outcome::Refused(..)));
+    lab.pass_seconds(6);
+    assert_eq!(lab.tcp(REMOTE, 1, TcpFlags::ACK), Outcome::Known);
+    assert!(matches!(lab.tcp(REMOTE, 3, TcpFlags::ACK), Outcome::Refused(..)));
+}
+
+#[test]
+fn each_code_of_an_icmp_request_is_a_flow_of_its_own() {
+    let lab = Lab::new();
+    let admitted = Lab::admitted_of(256, |code| {
+        let mut frame = echo(REMOTE, LOCAL);
+        frame[35] = u8::try_from(code).unwrap();
+        lab.judge(&frame).outcome
+    });
+    assert_eq!(admitted, BURST);
+}
+
+#[test]
+fn on_an_interface_without_a_slot_the_grant_still_holds() {
+    let mut lab = Lab::new();
+    lab.unknown_interface = true;
+    lab.grant.allowances[0].limit.store(5);
+    let outcomes = (0..8).map(|port| lab.syn(REMOTE, port)).collect::<Vec<_>>();
+    assert_eq!(outcomes[..5], [Outcome::UnknownInterface; 5]);
+    assert_eq!(outcomes[5..], [Outcome::Refused(Class::Tcp, Refusal::Grant); 3]);
 }
 
 #[test]
 fn a_closed_connection_is_forgotten_soon() {
     let lab = Lab::new();
     lab.syn(REMOTE, 2);
-    lab.leave(&tcp(LOCAL, REMOTE, 80, 2, TcpFlags::ACK));
+    lab.leave(&data(LOCAL, REMOTE, 80, 2));
     assert_eq!(lab.tcp(REMOTE, 2, TcpFlags::RST), Outcome::Known);
     lab.pass_seconds(12);
     assert!(matches!(lab.tcp(REMOTE, 2, TcpFlags::ACK), Outcome::Admitted(..)));
@@ -265,13 +357,12 @@ struct Lab {
     lists: Vec<(List, u128, u64)>,
     offered: RefCell<Vec<Offered>>,
     samples: Cell<bool>,
+    unknown_interface: bool,
     now: RefCell<Jiffies>,
 }
 
 impl Lab {
     fn new() -> Self {
-        let mut flow_timeouts = [0; FLOW_KINDS];
-        flow_timeouts[..10].copy_from_slice(&[60, 30, 432_000, 30, 10, 30, 30, 30, 3, 600]);
         let interval = Ticks(JIFFIES_PER_SECOND * Ticks::PER_JIFFY / u64::from(RATE));
         let tolerance = Ticks(interval.0 * u64::from(BURST - 1));
         let grant = Grant::default();
@@ -287,7 +378,7 @@ impl Lab {
                 fallback_flows_per_second: 0,
                 reserved: [0; 2],
             },
-            environment: Environment {
+            environment: environment(Environment {
                 source_key: KEY,
                 tuple_key: KEY,
                 jiffies_per_second: 1000,
@@ -300,8 +391,9 @@ impl Lab {
                 zero: 0,
                 stations_in_use: 0,
                 lists_in_use: 0,
-                flow_timeouts,
-            },
+                learning_until: 0,
+                flow_timeouts: [30; FLOW_KINDS],
+            }),
             interface: Interface {
                 ifindex: 2,
                 ceilings: [Ceiling { interval, tolerance }; CLASSES],
@@ -313,6 +405,7 @@ impl Lab {
             lists: Vec::new(),
             offered: RefCell::default(),
             samples: Cell::new(false),
+            unknown_interface: false,
             now: RefCell::new(START),
         }
     }
@@ -402,7 +495,7 @@ impl Tables for &Lab {
     }
 
     fn interface(&self) -> Option<&Interface> {
-        Some(&self.interface)
+        (!self.unknown_interface).then_some(&self.interface)
     }
 
     fn policy(&self) -> Option<&Policy> {
@@ -417,9 +510,18 @@ impl Tables for &Lab {
         self.samples.get()
     }
 
+    fn show<A: Address>(&self, _packet: &Packet<A>, _outcome: Outcome, _now: Jiffies) {}
+
     fn note_offered(&self, _line: u32, offered: Offered, _now: Jiffies) {
         self.offered.borrow_mut().push(offered);
     }
+}
+
+fn environment(mut environment: Environment) -> Environment {
+    environment.set_flow_timeout(FlowKind::TcpOpening, 60);
+    environment.set_flow_timeout(FlowKind::TcpEstablished, 300);
+    environment.set_flow_timeout(FlowKind::TcpReset, 10);
+    environment
 }
 
 fn syn(source: &str, destination: &str, port: u32) -> Vec<u8> {
@@ -442,6 +544,26 @@ fn tcp(source: &str, destination: &str, port: u32, to: u16, flags: u32) -> Vec<u
     segment.write(&mut frame, &[]).unwrap();
     let flags_at = frame.len() - 20 + 13;
     frame[flags_at] = u8::try_from(flags).unwrap();
+    frame
+}
+
+/// A segment that carries a byte.
+fn data(source: &str, destination: &str, port: u32, to: u16) -> Vec<u8> {
+    let mut frame = tcp(source, destination, port, to, TcpFlags::ACK);
+    frame.push(1);
+    frame[17] += 1;
+    frame
+}
+
+fn echo(source: &str, destination: &str) -> Vec<u8> {
+    let (source, destination): (Ipv4Addr, Ipv4Addr) =
+        (source.parse().unwrap(), destination.parse().unwrap());
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4(source.octets(), destination.octets(), 64)
+        .icmpv4_echo_request(7, 1)
+        .write(&mut frame, &[])
+        .unwrap();
     frame
 }
 

@@ -6,13 +6,13 @@ use aya_ebpf::{
 };
 use ctguard_ebpf::{
     flow::FlowLines,
-    guard::{Offered, Tables},
+    guard::{Offered, Outcome, Tables},
     layout::{BucketLine, FlowLine, Grant, Interface, List, ListEntry, OfferedSlot, Policy},
-    packet::{Ipv4, Ipv6},
+    packet::{Address, Ipv4, Ipv6, Packet},
     units::Jiffies,
 };
 
-use super::{count::CpuCounters, interface, maps};
+use super::{count::CpuCounters, interface, maps, trace};
 
 /// The flow cache.
 pub(crate) struct KernelFlows;
@@ -83,6 +83,11 @@ impl Tables for KernelTables<'_> {
             List::DenyV6 => holds(&maps::DENY_V6, &key, now),
             List::AllowV4 | List::DenyV4 => false,
         }
+    }
+
+    #[inline(always)]
+    fn show<A: Address>(&self, packet: &Packet<A>, outcome: Outcome, now: Jiffies) {
+        trace::note(packet, outcome, now);
     }
 
     #[inline(always)]

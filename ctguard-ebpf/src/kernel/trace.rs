@@ -1,7 +1,8 @@
 //! Single decisions on new flows, for `ctguard run --trace`.
 //!
 //! `AYA_LOG_LEVEL` is a constant to the verifier, so without `--trace` all of this is dead code
-//! that never reaches the processor.
+//! that never reaches the processor. A decision is noted where it is made and logged where all
+//! paths have met: the verifier would walk the logging once for each of them.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray, programs::XdpContext};
 use aya_log_ebpf::{
@@ -10,104 +11,102 @@ use aya_log_ebpf::{
 };
 use ctguard_ebpf::{
     admission::Refusal,
-    blur::Blur,
     guard::Outcome,
-    packet::{self, Address, Network, Packet, Reader, Transport},
+    packet::{Address, Ipv6, Packet, Transport},
     units::Jiffies,
 };
 
-/// Jiffies of this CPU's last trace.
-#[map(name = "traced_at")]
-static TRACED_AT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// A decision of this CPU that is not logged yet, and when it logged one last.
+#[repr(C)]
+struct Decision {
+    /// Words of the address, as many as its family has.
+    source: [u32; 4],
+    destination: [u32; 4],
+    traced_at: u64,
+    family: u32,
+    protocol: u32,
+    port: u32,
+    /// Position in [`NAMES`] plus one; 0: nothing to log.
+    name: u32,
+}
 
-/// Logs what became of a new flow: at most one decision a jiffy on each CPU.
+#[map(name = "decision")]
+static DECISION: PerCpuArray<Decision> = PerCpuArray::with_max_entries(1, 0);
+
+/// Notes what became of a new flow: at most one a jiffy on each CPU.
 #[inline(always)]
-pub(crate) fn decision(
-    context: &XdpContext,
-    frame: Reader<'_>,
-    outcome: Outcome,
-    now: Jiffies,
-    blur: Blur,
-) {
+pub(crate) fn note<A: Address>(packet: &Packet<A>, outcome: Outcome, now: Jiffies) {
     if !level_enabled(Level::Debug) {
         return;
     }
-    if let Some(number) = number(outcome)
-        && is_first_in_jiffy(now)
-    {
-        log(context, frame, blur.hide(number), blur);
-    }
-}
-
-#[inline(always)]
-fn is_first_in_jiffy(now: Jiffies) -> bool {
-    let Some(traced_at) = TRACED_AT.get_ptr_mut(0) else { return false };
+    let name = match outcome {
+        Outcome::Admitted(..) => 1,
+        Outcome::Refused(_, Refusal::Source) => 2,
+        Outcome::Refused(_, Refusal::Grant) => 3,
+        Outcome::Refused(_, Refusal::Fallback) => 4,
+        Outcome::Denied(_) => 5,
+        _ => return,
+    };
+    let Some(decision) = DECISION.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's value of the map.
-    unsafe {
-        let first = *traced_at != now.0;
-        *traced_at = now.0;
-        first
+    let decision = unsafe { &mut *decision };
+    if decision.traced_at == now.0 {
+        return;
+    }
+    decision.traced_at = now.0;
+    copy(&mut decision.source, packet.source);
+    copy(&mut decision.destination, packet.destination);
+    decision.family = A::FAMILY;
+    decision.protocol = packet.protocol.into();
+    decision.port = 0;
+    if let Transport::Tcp { ports, .. } | Transport::Udp { ports } = packet.transport {
+        // SAFETY: a field of the value above. Volatile, or LLVM moves it in front of the branch,
+        // where the other variants have set no ports, which the verifier refuses to read.
+        unsafe { (&raw mut decision.port).write_volatile(ports & 0xffff) };
+    }
+    decision.name = name;
+}
+
+/// Logs the decision that was noted, if one was.
+#[inline(always)]
+pub(crate) fn log(context: &XdpContext) {
+    if !level_enabled(Level::Debug) {
+        return;
+    }
+    let Some(decision) = DECISION.get_ptr_mut(0) else { return };
+    // SAFETY: as above.
+    let decision = unsafe { &mut *decision };
+    let Some(name) = decision.name.checked_sub(1) else { return };
+    decision.name = 0;
+    let (protocol, port) = (decision.protocol, decision.port);
+    if decision.family == 4 {
+        let ([source, ..], [destination, ..]) = (decision.source, decision.destination);
+        debug!(
+            context,
+            "{}: {:i} -> {:i} protocol {} port {}",
+            self::name(name),
+            source,
+            destination,
+            protocol,
+            port
+        );
+    } else {
+        let source = Ipv6(decision.source).to_bytes();
+        let destination = Ipv6(decision.destination).to_bytes();
+        debug!(
+            context,
+            "{}: {:i} -> {:i} protocol {} port {}",
+            self::name(name),
+            source,
+            destination,
+            protocol,
+            port
+        );
     }
 }
 
-#[inline(always)]
-fn log(context: &XdpContext, mut frame: Reader<'_>, number: u32, blur: Blur) {
-    let Ok(link) = packet::parse_link(&mut frame) else { return };
-    match link.network {
-        Network::Ipv4 => {
-            if let Ok(packet) = packet::parse_ipv4(&mut frame) {
-                let (source, destination) = (packet.source.0, packet.destination.0);
-                debug!(
-                    context,
-                    "{}: {:i} -> {:i} protocol {} port {}",
-                    name(number),
-                    source,
-                    destination,
-                    packet.protocol,
-                    port(&packet, blur)
-                );
-            }
-        }
-        Network::Ipv6 => {
-            if let Ok(packet) = packet::parse_ipv6(&mut frame) {
-                debug!(
-                    context,
-                    "{}: {:i} -> {:i} protocol {} port {}",
-                    name(number),
-                    packet.source.to_bytes(),
-                    packet.destination.to_bytes(),
-                    packet.protocol,
-                    port(&packet, blur)
-                );
-            }
-        }
-        Network::NotIp | Network::TooManyTags => {}
-    }
-}
-
-/// Destination port; 0 where there is none.
-#[inline(always)]
-fn port<A: Address>(packet: &Packet<A>, blur: Blur) -> u16 {
-    blur.hide(match packet.transport {
-        Transport::Tcp { ports, .. } | Transport::Udp { ports } => ports,
-        _ => 0,
-    }) as u16
-}
-
-/// What can become of a new flow. All names have one length and are found by a number that the
-/// verifier does not know, so that it follows the rest once and not once for each.
-#[inline(always)]
-fn number(outcome: Outcome) -> Option<u32> {
-    match outcome {
-        Outcome::Admitted(..) => Some(0),
-        Outcome::Refused(_, Refusal::Source) => Some(1),
-        Outcome::Refused(_, Refusal::Grant) => Some(2),
-        Outcome::Refused(_, Refusal::Fallback) => Some(3),
-        Outcome::Denied(_) => Some(4),
-        _ => None,
-    }
-}
-
+/// What can become of a new flow; all names have one length, so that the verifier need not know
+/// which it is.
 static NAMES: [[u8; 8]; 8] = [
     *b"admitted",
     *b"source  ",
@@ -120,7 +119,14 @@ static NAMES: [[u8; 8]; 8] = [
 ];
 
 #[inline(always)]
-fn name(number: u32) -> &'static str {
+fn name(position: u32) -> &'static str {
     // SAFETY: every name is ASCII.
-    unsafe { core::str::from_utf8_unchecked(&NAMES[number as usize & (NAMES.len() - 1)]) }
+    unsafe { core::str::from_utf8_unchecked(&NAMES[position as usize & (NAMES.len() - 1)]) }
+}
+
+#[inline(always)]
+fn copy<A: Address>(into: &mut [u32; 4], address: A) {
+    for (into, word) in into.iter_mut().zip(address.words().as_ref()) {
+        *into = *word;
+    }
 }

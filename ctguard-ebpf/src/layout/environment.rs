@@ -9,34 +9,36 @@ pub struct HashKey {
     pub words: [u64; 12],
 }
 
-/// What decides how long conntrack keeps a flow after its last packet.
+/// What decides how long conntrack keeps a flow after its last packet. TCP has a timeout for each
+/// of a slot's four states; the others have four entries of the table too, all alike.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowKind {
-    /// TCP before both sides have talked: the lesser of `syn_sent` and `syn_recv`.
+    /// TCP before the inside has answered: the lesser of `syn_sent` and `syn_recv`.
     TcpOpening = 0,
-    /// TCP after a FIN: the least of `fin_wait`, `close_wait`, `last_ack` and `time_wait`.
+    /// TCP after a FIN or RST: the least of `fin_wait`, `close_wait`, `last_ack`, `time_wait`.
     TcpClosing = 1,
-    /// TCP, established.
+    /// TCP, established: the least of `established`, `max_retrans` and `unacknowledged`, for here
+    /// nobody sees which of them holds.
     TcpEstablished = 2,
-    /// TCP after a FIN, established before: as [`Self::TcpClosing`].
+    /// As [`Self::TcpClosing`], established before.
     TcpClosingEstablished = 3,
-    /// TCP after a RST.
-    TcpReset = 4,
     /// UDP and UDP-Lite.
-    Udp = 5,
+    Udp = 4,
     /// ICMP and ICMPv6.
-    Icmp = 6,
+    Icmp = 8,
     /// GRE.
-    Gre = 7,
-    /// SCTP: the least of its states.
-    Sctp = 8,
+    Gre = 12,
+    /// SCTP and DCCP: the least of their states.
+    Sctp = 16,
     /// Every other protocol.
-    Generic = 9,
+    Generic = 20,
+    /// TCP after a RST, whatever the state.
+    TcpReset = 24,
 }
 
-/// Entries of [`Environment::flow_timeouts`]; a power of two above the last [`FlowKind`].
-pub const FLOW_KINDS: usize = 16;
+/// Entries of [`Environment::flow_timeouts`].
+pub const FLOW_KINDS: usize = 32;
 
 /// The `environment` map's only value.
 #[repr(C, align(8))]
@@ -66,11 +68,23 @@ pub struct Environment {
     pub stations_in_use: u32,
     /// A bit per [`super::List`] that has entries; the data path skips the others.
     pub lists_in_use: u32,
-    /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`].
+    /// Jiffies until which TCP segments of unknown connections pass and make them known: the maps
+    /// are new, and connections older than they must go on.
+    pub learning_until: u64,
+    /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`]; below
+    /// 2^20.
     pub flow_timeouts: [u32; FLOW_KINDS],
 }
 
 impl Environment {
+    /// Sets the timeout of `kind`: of one of TCP's states, or of all states of another kind.
+    pub fn set_flow_timeout(&mut self, kind: FlowKind, coarse_units: u32) {
+        let states = if (kind as usize) < FlowKind::Udp as usize { 1 } else { 4 };
+        for timeout in self.flow_timeouts.iter_mut().skip(kind as usize).take(states) {
+            *timeout = coarse_units;
+        }
+    }
+
     /// How long a flow of `kind` is known after its last packet, in coarse units.
     #[inline(always)]
     #[must_use]
@@ -78,8 +92,7 @@ impl Environment {
         self.flow_timeout_in(kind, 0)
     }
 
-    /// The timeout of the kind that lies `state` behind `kind`: TCP's four follow each other as
-    /// the two bits of a slot's state count.
+    /// The timeout of a flow of `kind` in a state, which is below four.
     #[inline(always)]
     #[must_use]
     pub(crate) const fn flow_timeout_in(&self, kind: FlowKind, state: u32) -> u32 {
@@ -87,4 +100,4 @@ impl Environment {
     }
 }
 
-const _: () = assert!(size_of::<Environment>() == 96 + 96 + 40 + 64);
+const _: () = assert!(size_of::<Environment>() == 96 + 96 + 40 + 8 + 128);

@@ -27,16 +27,10 @@ impl Ipv6 {
     /// The address as it lies on the wire.
     #[inline(always)]
     #[must_use]
-    pub const fn to_bytes(self) -> [u8; 16] {
+    pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
-        let mut word = 0;
-        while word < 4 {
-            let [a, b, c, d] = self.0[word].to_be_bytes();
-            bytes[word * 4] = a;
-            bytes[word * 4 + 1] = b;
-            bytes[word * 4 + 2] = c;
-            bytes[word * 4 + 3] = d;
-            word += 1;
+        for (into, word) in bytes.chunks_exact_mut(4).zip(self.0) {
+            into.copy_from_slice(&word.to_be_bytes());
         }
         bytes
     }

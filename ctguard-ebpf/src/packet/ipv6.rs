@@ -35,6 +35,8 @@ struct ExtensionHeader {
 unsafe impl WireHeader for ExtensionHeader {}
 
 const EXTENSION_WORDS: u16 = 2;
+/// Not less than [`MOST_EXTENSIONS`] of 2,048 bytes have.
+const MOST_WORDS: u32 = 0x1fff;
 const _: () = assert!(size_of::<ExtensionHeader>() == EXTENSION_WORDS as usize * 4);
 
 /// Extension headers that are read; a longer chain is charged as class other.
@@ -51,7 +53,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 /// The headers stepped over are those of `ipv6_skip_exthdr` (`net/ipv6/exthdrs_core.c`).
 ///
 /// # Errors
-/// [`Malformed::Ipv6`] for another version or a frame that ends inside a header.
+/// [`Malformed::Ipv6`] for another version or a frame that ends inside the fixed header.
 #[inline(always)]
 pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Header<Ipv6>, Malformed> {
     let header: &Ipv6Header = packet.take().ok_or(Malformed::Ipv6)?;
@@ -73,26 +75,44 @@ pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Header<Ipv6>, Malformed> 
     };
     let mut chain = packet.clone();
     let mut words = 0;
+    let mut fragment_seen = false;
     for _ in 0..MOST_EXTENSIONS {
         if !is_extension(parsed.protocol) || parsed.fragment.is_later() {
             break;
         }
-        words += step_over(&mut chain, &mut parsed)?;
+        match step_over(&mut chain, &mut parsed, &mut fragment_seen) {
+            Some(more) => words += more,
+            None => break,
+        }
     }
-    parsed.unread_extensions = is_extension(parsed.protocol) && !parsed.fragment.is_later();
-    parsed.payload_bytes = parsed.payload_bytes.checked_sub(words * 4).ok_or(Malformed::Ipv6)?;
-    packet.skip_read_words(words).ok_or(Malformed::Ipv6)?;
+    if parsed.fragment.is_later() {
+        return Ok(parsed);
+    }
+    // Also where the chain ends outside the packet: `ipv6_skip_exthdr` takes the last header's word
+    // for where the next one is, and conntrack tracks what it finds there.
+    let payload_bytes = parsed.payload_bytes.checked_sub(words * 4);
+    parsed.payload_bytes = payload_bytes.unwrap_or(0);
+    parsed.unread_extensions = is_extension(parsed.protocol)
+        || payload_bytes.is_none()
+        || packet.skip_read_words::<MOST_WORDS>(words).is_none();
     Ok(parsed)
 }
 
-/// Steps over one extension header and tells its length in 32-bit words.
+/// Steps over one extension header and tells its length in 32-bit words, or `None` where it
+/// cannot be read on: the frame's first buffer ends, or a fragment lies in a fragment.
 #[inline(always)]
-fn step_over(packet: &mut Reader<'_>, parsed: &mut Header<Ipv6>) -> Result<u16, Malformed> {
-    let extension: &ExtensionHeader = packet.take().ok_or(Malformed::Ipv6)?;
+fn step_over(
+    packet: &mut Reader<'_>,
+    parsed: &mut Header<Ipv6>,
+    fragment_seen: &mut bool,
+) -> Option<u16> {
+    let extension: &ExtensionHeader = packet.take()?;
     let [next_header, length] = extension.next_header_and_length.get().to_be_bytes();
     let length = u16::from(length);
     let more_words = match parsed.protocol {
+        FRAGMENT if *fragment_seen => return None,
         FRAGMENT => {
+            *fragment_seen = true;
             let offset_and_more = extension.offset_and_more.get();
             parsed.fragment = Fragment::at(offset_and_more >> 3, offset_and_more & 1 != 0);
             0
@@ -102,9 +122,9 @@ fn step_over(packet: &mut Reader<'_>, parsed: &mut Header<Ipv6>) -> Result<u16, 
         AUTHENTICATION => length,
         _ => length * 2,
     };
-    packet.skip_words(more_words).ok_or(Malformed::Ipv6)?;
+    packet.skip_words(more_words)?;
     parsed.protocol = next_header;
-    Ok(EXTENSION_WORDS + more_words)
+    Some(EXTENSION_WORDS + more_words)
 }
 
 #[inline(always)]

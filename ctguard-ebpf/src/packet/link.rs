@@ -45,9 +45,13 @@ const ETHERTYPE_8021AD: u16 = 0x88a8;
 const ETHERTYPE_PPPOE_SESSION: u16 = 0x8864;
 const PPP_IPV4: u16 = 0x0021;
 const PPP_IPV6: u16 = 0x0057;
+const PPP_MULTILINK: u16 = 0x003d;
+const PPP_COMPRESSED: u16 = 0x00fd;
 const MOST_TAGS: usize = 2;
 const VLAN_TAG_WORDS: u16 = 1;
 const PPPOE_WORDS: u16 = 2;
+/// Not less than two tags and a PPPoE header have.
+const MOST_WORDS: u32 = 7;
 const _: () = assert!(size_of::<VlanTag>() == 4 && size_of::<PppoeHeader>() == 8);
 
 /// What a frame carries.
@@ -59,8 +63,9 @@ pub enum Network {
     Ipv6,
     /// Something that conntrack does not see.
     NotIp,
-    /// More tags than are read here: the stack may still find IP behind them.
-    TooManyTags,
+    /// More tags than are read here, or PPP that is compressed or bundled: the stack may still find
+    /// IP in it.
+    Untold,
 }
 
 impl EthernetHeader {
@@ -118,13 +123,17 @@ pub(super) fn parse<'p>(packet: &mut Reader<'p>) -> Result<Frame<'p>, Malformed>
             match pppoe.ppp_protocol.get() {
                 PPP_IPV4 => Network::Ipv4,
                 PPP_IPV6 => Network::Ipv6,
+                PPP_MULTILINK | PPP_COMPRESSED => Network::Untold,
+                // An odd first byte is the whole number: the field is compressed (RFC 1661,
+                // section 6.5), which `ppp_input` takes whether negotiated or not.
+                protocol if protocol & 0x0100 != 0 => Network::Untold,
                 _ => Network::NotIp,
             }
         }
-        _ if is_tag(ethertype) => Network::TooManyTags,
+        _ if is_tag(ethertype) => Network::Untold,
         _ => Network::NotIp,
     };
-    packet.skip_read_words(words).ok_or(Malformed::Link)?;
+    packet.skip_read_words::<MOST_WORDS>(words).ok_or(Malformed::Link)?;
     Ok(Frame { ethernet, network })
 }
 

@@ -73,7 +73,7 @@ pub struct Header<A> {
     pub payload_bytes: u16,
     /// Which part of its datagram.
     pub fragment: Fragment,
-    /// The chain of extension headers goes on beyond what is read.
+    /// The chain of extension headers goes on beyond what can be read.
     pub unread_extensions: bool,
 }
 

@@ -78,11 +78,12 @@ impl<'p> Reader<'p> {
         self.advance(usize::from(words) * 4)
     }
 
-    /// Steps over `words` 32-bit words that another reader has stepped over already: its paths
-    /// meet here for the verifier.
+    /// Steps over `words` 32-bit words, at most `MOST`, that another reader has stepped over
+    /// already: its paths meet here for the verifier, which allows 64 KiB of steps in all.
     #[inline(always)]
-    pub fn skip_read_words(&mut self, words: u16) -> Option<()> {
-        let words = self.blur.hide(u32::from(words)) & MOST_WORDS;
+    pub fn skip_read_words<const MOST: u32>(&mut self, words: u16) -> Option<()> {
+        const { assert!((MOST + 1).is_power_of_two()) };
+        let words = self.blur.hide(u32::from(words)) & MOST;
         self.advance(words as usize * 4)
     }
 
@@ -97,9 +98,6 @@ impl<'p> Reader<'p> {
         Some(())
     }
 }
-
-/// More words than all headers that are read, few enough for the verifier.
-const MOST_WORDS: u32 = 0xfff;
 
 /// Frames for tests: a reader over a copy that is aligned as the kernel aligns it.
 #[cfg(test)]

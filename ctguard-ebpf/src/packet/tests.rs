@@ -52,7 +52,7 @@ fn ipv6_is_read_in_pppoe() {
 fn a_third_tag_is_not_read_and_said_so() {
     let tags = [0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 8, 0];
     let frame = [&[2; 12], tags.as_slice(), &after_ethernet(&syn(ethernet()))].concat();
-    assert_eq!(parse(&frame), Ok(Parsed::Else(Network::TooManyTags)));
+    assert_eq!(parse(&frame), Ok(Parsed::Else(Network::Untold)));
 }
 
 #[test]
@@ -71,13 +71,28 @@ fn the_destination_address_of_the_frame_is_read() {
 }
 
 #[test]
-fn a_frame_cut_at_any_byte_is_malformed_and_never_read_past_its_end() {
-    for (whole, needed) in [(syn(ethernet()), 54), (syn6(), 74), (udp(), 42)] {
-        for length in 0..needed {
-            assert!(parse(&whole[..length]).is_err(), "{length} of {needed} bytes");
+fn a_frame_cut_at_any_byte_is_never_read_past_its_end() {
+    for (whole, network, transport) in
+        [(syn(ethernet()), 34, 54), (syn6(), 54, 74), (udp(), 34, 42)]
+    {
+        for length in 0..network {
+            assert!(parse(&whole[..length]).is_err(), "{length} of {network} bytes");
         }
-        assert!(parse(&whole[..needed]).is_ok(), "all {needed} bytes");
+        for length in network..transport {
+            assert!(is_unread(&whole[..length]), "{length} of {transport} bytes");
+        }
+        assert!(!is_unread(&whole[..transport]), "all {transport} bytes");
     }
+}
+
+#[test]
+fn a_header_for_which_the_network_header_leaves_no_room_is_malformed() {
+    let mut cut = syn(ethernet());
+    cut[16..18].copy_from_slice(&39_u16.to_be_bytes());
+    assert_eq!(parse(&cut), Err(Malformed::Tcp));
+    let mut cut = udp();
+    cut[16..18].copy_from_slice(&27_u16.to_be_bytes());
+    assert_eq!(parse(&cut), Err(Malformed::Udp));
 }
 
 #[test]
@@ -95,8 +110,8 @@ fn ports_are_found_behind_ipv4_options_of_every_length() {
 
 #[test]
 fn every_order_of_extension_headers_leads_to_the_segment() {
-    let kinds = [HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS];
-    for first in kinds {
+    let kinds = [HOP_BY_HOP, ROUTING, AUTHENTICATION, DESTINATION_OPTIONS];
+    for first in [HOP_BY_HOP, ROUTING, AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT] {
         for second in kinds {
             for third in kinds {
                 let frame = chained(&[first, second, third]);
@@ -104,8 +119,8 @@ fn every_order_of_extension_headers_leads_to_the_segment() {
                     panic!("{first}, {second}, {third}");
                 };
                 assert!(matches!(packet.transport, Transport::Tcp { ports: PORTS, .. }));
-                for length in 0..frame.len() {
-                    assert!(parse(&frame[..length]).is_err(), "{length} bytes of a chain");
+                for length in 54..frame.len() {
+                    assert!(is_unread(&frame[..length]), "{length} bytes of a chain");
                 }
             }
         }
@@ -120,7 +135,41 @@ fn a_chain_longer_than_is_read_is_said_to_be_so() {
 
     let longer = chained(&[DESTINATION_OPTIONS; MOST_EXTENSIONS + 1]);
     let Ok(Parsed::V6(packet)) = parse(&longer) else { panic!("one more header") };
-    assert_eq!(packet.transport, Transport::UnreadExtensions);
+    assert_eq!(packet.transport, Transport::Unread);
+}
+
+#[test]
+fn a_chain_that_ends_outside_its_packet_is_unread() {
+    let mut frame = chained(&[DESTINATION_OPTIONS]);
+    frame[18..20].copy_from_slice(&8_u16.to_be_bytes());
+    assert!(is_unread(&frame), "the kernel takes the option's word for what follows");
+}
+
+#[test]
+fn a_first_fragment_whose_chain_goes_on_in_the_next_is_tiny() {
+    let mut frame = chained(&[FRAGMENT, DESTINATION_OPTIONS]);
+    frame[14 + 40 + 3] |= 1;
+    frame[18..20].copy_from_slice(&16_u16.to_be_bytes());
+    frame.truncate(14 + 40 + 16);
+    let Ok(Parsed::V6(packet)) = parse(&frame) else { panic!("a first fragment") };
+    assert_eq!(packet.transport, Transport::TinyFragment);
+}
+
+#[test]
+fn a_fragment_in_a_fragment_is_not_taken_for_a_whole_packet() {
+    let mut frame = chained(&[FRAGMENT, FRAGMENT]);
+    assert!(is_unread(&frame));
+    frame[14 + 40 + 3] |= 1;
+    let Ok(Parsed::V6(packet)) = parse(&frame) else { panic!("a first fragment") };
+    assert_eq!(packet.transport, Transport::TinyFragment);
+}
+
+#[test]
+fn compressed_and_bundled_ppp_is_untold() {
+    for protocol in [[0x21, 0x45], [0x00, 0x3d], [0x00, 0xfd]] {
+        let frame = [&[2; 12], [0x88, 0x64, 0x11, 0, 0, 1, 0, 42].as_slice(), &protocol, &[0; 40]];
+        assert_eq!(parse(&frame.concat()), Ok(Parsed::Else(Network::Untold)), "{protocol:x?}");
+    }
 }
 
 #[test]
@@ -240,7 +289,15 @@ fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
     match parse_link(&mut reader)?.network {
         Network::Ipv4 => parse_ipv4(&mut reader).map(Parsed::V4),
         Network::Ipv6 => parse_ipv6(&mut reader).map(Parsed::V6),
-        network @ (Network::NotIp | Network::TooManyTags) => Ok(Parsed::Else(network)),
+        network @ (Network::NotIp | Network::Untold) => Ok(Parsed::Else(network)),
+    }
+}
+
+fn is_unread(frame: &[u8]) -> bool {
+    match parse(frame).unwrap() {
+        Parsed::V4(packet) => packet.transport == Transport::Unread,
+        Parsed::V6(packet) => packet.transport == Transport::Unread,
+        Parsed::Else(_) => false,
     }
 }
 
@@ -254,7 +311,11 @@ fn tcp_packet() -> Packet<Ipv4> {
         source: Ipv4(u32::from_be_bytes(REMOTE)),
         destination: Ipv4(u32::from_be_bytes(LOCAL)),
         protocol: protocol::TCP,
-        transport: Transport::Tcp { ports: PORTS, flags: super::TcpFlags(0x02) },
+        transport: Transport::Tcp {
+            ports: PORTS,
+            flags: super::TcpFlags(0x02),
+            carries_data: false,
+        },
     }
 }
 

@@ -85,6 +85,8 @@ pub enum Transport {
         ports: u32,
         /// Control bits.
         flags: TcpFlags,
+        /// Bytes follow the header.
+        carries_data: bool,
     },
     /// UDP.
     Udp {
@@ -98,8 +100,8 @@ pub enum Transport {
         /// What conntrack tells its flows apart by: ports, a call, or nothing.
         key: u32,
     },
-    /// Extension headers go on beyond what is read.
-    UnreadExtensions,
+    /// Headers go on beyond what can be read.
+    Unread,
     /// A later fragment: no ports.
     LaterFragment,
     /// A first fragment that does not hold the whole transport header, or a TCP fragment that
@@ -130,19 +132,25 @@ impl TcpFlags {
     }
 }
 
-/// Type and identifier of an ICMP message.
+/// Type, code and identifier of an ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpMessage {
     /// Message type.
     pub kind: u32,
+    /// Code: conntrack's tuple has it.
+    pub code: u32,
     /// Identifier, where the type has one.
     pub identifier: u32,
 }
 
 /// Parses the transport header that `packet` stands at.
 ///
+/// Where the network header says that it is there and the frame's first buffer ends before it, the
+/// packet is [`Transport::Unread`]: a frame in fragments may go on.
+///
 /// # Errors
-/// The header that is cut short or impossible, where conntrack makes no entry of the packet.
+/// The header for which the network header leaves no room, or which is impossible: conntrack makes
+/// no entry of the packet.
 #[inline(always)]
 pub(super) fn parse<A: Address>(
     packet: &mut Reader<'_>,
@@ -153,7 +161,8 @@ pub(super) fn parse<A: Address>(
         return Ok(if overlaps { Transport::TinyFragment } else { Transport::LaterFragment });
     }
     if header.unread_extensions {
-        return Ok(Transport::UnreadExtensions);
+        let first = header.fragment == Fragment::First;
+        return Ok(if first { Transport::TinyFragment } else { Transport::Unread });
     }
     let parsed = match header.protocol {
         protocol::TCP => parse_tcp(packet, header.payload_bytes),
@@ -175,7 +184,7 @@ fn parse_tcp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malformed
     if bytes < TCP_HEADER_BYTES {
         return Err(Malformed::Tcp);
     }
-    let header: &TcpHeader = packet.take().ok_or(Malformed::Tcp)?;
+    let Some(header) = packet.take::<TcpHeader>() else { return Ok(Transport::Unread) };
     let [length, flags] = header.length_and_flags.get().to_be_bytes();
     let header_bytes = u16::from(length >> 4) * 4;
     if header_bytes < TCP_HEADER_BYTES || header_bytes > bytes {
@@ -184,6 +193,7 @@ fn parse_tcp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malformed
     Ok(Transport::Tcp {
         ports: join(header.source_port, header.destination_port),
         flags: TcpFlags(u32::from(flags)),
+        carries_data: bytes > header_bytes,
     })
 }
 
@@ -192,7 +202,7 @@ fn parse_udp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malformed
     if bytes < SHORT_HEADER_BYTES {
         return Err(Malformed::Udp);
     }
-    let header: &UdpHeader = packet.take().ok_or(Malformed::Udp)?;
+    let Some(header) = packet.take::<UdpHeader>() else { return Ok(Transport::Unread) };
     if header.length.get() < SHORT_HEADER_BYTES {
         return Err(Malformed::Udp);
     }
@@ -204,10 +214,11 @@ fn parse_icmp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malforme
     if bytes < SHORT_HEADER_BYTES {
         return Err(Malformed::Icmp);
     }
-    let header: &IcmpHeader = packet.take().ok_or(Malformed::Icmp)?;
-    let [kind, _] = header.type_and_code.get().to_be_bytes();
+    let Some(header) = packet.take::<IcmpHeader>() else { return Ok(Transport::Unread) };
+    let [kind, code] = header.type_and_code.get().to_be_bytes();
     Ok(Transport::Icmp(IcmpMessage {
         kind: u32::from(kind),
+        code: u32::from(code),
         identifier: u32::from(header.identifier.get()),
     }))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ctguard_ebpf::layout::{FLOW_KINDS, FlowKind};
+use ctguard_ebpf::layout::{Environment, FlowKind};
 
 use super::table::Setting;
 use crate::control::CoarseClock;
@@ -10,7 +10,10 @@ use crate::control::CoarseClock;
 /// The settings that decide each kind; the least of those that this kernel has counts.
 const KINDS: [(FlowKind, &[&str]); 10] = [
     (FlowKind::TcpOpening, &["tcp_timeout_syn_sent", "tcp_timeout_syn_recv"]),
-    (FlowKind::TcpEstablished, &["tcp_timeout_established"]),
+    (
+        FlowKind::TcpEstablished,
+        &["tcp_timeout_established", "tcp_timeout_max_retrans", "tcp_timeout_unacknowledged"],
+    ),
     (FlowKind::TcpClosing, CLOSING),
     (FlowKind::TcpClosingEstablished, CLOSING),
     (FlowKind::TcpReset, &["tcp_timeout_close"]),
@@ -28,6 +31,13 @@ const KINDS: [(FlowKind, &[&str]); 10] = [
             "sctp_timeout_shutdown_recd",
             "sctp_timeout_shutdown_ack_sent",
             "sctp_timeout_heartbeat_sent",
+            "dccp_timeout_closereq",
+            "dccp_timeout_closing",
+            "dccp_timeout_open",
+            "dccp_timeout_partopen",
+            "dccp_timeout_request",
+            "dccp_timeout_respond",
+            "dccp_timeout_timewait",
         ],
     ),
     (FlowKind::Generic, GENERIC),
@@ -64,16 +74,13 @@ impl Timeouts {
         }
     }
 
-    /// Timeouts in coarse units, as the `environment` map holds them.
-    pub(crate) fn read(&self, clock: CoarseClock) -> [u32; FLOW_KINDS] {
+    /// Writes the timeouts in coarse units to where the data path reads them.
+    pub(crate) fn write(&self, clock: CoarseClock, environment: &mut Environment) {
         let generic = least(&self.generic).unwrap_or(LAST_RESORT_SECONDS);
-        let mut units = [clock.timeout(generic); FLOW_KINDS];
         for (kind, settings) in &self.kinds {
-            if let Some(slot) = units.get_mut(*kind as usize) {
-                *slot = clock.timeout(least(settings).unwrap_or(generic));
-            }
+            let timeout = clock.timeout(least(settings).unwrap_or(generic));
+            environment.set_flow_timeout(*kind, timeout);
         }
-        units
     }
 
     /// Whether an ACK of no connection makes an entry.

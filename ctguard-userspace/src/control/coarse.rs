@@ -7,6 +7,9 @@ const LONGEST_UNIT_MILLISECONDS: u64 = 1100;
 /// second after 3 s.
 const REPEAT_WINDOW_SECONDS: u64 = 3;
 
+/// The data path takes more units for a time that has passed.
+const LONGEST_TIMEOUT: u32 = (1 << 20) - 1;
+
 /// Patience with a daemon that does not tick.
 const HEARTBEAT_PATIENCE_SECONDS: u32 = 2;
 
@@ -27,7 +30,7 @@ impl CoarseClock {
     /// never knows a flow longer than the kernel.
     pub(crate) fn timeout(self, seconds: u64) -> u32 {
         let units = seconds.saturating_mul(u64::from(self.jiffies_per_second)) >> self.shift;
-        u32::try_from(units.saturating_sub(1)).unwrap_or(u32::MAX).max(1)
+        u32::try_from(units.saturating_sub(1)).unwrap_or(u32::MAX).clamp(1, LONGEST_TIMEOUT)
     }
 
     /// [`REPEAT_WINDOW_SECONDS`], to the next unit.

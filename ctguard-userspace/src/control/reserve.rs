@@ -37,20 +37,26 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
-    /// Entries to keep free, given the table and all admissions counted just before it.
-    pub(crate) fn observe(&mut self, now: Duration, table: TableSample, admitted: u64) -> u64 {
+    /// Whether it is time to look again.
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        self.others.back().is_none_or(|&(at, _)| now.saturating_sub(at) >= STEP)
+    }
+
+    /// Looks at the table, and at all new flows admitted, counted just before it.
+    pub(crate) fn observe(&mut self, now: Duration, table: TableSample, admitted: u64) {
         let others = i128::from(table.entries) - i128::from(admitted);
-        let since_last = self.others.back().map(|&(at, _)| now.saturating_sub(at));
-        if since_last.is_none_or(|elapsed| elapsed >= STEP) {
-            self.others.push_back((now, others));
-            while self.others.get(1).is_some_and(|&(at, _)| at + WINDOW <= now) {
-                self.others.pop_front();
-            }
-            let elapsed = since_last.unwrap_or_default();
-            self.rate *= (-elapsed.as_secs_f64() / MEMORY.as_secs_f64()).exp();
-            self.rate = self.rate.max(self.growth(now, others));
+        let elapsed = self.others.back().map_or(Duration::ZERO, |&(at, _)| now.saturating_sub(at));
+        self.others.push_back((now, others));
+        while self.others.get(1).is_some_and(|&(at, _)| at + WINDOW <= now) {
+            self.others.pop_front();
         }
-        entries(self.rate * HORIZON.as_secs_f64()).min(table.max / MOST)
+        self.rate *= (-elapsed.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        self.rate = self.rate.max(self.growth(now, others));
+    }
+
+    /// Entries to keep free.
+    pub(crate) fn entries(&self, table: TableSample) -> u64 {
+        whole(self.rate * HORIZON.as_secs_f64()).min(table.max / MOST)
     }
 
     /// Entries a second that others added over the window.
@@ -70,7 +76,7 @@ impl Reserve {
     clippy::cast_sign_loss,
     reason = "a rate is never negative, and a float saturates"
 )]
-fn entries(number: f64) -> u64 {
+fn whole(number: f64) -> u64 {
     number as u64
 }
 
@@ -121,12 +127,13 @@ mod tests {
         ticks: std::ops::Range<u64>,
         observe: impl Fn(u64) -> (u64, u64),
     ) -> u64 {
-        let mut kept = 0;
         for tick in ticks {
+            let now = Duration::from_millis(tick * 100);
             let (entries, admitted) = observe(tick);
-            let table = TableSample { entries, max: MAX };
-            kept = reserve.observe(Duration::from_millis(tick * 100), table, admitted);
+            assert!(reserve.is_due(now));
+            reserve.observe(now, TableSample { entries, max: MAX }, admitted);
+            assert!(!reserve.is_due(now));
         }
-        kept
+        reserve.entries(TableSample { entries: 0, max: MAX })
     }
 }

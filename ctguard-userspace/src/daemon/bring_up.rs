@@ -32,6 +32,10 @@ pub(super) struct Up {
 
 /// Loads, settles and attaches; `fresh` without a guard to take over.
 ///
+/// For so long after the first start TCP connections that nobody knows pass: those that are older
+/// than the guard must go on, also when the table is full already. A busy one sends in this time.
+const LEARNING_SECONDS: u64 = 10;
+
 /// A guard that is there keeps its maps, and with them every bucket; its links get the new
 /// programs without a packet in between.
 pub(super) fn bring_up(
@@ -51,7 +55,10 @@ pub(super) fn bring_up(
     let mut maps = GuardMaps::open_unversioned(pins)?;
     let _writing = pins.lock_for_writing().map_err(StartError::Writing)?;
 
-    let environment = environment(&maps, fresh, coarse, &timeouts, jiffies_per_second)?;
+    let learning_until =
+        kernel_clock.now(jiffies_per_second)?.0 + LEARNING_SECONDS * u64::from(jiffies_per_second);
+    let environment =
+        environment(&maps, fresh, coarse, &timeouts, jiffies_per_second, learning_until)?;
     maps.set_environment(&environment)?;
     let before = settle(&mut maps, options, links, targets, fresh, jiffies_per_second)?;
 

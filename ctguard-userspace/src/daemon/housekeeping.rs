@@ -14,7 +14,7 @@ pub(crate) fn each_second(guard: &mut Guard) -> anyhow::Result<()> {
     let old = guard.maps.environment()?;
     let mut environment = old;
     environment.tcp_loose = u32::from(guard.timeouts.tcp_loose());
-    environment.flow_timeouts = guard.timeouts.read(guard.coarse);
+    guard.timeouts.write(guard.coarse, &mut environment);
     if environment != old {
         info!("the kernel's conntrack timeouts changed; following them");
         guard.maps.set_environment(&environment)?;

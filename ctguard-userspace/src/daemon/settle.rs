@@ -1,6 +1,8 @@
 //! What a start writes into the maps before the first packet, and takes back when it fails.
 
-use ctguard_ebpf::layout::{CLASSES, Environment, HashKey, Interface, Policy, Rate, maps};
+use ctguard_ebpf::layout::{
+    CLASSES, Environment, FLOW_KINDS, HashKey, Interface, Policy, Rate, maps,
+};
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -20,11 +22,12 @@ pub(super) fn environment(
     coarse: CoarseClock,
     timeouts: &Timeouts,
     jiffies_per_second: u32,
+    learning_until: u64,
 ) -> Result<Environment, StartError> {
     let old = maps.environment()?;
     let (source_key, tuple_key) =
         if fresh { (hash_key()?, hash_key()?) } else { (old.source_key, old.tuple_key) };
-    Ok(Environment {
+    let mut environment = Environment {
         source_key,
         tuple_key,
         jiffies_per_second,
@@ -37,8 +40,11 @@ pub(super) fn environment(
         zero: 0,
         stations_in_use: 0,
         lists_in_use: old.lists_in_use,
-        flow_timeouts: timeouts.read(coarse),
-    })
+        learning_until: if fresh { learning_until } else { old.learning_until },
+        flow_timeouts: [1; FLOW_KINDS],
+    };
+    timeouts.write(coarse, &mut environment);
+    Ok(environment)
 }
 
 fn hash_key() -> Result<HashKey, StartError> {

@@ -2,7 +2,7 @@
 
 use aya::util::nr_cpus;
 use ctguard_ebpf::{
-    layout::{Policy, TIERS},
+    layout::{Class, Counter, Policy, TIERS},
     units::Jiffies,
 };
 use thiserror::Error;
@@ -61,6 +61,7 @@ impl Ticker {
     pub(crate) fn tick(&mut self, maps: &GuardMaps, table: &Table) -> Result<Pace, TickError> {
         let now = monotonic();
         let admitted = admitted(maps);
+        let new_flows = if self.reserve.is_due(now) { Some(new_flows(maps)?) } else { None };
         let table = table.sample()?;
         let policy = maps.policy()?;
 
@@ -70,7 +71,10 @@ impl Ticker {
 
         let total = admitted.iter().sum();
         let in_flight = self.in_flight.observe(now, total) + self.processors;
-        let reserve = self.reserve.observe(now, table, total);
+        if let Some(new_flows) = new_flows {
+            self.reserve.observe(now, table, new_flows);
+        }
+        let reserve = self.reserve.entries(table);
         let grants = grants(table, policy.target_ppm, admitted, in_flight, reserve);
         for (allowance, next) in grant.allowances.iter().zip(grants) {
             allowance.limit.store(next.limit);
@@ -101,6 +105,12 @@ impl Ticker {
 
 fn admitted(maps: &GuardMaps) -> [u64; TIERS] {
     maps.grant.admitted.each_ref().map(|tier| tier.0.load())
+}
+
+/// Less than A, which counts packets too that rest on an admission nobody answered yet.
+fn new_flows(maps: &GuardMaps) -> Result<u64, OpenError> {
+    let totals = maps.totals()?;
+    Ok(Class::ALL.into_iter().map(|class| totals.get(Counter::Admitted(class))).sum())
 }
 
 /// Whether admissions passed a wake-up mark before it was written, so that nobody wakes us.
