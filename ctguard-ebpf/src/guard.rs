@@ -27,7 +27,7 @@ pub trait Tables: FlowLines {
     fn grant(&self) -> Option<&Grant>;
     /// Whether this new flow's offered load is written down.
     fn samples(&self) -> bool;
-    /// Shows what was decided on a packet.
+    /// Shows what was decided on a packet that opens a flow, or is denied.
     fn show<A: Address>(&self, packet: &Packet<A>, outcome: Outcome, now: Jiffies);
     /// Notes offered load of a source.
     fn note_offered(&self, line: u32, offered: Offered, now: Jiffies);
@@ -141,8 +141,8 @@ impl<T: Tables> Guard<'_, T> {
             return Ok(Outcome::NotOurs.into());
         }
         match frame.network {
-            Network::Ipv4 => Ok(self.judge_shown(&packet::parse_ipv4(reader)?, now)),
-            Network::Ipv6 => Ok(self.judge_shown(&packet::parse_ipv6(reader)?, now)),
+            Network::Ipv4 => Ok(self.judge_packet(&packet::parse_ipv4(reader)?, now)),
+            Network::Ipv6 => Ok(self.judge_packet(&packet::parse_ipv6(reader)?, now)),
             Network::NotIp => Ok(Outcome::Exempt.into()),
             // No address was read: all such frames share the cells of 0.0.0.0.
             Network::Untold => Ok(self.admit_untold(Ipv4(0), Tier::Strangers, now)),
@@ -150,17 +150,12 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
-    fn judge_shown<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Judgement {
-        let judgement = self.judge_packet(packet, now);
-        self.tables.show(packet, judgement.outcome, now);
-        judgement
-    }
-
-    #[inline(always)]
     fn judge_packet<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Judgement {
         let meaning = classify::classify(packet);
         if self.is_listed(A::DENY, packet.source, now) && !classify::is_exempt(packet) {
-            return Outcome::Denied(class_of(packet.protocol)).into();
+            let denied = Outcome::Denied(class_of(packet.protocol));
+            self.tables.show(packet, denied, now);
+            return denied.into();
         }
         match meaning {
             Meaning::MakesNoEntry | Meaning::Untold if classify::is_exempt(packet) => {
@@ -179,6 +174,12 @@ impl<T: Tables> Guard<'_, T> {
         let coarse = self.coarse(now);
         let place = self.place(packet, flow);
         let found = flow::find(&self.tables, place);
+        if let Some(found) = &found
+            && flow.goes_on()
+            && found.is_fresh(self.environment, flow.kind, coarse)
+        {
+            return Outcome::Known.into();
+        }
         let known = found.as_ref().filter(|found| found.is_alive(coarse));
         if let Some(known) = known
             && !flow.is_syn()
@@ -204,6 +205,7 @@ impl<T: Tables> Guard<'_, T> {
         }
         let tier = self.tier(packet, now);
         let judgement = self.admit(flow.class, packet.source, tier, vouched, now);
+        self.tables.show(packet, judgement.outcome, now);
         if matches!(judgement.outcome, Outcome::Admitted(..)) {
             match found {
                 // A live connection outlasts a SYN of its tuple, which conntrack ignores.

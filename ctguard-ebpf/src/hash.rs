@@ -49,7 +49,7 @@ const fn add(sum: u64, key: u64, word: u32) -> u64 {
 
 #[inline(always)]
 const fn finish(key: &HashKey, sum: u64) -> u64 {
-    let mixed = (sum ^ sum >> 32).wrapping_mul(key.words[11] | 1);
+    let mixed = (sum ^ sum >> 32).wrapping_mul(key.words[11]);
     mixed ^ mixed >> 29
 }
 

@@ -45,6 +45,13 @@ impl Flow {
         self.flags.0 & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
     }
 
+    /// Neither opens nor closes a connection; every packet but of TCP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn goes_on(self) -> bool {
+        !self.flags.any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST)
+    }
+
     /// Whether the packet makes an entry where conntrack knows no flow of it.
     ///
     /// For TCP measured on a router: a SYN does, an ACK does while `nf_conntrack_tcp_loose` is on;

@@ -103,6 +103,14 @@ impl Found<'_> {
         self.slot.is_answered()
     }
 
+    /// Whether a packet that goes on with the flow changes nothing: it is established and has been
+    /// prolonged in this coarse unit already.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_fresh(&self, environment: &Environment, kind: FlowKind, now: Coarse) -> bool {
+        self.slot.is_fresh(environment, kind, now)
+    }
+
     /// Answered, and nobody closes it.
     #[inline(always)]
     #[must_use]

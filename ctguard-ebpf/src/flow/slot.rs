@@ -86,6 +86,19 @@ impl Slot {
         self.0 & (ANSWERED | CLOSING) == ANSWERED
     }
 
+    /// Established, and prolonged in this coarse unit already: what nearly every packet finds.
+    #[inline(always)]
+    pub(super) const fn is_fresh(
+        self,
+        environment: &Environment,
+        kind: FlowKind,
+        now: Coarse,
+    ) -> bool {
+        let timeout = environment.flow_timeout_in(kind, state_number(ANSWERED));
+        let fresh = Self::ending(self.0, ANSWERED, now, timeout);
+        self.0 == fresh.0
+    }
+
     /// The slot after a packet of its flow has passed.
     ///
     /// What arrives prolongs only a flow that the inside has answered and nobody closes: conntrack
