@@ -30,7 +30,8 @@ impl List {
 #[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListEntry {
-    /// Jiffies at which the entry ends; 0: never. The data path honours it by itself.
+    /// Jiffies at which the entry ends; 0: never. The data path honours it by itself, but an ended
+    /// entry hides a shorter one until the daemon removes it, a second later.
     pub expires_at: u64,
 }
 

@@ -30,6 +30,8 @@ pub(super) enum CliError {
     Span { text: String, source: humantime::DurationError },
     #[error("--for {text} is too long for a clock")]
     EndlessSpan { text: String },
+    #[error("--for {text} is no time at all (write 10m or 2h 30m)")]
+    EmptySpan { text: String },
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -76,9 +78,11 @@ impl CliError {
     pub(super) fn code(&self) -> Code {
         match self {
             Self::NotPermitted { .. } => Code::NotPermitted,
-            Self::Setting(_) | Self::Prefix(_) | Self::Span { .. } | Self::EndlessSpan { .. } => {
-                Code::Usage
-            }
+            Self::Setting(_)
+            | Self::Prefix(_)
+            | Self::Span { .. }
+            | Self::EndlessSpan { .. }
+            | Self::EmptySpan { .. } => Code::Usage,
             Self::Start(error) => start_code(error),
             Self::Open(error) => open_code(error),
             Self::Table(error) => table_code(error),

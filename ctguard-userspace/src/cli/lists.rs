@@ -144,8 +144,12 @@ fn end_of(span: Duration, maps: &GuardMaps, context: &Context) -> Result<Option<
 }
 
 fn parse_span(text: &str) -> Result<Duration, CliError> {
-    humantime::parse_duration(text)
-        .map_err(|source| CliError::Span { text: text.to_owned(), source })
+    let span = humantime::parse_duration(text)
+        .map_err(|source| CliError::Span { text: text.to_owned(), source })?;
+    if span.is_zero() {
+        return Err(CliError::EmptySpan { text: text.to_owned() });
+    }
+    Ok(span)
 }
 
 /// An address is the prefix of itself; bits behind the prefix are cut off.

@@ -7,7 +7,8 @@ use ctguard_ebpf::layout::Interface;
 
 use super::{CliError, Context, Outcome};
 use crate::{
-    control::ceilings,
+    conntrack::Table,
+    control::{ceilings, fallback},
     maps::GuardMaps,
     settings::{Assignment, Change, Settings},
 };
@@ -53,6 +54,9 @@ pub(super) fn read_settings(maps: &GuardMaps) -> Result<Settings, CliError> {
 fn write_settings(maps: &mut GuardMaps, settings: &Settings) -> Result<(), CliError> {
     let jiffies_per_second = maps.environment()?.jiffies_per_second;
     maps.set_policy(settings.policy)?;
+    // No daemon may be there to follow.
+    let table = Table::open()?.sample()?;
+    maps.set_fallback(fallback(&settings.policy, table, jiffies_per_second));
     for slot in maps.interfaces.used()? {
         let name = slot.name();
         let own = settings.interfaces.iter().find(|(interface, _)| *interface == name);

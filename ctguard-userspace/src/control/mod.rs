@@ -16,7 +16,7 @@ mod reserve;
 pub(crate) use calibration::{Sample, jiffies_per_second};
 pub(crate) use ceiling::{ceilings, in_force};
 pub(crate) use coarse::CoarseClock;
-pub(crate) use fallback::fallback;
+pub(crate) use fallback::{FallbackRate, fallback};
 pub(crate) use grant::{TableSample, TierGrant, grants};
 pub(crate) use in_flight::InFlight;
 pub(crate) use jiffies::{JiffiesClock, extend};

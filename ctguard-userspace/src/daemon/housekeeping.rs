@@ -1,4 +1,4 @@
-//! What is done each second or minute: the kernel's settings, the clock, lists.
+//! What is done each second: the kernel's settings, the clock, lists.
 
 use log::{info, warn};
 
@@ -6,7 +6,7 @@ use super::Guard;
 use crate::{bpf::monotonic, maps::ListKind};
 
 /// Follows the kernel's timeouts, and its clock.
-pub(crate) fn each_second(guard: &mut Guard) -> anyhow::Result<()> {
+pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
     let jiffies = guard.kernel_clock.now(guard.jiffies_per_second)?;
     guard.ticker.set_clock(jiffies);
 
@@ -23,7 +23,10 @@ pub(crate) fn each_second(guard: &mut Guard) -> anyhow::Result<()> {
 }
 
 /// Removes list entries that ended.
-pub(crate) fn each_minute(guard: &mut Guard) -> anyhow::Result<()> {
+pub(crate) fn end_list_entries(guard: &mut Guard) -> anyhow::Result<()> {
+    if guard.maps.environment()?.lists_in_use == 0 {
+        return Ok(());
+    }
     let now = guard.kernel_clock.now(guard.jiffies_per_second)?.0;
     let _writing = guard.pins.lock_for_writing()?;
     let mut expired = 0;

@@ -20,12 +20,10 @@ use tokio::{
 
 use super::{
     Guard,
-    housekeeping::{Complaints, each_minute, each_second},
+    housekeeping::{Complaints, end_list_entries, follow_kernel},
     watch,
 };
 use crate::{bpf::is_attached, control::Pace, net::LinkEvents};
-
-const SECONDS_IN_A_MINUTE: u64 = 60;
 
 /// Looks at interfaces no oftener, however often they change.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -110,7 +108,6 @@ async fn steer(
     let mut looked = Instant::now();
     // Something may have changed since the links were read.
     let mut changed = true;
-    let mut seconds: u64 = 0;
     ready(guard);
 
     loop {
@@ -133,10 +130,7 @@ async fn steer(
             }
             () = print(&mut log) => continue,
             _ = second.tick() => {
-                seconds += 1;
-                let done = each_second(guard).and_then(|()| {
-                    if seconds.is_multiple_of(SECONDS_IN_A_MINUTE) { each_minute(guard) } else { Ok(()) }
-                });
+                let done = follow_kernel(guard).and_then(|()| end_list_entries(guard));
                 if let Err(error) = done {
                     complaints.tell("cannot follow the kernel", &error);
                 }

@@ -94,11 +94,7 @@ impl Ticker {
         if self.fallback_of == Some((*policy, table.max)) {
             return;
         }
-        let rates = fallback(policy, table, self.jiffies_per_second);
-        for (tier, rate) in maps.grant.fallback.iter().zip(rates) {
-            tier.interval.store(rate.interval);
-            tier.tolerance.store(rate.tolerance);
-        }
+        maps.set_fallback(fallback(policy, table, self.jiffies_per_second));
         self.fallback_of = Some((*policy, table.max));
     }
 }

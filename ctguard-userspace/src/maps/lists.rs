@@ -83,8 +83,8 @@ impl Lists {
 
     /// Adds `entry` or replaces the entry of its prefix.
     pub(crate) fn add(&mut self, kind: ListKind, entry: Entry) -> Result<(), ListError> {
-        let value = Value(ListEntry { expires_at: entry.expires_at });
         let length = u32::from(entry.prefix.prefix_len());
+        let value = Value(ListEntry { expires_at: entry.expires_at });
         let added = match entry.prefix {
             IpNet::V4(net) => {
                 self.v4(kind).insert(&Key::new(length, net.network().octets()), value, 0)

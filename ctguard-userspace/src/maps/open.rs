@@ -10,14 +10,14 @@ use aya::{
     maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
     sys::SyscallError,
 };
-use ctguard_ebpf::layout::{Counters, Environment, LAYOUT_VERSION, Policy, maps};
+use ctguard_ebpf::layout::{Counters, Environment, LAYOUT_VERSION, Policy, TIERS, maps};
 use thiserror::Error;
 
 use super::{
     Interfaces, Lists, SlotError, Totals,
     memory::{SharedGrant, Value, first_word},
 };
-use crate::bpf::Pins;
+use crate::{bpf::Pins, control::FallbackRate};
 
 /// Why there are no maps to work with.
 #[derive(Debug, Error)]
@@ -110,6 +110,14 @@ impl GuardMaps {
         let environment = self.environment()?;
         let next = Environment { stations_in_use: u32::from(any), ..environment };
         if next == environment { Ok(()) } else { self.set_environment(&next) }
+    }
+
+    /// Writes the rates that hold while no daemon lives.
+    pub(crate) fn set_fallback(&self, rates: [FallbackRate; TIERS]) {
+        for (tier, rate) in self.grant.fallback.iter().zip(rates) {
+            tier.interval.store(rate.interval);
+            tier.tolerance.store(rate.tolerance);
+        }
     }
 
     /// Tells the data path which lists have entries.
