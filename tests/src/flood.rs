@@ -211,7 +211,7 @@ impl Generator {
 }
 
 /// The index of a device of this thread's namespace.
-fn interface_index(device: &str) -> Result<u32> {
+pub(crate) fn interface_index(device: &str) -> Result<u32> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot make a socket")?;
     name_to_index(socket, device).with_context(|| format!("cannot find the device {device}"))
 }

@@ -14,6 +14,32 @@ pub fn root(test: &str) -> bool {
     root
 }
 
+/// Whether two CPUs can run at once.
+///
+/// # Panics
+/// As [`root`].
+#[must_use]
+pub fn two_cpus(test: &str) -> bool {
+    let two = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() >= 2);
+    if !two {
+        skip(test, "needs two CPUs");
+    }
+    two
+}
+
+/// Whether the release binary is built.
+///
+/// # Panics
+/// As [`root`].
+#[must_use]
+pub fn release_binary(test: &str) -> bool {
+    let built = crate::product::binary().is_ok();
+    if !built {
+        skip(test, "needs target/release/ctguard: cargo build --release");
+    }
+    built
+}
+
 fn skip(test: &str, reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{test} may not be skipped in CI: {reason}");
     println!("skipped: {test}: {reason}");

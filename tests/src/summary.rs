@@ -86,6 +86,7 @@ pub fn table(report: &Report) -> String {
     row("  dropped in XDP", &flood(|flood| flood.dropped_in_xdp));
     row("  reached conntrack", &flood(|flood| flood.reached_conntrack));
     row("kernel: drop (table full)", &|run| grouped(run.kernel.drop));
+    row("kernel: lost a clash", &|run| grouped(run.kernel.clash_lost));
     row("kernel: early_drop", &|run| grouped(run.kernel.early_drop));
     row("kernel: insert_failed", &|run| grouped(run.kernel.insert_failed));
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::fd::{AsFd, AsRawFd as _},
+    os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
     os::unix::fs::OpenOptionsExt as _,
 };
 
@@ -43,6 +43,27 @@ pub fn open_tun(name: &str) -> io::Result<File> {
     // `TunRequest` has; the name ends with a zero, which the length check above ensures.
     unsafe { rustix::ioctl::ioctl(&file, Setter::<TUNSETIFF, TunRequest>::new(request)) }?;
     Ok(file)
+}
+
+/// A packet socket that sends whole frames out of the device of this index, and receives nothing.
+pub fn open_packet_socket(index: u32) -> io::Result<File> {
+    // SAFETY: no memory is passed; protocol 0 receives nothing.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was just made, and belongs to nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: `sockaddr_ll` is plain integers, for which zeroes are a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+    address.sll_ifindex = i32::try_from(index).map_err(io::Error::other)?;
+    let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads `length` bytes of `address`, which is so long.
+    match unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } {
+        0 => Ok(File::from(socket)),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Gives this thread a real-time priority above every ordinary thread of its CPU.

@@ -33,8 +33,14 @@ pub struct FillPoint {
 /// What the kernel's own counters say of a namespace (`/proc/net/stat/nf_conntrack`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelCounters {
-    /// New flows dropped because the table was full.
+    /// New flows dropped because the table was full; the kernel's counter of the same name less
+    /// `clash_lost`.
     pub drop: u64,
+    /// Packets that lost their place to an entry of the same tuple, confirmed meanwhile. A flood
+    /// makes them: the kernel takes the packets of one poll through prerouting together
+    /// (`ip_list_rcv`), so two SYNs of one tuple among them are both new.
+    #[serde(default)]
+    pub clash_lost: u64,
     /// Entries evicted to make room.
     pub early_drop: u64,
     /// Entries that lost a race, or found no free port.
@@ -95,18 +101,22 @@ fn sample(zero: Instant, stop: &AtomicBool, points: &Mutex<Vec<FillPoint>>) -> R
     let file = open_count()?;
     let mut highest = 0;
     let mut next = zero;
-    while !stop.load(Ordering::Relaxed) {
+    loop {
+        let stopped = stop.load(Ordering::Relaxed);
         highest = highest.max(read_count(&file)?);
         let now = Instant::now();
-        if now >= next {
+        // The last point comes early: what was seen since the one before counts too.
+        if now >= next || stopped {
             let seconds = now.saturating_duration_since(zero).as_secs_f64();
             let point = FillPoint { seconds, count: std::mem::take(&mut highest) };
             points.lock().unwrap_or_else(PoisonError::into_inner).push(point);
             next += STEP;
         }
+        if stopped {
+            return Ok(());
+        }
         std::thread::sleep(PERIOD);
     }
-    Ok(())
 }
 
 fn open_count() -> Result<File> {
@@ -131,10 +141,16 @@ fn parse_counters(text: &str) -> Option<KernelCounters> {
         let values = rows.iter().map(|row| u64::from_str_radix(row.get(at)?, 16).ok());
         values.sum::<Option<u64>>()
     };
+    let (drop, insert_failed) = (column("drop")?, column("insert_failed")?);
+    // `nf_ct_resolve_clash` (net/netfilter/nf_conntrack_core.c) counts a lost race as `drop` and as
+    // `insert_failed`; `__nf_conntrack_confirm` counts a chain that is too long as the latter
+    // and as `chaintoolong`, whose column is called `chainlength`.
+    let clash_lost = insert_failed.saturating_sub(column("chainlength")?).min(drop);
     Some(KernelCounters {
-        drop: column("drop")?,
+        drop: drop - clash_lost,
+        clash_lost,
         early_drop: column("early_drop")?,
-        insert_failed: column("insert_failed")?,
+        insert_failed,
     })
 }
 
@@ -144,11 +160,19 @@ mod tests {
 
     #[test]
     fn counters_are_hexadecimal_and_summed_over_cpus() {
-        let text = "entries  insert_failed drop early_drop\n\
-                    00000001 00000001 0000000a 00000000\n\
-                    00000001 00000000 00000010 00000002\n";
-        let counters = parse_counters(text);
-        assert_eq!(counters, Some(KernelCounters { drop: 26, early_drop: 2, insert_failed: 1 }));
+        let text = "entries  insert_failed drop early_drop chainlength\n\
+                    00000001 00000001 0000000a 00000000 00000001\n\
+                    00000001 00000000 00000010 00000002 00000000\n";
+        let expected = KernelCounters { drop: 26, clash_lost: 0, early_drop: 2, insert_failed: 1 };
+        assert_eq!(parse_counters(text), Some(expected));
+    }
+
+    #[test]
+    fn a_lost_clash_is_no_full_table() {
+        let text = "insert_failed drop early_drop chainlength\n\
+                    00000005 00000007 00000000 00000001\n";
+        let expected = KernelCounters { drop: 3, clash_lost: 4, early_drop: 0, insert_failed: 5 };
+        assert_eq!(parse_counters(text), Some(expected));
     }
 
     #[test]

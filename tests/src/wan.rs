@@ -28,6 +28,11 @@ pub fn read(network: &Network) -> Result<LinkCounters> {
     })
 }
 
+/// Packets that a program on this device dropped since the device is there.
+pub fn dropped_in_xdp(namespace: &Handle, device: &str) -> Result<u64> {
+    Ok(sum(&statistics(namespace, device)?, "xdp_drops"))
+}
+
 impl LinkCounters {
     /// What was counted since `earlier`.
     #[must_use]

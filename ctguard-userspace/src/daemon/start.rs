@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use ctguard_ebpf::layout::LAYOUT_VERSION;
+use ctguard_ebpf::layout::{self, LAYOUT_VERSION};
 use log::{info, warn};
 use thiserror::Error;
 
@@ -83,7 +83,7 @@ pub(crate) fn start(options: &StartOptions) -> Result<Guard, StartError> {
         Ok(up) => Ok(Guard::new(up, lock, options)),
         Err(error) => {
             // A guard that is kept is known by its lock file.
-            if !options.pins.path().exists() {
+            if !options.pins.path().join(layout::maps::POLICY).exists() {
                 lock.remove();
             }
             Err(error)

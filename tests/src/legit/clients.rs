@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -112,9 +112,12 @@ pub(super) async fn load(side: Side, family: Family, schedule: Schedule) -> Resu
 }
 
 /// From where to where flow number `number` of a kind goes.
-fn path(kind: FlowKind, family: Family, number: u32) -> (IpAddr, SocketAddr) {
-    let far = || family.far_client(pick(number, FAR_CLIENTS));
-    let inside = || family.inside_client(pick(number, INSIDE_CLIENTS));
+fn path(kind: FlowKind, family: Family, number: u32) -> (SocketAddr, SocketAddr) {
+    let far = || SocketAddr::new(family.far_client(pick(number, FAR_CLIENTS)), 0);
+    let inside = || {
+        let client = family.inside_client(pick(number, INSIDE_CLIENTS));
+        SocketAddr::new(client, inside_port(number))
+    };
     match kind {
         FlowKind::TcpInward => (far(), SocketAddr::new(family.published_server(), TCP_PORT)),
         FlowKind::UdpInward => (far(), SocketAddr::new(family.published_server(), UDP_PORT)),
@@ -123,11 +126,22 @@ fn path(kind: FlowKind, family: Family, number: u32) -> (IpAddr, SocketAddr) {
     }
 }
 
+/// Each flow from inside has a source port of its own. Masquerade gives all inside clients one
+/// address: two of them with one port, neither confirmed yet, are given the same reply tuple, and
+/// one of them is lost to the clash.
+fn inside_port(number: u32) -> u16 {
+    let offset = number % u32::from(u16::MAX - FIRST_INSIDE_PORT);
+    FIRST_INSIDE_PORT + u16::try_from(offset).unwrap_or_default()
+}
+
+/// Below it lie the ports of established exchanges.
+const FIRST_INSIDE_PORT: u16 = 12_000;
+
 fn pick(number: u32, of: u8) -> u8 {
     u8::try_from(number % u32::from(of)).unwrap_or(0)
 }
 
-async fn flow(kind: FlowKind, path: (IpAddr, SocketAddr), zero: Instant) -> Result<Flow> {
+async fn flow(kind: FlowKind, path: (SocketAddr, SocketAddr), zero: Instant) -> Result<Flow> {
     let (from, to) = path;
     let started = zero.elapsed();
     let exchange = match kind {
@@ -139,7 +153,7 @@ async fn flow(kind: FlowKind, path: (IpAddr, SocketAddr), zero: Instant) -> Resu
     Ok(Flow { kind, started, connect, outcome })
 }
 
-async fn tcp(from: IpAddr, to: SocketAddr) -> io::Result<Exchange> {
+async fn tcp(from: SocketAddr, to: SocketAddr) -> io::Result<Exchange> {
     let socket = tcp_socket(from)?;
     let began = Instant::now();
     let stream = match timeout(PATIENCE, socket.connect(to)).await {
@@ -161,13 +175,13 @@ async fn tcp(from: IpAddr, to: SocketAddr) -> io::Result<Exchange> {
     Ok(Exchange { outcome, connect: Some(connect) })
 }
 
-/// A TCP socket bound to `from` and a free port.
-pub(super) fn tcp_socket(from: IpAddr) -> io::Result<TcpSocket> {
+/// A TCP socket bound to `from`; port 0 is any that is free.
+pub(super) fn tcp_socket(from: SocketAddr) -> io::Result<TcpSocket> {
     let socket = match from {
-        IpAddr::V4(_) => TcpSocket::new_v4()?,
-        IpAddr::V6(_) => TcpSocket::new_v6()?,
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    socket.bind(SocketAddr::new(from, 0))?;
+    socket.bind(from)?;
     Ok(socket)
 }
 
@@ -179,8 +193,8 @@ async fn request(mut stream: TcpStream) -> io::Result<TcpStream> {
     if answer == ANSWER { Ok(stream) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-async fn udp(from: IpAddr, to: SocketAddr) -> io::Result<Exchange> {
-    let socket = UdpSocket::bind(SocketAddr::new(from, 0)).await?;
+async fn udp(from: SocketAddr, to: SocketAddr) -> io::Result<Exchange> {
+    let socket = UdpSocket::bind(from).await?;
     socket.connect(to).await?;
     let mut answer = [0; 256];
     let began = Instant::now();

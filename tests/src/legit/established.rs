@@ -27,6 +27,8 @@ pub(super) const TCP_EXCHANGES: u32 = 20;
 /// UDP exchanges that each side opens.
 pub(super) const UDP_EXCHANGES: u32 = 10;
 
+/// Below the ports of new flows.
+const FIRST_INSIDE_PORT: u16 = 11_000;
 const PING_EVERY: Duration = Duration::from_millis(200);
 /// An exchange is broken when a ping (for UDP, a row of pings) is not answered for so long.
 const BROKEN_AFTER: Duration = Duration::from_secs(3);
@@ -93,15 +95,19 @@ impl Open {
     }
 }
 
-fn path(side: Side, family: Family, number: u32) -> (IpAddr, IpAddr) {
+fn path(side: Side, family: Family, number: u32) -> (SocketAddr, IpAddr) {
     let index = u8::try_from(number).unwrap_or_default();
     match side {
-        Side::Far => (family.far_client(index), family.published_server()),
-        Side::Inside => (family.inside_client(index), family.far_server()),
+        Side::Far => (SocketAddr::new(family.far_client(index), 0), family.published_server()),
+        Side::Inside => {
+            // A port of its own, see `inside_port` of the clients.
+            let port = FIRST_INSIDE_PORT + u16::from(index);
+            (SocketAddr::new(family.inside_client(index), port), family.far_server())
+        }
     }
 }
 
-async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+async fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = timeout(BROKEN_AFTER, tcp_socket(from)?.connect(to)).await??;
     stream.set_nodelay(true)?;
     timeout(BROKEN_AFTER, ping(&mut stream)).await??;
@@ -124,8 +130,8 @@ async fn keep_tcp(mut stream: TcpStream, stop: Arc<AtomicBool>) -> Exchanges {
     Exchanges { opened: 1, ..Exchanges::default() }
 }
 
-async fn converse(from: IpAddr, to: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(SocketAddr::new(from, 0)).await?;
+async fn converse(from: SocketAddr, to: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(from).await?;
     socket.connect(to).await?;
     socket.send(&PING).await?;
     timeout(BROKEN_AFTER, socket.recv(&mut [0; 256])).await??;

@@ -1,0 +1,10 @@
+//! What becomes of the guard when something goes wrong around it: the real `ctguard` in a
+//! namespace of its own.
+
+mod interfaces;
+mod killed;
+mod leaving;
+mod mounts;
+mod names;
+mod privileges;
+mod refused;

@@ -1,0 +1,181 @@
+//! Starts that are refused: they change nothing, and say why in a line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use ctguard_tests::{
+    exec,
+    object::{self, Program},
+    product::{Answer, Site, WAN},
+    require,
+};
+
+const LAN: &str = "lan0";
+
+/// Fails when two daemons steer one guard, or when the second does not say who is first.
+#[test]
+fn a_second_daemon_is_refused() -> Result<()> {
+    if !require::root("a_second_daemon_is_refused") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let daemon = site.guard()?;
+    let program = site.xdp(WAN)?;
+    let pid = format!("pid {}", daemon.pid());
+
+    let same_pins = site.ctguard(&["run", "-i", WAN])?;
+    ensure!(same_pins.refusal(1)?.contains(&pid), "{same_pins:?}");
+
+    let other_pins = PathBuf::from("/run/ctguard/of-a-test");
+    let same_interface =
+        site.ctguard(&["run", "-i", WAN, "--pin-path", "/run/ctguard/of-a-test"])?;
+    let line = same_interface.refusal(1)?;
+    let path = site.pins().to_string_lossy().into_owned();
+    ensure!(line.contains(WAN) && line.contains(&pid) && line.contains(&path), "{line}");
+    ensure!(!other_pins.exists(), "a refused start leaves no pins");
+
+    let detached = site.ctguard(&["detach"])?;
+    ensure!(detached.refusal(1)?.contains(&pid), "{detached:?}");
+
+    ensure!(site.xdp(WAN)? == program, "the first guards on");
+    ensure!(site.number("/daemon/pid")? == u64::from(daemon.pid()));
+    Ok(())
+}
+
+/// Fails when another's program is replaced, removed or not named, or when the start that met it
+/// leaves anything.
+#[test]
+fn a_program_of_another_is_named_and_left_alone() -> Result<()> {
+    if !require::root("a_program_of_another_is_named_and_left_alone") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let _theirs = site.guarded().run(|| object::attach(Program::Pass, WAN))?;
+    let id = site.xdp(WAN)?.context("the other's program")?;
+
+    for mode in ["auto", "native", "generic"] {
+        let answer = site.ctguard(&["run", "-i", WAN, "--mode", mode])?;
+        let line = answer.refusal(1)?;
+        ensure!(line.contains(WAN) && line.contains("lab_pass"), "--mode {mode}: {line}");
+        ensure!(line.contains(&id.to_string()), "--mode {mode}: {line}");
+        ensure!(site.xdp(WAN)? == Some(id), "it is still there");
+        ensure!(!site.pins().exists(), "a refused start leaves no pins");
+    }
+    Ok(())
+}
+
+/// Fails when a start that cannot guard all its interfaces guards some.
+#[test]
+fn of_two_interfaces_one_bad_means_neither() -> Result<()> {
+    if !require::root("of_two_interfaces_one_bad_means_neither") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    site.connect("out1", LAN)?;
+    let neither = |answer: &Answer, code: i32, named: &str| -> Result<()> {
+        ensure!(answer.refusal(code)?.contains(named), "{answer:?}");
+        ensure!(site.xdp(WAN)?.is_none(), "{WAN} is left alone: {answer:?}");
+        ensure!(!site.qdiscs(WAN)?.contains("clsact"), "no filter is left: {answer:?}");
+        ensure!(!site.pins().exists(), "no pins are left: {answer:?}");
+        Ok(())
+    };
+
+    neither(&site.ctguard(&["run", "-i", WAN, "-i", "nosuch0"])?, 2, "nosuch0")?;
+    neither(&site.ctguard(&["run", "-i", WAN, "-i", "lo"])?, 2, "lo")?;
+    let theirs = site.guarded().run(|| object::attach(Program::Pass, LAN))?;
+    neither(&site.ctguard(&["run", "-i", WAN, "-i", LAN])?, 1, LAN)?;
+    neither(&site.ctguard(&["run", "-i", WAN, "-i", LAN, "--egress-filter"])?, 1, LAN)?;
+    drop(theirs);
+
+    let daemon = site.start(&["run", "-i", WAN, "-i", LAN])?;
+    ensure!(site.xdp(WAN)?.is_some() && site.xdp(LAN)?.is_some(), "both are guarded");
+    let theirs = site.outside().run(|| object::attach(Program::Pass, "out1"))?;
+    ensure!(daemon.stop()?.success());
+    drop(theirs);
+    ensure!(site.xdp(LAN)?.is_none(), "both are left");
+    site.ensure_gone()
+}
+
+/// Fails when a start over a running guard that cannot have another interface too disturbs it.
+#[test]
+fn a_guard_that_was_kept_survives_a_start_that_fails() -> Result<()> {
+    if !require::root("a_guard_that_was_kept_survives_a_start_that_fails") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    site.connect("out1", LAN)?;
+    site.start(&["run", "-i", WAN, "--set", "source.tcp.rate=33"])?.kill()?;
+    let before = site.links(WAN)?.map(|link| link.id());
+
+    let _theirs = site.guarded().run(|| object::attach(Program::Pass, LAN))?;
+    let bad = ["run", "-i", WAN, "-i", LAN, "--set", "source.tcp.rate=44"];
+    ensure!(site.ctguard(&bad)?.refusal(1)?.contains(LAN));
+    ensure!(site.links(WAN)?.map(|link| link.id()) == before, "the same links");
+    ensure!(site.succeed(&["get", "source.tcp.rate"])?.trim() == "33/s", "the same settings");
+    ensure!(site.succeed(&["status", "--json"])?.contains(WAN));
+    ensure!(!site.succeed(&["status", "--json"])?.contains(LAN), "no slot for it is left");
+    Ok(())
+}
+
+/// Fails when a guard of another release is read, changed or removed by this one.
+#[test]
+fn maps_of_another_release_are_left_alone() -> Result<()> {
+    if !require::root("maps_of_another_release_are_left_alone") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    site.guard()?.kill()?;
+    let pinned = site.pins().join("policy").to_string_lossy().into_owned();
+    set_first_word(&pinned, 999)?;
+    let verbs: [&[&str]; 7] = [
+        &["run", "-i", WAN],
+        &["status"],
+        &["get"],
+        &["set", "target=50%"],
+        &["deny", "add", "192.0.2.1"],
+        &["allow", "list"],
+        &["detach"],
+    ];
+    for verb in verbs {
+        let answer = site.ctguard(verb)?;
+        let line = answer.refusal(6).with_context(|| verb.join(" "))?;
+        ensure!(line.contains("999") && line.contains("layout"), "{verb:?}: {line}");
+        ensure!(site.xdp(WAN)?.is_some(), "{verb:?} leaves the program alone");
+    }
+    // Put back, so that it can be removed.
+    set_first_word(&pinned, ctguard_ebpf::layout::LAYOUT_VERSION)
+}
+
+/// Changes the layout's version in a pinned policy map.
+fn set_first_word(pinned: &str, word: u32) -> Result<()> {
+    let map = aya::maps::MapData::from_pin(pinned)?;
+    let size = usize::try_from(map.info()?.value_size())?;
+    ensure!(size == size_of::<ctguard_ebpf::layout::Policy>(), "a policy of {size} bytes");
+    let mut array: aya::maps::Array<_, [u8; size_of::<ctguard_ebpf::layout::Policy>()]> =
+        aya::maps::Map::Array(map).try_into()?;
+    let mut policy = array.get(&0, 0)?;
+    policy[..4].copy_from_slice(&word.to_ne_bytes());
+    Ok(array.set(0, policy, 0)?)
+}
+
+/// Fails when `--mode native` quietly falls back, or `--mode generic` is not honoured.
+#[test]
+fn the_mode_that_was_asked_for_is_the_mode_in_use() -> Result<()> {
+    if !require::root("the_mode_that_was_asked_for_is_the_mode_in_use") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    for (asked, used) in [("auto", "native"), ("native", "native"), ("generic", "generic")] {
+        let daemon = site.start(&["run", "-i", WAN, "--mode", asked])?;
+        let status = site.status()?;
+        ensure!(
+            status.pointer("/interfaces/0/mode") == Some(&used.into()),
+            "--mode {asked}: {status}"
+        );
+        let shown = exec::run(site.guarded().command("ip").args(["link", "show", WAN]))?;
+        let generic = shown.contains("xdpgeneric");
+        ensure!(generic == (used == "generic"), "--mode {asked}: {shown}");
+        ensure!(daemon.stop()?.success());
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! The library's guard over maps in this process, for comparison with the object in the kernel.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+};
+
+use anyhow::{Result, ensure};
+use ctguard_ebpf::{
+    blur::Blur,
+    flow::FlowLines,
+    guard::{Guard, Judgement, Offered, Outcome, Tables, note_leaving},
+    layout::{
+        BucketLine, COUNTERS, Counter, Environment, FlowLine, Grant, Interface, List, OfferedSlot,
+        Policy,
+    },
+    packet::{Address, Ipv4, Ipv6, Packet, Reader},
+    units::Jiffies,
+    verdict::{self, verdict},
+};
+use ctguard_tests::data_path::Action;
+
+/// Longer than any frame of the tests.
+const MOST_BYTES: usize = 2048;
+
+/// The guard and its maps.
+pub(crate) struct Host {
+    pub(crate) policy: Policy,
+    pub(crate) environment: Environment,
+    pub(crate) interface: Interface,
+    pub(crate) grant: Grant,
+    /// List, address (an IPv4 one in the low bits), prefix length, end.
+    pub(crate) lists: Vec<(List, u128, u32, u64)>,
+    pub(crate) now: Jiffies,
+    counters: Cell<[u64; COUNTERS]>,
+    offered: RefCell<BTreeMap<u32, [u64; 3]>>,
+    flows: Vec<FlowLine>,
+    buckets: Vec<BucketLine>,
+}
+
+/// A frame as the kernel aligns it.
+#[repr(align(8))]
+struct Aligned([u8; MOST_BYTES]);
+
+impl Host {
+    /// Empty maps of the sizes that the environment tells.
+    pub(crate) fn new(policy: Policy, environment: &Environment, interface: Interface) -> Self {
+        let flows = (0..=environment.flow_line_mask).map(|_| FlowLine::default()).collect();
+        let buckets = (0..=environment.source_line_mask).map(|_| BucketLine::default()).collect();
+        Self {
+            policy,
+            environment: *environment,
+            interface,
+            grant: Grant::default(),
+            lists: Vec::new(),
+            now: Jiffies(0),
+            counters: Cell::new([0; COUNTERS]),
+            offered: RefCell::default(),
+            flows,
+            buckets,
+        }
+    }
+
+    /// Judges a frame and counts, as the program in the kernel does around the library.
+    pub(crate) fn judge(&self, frame: &[u8]) -> Result<Action> {
+        let aligned = align(frame)?;
+        let guard = Guard { environment: &self.environment, tables: self };
+        let Judgement { outcome, wake } = guard.judge(reader(&aligned, frame.len()), self.now);
+        let verdict = verdict(outcome, || self.policy.has(Policy::DRY_RUN));
+        self.count(verdict.counter);
+        verdict.seen.map(Counter::Seen).into_iter().for_each(|counter| self.count(counter));
+        verdict.allowed.map(Counter::Allowed).into_iter().for_each(|counter| self.count(counter));
+        if wake {
+            self.count(Counter::Wakeups);
+        }
+        Ok(match verdict.action {
+            verdict::Action::Pass => Action::Pass,
+            verdict::Action::Drop => Action::Drop,
+        })
+    }
+
+    /// Notes a frame that leaves.
+    pub(crate) fn leave(&self, frame: &[u8]) -> Result<()> {
+        let aligned = align(frame)?;
+        // What cannot be parsed tells nothing, here as there.
+        let _ = note_leaving(reader(&aligned, frame.len()), &self.environment, &self, self.now);
+        Ok(())
+    }
+
+    /// Every counter.
+    pub(crate) fn counters(&self) -> [u64; COUNTERS] {
+        self.counters.get()
+    }
+
+    /// What was noted of offered load: line, then offered, refused, address.
+    pub(crate) fn offered(&self) -> BTreeMap<u32, [u64; 3]> {
+        self.offered.borrow().clone()
+    }
+
+    fn count(&self, counter: Counter) {
+        let mut counters = self.counters.get();
+        counters[counter.index() as usize] += 1;
+        self.counters.set(counters);
+    }
+
+    /// As the kernel's longest-prefix maps answer: the longest alone counts.
+    fn holds(&self, list: List, address: u128, width: u32, now: Jiffies) -> bool {
+        let covers =
+            |prefix: u128, bits: u32| bits == 0 || (prefix ^ address) >> (width - bits) == 0;
+        let longest = self
+            .lists
+            .iter()
+            .filter(|(of, prefix, bits, _)| *of == list && covers(*prefix, *bits))
+            .max_by_key(|(_, _, bits, _)| *bits);
+        longest.is_some_and(|(_, _, _, end)| *end == 0 || now.0 < *end)
+    }
+}
+
+fn align(frame: &[u8]) -> Result<Box<Aligned>> {
+    ensure!(frame.len() <= MOST_BYTES, "a frame of {} bytes", frame.len());
+    let mut aligned = Box::new(Aligned([0; MOST_BYTES]));
+    aligned.0[..frame.len()].copy_from_slice(frame);
+    Ok(aligned)
+}
+
+fn reader(frame: &Aligned, length: usize) -> Reader<'_> {
+    let range = frame.0[..length].as_ptr_range();
+    // SAFETY: the range lies in `frame`, which is aligned and outlives the reader.
+    unsafe { Reader::new(range.start, range.end, Blur::new(0)) }
+}
+
+impl FlowLines for &Host {
+    fn flow_line(&self, index: u32) -> Option<&FlowLine> {
+        self.flows.get(index as usize)
+    }
+}
+
+impl Tables for &Host {
+    fn bucket_line(&self, index: u32) -> Option<&BucketLine> {
+        self.buckets.get(index as usize)
+    }
+
+    fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool {
+        self.holds(list, address.0.into(), 32, now)
+    }
+
+    fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool {
+        self.holds(list, u128::from_be_bytes(address.to_bytes()), 128, now)
+    }
+
+    fn interface(&self) -> Option<&Interface> {
+        Some(&self.interface)
+    }
+
+    fn policy(&self) -> Option<&Policy> {
+        Some(&self.policy)
+    }
+
+    fn grant(&self) -> Option<&Grant> {
+        Some(&self.grant)
+    }
+
+    fn show<A: Address>(&self, _packet: &Packet<A>, _outcome: Outcome, _now: Jiffies) {}
+
+    fn samples(&self) -> bool {
+        let seen: u64 = self.counters.get()[..3].iter().sum();
+        seen.is_multiple_of(OfferedSlot::SAMPLE)
+    }
+
+    fn note_offered(&self, line: u32, offered: Offered, _now: Jiffies) {
+        let mut lines = self.offered.borrow_mut();
+        let noted = lines.entry(line).or_default();
+        noted[0] += OfferedSlot::SAMPLE;
+        noted[1] += if offered.refused { OfferedSlot::SAMPLE } else { 0 };
+        noted[2] = offered.address;
+    }
+}

@@ -1,0 +1,139 @@
+//! Allow and deny lists, both families.
+
+use anyhow::Result;
+use ctguard_ebpf::layout::{Class, Counter, List, Policy};
+use ctguard_tests::{data_path::DataPath, frames::flags, require};
+
+use crate::{
+    packets::{self, LOCAL, LOCAL6, REMOTE, REMOTE6, ipv4_bytes, ipv6_bytes},
+    row::{self, Row, drops, passes},
+};
+use Counter::{
+    Admitted, Allowed, Exempt, RefusedDeny, RefusedFallback, RefusedGrant, RefusedSource, Seen,
+    Wakeups,
+};
+
+/// Fails when a list is not asked, asked of the wrong address or family, or holds beyond its
+/// purpose: an allowed source skips its ceiling, never its own grant.
+#[test]
+fn lists_hold_for_their_prefixes_and_no_further() -> Result<()> {
+    if !require::root("lists_hold_for_their_prefixes_and_no_further") {
+        return Ok(());
+    }
+    row::check(&rows())
+}
+
+pub(crate) fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (class, four, six) in FLOWS {
+        let new = [Seen(class), Admitted(class)];
+        let allowed = [Seen(class), Admitted(class), Allowed(class)];
+        rows.extend([
+            drops("a denied source", four(), &[RefusedDeny(class)]).after(listed(List::DenyV4)),
+            drops("a denied network", six(), &[RefusedDeny(class)]).after(listed(List::DenyV6)),
+            passes("a denied source, dry run", four(), &[RefusedDeny(class)])
+                .after(listed(List::DenyV4))
+                .after(|path| path.set_policy(|policy| policy.switches = Policy::DRY_RUN)),
+            passes("an allowed source, strangers' grant spent", four(), &allowed)
+                .after(listed(List::AllowV4))
+                .without_grant(),
+            passes("an allowed network, strangers' grant spent", six(), &allowed)
+                .after(listed(List::AllowV6))
+                .without_grant(),
+            passes("an allowed source has no ceiling", four(), &allowed)
+                .after(listed(List::AllowV4))
+                .after(no_burst),
+            drops("its own grant spent", four(), &[Seen(class), RefusedGrant(class), Wakeups])
+                .after(listed(List::AllowV4))
+                .where_grant(|grant| grant.allowances[1].limit.store(0)),
+            drops("its own fallback spent", four(), &[Seen(class), RefusedFallback(class)])
+                .after(listed(List::AllowV4))
+                .where_grant(|grant| {
+                    grant.heartbeat.store(0);
+                    grant.fallback[1].arrival.store(u64::MAX);
+                }),
+            drops("denied and allowed", four(), &[RefusedDeny(class)])
+                .after(listed(List::AllowV4))
+                .after(listed(List::DenyV4))
+                .after(in_use(List::AllowV4.bit() | List::DenyV4.bit())),
+            passes("a list that is not in use", four(), &new)
+                .after(listed(List::DenyV4))
+                .after(in_use(0)),
+            passes("a list of the other family", six(), &new).after(listed(List::DenyV4)),
+            drops("the ceiling of a stranger", four(), &[Seen(class), RefusedSource(class)])
+                .after(no_burst),
+        ]);
+    }
+    rows.push(
+        passes("neighbour discovery of a denied source", discovery(), &[Exempt])
+            .after(listed(List::DenyV6)),
+    );
+    rows.push(
+        drops(
+            "an established connection of a source denied later",
+            ack(),
+            &[RefusedDeny(Class::Tcp)],
+        )
+        .after_arrival_of(packets::syn(1))
+        .after(listed(List::DenyV4)),
+    );
+    rows.push(
+        passes("the source next to a denied one", packets::udp("192.0.2.2", LOCAL, 1), &NEW_UDP)
+            .after(|path| {
+                path.list_ipv4(List::DenyV4, ipv4_bytes(REMOTE), 32, 0)?;
+                in_use(List::DenyV4.bit())(path)
+            }),
+    );
+    rows
+}
+
+const NEW_UDP: [Counter; 2] = [Seen(Class::Udp), Admitted(Class::Udp)];
+
+type NewFlow = fn() -> Vec<u8>;
+
+/// A new flow of each class over IPv4 and IPv6.
+const FLOWS: [(Class, NewFlow, NewFlow); 3] = [
+    (Class::Tcp, || packets::syn(1), || packets::tcp(REMOTE6, LOCAL6, 1, flags::SYN)),
+    (Class::Udp, || packets::udp(REMOTE, LOCAL, 1), || packets::udp(REMOTE6, LOCAL6, 1)),
+    (
+        Class::Other,
+        || packets::icmp(REMOTE, LOCAL, 8, 1),
+        || packets::icmp(REMOTE6, LOCAL6, 128, 1),
+    ),
+];
+
+fn ack() -> Vec<u8> {
+    packets::tcp(REMOTE, LOCAL, 1, flags::ACK)
+}
+
+fn discovery() -> Vec<u8> {
+    packets::icmp(REMOTE6, LOCAL6, 135, 0)
+}
+
+/// The remote's network (a /24, a /48) on the list, and the list in use.
+fn listed(list: List) -> impl Fn(&mut DataPath) -> Result<()> {
+    move |path| {
+        match list {
+            List::AllowV4 | List::DenyV4 => path.list_ipv4(list, ipv4_bytes("192.0.2.0"), 24, 0)?,
+            List::AllowV6 | List::DenyV6 => {
+                path.list_ipv6(list, ipv6_bytes("2001:db8::"), 48, 0)?;
+            }
+        }
+        in_use(list.bit())(path)
+    }
+}
+
+fn in_use(lists: u32) -> impl Fn(&mut DataPath) -> Result<()> {
+    move |path| row::set_environment(path, |environment| environment.lists_in_use = lists)
+}
+
+/// No source may open anything: its ceilings' theoretical arrival time may not even be now.
+fn no_burst(path: &mut DataPath) -> Result<()> {
+    path.set_interface(|interface| interface.ceilings = [row::slow(1); 3])?;
+    for frame in
+        [packets::syn(9), packets::udp(REMOTE, LOCAL, 9), packets::icmp(REMOTE, LOCAL, 8, 9)]
+    {
+        path.judge(&frame)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! Every verdict and every counter of the object in the kernel, packet by packet, by
+//! `BPF_PROG_TEST_RUN`.
+
+mod admission;
+mod differential;
+mod exempt;
+mod expiry;
+mod fragments;
+mod host;
+mod known;
+mod link;
+mod lists;
+mod malformed;
+mod packets;
+mod race;
+mod random;
+mod row;
+
+use std::collections::BTreeSet;
+
+use ctguard_ebpf::layout::Counter;
+
+/// Fails when a counter is added that no packet of the tables is expected to count, or when the
+/// last packet that counts one is taken out.
+#[test]
+fn every_counter_is_expected_of_some_packet() {
+    let tables = [
+        admission::rows(),
+        exempt::rows(),
+        fragments::rows(),
+        known::rows(),
+        link::rows(),
+        lists::rows(),
+        malformed::rows(),
+    ];
+    let expected: BTreeSet<u32> = tables
+        .iter()
+        .flatten()
+        .flat_map(|row| row.counters.iter().map(|counter| counter.index()))
+        .collect();
+    for counter in Counter::ALL {
+        assert!(expected.contains(&counter.index()), "no packet counts {counter:?}");
+    }
+}
