@@ -37,8 +37,12 @@ pub(crate) enum LoadError {
     Object(#[source] EbpfError),
     #[error("the object lacks program {0}")]
     Missing(&'static str),
-    #[error("the kernel refuses program {name}{}", last_line(.source))]
-    Program { name: &'static str, source: ProgramError },
+    #[error("the kernel refuses program {name}{}", reason(.refusal))]
+    Program {
+        name: &'static str,
+        /// No source of the error: its text is the verifier's whole log.
+        refusal: ProgramError,
+    },
     #[error("cannot pin the programs")]
     Pin(#[source] io::Error),
 }
@@ -163,25 +167,28 @@ where
 
 fn fd_of<'a>(object: &'a Ebpf, name: &'static str) -> Result<&'a ProgramFd, LoadError> {
     let program = object.program(name).ok_or(LoadError::Missing(name))?;
-    program.fd().map_err(|source| LoadError::Program { name, source })
+    program.fd().map_err(|refusal| LoadError::Program { name, refusal })
 }
 
-fn refused(name: &'static str, source: ProgramError) -> LoadError {
-    if let ProgramError::LoadError { io_error, .. } = &source
+fn refused(name: &'static str, refusal: ProgramError) -> LoadError {
+    if let ProgramError::LoadError { io_error, .. } = &refusal
         && io_error.raw_os_error() == Some(libc::EPERM)
     {
         return LoadError::NotPermitted;
     }
-    LoadError::Program { name, source }
+    LoadError::Program { name, refusal }
 }
 
-/// The verifier's last words; all of them would fill screens.
-fn last_line(error: &ProgramError) -> String {
+/// Why the kernel refuses it: of the verifier's log the line before the sums at its end.
+fn reason(error: &ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
         return format!(": {error}");
     };
     let log = verifier_log.to_string();
-    let reason = log.lines().rfind(|line| !line.is_empty() && !line.starts_with("processed "));
+    let is_sum = |line: &&str| {
+        ["processed ", "stack depth ", "verification time "].iter().any(|sum| line.starts_with(sum))
+    };
+    let reason = log.lines().rfind(|line| !line.trim().is_empty() && !is_sum(line));
     format!(" ({io_error}): {}", reason.unwrap_or("no reason given"))
 }
 
