@@ -55,7 +55,7 @@ const fn finish(key: &HashKey, sum: u64) -> u64 {
 
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the low word is asked for")]
-const fn low_word(number: u64) -> u32 {
+pub(crate) const fn low_word(number: u64) -> u32 {
     number as u32
 }
 

@@ -19,6 +19,8 @@ pub mod classify;
 pub mod flow;
 pub mod guard;
 pub mod hash;
+pub mod kernel_functions;
+pub mod known_flows;
 pub mod layout;
 pub mod packet;
 pub mod shared;

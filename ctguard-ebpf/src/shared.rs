@@ -41,6 +41,13 @@ impl Shared {
         self.0.fetch_add(summand, Relaxed)
     }
 
+    /// Sets `bits`, and leaves the others.
+    #[inline(always)]
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn set_bits(&self, bits: u64) {
+        self.0.fetch_or(bits, Relaxed);
+    }
+
     /// Writes `new` if it is `current`, and tells whether it was.
     #[inline(always)]
     #[cfg(not(target_arch = "bpf"))]
@@ -81,6 +88,20 @@ impl Shared {
             );
         }
         before
+    }
+
+    /// Sets `bits`, and leaves the others.
+    #[inline(always)]
+    #[cfg(target_arch = "bpf")]
+    pub fn set_bits(&self, bits: u64) {
+        // SAFETY: BPF_ATOMIC | BPF_OR, as above.
+        unsafe {
+            core::arch::asm!(
+                "lock *(u64 *)({address} + 0) |= {bits}",
+                address = in(reg) self.0.as_ptr(),
+                bits = in(reg) bits,
+            );
+        }
     }
 
     /// Writes `new` if it is `current`, and tells whether it was.

@@ -33,6 +33,8 @@ pub struct Setup {
     pub source_lines: u32,
     /// Lines of the flow cache; a power of two.
     pub flow_lines: u32,
+    /// Blocks of the known-flows filter; a power of two.
+    pub known_blocks: u32,
     /// New flows a second that every source may open in each class.
     pub rate: u32,
     /// Its burst.
@@ -43,7 +45,14 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { source_lines: 16_384, flow_lines: 65_536, rate: 20, burst: 10, grant: 1_000_000 }
+        Self {
+            source_lines: 16_384,
+            flow_lines: 65_536,
+            known_blocks: 262_144,
+            rate: 20,
+            burst: 10,
+            grant: 1_000_000,
+        }
     }
 }
 
@@ -62,6 +71,7 @@ impl DataPath {
             .map_max_entries(layout::maps::BUCKETS_SOURCE, setup.source_lines)
             .map_max_entries(layout::maps::OFFERED_SOURCE, setup.source_lines)
             .map_max_entries(layout::maps::FLOW_CACHE, setup.flow_lines)
+            .map_max_entries(layout::maps::KNOWN_FLOWS, setup.known_blocks)
             .override_global("AYA_LOG_LEVEL", &0_u8, true)
             .load(OBJECT)
             .context("cannot load ctguard's eBPF object")?;

@@ -379,20 +379,16 @@ impl Lab {
                 reserved: [0; 2],
             },
             environment: environment(Environment {
-                source_key: KEY,
-                tuple_key: KEY,
                 jiffies_per_second: 1000,
                 coarse_shift: 10,
                 heartbeat_patience_jiffies: 2000,
                 source_line_mask: 1023,
                 flow_line_mask: 1023,
+                known_block_mask: 1023,
                 tcp_loose: 1,
                 repeat_window_coarse: 3,
-                zero: 0,
-                stations_in_use: 0,
-                lists_in_use: 0,
-                learning_until: 0,
                 flow_timeouts: [30; FLOW_KINDS],
+                ..Environment::unset([KEY; 2])
             }),
             interface: Interface {
                 ifindex: 2,

@@ -68,8 +68,21 @@ pub struct Environment {
     pub stations_in_use: u32,
     /// A bit per [`super::List`] that has entries; the data path skips the others.
     pub lists_in_use: u32,
+    /// Bytes of the kernel's `struct bpf_ct_opts` (12 or 16); 0 where conntrack is not asked and
+    /// the flow cache answers alone.
+    pub lookup_options_bytes: u32,
+    /// A [`super::Detection`]: who answers, and why.
+    pub detection: u32,
+    /// Blocks of `known_flows` less one; the number of blocks is a power of two.
+    pub known_block_mask: u32,
+    /// The generation of `known_flows` that new tuples are noted in: 0 or 1.
+    pub known_generation: u32,
+    /// 1 once `known_flows` has held the whole table: a tuple that it does not hold is new.
+    pub known_complete: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Jiffies until which TCP segments of unknown connections pass and make them known: the maps
-    /// are new, and connections older than they must go on.
+    /// are new, connections older than they must go on, and the table could not be read.
     pub learning_until: u64,
     /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`]; below
     /// 2^20.
@@ -77,6 +90,33 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// Nothing found out yet; only the keys are there.
+    #[must_use]
+    pub const fn unset([source_key, tuple_key]: [HashKey; 2]) -> Self {
+        Self {
+            source_key,
+            tuple_key,
+            jiffies_per_second: 0,
+            coarse_shift: 0,
+            heartbeat_patience_jiffies: 0,
+            source_line_mask: 0,
+            flow_line_mask: 0,
+            tcp_loose: 0,
+            repeat_window_coarse: 0,
+            zero: 0,
+            stations_in_use: 0,
+            lists_in_use: 0,
+            lookup_options_bytes: 0,
+            detection: 0,
+            known_block_mask: 0,
+            known_generation: 0,
+            known_complete: 0,
+            reserved: 0,
+            learning_until: 0,
+            flow_timeouts: [0; FLOW_KINDS],
+        }
+    }
+
     /// Sets the timeout of `kind`: of one of TCP's states, or of all states of another kind.
     pub fn set_flow_timeout(&mut self, kind: FlowKind, coarse_units: u32) {
         let states = if (kind as usize) < FlowKind::Udp as usize { 1 } else { 4 };
@@ -100,4 +140,4 @@ impl Environment {
     }
 }
 
-const _: () = assert!(size_of::<Environment>() == 96 + 96 + 40 + 8 + 128);
+const _: () = assert!(size_of::<Environment>() == 96 + 96 + 64 + 8 + 128);

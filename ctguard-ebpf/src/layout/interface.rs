@@ -37,8 +37,10 @@ pub struct Interface {
     pub name: [u8; 16],
     /// The operator's own ceilings for this interface, by class; zeros where the policy's hold.
     pub overrides: [Rate; CLASSES],
+    /// The conntrack zone of what arrives here (`CT --zone`); 0 is the default zone.
+    pub zone: u32,
     /// Zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u32; 5],
 }
 
 impl Interface {
@@ -54,7 +56,8 @@ impl Interface {
         ceilings: [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASSES],
         name: [0; 16],
         overrides: [Rate { flows_per_second: 0, burst: 0 }; CLASSES],
-        reserved: [0; 3],
+        zone: 0,
+        reserved: [0; 5],
     };
 }
 

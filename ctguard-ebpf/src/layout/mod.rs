@@ -4,25 +4,29 @@
 //! [`LAYOUT_VERSION`]; a binary refuses pinned maps of another version.
 
 mod counter;
+mod detection;
 mod environment;
 mod flow_line;
 mod grant;
 mod interface;
+mod known_block;
 mod list;
 mod policy;
 mod source_line;
 
 pub use counter::{COUNTERS, Counter, Counters};
+pub use detection::Detection;
 pub use environment::{Environment, FLOW_KINDS, FlowKind, HashKey};
 pub use flow_line::FlowLine;
 pub use grant::{Allowance, Fallback, Grant, TIERS, Tier};
 pub use interface::{Ceiling, INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
+pub use known_block::KnownBlock;
 pub use list::{List, ListEntry};
 pub use policy::{CLASSES, Class, Policy, Rate};
 pub use source_line::{BucketLine, OfferedSlot};
 
 /// Version of everything in this module, the first word of the `policy` map.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Names of the maps, as they are pinned; the kernel keeps 15 bytes of each.
 pub mod maps {
@@ -40,6 +44,8 @@ pub mod maps {
     pub const OFFERED_SOURCE: &str = "offered_source";
     /// [`super::FlowLine`]s.
     pub const FLOW_CACHE: &str = "flow_cache";
+    /// [`super::KnownBlock`]s.
+    pub const KNOWN_FLOWS: &str = "known_flows";
     /// [`super::Counters`], one for each CPU.
     pub const COUNTERS: &str = "counters";
     /// Ring buffer that wakes the daemon when a grant is nearly spent.
@@ -54,7 +60,7 @@ pub mod maps {
     pub const DENY_V6: &str = "deny_v6";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 13] = [
+    pub const PINNED: [&str; 14] = [
         POLICY,
         ENVIRONMENT,
         INTERFACES,
@@ -62,6 +68,7 @@ pub mod maps {
         BUCKETS_SOURCE,
         OFFERED_SOURCE,
         FLOW_CACHE,
+        KNOWN_FLOWS,
         COUNTERS,
         WAKEUPS,
         ALLOW_V4,

@@ -23,6 +23,10 @@ const FEWEST_FLOW_LINES: u64 = 1 << 10;
 /// 16 MiB.
 const MOST_FLOW_LINES: u64 = 1 << 18;
 
+const FEWEST_KNOWN_BLOCKS: u64 = 1 << 10;
+/// 8 MiB.
+const MOST_KNOWN_BLOCKS: u64 = 1 << 19;
+
 /// The ring buffer of the log, unless somebody reads it.
 const UNREAD_LOG_BYTES: u32 = 4096;
 
@@ -52,19 +56,24 @@ pub(crate) enum LoadError {
 pub(crate) struct Sizes {
     source_lines: u32,
     flow_lines: u32,
+    known_blocks: u32,
 }
 
 impl Sizes {
-    /// For a table of `max` entries: two slots of the flow cache for each.
+    /// For a table of `max` entries: two slots of the flow cache for each, and a block of the
+    /// known-flows filter: four tuples fit it, and each entry has two.
     pub(crate) fn of_table(max: u64) -> Self {
         let slots = u64::try_from(FlowLine::SLOTS).unwrap_or(1);
         let wanted = max.saturating_mul(2).div_ceil(slots);
         // A table without a maximum may hold anything.
         let wanted = if max == 0 { MOST_FLOW_LINES } else { wanted.min(MOST_FLOW_LINES) };
         let flow_lines = wanted.max(FEWEST_FLOW_LINES).next_power_of_two();
+        let known = if max == 0 { MOST_KNOWN_BLOCKS } else { max.min(MOST_KNOWN_BLOCKS) };
+        let known_blocks = known.max(FEWEST_KNOWN_BLOCKS).next_power_of_two();
         Self {
             source_lines: SOURCE_LINES,
             flow_lines: u32::try_from(flow_lines).unwrap_or(u32::MAX),
+            known_blocks: u32::try_from(known_blocks).unwrap_or(u32::MAX),
         }
     }
 }
@@ -136,6 +145,7 @@ fn load_object(bytes: &[u8], pins: &Pins, sizes: Sizes, trace: bool) -> Result<E
         .map_max_entries(maps::BUCKETS_SOURCE, sizes.source_lines)
         .map_max_entries(maps::OFFERED_SOURCE, sizes.source_lines)
         .map_max_entries(maps::FLOW_CACHE, sizes.flow_lines)
+        .map_max_entries(maps::KNOWN_FLOWS, sizes.known_blocks)
         .override_global(aya_log::LEVEL, &level, false);
     if !trace {
         loader.map_max_entries("AYA_LOGS", UNREAD_LOG_BYTES);

@@ -1,7 +1,7 @@
 //! What a start writes into the maps before the first packet, and takes back when it fails.
 
 use ctguard_ebpf::layout::{
-    CLASSES, Environment, FLOW_KINDS, HashKey, Interface, Policy, Rate, maps,
+    CLASSES, Detection, Environment, FLOW_KINDS, HashKey, Interface, Policy, Rate, maps,
 };
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -28,8 +28,6 @@ pub(super) fn environment(
     let (source_key, tuple_key) =
         if fresh { (hash_key()?, hash_key()?) } else { (old.source_key, old.tuple_key) };
     let mut environment = Environment {
-        source_key,
-        tuple_key,
         jiffies_per_second,
         coarse_shift: coarse.shift,
         heartbeat_patience_jiffies: coarse.heartbeat_patience(),
@@ -37,11 +35,15 @@ pub(super) fn environment(
         flow_line_mask: maps.entries(maps::FLOW_CACHE)? - 1,
         tcp_loose: u32::from(timeouts.tcp_loose()),
         repeat_window_coarse: coarse.repeat_window(),
-        zero: 0,
-        stations_in_use: 0,
         lists_in_use: old.lists_in_use,
+        lookup_options_bytes: 0,
+        detection: Detection::Forced as u32,
+        known_block_mask: maps.entries(maps::KNOWN_FLOWS)? - 1,
+        known_generation: old.known_generation,
+        known_complete: old.known_complete,
         learning_until: if fresh { learning_until } else { old.learning_until },
         flow_timeouts: [1; FLOW_KINDS],
+        ..Environment::unset([source_key, tuple_key])
     };
     timeouts.write(coarse, &mut environment);
     Ok(environment)
@@ -97,10 +99,13 @@ pub(super) fn settle(
     jiffies_per_second: u32,
 ) -> Result<Before, StartError> {
     let used = maps.interfaces.used()?;
-    let overrides = |link: &Link| {
+    let former = |link: &Link| {
         used.iter()
             .find(|slot| slot.interface.ifindex == link.index || slot.name() == link.name)
-            .map_or([Rate::default(); CLASSES], |slot| slot.interface.overrides)
+            .map(|slot| slot.interface)
+    };
+    let overrides = |link: &Link| {
+        former(link).map_or([Rate::default(); CLASSES], |interface| interface.overrides)
     };
     let policy = if fresh { DEFAULT_POLICY } else { maps.policy()? };
     let mut settings = Settings {
@@ -118,7 +123,8 @@ pub(super) fn settle(
             ceilings: ceilings(&settings.policy.source, overrides, jiffies_per_second),
             name: name_bytes(&link.name),
             overrides: *overrides,
-            reserved: [0; 3],
+            zone: former(link).map_or(0, |interface| interface.zone),
+            reserved: [0; 5],
         });
         if let Err(error) = put {
             before.restore(maps, targets);

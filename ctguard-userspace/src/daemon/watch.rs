@@ -84,10 +84,10 @@ fn try_attach(
 ) -> anyhow::Result<Attachment> {
     let policy = guard.maps.policy()?;
     let used = guard.maps.interfaces.used()?;
-    let overrides = used
+    let former = used
         .iter()
         .find(|slot| slot.interface.ifindex == old)
-        .map_or(Interface::FREE.overrides, |slot| slot.interface.overrides);
+        .map_or(Interface::FREE, |slot| slot.interface);
     if old != link.index {
         guard.maps.interfaces.remove(old)?;
     }
@@ -95,10 +95,11 @@ fn try_attach(
         ifindex: link.index,
         mode: 0,
         station: station(links, link),
-        ceilings: ceilings(&policy.source, &overrides, guard.jiffies_per_second),
+        ceilings: ceilings(&policy.source, &former.overrides, guard.jiffies_per_second),
         name: name_bytes(&link.name),
-        overrides,
-        reserved: [0; 3],
+        overrides: former.overrides,
+        zone: former.zone,
+        reserved: [0; 5],
     })?;
     let attachment =
         bpf::attach(&guard.pins, &mut guard.programs, link, guard.mode, guard.egress_by_filter)?;

@@ -73,20 +73,16 @@ impl DataPath {
             (12 * self.start + word as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
         });
         let mut environment = Environment {
-            source_key: HashKey { words },
-            tuple_key: HashKey { words },
             jiffies_per_second: 1000,
             coarse_shift: 10,
             heartbeat_patience_jiffies: 2000,
             source_line_mask: self.setup.source_lines - 1,
             flow_line_mask: self.setup.flow_lines - 1,
+            known_block_mask: self.setup.known_blocks - 1,
             tcp_loose: 1,
             repeat_window_coarse: 3,
-            zero: 0,
-            stations_in_use: 0,
-            lists_in_use: 0,
-            learning_until: 0,
             flow_timeouts: [30; FLOW_KINDS],
+            ..Environment::unset([HashKey { words }; 2])
         };
         environment.set_flow_timeout(FlowKind::TcpOpening, 60);
         environment.set_flow_timeout(FlowKind::TcpEstablished, 300);

@@ -1,0 +1,87 @@
+//! Calls of kernel functions: how the program marks them, and what the loader makes of the marks.
+//!
+//! A kernel function is called by the number of its BTF type, which only the running kernel knows.
+//! The program calls numbers that no helper will ever have; before it is loaded each such
+//! instruction is rewritten.
+
+/// Stands for `bpf_xdp_ct_lookup` (`net/netfilter/nf_conntrack_bpf.c`).
+pub const LOOKUP: i32 = 0x7fff_f001;
+/// Stands for `bpf_ct_release`.
+pub const RELEASE: i32 = 0x7fff_f002;
+
+/// `BPF_JMP | BPF_CALL` (`include/uapi/linux/bpf.h`).
+const CALL: u8 = 0x85;
+/// `BPF_PSEUDO_KFUNC_CALL`.
+const KERNEL_FUNCTION: u8 = 2;
+/// `BPF_ALU64 | BPF_MOV | BPF_K`; with zeros behind it: r0 = 0.
+const MOVE: u8 = 0xb7;
+
+/// One instruction as the kernel takes it: opcode, registers, offset, immediate.
+pub type Instruction = [u8; 8];
+
+/// Where a kernel function is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// Number of its BTF type.
+    pub btf_id: i32,
+    /// Position of its module's BTF in the load's `fd_array`; 0 for the kernel itself.
+    pub fd_index: i16,
+}
+
+/// Where both functions are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locations {
+    /// `bpf_xdp_ct_lookup`.
+    pub lookup: Location,
+    /// `bpf_ct_release`.
+    pub release: Location,
+}
+
+/// The instruction that takes the place of a marked one, or `None` for any other: the call of the
+/// function, or, without functions, one that finds nothing.
+#[must_use]
+pub const fn rewrite(
+    instruction: Instruction,
+    functions: Option<&Locations>,
+) -> Option<Instruction> {
+    let [CALL, 0, 0, 0, immediate @ ..] = instruction else { return None };
+    let mark = i32::from_le_bytes(immediate);
+    if mark != LOOKUP && mark != RELEASE {
+        return None;
+    }
+    let Some(functions) = functions else { return Some([MOVE, 0, 0, 0, 0, 0, 0, 0]) };
+    let location = if mark == LOOKUP { functions.lookup } else { functions.release };
+    let [offset_low, offset_high] = location.fd_index.to_le_bytes();
+    let [a, b, c, d] = location.btf_id.to_le_bytes();
+    Some([CALL, KERNEL_FUNCTION << 4, offset_low, offset_high, a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FUNCTIONS: Locations = Locations {
+        lookup: Location { btf_id: 0x1234, fd_index: 1 },
+        release: Location { btf_id: 0x5678, fd_index: 1 },
+    };
+
+    #[test]
+    fn a_marked_call_becomes_the_call_of_the_function() {
+        let marked = [0x85, 0, 0, 0, 0x01, 0xf0, 0xff, 0x7f];
+        let called = [0x85, 0x20, 1, 0, 0x34, 0x12, 0, 0];
+        assert_eq!(rewrite(marked, Some(&FUNCTIONS)), Some(called));
+    }
+
+    #[test]
+    fn without_functions_a_marked_call_finds_nothing() {
+        let marked = [0x85, 0, 0, 0, 0x02, 0xf0, 0xff, 0x7f];
+        assert_eq!(rewrite(marked, None), Some([0xb7, 0, 0, 0, 0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn other_instructions_stay() {
+        for other in [[0x85, 0, 0, 0, 1, 0, 0, 0], [0x85, 0x10, 0, 0, 0x01, 0xf0, 0xff, 0x7f]] {
+            assert_eq!(rewrite(other, Some(&FUNCTIONS)), None);
+        }
+    }
+}
