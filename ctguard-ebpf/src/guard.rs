@@ -1,4 +1,5 @@
-//! What a packet meets, in order: link, lists, meaning, flow cache, admission; and the outcome.
+//! What a packet meets, in order: link, lists, meaning, flow cache, known-flows filter, conntrack,
+//! admission; and the outcome.
 
 use crate::{
     admission::{self, Admission, Candidate, Refusal},
@@ -6,13 +7,14 @@ use crate::{
     classify::{self, Flow, Meaning},
     flow::{self, FlowLines, Found, Passing, Place},
     hash,
+    known_flows::{self, KnownBlocks},
     layout::{BucketLine, CLASSES, Class, Environment, Grant, Interface, List, Policy, Tier},
     packet::{self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader},
     units::{Coarse, Jiffies},
 };
 
 /// The maps that not every packet needs.
-pub trait Tables: FlowLines {
+pub trait Tables: FlowLines + KnownBlocks {
     /// The line of cells at `index`.
     fn bucket_line(&self, index: u32) -> Option<&BucketLine>;
     /// Whether the list holds the IPv4 address, not expired at `now`.
@@ -25,12 +27,25 @@ pub trait Tables: FlowLines {
     fn policy(&self) -> Option<&Policy>;
     /// The grant.
     fn grant(&self) -> Option<&Grant>;
+    /// Asks conntrack about the flow of a TCP or UDP packet.
+    fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer;
     /// Whether this new flow's offered load is written down.
     fn samples(&self) -> bool;
     /// Shows what was decided on a packet that opens a flow, or is denied.
     fn show<A: Address>(&self, packet: &Packet<A>, outcome: Outcome, now: Jiffies);
     /// Notes offered load of a source.
     fn note_offered(&self, line: u32, offered: Offered, now: Jiffies);
+}
+
+/// What conntrack says of a packet's flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It has an entry of the flow, so the packet makes none.
+    Tracked,
+    /// It has none.
+    Untracked,
+    /// It does not say.
+    Silent,
 }
 
 /// A new flow that was offered.
@@ -172,27 +187,52 @@ impl<T: Tables> Guard<'_, T> {
     #[inline(always)]
     fn judge_flow<A: Listed>(&self, packet: &Packet<A>, flow: Flow, now: Jiffies) -> Judgement {
         let coarse = self.coarse(now);
-        let place = self.place(packet, flow);
-        let found = flow::find(&self.tables, place);
+        let hash = self.tuple_hash(packet, flow);
+        let place = Place::of(hash, self.environment);
+        let exact =
+            self.environment.lookup_options_bytes != 0 && !matches!(flow.class, Class::Other);
+        // What the filter does not hold lies in neither line: floods read one.
+        let mut certainly_new = false;
+        let found = match flow::find_in_first(&self.tables, place) {
+            Some(found) => Some(found),
+            None => {
+                certainly_new = exact && self.is_certainly_new(hash);
+                if certainly_new { None } else { flow::find_in_second(&self.tables, place) }
+            }
+        };
         if let Some(found) = &found
             && flow.goes_on()
             && found.is_fresh(self.environment, flow.kind, coarse)
         {
             return Outcome::Known.into();
         }
+
+        let opens = flow.opens(self.environment.tcp_loose != 0);
+        let answer = if !exact || !opens || flow.is_syn() {
+            Answer::Silent
+        } else if certainly_new {
+            Answer::Untracked
+        } else {
+            self.tables.ask_conntrack(packet, flow)
+        };
+        if answer == Answer::Tracked {
+            self.put(found, place, confirmed(flow), coarse);
+            return Outcome::Known.into();
+        }
         let known = found.as_ref().filter(|found| found.is_alive(coarse));
         if let Some(known) = known
+            && answer == Answer::Silent
             && !flow.is_syn()
             && (known.is_answered() || !flow.opens(true))
         {
             known.pass(self.environment, arriving(flow), coarse);
             return Outcome::Known.into();
         }
-        if !flow.opens(self.environment.tcp_loose != 0) {
+        if !opens {
             return Outcome::MakesNoEntry.into();
         }
 
-        let vouched = known.and_then(|known| self.vouched(known, flow, coarse));
+        let vouched = known.and_then(|known| self.vouched(known, flow, answer, coarse));
         if vouched.is_none() {
             if classify::is_exempt(packet) {
                 return Outcome::Exempt.into();
@@ -207,27 +247,55 @@ impl<T: Tables> Guard<'_, T> {
         let judgement = self.admit(flow.class, packet.source, tier, vouched, now);
         self.tables.show(packet, judgement.outcome, now);
         if matches!(judgement.outcome, Outcome::Admitted(..)) {
-            match found {
-                // A live connection outlasts a SYN of its tuple, which conntrack ignores.
-                Some(found) if found.is_alive(coarse) && found.is_established() => {}
-                Some(found) => found.reopen(place, self.environment, arriving(flow), coarse),
-                None => {
-                    flow::remember(&self.tables, place, self.environment, arriving(flow), coarse);
-                }
+            known_flows::note(&self.tables, self.environment, hash);
+            // A live connection outlasts a SYN of its tuple, which conntrack ignores.
+            let outlasts = |found: &Found<'_>| {
+                flow.is_syn() && found.is_alive(coarse) && found.is_established()
+            };
+            if !found.as_ref().is_some_and(outlasts) {
+                self.put(found, place, arriving(flow), coarse);
             }
         }
         judgement
     }
 
+    /// Remembers a flow as `passing` opens it, in the slot that it has or in a new one.
+    #[inline(always)]
+    fn put(&self, found: Option<Found<'_>>, place: Place, passing: Passing, coarse: Coarse) {
+        match found {
+            Some(found) => found.reopen(place, self.environment, passing, coarse),
+            None => flow::remember(&self.tables, place, self.environment, passing, coarse),
+        }
+    }
+
+    #[inline(always)]
+    fn is_certainly_new(&self, hash: u64) -> bool {
+        self.environment.known_complete != 0
+            && !known_flows::may_hold(&self.tables, self.environment, hash)
+    }
+
     /// What a packet is that rests on an admission of its tuple: one that nobody inside has
     /// answered yet, so that the packet admitted may never have reached conntrack. It is not
     /// charged to its source again, but takes one from the grant as if it made an entry.
+    ///
+    /// Where conntrack has just said that it has no entry, the packet admitted is on its way or
+    /// lost: only what follows at once rests on it.
     #[inline(always)]
-    fn vouched(&self, known: &Found<'_>, flow: Flow, coarse: Coarse) -> Option<Outcome> {
-        if !flow.is_syn() {
+    fn vouched(
+        &self,
+        known: &Found<'_>,
+        flow: Flow,
+        answer: Answer,
+        coarse: Coarse,
+    ) -> Option<Outcome> {
+        let (outcome, window) = if flow.is_syn() {
+            (Outcome::Repeated, self.environment.repeat_window_coarse)
+        } else if answer == Answer::Silent {
             return Some(Outcome::Known);
-        }
-        known.is_just_opened(self.environment, coarse).then_some(Outcome::Repeated)
+        } else {
+            (Outcome::Known, 1)
+        };
+        known.is_just_opened(self.environment, flow.kind, window, coarse).then_some(outcome)
     }
 
     /// Whether an unknown connection is taken for one that is older than the guard.
@@ -305,15 +373,9 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
-    fn place<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Place {
-        let hash = hash::tuple(
-            &self.environment.tuple_key,
-            packet.source,
-            packet.destination,
-            packet.protocol,
-            flow.key,
-        );
-        Place::of(hash, self.environment)
+    fn tuple_hash<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> u64 {
+        let Packet { source, destination, protocol, .. } = *packet;
+        hash::tuple(&self.environment.tuple_key, source, destination, protocol, flow.key)
     }
 
     #[inline(always)]
@@ -325,7 +387,7 @@ impl<T: Tables> Guard<'_, T> {
 /// Notes a frame that leaves, so that its answer is known. A frame that cannot be parsed tells
 /// nothing.
 #[inline(always)]
-pub fn note_leaving<L: FlowLines>(
+pub fn note_leaving<L: FlowLines + KnownBlocks>(
     mut frame: Reader<'_>,
     environment: &Environment,
     lines: &L,
@@ -340,7 +402,7 @@ pub fn note_leaving<L: FlowLines>(
 }
 
 #[inline(always)]
-fn note<A: Address, L: FlowLines>(
+fn note<A: Address, L: FlowLines + KnownBlocks>(
     packet: &Packet<A>,
     environment: &Environment,
     lines: &L,
@@ -359,12 +421,29 @@ fn note<A: Address, L: FlowLines>(
     let place = Place::of(hash, environment);
     let answers = leaving.answers;
     let passing = Passing { leaving: true, answers, kind: flow.kind, flags: flow.flags };
-    match flow::find(lines, place) {
+    let changed = match flow::find(lines, place) {
         Some(known) if known.is_alive(coarse) => known.pass(environment, passing, coarse),
-        Some(ended) if leaving.makes_known => ended.reopen(place, environment, passing, coarse),
-        None if leaving.makes_known => flow::remember(lines, place, environment, passing, coarse),
-        Some(_) | None => {}
+        Some(ended) if leaving.makes_known => {
+            ended.reopen(place, environment, passing, coarse);
+            true
+        }
+        None if leaving.makes_known => {
+            flow::remember(lines, place, environment, passing, coarse);
+            true
+        }
+        Some(_) | None => false,
+    };
+    // Once a second for each flow, so that it is in the current generation whatever became of its
+    // entry since the last dump.
+    if changed {
+        known_flows::note(lines, environment, hash);
     }
+}
+
+/// A packet of a flow that conntrack has just said it knows.
+#[inline(always)]
+const fn confirmed(flow: Flow) -> Passing {
+    Passing { leaving: true, answers: true, kind: flow.kind, flags: flow.flags }
 }
 
 #[inline(always)]

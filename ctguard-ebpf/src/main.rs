@@ -4,10 +4,12 @@
 //! control), `ctguard_clock` tells userspace the time in jiffies.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 /// The part that knows kernel helpers.
 mod kernel {
     pub(crate) mod clock;
+    pub(crate) mod conntrack;
     pub(crate) mod count;
     pub(crate) mod interface;
     pub(crate) mod maps;
@@ -54,7 +56,7 @@ pub fn ctguard_ingress(context: XdpContext) -> u32 {
 fn judge(context: &XdpContext) -> Option<Action> {
     let counters = CpuCounters::of_this_cpu()?;
     let environment = maps::ENVIRONMENT.get(0)?;
-    let guard = Guard { environment, tables: KernelTables { context, counters } };
+    let guard = Guard { environment, tables: KernelTables { context, environment, counters } };
     let now = clock::now();
     // SAFETY: the verifier checks every access against the frame's end; the driver aligns the
     // frame to at least two bytes.

@@ -1,6 +1,7 @@
 //! ctguard's own object in the kernel without a daemon: maps set up by hand, packets judged by
 //! `BPF_PROG_TEST_RUN`, counters read back.
 
+mod calls;
 mod setup;
 
 use std::{os::fd::AsFd as _, time::Duration};
@@ -41,6 +42,8 @@ pub struct Setup {
     pub burst: u32,
     /// G of the strangers.
     pub grant: u64,
+    /// Conntrack is asked; else the flow cache answers alone.
+    pub asks_conntrack: bool,
 }
 
 impl Default for Setup {
@@ -52,6 +55,7 @@ impl Default for Setup {
             rate: 20,
             burst: 10,
             grant: 1_000_000,
+            asks_conntrack: false,
         }
     }
 }
@@ -61,19 +65,21 @@ pub struct DataPath {
     object: Ebpf,
     grant: Mapped<Grant>,
     setup: Setup,
+    options_bytes: u32,
     start: u64,
 }
 
 impl DataPath {
     /// Loads the object and sets its maps up.
     pub fn load(setup: Setup) -> Result<Self> {
+        let (object, options_bytes) = calls::rewritten(OBJECT, setup.asks_conntrack)?;
         let mut object = EbpfLoader::new()
             .map_max_entries(layout::maps::BUCKETS_SOURCE, setup.source_lines)
             .map_max_entries(layout::maps::OFFERED_SOURCE, setup.source_lines)
             .map_max_entries(layout::maps::FLOW_CACHE, setup.flow_lines)
             .map_max_entries(layout::maps::KNOWN_FLOWS, setup.known_blocks)
             .override_global("AYA_LOG_LEVEL", &0_u8, true)
-            .load(OBJECT)
+            .load(&object)
             .context("cannot load ctguard's eBPF object")?;
         for name in [layout::programs::INGRESS, layout::programs::CLOCK] {
             xdp(&mut object, name)?.load().with_context(|| format!("cannot load {name}"))?;
@@ -88,7 +94,7 @@ impl DataPath {
         let aya::maps::Map::Array(map) = map else { anyhow::bail!("grant is no array") };
         let grant = Mapped::new(map.fd().as_fd())?;
 
-        let mut path = Self { object, grant, setup, start: 0 };
+        let mut path = Self { object, grant, setup, options_bytes, start: 0 };
         path.reset(0)?;
         Ok(path)
     }

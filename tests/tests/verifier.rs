@@ -30,13 +30,17 @@ fn the_verifier_is_done_long_before_it_gives_up() -> Result<()> {
     if !require::root("the_verifier_is_done_long_before_it_gives_up") {
         return Ok(());
     }
-    let path = DataPath::load(Setup::default())?;
-    for info in [path.ingress_info()?, path.egress_info()?] {
-        let name = info.name_as_str().context("a program has a name")?;
-        let processed = info.verified_instruction_count().context("since Linux 5.16")?;
-        let translated = info.size_translated().context("root sees the size")? / 8;
-        println!("{name}: {processed} instructions verified, {translated} in the program");
-        ensure!(processed <= MOST_INSTRUCTIONS, "{name}: {processed} instructions verified");
+    for (asks_conntrack, detection) in [(false, "flow cache"), (true, "conntrack")] {
+        let path = DataPath::load(Setup { asks_conntrack, ..Setup::default() })?;
+        for info in [path.ingress_info()?, path.egress_info()?] {
+            let name = info.name_as_str().context("a program has a name")?;
+            let processed = info.verified_instruction_count().context("since Linux 5.16")?;
+            let translated = info.size_translated().context("root sees the size")? / 8;
+            println!(
+                "{detection}: {name}: {processed} instructions verified, {translated} in the program"
+            );
+            ensure!(processed <= MOST_INSTRUCTIONS, "{name}: {processed} instructions verified");
+        }
     }
     Ok(())
 }

@@ -66,12 +66,24 @@ pub struct Found<'l> {
     slot: Slot,
 }
 
+/// Looks a flow up in the first of its lines, where nearly all lie.
+#[inline(always)]
+pub fn find_in_first<L: FlowLines>(lines: &L, place: Place) -> Option<Found<'_>> {
+    find_in(lines.flow_line(place.first)?, place)
+}
+
+/// Looks a flow up in the line that it lies in where the first was full.
+#[inline(always)]
+pub fn find_in_second<L: FlowLines>(lines: &L, place: Place) -> Option<Found<'_>> {
+    find_in(lines.flow_line(place.second)?, place)
+}
+
 /// Looks a flow up.
 #[inline(always)]
 pub fn find<L: FlowLines>(lines: &L, place: Place) -> Option<Found<'_>> {
-    match find_in(lines.flow_line(place.first)?, place) {
+    match find_in_first(lines, place) {
         Some(found) => Some(found),
-        None => find_in(lines.flow_line(place.second)?, place),
+        None => find_in_second(lines, place),
     }
 }
 
@@ -83,16 +95,20 @@ impl Found<'_> {
         self.slot.remaining(now) != 0
     }
 
-    /// Whether the flow is a SYN's that nothing but SYNs has followed for the repeat window:
-    /// conntrack has its entry, so the same SYN again makes none.
+    /// Whether the flow was opened at most `window` coarse units ago, and nothing has followed but
+    /// what opens it: the packet admitted then may still be on its way to conntrack.
     #[inline(always)]
     #[must_use]
-    pub const fn is_just_opened(&self, environment: &Environment, now: Coarse) -> bool {
-        let timeout = environment.flow_timeout(FlowKind::TcpOpening);
+    pub const fn is_just_opened(
+        &self,
+        environment: &Environment,
+        kind: FlowKind,
+        window: u32,
+        now: Coarse,
+    ) -> bool {
+        let timeout = environment.flow_timeout(kind);
         let remaining = self.slot.remaining(now);
-        self.slot.is_opening()
-            && remaining != 0
-            && remaining.saturating_add(environment.repeat_window_coarse) >= timeout
+        self.slot.is_opening() && remaining != 0 && remaining.saturating_add(window) >= timeout
     }
 
     /// Whether the inside has opened the flow or sent data for it. Else conntrack may know nothing
@@ -118,16 +134,18 @@ impl Found<'_> {
         self.slot.is_established()
     }
 
-    /// Notes that a packet of the flow passed.
+    /// Notes that a packet of the flow passed, and tells whether that changed anything.
     #[inline(always)]
-    pub fn pass(&self, environment: &Environment, passing: Passing, now: Coarse) {
+    pub fn pass(&self, environment: &Environment, passing: Passing, now: Coarse) -> bool {
         let slot = self.slot.after(environment, passing, now);
         // Within a coarse unit nothing changes, so a busy flow's line is written once a second
         // and stays shared between CPUs meanwhile.
-        if slot != self.slot {
+        let changed = slot != self.slot;
+        if changed {
             // Another CPU may have given the slot to another flow meanwhile.
             let _ = self.cell.replace_if(self.slot.0, slot.0);
         }
+        changed
     }
 
     /// Notes that the flow was opened anew, whatever became of it before.

@@ -5,16 +5,25 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use ctguard_ebpf::{
+    classify::Flow,
     flow::FlowLines,
-    guard::{Offered, Outcome, Tables},
-    layout::{BucketLine, FlowLine, Grant, Interface, List, ListEntry, OfferedSlot, Policy},
+    guard::{Answer, Offered, Outcome, Tables},
+    known_flows::KnownBlocks,
+    layout::{
+        BucketLine, Environment, FlowLine, Grant, Interface, KnownBlock, List, ListEntry,
+        OfferedSlot, Policy,
+    },
     packet::{Address, Ipv4, Ipv6, Packet},
     units::Jiffies,
 };
 
-use super::{count::CpuCounters, interface, maps, trace};
+use super::{
+    conntrack::{self, Question},
+    count::CpuCounters,
+    interface, maps, trace,
+};
 
-/// The flow cache.
+/// The flow cache and the known-flows filter.
 pub(crate) struct KernelFlows;
 
 impl FlowLines for KernelFlows {
@@ -24,10 +33,19 @@ impl FlowLines for KernelFlows {
     }
 }
 
+impl KnownBlocks for KernelFlows {
+    #[inline(always)]
+    fn known_block(&self, index: u32) -> Option<&KnownBlock> {
+        maps::KNOWN_FLOWS.get(index)
+    }
+}
+
 /// The maps, as a packet that arrives needs them.
 pub(crate) struct KernelTables<'c> {
     /// The packet.
     pub(crate) context: &'c XdpContext,
+    /// What every packet needs.
+    pub(crate) environment: &'static Environment,
     /// This CPU's counters.
     pub(crate) counters: CpuCounters,
 }
@@ -39,7 +57,25 @@ impl FlowLines for KernelTables<'_> {
     }
 }
 
+impl KnownBlocks for KernelTables<'_> {
+    #[inline(always)]
+    fn known_block(&self, index: u32) -> Option<&KnownBlock> {
+        maps::KNOWN_FLOWS.get(index)
+    }
+}
+
 impl Tables for KernelTables<'_> {
+    #[inline(always)]
+    fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer {
+        let question = Question {
+            protocol: packet.protocol,
+            ports: flow.key,
+            zone: self.interface().map_or(0, |interface| interface.zone),
+            options_bytes: self.environment.lookup_options_bytes,
+        };
+        conntrack::ask(self.context, packet.source, packet.destination, question)
+    }
+
     #[inline(always)]
     fn interface(&self) -> Option<&Interface> {
         interface::find(self.context)

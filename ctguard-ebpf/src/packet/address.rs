@@ -10,6 +10,9 @@ pub trait Address: Copy + PartialEq {
     /// The whole address.
     fn words(self) -> Self::Words;
 
+    /// The words as they lie on the wire.
+    fn on_the_wire(self) -> Self::Words;
+
     /// What a source is told by: the whole IPv4 address, the first 64 bits of an IPv6 address
     /// (one host may use any of the rest, RFC 4291 section 2.5.4).
     fn source_scope(self) -> u64;
@@ -46,6 +49,11 @@ impl Address for Ipv4 {
     }
 
     #[inline(always)]
+    fn on_the_wire(self) -> [u32; 1] {
+        [self.0.to_be()]
+    }
+
+    #[inline(always)]
     fn source_scope(self) -> u64 {
         u64::from(self.0)
     }
@@ -58,6 +66,11 @@ impl Address for Ipv6 {
     #[inline(always)]
     fn words(self) -> [u32; 4] {
         self.0
+    }
+
+    #[inline(always)]
+    fn on_the_wire(self) -> [u32; 4] {
+        self.0.map(u32::to_be)
     }
 
     #[inline(always)]

@@ -79,6 +79,7 @@ impl DataPath {
             source_line_mask: self.setup.source_lines - 1,
             flow_line_mask: self.setup.flow_lines - 1,
             known_block_mask: self.setup.known_blocks - 1,
+            lookup_options_bytes: self.options_bytes,
             tcp_loose: 1,
             repeat_window_coarse: 3,
             flow_timeouts: [30; FLOW_KINDS],

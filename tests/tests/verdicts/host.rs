@@ -8,11 +8,13 @@ use std::{
 use anyhow::{Result, ensure};
 use ctguard_ebpf::{
     blur::Blur,
+    classify::Flow,
     flow::FlowLines,
-    guard::{Guard, Judgement, Offered, Outcome, Tables, note_leaving},
+    guard::{Answer, Guard, Judgement, Offered, Outcome, Tables, note_leaving},
+    known_flows::KnownBlocks,
     layout::{
-        BucketLine, COUNTERS, Counter, Environment, FlowLine, Grant, Interface, List, OfferedSlot,
-        Policy,
+        BucketLine, COUNTERS, Counter, Environment, FlowLine, Grant, Interface, KnownBlock, List,
+        OfferedSlot, Policy,
     },
     packet::{Address, Ipv4, Ipv6, Packet, Reader},
     units::Jiffies,
@@ -35,6 +37,7 @@ pub(crate) struct Host {
     counters: Cell<[u64; COUNTERS]>,
     offered: RefCell<BTreeMap<u32, [u64; 3]>>,
     flows: Vec<FlowLine>,
+    known: Vec<KnownBlock>,
     buckets: Vec<BucketLine>,
 }
 
@@ -57,6 +60,7 @@ impl Host {
             counters: Cell::new([0; COUNTERS]),
             offered: RefCell::default(),
             flows,
+            known: (0..=environment.known_block_mask).map(|_| KnownBlock::default()).collect(),
             buckets,
         }
     }
@@ -135,7 +139,17 @@ impl FlowLines for &Host {
     }
 }
 
+impl KnownBlocks for &Host {
+    fn known_block(&self, index: u32) -> Option<&KnownBlock> {
+        self.known.get(index as usize)
+    }
+}
+
 impl Tables for &Host {
+    fn ask_conntrack<A: Address>(&self, _packet: &Packet<A>, _flow: Flow) -> Answer {
+        Answer::Untracked
+    }
+
     fn bucket_line(&self, index: u32) -> Option<&BucketLine> {
         self.buckets.get(index as usize)
     }

@@ -1,0 +1,112 @@
+//! Where conntrack itself is asked.
+
+use super::{
+    super::Outcome,
+    lab::{BURST, LOCAL, Lab, REMOTE, data, udp},
+};
+use crate::packet::TcpFlags;
+
+const SCOPE: u64 = 0xc000_0201;
+
+fn exact() -> Lab {
+    let mut lab = Lab::new();
+    lab.environment.lookup_options_bytes = 16;
+    lab.environment.known_complete = 1;
+    lab
+}
+
+fn track(lab: &Lab, from: u32, to: u32) {
+    lab.conntrack.borrow_mut().push((SCOPE, from << 16 | to));
+}
+
+/// Fails when floods pay for lookups.
+#[test]
+fn a_tuple_never_noted_is_charged_without_asking() {
+    let lab = exact();
+    let admitted = Lab::admitted_of(1000, |port| lab.udp(REMOTE, port));
+    assert_eq!(admitted, BURST);
+    assert_eq!(lab.asked.get(), 0);
+}
+
+#[test]
+fn while_the_filter_is_not_complete_conntrack_is_asked_of_everything_but_syns() {
+    let mut lab = exact();
+    lab.environment.known_complete = 0;
+    track(&lab, 5, 9);
+    assert_eq!(lab.udp(REMOTE, 5), Outcome::Known);
+    assert!(matches!(lab.udp(REMOTE, 6), Outcome::Admitted(..)));
+    lab.syn(REMOTE, 7);
+    assert_eq!(lab.asked.get(), 2);
+}
+
+/// Fails when what conntrack has forgotten passes for known: a replay.
+#[test]
+fn an_answer_is_known_only_while_conntrack_tracks_its_flow() {
+    let lab = exact();
+    lab.leave(&udp(LOCAL, REMOTE, 9, 5));
+    assert_eq!(lab.udp(REMOTE, 5), Outcome::Known, "it left in this second");
+    assert_eq!(lab.asked.get(), 0);
+
+    lab.pass_seconds(3);
+    track(&lab, 5, 9);
+    assert_eq!(lab.udp(REMOTE, 5), Outcome::Known);
+    assert_eq!(lab.udp(REMOTE, 5), Outcome::Known);
+    assert_eq!(lab.asked.get(), 1, "once a second");
+
+    lab.pass_seconds(3);
+    lab.conntrack.borrow_mut().clear();
+    assert!(matches!(lab.udp(REMOTE, 5), Outcome::Admitted(..)));
+}
+
+#[test]
+fn what_follows_a_first_packet_at_once_is_not_charged_and_later_is() {
+    let lab = exact();
+    assert!(matches!(lab.udp(REMOTE, 5), Outcome::Admitted(..)));
+    assert_eq!(lab.udp(REMOTE, 5), Outcome::Known, "the first is on its way");
+    assert_eq!(lab.grant.admitted[0].0.load(), 2, "the grant counts both");
+    lab.pass_seconds(3);
+    assert!(matches!(lab.udp(REMOTE, 5), Outcome::Admitted(..)), "the first never arrived");
+}
+
+#[test]
+fn one_way_traffic_is_asked_of_once_a_second() {
+    let lab = exact();
+    assert!(matches!(lab.udp(REMOTE, 5), Outcome::Admitted(..)));
+    track(&lab, 5, 9);
+    for _ in 0..10 {
+        assert_eq!(lab.udp(REMOTE, 5), Outcome::Known);
+    }
+    assert_eq!(lab.asked.get(), 1);
+}
+
+#[test]
+fn an_ack_of_no_connection_is_charged_and_one_of_a_connection_is_not() {
+    let lab = exact();
+    let admitted = Lab::admitted_of(100, |port| lab.tcp(REMOTE, port, TcpFlags::ACK));
+    assert_eq!(admitted, BURST);
+    lab.leave(&data(LOCAL, REMOTE, 80, 4000));
+    lab.pass_seconds(3);
+    track(&lab, 4000, 80);
+    assert_eq!(lab.tcp(REMOTE, 4000, TcpFlags::ACK), Outcome::Known);
+}
+
+#[test]
+fn without_tcp_loose_only_a_syn_is_charged_and_nothing_asked() {
+    let mut lab = exact();
+    lab.environment.tcp_loose = 0;
+    let ack = Lab::admitted_of(100, |port| lab.tcp(REMOTE, port, TcpFlags::ACK));
+    assert_eq!((ack, lab.asked.get()), (0, 0));
+}
+
+/// Fails when a flush of the table leaves established flows uncharged for longer than a second.
+#[test]
+fn a_flush_of_the_table_is_noticed_within_two_seconds() {
+    let lab = exact();
+    track(&lab, 4000, 80);
+    lab.leave(&data(LOCAL, REMOTE, 80, 4000));
+    lab.pass_seconds(1);
+    assert_eq!(lab.tcp(REMOTE, 4000, TcpFlags::ACK), Outcome::Known);
+    lab.conntrack.borrow_mut().clear();
+    lab.pass_seconds(2);
+    assert!(matches!(lab.tcp(REMOTE, 4000, TcpFlags::ACK), Outcome::Admitted(..)));
+}

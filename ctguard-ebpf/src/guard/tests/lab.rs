@@ -1,0 +1,291 @@
+//! The guard over maps on the host, at a time of its own, and the frames that it judges.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::{IpAddr, Ipv4Addr},
+    vec::Vec,
+};
+
+use etherparse::PacketBuilder;
+
+use crate::{
+    classify::Flow,
+    flow::FlowLines,
+    guard::{Answer, Guard, Judgement, Offered, Outcome, Tables, note_leaving},
+    hash::testing::KEY,
+    known_flows::KnownBlocks,
+    layout::{
+        BucketLine, CLASSES, Ceiling, Environment, FLOW_KINDS, FlowKind, FlowLine, Grant,
+        Interface, KnownBlock, List, Policy, Rate,
+    },
+    packet::{Address, Ipv4, Ipv6, Packet, TcpFlags, reader::testing::AlignedFrame},
+    units::{Jiffies, Ticks},
+};
+
+pub(super) const JIFFIES_PER_SECOND: u64 = 1000;
+pub(super) const START: Jiffies = Jiffies(1_000_000);
+pub(super) const REMOTE: &str = "192.0.2.1";
+pub(super) const LOCAL: &str = "198.51.100.1";
+pub(super) const BURST: u32 = 10;
+const RATE: u32 = 20;
+
+/// The guard over maps in memory, at a time of its own.
+pub(super) struct Lab {
+    pub(super) policy: Policy,
+    pub(super) environment: Environment,
+    pub(super) interface: Interface,
+    pub(super) grant: Grant,
+    pub(super) flows: Vec<FlowLine>,
+    pub(super) buckets: Vec<BucketLine>,
+    pub(super) lists: Vec<(List, u128, u64)>,
+    pub(super) known: Vec<KnownBlock>,
+    /// What conntrack holds: the source's scope and the flow's key.
+    pub(super) conntrack: RefCell<Vec<(u64, u32)>>,
+    /// How often conntrack was asked.
+    pub(super) asked: Cell<u32>,
+    pub(super) offered: RefCell<Vec<Offered>>,
+    pub(super) samples: Cell<bool>,
+    pub(super) unknown_interface: bool,
+    pub(super) now: RefCell<Jiffies>,
+}
+
+impl Lab {
+    pub(super) fn new() -> Self {
+        let interval = Ticks(JIFFIES_PER_SECOND * Ticks::PER_JIFFY / u64::from(RATE));
+        let tolerance = Ticks(interval.0 * u64::from(BURST - 1));
+        let grant = Grant::default();
+        grant.heartbeat.store(START.0);
+        grant.allowances[0].limit.store(1_000_000);
+        grant.allowances[0].wake_at.store(900_000);
+        Self {
+            policy: Policy {
+                layout_version: 1,
+                switches: 0,
+                target_ppm: 850_000,
+                source: [Rate { flows_per_second: RATE, burst: BURST }; CLASSES],
+                fallback_flows_per_second: 0,
+                reserved: [0; 2],
+            },
+            environment: environment(Environment {
+                jiffies_per_second: 1000,
+                coarse_shift: 10,
+                heartbeat_patience_jiffies: 2000,
+                source_line_mask: 1023,
+                flow_line_mask: 1023,
+                known_block_mask: 1023,
+                tcp_loose: 1,
+                repeat_window_coarse: 3,
+                flow_timeouts: [30; FLOW_KINDS],
+                ..Environment::unset([KEY; 2])
+            }),
+            interface: Interface {
+                ifindex: 2,
+                ceilings: [Ceiling { interval, tolerance }; CLASSES],
+                ..Interface::FREE
+            },
+            grant,
+            flows: (0..1024).map(|_| FlowLine::default()).collect(),
+            buckets: (0..1024).map(|_| BucketLine::default()).collect(),
+            lists: Vec::new(),
+            known: (0..1024).map(|_| KnownBlock::default()).collect(),
+            conntrack: RefCell::default(),
+            asked: Cell::new(0),
+            offered: RefCell::default(),
+            samples: Cell::new(false),
+            unknown_interface: false,
+            now: RefCell::new(START),
+        }
+    }
+
+    fn guard(&self) -> Guard<'_, &Self> {
+        Guard { environment: &self.environment, tables: self }
+    }
+
+    pub(super) fn judge(&self, frame: &[u8]) -> Judgement {
+        let frame = AlignedFrame::new(frame);
+        self.guard().judge(frame.reader(), *self.now.borrow())
+    }
+
+    pub(super) fn leave(&self, frame: &[u8]) {
+        let frame = AlignedFrame::new(frame);
+        note_leaving(frame.reader(), &self.environment, &self, *self.now.borrow()).unwrap();
+    }
+
+    pub(super) fn admitted_of(packets: u32, judge: impl Fn(u32) -> Outcome) -> u32 {
+        let admitted =
+            (0..packets).filter(|&packet| matches!(judge(packet), Outcome::Admitted(..)));
+        u32::try_from(admitted.count()).unwrap()
+    }
+
+    pub(super) fn syn(&self, source: &str, port: u32) -> Outcome {
+        self.judge(&syn(source, LOCAL, port)).outcome
+    }
+
+    pub(super) fn tcp(&self, source: &str, port: u32, flags: u32) -> Outcome {
+        self.judge(&tcp(source, LOCAL, port, 80, flags)).outcome
+    }
+
+    pub(super) fn udp(&self, source: &str, port: u32) -> Outcome {
+        self.judge(&udp(source, LOCAL, port, 9)).outcome
+    }
+
+    pub(super) fn udp6(&self, source: &str, port: u32) -> Outcome {
+        self.judge(&udp(source, "2001:db8:ffff::1", port, 9)).outcome
+    }
+
+    pub(super) fn pass(&self, jiffies: u64) {
+        let daemon_lives = self.now.borrow().since(Jiffies(self.grant.heartbeat.load()))
+            <= u64::from(self.environment.heartbeat_patience_jiffies);
+        self.now.borrow_mut().0 += jiffies;
+        if daemon_lives {
+            self.grant.heartbeat.store(self.now.borrow().0);
+        }
+    }
+
+    pub(super) fn pass_seconds(&self, seconds: u64) {
+        self.pass(seconds * JIFFIES_PER_SECOND);
+    }
+
+    pub(super) fn lift_ceilings(&mut self) {
+        self.interface.ceilings = [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASSES];
+    }
+
+    pub(super) fn list(&mut self, list: List, address: &str, expires_at: u64) {
+        self.environment.lists_in_use |= list.bit();
+        self.lists.push((list, bits(address), expires_at));
+    }
+
+    fn holds(&self, list: List, address: u128, now: Jiffies) -> bool {
+        self.lists.iter().any(|&(of, listed, expires_at)| {
+            of == list && listed == address && (expires_at == 0 || now.0 < expires_at)
+        })
+    }
+}
+
+impl FlowLines for &Lab {
+    fn flow_line(&self, index: u32) -> Option<&FlowLine> {
+        self.flows.get(index as usize)
+    }
+}
+
+impl KnownBlocks for &Lab {
+    fn known_block(&self, index: u32) -> Option<&KnownBlock> {
+        self.known.get(index as usize)
+    }
+}
+
+impl Tables for &Lab {
+    fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer {
+        self.asked.set(self.asked.get() + 1);
+        let tuple = (packet.source.source_scope(), flow.key);
+        if self.conntrack.borrow().contains(&tuple) { Answer::Tracked } else { Answer::Untracked }
+    }
+
+    fn bucket_line(&self, index: u32) -> Option<&BucketLine> {
+        self.buckets.get(index as usize)
+    }
+
+    fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool {
+        self.holds(list, u128::from(address.0), now)
+    }
+
+    fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool {
+        self.holds(list, u128::from_be_bytes(address.to_bytes()), now)
+    }
+
+    fn interface(&self) -> Option<&Interface> {
+        (!self.unknown_interface).then_some(&self.interface)
+    }
+
+    fn policy(&self) -> Option<&Policy> {
+        Some(&self.policy)
+    }
+
+    fn grant(&self) -> Option<&Grant> {
+        Some(&self.grant)
+    }
+
+    fn samples(&self) -> bool {
+        self.samples.get()
+    }
+
+    fn show<A: Address>(&self, _packet: &Packet<A>, _outcome: Outcome, _now: Jiffies) {}
+
+    fn note_offered(&self, _line: u32, offered: Offered, _now: Jiffies) {
+        self.offered.borrow_mut().push(offered);
+    }
+}
+
+fn environment(mut environment: Environment) -> Environment {
+    environment.set_flow_timeout(FlowKind::TcpOpening, 60);
+    environment.set_flow_timeout(FlowKind::TcpEstablished, 300);
+    environment.set_flow_timeout(FlowKind::TcpReset, 10);
+    environment
+}
+
+pub(super) fn syn(source: &str, destination: &str, port: u32) -> Vec<u8> {
+    tcp(source, destination, port, 80, TcpFlags::SYN)
+}
+
+pub(super) fn tcp(source: &str, destination: &str, port: u32, to: u16, flags: u32) -> Vec<u8> {
+    let port = u16::try_from(port).unwrap();
+    let link = PacketBuilder::ethernet2([2; 6], [4; 6]);
+    let mut frame = Vec::new();
+    let segment = match (source.parse().unwrap(), destination.parse().unwrap()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            link.ipv4(source.octets(), destination.octets(), 64).tcp(port, to, 1, 1024)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            link.ipv6(source.octets(), destination.octets(), 64).tcp(port, to, 1, 1024)
+        }
+        families => panic!("{families:?}"),
+    };
+    segment.write(&mut frame, &[]).unwrap();
+    let flags_at = frame.len() - 20 + 13;
+    frame[flags_at] = u8::try_from(flags).unwrap();
+    frame
+}
+
+/// A segment that carries a byte.
+pub(super) fn data(source: &str, destination: &str, port: u32, to: u16) -> Vec<u8> {
+    let mut frame = tcp(source, destination, port, to, TcpFlags::ACK);
+    frame.push(1);
+    frame[17] += 1;
+    frame
+}
+
+pub(super) fn echo(source: &str, destination: &str) -> Vec<u8> {
+    let (source, destination): (Ipv4Addr, Ipv4Addr) =
+        (source.parse().unwrap(), destination.parse().unwrap());
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4(source.octets(), destination.octets(), 64)
+        .icmpv4_echo_request(7, 1)
+        .write(&mut frame, &[])
+        .unwrap();
+    frame
+}
+
+pub(super) fn udp(source: &str, destination: &str, port: u32, to: u16) -> Vec<u8> {
+    let port = u16::try_from(port).unwrap();
+    let link = PacketBuilder::ethernet2([2; 6], [4; 6]);
+    let mut frame = Vec::new();
+    let datagram = match (source.parse().unwrap(), destination.parse().unwrap()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            link.ipv4(source.octets(), destination.octets(), 64).udp(port, to)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            link.ipv6(source.octets(), destination.octets(), 64).udp(port, to)
+        }
+        families => panic!("{families:?}"),
+    };
+    datagram.write(&mut frame, &[]).unwrap();
+    frame
+}
+
+fn bits(address: &str) -> u128 {
+    match address.parse().unwrap() {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    }
+}
