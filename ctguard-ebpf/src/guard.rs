@@ -1,20 +1,25 @@
-//! What a packet meets, in order: link, lists, meaning, flow cache, known-flows filter, conntrack,
-//! admission; and the outcome.
+//! What a packet meets, in order: link, lists, meaning, recent tuples, known-flows filter, flow
+//! cache, conntrack, admission; and the outcome.
 
 use crate::{
-    admission::{self, Admission, Candidate, Refusal},
+    admission::{
+        self, Admission, Candidate, Refusal,
+        grant::{self, Allowance},
+    },
     bucket::{Cells, line_index},
     classify::{self, Flow, Meaning},
     flow::{self, FlowLines, Found, Passing, Place},
     hash,
-    known_flows::{self, KnownBlocks},
+    known_flows::{self, KnownWords},
     layout::{BucketLine, CLASSES, Class, Environment, Grant, Interface, List, Policy, Tier},
     packet::{self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader},
+    recent,
+    shared::Shared,
     units::{Coarse, Jiffies},
 };
 
 /// The maps that not every packet needs.
-pub trait Tables: FlowLines + KnownBlocks {
+pub trait Tables: FlowLines + KnownWords {
     /// The line of cells at `index`.
     fn bucket_line(&self, index: u32) -> Option<&BucketLine>;
     /// Whether the list holds the IPv4 address, not expired at `now`.
@@ -27,6 +32,8 @@ pub trait Tables: FlowLines + KnownBlocks {
     fn policy(&self) -> Option<&Policy>;
     /// The grant.
     fn grant(&self) -> Option<&Grant>;
+    /// This CPU's slot for a tuple that goes on.
+    fn recent(&self, hash: u64) -> Option<&Shared>;
     /// Asks conntrack about the flow of a TCP or UDP packet.
     fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer;
     /// Whether this new flow's offered load is written down.
@@ -188,22 +195,25 @@ impl<T: Tables> Guard<'_, T> {
     fn judge_flow<A: Listed>(&self, packet: &Packet<A>, flow: Flow, now: Jiffies) -> Judgement {
         let coarse = self.coarse(now);
         let hash = self.tuple_hash(packet, flow);
+        let (recent, mark) = (self.tables.recent(hash), recent::mark(hash, coarse));
+        if flow.goes_on() && recent.is_some_and(|slot| slot.load() == mark) {
+            return Outcome::Known.into();
+        }
         let place = Place::of(hash, self.environment);
         let exact =
             self.environment.lookup_options_bytes != 0 && !matches!(flow.class, Class::Other);
-        // What the filter does not hold lies in neither line: floods read one.
-        let mut certainly_new = false;
-        let found = match flow::find_in_first(&self.tables, place) {
-            Some(found) => Some(found),
-            None => {
-                certainly_new = exact && self.is_certainly_new(hash);
-                if certainly_new { None } else { flow::find_in_second(&self.tables, place) }
-            }
-        };
+        // What the filter does not hold is in no cache either: floods read no more than it.
+        let certainly_new = exact
+            && self.environment.known_complete != 0
+            && !known_flows::may_hold(&self.tables, self.environment, hash);
+        let found = if certainly_new { None } else { flow::find(&self.tables, place) };
         if let Some(found) = &found
             && flow.goes_on()
             && found.is_fresh(self.environment, flow.kind, coarse)
         {
+            if let Some(slot) = recent {
+                slot.store(mark);
+            }
             return Outcome::Known.into();
         }
 
@@ -225,7 +235,7 @@ impl<T: Tables> Guard<'_, T> {
             && !flow.is_syn()
             && (known.is_answered() || !flow.opens(true))
         {
-            known.pass(self.environment, arriving(flow), coarse);
+            let _ = known.pass(self.environment, arriving(flow), coarse);
             return Outcome::Known.into();
         }
         if !opens {
@@ -266,12 +276,6 @@ impl<T: Tables> Guard<'_, T> {
             Some(found) => found.reopen(place, self.environment, passing, coarse),
             None => flow::remember(&self.tables, place, self.environment, passing, coarse),
         }
-    }
-
-    #[inline(always)]
-    fn is_certainly_new(&self, hash: u64) -> bool {
-        self.environment.known_complete != 0
-            && !known_flows::may_hold(&self.tables, self.environment, hash)
     }
 
     /// What a packet is that rests on an admission of its tuple: one that nobody inside has
@@ -325,23 +329,31 @@ impl<T: Tables> Guard<'_, T> {
         let (Some(grant), Some(policy)) = (tables.grant(), tables.policy()) else {
             return Outcome::UnknownInterface.into();
         };
-        // On an interface without a slot nobody has a ceiling; the grant holds there too.
-        let (ceilings, vouched) = match tables.interface() {
-            Some(interface) => (interface.ceilings, vouched),
-            None => (Interface::FREE.ceilings, Some(Outcome::UnknownInterface)),
+        let environment = self.environment;
+        let hash = hash::source(&environment.source_key, class, source);
+        let line = line_index(hash, environment.source_line_mask);
+        let allowance = grant::peek(grant, tier, environment, now);
+        let (result, wake, vouched) = if allowance == Allowance::Spent {
+            // Before all that lies elsewhere in memory: a flood from everywhere reads it in vain.
+            (Err(Refusal::Grant), grant::is_first_in_jiffy(grant, now), vouched)
+        } else {
+            // On an interface without a slot nobody has a ceiling; the grant holds there too.
+            let (ceilings, vouched) = match tables.interface() {
+                Some(interface) => (interface.ceilings, vouched),
+                None => (Interface::FREE.ceilings, Some(Outcome::UnknownInterface)),
+            };
+            let cells = match tier {
+                Tier::Strangers if vouched.is_none() => {
+                    tables.bucket_line(line).map(|line| Cells::peek(line, hash))
+                }
+                Tier::Strangers | Tier::Allowed => None,
+            };
+            let ceiling = ceilings[class as usize % CLASSES];
+            let candidate = Candidate { cells, ceiling, tier, vouched: vouched.is_some() };
+            let Admission { result, wake } =
+                admission::admit(&candidate, allowance, grant, policy, now);
+            (result, wake, vouched)
         };
-        let hash = hash::source(&self.environment.source_key, class, source);
-        let line = line_index(hash, self.environment.source_line_mask);
-        let cells = match tier {
-            Tier::Strangers if vouched.is_none() => {
-                tables.bucket_line(line).map(|line| Cells::peek(line, hash))
-            }
-            Tier::Strangers | Tier::Allowed => None,
-        };
-        let ceiling = ceilings[class as usize % CLASSES];
-        let candidate = Candidate { cells, ceiling, tier, vouched: vouched.is_some() };
-        let Admission { result, wake } =
-            admission::admit(&candidate, grant, policy, self.environment, now);
         if vouched.is_none() && tables.samples() {
             let (address, family) = (source.source_scope(), A::FAMILY);
             let refused = result.is_err();
@@ -387,7 +399,7 @@ impl<T: Tables> Guard<'_, T> {
 /// Notes a frame that leaves, so that its answer is known. A frame that cannot be parsed tells
 /// nothing.
 #[inline(always)]
-pub fn note_leaving<L: FlowLines + KnownBlocks>(
+pub fn note_leaving<L: FlowLines + KnownWords>(
     mut frame: Reader<'_>,
     environment: &Environment,
     lines: &L,
@@ -402,7 +414,7 @@ pub fn note_leaving<L: FlowLines + KnownBlocks>(
 }
 
 #[inline(always)]
-fn note<A: Address, L: FlowLines + KnownBlocks>(
+fn note<A: Address, L: FlowLines + KnownWords>(
     packet: &Packet<A>,
     environment: &Environment,
     lines: &L,

@@ -8,12 +8,13 @@
 #![no_main]
 
 mod lab_recipe;
+mod lab_spoof;
 
 use aya_ebpf::{
-    bindings::xdp_action,
+    bindings::{TC_ACT_UNSPEC, xdp_action},
     btf_maps::{Array, PerCpuArray},
-    macros::{btf_map, xdp},
-    programs::XdpContext,
+    macros::{btf_map, classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 use lab_recipe::{
     FIRST_PORT, IPV4_CHECKSUM_AT, LONG_FRAME_WORDS, Recipe, SHORT_FRAME_WORDS, SOURCE_AT, STRANDS,
@@ -35,6 +36,12 @@ static FLOOD_PORT: Array<u32, 1> = Array::new();
 #[xdp]
 pub fn lab_floor(_context: XdpContext) -> u32 {
     xdp_action::XDP_DROP
+}
+
+/// The floor of what leaves: an empty egress program.
+#[classifier]
+pub fn lab_egress_floor(_context: TcContext) -> i32 {
+    TC_ACT_UNSPEC
 }
 
 /// Lets everything pass; a veth whose peer answers by `XDP_TX` needs a program on its own side.

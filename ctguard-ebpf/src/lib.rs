@@ -23,6 +23,7 @@ pub mod kernel_functions;
 pub mod known_flows;
 pub mod layout;
 pub mod packet;
+pub mod recent;
 pub mod shared;
 pub mod units;
 pub mod verdict;

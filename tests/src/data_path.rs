@@ -12,7 +12,11 @@ use aya::{
     maps::{Array, PerCpuArray},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, Xdp},
 };
-use ctguard_ebpf::layout::{self, COUNTERS, Counter, Grant};
+use ctguard_ebpf::{
+    known_flows::{GENERATIONS, KnownWords},
+    layout::{self, COUNTERS, Counter, Counters, Grant},
+    shared::Shared,
+};
 
 use crate::mapped::Mapped;
 
@@ -34,8 +38,8 @@ pub struct Setup {
     pub source_lines: u32,
     /// Lines of the flow cache; a power of two.
     pub flow_lines: u32,
-    /// Blocks of the known-flows filter; a power of two.
-    pub known_blocks: u32,
+    /// Words of each generation of the known-flows filter.
+    pub known_words: u32,
     /// New flows a second that every source may open in each class.
     pub rate: u32,
     /// Its burst.
@@ -51,7 +55,7 @@ impl Default for Setup {
         Self {
             source_lines: 16_384,
             flow_lines: 65_536,
-            known_blocks: 262_144,
+            known_words: 131_072,
             rate: 20,
             burst: 10,
             grant: 1_000_000,
@@ -64,6 +68,7 @@ impl Default for Setup {
 pub struct DataPath {
     object: Ebpf,
     grant: Mapped<Grant>,
+    known: Mapped<Shared>,
     setup: Setup,
     options_bytes: u32,
     start: u64,
@@ -77,7 +82,7 @@ impl DataPath {
             .map_max_entries(layout::maps::BUCKETS_SOURCE, setup.source_lines)
             .map_max_entries(layout::maps::OFFERED_SOURCE, setup.source_lines)
             .map_max_entries(layout::maps::FLOW_CACHE, setup.flow_lines)
-            .map_max_entries(layout::maps::KNOWN_FLOWS, setup.known_blocks)
+            .map_max_entries(layout::maps::KNOWN_FLOWS, GENERATIONS * setup.known_words)
             .override_global("AYA_LOG_LEVEL", &0_u8, true)
             .load(&object)
             .context("cannot load ctguard's eBPF object")?;
@@ -90,11 +95,11 @@ impl DataPath {
             .try_into()?;
         egress.load().context("cannot load the egress program")?;
 
-        let map = object.map(layout::maps::GRANT).context("no map grant")?;
-        let aya::maps::Map::Array(map) = map else { anyhow::bail!("grant is no array") };
-        let grant = Mapped::new(map.fd().as_fd())?;
+        let grant = mapped(&object, layout::maps::GRANT, 1)?;
+        let words = GENERATIONS * setup.known_words;
+        let known = mapped(&object, layout::maps::KNOWN_FLOWS, words)?;
 
-        let mut path = Self { object, grant, setup, options_bytes, start: 0 };
+        let mut path = Self { object, grant, known, setup, options_bytes, start: 0 };
         path.reset(0)?;
         Ok(path)
     }
@@ -102,7 +107,7 @@ impl DataPath {
     /// The grant, as it lies in the kernel.
     #[must_use]
     pub fn grant(&self) -> &Grant {
-        self.grant.get()
+        &self.grant.get()[0]
     }
 
     /// Lets the daemon's heart beat, far into the future: no test waits for it.
@@ -155,6 +160,14 @@ impl DataPath {
         Ok(self.ingress()?.test_run(options)?.duration)
     }
 
+    /// Nanoseconds that a packet which leaves takes, over `repeat` runs.
+    pub fn time_leaving(&self, frame: &[u8], repeat: u32) -> Result<Duration> {
+        let egress: &SchedClassifier =
+            self.object.program(layout::programs::EGRESS).context("no egress")?.try_into()?;
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        Ok(egress.test_run(options)?.duration)
+    }
+
     /// A counter, summed over all CPUs.
     pub fn counter(&self, counter: Counter) -> Result<u64> {
         Ok(self.counters()?[counter.index() as usize])
@@ -163,10 +176,10 @@ impl DataPath {
     /// Every counter, summed over all CPUs.
     pub fn counters(&self) -> Result<[u64; COUNTERS]> {
         let map = self.object.map(layout::maps::COUNTERS).context("no counters")?;
-        let array: PerCpuArray<_, [u64; COUNTERS]> = PerCpuArray::try_from(map)?;
+        let array: PerCpuArray<_, setup::Plain<Counters>> = PerCpuArray::try_from(map)?;
         let mut sums = [0; COUNTERS];
-        for values in array.get(&0, 0)?.iter() {
-            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        for counters in array.get(&0, 0)?.iter() {
+            sums.iter_mut().zip(counters.0.values).for_each(|(sum, value)| *sum += value);
         }
         Ok(sums)
     }
@@ -196,10 +209,23 @@ impl DataPath {
         self.object.maps().map(|(name, _)| name.to_owned()).collect()
     }
 
-    fn ingress(&self) -> Result<&Xdp> {
+    /// The program that judges.
+    pub fn ingress(&self) -> Result<&Xdp> {
         let program = self.object.program(layout::programs::INGRESS).context("no ingress")?;
         Ok(program.try_into()?)
     }
+}
+
+impl KnownWords for DataPath {
+    fn known_word(&self, index: u32) -> Option<&Shared> {
+        self.known.get().get(usize::try_from(index).ok()?)
+    }
+}
+
+fn mapped<T>(object: &Ebpf, name: &str, length: u32) -> Result<Mapped<T>> {
+    let map = object.map(name).with_context(|| format!("no map {name}"))?;
+    let aya::maps::Map::Array(map) = map else { anyhow::bail!("{name} is no array") };
+    Mapped::new(map.fd().as_fd(), usize::try_from(length)?)
 }
 
 fn xdp<'o>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut Xdp> {

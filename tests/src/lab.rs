@@ -207,8 +207,8 @@ impl Drop for Signals {
     }
 }
 
-/// One lab at a time on a machine.
-fn lock(progress: &dyn Fn(&str), interrupted: &AtomicBool) -> Result<File> {
+/// One lab at a time on a machine: they share one sysctl, and its cores.
+pub fn lock(progress: &dyn Fn(&str), interrupted: &AtomicBool) -> Result<File> {
     let file = File::create(LOCK).with_context(|| format!("cannot make {LOCK}"))?;
     let began = Instant::now();
     let mut told = false;

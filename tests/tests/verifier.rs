@@ -23,6 +23,7 @@ const MOST_MAP_BYTES: u64 = 32 * MIB;
 const MOST_BINARY_BYTES: u64 = 8 * MIB;
 /// The flow cache of a table of 2^20 entries or more, which is the largest that is made.
 const MOST_FLOW_LINES: u32 = 1 << 18;
+const MOST_KNOWN_WORDS: u32 = 1 << 19;
 
 /// Fails when a change makes the program so branchy that kernels may refuse it.
 #[test]
@@ -69,7 +70,11 @@ fn all_maps_fit_in_32_mebibytes() -> Result<()> {
     if !require::root("all_maps_fit_in_32_mebibytes") {
         return Ok(());
     }
-    let mut path = DataPath::load(Setup { flow_lines: MOST_FLOW_LINES, ..Setup::default() })?;
+    let mut path = DataPath::load(Setup {
+        flow_lines: MOST_FLOW_LINES,
+        known_words: MOST_KNOWN_WORDS,
+        ..Setup::default()
+    })?;
     for entry in 0..ListEntry::CAPACITY {
         let [_, _, high, low] = entry.to_be_bytes();
         for list in [List::AllowV4, List::DenyV4] {

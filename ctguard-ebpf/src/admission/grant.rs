@@ -2,50 +2,75 @@
 
 use super::{Admission, Candidate, Refusal};
 use crate::{
-    layout::{Environment, Fallback, Grant, Policy},
+    layout::{Environment, Fallback, Grant, Policy, Tier},
     units::Jiffies,
 };
 
-/// Takes one admission from a tier's grant. The fallback rate counts new flows alone, so what is
-/// `vouched` for passes it.
+/// What a tier's grant allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowance {
+    /// More admissions.
+    Left,
+    /// None.
+    Spent,
+    /// No daemon lives; the fallback rate holds.
+    Fallback,
+}
+
+/// Looks at a tier's grant, so that refusals cost no locked instruction.
 ///
-/// The load comes before the addition, so refusals cost no locked instruction. CPUs that pass the
-/// load together may take one admission each beyond G; the daemon keeps back one for every CPU.
+/// CPUs that look together may take one admission each beyond G; the daemon keeps back one for
+/// every CPU.
+#[inline(always)]
+#[must_use]
+pub fn peek(grant: &Grant, tier: Tier, environment: &Environment, now: Jiffies) -> Allowance {
+    let position = tier as usize & 1;
+    let heartbeat = Jiffies(grant.heartbeat.load());
+    if now.since(heartbeat) > u64::from(environment.heartbeat_patience_jiffies) {
+        Allowance::Fallback
+    } else if grant.admitted[position].0.load() >= grant.allowances[position].limit.load() {
+        Allowance::Spent
+    } else {
+        Allowance::Left
+    }
+}
+
+/// Takes one admission from a tier's grant, given what [`peek`] saw. The fallback rate counts new
+/// flows alone, so what is `vouched` for passes it.
 #[inline(always)]
 pub(super) fn take(
     grant: &Grant,
+    allowance: Allowance,
     candidate: &Candidate<'_>,
     policy: &Policy,
-    environment: &Environment,
     now: Jiffies,
 ) -> Admission {
     let position = candidate.tier as usize & 1;
     let admitted = &grant.admitted[position].0;
-
-    let heartbeat = Jiffies(grant.heartbeat.load());
-    if now.since(heartbeat) > u64::from(environment.heartbeat_patience_jiffies) {
-        let result = if candidate.vouched || policy.has(Policy::FAIL_OPEN) {
-            Ok(())
-        } else {
-            take_fallback(&grant.fallback[position], now)
-        };
-        if result.is_ok() {
-            admitted.fetch_add(1);
+    match allowance {
+        Allowance::Spent => Admission { result: Err(Refusal::Grant), wake: false },
+        Allowance::Left => {
+            let before = admitted.fetch_add(1);
+            let wake = before == grant.allowances[position].wake_at.load();
+            Admission { result: Ok(()), wake }
         }
-        return Admission { result, wake: false };
+        Allowance::Fallback => {
+            let result = if candidate.vouched || policy.has(Policy::FAIL_OPEN) {
+                Ok(())
+            } else {
+                take_fallback(&grant.fallback[position], now)
+            };
+            if result.is_ok() {
+                admitted.fetch_add(1);
+            }
+            Admission { result, wake: false }
+        }
     }
-
-    let allowance = &grant.allowances[position];
-    if admitted.load() >= allowance.limit.load() {
-        return Admission { result: Err(Refusal::Grant), wake: is_first_in_jiffy(grant, now) };
-    }
-    let before = admitted.fetch_add(1);
-    Admission { result: Ok(()), wake: before == allowance.wake_at.load() }
 }
 
 /// Once a jiffy is often enough to wake who grants, and cheap enough for a flood that is refused.
 #[inline(always)]
-fn is_first_in_jiffy(grant: &Grant, now: Jiffies) -> bool {
+pub fn is_first_in_jiffy(grant: &Grant, now: Jiffies) -> bool {
     let first = grant.woken_at.load() != now.0;
     if first {
         grant.woken_at.store(now.0);

@@ -2,9 +2,11 @@
 
 pub mod grant;
 
+use grant::Allowance;
+
 use crate::{
     bucket::Cells,
-    layout::{Ceiling, Environment, Grant, Policy, Tier},
+    layout::{Ceiling, Grant, Policy, Tier},
     units::Jiffies,
 };
 
@@ -40,16 +42,16 @@ pub struct Candidate<'l> {
     pub vouched: bool,
 }
 
-/// Admits a candidate or refuses it.
+/// Admits a candidate or refuses it, given what is left of its grant.
 ///
 /// One that a limit refuses charges no other, so cells are charged only by what was admitted,
 /// which the grant bounds: spoofed sources can never fill them.
 #[inline(always)]
 pub fn admit(
     candidate: &Candidate<'_>,
+    allowance: Allowance,
     grant: &Grant,
     policy: &Policy,
-    environment: &Environment,
     now: Jiffies,
 ) -> Admission {
     let ticks = now.to_ticks();
@@ -59,7 +61,7 @@ pub fn admit(
     {
         return Admission { result: Err(Refusal::Source), wake: false };
     }
-    let admission = grant::take(grant, candidate, policy, environment, now);
+    let admission = grant::take(grant, allowance, candidate, policy, now);
     if admission.result.is_ok()
         && let Some(cells) = &candidate.cells
     {

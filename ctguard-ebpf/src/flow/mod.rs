@@ -66,24 +66,12 @@ pub struct Found<'l> {
     slot: Slot,
 }
 
-/// Looks a flow up in the first of its lines, where nearly all lie.
-#[inline(always)]
-pub fn find_in_first<L: FlowLines>(lines: &L, place: Place) -> Option<Found<'_>> {
-    find_in(lines.flow_line(place.first)?, place)
-}
-
-/// Looks a flow up in the line that it lies in where the first was full.
-#[inline(always)]
-pub fn find_in_second<L: FlowLines>(lines: &L, place: Place) -> Option<Found<'_>> {
-    find_in(lines.flow_line(place.second)?, place)
-}
-
 /// Looks a flow up.
 #[inline(always)]
 pub fn find<L: FlowLines>(lines: &L, place: Place) -> Option<Found<'_>> {
-    match find_in_first(lines, place) {
+    match find_in(lines.flow_line(place.first)?, place) {
         Some(found) => Some(found),
-        None => find_in_second(lines, place),
+        None => find_in(lines.flow_line(place.second)?, place),
     }
 }
 
@@ -136,6 +124,7 @@ impl Found<'_> {
 
     /// Notes that a packet of the flow passed, and tells whether that changed anything.
     #[inline(always)]
+    #[must_use]
     pub fn pass(&self, environment: &Environment, passing: Passing, now: Coarse) -> bool {
         let slot = self.slot.after(environment, passing, now);
         // Within a coarse unit nothing changes, so a busy flow's line is written once a second

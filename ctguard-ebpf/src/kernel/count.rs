@@ -3,6 +3,8 @@
 use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
 use ctguard_ebpf::{
     layout::{COUNTERS, Counter, Counters, OfferedSlot},
+    recent,
+    shared::Shared,
     units::Jiffies,
     verdict::Verdict,
 };
@@ -40,6 +42,13 @@ impl CpuCounters {
         let values = unsafe { &(*self.0).values };
         let seen = values[0].wrapping_add(values[1]).wrapping_add(values[2]);
         seen % OfferedSlot::SAMPLE == 0
+    }
+
+    /// This CPU's recent tuples.
+    #[inline(always)]
+    pub(crate) fn recent<'l>(self) -> &'l [Shared; recent::SLOTS] {
+        // SAFETY: as above; a `Shared` is an aligned `u64` that may change under a reference.
+        unsafe { &*(&raw const (*self.0).recent).cast() }
     }
 
     #[inline(always)]

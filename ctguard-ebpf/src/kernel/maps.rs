@@ -7,9 +7,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ctguard_ebpf::layout::{
-    BucketLine, Counters, Environment, FlowLine, Grant, INTERFACE_SLOTS, Interface, KnownBlock,
-    ListEntry, OfferedSlot, Policy,
+    BucketLine, Counters, Environment, FlowLine, Grant, INTERFACE_SLOTS, Interface, ListEntry,
+    OfferedSlot, Policy,
 };
+use ctguard_ebpf::shared::Shared;
 
 /// Only memory-mappable arrays have their values aligned to 64 bytes (`array_map_alloc`).
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -31,7 +32,7 @@ pub(crate) static OFFERED_SOURCE: Array<OfferedSlot, 1, MMAPABLE> = Array::new()
 #[btf_map(name = "flow_cache")]
 pub(crate) static FLOW_CACHE: Array<FlowLine, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "known_flows")]
-pub(crate) static KNOWN_FLOWS: Array<KnownBlock, 1, MMAPABLE> = Array::new();
+pub(crate) static KNOWN_FLOWS: Array<Shared, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "counters")]
 pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 #[btf_map(name = "wakeups")]

@@ -8,12 +8,13 @@ use ctguard_ebpf::{
     classify::Flow,
     flow::FlowLines,
     guard::{Answer, Offered, Outcome, Tables},
-    known_flows::KnownBlocks,
+    known_flows::KnownWords,
     layout::{
-        BucketLine, Environment, FlowLine, Grant, Interface, KnownBlock, List, ListEntry,
-        OfferedSlot, Policy,
+        BucketLine, Environment, FlowLine, Grant, Interface, List, ListEntry, OfferedSlot, Policy,
     },
     packet::{Address, Ipv4, Ipv6, Packet},
+    recent,
+    shared::Shared,
     units::Jiffies,
 };
 
@@ -33,9 +34,9 @@ impl FlowLines for KernelFlows {
     }
 }
 
-impl KnownBlocks for KernelFlows {
+impl KnownWords for KernelFlows {
     #[inline(always)]
-    fn known_block(&self, index: u32) -> Option<&KnownBlock> {
+    fn known_word(&self, index: u32) -> Option<&Shared> {
         maps::KNOWN_FLOWS.get(index)
     }
 }
@@ -57,14 +58,19 @@ impl FlowLines for KernelTables<'_> {
     }
 }
 
-impl KnownBlocks for KernelTables<'_> {
+impl KnownWords for KernelTables<'_> {
     #[inline(always)]
-    fn known_block(&self, index: u32) -> Option<&KnownBlock> {
+    fn known_word(&self, index: u32) -> Option<&Shared> {
         maps::KNOWN_FLOWS.get(index)
     }
 }
 
 impl Tables for KernelTables<'_> {
+    #[inline(always)]
+    fn recent(&self, hash: u64) -> Option<&Shared> {
+        Some(recent::slot(self.counters.recent(), hash))
+    }
+
     #[inline(always)]
     fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer {
         let question = Question {

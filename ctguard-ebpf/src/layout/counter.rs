@@ -1,6 +1,7 @@
 //! Counters: one enum is index, metric label and field name.
 
 use super::policy::Class;
+use crate::recent;
 
 /// Counters in the line.
 pub const COUNTERS: usize = 64;
@@ -11,6 +12,9 @@ pub const COUNTERS: usize = 64;
 pub struct Counters {
     /// By [`Counter::index`].
     pub values: [u64; COUNTERS],
+    /// No counters: tuples that go on (see `recent`), here because every packet looks this value
+    /// up anyway.
+    pub recent: [u64; recent::SLOTS],
 }
 
 /// What happened to a packet. Appended to, never renumbered within a layout version.

@@ -73,11 +73,11 @@ pub struct Environment {
     pub lookup_options_bytes: u32,
     /// A [`super::Detection`]: who answers, and why.
     pub detection: u32,
-    /// Blocks of `known_flows` less one; the number of blocks is a power of two.
-    pub known_block_mask: u32,
-    /// The generation of `known_flows` that new tuples are noted in: 0 or 1.
+    /// Words of each generation of `known_flows`.
+    pub known_words: u32,
+    /// The generation of `known_flows` that is asked: 0 or 1.
     pub known_generation: u32,
-    /// 1 once `known_flows` has held the whole table: a tuple that it does not hold is new.
+    /// 1 once that generation has held the whole table: a tuple that it does not hold is new.
     pub known_complete: u32,
     /// Zero.
     pub reserved: u32,
@@ -108,7 +108,7 @@ impl Environment {
             lists_in_use: 0,
             lookup_options_bytes: 0,
             detection: 0,
-            known_block_mask: 0,
+            known_words: 0,
             known_generation: 0,
             known_complete: 0,
             reserved: 0,

@@ -9,7 +9,6 @@ mod environment;
 mod flow_line;
 mod grant;
 mod interface;
-mod known_block;
 mod list;
 mod policy;
 mod source_line;
@@ -20,7 +19,6 @@ pub use environment::{Environment, FLOW_KINDS, FlowKind, HashKey};
 pub use flow_line::FlowLine;
 pub use grant::{Allowance, Fallback, Grant, TIERS, Tier};
 pub use interface::{Ceiling, INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
-pub use known_block::KnownBlock;
 pub use list::{List, ListEntry};
 pub use policy::{CLASSES, Class, Policy, Rate};
 pub use source_line::{BucketLine, OfferedSlot};
@@ -44,7 +42,7 @@ pub mod maps {
     pub const OFFERED_SOURCE: &str = "offered_source";
     /// [`super::FlowLine`]s.
     pub const FLOW_CACHE: &str = "flow_cache";
-    /// [`super::KnownBlock`]s.
+    /// Words of the known-flows filter, two generations of them.
     pub const KNOWN_FLOWS: &str = "known_flows";
     /// [`super::Counters`], one for each CPU.
     pub const COUNTERS: &str = "counters";

@@ -8,7 +8,7 @@ use aya::{
     programs::{ProgramError, ProgramFd, SchedClassifier, Xdp},
     sys::SyscallError,
 };
-use ctguard_ebpf::layout::{FlowLine, maps, programs};
+use ctguard_ebpf::layout::{maps, programs};
 use thiserror::Error;
 
 use super::{
@@ -23,9 +23,9 @@ const FEWEST_FLOW_LINES: u64 = 1 << 10;
 /// 16 MiB.
 const MOST_FLOW_LINES: u64 = 1 << 18;
 
-const FEWEST_KNOWN_BLOCKS: u64 = 1 << 10;
-/// 8 MiB.
-const MOST_KNOWN_BLOCKS: u64 = 1 << 19;
+const FEWEST_KNOWN_WORDS: u64 = 1 << 10;
+/// 4 MiB for each generation.
+const MOST_KNOWN_WORDS: u64 = 1 << 19;
 
 /// The ring buffer of the log, unless somebody reads it.
 const UNREAD_LOG_BYTES: u32 = 4096;
@@ -56,24 +56,24 @@ pub(crate) enum LoadError {
 pub(crate) struct Sizes {
     source_lines: u32,
     flow_lines: u32,
-    known_blocks: u32,
+    /// Of both generations.
+    known_words: u32,
 }
 
 impl Sizes {
-    /// For a table of `max` entries: two slots of the flow cache for each, and a block of the
-    /// known-flows filter: four tuples fit it, and each entry has two.
+    /// For a table of `max` entries: two slots of the flow cache for each, and for its two tuples
+    /// half a word in each generation of the known-flows filter.
     pub(crate) fn of_table(max: u64) -> Self {
-        let slots = u64::try_from(FlowLine::SLOTS).unwrap_or(1);
-        let wanted = max.saturating_mul(2).div_ceil(slots);
         // A table without a maximum may hold anything.
-        let wanted = if max == 0 { MOST_FLOW_LINES } else { wanted.min(MOST_FLOW_LINES) };
-        let flow_lines = wanted.max(FEWEST_FLOW_LINES).next_power_of_two();
-        let known = if max == 0 { MOST_KNOWN_BLOCKS } else { max.min(MOST_KNOWN_BLOCKS) };
-        let known_blocks = known.max(FEWEST_KNOWN_BLOCKS).next_power_of_two();
+        let max = if max == 0 { u64::MAX } else { max };
+        let size = |wanted: u64, fewest: u64, most: u64| {
+            let size = wanted.clamp(fewest, most).next_power_of_two();
+            u32::try_from(size).unwrap_or(u32::MAX)
+        };
         Self {
             source_lines: SOURCE_LINES,
-            flow_lines: u32::try_from(flow_lines).unwrap_or(u32::MAX),
-            known_blocks: u32::try_from(known_blocks).unwrap_or(u32::MAX),
+            flow_lines: size(max / 4, FEWEST_FLOW_LINES, MOST_FLOW_LINES),
+            known_words: 2 * size(max / 2, FEWEST_KNOWN_WORDS, MOST_KNOWN_WORDS),
         }
     }
 }
@@ -145,7 +145,7 @@ fn load_object(bytes: &[u8], pins: &Pins, sizes: Sizes, trace: bool) -> Result<E
         .map_max_entries(maps::BUCKETS_SOURCE, sizes.source_lines)
         .map_max_entries(maps::OFFERED_SOURCE, sizes.source_lines)
         .map_max_entries(maps::FLOW_CACHE, sizes.flow_lines)
-        .map_max_entries(maps::KNOWN_FLOWS, sizes.known_blocks)
+        .map_max_entries(maps::KNOWN_FLOWS, sizes.known_words)
         .override_global(aya_log::LEVEL, &level, false);
     if !trace {
         loader.map_max_entries("AYA_LOGS", UNREAD_LOG_BYTES);
@@ -217,15 +217,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flow_cache_has_two_slots_for_each_entry_of_the_table() {
-        assert_eq!(Sizes::of_table(16_384).flow_lines, 4096);
-        assert_eq!(Sizes::of_table(16_385).flow_lines, 8192);
+    fn an_entry_has_two_slots_of_the_flow_cache_and_half_a_word_of_each_generation() {
+        let sizes = Sizes::of_table(16_384);
+        assert_eq!((sizes.flow_lines, sizes.known_words), (4096, 2 * 8192));
     }
 
     #[test]
-    fn the_flow_cache_has_bounds() {
-        assert_eq!(Sizes::of_table(1).flow_lines, 1024);
-        assert_eq!(Sizes::of_table(100_000_000).flow_lines, 262_144);
-        assert_eq!(Sizes::of_table(0).flow_lines, 262_144);
+    fn the_maps_have_bounds() {
+        let of = |max| (Sizes::of_table(max).flow_lines, Sizes::of_table(max).known_words);
+        assert_eq!(of(1), (1024, 2 * 1024));
+        assert_eq!(of(100_000_000), (262_144, 2 * 524_288));
+        assert_eq!(of(0), of(u64::MAX));
     }
 }

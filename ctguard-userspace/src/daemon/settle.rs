@@ -1,5 +1,6 @@
 //! What a start writes into the maps before the first packet, and takes back when it fails.
 
+use ctguard_ebpf::known_flows;
 use ctguard_ebpf::layout::{
     CLASSES, Detection, Environment, FLOW_KINDS, HashKey, Interface, Policy, Rate, maps,
 };
@@ -33,12 +34,12 @@ pub(super) fn environment(
         heartbeat_patience_jiffies: coarse.heartbeat_patience(),
         source_line_mask: maps.entries(maps::BUCKETS_SOURCE)? - 1,
         flow_line_mask: maps.entries(maps::FLOW_CACHE)? - 1,
+        known_words: maps.entries(maps::KNOWN_FLOWS)? / known_flows::GENERATIONS,
         tcp_loose: u32::from(timeouts.tcp_loose()),
         repeat_window_coarse: coarse.repeat_window(),
         lists_in_use: old.lists_in_use,
         lookup_options_bytes: 0,
         detection: Detection::Forced as u32,
-        known_block_mask: maps.entries(maps::KNOWN_FLOWS)? - 1,
         known_generation: old.known_generation,
         known_complete: old.known_complete,
         learning_until: if fresh { learning_until } else { old.learning_until },

@@ -29,14 +29,14 @@ impl Totals {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::layout::Class;
+    use ctguard_ebpf::{layout::Class, recent};
 
     use super::*;
 
     #[test]
     fn processors_are_summed() {
-        let processor = Counters { values: [3; COUNTERS] };
-        let totals = Totals::sum([processor, processor].iter());
+        let processor = Counters { values: [3; COUNTERS], recent: [0; recent::SLOTS] };
+        let totals = Totals::sum([&processor; 2].into_iter());
         assert_eq!(totals.get(Counter::Seen(Class::Tcp)), 6);
     }
 }

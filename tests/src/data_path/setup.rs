@@ -20,7 +20,7 @@ const LOOPBACK: u32 = 1;
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Plain<T>(T);
+pub(super) struct Plain<T>(pub(super) T);
 
 // SAFETY: used below for the `repr(C)` types of the layout, which hold integers alone and name
 // their padding.
@@ -78,7 +78,7 @@ impl DataPath {
             heartbeat_patience_jiffies: 2000,
             source_line_mask: self.setup.source_lines - 1,
             flow_line_mask: self.setup.flow_lines - 1,
-            known_block_mask: self.setup.known_blocks - 1,
+            known_words: self.setup.known_words,
             lookup_options_bytes: self.options_bytes,
             tcp_loose: 1,
             repeat_window_coarse: 3,

@@ -11,12 +11,14 @@ use ctguard_ebpf::{
     classify::Flow,
     flow::FlowLines,
     guard::{Answer, Guard, Judgement, Offered, Outcome, Tables, note_leaving},
-    known_flows::KnownBlocks,
+    known_flows::KnownWords,
     layout::{
-        BucketLine, COUNTERS, Counter, Environment, FlowLine, Grant, Interface, KnownBlock, List,
-        OfferedSlot, Policy,
+        BucketLine, COUNTERS, Counter, Environment, FlowLine, Grant, Interface, List, OfferedSlot,
+        Policy,
     },
     packet::{Address, Ipv4, Ipv6, Packet, Reader},
+    recent,
+    shared::Shared,
     units::Jiffies,
     verdict::{self, verdict},
 };
@@ -37,7 +39,7 @@ pub(crate) struct Host {
     counters: Cell<[u64; COUNTERS]>,
     offered: RefCell<BTreeMap<u32, [u64; 3]>>,
     flows: Vec<FlowLine>,
-    known: Vec<KnownBlock>,
+    recent: [Shared; recent::SLOTS],
     buckets: Vec<BucketLine>,
 }
 
@@ -60,7 +62,7 @@ impl Host {
             counters: Cell::new([0; COUNTERS]),
             offered: RefCell::default(),
             flows,
-            known: (0..=environment.known_block_mask).map(|_| KnownBlock::default()).collect(),
+            recent: std::array::from_fn(|_| Shared::new(0)),
             buckets,
         }
     }
@@ -139,13 +141,17 @@ impl FlowLines for &Host {
     }
 }
 
-impl KnownBlocks for &Host {
-    fn known_block(&self, index: u32) -> Option<&KnownBlock> {
-        self.known.get(index as usize)
+impl KnownWords for &Host {
+    fn known_word(&self, _index: u32) -> Option<&Shared> {
+        None
     }
 }
 
 impl Tables for &Host {
+    fn recent(&self, hash: u64) -> Option<&Shared> {
+        Some(recent::slot(&self.recent, hash))
+    }
+
     fn ask_conntrack<A: Address>(&self, _packet: &Packet<A>, _flow: Flow) -> Answer {
         Answer::Untracked
     }

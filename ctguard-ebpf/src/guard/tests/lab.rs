@@ -13,12 +13,14 @@ use crate::{
     flow::FlowLines,
     guard::{Answer, Guard, Judgement, Offered, Outcome, Tables, note_leaving},
     hash::testing::KEY,
-    known_flows::KnownBlocks,
+    known_flows::KnownWords,
     layout::{
         BucketLine, CLASSES, Ceiling, Environment, FLOW_KINDS, FlowKind, FlowLine, Grant,
-        Interface, KnownBlock, List, Policy, Rate,
+        Interface, List, Policy, Rate,
     },
     packet::{Address, Ipv4, Ipv6, Packet, TcpFlags, reader::testing::AlignedFrame},
+    recent,
+    shared::Shared,
     units::{Jiffies, Ticks},
 };
 
@@ -38,7 +40,8 @@ pub(super) struct Lab {
     pub(super) flows: Vec<FlowLine>,
     pub(super) buckets: Vec<BucketLine>,
     pub(super) lists: Vec<(List, u128, u64)>,
-    pub(super) known: Vec<KnownBlock>,
+    known: Vec<Shared>,
+    recent: [Shared; recent::SLOTS],
     /// What conntrack holds: the source's scope and the flow's key.
     pub(super) conntrack: RefCell<Vec<(u64, u32)>>,
     /// How often conntrack was asked.
@@ -72,7 +75,7 @@ impl Lab {
                 heartbeat_patience_jiffies: 2000,
                 source_line_mask: 1023,
                 flow_line_mask: 1023,
-                known_block_mask: 1023,
+                known_words: 1024,
                 tcp_loose: 1,
                 repeat_window_coarse: 3,
                 flow_timeouts: [30; FLOW_KINDS],
@@ -87,7 +90,8 @@ impl Lab {
             flows: (0..1024).map(|_| FlowLine::default()).collect(),
             buckets: (0..1024).map(|_| BucketLine::default()).collect(),
             lists: Vec::new(),
-            known: (0..1024).map(|_| KnownBlock::default()).collect(),
+            known: (0..2048).map(|_| Shared::new(0)).collect(),
+            recent: std::array::from_fn(|_| Shared::new(0)),
             conntrack: RefCell::default(),
             asked: Cell::new(0),
             offered: RefCell::default(),
@@ -168,13 +172,17 @@ impl FlowLines for &Lab {
     }
 }
 
-impl KnownBlocks for &Lab {
-    fn known_block(&self, index: u32) -> Option<&KnownBlock> {
+impl KnownWords for &Lab {
+    fn known_word(&self, index: u32) -> Option<&Shared> {
         self.known.get(index as usize)
     }
 }
 
 impl Tables for &Lab {
+    fn recent(&self, hash: u64) -> Option<&Shared> {
+        Some(recent::slot(&self.recent, hash))
+    }
+
     fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer {
         self.asked.set(self.asked.get() + 1);
         let tuple = (packet.source.source_scope(), flow.key);
