@@ -40,6 +40,29 @@ pub fn release_binary(test: &str) -> bool {
     built
 }
 
+/// Whether the kernel has the functions that XDP programs ask conntrack with.
+///
+/// # Panics
+/// As [`root`].
+#[must_use]
+pub fn conntrack_functions(test: &str) -> bool {
+    let there = has_conntrack_functions();
+    if !there {
+        skip(test, "needs a kernel with bpf_xdp_ct_lookup and BTF");
+    }
+    there
+}
+
+/// Whether the kernel's types, or those of its module, name the function.
+#[must_use]
+pub fn has_conntrack_functions() -> bool {
+    let name = b"\0bpf_xdp_ct_lookup\0";
+    ["vmlinux", "nf_conntrack"].iter().any(|file| {
+        std::fs::read(format!("/sys/kernel/btf/{file}"))
+            .is_ok_and(|types| types.windows(name.len()).any(|window| window == name))
+    })
+}
+
 fn skip(test: &str, reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{test} may not be skipped in CI: {reason}");
     println!("skipped: {test}: {reason}");

@@ -179,8 +179,8 @@ fn update(
     if !choice.allows(mode) {
         return Err(AttachError::OtherMode { name: link.name.clone() });
     }
-    if syscall::update_link(fd, programs.ingress()?.as_fd()).is_err() {
-        syscall::update_link(fd, programs.plain_ingress()?.as_fd())
+    if syscall::update_link(fd, programs.ingress()).is_err() {
+        syscall::update_link(fd, programs.plain_ingress()?)
             .map_err(|source| link_error(link, source))?;
     }
     Ok(Attachment { mode, fresh: false, native_refusal: None })
@@ -224,10 +224,10 @@ fn create_in(
     programs: &Programs,
     link: &Link,
 ) -> Result<std::os::fd::OwnedFd, AttachError> {
-    let first = syscall::attach_xdp(programs.ingress()?.as_fd(), link.index, mode.flags());
+    let first = syscall::attach_xdp(programs.ingress(), link.index, mode.flags());
     match first.map_err(|source| link_error(link, source)) {
         Err(AttachError::Link { .. }) => {
-            let plain = programs.plain_ingress()?.as_fd();
+            let plain = programs.plain_ingress()?;
             syscall::attach_xdp(plain, link.index, mode.flags())
                 .map_err(|source| link_error(link, source))
         }

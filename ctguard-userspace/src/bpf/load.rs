@@ -1,6 +1,10 @@
 //! Loads the embedded object against the pinned maps, making those that are missing.
 
-use std::{cell::OnceCell, io};
+use std::{
+    cell::OnceCell,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -8,12 +12,16 @@ use aya::{
     programs::{ProgramError, ProgramFd, SchedClassifier, Xdp},
     sys::SyscallError,
 };
-use ctguard_ebpf::layout::{maps, programs};
+use ctguard_ebpf::layout::{Detection, maps, programs};
+use log::warn;
 use thiserror::Error;
 
 use super::{
-    Pins,
-    object::{OBJECT, without_fragments},
+    DetectionChoice, Detector, FunctionsError, Pins,
+    kernel_functions::KernelFunctions,
+    object::{OBJECT, with_functions, without_fragments},
+    program_load,
+    refusal::Refusal,
 };
 
 /// Buckets for so many lines: 1 MiB, and half as much for their offered loads.
@@ -38,17 +46,39 @@ pub(crate) enum LoadError {
     #[error("not permitted to load BPF programs; be root, or have CAP_BPF and CAP_NET_ADMIN")]
     NotPermitted,
     #[error("cannot load the object")]
-    Object(#[source] EbpfError),
+    Object(#[from] EbpfError),
     #[error("the object lacks program {0}")]
     Missing(&'static str),
-    #[error("the kernel refuses program {name}{}", reason(.refusal))]
-    Program {
-        name: &'static str,
-        /// No source of the error: its text is the verifier's whole log.
-        refusal: ProgramError,
-    },
+    #[error("the object lacks map {0}")]
+    MissingMap(String),
+    #[error("the kernel refuses program {name} {refusal}")]
+    Program { name: &'static str, refusal: Refusal },
+    #[error(transparent)]
+    Functions(#[from] FunctionsError),
+    #[error("conntrack cannot be asked about flows: {0}; --new-flow-detection auto does without")]
+    Conntrack(#[source] Box<LoadError>),
+    #[error("cannot keep the programs")]
+    Descriptor(#[source] io::Error),
     #[error("cannot pin the programs")]
     Pin(#[source] io::Error),
+}
+
+impl LoadError {
+    /// What it means when the program that asks conntrack fails so.
+    fn detection(&self) -> Detection {
+        match self {
+            Self::Functions(error) => error.detection(),
+            Self::Conntrack(error) => error.detection(),
+            Self::NotPermitted => Detection::NotPermitted,
+            Self::NoBpf
+            | Self::Object(_)
+            | Self::Missing(_)
+            | Self::MissingMap(_)
+            | Self::Program { .. }
+            | Self::Descriptor(_)
+            | Self::Pin(_) => Detection::Refused,
+        }
+    }
 }
 
 /// How large the maps are that depend on the guarded table.
@@ -81,9 +111,12 @@ impl Sizes {
 /// The loaded programs.
 #[derive(Debug)]
 pub(crate) struct Programs {
+    /// Every map, and the programs without calls of kernel functions.
     object: Ebpf,
+    ingress: OwnedFd,
     /// The same without `BPF_F_XDP_HAS_FRAGS`, loaded when a driver wants it so.
-    plain: OnceCell<Ebpf>,
+    plain: OnceCell<OwnedFd>,
+    detector: Detector,
     pins: Pins,
     sizes: Sizes,
     trace: bool,
@@ -91,40 +124,63 @@ pub(crate) struct Programs {
 
 impl Programs {
     /// Loads every program; `trace` compiles the log in.
-    pub(crate) fn load(pins: &Pins, sizes: Sizes, trace: bool) -> Result<Self, LoadError> {
-        let mut object = load_object(OBJECT, pins, sizes, trace)?;
-        load_xdp(&mut object, programs::INGRESS)?;
+    pub(crate) fn load(
+        pins: &Pins,
+        sizes: Sizes,
+        trace: bool,
+        detection: DetectionChoice,
+    ) -> Result<Self, LoadError> {
+        let mut object = load_object(&with_functions(OBJECT, None), pins, sizes, trace)?;
         load_xdp(&mut object, programs::CLOCK)?;
         let egress: &mut SchedClassifier = program(&mut object, programs::EGRESS)?;
-        egress.load().map_err(|source| refused(programs::EGRESS, source))?;
-        Ok(Self { object, plain: OnceCell::new(), pins: pins.clone(), sizes, trace })
+        egress.load().map_err(|source| refused(programs::EGRESS, &source))?;
+        let (ingress, detector) = match ask_conntrack(&object, detection)? {
+            Ok(asking) => asking,
+            Err(why) => (load_xdp(&mut object, programs::INGRESS)?, Detector::FlowCache(why)),
+        };
+        let pins = pins.clone();
+        Ok(Self { object, ingress, plain: OnceCell::new(), detector, pins, sizes, trace })
     }
 
     /// Pins every program, replacing those of an earlier start.
     pub(crate) fn pin(&self) -> Result<(), LoadError> {
-        for name in [programs::CLOCK, programs::EGRESS, programs::INGRESS] {
+        for name in [programs::CLOCK, programs::EGRESS] {
             let fd = fd_of(&self.object, name)?;
             self.pins.replace_program(name, fd).map_err(LoadError::Pin)?;
         }
-        Ok(())
+        self.pins.replace_program(programs::INGRESS, self.ingress()).map_err(LoadError::Pin)
+    }
+
+    /// How the XDP program tells new flows from known ones.
+    pub(crate) fn detector(&self) -> &Detector {
+        &self.detector
     }
 
     /// The XDP program, for frames in fragments too.
-    pub(super) fn ingress(&self) -> Result<&ProgramFd, LoadError> {
-        fd_of(&self.object, programs::INGRESS)
+    pub(super) fn ingress(&self) -> BorrowedFd<'_> {
+        self.ingress.as_fd()
     }
 
     /// The XDP program for drivers that have no fragments.
-    pub(super) fn plain_ingress(&self) -> Result<&ProgramFd, LoadError> {
+    pub(super) fn plain_ingress(&self) -> Result<BorrowedFd<'_>, LoadError> {
         if self.plain.get().is_none() {
-            let renamed = without_fragments(OBJECT).ok_or(LoadError::Missing(programs::INGRESS))?;
-            let mut object = load_object(&renamed, &self.pins, self.sizes, self.trace)?;
-            load_xdp(&mut object, programs::INGRESS)?;
+            let loaded = match &self.detector {
+                Detector::Conntrack(functions) => {
+                    program_load::load_xdp(programs::INGRESS, &self.object, functions, false)?
+                }
+                Detector::FlowCache(_) => self.load_plain()?,
+            };
             // Empty, as just seen.
-            let _ = self.plain.set(object);
+            let _ = self.plain.set(loaded);
         }
-        let object = self.plain.get().ok_or(LoadError::Missing(programs::INGRESS))?;
-        fd_of(object, programs::INGRESS)
+        self.plain.get().map(AsFd::as_fd).ok_or(LoadError::Missing(programs::INGRESS))
+    }
+
+    fn load_plain(&self) -> Result<OwnedFd, LoadError> {
+        let renamed = without_fragments(&with_functions(OBJECT, None))
+            .ok_or(LoadError::Missing(programs::INGRESS))?;
+        let mut object = load_object(&renamed, &self.pins, self.sizes, self.trace)?;
+        load_xdp(&mut object, programs::INGRESS)
     }
 
     /// The traffic-control program.
@@ -135,6 +191,30 @@ impl Programs {
     /// What reads the log's ring buffer.
     pub(crate) fn object_mut(&mut self) -> &mut Ebpf {
         &mut self.object
+    }
+}
+
+/// The XDP program that asks conntrack, or why the flow cache does without.
+fn ask_conntrack(
+    object: &Ebpf,
+    choice: DetectionChoice,
+) -> Result<Result<(OwnedFd, Detector), Detection>, LoadError> {
+    if choice == DetectionChoice::FlowCache {
+        return Ok(Err(Detection::Forced));
+    }
+    let asking = KernelFunctions::find().map_err(LoadError::from).and_then(|functions| {
+        let loaded = program_load::load_xdp(programs::INGRESS, object, &functions, true)?;
+        Ok((loaded, Detector::Conntrack(functions)))
+    });
+    match asking {
+        Ok(asking) => Ok(Ok(asking)),
+        Err(error) if choice == DetectionChoice::Conntrack => {
+            Err(LoadError::Conntrack(Box::new(error)))
+        }
+        Err(error) => {
+            warn!("new flows are told by the flow cache: {error}");
+            Ok(Err(error.detection()))
+        }
     }
 }
 
@@ -156,13 +236,14 @@ fn load_object(bytes: &[u8], pins: &Pins, sizes: Sizes, trace: bool) -> Result<E
     loader.load(bytes).map_err(|error| match os_error(&error) {
         Some(libc::ENOSYS) => LoadError::NoBpf,
         Some(libc::EPERM | libc::EACCES) => LoadError::NotPermitted,
-        _ => LoadError::Object(error),
+        _ => error.into(),
     })
 }
 
-fn load_xdp(object: &mut Ebpf, name: &'static str) -> Result<(), LoadError> {
+fn load_xdp(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
     let loaded: &mut Xdp = program(object, name)?;
-    loaded.load().map_err(|source| refused(name, source))
+    loaded.load().map_err(|source| refused(name, &source))?;
+    fd_of(object, name)?.as_fd().try_clone_to_owned().map_err(LoadError::Descriptor)
 }
 
 fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
@@ -177,29 +258,16 @@ where
 
 fn fd_of<'a>(object: &'a Ebpf, name: &'static str) -> Result<&'a ProgramFd, LoadError> {
     let program = object.program(name).ok_or(LoadError::Missing(name))?;
-    program.fd().map_err(|refusal| LoadError::Program { name, refusal })
+    program.fd().map_err(|error| refused(name, &error))
 }
 
-fn refused(name: &'static str, refusal: ProgramError) -> LoadError {
-    if let ProgramError::LoadError { io_error, .. } = &refusal
+fn refused(name: &'static str, error: &ProgramError) -> LoadError {
+    if let ProgramError::LoadError { io_error, .. } = error
         && io_error.raw_os_error() == Some(libc::EPERM)
     {
         return LoadError::NotPermitted;
     }
-    LoadError::Program { name, refusal }
-}
-
-/// Why the kernel refuses it: of the verifier's log the line before the sums at its end.
-fn reason(error: &ProgramError) -> String {
-    let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return format!(": {error}");
-    };
-    let log = verifier_log.to_string();
-    let is_sum = |line: &&str| {
-        ["processed ", "stack depth ", "verification time "].iter().any(|sum| line.starts_with(sum))
-    };
-    let reason = log.lines().rfind(|line| !line.trim().is_empty() && !is_sum(line));
-    format!(" ({io_error}): {}", reason.unwrap_or("no reason given"))
+    LoadError::Program { name, refusal: error.into() }
 }
 
 fn os_error(error: &EbpfError) -> Option<i32> {

@@ -3,14 +3,20 @@
 mod attach;
 mod bpffs;
 mod clock;
+mod detection;
 mod egress;
+mod kernel_functions;
 mod load;
 mod object;
 mod pins;
+mod program_load;
+mod refusal;
 mod syscall;
 
 pub(crate) use attach::{AttachError, Attachment, Mode, ModeChoice, attach, is_attached};
 pub(crate) use bpffs::{MountError, prepare, remove};
 pub(crate) use clock::{ClockError, KernelClock, monotonic};
+pub(crate) use detection::{DetectionChoice, Detector};
+pub(crate) use kernel_functions::FunctionsError;
 pub(crate) use load::{LoadError, Programs, Sizes};
 pub(crate) use pins::Pins;

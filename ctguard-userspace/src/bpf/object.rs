@@ -1,9 +1,26 @@
-//! The embedded eBPF object, and its variant for drivers that refuse programs for fragments.
+//! The embedded eBPF object, and its variants: with the calls of kernel functions in place, or with
+//! none; for drivers that refuse programs for fragments.
 
 use aya::include_bytes_aligned;
+use ctguard_ebpf::kernel_functions::{Locations, rewrite};
 
 /// What `cargo xtask ebpf` built from `ctguard-ebpf`.
 pub(crate) static OBJECT: &[u8] = include_bytes_aligned!("../../ebpf/ctguard.bpf.o");
+
+/// The object whose marked calls are those of kernel functions at `functions`, or, without any,
+/// find nothing.
+///
+/// Sections of instructions begin at multiples of eight bytes in the file, as they do in memory.
+pub(super) fn with_functions(object: &[u8], functions: Option<&Locations>) -> Vec<u8> {
+    let mut object = object.to_vec();
+    let (instructions, _) = object.as_chunks_mut();
+    for instruction in instructions {
+        if let Some(rewritten) = rewrite(*instruction, functions) {
+            *instruction = rewritten;
+        }
+    }
+    object
+}
 
 /// The object with its `xdp.frags` sections renamed to `xdp`, so that aya loads their programs
 /// without `BPF_F_XDP_HAS_FRAGS`.
@@ -42,7 +59,10 @@ fn field<const N: usize>(object: &[u8], at: usize) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use aya_obj::{Object, ProgramSection};
-    use ctguard_ebpf::layout::{maps, programs};
+    use ctguard_ebpf::{
+        kernel_functions::{LOOKUP, Location, RELEASE},
+        layout::{maps, programs},
+    };
 
     use super::*;
 
@@ -67,6 +87,45 @@ mod tests {
     #[test]
     fn a_file_cut_short_has_no_variant() {
         assert_eq!(without_fragments(&OBJECT[..40]), None);
+    }
+
+    #[test]
+    fn every_marked_call_becomes_the_call_of_its_function() {
+        let at = |btf_id| Location { btf_id, fd_index: 1 };
+        let functions = Locations { lookup: at(70_001), release: at(70_002) };
+        let calls = calls(&with_functions(OBJECT, Some(&functions)));
+        assert_eq!(
+            count(&calls, &[(2, 1, 70_001)]),
+            count(&self::calls(OBJECT), &[(0, 0, LOOKUP)])
+        );
+        assert_eq!(
+            count(&calls, &[(2, 1, 70_002)]),
+            count(&self::calls(OBJECT), &[(0, 0, RELEASE)])
+        );
+        assert_eq!(count(&calls, &[(0, 0, LOOKUP), (0, 0, RELEASE)]), 0);
+        assert_ne!(count(&calls, &[(2, 1, 70_001)]), 0);
+    }
+
+    #[test]
+    fn without_functions_nothing_marked_is_called_and_all_else_stays() {
+        let calls = calls(&with_functions(OBJECT, None));
+        let marked = count(&self::calls(OBJECT), &[(0, 0, LOOKUP), (0, 0, RELEASE)]);
+        assert_eq!(count(&calls, &[(0, 0, LOOKUP), (0, 0, RELEASE)]), 0);
+        assert_eq!(calls.len(), self::calls(OBJECT).len() - marked);
+    }
+
+    /// Source register, offset and immediate of each call in the object.
+    fn calls(object: &[u8]) -> Vec<(u8, i16, i32)> {
+        let object = Object::parse(object).unwrap();
+        let instructions = object.functions.values().flat_map(|function| &function.instructions);
+        instructions
+            .filter(|instruction| instruction.code == 0x85)
+            .map(|call| (call.src_reg(), call.off, call.imm))
+            .collect()
+    }
+
+    fn count(calls: &[(u8, i16, i32)], wanted: &[(u8, i16, i32)]) -> usize {
+        calls.iter().filter(|call| wanted.contains(call)).count()
     }
 
     fn handles_fragments(object: &[u8]) -> bool {

@@ -1,8 +1,12 @@
-//! Raw `bpf(2)` for what aya 0.14 does otherwise than ctguard needs: links, their pins, their facts.
+//! Raw `bpf(2)` for what aya 0.14 does otherwise than ctguard needs, or not at all: links, their
+//! pins, their facts; the kernel's BTF objects; programs that call kernel functions.
 //!
 //! aya falls back to netlink when the kernel refuses an XDP link with EINVAL, and such an
 //! attachment dies with nobody's knowledge; here a refusal is a refusal. One of the two modules of
 //! this crate with unsafe code (the other is `maps::memory`).
+
+mod btf;
+mod program;
 
 use std::{
     ffi::CString,
@@ -13,6 +17,9 @@ use std::{
     },
     path::Path,
 };
+
+pub(super) use btf::module_btf;
+pub(super) use program::{XdpProgram, load_xdp};
 
 // Commands and attach types of `enum bpf_cmd` and `enum bpf_attach_type` (include/uapi/linux/bpf.h).
 const OBJ_PIN: libc::c_int = 6;

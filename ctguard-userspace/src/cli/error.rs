@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::exit_code::Code;
 use crate::{
-    bpf::{AttachError, ClockError, LoadError},
+    bpf::{AttachError, ClockError, FunctionsError, LoadError},
     conntrack::TableError,
     daemon::StartError,
     lock::LockError,
@@ -134,12 +134,17 @@ fn open_code(error: &OpenError) -> Code {
 
 fn load_code(error: &LoadError) -> Code {
     match error {
-        LoadError::NotPermitted => Code::NotPermitted,
+        LoadError::NotPermitted | LoadError::Functions(FunctionsError::NotPermitted) => {
+            Code::NotPermitted
+        }
+        LoadError::Conntrack(error) => load_code(error),
         LoadError::NoBpf
         | LoadError::Object(_)
         | LoadError::Missing(_)
-        | LoadError::Program { .. } => Code::Kernel,
-        LoadError::Pin(_) => Code::No,
+        | LoadError::MissingMap(_)
+        | LoadError::Program { .. }
+        | LoadError::Functions(_) => Code::Kernel,
+        LoadError::Descriptor(_) | LoadError::Pin(_) => Code::No,
     }
 }
 

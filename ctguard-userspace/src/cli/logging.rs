@@ -8,13 +8,14 @@ use log::{Level, LevelFilter};
 /// Log targets of the eBPF program begin so.
 const PROGRAM: &str = "ctguard_";
 
-/// Sentences for people; `trace` adds what the program logs.
+/// Sentences for people; `trace` adds what the program logs, and `RUST_LOG` whatever it names.
 pub(super) fn start(trace: bool) {
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Info).filter_module("aya", LevelFilter::Warn);
     if trace {
         builder.filter_level(LevelFilter::Trace);
     }
+    builder.parse_default_env();
     builder.format(|out, record| {
         let target = record.target();
         match record.level() {

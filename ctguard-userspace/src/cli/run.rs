@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 
 use super::{CliError, Context, Outcome, context::require_privileges, logging};
 use crate::{
-    bpf::ModeChoice,
+    bpf::{DetectionChoice, ModeChoice},
     conntrack::Table,
     daemon::{self, Guard, MainLoop, StartOptions, dismantle},
     settings::{Assignment, Value},
@@ -24,6 +24,9 @@ pub(super) struct RunArgs {
     /// Who runs the program: the driver, or the network stack
     #[arg(long, default_value = "auto")]
     mode: ModeArg,
+    /// What tells new flows from known ones
+    #[arg(long, default_value = "auto")]
+    new_flow_detection: DetectionArg,
     /// What becomes of the guard when the daemon ends
     #[arg(long, default_value = "detach")]
     on_exit: OnExit,
@@ -48,6 +51,16 @@ enum ModeArg {
     Generic,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DetectionArg {
+    /// Conntrack where it can be asked, else the flow cache
+    Auto,
+    /// Conntrack's own answer (Linux 5.18), or no guard
+    Conntrack,
+    /// The flow cache alone
+    FlowCache,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnExit {
     /// Remove the guard
@@ -69,6 +82,11 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Outcome, CliError
             ModeArg::Auto => ModeChoice::Auto,
             ModeArg::Native => ModeChoice::Native,
             ModeArg::Generic => ModeChoice::Generic,
+        },
+        detection: match args.new_flow_detection {
+            DetectionArg::Auto => DetectionChoice::Auto,
+            DetectionArg::Conntrack => DetectionChoice::Conntrack,
+            DetectionArg::FlowCache => DetectionChoice::FlowCache,
         },
         assignments,
         trace: args.trace,

@@ -2,7 +2,7 @@
 
 use log::{info, warn};
 
-use ctguard_ebpf::layout::{Interface, programs};
+use ctguard_ebpf::layout::{Detection, Interface, programs};
 
 use super::{
     Guarded, StartError, StartOptions,
@@ -10,10 +10,10 @@ use super::{
     tick::Ticker,
 };
 use crate::{
-    bpf::{self, Attachment, KernelClock, Mode, Pins, Programs, Sizes},
+    bpf::{self, Attachment, Detector, KernelClock, Mode, Pins, Programs, Sizes},
     conntrack::{Table, Timeouts},
     control::CoarseClock,
-    maps::{GuardMaps, SlotError},
+    maps::{GuardMaps, OpenError, SlotError},
     net::Link,
 };
 
@@ -46,7 +46,8 @@ pub(super) fn bring_up(
     fresh: bool,
 ) -> Result<Up, StartError> {
     let pins = &options.pins;
-    let mut programs = Programs::load(pins, Sizes::of_table(table.max()?), options.trace)?;
+    let sizes = Sizes::of_table(table.max()?);
+    let mut programs = Programs::load(pins, sizes, options.trace, options.detection)?;
     programs.pin()?;
     let kernel_clock = KernelClock::from_pin(&pins.program(programs::CLOCK))?;
     let jiffies_per_second = kernel_clock.calibrate()?;
@@ -65,6 +66,7 @@ pub(super) fn bring_up(
     // The first packet finds a grant, or a fallback rate.
     let mut ticker = Ticker::new(kernel_clock.now(jiffies_per_second)?, jiffies_per_second);
     ticker.tick(&maps, &table)?;
+    begin_detection(&mut maps, programs.detector(), fresh)?;
     let interfaces = match attach_all(&mut programs, &mut maps, targets, options) {
         Ok(interfaces) => interfaces,
         Err(error) => {
@@ -73,6 +75,8 @@ pub(super) fn bring_up(
         }
     };
     forget_others(pins, &mut maps, targets)?;
+    let detector = programs.detector();
+    maps.note_detection(detector.detection(), detector.options_bytes())?;
     Ok(Up {
         programs,
         maps,
@@ -84,6 +88,28 @@ pub(super) fn bring_up(
         ticker,
         interfaces,
     })
+}
+
+/// What the environment tells of the detection while programs are being replaced.
+///
+/// Its `lookup_options_bytes` say that every program in a link asks conntrack. One without the
+/// calls would judge by half: no answer ever comes, but what the filter lacks counts as new before
+/// all of the flow cache is asked. One with the calls does not make them while the field is 0. So
+/// it is cleared before the first program without calls comes, and set when the last one is gone,
+/// that of an interface guarded no longer included; in between the flow cache, which both kinds
+/// keep, answers for all. A start that fails in between leaves programs of both kinds, and it so.
+/// Nothing changes where both starts have the same answer, and nothing is judged before a new
+/// guard's first attachment.
+fn begin_detection(
+    maps: &mut GuardMaps,
+    detector: &Detector,
+    fresh: bool,
+) -> Result<(), OpenError> {
+    let next = detector.options_bytes();
+    if fresh || maps.environment()?.lookup_options_bytes == next {
+        return maps.note_detection(detector.detection(), next);
+    }
+    maps.note_detection(Detection::Changing, 0)
 }
 
 /// Attaches to every interface; when one refuses, leaves those that were attached here.

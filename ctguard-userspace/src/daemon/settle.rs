@@ -1,8 +1,8 @@
 //! What a start writes into the maps before the first packet, and takes back when it fails.
 
-use ctguard_ebpf::known_flows;
-use ctguard_ebpf::layout::{
-    CLASSES, Detection, Environment, FLOW_KINDS, HashKey, Interface, Policy, Rate, maps,
+use ctguard_ebpf::{
+    known_flows,
+    layout::{CLASSES, Environment, FLOW_KINDS, HashKey, Interface, Policy, Rate, maps},
 };
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -38,8 +38,8 @@ pub(super) fn environment(
         tcp_loose: u32::from(timeouts.tcp_loose()),
         repeat_window_coarse: coarse.repeat_window(),
         lists_in_use: old.lists_in_use,
-        lookup_options_bytes: 0,
-        detection: Detection::Forced as u32,
+        lookup_options_bytes: old.lookup_options_bytes,
+        detection: old.detection,
         known_generation: old.known_generation,
         known_complete: old.known_complete,
         learning_until: if fresh { learning_until } else { old.learning_until },

@@ -8,7 +8,9 @@ use thiserror::Error;
 
 use super::{Guard, bring_up::bring_up, dismantle, tick::TickError};
 use crate::{
-    bpf::{self, AttachError, ClockError, LoadError, ModeChoice, MountError, Pins},
+    bpf::{
+        self, AttachError, ClockError, DetectionChoice, LoadError, ModeChoice, MountError, Pins,
+    },
     conntrack::{Table, TableError},
     lock::{DaemonLock, LockError},
     maps::{OpenError, SlotError, layout_of},
@@ -22,6 +24,7 @@ pub(crate) struct StartOptions {
     pub(crate) pins: Pins,
     pub(crate) interfaces: Vec<String>,
     pub(crate) mode: ModeChoice,
+    pub(crate) detection: DetectionChoice,
     pub(crate) assignments: Vec<Assignment>,
     pub(crate) trace: bool,
     pub(crate) egress_by_filter: bool,

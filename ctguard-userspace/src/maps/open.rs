@@ -10,7 +10,7 @@ use aya::{
     maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
     sys::SyscallError,
 };
-use ctguard_ebpf::layout::{Counters, Environment, LAYOUT_VERSION, Policy, TIERS, maps};
+use ctguard_ebpf::layout::{Counters, Detection, Environment, LAYOUT_VERSION, Policy, TIERS, maps};
 use thiserror::Error;
 
 use super::{
@@ -109,6 +109,19 @@ impl GuardMaps {
         let any = used.iter().any(|slot| slot.interface.station != 0);
         let environment = self.environment()?;
         let next = Environment { stations_in_use: u32::from(any), ..environment };
+        if next == environment { Ok(()) } else { self.set_environment(&next) }
+    }
+
+    /// Tells the data path whether conntrack can be asked, by the bytes of its options, and `status`
+    /// why not.
+    pub(crate) fn note_detection(
+        &mut self,
+        detection: Detection,
+        lookup_options_bytes: u32,
+    ) -> Result<(), OpenError> {
+        let detection = detection as u32;
+        let environment = self.environment()?;
+        let next = Environment { detection, lookup_options_bytes, ..environment };
         if next == environment { Ok(()) } else { self.set_environment(&next) }
     }
 

@@ -3,6 +3,7 @@
 //! Fields are only ever added within a `schema_version`; the text is no interface.
 
 mod counters;
+mod detection;
 mod lists;
 mod settings;
 mod status;
@@ -16,8 +17,8 @@ pub(crate) use lists::ListReport;
 pub(crate) use settings::SettingsReport;
 pub(crate) use status::{Observation, ObservedInterface, StatusReport};
 
-/// Of every document here.
-const SCHEMA_VERSION: u32 = 1;
+/// Of every document here. 2: `new_flow_detection` of the status has a reason too.
+const SCHEMA_VERSION: u32 = 2;
 
 /// One document, and a line's end.
 fn write_json(out: &mut impl Write, document: &impl Serialize) -> io::Result<()> {

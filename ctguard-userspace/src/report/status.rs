@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use ctguard_ebpf::layout::{CLASSES, Class, Environment, Interface, Policy, Rate, TIERS, Tier};
 use serde::Serialize;
 
-use super::{SCHEMA_VERSION, counters::CounterReport, status_text, write_json};
+use super::{
+    SCHEMA_VERSION, counters::CounterReport, detection::DetectionReport, status_text, write_json,
+};
 use crate::{
     control::{TableSample, in_force},
     maps::Totals,
@@ -52,7 +54,7 @@ pub(crate) struct StatusReport {
     pub(super) grant: GrantReport,
     pub(super) limits: LimitsReport,
     pub(super) interfaces: Vec<InterfaceReport>,
-    pub(super) new_flow_detection: &'static str,
+    pub(super) new_flow_detection: DetectionReport,
     pub(super) dry_run: bool,
     pub(super) daemon: DaemonReport,
     pub(super) counters: CounterReport,
@@ -154,7 +156,7 @@ impl StatusReport {
             grant: grant(observation),
             limits: limits(&policy.source, &[Rate::default(); CLASSES]),
             interfaces: observation.interfaces.iter().map(|i| interface(i, policy)).collect(),
-            new_flow_detection: "flow-cache",
+            new_flow_detection: DetectionReport::new(&observation.environment),
             dry_run: policy.has(Policy::DRY_RUN),
             daemon: DaemonReport {
                 running: observation.daemon.is_some(),

@@ -9,6 +9,7 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
     writeln!(out, "table   {}", table(report))?;
     writeln!(out, "grant   {}", grant(report))?;
     writeln!(out, "daemon  {}", daemon(report))?;
+    writeln!(out, "detect  {}", report.new_flow_detection)?;
     for interface in &report.interfaces {
         let gone = if interface.attached { "" } else { ", NOT ATTACHED" };
         let own = limits_note(&interface.limits, &report.limits);

@@ -31,7 +31,7 @@ const FIELDS: [(&str, Kind); 24] = [
     ("/limits/other/source/rate", NUMBER),
     ("/interfaces/0/name", TEXT),
     ("/interfaces/0/mode", TEXT),
-    ("/new_flow_detection", TEXT),
+    ("/new_flow_detection/mode", TEXT),
     ("/dry_run", SWITCH),
     ("/daemon/running", SWITCH),
     ("/counters/tcp/seen", NUMBER),
@@ -66,7 +66,11 @@ fn the_status_has_every_field_and_tells_the_truth() -> Result<()> {
         is("/interfaces/0/mode", "native".into())?;
         is("/interfaces/0/attached", true.into())?;
         is("/dry_run", false.into())?;
-        is("/new_flow_detection", "flow-cache".into())?;
+        let asked = require::has_conntrack_functions();
+        let mode = if asked { "conntrack" } else { "flow-cache" };
+        is("/new_flow_detection/mode", mode.into())?;
+        let reason = status.pointer("/new_flow_detection/reason").context("a reason or null")?;
+        ensure!(reason.is_null() == asked, "{status}");
         is("/limits/tcp/source/rate", 50.into())?;
         let max = site.guarded().run(|| ctguard_tests::sysctl::read(MAXIMUM))?;
         is("/conntrack/max", max.parse::<u64>()?.into())?;

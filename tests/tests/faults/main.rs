@@ -1,6 +1,7 @@
 //! What becomes of the guard when something goes wrong around it: the real `ctguard` in a
 //! namespace of its own.
 
+mod detection;
 mod interfaces;
 mod killed;
 mod leaving;

@@ -1,0 +1,127 @@
+//! Loads the XDP program whose calls of kernel functions are in place.
+//!
+//! aya 0.14 gives a load no descriptors of modules' BTF, without which the functions of a module
+//! cannot be called. So here the object is linked by `aya-obj` against the maps that aya made, and
+//! loaded by our own system call. The day aya can do it this module goes.
+
+use std::{
+    collections::HashSet,
+    ffi::CString,
+    io, mem,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+};
+
+use aya::{Ebpf, EbpfError, maps::Map};
+use aya_obj::{Object, generated::bpf_insn};
+
+use super::{
+    LoadError,
+    kernel_functions::KernelFunctions,
+    object::{OBJECT, with_functions},
+    refusal::Refusal,
+    syscall::{self, XdpProgram},
+};
+
+const FIRST_LOG_BYTES: usize = 1 << 20;
+const LAST_LOG_BYTES: usize = 1 << 26;
+/// Times that the verifier may be interrupted by a signal.
+const INTERRUPTIONS: usize = 5;
+
+/// A program whose references are resolved.
+struct Linked {
+    instructions: Vec<bpf_insn>,
+    licence: CString,
+}
+
+/// Loads the XDP program `name` against the maps of `loaded`, for frames in fragments or not.
+pub(super) fn load_xdp(
+    name: &'static str,
+    loaded: &Ebpf,
+    functions: &KernelFunctions,
+    fragments: bool,
+) -> Result<OwnedFd, LoadError> {
+    let bytes = with_functions(OBJECT, Some(&functions.locations));
+    let Linked { instructions, licence } =
+        link(&bytes, name, |map| Ok(fd_of(loaded, map)?.as_raw_fd()))?;
+    let program = XdpProgram {
+        name,
+        instructions: &instructions,
+        licence: &licence,
+        fragments,
+        module: functions.module(),
+    };
+    load(&program, &mut []).map_err(|error| {
+        if error.raw_os_error() == Some(libc::EPERM) {
+            LoadError::NotPermitted
+        } else {
+            LoadError::Program { name, refusal: Refusal::new(&error, &log_of(&program)) }
+        }
+    })
+}
+
+/// The instructions of `name`, its maps being those that `fd` tells.
+fn link(
+    object: &[u8],
+    name: &'static str,
+    fd: impl Fn(&str) -> Result<RawFd, LoadError>,
+) -> Result<Linked, LoadError> {
+    let mut object = Object::parse(object).map_err(EbpfError::from)?;
+    let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+    let definitions = mem::take(&mut object.maps);
+    let maps = definitions
+        .iter()
+        .map(|(name, map)| Ok((name.as_str(), fd(name)?, map)))
+        .collect::<Result<Vec<_>, LoadError>>()?;
+    object.relocate_maps(maps.into_iter(), &sections).map_err(EbpfError::from)?;
+    object.relocate_calls(&sections).map_err(EbpfError::from)?;
+
+    let program = object.programs.remove(name).ok_or(LoadError::Missing(name))?;
+    let function =
+        object.functions.remove(&program.function_key()).ok_or(LoadError::Missing(name))?;
+    Ok(Linked { instructions: function.instructions, licence: program.license })
+}
+
+/// The map `name` of an object that aya loaded.
+fn fd_of<'o>(loaded: &'o Ebpf, name: &str) -> Result<BorrowedFd<'o>, LoadError> {
+    let missing = || LoadError::MissingMap(name.to_owned());
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the object has maps of these kinds alone")]
+    match loaded.map(name).ok_or_else(missing)? {
+        Map::Array(map) | Map::PerCpuArray(map) | Map::LpmTrie(map) | Map::RingBuf(map) => {
+            Ok(map.fd().as_fd())
+        }
+        _ => Err(missing()),
+    }
+}
+
+/// A signal interrupts the verifier (`do_check`), and is left to those who wait for it.
+fn load(program: &XdpProgram<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
+    let mut result = syscall::load_xdp(program, log);
+    for _ in 0..INTERRUPTIONS {
+        match &result {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                result = syscall::load_xdp(program, log);
+            }
+            Ok(_) | Err(_) => break,
+        }
+    }
+    result
+}
+
+/// What the verifier says of a program that it refuses; of a log too long for the last buffer, the
+/// part that the kernel keeps.
+fn log_of(program: &XdpProgram<'_>) -> String {
+    let mut bytes = FIRST_LOG_BYTES;
+    loop {
+        let mut log = vec![0; bytes];
+        let result = load(program, &mut log);
+        let is_cut = result.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSPC));
+        if !is_cut || bytes >= LAST_LOG_BYTES {
+            let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+            return String::from_utf8_lossy(&log[..end]).into_owned();
+        }
+        bytes *= 4;
+    }
+}
+
+#[cfg(test)]
+mod tests;
