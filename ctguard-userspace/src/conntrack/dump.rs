@@ -1,0 +1,252 @@
+//! The whole table, read over ctnetlink from the network namespace of the calling thread.
+//!
+//! The kernel goes through the hash bucket by bucket and, where a message was full, goes on in the
+//! same bucket at the entry that did not fit, or at the bucket's start if that one is gone
+//! (`ctnetlink_dump_table`, `net/netfilter/nf_conntrack_netlink.c`): an entry may be told twice,
+//! and one that lives throughout is told once at least. A resize of the hash
+//! (`nf_conntrack_hash_resize`) moves entries into buckets that were passed already, and the
+//! kernel tells nobody: `ctnetlink_dump_table` never calls `nl_dump_check_consistent`, which would
+//! set `NLM_F_DUMP_INTR`. So the number of buckets is read again after each message. Never told
+//! are the second entries of a lost race (`nf_ct_resolve_clash_harder`): they stand in the table
+//! by their reply alone, for a second.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use netlink_packet_core::{
+    DoneBuffer, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NLMSG_NOOP, NetlinkBuffer,
+};
+use rustix::{
+    io::{Errno, retry_on_intr},
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect,
+        netlink::{self, SocketAddrNetlink},
+        recv, send, socket_with,
+        sockopt::{Timeout, set_socket_timeout},
+    },
+};
+use thiserror::Error;
+
+use super::{entry::Entry, table::Setting};
+
+const BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
+
+/// How long the kernel may say nothing.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long a dump may take: as long as a generation of known flows lasts, for tens of millions of
+/// entries.
+const LONGEST: Duration = Duration::from_mins(1);
+/// The kernel fills at most 32 KiB a time (`netlink_recvmsg`).
+const BUFFER_LENGTH: usize = 1 << 16;
+/// `struct nlmsghdr`.
+const HEADER_LENGTH: usize = 16;
+/// `struct nfgenmsg`: family, version, resource.
+const NFGENMSG_LENGTH: usize = 4;
+const REQUEST_LENGTH: usize = HEADER_LENGTH + NFGENMSG_LENGTH;
+
+/// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW` and `IPCTNL_MSG_CT_GET`.
+const ENTRY: u16 = 0x100;
+const GET: u16 = 0x101;
+
+/// What a dump told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// Entries told, those told twice counted twice.
+    pub(crate) entries: u64,
+    /// Entries that could not be read, and were left out.
+    pub(crate) unread: u64,
+    pub(crate) completeness: Completeness,
+}
+
+/// Whether every entry that lived throughout was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Completeness {
+    Complete,
+    /// The hash changed its size meanwhile, or an entry could not be read.
+    Interrupted,
+}
+
+/// Why the table cannot be dumped.
+#[derive(Debug, Error)]
+pub(crate) enum DumpError {
+    #[error(
+        "this kernel tracks no connections ({BUCKETS} is missing); load the module: \
+         modprobe nf_conntrack"
+    )]
+    Untracked,
+    #[error(
+        "this kernel cannot list the connections that it tracks; load the module: \
+         modprobe nf_conntrack_netlink"
+    )]
+    Absent,
+    #[error("the kernel refuses to list connections; run as root, or with CAP_NET_ADMIN")]
+    Refused,
+    #[error("the kernel went silent while it listed connections, for {} s", SILENCE.as_secs())]
+    Silent,
+    #[error("the list of connections had no end after {} s", LONGEST.as_secs())]
+    Endless,
+    #[error("the list of connections is garbled: {0}")]
+    Garbled(&'static str),
+    #[error("cannot {action}")]
+    Io { action: &'static str, source: io::Error },
+}
+
+/// Tells every entry of the table, of both families; some may be told twice.
+///
+/// Blocks, about two seconds for a million entries.
+pub(crate) fn dump(mut each: impl FnMut(&Entry)) -> Result<Summary, DumpError> {
+    // First, because a request over netlink would have the kernel load a tracker that is missing.
+    let buckets = Buckets::open()?;
+    let before = buckets.read()?;
+    let socket = request().map_err(|source| io_error("ask the kernel for connections", source))?;
+    let mut summary = Summary { entries: 0, unread: 0, completeness: Completeness::Complete };
+    let mut buffer = vec![0; BUFFER_LENGTH];
+    let started = Instant::now();
+    loop {
+        let last = summary.read(receive(&socket, &mut buffer)?, &mut each)?;
+        if buckets.read()? != before {
+            summary.completeness = Completeness::Interrupted;
+        }
+        if last {
+            return Ok(summary);
+        }
+        if started.elapsed() > LONGEST {
+            return Err(DumpError::Endless);
+        }
+    }
+}
+
+impl Summary {
+    /// Reads what one call received; whether that was the end.
+    fn read(
+        &mut self,
+        mut messages: &[u8],
+        each: &mut impl FnMut(&Entry),
+    ) -> Result<bool, DumpError> {
+        while !messages.is_empty() {
+            let message = NetlinkBuffer::new_checked(messages)
+                .map_err(|_| DumpError::Garbled("a message is cut short"))?;
+            if message.flags() & NLM_F_DUMP_INTR != 0 {
+                self.completeness = Completeness::Interrupted;
+            }
+            match message.message_type() {
+                ENTRY => self.tell(message.payload(), each),
+                NLMSG_DONE => return end(message.payload()).map(|()| true),
+                NLMSG_ERROR => return Err(refusal(message.payload())),
+                NLMSG_NOOP => {}
+                _ => return Err(DumpError::Garbled("a message is of no known kind")),
+            }
+            let length = HEADER_LENGTH + message.payload_length();
+            messages = messages.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(false)
+    }
+
+    fn tell(&mut self, payload: &[u8], each: &mut impl FnMut(&Entry)) {
+        if let Some(entry) = payload.get(NFGENMSG_LENGTH..).and_then(Entry::decode) {
+            self.entries += 1;
+            each(&entry);
+        } else {
+            self.unread += 1;
+            self.completeness = Completeness::Interrupted;
+        }
+    }
+}
+
+/// `NLMSG_DONE` has the dump's own error, if any.
+fn end(payload: &[u8]) -> Result<(), DumpError> {
+    match DoneBuffer::new_checked(payload).map_or(0, |done| done.code()) {
+        0.. => Ok(()),
+        code => Err(errno_error(code)),
+    }
+}
+
+fn refusal(payload: &[u8]) -> DumpError {
+    match ErrorBuffer::new_checked(payload).ok().and_then(|error| error.code()) {
+        Some(code) => errno_error(code.get()),
+        None => DumpError::Garbled("an acknowledgement where entries belong"),
+    }
+}
+
+/// Of a code as netlink writes it, negative.
+fn errno_error(code: i32) -> DumpError {
+    match code.wrapping_neg() {
+        libc::EPERM => DumpError::Refused,
+        // `nfnetlink_rcv_msg` knows no such subsystem; a dump that only ctnetlink could refuse so
+        // has no argument.
+        libc::EINVAL | libc::EOPNOTSUPP => DumpError::Absent,
+        errno => io_error("list connections", io::Error::from_raw_os_error(errno)),
+    }
+}
+
+fn io_error(action: &'static str, source: io::Error) -> DumpError {
+    match source.raw_os_error() {
+        // No nfnetlink at all.
+        Some(libc::EPROTONOSUPPORT) => DumpError::Absent,
+        _ => DumpError::Io { action, source },
+    }
+}
+
+/// A socket over which the kernel will list the table, and that hears nobody but the kernel.
+fn request() -> io::Result<OwnedFd> {
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::NETFILTER),
+    )?;
+    connect(&socket, &SocketAddrNetlink::new(0, 0))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(SILENCE))?;
+    send(&socket, &request_bytes(), SendFlags::empty())?;
+    Ok(socket)
+}
+
+/// The `nfgenmsg` stays 0: `AF_UNSPEC`, which is both families, and `NFNETLINK_V0`.
+fn request_bytes() -> [u8; REQUEST_LENGTH] {
+    let mut bytes = [0; REQUEST_LENGTH];
+    let mut message = NetlinkBuffer::new(&mut bytes);
+    message.set_length(REQUEST_LENGTH.try_into().unwrap_or(u32::MAX));
+    message.set_message_type(GET);
+    message.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
+    bytes
+}
+
+fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], DumpError> {
+    match retry_on_intr(|| recv(socket, &mut *buffer, RecvFlags::TRUNC)) {
+        Ok((_, 0)) => Err(DumpError::Garbled("it ends without its last message")),
+        Ok((_, length)) => {
+            buffer.get(..length).ok_or(DumpError::Garbled("a message is longer than the kernel's"))
+        }
+        Err(Errno::AGAIN) => Err(DumpError::Silent),
+        Err(errno) => Err(io_error("receive connections from the kernel", errno.into())),
+    }
+}
+
+/// The size of the hash, which all network namespaces share.
+struct Buckets(Setting);
+
+impl Buckets {
+    fn open() -> Result<Self, DumpError> {
+        match Setting::open(Path::new(BUCKETS)) {
+            Ok(setting) => Ok(Self(setting)),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Err(DumpError::Untracked),
+            Err(source) => Err(Self::error(source)),
+        }
+    }
+
+    fn read(&self) -> Result<u64, DumpError> {
+        self.0.read().map_err(Self::error)
+    }
+
+    fn error(source: io::Error) -> DumpError {
+        DumpError::Io { action: "read the size of the connection table's hash", source }
+    }
+}
+
+#[cfg(test)]
+mod tests;
