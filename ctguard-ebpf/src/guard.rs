@@ -12,7 +12,7 @@ use crate::{
     hash,
     known_flows::{self, KnownWords},
     layout::{BucketLine, CLASSES, Class, Environment, Grant, Interface, List, Policy, Tier},
-    packet::{self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader},
+    packet::{self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader, TcpFlags},
     recent,
     shared::Shared,
     units::{Coarse, Jiffies},
@@ -200,8 +200,7 @@ impl<T: Tables> Guard<'_, T> {
             return Outcome::Known.into();
         }
         let place = Place::of(hash, self.environment);
-        let exact =
-            self.environment.lookup_options_bytes != 0 && !matches!(flow.class, Class::Other);
+        let exact = asks_conntrack(self.environment, flow.class);
         // What the filter does not hold is in no cache either: floods read no more than it.
         let certainly_new = exact
             && self.environment.known_complete != 0
@@ -430,6 +429,14 @@ fn note<A: Address, L: FlowLines + KnownWords>(
         packet.protocol,
         flow.key,
     );
+    if asks_conntrack(environment, flow.class) {
+        // What leaves proves nothing: conntrack may have refused to track it. It is asked when the
+        // answer comes.
+        if !flow.flags.any(TcpFlags::RST) {
+            known_flows::note(lines, environment, hash);
+        }
+        return;
+    }
     let place = Place::of(hash, environment);
     let answers = leaving.answers;
     let passing = Passing { leaving: true, answers, kind: flow.kind, flags: flow.flags };
@@ -445,11 +452,16 @@ fn note<A: Address, L: FlowLines + KnownWords>(
         }
         Some(_) | None => false,
     };
-    // Once a second for each flow, so that it is in the current generation whatever became of its
-    // entry since the last dump.
+    // Once a second for each flow: conntrack may be asked some day.
     if changed {
         known_flows::note(lines, environment, hash);
     }
+}
+
+/// Whether conntrack is asked about flows of this class: its function takes TCP and UDP.
+#[inline(always)]
+const fn asks_conntrack(environment: &Environment, class: Class) -> bool {
+    environment.lookup_options_bytes != 0 && !matches!(class, Class::Other)
 }
 
 /// A packet of a flow that conntrack has just said it knows.

@@ -25,5 +25,6 @@ pub mod layout;
 pub mod packet;
 pub mod recent;
 pub mod shared;
+pub mod tracked;
 pub mod units;
 pub mod verdict;

@@ -139,7 +139,20 @@ pub fn classify_leaving<A: Address>(packet: &Packet<A>) -> Option<Leaving> {
         | Transport::LaterFragment
         | Transport::TinyFragment => true,
     };
-    let makes_known = !is_reset && !matches!(kind, FlowKind::Icmp);
+    let makes_known = match kind {
+        // What opens no flow conntrack refuses where it knows none (`tcp_new`).
+        FlowKind::TcpOpening => flow.opens(true),
+        FlowKind::Icmp => false,
+        // The answers to a call are another tuple (`gre_pkt_to_tuple`).
+        FlowKind::Gre => key == 0,
+        FlowKind::TcpClosing
+        | FlowKind::TcpEstablished
+        | FlowKind::TcpClosingEstablished
+        | FlowKind::TcpReset
+        | FlowKind::Udp
+        | FlowKind::Sctp
+        | FlowKind::Generic => true,
+    };
     Some(Leaving { flow, answers, makes_known })
 }
 
@@ -178,6 +191,17 @@ fn classify_icmp<A: Address>(message: IcmpMessage) -> Meaning {
 #[inline(always)]
 const fn icmp_key(message: IcmpMessage) -> u32 {
     message.kind << 24 | message.code << 16 | message.identifier
+}
+
+/// Which timeouts the flows of a protocol have, once answered.
+#[must_use]
+pub const fn kind_of(number: u8) -> FlowKind {
+    match number {
+        protocol::TCP => FlowKind::TcpOpening,
+        protocol::UDP => FlowKind::Udp,
+        protocol::ICMP | protocol::ICMPV6 => FlowKind::Icmp,
+        other => other_kind(other),
+    }
 }
 
 #[inline(always)]

@@ -179,6 +179,29 @@ fn find_in(line: &FlowLine, place: Place) -> Option<Found<'_>> {
     None
 }
 
+/// Remembers a flow that a dump told of, if it is not known and there is an empty slot for it: what
+/// packets made known never gives way to it.
+pub fn learn<L: FlowLines>(
+    lines: &L,
+    place: Place,
+    environment: &Environment,
+    passing: Passing,
+    now: Coarse,
+) {
+    if find(lines, place).is_some_and(|found| found.is_alive(now)) {
+        return;
+    }
+    for index in [place.first, place.second] {
+        let Some(victim) = lines.flow_line(index).map(|line| soonest_to_end(line, now)) else {
+            return;
+        };
+        if victim.ended > 0 {
+            victim.cell.store(Slot::opened(place.hash, environment, passing, now).0);
+            return;
+        }
+    }
+}
+
 /// Free slots below which a line's new flow rather goes to its second line. More would make more
 /// lookups read two lines; fewer would leave no room for flows whose second line is full.
 const COMFORTABLE: i64 = 3;

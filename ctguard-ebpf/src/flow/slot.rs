@@ -128,6 +128,10 @@ const fn state_after(mut state: u64, passing: Passing) -> u64 {
     if passing.flags.any(TcpFlags::FIN | TcpFlags::RST) {
         state |= CLOSING;
     }
+    if passing.flags.any(TcpFlags::RST) {
+        // It may have ended the entry at once (`nf_conntrack_tcp_packet`).
+        state &= !ANSWERED;
+    }
     state
 }
 

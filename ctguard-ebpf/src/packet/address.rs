@@ -27,6 +27,17 @@ pub struct Ipv4(pub u32);
 pub struct Ipv6(pub [u32; 4]);
 
 impl Ipv6 {
+    /// The address as the standard library has it.
+    #[must_use]
+    pub fn from_address(address: core::net::Ipv6Addr) -> Self {
+        let octets = address.octets();
+        let mut parsed = [0; 4];
+        for (word, bytes) in parsed.iter_mut().zip(octets.as_chunks().0) {
+            *word = u32::from_be_bytes(*bytes);
+        }
+        Self(parsed)
+    }
+
     /// The address as it lies on the wire.
     #[inline(always)]
     #[must_use]

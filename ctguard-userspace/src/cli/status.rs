@@ -63,6 +63,7 @@ fn observe(context: &Context) -> Result<Observation, CliError> {
         totals: maps.totals()?,
         allowed_prefixes: live(ListKind::Allow)?,
         denied_prefixes: live(ListKind::Deny)?,
+        known_load: maps.flow_memory()?.load(&environment),
         map_bytes: maps.bytes()?,
     })
 }

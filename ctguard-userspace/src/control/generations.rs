@@ -1,14 +1,15 @@
 //! When the table is dumped into the known-flows filter, and when its two generations change.
 //!
-//! The data path notes flows in the current generation and asks both; a turn clears the older one
-//! and makes it the current. A flow that lives is in one of them, however long it is idle:
-//! 1. A turn follows a complete dump that was written into the current generation and begun
-//!    [`IN_FLIGHT`] or later after that became the current one.
+//! The data path notes flows in both generations and asks one; the other gathers. A turn asks the
+//! gathering one instead and clears the one asked before, which gathers from then on. The asked
+//! one holds every flow that lives, however long it is idle:
+//! 1. A turn follows a complete dump that was written into the gathering generation and begun
+//!    [`IN_FLIGHT`] or later after that was cleared.
 //! 2. A flow that was in the table throughout that dump was told by it, so it is in that generation.
-//! 3. A flow that came into the table later was noted no earlier than [`IN_FLIGHT`] before, so when
-//!    that generation was the current one already: it is in it too.
-//! 4. The turn spares that generation, and the next turn comes only when 1 to 3 hold of the new one.
-//! 5. Of a filter that is new, nothing is claimed before its first complete dump.
+//! 3. A flow that came into the table later was noted no earlier than [`IN_FLIGHT`] before, so after
+//!    that generation was cleared: it is in it too.
+//! 4. Until the next turn it is only added to.
+//! 5. Of a filter that is new, nothing is claimed before its first turn.
 //!
 //! A flow that is dead is noted and told no more, so the second turn from then on forgets it.
 
@@ -32,7 +33,7 @@ const HIGHEST_LOAD: Load = Load(0.25);
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
-/// Share of the bits of the current generation that are set, 0 to 1.
+/// Share of the bits of the asked generation that are set, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(crate) struct Load(pub(crate) f64);
 
@@ -40,41 +41,37 @@ pub(crate) struct Load(pub(crate) f64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Wait,
-    /// Write a dump of the table into the current generation, then tell [`Generations::dumped`].
+    /// Write a dump of the table into the gathering generation, then tell [`Generations::dumped`].
     Dump,
-    /// Clear the older generation, make it the current one, then tell [`Generations::turned`].
+    /// Ask the gathering generation, clear the one asked before, then tell
+    /// [`Generations::turned`].
     Turn,
 }
 
 /// What was done so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Generations {
-    /// When the current generation became that.
+    /// When the gathering generation was cleared.
     since: Duration,
-    progress: Progress,
+    /// The asked generation holds every flow that lives.
+    complete: bool,
+    /// The gathering generation does, too.
+    dumped: bool,
     /// No dump before.
     not_before: Duration,
     /// How long to wait after the next failure.
     retry: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    /// No dump was complete since the filter was made.
-    Incomplete,
-    /// The generation is young enough.
-    Lasting,
-    /// It has been dumped into and may become the older one.
-    Dumped,
-}
-
 impl Generations {
-    /// Of a filter that knows nothing, or nothing that is certain: the data path begins to note
-    /// flows `now`. So it is made anew when another interface is guarded.
-    pub(crate) const fn new(now: Duration) -> Self {
+    /// Of a filter into which the data path notes flows of every guarded interface from `now` on;
+    /// `complete` if it has done so since before the asked generation gathered, for an earlier
+    /// daemon.
+    pub(crate) const fn new(now: Duration, complete: bool) -> Self {
         Self {
             since: now,
-            progress: Progress::Incomplete,
+            complete,
+            dumped: false,
             not_before: now.saturating_add(IN_FLIGHT),
             retry: RETRY,
         }
@@ -82,15 +79,14 @@ impl Generations {
 
     /// What to do; asked again after each step and at each tick.
     pub(crate) fn next(&self, now: Duration, load: Load) -> Step {
-        let dump_is_due = match self.progress {
-            Progress::Dumped => return Step::Turn,
-            Progress::Incomplete => true,
-            Progress::Lasting => self.is_over(now, load),
-        };
+        if self.dumped {
+            return Step::Turn;
+        }
+        let dump_is_due = !self.complete || self.is_over(now, load);
         if dump_is_due && now >= self.not_before { Step::Dump } else { Step::Wait }
     }
 
-    /// A dump begun at `began` has ended `now`, all of it written into the current generation; it
+    /// A dump begun at `began` has ended `now`, all of it written into the gathering generation; it
     /// was `complete` if every entry that lived throughout was told.
     pub(crate) fn dumped(&mut self, began: Duration, now: Duration, complete: bool) {
         if !complete {
@@ -100,24 +96,18 @@ impl Generations {
         }
         self.not_before = self.since.saturating_add(IN_FLIGHT);
         self.retry = RETRY;
-        if began >= self.not_before {
-            self.progress = match self.progress {
-                Progress::Incomplete => Progress::Lasting,
-                Progress::Lasting | Progress::Dumped => Progress::Dumped,
-            };
-        }
+        self.dumped = began >= self.not_before;
     }
 
-    /// The older generation was cleared and made the current one, by `now`.
+    /// The gathering generation is asked, and the other was cleared, by `now`.
     pub(crate) fn turned(&mut self, now: Duration) {
-        self.since = now;
-        self.progress = Progress::Lasting;
-        self.not_before = now.saturating_add(IN_FLIGHT);
+        *self = Self::new(now, true);
     }
 
-    /// Whether a flow that neither generation knows is certainly new.
-    pub(crate) const fn is_complete(&self) -> bool {
-        !matches!(self.progress, Progress::Incomplete)
+    /// Whether a flow that the asked generation does not hold is certainly new.
+    #[cfg(test)]
+    const fn is_complete(&self) -> bool {
+        self.complete
     }
 
     fn is_over(&self, now: Duration, load: Load) -> bool {

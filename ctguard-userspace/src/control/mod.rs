@@ -7,7 +7,6 @@ mod calibration;
 mod ceiling;
 mod coarse;
 mod fallback;
-#[cfg_attr(not(test), expect(dead_code, reason = "the known-flows filter turns by it"))]
 mod generations;
 mod grant;
 mod in_flight;
@@ -19,6 +18,7 @@ pub(crate) use calibration::{Sample, jiffies_per_second};
 pub(crate) use ceiling::{ceilings, in_force};
 pub(crate) use coarse::CoarseClock;
 pub(crate) use fallback::{FallbackRate, fallback};
+pub(crate) use generations::{Generations, IN_FLIGHT, Load, Step};
 pub(crate) use grant::{TableSample, TierGrant, grants};
 pub(crate) use in_flight::InFlight;
 pub(crate) use jiffies::{JiffiesClock, extend};

@@ -6,6 +6,7 @@ use ctguard_ebpf::layout::{Detection, Interface, programs};
 
 use super::{
     Guarded, StartError, StartOptions,
+    known_flows::KnownFlows,
     settle::{environment, settle},
     tick::Ticker,
 };
@@ -27,15 +28,17 @@ pub(super) struct Up {
     pub(super) jiffies_per_second: u32,
     pub(super) coarse: CoarseClock,
     pub(super) ticker: Ticker,
+    pub(super) known_flows: KnownFlows,
     pub(super) interfaces: Vec<Guarded>,
 }
 
-/// Loads, settles and attaches; `fresh` without a guard to take over.
-///
-/// For so long after the first start TCP connections that nobody knows pass: those that are older
-/// than the guard must go on, also when the table is full already. A busy one sends in this time.
+/// Where the flow cache answers alone, TCP connections that nobody knows pass for so long after the
+/// first start, or until the table has been dumped into it: those that are older than the guard must
+/// go on, also when the table is full already.
 const LEARNING_SECONDS: u64 = 10;
 
+/// Loads, settles and attaches; `fresh` without a guard to take over.
+///
 /// A guard that is there keeps its maps, and with them every bucket; its links get the new
 /// programs without a packet in between.
 pub(super) fn bring_up(
@@ -56,8 +59,13 @@ pub(super) fn bring_up(
     let mut maps = GuardMaps::open_unversioned(pins)?;
     let _writing = pins.lock_for_writing().map_err(StartError::Writing)?;
 
-    let learning_until =
-        kernel_clock.now(jiffies_per_second)?.0 + LEARNING_SECONDS * u64::from(jiffies_per_second);
+    let learning_until = match programs.detector() {
+        Detector::Conntrack(_) => 0,
+        Detector::FlowCache(_) => {
+            let learning = LEARNING_SECONDS * u64::from(jiffies_per_second);
+            kernel_clock.now(jiffies_per_second)?.0 + learning
+        }
+    };
     let environment =
         environment(&maps, fresh, coarse, &timeouts, jiffies_per_second, learning_until)?;
     maps.set_environment(&environment)?;
@@ -67,6 +75,8 @@ pub(super) fn bring_up(
     let mut ticker = Ticker::new(kernel_clock.now(jiffies_per_second)?, jiffies_per_second);
     ticker.tick(&maps, &table)?;
     begin_detection(&mut maps, programs.detector(), fresh)?;
+    let complete = stays_complete(&mut maps, pins, targets)?;
+    let known_flows = KnownFlows::new(maps.flow_memory()?, complete);
     let interfaces = match attach_all(&mut programs, &mut maps, targets, options) {
         Ok(interfaces) => interfaces,
         Err(error) => {
@@ -86,6 +96,7 @@ pub(super) fn bring_up(
         jiffies_per_second,
         coarse,
         ticker,
+        known_flows,
         interfaces,
     })
 }
@@ -110,6 +121,17 @@ fn begin_detection(
         return maps.note_detection(detector.detection(), next);
     }
     maps.note_detection(Detection::Changing, 0)
+}
+
+/// Whether the known-flows filter goes on to hold every flow: not where an interface is to be
+/// guarded whose flows nobody has noted.
+fn stays_complete(maps: &mut GuardMaps, pins: &Pins, targets: &[Link]) -> Result<bool, StartError> {
+    let attached = pins.attached().map_err(StartError::Clear)?;
+    let all_noted = targets.iter().all(|link| attached.contains(&link.index));
+    if !all_noted {
+        maps.note_known_incomplete()?;
+    }
+    Ok(maps.environment()?.known_complete != 0)
 }
 
 /// Attaches to every interface; when one refuses, leaves those that were attached here.

@@ -1,6 +1,6 @@
 //! What a running guard holds on to.
 
-use super::{StartOptions, bring_up::Up, tick::Ticker};
+use super::{StartOptions, bring_up::Up, known_flows::KnownFlows, tick::Ticker};
 use crate::{
     bpf::{KernelClock, Mode, ModeChoice, Pins, Programs},
     conntrack::{Table, Timeouts},
@@ -21,6 +21,7 @@ pub(crate) struct Guard {
     pub(crate) jiffies_per_second: u32,
     pub(crate) coarse: CoarseClock,
     pub(crate) ticker: Ticker,
+    pub(crate) known_flows: KnownFlows,
     pub(crate) interfaces: Vec<Guarded>,
     pub(crate) mode: ModeChoice,
     pub(crate) egress_by_filter: bool,
@@ -39,6 +40,7 @@ impl Guard {
             jiffies_per_second: up.jiffies_per_second,
             coarse: up.coarse,
             ticker: up.ticker,
+            known_flows: up.known_flows,
             interfaces: up.interfaces,
             mode: options.mode,
             egress_by_filter: options.egress_by_filter,

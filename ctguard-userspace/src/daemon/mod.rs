@@ -4,6 +4,7 @@ mod bring_up;
 mod dismantle;
 mod guard;
 mod housekeeping;
+mod known_flows;
 mod run;
 mod settle;
 mod start;

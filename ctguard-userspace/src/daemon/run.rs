@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     Guard,
     housekeeping::{Complaints, end_list_entries, follow_kernel},
-    watch,
+    known_flows, watch,
 };
 use crate::{bpf::is_attached, control::Pace, net::LinkEvents};
 
@@ -142,6 +142,10 @@ async fn steer(
         }
         last_tick = Instant::now();
         pace = tick(guard, &mut complaints);
+        if let Err(error) = known_flows::follow(guard) {
+            complaints
+                .tell("cannot keep the known-flows filter, so floods pay for lookups", &error);
+        }
         if changed && looked.elapsed() >= LOOK_INTERVAL {
             changed = false;
             looked = Instant::now();

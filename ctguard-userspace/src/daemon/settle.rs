@@ -26,6 +26,8 @@ pub(super) fn environment(
     learning_until: u64,
 ) -> Result<Environment, StartError> {
     let old = maps.environment()?;
+    // The flow cache answers for the first time, or conntrack does.
+    let learns_anew = fresh || old.lookup_options_bytes != 0 || learning_until == 0;
     let (source_key, tuple_key) =
         if fresh { (hash_key()?, hash_key()?) } else { (old.source_key, old.tuple_key) };
     let mut environment = Environment {
@@ -42,7 +44,7 @@ pub(super) fn environment(
         detection: old.detection,
         known_generation: old.known_generation,
         known_complete: old.known_complete,
-        learning_until: if fresh { learning_until } else { old.learning_until },
+        learning_until: if learns_anew { learning_until } else { old.learning_until },
         flow_timeouts: [1; FLOW_KINDS],
         ..Environment::unset([source_key, tuple_key])
     };

@@ -4,12 +4,18 @@
 
 use std::{
     io,
+    marker::PhantomData,
     ops::Deref,
     os::fd::{AsFd, AsRawFd},
 };
 
 use aya::Pod;
-use ctguard_ebpf::layout::{Counters, Environment, Grant, Interface, ListEntry, Policy};
+use ctguard_ebpf::{
+    flow::FlowLines,
+    known_flows::KnownWords,
+    layout::{Counters, Environment, FlowLine, Grant, Interface, ListEntry, Policy},
+    shared::Shared,
+};
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 /// A value of the layout as aya copies it in and out of a map.
@@ -51,6 +57,99 @@ impl Deref for SharedGrant {
         // SAFETY: the mapping is `size_of::<Grant>()` bytes long, begins on a page and lives as
         // long as `self`; `Grant` is atomics and plain integers that nobody writes.
         unsafe { &*grant }
+    }
+}
+
+/// The values of an array that kernel and processes change at once.
+#[derive(Debug)]
+struct SharedArray<T> {
+    memory: MmapMut,
+    values: PhantomData<[T]>,
+}
+
+/// Types that may be seen in shared memory: atomics alone, at most a cache line aligned.
+///
+/// # Safety
+/// `repr(C)` or `repr(transparent)` of atomics.
+unsafe trait InSharedMemory {}
+
+// SAFETY: a transparent atomic.
+unsafe impl InSharedMemory for Shared {}
+// SAFETY: an array of the same.
+unsafe impl InSharedMemory for FlowLine {}
+
+impl<T: InSharedMemory> SharedArray<T> {
+    fn map(fd: &impl AsFd, length: u32) -> io::Result<Self> {
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        // SAFETY: as in `SharedGrant::map`.
+        let memory = unsafe {
+            MmapOptions::new().len(length * size_of::<T>()).map_mut(fd.as_fd().as_raw_fd())
+        }?;
+        Ok(Self { memory, values: PhantomData })
+    }
+
+    fn values(&self) -> &[T] {
+        let length = self.memory.len() / size_of::<T>();
+        let start = self.memory.as_ptr().cast::<T>();
+        // SAFETY: the mapping holds `length` values, begins on a page and lives as long as `self`;
+        // `InSharedMemory` says that they may change under a shared reference.
+        unsafe { std::slice::from_raw_parts(start, length) }
+    }
+}
+
+/// Flow cache and known-flows filter, in place.
+#[derive(Debug)]
+pub(crate) struct FlowMemory {
+    lines: SharedArray<FlowLine>,
+    words: SharedArray<Shared>,
+}
+
+/// Words looked at to tell a generation's load: enough for a thousandth.
+const SAMPLED_WORDS: usize = 4096;
+
+impl FlowMemory {
+    /// Maps both, given the number of values of each.
+    pub(super) fn map(
+        (lines, line_count): (&impl AsFd, u32),
+        (words, word_count): (&impl AsFd, u32),
+    ) -> io::Result<Self> {
+        Ok(Self {
+            lines: SharedArray::map(lines, line_count)?,
+            words: SharedArray::map(words, word_count)?,
+        })
+    }
+
+    /// Clears a generation of the filter.
+    pub(crate) fn clear(&self, generation: u32, environment: &Environment) {
+        self.generation(generation, environment).iter().for_each(|word| word.store(0));
+    }
+
+    /// The share of bits that the asked generation has set, 0 to 1.
+    pub(crate) fn load(&self, environment: &Environment) -> f64 {
+        let words = self.generation(environment.known_generation, environment);
+        let sampled = words.iter().take(SAMPLED_WORDS);
+        let (set, all) = sampled.fold((0_u32, 0_u32), |(set, all), word| {
+            (set + word.load().count_ones(), all + u64::BITS)
+        });
+        f64::from(set) / f64::from(all.max(1))
+    }
+
+    fn generation(&self, generation: u32, environment: &Environment) -> &[Shared] {
+        let words = environment.known_words as usize;
+        let start = words * (generation & 1) as usize;
+        self.words.values().get(start..start + words).unwrap_or_default()
+    }
+}
+
+impl FlowLines for FlowMemory {
+    fn flow_line(&self, index: u32) -> Option<&FlowLine> {
+        self.lines.values().get(usize::try_from(index).ok()?)
+    }
+}
+
+impl KnownWords for FlowMemory {
+    fn known_word(&self, index: u32) -> Option<&Shared> {
+        self.words.values().get(usize::try_from(index).ok()?)
     }
 }
 

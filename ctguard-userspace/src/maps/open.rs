@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::{
     Interfaces, Lists, SlotError, Totals,
-    memory::{SharedGrant, Value, first_word},
+    memory::{FlowMemory, SharedGrant, Value, first_word},
 };
 use crate::{bpf::Pins, control::FallbackRate};
 
@@ -125,6 +125,13 @@ impl GuardMaps {
         if next == environment { Ok(()) } else { self.set_environment(&next) }
     }
 
+    /// Tells the data path that the known-flows filter lacks flows.
+    pub(crate) fn note_known_incomplete(&mut self) -> Result<(), OpenError> {
+        let environment = self.environment()?;
+        let next = Environment { known_complete: 0, ..environment };
+        if next == environment { Ok(()) } else { self.set_environment(&next) }
+    }
+
     /// Writes the rates that hold while no daemon lives.
     pub(crate) fn set_fallback(&self, rates: [FallbackRate; TIERS]) {
         for (tier, rate) in self.grant.fallback.iter().zip(rates) {
@@ -153,6 +160,16 @@ impl GuardMaps {
     pub(crate) fn wakeups(&self) -> Result<RingBuf<MapData>, OpenError> {
         RingBuf::try_from(Map::RingBuf(open(&self.pins, maps::WAKEUPS)?))
             .map_err(|source| OpenError::Map { name: maps::WAKEUPS, source })
+    }
+
+    /// Flow cache and known-flows filter.
+    pub(crate) fn flow_memory(&self) -> Result<FlowMemory, OpenError> {
+        let lines = open(&self.pins, maps::FLOW_CACHE)?;
+        let words = open(&self.pins, maps::KNOWN_FLOWS)?;
+        let (line_count, word_count) =
+            (self.entries(maps::FLOW_CACHE)?, self.entries(maps::KNOWN_FLOWS)?);
+        FlowMemory::map((&lines.fd().as_fd(), line_count), (&words.fd().as_fd(), word_count))
+            .map_err(|source| OpenError::Memory { name: maps::KNOWN_FLOWS, source })
     }
 
     /// Memory that all pinned maps are charged for.

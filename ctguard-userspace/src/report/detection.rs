@@ -50,6 +50,13 @@ impl DetectionReport {
     }
 }
 
+impl DetectionReport {
+    /// Whether conntrack answers.
+    pub(super) const fn asks_conntrack(&self) -> bool {
+        self.reason.is_none()
+    }
+}
+
 impl Display for DetectionReport {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         let by = if self.reason.is_some() { "by the flow cache: " } else { "" };

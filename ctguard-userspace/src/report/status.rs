@@ -33,6 +33,8 @@ pub(crate) struct Observation {
     pub(crate) totals: Totals,
     pub(crate) allowed_prefixes: usize,
     pub(crate) denied_prefixes: usize,
+    /// Share of the known-flows filter's bits that are set, 0 to 1.
+    pub(crate) known_load: f64,
     pub(crate) map_bytes: u64,
 }
 
@@ -55,6 +57,7 @@ pub(crate) struct StatusReport {
     pub(super) limits: LimitsReport,
     pub(super) interfaces: Vec<InterfaceReport>,
     pub(super) new_flow_detection: DetectionReport,
+    pub(super) known_flows: KnownFlowsReport,
     pub(super) dry_run: bool,
     pub(super) daemon: DaemonReport,
     pub(super) counters: CounterReport,
@@ -126,6 +129,15 @@ pub(super) struct DaemonReport {
     pub(super) heartbeat_age_seconds: Option<f64>,
 }
 
+/// The filter that stands before conntrack's answer.
+#[derive(Debug, Serialize)]
+pub(super) struct KnownFlowsReport {
+    /// It has held the whole table; else every packet of an unknown flow is asked about.
+    pub(super) complete: bool,
+    /// Share of its bits that are set; its fourth power of strangers are asked about in vain.
+    pub(super) load_ratio: f64,
+}
+
 /// Prefixes on the lists.
 #[derive(Debug, Serialize)]
 pub(super) struct ListsReport {
@@ -157,6 +169,10 @@ impl StatusReport {
             limits: limits(&policy.source, &[Rate::default(); CLASSES]),
             interfaces: observation.interfaces.iter().map(|i| interface(i, policy)).collect(),
             new_flow_detection: DetectionReport::new(&observation.environment),
+            known_flows: KnownFlowsReport {
+                complete: observation.environment.known_complete != 0,
+                load_ratio: observation.known_load,
+            },
             dry_run: policy.has(Policy::DRY_RUN),
             daemon: DaemonReport {
                 running: observation.daemon.is_some(),

@@ -9,7 +9,7 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
     writeln!(out, "table   {}", table(report))?;
     writeln!(out, "grant   {}", grant(report))?;
     writeln!(out, "daemon  {}", daemon(report))?;
-    writeln!(out, "detect  {}", report.new_flow_detection)?;
+    writeln!(out, "detect  {}{}", report.new_flow_detection, filter(report))?;
     for interface in &report.interfaces {
         let gone = if interface.attached { "" } else { ", NOT ATTACHED" };
         let own = limits_note(&interface.limits, &report.limits);
@@ -57,6 +57,13 @@ fn table(report: &StatusReport) -> String {
         ),
         None => format!("{} entries, no maximum", table.count),
     }
+}
+
+fn filter(report: &StatusReport) -> String {
+    if report.new_flow_detection.asks_conntrack() && !report.known_flows.complete {
+        return "; the table has not been dumped yet, so floods pay for lookups".to_owned();
+    }
+    format!("; known-flows filter {:.1} % full", report.known_flows.load_ratio * 100.0)
 }
 
 fn grant(report: &StatusReport) -> String {

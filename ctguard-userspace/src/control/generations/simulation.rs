@@ -47,7 +47,7 @@ enum Honesty {
     /// An interrupted dump is called complete.
     InterruptedIsComplete,
     /// What a dump told is written only after the turn that it allowed, into the generation that
-    /// became current by it, and lost with the next.
+    /// gathers from then on.
     DumpAfterTheTurn,
 }
 
@@ -56,7 +56,7 @@ struct Report {
     turns: u64,
     failed_dumps: u64,
     dead: u64,
-    /// Flows that lived and were in neither generation, at some step.
+    /// Flows that lived and were not in the asked generation, at some step.
     forgotten: u64,
     /// Flows in the filter two turns after their death.
     undead: u64,
@@ -108,7 +108,7 @@ struct World {
     flows: BTreeMap<u64, Flow>,
     next_flow: u64,
     filter: [BTreeSet<u64>; 2],
-    current: usize,
+    asked: usize,
     generations: Generations,
     dump: Option<Dump>,
     late: BTreeSet<u64>,
@@ -128,8 +128,8 @@ impl World {
             flows: BTreeMap::new(),
             next_flow: 0,
             filter: Default::default(),
-            current: 0,
-            generations: Generations::new(now),
+            asked: 0,
+            generations: Generations::new(now, false),
             dump: None,
             late: BTreeSet::new(),
             dead: BTreeMap::new(),
@@ -174,7 +174,9 @@ impl World {
     }
 
     fn note(&mut self, id: u64) {
-        self.filter[self.current].insert(id);
+        for generation in &mut self.filter {
+            generation.insert(id);
+        }
     }
 
     fn speak(&mut self) {
@@ -184,7 +186,9 @@ impl World {
                     self.report.longest_idle.max(self.now.saturating_sub(flow.seen));
                 flow.seen = self.now;
                 flow.speaks = self.now + self.random.time(2000.0);
-                self.filter[self.current].insert(id);
+                for generation in &mut self.filter {
+                    generation.insert(id);
+                }
             }
         }
     }
@@ -225,7 +229,7 @@ impl World {
         match self.honesty {
             Honesty::DumpAfterTheTurn => self.late = dump.told,
             Honesty::Honest | Honesty::InterruptedIsComplete => {
-                self.filter[self.current].append(&mut dump.told);
+                self.filter[1 - self.asked].append(&mut dump.told);
             }
         }
         let complete = match dump.outcome {
@@ -266,16 +270,16 @@ impl World {
     }
 
     fn turn(&mut self) {
-        self.current = 1 - self.current;
-        self.filter[self.current].clear();
-        let late = std::mem::take(&mut self.late);
-        self.filter[self.current].extend(late);
+        let cleared = self.asked;
+        self.asked = 1 - cleared;
+        self.filter[cleared].clear();
+        self.filter[cleared].extend(std::mem::take(&mut self.late));
         self.generations.turned(self.now);
         self.report.turns += 1;
         for (id, turns) in &mut self.dead {
             *turns += 1;
             if *turns == 2 {
-                let known = self.filter.iter().any(|generation| generation.contains(id));
+                let known = self.filter[self.asked].contains(id);
                 self.report.undead += u64::from(known);
             }
         }
@@ -291,10 +295,7 @@ impl World {
         let forgotten = self
             .flows
             .iter()
-            .filter(|&(id, flow)| {
-                flow.enters <= self.now
-                    && !self.filter.iter().any(|generation| generation.contains(id))
-            })
+            .filter(|&(id, flow)| flow.enters <= self.now && !self.filter[self.asked].contains(id))
             .count();
         self.report.forgotten += forgotten as u64;
     }

@@ -1,0 +1,50 @@
+//! What a dump of conntrack's table tells, one tuple at a time: into the known-flows filter, and
+//! into the flow cache where that has to answer.
+
+use crate::{
+    classify,
+    flow::{self, FlowLines, Passing, Place},
+    hash,
+    known_flows::{self, KnownWords},
+    layout::Environment,
+    packet::{Address, TcpFlags},
+    units::Coarse,
+};
+
+/// One direction of an entry, as its packets arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuple<A> {
+    /// Source address.
+    pub source: A,
+    /// Destination address.
+    pub destination: A,
+    /// Transport protocol.
+    pub protocol: u8,
+    /// What tells its flow apart (see [`classify::Flow::key`]).
+    pub key: u32,
+}
+
+impl<A: Address> Tuple<A> {
+    /// Notes the tuple in one generation of the filter.
+    pub fn note<W: KnownWords>(&self, words: &W, environment: &Environment, generation: u32) {
+        known_flows::note_in(words, environment, self.hash(environment), generation);
+    }
+
+    /// Makes the tuple known to the flow cache, where that has room, as if its flow had just been
+    /// answered.
+    pub fn remember<L: FlowLines>(&self, lines: &L, environment: &Environment, now: Coarse) {
+        let passing = Passing {
+            leaving: true,
+            answers: true,
+            kind: classify::kind_of(self.protocol),
+            flags: TcpFlags(0),
+        };
+        let place = Place::of(self.hash(environment), environment);
+        flow::learn(lines, place, environment, passing, now);
+    }
+
+    fn hash(&self, environment: &Environment) -> u64 {
+        let Self { source, destination, protocol, key } = *self;
+        hash::tuple(&environment.tuple_key, source, destination, protocol, key)
+    }
+}

@@ -1,0 +1,165 @@
+//! Keeps the known-flows filter: dumps of the table into it, in the background, and its turns.
+
+use std::{net::IpAddr, sync::Arc, thread::JoinHandle, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use ctguard_ebpf::{
+    layout::Environment,
+    packet::{Ipv4, Ipv6, protocol},
+    tracked,
+    units::Coarse,
+};
+use log::debug;
+
+use super::Guard;
+use crate::{
+    bpf::monotonic,
+    conntrack::{self, Completeness, DumpError, Entry, Summary, Tuple},
+    control::{Generations, IN_FLIGHT, Load, Step},
+    maps::FlowMemory,
+};
+
+/// The filter's keeper.
+#[derive(Debug)]
+pub(crate) struct KnownFlows {
+    memory: Arc<FlowMemory>,
+    generations: Generations,
+    dump: Option<Dump>,
+    /// When another generation came to be asked, until the one asked before is cleared.
+    turning: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Dump {
+    began: Duration,
+    thread: JoinHandle<Result<Summary, DumpError>>,
+}
+
+impl KnownFlows {
+    /// Of a filter that an earlier daemon left `complete`, or that is new.
+    pub(super) fn new(memory: FlowMemory, complete: bool) -> Self {
+        Self {
+            memory: Arc::new(memory),
+            generations: Generations::new(monotonic(), complete),
+            dump: None,
+            turning: None,
+        }
+    }
+
+    /// Begins anew, because flows of some interface have not been noted.
+    pub(super) fn restart(&mut self) {
+        self.generations = Generations::new(monotonic(), false);
+        self.turning = None;
+    }
+}
+
+/// Goes one step on; cheap where there is none.
+pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
+    let now = monotonic();
+    if let Some(dump) = guard.known_flows.dump.take() {
+        if dump.thread.is_finished() {
+            return finish(guard, dump, now);
+        }
+        guard.known_flows.dump = Some(dump);
+        return Ok(());
+    }
+    if let Some(since) = guard.known_flows.turning {
+        // A packet that is being judged may ask the generation that was asked a moment ago.
+        if now >= since + IN_FLIGHT {
+            let environment = guard.maps.environment()?;
+            guard.known_flows.memory.clear(1 - environment.known_generation, &environment);
+            guard.known_flows.generations.turned(now);
+            guard.known_flows.turning = None;
+        }
+        return Ok(());
+    }
+    let environment = guard.maps.environment()?;
+    let load = Load(guard.known_flows.memory.load(&environment));
+    match guard.known_flows.generations.next(now, load) {
+        Step::Wait => Ok(()),
+        Step::Dump => begin_dump(guard, &environment, now),
+        Step::Turn => turn(guard, now),
+    }
+}
+
+/// Asks the generation that has been dumped into.
+fn turn(guard: &mut Guard, now: Duration) -> anyhow::Result<()> {
+    let _writing = guard.pins.lock_for_writing()?;
+    let mut environment = guard.maps.environment()?;
+    environment.known_generation = 1 - environment.known_generation.min(1);
+    environment.known_complete = 1;
+    // Every older flow is in the flow cache now, if that is what answers.
+    environment.learning_until = 0;
+    guard.maps.set_environment(&environment)?;
+    guard.known_flows.turning = Some(now);
+    Ok(())
+}
+
+fn begin_dump(guard: &mut Guard, environment: &Environment, began: Duration) -> anyhow::Result<()> {
+    let jiffies = guard.kernel_clock.now(guard.jiffies_per_second)?;
+    let now = Coarse::at(jiffies, environment.coarse_shift);
+    let memory = Arc::clone(&guard.known_flows.memory);
+    let environment = *environment;
+    // A thread of its own: a full table takes longer than the next tick may wait.
+    let thread = std::thread::Builder::new()
+        .name("ctguard-dump".to_owned())
+        .spawn(move || conntrack::dump(|entry| write(entry, &memory, &environment, now)))
+        .context("cannot start a thread")?;
+    guard.known_flows.dump = Some(Dump { began, thread });
+    Ok(())
+}
+
+fn finish(guard: &mut Guard, dump: Dump, now: Duration) -> anyhow::Result<()> {
+    let told = dump.thread.join().map_err(|_| anyhow!("the dump panicked"));
+    let generations = &mut guard.known_flows.generations;
+    match told {
+        Ok(Ok(summary)) => {
+            let complete = summary.completeness == Completeness::Complete;
+            generations.dumped(dump.began, now, complete);
+            debug!("the table was dumped: {summary:?}");
+            Ok(())
+        }
+        Ok(Err(error)) => {
+            generations.dumped(dump.began, now, false);
+            Err(error.into())
+        }
+        Err(error) => {
+            generations.dumped(dump.began, now, false);
+            Err(error)
+        }
+    }
+}
+
+/// Both directions of an entry: either may arrive at a guarded interface.
+fn write(entry: &Entry, memory: &FlowMemory, environment: &Environment, now: Coarse) {
+    for Tuple { source, destination, key } in [entry.original, entry.reply] {
+        let protocol = entry.protocol;
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let [source, destination] = [source, destination].map(|ip| Ipv4(ip.into()));
+                let tuple = tracked::Tuple { source, destination, protocol, key };
+                write_tuple(&tuple, memory, environment, now);
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let [source, destination] = [source, destination].map(Ipv6::from_address);
+                let tuple = tracked::Tuple { source, destination, protocol, key };
+                write_tuple(&tuple, memory, environment, now);
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {}
+        }
+    }
+}
+
+fn write_tuple<A: ctguard_ebpf::packet::Address>(
+    tuple: &tracked::Tuple<A>,
+    memory: &FlowMemory,
+    environment: &Environment,
+    now: Coarse,
+) {
+    tuple.note(memory, environment, 1 - environment.known_generation.min(1));
+    let asked = matches!(tuple.protocol, protocol::TCP | protocol::UDP)
+        && environment.lookup_options_bytes != 0;
+    if !asked {
+        tuple.remember(memory, environment, now);
+    }
+}
