@@ -27,7 +27,12 @@ pub(crate) struct KnownFlows {
     dump: Option<Dump>,
     /// When another generation came to be asked, until the one asked before is cleared.
     turning: Option<Duration>,
+    /// When there may be something to do again.
+    next: Duration,
 }
+
+/// Under pressure ticks come every millisecond, and nothing here is so urgent.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 struct Dump {
@@ -43,6 +48,7 @@ impl KnownFlows {
             generations: Generations::new(monotonic(), complete),
             dump: None,
             turning: None,
+            next: Duration::ZERO,
         }
     }
 
@@ -56,6 +62,10 @@ impl KnownFlows {
 /// Goes one step on; cheap where there is none.
 pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let now = monotonic();
+    if now < guard.known_flows.next {
+        return Ok(());
+    }
+    guard.known_flows.next = now + INTERVAL;
     if let Some(dump) = guard.known_flows.dump.take() {
         if dump.thread.is_finished() {
             return finish(guard, dump, now);
