@@ -203,6 +203,13 @@ fn flood_name(flood: &str) -> &str {
         "udp-one-source" => "UDP from one source",
         "udp-spoofed" => "UDP from 268 million sources",
         "mixed" => "SYNs and UDP, from one source and spoofed",
+        "icmp" => "pings from 268 million sources",
+        "tiny-fragments" => "tiny fragments from 268 million sources",
+        "long-extensions" => "long header chains from 268 million sources",
+        "ack" => "ACKs from 268 million sources",
+        "ack-one-source" => "ACKs from one source",
+        "sctp" => "SCTP from 268 million sources",
+        "udp-answers" => "imitated answers from 268 million sources",
         other => other,
     }
 }

@@ -153,7 +153,7 @@ fn insert_extensions(frame: &mut Vec<u8>, at: usize, transport: IpNumber) -> Res
     Ok(inserted.len())
 }
 
-/// An SCTP packet with an INIT chunk (RFC 9260, 3.1 and 3.3.2). Its checksum, a CRC32c, covers no
+/// An SCTP packet with an INIT chunk (RFC 9260, 3.1 and 3.3.2). Its checksum, a CRC-32C, covers no
 /// address, so that one packet does for all sources.
 fn sctp_init(port: u16) -> [u8; 32] {
     let mut packet = [0; 32];
