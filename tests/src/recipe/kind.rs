@@ -18,7 +18,7 @@ pub enum FloodKind {
     UdpOneSource,
     /// UDP from 2^28 addresses.
     UdpSpoofed,
-    /// The four others in turn.
+    /// The four above in turn.
     Mixed,
     /// ICMP echo requests from 2^28 addresses, random identifiers.
     Icmp,
