@@ -36,6 +36,7 @@ fn a_flood_from_one_source_costs_legitimate_clients_nothing() -> Result<()> {
         };
         ensure_within_target(&run)?;
         ensure_at_once(&run)?;
+        ensure_answered(&run)?;
     }
     Ok(())
 }
@@ -82,6 +83,7 @@ fn a_flood_at_a_dropped_port_costs_legitimate_clients_nothing() -> Result<()> {
         };
         ensure_within_target(&run)?;
         ensure_at_once(&run)?;
+        ensure_answered(&run)?;
         let quiet = run.target_ratio / 3.0;
         ensure!(run.fill.peak_ratio <= quiet, "{kind}: entries come of it: {}", told(&run));
     }
@@ -100,7 +102,8 @@ fn an_ipv6_flood_costs_legitimate_clients_nothing() -> Result<()> {
         return Ok(());
     };
     ensure_within_target(&run)?;
-    ensure_at_once(&run)
+    ensure_at_once(&run)?;
+    ensure_answered(&run)
 }
 
 /// Fails when a flood of packets other than SYNs and plain UDP passes the target or fills the
