@@ -17,8 +17,8 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lab_recipe::{
-    FIRST_PORT, IPV4_CHECKSUM_AT, LONG_FRAME_WORDS, Recipe, SHORT_FRAME_WORDS, SOURCE_AT, STRANDS,
-    Strand,
+    CONTINUES, FRAME_WORDS, IPV4_CHECKSUM_AT, Recipe, SOURCE_AT, STRANDS, Strand,
+    WITHOUT_PSEUDO_HEADER,
 };
 
 #[btf_map(name = "lab_recipe")]
@@ -71,7 +71,7 @@ pub fn lab_flood(context: XdpContext) -> u32 {
 #[inline(always)]
 fn is_flood(context: &XdpContext) -> Option<bool> {
     let ethertype = load(context, 12)?;
-    // IPv4 here has no options and IPv6 no extension headers: the lab sends none.
+    // Floods behind extension headers, and those without a port of their own, are not for it.
     let port_at = match u16::from_be(ethertype) {
         0x0800 => 14 + 20 + 2,
         0x86dd => 14 + 40 + 2,
@@ -86,9 +86,12 @@ fn write_frame(context: &XdpContext) -> Option<()> {
     let recipe = RECIPE.get_ptr_mut(0)?;
     // SAFETY: a value of the array lives as long as the map; one thread at a time runs a flood.
     let recipe = unsafe { &mut *recipe };
-    let random = next_random(&mut recipe.random);
     let strand = &recipe.strands[recipe.turn as usize & (STRANDS - 1)];
     recipe.turn += 1;
+    let random = match strand.flags & CONTINUES {
+        0 => next_random(&mut recipe.random),
+        _ => recipe.random,
+    };
 
     copy_template(context, strand)?;
     fill_in(context, strand, random)?;
@@ -110,9 +113,12 @@ fn next_random(state: &mut u64) -> u64 {
 
 #[inline(always)]
 fn copy_template(context: &XdpContext, strand: &Strand) -> Option<()> {
-    copy_words(context, strand, 0, SHORT_FRAME_WORDS)?;
-    // A short frame ends here.
-    let _ = copy_words(context, strand, SHORT_FRAME_WORDS, LONG_FRAME_WORDS);
+    let [shortest, short, long, longest] = FRAME_WORDS;
+    copy_words(context, strand, 0, shortest)?;
+    // A frame of one of the lesser lengths ends where its words do.
+    let _ = copy_words(context, strand, shortest, short)
+        .and_then(|()| copy_words(context, strand, short, long))
+        .and_then(|()| copy_words(context, strand, long, longest));
     Some(())
 }
 
@@ -135,18 +141,28 @@ fn copy_words(context: &XdpContext, strand: &Strand, from: usize, to: usize) -> 
 fn fill_in(context: &XdpContext, strand: &Strand, random: u64) -> Option<()> {
     let source = strand.source | (random as u32 & strand.spoofed);
     let (first, second) = (source as u16, (source >> 16) as u16);
-    let span = u32::from(u16::MAX - FIRST_PORT);
-    let port = (FIRST_PORT + (((random >> 48) as u32 * span) >> 16) as u16).to_be();
+    let span = u32::from(strand.drawn_last - strand.drawn_first) + 1;
+    let drawn = strand.drawn_first + (((random >> 48) as u32 * span) >> 16) as u16;
+    let drawn = drawn.to_be();
 
     store(context, SOURCE_AT, first)?;
     store(context, SOURCE_AT + 2, second)?;
-    store(context, strand.port_at as usize, port)?;
+    if strand.drawn_at != 0 {
+        store(context, strand.drawn_at as usize, drawn)?;
+    }
 
     let source_sum = u32::from(first) + u32::from(second);
     if strand.header_sum != 0 {
         store(context, IPV4_CHECKSUM_AT, checksum(strand.header_sum + source_sum))?;
     }
-    let transport = checksum(strand.transport_sum + source_sum + u32::from(port));
+    if strand.checksum_at == 0 {
+        return Some(());
+    }
+    let pseudo_header = match strand.flags & WITHOUT_PSEUDO_HEADER {
+        0 => source_sum,
+        _ => 0,
+    };
+    let transport = checksum(strand.transport_sum + pseudo_header + u32::from(drawn));
     store(context, strand.checksum_at as usize, transport)
 }
 
@@ -175,7 +191,7 @@ fn load(context: &XdpContext, at: usize) -> Option<u16> {
 #[inline(always)]
 fn store(context: &XdpContext, at: usize, value: u16) -> Option<()> {
     // The verifier wants a bound on offsets that come from the map.
-    let field = context.data() + (at & 0x7e);
+    let field = context.data() + (at & 0xfe);
     if field + 2 > context.data_end() {
         return None;
     }

@@ -1,10 +1,11 @@
 //! What the flood generator sends, as it lies in the map `lab_recipe`: written by the tests crate
 //! (which includes this file by its path), read for each frame by `lab_flood`.
 
-/// Words of 8 bytes in the shortest frame: IPv4 with TCP or UDP, padded to 64 bytes.
-pub const SHORT_FRAME_WORDS: usize = 8;
-/// Words of 8 bytes in the longest frame: IPv6 with TCP, padded to 80 bytes.
-pub const LONG_FRAME_WORDS: usize = 10;
+/// The lengths that frames have, in words of 8 bytes, each frame padded to the next: IPv4 with TCP
+/// or UDP; IPv6 with TCP, IPv4 with SCTP; IPv6 with SCTP; IPv6 with 16 extension headers and TCP.
+pub const FRAME_WORDS: [usize; 4] = [8, 10, 11, LONGEST_FRAME_WORDS];
+/// Words of 8 bytes in the longest frame.
+pub const LONGEST_FRAME_WORDS: usize = 26;
 /// Kinds of frames that one flood can take in turn, a power of two.
 pub const STRANDS: usize = 4;
 /// Where in a frame the 4 bytes lie that differ between spoofed sources: the whole address of
@@ -12,15 +13,13 @@ pub const STRANDS: usize = 4;
 pub const SOURCE_AT: usize = 26;
 /// Where the header checksum of IPv4 lies in a frame.
 pub const IPV4_CHECKSUM_AT: usize = 24;
-/// The lowest source port drawn.
-pub const FIRST_PORT: u16 = 1024;
 
 /// One kind of frame. Sums are one's complement sums of 16-bit words as the machine loads them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Strand {
-    /// The whole frame, its source word, source port and checksums still to be filled in.
-    pub frame: [u64; LONG_FRAME_WORDS],
+    /// The whole frame, its source word, drawn number and checksums still to be filled in.
+    pub frame: [u64; LONGEST_FRAME_WORDS],
     /// The fixed bits of the bytes at [`SOURCE_AT`], in network order.
     pub source: u32,
     /// The random bits of the bytes at [`SOURCE_AT`], in network order.
@@ -29,11 +28,23 @@ pub struct Strand {
     pub header_sum: u32,
     /// Sum of pseudo header and transport without what is filled in, the source word left out.
     pub transport_sum: u32,
-    /// Where the source port (for ICMP the identifier) lies in the frame.
-    pub port_at: u32,
-    /// Where the transport's checksum lies in the frame.
+    /// Where the number lies that is drawn for each packet: a port, or the identifier of an echo
+    /// request. 0 where the frame has none, though its packet may: its checksum counts it then.
+    pub drawn_at: u32,
+    /// Where the transport's checksum lies in the frame; 0 where it is elsewhere, or constant.
     pub checksum_at: u32,
+    /// The lowest number drawn.
+    pub drawn_first: u16,
+    /// The highest number drawn.
+    pub drawn_last: u16,
+    /// [`CONTINUES`], [`WITHOUT_PSEUDO_HEADER`], or both.
+    pub flags: u32,
 }
+
+/// The frame carries on the packet of the one before: its source and its number are the same.
+pub const CONTINUES: u32 = 1;
+/// The transport's checksum does not cover the addresses, as in ICMP for IPv4.
+pub const WITHOUT_PSEUDO_HEADER: u32 = 2;
 
 /// A whole flood, and the state of the generator that makes it.
 #[repr(C)]
@@ -48,5 +59,5 @@ pub struct Recipe {
 }
 
 const _: () = assert!(STRANDS.is_power_of_two());
-const _: () = assert!(size_of::<Strand>() == 104);
-const _: () = assert!(size_of::<Recipe>() == STRANDS * 104 + 16);
+const _: () = assert!(size_of::<Strand>() == 240);
+const _: () = assert!(size_of::<Recipe>() == STRANDS * 240 + 16);

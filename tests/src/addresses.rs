@@ -1,6 +1,9 @@
 //! The lab's addresses: documentation and benchmark ranges, so that nothing real is ever named.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 /// Addresses of far clients.
 pub const FAR_CLIENTS: u8 = 250;
@@ -18,6 +21,14 @@ pub const FLOOD_PORT: u16 = 7000;
 /// The port of the flood, dropped by the router's own rules.
 pub const DROPPED_PORT: u16 = 7001;
 
+/// One request, one answer, over UDP, where the far side counts its answers.
+pub const DNS_PORT: u16 = 53;
+/// The router's UDP ports that it forwards to an exposed host, which never answers: the dynamic
+/// ports (RFC 6335). No inside client of the lab has one of them.
+pub const EXPOSED_PORTS: (u16, u16) = (49152, 65535);
+/// As many of the router's UDP ports, which its own rules drop.
+pub const UNEXPOSED_PORTS: (u16, u16) = (32768, 49151);
+
 /// Which protocol all traffic of a run speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -25,6 +36,15 @@ pub enum Family {
     Ipv4,
     /// IPv6, plainly routed.
     Ipv6,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
+    }
 }
 
 impl Family {

@@ -26,7 +26,7 @@ use crate::{
     cpus::Cpus,
     netns::Handle,
     object,
-    recipe::{self, FloodKind, Rate, Route, layout::Recipe},
+    recipe::{self, FloodKind, Made, Rate, Route, layout::Recipe},
     router::IDLE,
 };
 
@@ -68,12 +68,12 @@ impl Flood {
     /// Starts a flood out of `device` of the namespace.
     pub fn start(plan: FloodPlan, from: (&Handle, &'static str), cpus: Cpus) -> Result<Self> {
         let (namespace, device) = from;
-        let recipe = recipe::recipe(plan.kind, plan.route)?;
+        let made = recipe::recipe(plan.kind, plan.route)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = namespace.spawn("lab-flood", move || {
             cpus.enter_flood()?;
-            Generator::load(&recipe, plan, device)?.run(&stopped)
+            Generator::load(&made, plan.rate, device)?.run(&stopped)
         })?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -98,9 +98,10 @@ impl Drop for Flood {
 
 /// Frames of a flood, made by the generator's program and sent nowhere.
 pub fn sample(kind: FloodKind, route: Route, frames: usize) -> Result<Vec<Vec<u8>>> {
-    let mut object = load_recipe(&recipe::recipe(kind, route)?)?;
+    let made = recipe::recipe(kind, route)?;
+    let mut object = load_recipe(&made.recipe)?;
     let program = object::program(&mut object, "lab_flood")?;
-    let input = vec![0; recipe::frame_length(route.family)];
+    let input = vec![0; made.frame_length];
     let sampled = (0..frames).map(|_| {
         let mut frame = vec![0; input.len()];
         let options = TestRunOptions {
@@ -131,14 +132,14 @@ struct Generator {
 
 impl Generator {
     /// Must run inside the device's namespace: the kernel looks the device up there.
-    fn load(recipe: &Recipe, plan: FloodPlan, device: &str) -> Result<Self> {
-        let mut object = load_recipe(recipe)?;
+    fn load(made: &Made, rate: Rate, device: &str) -> Result<Self> {
+        let mut object = load_recipe(&made.recipe)?;
         object::program(&mut object, "lab_flood")?
             .attach(IDLE, XdpMode::Driver)
             .with_context(|| format!("cannot attach the generator to {IDLE}"))?;
-        let input = vec![0; recipe::frame_length(plan.route.family)];
+        let input = vec![0; made.frame_length];
         let context = xdp_md(input.len(), interface_index(device)?)?;
-        Ok(Self { object, rate: plan.rate, input, context })
+        Ok(Self { object, rate, input, context })
     }
 
     fn run(self, stop: &AtomicBool) -> Result<Flooded> {

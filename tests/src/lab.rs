@@ -14,12 +14,12 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{
-    addresses::{DROPPED_PORT, FLOOD_PORT, Family},
+    addresses::{FLOOD_PORT, Family},
     cpus::Cpus,
     exec,
     guard::Guard,
     netns,
-    recipe::{FloodKind, Rate},
+    recipe::{self, FloodKind, Rate},
     report::{Machine, Options, Report, Run, SCHEMA_VERSION},
     run::{self, RunPlan},
     sysctl::{self, HostSysctl},
@@ -78,7 +78,7 @@ impl LabOptions {
             seconds: 20,
             table_max: 16_384,
             port_dropped: false,
-            family: Family::Ipv4,
+            family: flood.only_family().unwrap_or(Family::Ipv4),
             ctguard: PathBuf::from("target/release/ctguard"),
             settings: Vec::new(),
             log: PathBuf::from("target/lab/ctguard.log"),
@@ -116,6 +116,13 @@ fn check(options: &LabOptions) -> Result<()> {
     if options.runs.guarded && !options.ctguard.is_file() {
         bail!("{} does not exist: cargo build --release", options.ctguard.display());
     }
+    recipe::check_family(options.flood, options.family)?;
+    if options.port_dropped && options.flood.port(true).is_none() {
+        bail!("a flood of {} has no port that rules could drop", options.flood);
+    }
+    if options.runs.ideal && !options.flood.shows_port() {
+        bail!("the ideal guard knows a flood by its port, which {} hides", options.flood);
+    }
     if options.seconds == 0 {
         bail!("a flood of 0 seconds shows nothing: give at least 1");
     }
@@ -142,7 +149,7 @@ fn make_runs(
             guard,
             flood: flood.then_some((options.flood, options.rate)),
             family: options.family,
-            port: if options.port_dropped { DROPPED_PORT } else { FLOOD_PORT },
+            port: options.flood.port(options.port_dropped).unwrap_or(FLOOD_PORT),
             seconds: options.seconds,
             table_max: options.table_max,
             log: &options.log,

@@ -23,6 +23,9 @@ use crate::report::{Report, Run, ratio};
 const SIZE: (u32, u32) = (2000, 1280);
 /// Where text and the legend begin, in line with the axes.
 const LEFT: i32 = 128;
+/// The size of the title's letters, and their width on average in hundredths of it.
+const TITLE: u32 = 40;
+const TITLE_WIDTH: u32 = 50;
 /// The font the PNG is drawn with, where it is installed; the SVG leaves it to its reader.
 const FONT: &str = "DejaVu Sans";
 
@@ -83,7 +86,10 @@ fn draw_head(area: &Area<'_>, report: &Report) -> Result<()> {
     };
     let port = if options.port_dropped { ", at a port its rules drop" } else { "" };
     let title = format!("A NAT router under a flood: {}, {rate}{port}", flood_name(&options.flood));
-    let style = ("sans-serif", 40, FontStyle::Bold).into_font().color(&INK);
+    // A long title gets smaller letters.
+    let letters = u32::try_from(title.chars().count()).unwrap_or(u32::MAX).max(1);
+    let size = TITLE.min((SIZE.0 - 2 * LEFT.unsigned_abs()) * 100 / (letters * TITLE_WIDTH));
+    let style = ("sans-serif", size, FontStyle::Bold).into_font().color(&INK);
     area.draw(&Text::new(title, (LEFT, 28), style)).map_err(failed)?;
 
     let lines = curves(report).into_iter();
@@ -203,6 +209,13 @@ fn flood_name(flood: &str) -> &str {
         "udp-one-source" => "UDP from one source",
         "udp-spoofed" => "UDP from 268 million sources",
         "mixed" => "SYNs and UDP, from one source and spoofed",
+        "icmp" => "pings from 268 million sources",
+        "tiny-fragments" => "tiny fragments from 268 million sources",
+        "long-extensions" => "long header chains from 268 million sources",
+        "ack" => "ACKs from 268 million sources",
+        "ack-one-source" => "ACKs from one source",
+        "sctp" => "SCTP from 268 million sources",
+        "udp-answers" => "imitated answers from 268 million sources",
         other => other,
     }
 }

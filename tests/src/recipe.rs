@@ -1,82 +1,26 @@
 //! From the kind of a flood to the recipe that `lab_flood` follows.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+mod frame;
+mod kind;
+
+use std::{fmt, str::FromStr};
 
 use anyhow::{Context as _, Result, bail};
-use etherparse::{EtherType, PacketBuilder};
 
 use crate::addresses::Family;
 
-use layout::{LONG_FRAME_WORDS, Recipe, SHORT_FRAME_WORDS, STRANDS, Strand};
+use frame::Whole;
+use kind::{Part, Segment, Sources};
+use layout::{CONTINUES, FRAME_WORDS, LONGEST_FRAME_WORDS, Recipe, Strand, WITHOUT_PSEUDO_HEADER};
+
+pub use frame::EXTENSION_HEADERS;
+pub use kind::FloodKind;
 
 #[path = "../../ctguard-ebpf/src/lab_recipe.rs"]
 pub mod layout;
 
 // SAFETY: `repr(C)`, integers only, no padding (the layout's own assertions fix its size).
 unsafe impl aya::Pod for Recipe {}
-
-/// The floods of the lab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum FloodKind {
-    /// TCP SYNs from one address, all source ports.
-    SynOneSource,
-    /// TCP SYNs from 2^28 addresses.
-    SynSpoofed,
-    /// UDP from one address, all source ports.
-    UdpOneSource,
-    /// UDP from 2^28 addresses.
-    UdpSpoofed,
-    /// The four others in turn.
-    Mixed,
-    /// TCP ACKs of no connection, from one address.
-    AckOneSource,
-    /// TCP ACKs of no connection, from 2^28 addresses.
-    AckSpoofed,
-}
-
-impl FloodKind {
-    fn strands(self) -> [(Segment, Sources); STRANDS] {
-        use Segment::{Ack, Syn, Udp};
-        use Sources::{One, Spoofed};
-        match self {
-            Self::SynOneSource => [(Syn, One); STRANDS],
-            Self::SynSpoofed => [(Syn, Spoofed); STRANDS],
-            Self::UdpOneSource => [(Udp, One); STRANDS],
-            Self::UdpSpoofed => [(Udp, Spoofed); STRANDS],
-            Self::Mixed => [(Syn, One), (Udp, Spoofed), (Udp, One), (Syn, Spoofed)],
-            Self::AckOneSource => [(Ack, One); STRANDS],
-            Self::AckSpoofed => [(Ack, Spoofed); STRANDS],
-        }
-    }
-}
-
-impl fmt::Display for FloodKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::SynOneSource => "syn-one-source",
-            Self::SynSpoofed => "syn-spoofed",
-            Self::UdpOneSource => "udp-one-source",
-            Self::UdpSpoofed => "udp-spoofed",
-            Self::Mixed => "mixed",
-            Self::AckOneSource => "ack-one-source",
-            Self::AckSpoofed => "ack-spoofed",
-        })
-    }
-}
-
-/// What one frame of a flood carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Segment {
-    Syn,
-    Ack,
-    Udp,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sources {
-    One,
-    Spoofed,
-}
 
 /// How many frames a second a flood has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,86 +65,101 @@ pub struct Route {
     pub port: u16,
 }
 
+/// A recipe, and how long the frames are that it makes.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    /// What the generator reads.
+    pub recipe: Recipe,
+    /// Bytes of each frame: what a run must offer as its input.
+    pub frame_length: usize,
+}
+
 /// The whole recipe of a flood.
-pub fn recipe(kind: FloodKind, route: Route) -> Result<Recipe> {
+pub fn recipe(kind: FloodKind, route: Route) -> Result<Made> {
+    check_family(kind, route.family)?;
     let mut recipe = Recipe { random: 0x9e37_79b9_7f4a_7c15, ..Recipe::default() };
+    let mut longest = 0;
     for (strand, (segment, sources)) in recipe.strands.iter_mut().zip(kind.strands()) {
-        *strand = self::strand(segment, sources, route)?;
+        let length;
+        (*strand, length) = self::strand(segment, sources, route)?;
+        longest = longest.max(length);
     }
-    Ok(recipe)
+    let words = FRAME_WORDS.into_iter().find(|words| words * 8 >= longest);
+    Ok(Made { recipe, frame_length: 8 * words.context("a frame is too long")? })
 }
 
-/// Bytes of each frame of a flood: what the run must offer as its input.
-#[must_use]
-pub fn frame_length(family: Family) -> usize {
-    8 * match family {
-        Family::Ipv4 => SHORT_FRAME_WORDS,
-        Family::Ipv6 => LONG_FRAME_WORDS,
+/// Fails where a flood cannot have a family.
+pub fn check_family(kind: FloodKind, family: Family) -> Result<()> {
+    match kind.only_family() {
+        Some(only) if only != family => bail!("a flood of {kind} is {only}, not {family}"),
+        _ => Ok(()),
     }
 }
 
-fn strand(segment: Segment, sources: Sources, route: Route) -> Result<Strand> {
-    let source = match sources {
-        Sources::One => route.family.flood_source(),
-        Sources::Spoofed => route.family.spoofed_base(),
+/// A strand, and the bytes of its frame.
+fn strand(segment: Segment, sources: Sources, route: Route) -> Result<(Strand, usize)> {
+    let (source, spoofed) = match sources {
+        Sources::One => (route.family.flood_source(), 0),
+        Sources::Spoofed => (route.family.spoofed_base(), 0x0fff_ffff_u32.to_be()),
     };
-    let mut frame = packet(segment, source, route)?;
-    let transport_at = match route.family {
-        Family::Ipv4 => 14 + 20,
-        Family::Ipv6 => 14 + 40,
-    };
-    let checksum_at = transport_at + if segment == Segment::Udp { 6 } else { 16 };
+    let mut whole = frame::whole(segment, source, route)?;
     // What the program fills in counts as zero in the sums, and is zero in the template.
     let mut source_word = [0; 4];
-    take(&mut frame, layout::SOURCE_AT, &mut source_word)?;
-    take(&mut frame, checksum_at, &mut [0; 2])?;
-    take(&mut frame, transport_at, &mut [0; 2])?;
-    let (header_sum, addresses_at) = match route.family {
-        Family::Ipv4 => {
-            take(&mut frame, layout::IPV4_CHECKSUM_AT, &mut [0; 2])?;
-            (sum(&frame[14..transport_at]), 26)
-        }
-        Family::Ipv6 => (0, 22),
-    };
-    let protocol = if segment == Segment::Udp { 17 } else { 6 };
-    let length = u16::try_from(frame.len() - transport_at).context("a frame is too long")?;
-    let pseudo_header = u32::from(u16::to_be(protocol)) + u32::from(length.to_be());
-
-    Ok(Strand {
+    take(&mut whole.bytes, layout::SOURCE_AT, &mut source_word)?;
+    for field in [whole.checksum_at, whole.drawn_at].into_iter().flatten() {
+        take(&mut whole.bytes, field, &mut [0; 2])?;
+    }
+    let mut strand = Strand {
         source: u32::from_ne_bytes(source_word),
-        spoofed: match sources {
-            Sources::One => 0,
-            Sources::Spoofed => 0x0fff_ffff_u32.to_be(),
-        },
-        header_sum,
-        transport_sum: fold(sum(&frame[addresses_at..]) + pseudo_header),
-        port_at: u32::try_from(transport_at).context("a frame is too long")?,
-        checksum_at: u32::try_from(checksum_at).context("a frame is too long")?,
-        frame: words(&frame),
-    })
+        spoofed,
+        drawn_at: offset(whole.drawn_at)?,
+        checksum_at: offset(whole.checksum_at)?,
+        drawn_first: whole.drawn.0,
+        drawn_last: whole.drawn.1,
+        ..Strand::default()
+    };
+    if whole.protocol == etherparse::IpNumber::ICMP {
+        strand.flags |= WITHOUT_PSEUDO_HEADER;
+        strand.transport_sum = sum(&whole.bytes[whole.transport_at..]);
+    } else {
+        strand.transport_sum =
+            fold(sum(&whole.bytes[whole.transport_at..]) + pseudo_sum(&whole, route)?);
+    }
+    let mut bytes = whole.bytes;
+    if let Segment::Fragment(part) = segment {
+        let offset;
+        (bytes, offset) = frame::fragment(&bytes, part)?;
+        match part {
+            Part::Head => strand.checksum_at = 0,
+            Part::Rest => {
+                strand.flags |= CONTINUES;
+                strand.drawn_at = 0;
+                strand.checksum_at -= u32::try_from(offset)?;
+            }
+        }
+    }
+    if route.family == Family::Ipv4 {
+        take(&mut bytes, layout::IPV4_CHECKSUM_AT, &mut [0; 2])?;
+        strand.header_sum = sum(&bytes[14..34]);
+    }
+    strand.frame = words(&bytes);
+    Ok((strand, bytes.len()))
 }
 
-/// A whole frame as a well-kept library makes it.
-fn packet(segment: Segment, source: IpAddr, route: Route) -> Result<Vec<u8>> {
-    let link = PacketBuilder::ethernet2(route.link.0, route.link.1);
-    let target = route.family.flood_target(route.port);
-    let packet = match (source, target.ip()) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => link.ipv4(from.octets(), to.octets(), 64),
-        (IpAddr::V6(from), IpAddr::V6(to)) => link.ipv6(from.octets(), to.octets(), 64),
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
-            bail!("a flood has one family")
-        }
+/// The sum of the pseudo header, the source word left out (RFC 9293, 3.1; RFC 8200, 8.1).
+fn pseudo_sum(whole: &Whole, route: Route) -> Result<u32> {
+    let addresses = match route.family {
+        Family::Ipv4 => 26..34,
+        Family::Ipv6 => 22..54,
     };
-    let mut frame = Vec::new();
-    let written = match segment {
-        Segment::Syn => packet.tcp(0, target.port(), 1, 64240).syn().write(&mut frame, &[]),
-        Segment::Ack => packet.tcp(0, target.port(), 1, 64240).ack(1).write(&mut frame, &[]),
-        Segment::Udp => packet.udp(0, target.port()).write(&mut frame, b"flood..."),
-    };
-    written.context("cannot make the flood's frame")?;
-    let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
-    debug_assert!([EtherType::IPV4.0, EtherType::IPV6.0].contains(&ethertype));
-    Ok(frame)
+    let length = u16::try_from(whole.bytes.len() - whole.transport_at)?;
+    let numbers = u32::from(u16::from(whole.protocol.0).to_be()) + u32::from(length.to_be());
+    Ok(fold(sum(&whole.bytes[addresses]) + numbers))
+}
+
+/// An offset as the recipe has it: 0 where there is none.
+fn offset(at: Option<usize>) -> Result<u32> {
+    u32::try_from(at.unwrap_or(0)).context("a frame is too long")
 }
 
 /// Moves bytes out of a frame and leaves zeroes.
@@ -227,8 +186,8 @@ fn fold(sum: u32) -> u32 {
     (folded & 0xffff) + (folded >> 16)
 }
 
-fn words(frame: &[u8]) -> [u64; LONG_FRAME_WORDS] {
-    let mut words = [0; LONG_FRAME_WORDS];
+fn words(frame: &[u8]) -> [u64; LONGEST_FRAME_WORDS] {
+    let mut words = [0; LONGEST_FRAME_WORDS];
     for (word, bytes) in words.iter_mut().zip(frame.chunks(8)) {
         let mut padded = [0; 8];
         padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    legit::{Exchanges, Flow, FlowKind, Outcome},
+    legit::{Answers, Exchanges, Flow, FlowKind, Outcome},
     table::{FillPoint, KernelCounters},
 };
 
@@ -73,6 +73,12 @@ pub struct Run {
     pub legitimate: Legitimate,
     /// Exchanges opened before the flood.
     pub established: Exchanges,
+    /// Answers to flows from inside, from a second before the flood until its end.
+    #[serde(default)]
+    pub answers: Answers,
+    /// Packets that found the router's queue full during the flood and were not the flood's.
+    #[serde(default)]
+    pub others_lost_in_queue: u64,
     /// The flood; null in a run without one.
     pub flood: Option<FloodOutcome>,
     /// The kernel's counters for the router.

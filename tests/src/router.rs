@@ -64,7 +64,9 @@ impl Network {
         configure_far(&far)?;
         connect(&internet, &router, &inside)?;
         configure_internet(&internet)?;
+        router.sysctl(&ROUTER_SYSCTLS)?;
         configure_router(&router)?;
+        inside.sysctl(&INSIDE_SYSCTLS)?;
         configure_inside(&inside)?;
         Ok(Self { _delay: delay, far, internet, router, inside })
     }
@@ -95,6 +97,16 @@ const HOST_SYSCTLS: [(&str, &str); 5] = [
 
 const FORWARDER_SYSCTLS: [(&str, &str); 2] =
     [("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")];
+
+const ROUTER_SYSCTLS: [(&str, &str); 2] = [
+    // The kernel's defaults: an ACK of no connection makes an entry, an SCTP packet with a wrong
+    // checksum does not.
+    ("net.netfilter.nf_conntrack_tcp_loose", "1"),
+    ("net.netfilter.nf_conntrack_checksum", "1"),
+];
+
+// Echo requests from sockets that need no privilege, by the lab's own group.
+const INSIDE_SYSCTLS: [(&str, &str); 1] = [("net.ipv4.ping_group_range", "0 0")];
 
 fn configure_far(far: &Namespace) -> Result<()> {
     let mut lines = vec![format!("link set {FAR_TUN} up txqueuelen {TUN_QUEUE}")];
@@ -170,19 +182,24 @@ fn configure_inside(inside: &Namespace) -> Result<()> {
     inside.ip(&lines)
 }
 
-/// What a home or office router does: masquerade, a few forwarded ports, nothing else let in.
+/// What a home or office router does: masquerade, a few forwarded ports, an exposed host for what
+/// nothing else takes, nothing else let in.
 fn ruleset() -> String {
     let server = Family::Ipv4.inside_server();
     let sink = Family::Ipv4.sink();
     let [tcp, echo, udp] = [addresses::TCP_PORT, addresses::TCP_ECHO_PORT, addresses::UDP_PORT];
     let [flood, dropped] = [addresses::FLOOD_PORT, addresses::DROPPED_PORT];
+    let [exposed, unexposed] = [addresses::EXPOSED_PORTS, addresses::UNEXPOSED_PORTS]
+        .map(|(first, last)| format!("{first}-{last}"));
     format!(
         "table ip nat {{
             chain prerouting {{
                 type nat hook prerouting priority dstnat;
                 iifname {WAN} tcp dport {{ {tcp}, {echo} }} dnat to {server}
                 iifname {WAN} udp dport {udp} dnat to {server}
-                iifname {WAN} meta l4proto {{ tcp, udp }} th dport {flood} dnat to {sink}
+                iifname {WAN} meta l4proto {{ tcp, udp, sctp }} th dport {flood} dnat to {sink}
+                iifname {WAN} udp dport {exposed} dnat to {sink}
+                iifname {WAN} icmp type echo-request dnat to {sink}
             }}
             chain postrouting {{
                 type nat hook postrouting priority srcnat;
@@ -199,7 +216,8 @@ fn ruleset() -> String {
             chain forward {{
                 type filter hook forward priority filter; policy accept;
                 ct state established,related accept
-                iifname {WAN} meta l4proto {{ tcp, udp }} th dport {dropped} drop
+                iifname {WAN} meta l4proto {{ tcp, udp, sctp }} th dport {dropped} drop
+                iifname {WAN} udp dport {unexposed} drop
             }}
         }}"
     )

@@ -13,7 +13,7 @@ use crate::{
     cpus::Cpus,
     flood::{Flood, FloodPlan},
     guard::Guard,
-    legit::{ESTABLISHED, Load, PATIENCE, Schedule},
+    legit::{ANSWERED, ESTABLISHED, Load, PATIENCE, Schedule},
     object::{self, Program},
     recipe::{FloodKind, Rate, Route},
     report::{Fill, FloodOutcome, Legitimate, Run, ratio},
@@ -57,7 +57,7 @@ pub struct RunPlan<'p> {
 #[must_use]
 pub fn legitimate_per_second(table_max: u64, seconds: u32) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
-    let room = 0.95 * TARGET_RATIO * table_max as f64 / 3.0 - f64::from(ESTABLISHED);
+    let room = 0.95 * TARGET_RATIO * table_max as f64 / 3.0 - f64::from(ESTABLISHED + ANSWERED);
     let lasts = (BEFORE + AFTER).as_secs_f64() + f64::from(seconds);
     (room / lasts).clamp(1.0, MOST_PER_SECOND)
 }
@@ -75,7 +75,7 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     let lasts = BEFORE + flood_lasts + AFTER;
     let watch = Watch::start(&network.router, zero)?;
     let per_second = legitimate_per_second(plan.table_max, plan.seconds);
-    load.start(Schedule { zero, lasts, per_second })?;
+    load.start(Schedule { zero, lasts, flood: (BEFORE, BEFORE + flood_lasts), per_second })?;
 
     wait_until(zero + BEFORE, interrupted)?;
     let counted = wan::read(&network)?;
@@ -108,6 +108,8 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
         fill: Fill { at_end, peak, peak_ratio: ratio(peak, plan.table_max), series },
         legitimate: Legitimate::sum_up(&fared.flows, (began, ended)),
         established: fared.established,
+        answers: fared.answers,
+        others_lost_in_queue: counted.others_lost_in_queue,
         flood: flooded.map(|flooded| FloodOutcome {
             offered: flooded.offered,
             offered_per_second: per_second_of(flooded.offered, flooded.lasted),

@@ -78,6 +78,13 @@ pub fn table(report: &Report) -> String {
         let broken = run.established.tcp_broken + run.established.udp_broken;
         format!("{broken} of {}", run.established.opened)
     });
+    row("answers to the inside lost", &|run| {
+        format!("{} of {}", grouped(run.answers.lost()), grouped(run.answers.sent))
+    });
+    row("  requests unanswered", &|run| {
+        grouped(run.answers.requested.saturating_sub(run.answers.sent))
+    });
+    row("packets of others lost in the queue", &|run| grouped(run.others_lost_in_queue));
     let flood = |of: fn(FloodOutcome) -> u64| {
         move |run: &Run| run.flood.map_or_else(|| "–".to_owned(), |flood| grouped(of(flood)))
     };

@@ -1,7 +1,8 @@
 //! The counters of the guarded link, from the kernel's own device statistics.
 
 use anyhow::{Context as _, Result};
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::{collections::BTreeMap, process::Command};
 
 use crate::{
     exec,
@@ -14,6 +15,8 @@ use crate::{
 pub struct LinkCounters {
     /// Flood frames that found the queue full.
     pub lost_in_queue: u64,
+    /// Other packets that found it full.
+    pub others_lost_in_queue: u64,
     /// Packets a program on the interface dropped.
     pub dropped_in_xdp: u64,
 }
@@ -22,8 +25,12 @@ pub struct LinkCounters {
 pub fn read(network: &Network) -> Result<LinkCounters> {
     let sender = statistics(&network.internet, ISP)?;
     let receiver = statistics(&network.router, WAN)?;
+    let lost_in_queue = sum(&sender, "xdp_xmit_errors");
+    // The device counts both as dropped (`veth_get_stats64`, drivers/net/veth.c).
+    let dropped = tx_dropped(&network.internet, ISP)?;
     Ok(LinkCounters {
-        lost_in_queue: sum(&sender, "xdp_xmit_errors"),
+        lost_in_queue,
+        others_lost_in_queue: dropped.saturating_sub(lost_in_queue),
         dropped_in_xdp: sum(&receiver, "xdp_drops"),
     })
 }
@@ -39,9 +46,28 @@ impl LinkCounters {
     pub fn since(self, earlier: Self) -> Self {
         Self {
             lost_in_queue: self.lost_in_queue.saturating_sub(earlier.lost_in_queue),
+            others_lost_in_queue: self
+                .others_lost_in_queue
+                .saturating_sub(earlier.others_lost_in_queue),
             dropped_in_xdp: self.dropped_in_xdp.saturating_sub(earlier.dropped_in_xdp),
         }
     }
+}
+
+/// Packets that the device took and could not send on.
+fn tx_dropped(namespace: &Handle, device: &str) -> Result<u64> {
+    let shown = exec::run(Command::new("ip").args([
+        "-n",
+        namespace.name(),
+        "-s",
+        "-j",
+        "link",
+        "show",
+        device,
+    ]))?;
+    let links: Value = serde_json::from_str(&shown).context("cannot read `ip -j`")?;
+    let dropped = links.pointer("/0/stats64/tx/dropped").and_then(Value::as_u64);
+    dropped.with_context(|| format!("{device} does not count what it drops"))
 }
 
 /// `ethtool -S`: a name and a number a line.

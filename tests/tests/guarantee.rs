@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
     addresses::Family,
     lab::{self, LabOptions, Runs},
+    legit::Answers,
     product,
     recipe::{FloodKind, Rate},
     report::{Run, ratio},
@@ -35,6 +36,7 @@ fn a_flood_from_one_source_costs_legitimate_clients_nothing() -> Result<()> {
         };
         ensure_within_target(&run)?;
         ensure_at_once(&run)?;
+        ensure_answered(&run)?;
     }
     Ok(())
 }
@@ -81,6 +83,7 @@ fn a_flood_at_a_dropped_port_costs_legitimate_clients_nothing() -> Result<()> {
         };
         ensure_within_target(&run)?;
         ensure_at_once(&run)?;
+        ensure_answered(&run)?;
         let quiet = run.target_ratio / 3.0;
         ensure!(run.fill.peak_ratio <= quiet, "{kind}: entries come of it: {}", told(&run));
     }
@@ -99,7 +102,36 @@ fn an_ipv6_flood_costs_legitimate_clients_nothing() -> Result<()> {
         return Ok(());
     };
     ensure_within_target(&run)?;
-    ensure_at_once(&run)
+    ensure_at_once(&run)?;
+    ensure_answered(&run)
+}
+
+/// Fails when a flood of packets other than SYNs and plain UDP passes the target or fills the
+/// table, or when it costs the inside an answer that was sent to it.
+#[test]
+fn no_kind_of_flood_passes_the_target_or_costs_the_inside_an_answer() -> Result<()> {
+    let mut failures = Vec::new();
+    for kind in [
+        FloodKind::Icmp,
+        FloodKind::TinyFragments,
+        FloodKind::LongExtensions,
+        FloodKind::Ack,
+        FloodKind::Sctp,
+        FloodKind::UdpAnswers,
+    ] {
+        let Some(run) =
+            guarded("no_kind_of_flood_passes_the_target_or_costs_the_inside_an_answer", |lab| {
+                LabOptions { seconds: 4, ..lab(kind) }
+            })?
+        else {
+            return Ok(());
+        };
+        // One kind says nothing of another: all are tried, and all that fail are told.
+        let held = ensure_within_target(&run).and_then(|()| ensure_answered(&run));
+        failures.extend(held.err().map(|error| format!("{kind}: {error:#}")));
+    }
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
 }
 
 /// Makes the guarded run of a lab; none where the test is skipped.
@@ -148,12 +180,23 @@ fn ensure_at_once(run: &Run) -> Result<()> {
     Ok(())
 }
 
+/// No answer is lost but in the lab's only queue, before any program could see it.
+fn ensure_answered(run: &Run) -> Result<()> {
+    let Answers { requested, sent, .. } = run.answers;
+    ensure!(sent == requested, "{sent} of {requested} requests were answered: {}", told(run));
+    let lost = run.answers.lost();
+    ensure!(lost <= run.others_lost_in_queue, "{lost} of {sent} answers lost: {}", told(run));
+    Ok(())
+}
+
 fn told(run: &Run) -> String {
     format!(
-        "fill {:.1} % at most, {:?}, {:?}, {:?}, {:?}",
+        "fill {:.1} % at most, {:?}, {:?}, {:?}, {} of others lost in the queue, {:?}, {:?}",
         run.fill.peak_ratio * 100.0,
         run.legitimate.during_flood,
         run.established,
+        run.answers,
+        run.others_lost_in_queue,
         run.kernel,
         run.flood,
     )

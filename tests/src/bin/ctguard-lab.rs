@@ -95,13 +95,14 @@ fn run(arguments: &Arguments) -> Result<()> {
 
 fn options(arguments: &Arguments) -> LabOptions {
     let all = !arguments.guarded_only && !arguments.unguarded_only && !arguments.ideal_only;
+    let defaults = LabOptions::new(arguments.flood);
     LabOptions {
         flood: arguments.flood,
         rate: arguments.pps,
         seconds: arguments.seconds,
         table_max: arguments.table,
         port_dropped: arguments.port_dropped,
-        family: if arguments.ipv6 { Family::Ipv6 } else { Family::Ipv4 },
+        family: if arguments.ipv6 { Family::Ipv6 } else { defaults.family },
         ctguard: arguments.ctguard.clone(),
         settings: arguments.settings.clone(),
         log: arguments.out.join("ctguard.log"),

@@ -1,8 +1,10 @@
 //! Legitimate traffic: real sockets on both sides of the router, and how their users fare.
 //!
 //! Order of a run: servers listen, established exchanges open, then new flows start at a steady
-//! rate, are waited for, and the established ones are asked whether they lived.
+//! rate, answers from the far side are counted all the while, and at last the established
+//! exchanges are asked whether they lived.
 
+mod answers;
 mod clients;
 mod established;
 mod servers;
@@ -18,11 +20,15 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{addresses::Family, netns::Handle, router::Network};
 
+pub use answers::Answers;
 pub use clients::{Flow, FlowKind, Outcome, PATIENCE};
 pub use established::Exchanges;
 
 /// Established exchanges that the load holds open, both sides together.
 pub const ESTABLISHED: u32 = 2 * (established::TCP_EXCHANGES + established::UDP_EXCHANGES);
+
+/// Flows from inside whose answers are counted.
+pub const ANSWERED: u32 = answers::FLOWS as u32;
 
 /// How long a side may take for what needs no waiting.
 const SOON: Duration = Duration::from_secs(15);
@@ -34,6 +40,8 @@ pub struct Schedule {
     pub zero: Instant,
     /// For so long new flows start.
     pub lasts: Duration,
+    /// When the flood begins and ends, from `zero`; where none is, the same time of a flood.
+    pub flood: (Duration, Duration),
     /// New flows a second, both sides together.
     pub per_second: f64,
 }
@@ -58,6 +66,8 @@ pub struct Fared {
     pub flows: Vec<Flow>,
     /// The established exchanges.
     pub established: Exchanges,
+    /// Answers to flows from inside.
+    pub answers: Answers,
 }
 
 impl Load {
@@ -88,6 +98,7 @@ impl Load {
             let ended = thread.join().map_err(|_| anyhow!("a thread of the load panicked"))??;
             fared.flows.extend(ended.flows);
             fared.established.add(ended.established);
+            fared.answers.add(ended.answers);
         }
         Ok(fared)
     }
@@ -150,22 +161,48 @@ async fn live(
 ) -> Result<Fared> {
     let mut fared = Fared::default();
     let mut exchanges = None;
+    let (served, serving) = match serve(side, family).await {
+        Ok(served) => (served, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
     // Nobody hears an answer when the run was given up; then the orders end too.
-    let _ = answer.send(servers::serve(side, family).await);
+    let _ = answer.send(serving);
     while let Some(order) = orders.recv().await {
         let done = match order {
             Command::Open => {
                 established::open(side, family).await.map(|open| exchanges = Some(open))
             }
             Command::Load(schedule) => {
-                let flows = clients::load(side, family, schedule).await;
+                let asked = async {
+                    match side {
+                        Side::Far => Ok(Answers::default()),
+                        Side::Inside => answers::ask(family, schedule).await,
+                    }
+                };
+                let (flows, asked) = tokio::join!(clients::load(side, family, schedule), asked);
                 if let Some(open) = exchanges.take() {
                     fared.established = open.close().await;
                 }
-                flows.map(|flows| fared.flows = flows)
+                flows.and_then(|flows| {
+                    (fared.flows, fared.answers) = (flows, asked?);
+                    Ok(())
+                })
             }
         };
         let _ = answer.send(done);
     }
+    // The orders end when both sides have had their answers.
+    if let Some(served) = served {
+        fared.answers.add(served.count()?);
+    }
     Ok(fared)
+}
+
+/// Starts the servers of a side; those that count their answers are on the far one.
+async fn serve(side: Side, family: Family) -> Result<Option<answers::Served>> {
+    servers::serve(side, family).await?;
+    match side {
+        Side::Far => answers::serve(family).await.map(Some),
+        Side::Inside => Ok(None),
+    }
 }
