@@ -199,6 +199,12 @@ impl<T: Tables> Guard<'_, T> {
         if flow.goes_on() && recent.is_some_and(|slot| slot.load() == mark) {
             return Outcome::Known.into();
         }
+        if flow.flags.any(TcpFlags::RST)
+            && let Some(slot) = recent
+        {
+            // It may have ended the entry (`nf_conntrack_tcp_packet`).
+            slot.store(0);
+        }
         let place = Place::of(hash, self.environment);
         let exact = asks_conntrack(self.environment, flow.class);
         // What the filter does not hold is in no cache either: floods read no more than it.
@@ -253,10 +259,12 @@ impl<T: Tables> Guard<'_, T> {
             }
         }
         let tier = self.tier(packet, now);
-        let judgement = self.admit(flow.class, packet.source, tier, vouched, now);
+        let (judgement, passes) = self.admit(flow.class, packet.source, tier, vouched, now);
         self.tables.show(packet, judgement.outcome, now);
-        if matches!(judgement.outcome, Outcome::Admitted(..)) {
+        if passes {
             known_flows::note(&self.tables, self.environment, hash);
+        }
+        if matches!(judgement.outcome, Outcome::Admitted(..)) {
             // A live connection outlasts a SYN of its tuple, which conntrack ignores.
             let outlasts = |found: &Found<'_>| {
                 flow.is_syn() && found.is_alive(coarse) && found.is_established()
@@ -312,9 +320,10 @@ impl<T: Tables> Guard<'_, T> {
     /// Admits a packet that no more is known of than its source.
     #[inline(always)]
     fn admit_untold<A: Listed>(&self, source: A, tier: Tier, now: Jiffies) -> Judgement {
-        self.admit(Class::Other, source, tier, None, now)
+        self.admit(Class::Other, source, tier, None, now).0
     }
 
+    /// Admits a packet or refuses it, and tells whether it passes: in a dry run it does all the same.
     #[inline(always)]
     fn admit<A: Listed>(
         &self,
@@ -323,10 +332,10 @@ impl<T: Tables> Guard<'_, T> {
         tier: Tier,
         vouched: Option<Outcome>,
         now: Jiffies,
-    ) -> Judgement {
+    ) -> (Judgement, bool) {
         let tables = &self.tables;
         let (Some(grant), Some(policy)) = (tables.grant(), tables.policy()) else {
-            return Outcome::UnknownInterface.into();
+            return (Outcome::UnknownInterface.into(), true);
         };
         let environment = self.environment;
         let hash = hash::source(&environment.source_key, class, source);
@@ -363,7 +372,7 @@ impl<T: Tables> Guard<'_, T> {
             (Ok(()), None) => Outcome::Admitted(class, tier),
             (Err(refusal), _) => Outcome::Refused(class, refusal),
         };
-        Judgement { outcome, wake }
+        (Judgement { outcome, wake }, result.is_ok() || policy.has(Policy::DRY_RUN))
     }
 
     #[inline(always)]

@@ -30,17 +30,24 @@ impl<A: Address> Tuple<A> {
         known_flows::note_in(words, environment, self.hash(environment), generation);
     }
 
-    /// Makes the tuple known to the flow cache, where that has room, as if its flow had just been
-    /// answered.
-    pub fn remember<L: FlowLines>(&self, lines: &L, environment: &Environment, now: Coarse) {
+    /// Makes the tuple known to the flow cache, where that has room, for at most `life` coarse
+    /// units, as a flow that was `answered` or not.
+    pub fn remember<L: FlowLines>(
+        &self,
+        lines: &L,
+        environment: &Environment,
+        answered: bool,
+        life: u32,
+        now: Coarse,
+    ) {
         let passing = Passing {
             leaving: true,
-            answers: true,
+            answers: answered,
             kind: classify::kind_of(self.protocol),
             flags: TcpFlags(0),
         };
         let place = Place::of(self.hash(environment), environment);
-        flow::learn(lines, place, environment, passing, now);
+        flow::learn(lines, place, environment, passing, life, now);
     }
 
     fn hash(&self, environment: &Environment) -> u64 {

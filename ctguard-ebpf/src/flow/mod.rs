@@ -186,6 +186,7 @@ pub fn learn<L: FlowLines>(
     place: Place,
     environment: &Environment,
     passing: Passing,
+    life: u32,
     now: Coarse,
 ) {
     if find(lines, place).is_some_and(|found| found.is_alive(now)) {
@@ -196,7 +197,8 @@ pub fn learn<L: FlowLines>(
             return;
         };
         if victim.ended > 0 {
-            victim.cell.store(Slot::opened(place.hash, environment, passing, now).0);
+            let slot = Slot::opened(place.hash, environment, passing, now);
+            victim.cell.store(slot.ending_within(life, now).0);
             return;
         }
     }

@@ -46,6 +46,12 @@ impl Slot {
         Self(fingerprint & FINGERPRINT | state | expiry & EXPIRY)
     }
 
+    /// The same, ending in at most `life` coarse units.
+    pub(super) fn ending_within(self, life: u32, now: Coarse) -> Self {
+        let state = self.0 & (ANSWERED | CLOSING);
+        Self::ending(self.0, state, now, self.remaining(now).min(life))
+    }
+
     /// Whether the slot is that of this hash's flow.
     #[inline(always)]
     pub(super) const fn is_of(self, hash: u64) -> bool {

@@ -68,7 +68,15 @@ pub(crate) struct Tuple {
     pub(crate) key: u32,
 }
 
+/// `IPS_SEEN_REPLY`.
+const SEEN_REPLY: u32 = 1 << 1;
+
 impl Entry {
+    /// Whether packets went both ways.
+    pub(crate) const fn has_seen_reply(&self) -> bool {
+        self.status & SEEN_REPLY != 0
+    }
+
     /// Reads the attributes that follow the `nfgenmsg`, or `None` where one that is needed is
     /// missing or of another length. Attributes of no interest are passed over.
     pub(crate) fn decode(attributes: &[u8]) -> Option<Self> {

@@ -53,8 +53,8 @@ pub(crate) enum Step {
 pub(crate) struct Generations {
     /// When the gathering generation was cleared.
     since: Duration,
-    /// The asked generation holds every flow that lives.
-    complete: bool,
+    /// There has been a turn.
+    turned: bool,
     /// The gathering generation does, too.
     dumped: bool,
     /// No dump before.
@@ -64,13 +64,13 @@ pub(crate) struct Generations {
 }
 
 impl Generations {
-    /// Of a filter into which the data path notes flows of every guarded interface from `now` on;
-    /// `complete` if it has done so since before the asked generation gathered, for an earlier
-    /// daemon.
-    pub(crate) const fn new(now: Duration, complete: bool) -> Self {
+    /// Of a filter into which the data path notes flows of every guarded interface from `now` on.
+    /// What an earlier daemon left in the generation that is asked goes on to hold, for the data
+    /// path has gone on noting.
+    pub(crate) const fn new(now: Duration) -> Self {
         Self {
             since: now,
-            complete,
+            turned: false,
             dumped: false,
             not_before: now.saturating_add(IN_FLIGHT),
             retry: RETRY,
@@ -82,7 +82,7 @@ impl Generations {
         if self.dumped {
             return Step::Turn;
         }
-        let dump_is_due = !self.complete || self.is_over(now, load);
+        let dump_is_due = !self.turned || self.is_over(now, load);
         if dump_is_due && now >= self.not_before { Step::Dump } else { Step::Wait }
     }
 
@@ -101,13 +101,13 @@ impl Generations {
 
     /// The gathering generation is asked, and the other was cleared, by `now`.
     pub(crate) fn turned(&mut self, now: Duration) {
-        *self = Self::new(now, true);
+        *self = Self { turned: true, ..Self::new(now) };
     }
 
     /// Whether a flow that the asked generation does not hold is certainly new.
     #[cfg(test)]
     const fn is_complete(&self) -> bool {
-        self.complete
+        self.turned
     }
 
     fn is_over(&self, now: Duration, load: Load) -> bool {

@@ -75,8 +75,7 @@ pub(super) fn bring_up(
     let mut ticker = Ticker::new(kernel_clock.now(jiffies_per_second)?, jiffies_per_second);
     ticker.tick(&maps, &table)?;
     begin_detection(&mut maps, programs.detector(), fresh)?;
-    let complete = stays_complete(&mut maps, pins, targets)?;
-    let known_flows = KnownFlows::new(maps.flow_memory()?, complete);
+    doubt_known_flows(&mut maps, pins, targets)?;
     let interfaces = match attach_all(&mut programs, &mut maps, targets, options) {
         Ok(interfaces) => interfaces,
         Err(error) => {
@@ -84,6 +83,7 @@ pub(super) fn bring_up(
             return Err(error);
         }
     };
+    let known_flows = KnownFlows::new(maps.flow_memory()?);
     forget_others(pins, &mut maps, targets)?;
     let detector = programs.detector();
     maps.note_detection(detector.detection(), detector.options_bytes())?;
@@ -123,15 +123,19 @@ fn begin_detection(
     maps.note_detection(Detection::Changing, 0)
 }
 
-/// Whether the known-flows filter goes on to hold every flow: not where an interface is to be
-/// guarded whose flows nobody has noted.
-fn stays_complete(maps: &mut GuardMaps, pins: &Pins, targets: &[Link]) -> Result<bool, StartError> {
+/// Tells the data path that the known-flows filter lacks flows where an interface is to be guarded
+/// whose flows nobody has noted.
+fn doubt_known_flows(
+    maps: &mut GuardMaps,
+    pins: &Pins,
+    targets: &[Link],
+) -> Result<(), StartError> {
     let attached = pins.attached().map_err(StartError::Clear)?;
     let all_noted = targets.iter().all(|link| attached.contains(&link.index));
     if !all_noted {
         maps.note_known_incomplete()?;
     }
-    Ok(maps.environment()?.known_complete != 0)
+    Ok(())
 }
 
 /// Attaches to every interface; when one refuses, leaves those that were attached here.

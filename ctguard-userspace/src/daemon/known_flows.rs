@@ -15,7 +15,7 @@ use super::Guard;
 use crate::{
     bpf::monotonic,
     conntrack::{self, Completeness, DumpError, Entry, Summary, Tuple},
-    control::{Generations, IN_FLIGHT, Load, Step},
+    control::{CoarseClock, Generations, IN_FLIGHT, Load, Step},
     maps::FlowMemory,
 };
 
@@ -41,11 +41,11 @@ struct Dump {
 }
 
 impl KnownFlows {
-    /// Of a filter that an earlier daemon left `complete`, or that is new.
-    pub(super) fn new(memory: FlowMemory, complete: bool) -> Self {
+    /// Of a filter into which the data path notes flows of every guarded interface from now on.
+    pub(super) fn new(memory: FlowMemory) -> Self {
         Self {
             memory: Arc::new(memory),
-            generations: Generations::new(monotonic(), complete),
+            generations: Generations::new(monotonic()),
             dump: None,
             turning: None,
             next: Duration::ZERO,
@@ -54,7 +54,7 @@ impl KnownFlows {
 
     /// Begins anew, because flows of some interface have not been noted.
     pub(super) fn restart(&mut self) {
-        self.generations = Generations::new(monotonic(), false);
+        self.generations = Generations::new(monotonic());
         self.turning = None;
     }
 }
@@ -110,10 +110,11 @@ fn begin_dump(guard: &mut Guard, environment: &Environment, began: Duration) -> 
     let now = Coarse::at(jiffies, environment.coarse_shift);
     let memory = Arc::clone(&guard.known_flows.memory);
     let environment = *environment;
+    let clock = (now, guard.coarse);
     // A thread of its own: a full table takes longer than the next tick may wait.
     let thread = std::thread::Builder::new()
         .name("ctguard-dump".to_owned())
-        .spawn(move || conntrack::dump(|entry| write(entry, &memory, &environment, now)))
+        .spawn(move || conntrack::dump(|entry| write(entry, &memory, &environment, clock)))
         .context("cannot start a thread")?;
     guard.known_flows.dump = Some(Dump { began, thread });
     Ok(())
@@ -141,19 +142,24 @@ fn finish(guard: &mut Guard, dump: Dump, now: Duration) -> anyhow::Result<()> {
 }
 
 /// Both directions of an entry: either may arrive at a guarded interface.
-fn write(entry: &Entry, memory: &FlowMemory, environment: &Environment, now: Coarse) {
+fn write(
+    entry: &Entry,
+    memory: &FlowMemory,
+    environment: &Environment,
+    clock: (Coarse, CoarseClock),
+) {
     for Tuple { source, destination, key } in [entry.original, entry.reply] {
         let protocol = entry.protocol;
         match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let [source, destination] = [source, destination].map(|ip| Ipv4(ip.into()));
                 let tuple = tracked::Tuple { source, destination, protocol, key };
-                write_tuple(&tuple, memory, environment, now);
+                write_tuple(&tuple, entry, memory, environment, clock);
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let [source, destination] = [source, destination].map(Ipv6::from_address);
                 let tuple = tracked::Tuple { source, destination, protocol, key };
-                write_tuple(&tuple, memory, environment, now);
+                write_tuple(&tuple, entry, memory, environment, clock);
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {}
         }
@@ -162,14 +168,18 @@ fn write(entry: &Entry, memory: &FlowMemory, environment: &Environment, now: Coa
 
 fn write_tuple<A: ctguard_ebpf::packet::Address>(
     tuple: &tracked::Tuple<A>,
+    entry: &Entry,
     memory: &FlowMemory,
     environment: &Environment,
-    now: Coarse,
+    (now, clock): (Coarse, CoarseClock),
 ) {
     tuple.note(memory, environment, 1 - environment.known_generation.min(1));
     let asked = matches!(tuple.protocol, protocol::TCP | protocol::UDP)
         && environment.lookup_options_bytes != 0;
-    if !asked {
-        tuple.remember(memory, environment, now);
+    // The calls of PPTP, whose tuples lack a key while no helper has told it.
+    let is_call = tuple.protocol == protocol::GRE && entry.original.key | entry.reply.key != 0;
+    if !asked && !is_call {
+        let life = clock.timeout(entry.timeout_seconds.unwrap_or_default().into());
+        tuple.remember(memory, environment, entry.has_seen_reply(), life, now);
     }
 }

@@ -101,11 +101,11 @@ fn try_attach(
         zone: former.zone,
         reserved: [0; 5],
     })?;
+    let attachment =
+        bpf::attach(&guard.pins, &mut guard.programs, link, guard.mode, guard.egress_by_filter)?;
     // Flows of an interface without programs have not been noted.
     guard.maps.note_known_incomplete()?;
     guard.known_flows.restart();
-    let attachment =
-        bpf::attach(&guard.pins, &mut guard.programs, link, guard.mode, guard.egress_by_filter)?;
     note_mode(&mut guard.maps, link, &attachment)?;
     Ok(attachment)
 }

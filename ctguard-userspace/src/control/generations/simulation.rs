@@ -129,7 +129,7 @@ impl World {
             next_flow: 0,
             filter: Default::default(),
             asked: 0,
-            generations: Generations::new(now, false),
+            generations: Generations::new(now),
             dump: None,
             late: BTreeSet::new(),
             dead: BTreeMap::new(),
