@@ -223,7 +223,7 @@ impl<T: Tables> Guard<'_, T> {
         }
 
         let opens = flow.opens(self.environment.tcp_loose != 0);
-        let answer = if !exact || !opens || flow.is_syn() {
+        let answer = if !exact || !opens {
             Answer::Silent
         } else if certainly_new {
             Answer::Untracked
@@ -231,6 +231,9 @@ impl<T: Tables> Guard<'_, T> {
             self.tables.ask_conntrack(packet, flow)
         };
         if answer == Answer::Tracked {
+            if flow.is_syn() {
+                return Outcome::Repeated.into();
+            }
             self.put(found, place, confirmed(flow), coarse);
             return Outcome::Known.into();
         }
@@ -247,7 +250,11 @@ impl<T: Tables> Guard<'_, T> {
             return Outcome::MakesNoEntry.into();
         }
 
-        let vouched = known.and_then(|known| self.vouched(known, flow, answer, coarse));
+        // Where conntrack has no entry yet, what follows the first packet at once may make one too.
+        let vouched = match answer {
+            Answer::Silent => known.and_then(|known| self.vouched(known, flow, coarse)),
+            Answer::Tracked | Answer::Untracked => None,
+        };
         if vouched.is_none() {
             if classify::is_exempt(packet) {
                 return Outcome::Exempt.into();
@@ -255,6 +262,7 @@ impl<T: Tables> Guard<'_, T> {
             if self.learns(flow, now) {
                 let passing = Passing { answers: true, ..arriving(flow) };
                 flow::remember(&self.tables, place, self.environment, passing, coarse);
+                known_flows::note(&self.tables, self.environment, hash);
                 return Outcome::Known.into();
             }
         }
@@ -267,7 +275,10 @@ impl<T: Tables> Guard<'_, T> {
         if matches!(judgement.outcome, Outcome::Admitted(..)) {
             // A live connection outlasts a SYN of its tuple, which conntrack ignores.
             let outlasts = |found: &Found<'_>| {
-                flow.is_syn() && found.is_alive(coarse) && found.is_established()
+                answer == Answer::Silent
+                    && flow.is_syn()
+                    && found.is_alive(coarse)
+                    && found.is_established()
             };
             if !found.as_ref().is_some_and(outlasts) {
                 self.put(found, place, arriving(flow), coarse);
@@ -288,25 +299,12 @@ impl<T: Tables> Guard<'_, T> {
     /// What a packet is that rests on an admission of its tuple: one that nobody inside has
     /// answered yet, so that the packet admitted may never have reached conntrack. It is not
     /// charged to its source again, but takes one from the grant as if it made an entry.
-    ///
-    /// Where conntrack has just said that it has no entry, the packet admitted is on its way or
-    /// lost: only what follows at once rests on it.
     #[inline(always)]
-    fn vouched(
-        &self,
-        known: &Found<'_>,
-        flow: Flow,
-        answer: Answer,
-        coarse: Coarse,
-    ) -> Option<Outcome> {
-        let (outcome, window) = if flow.is_syn() {
-            (Outcome::Repeated, self.environment.repeat_window_coarse)
-        } else if answer == Answer::Silent {
+    fn vouched(&self, known: &Found<'_>, flow: Flow, coarse: Coarse) -> Option<Outcome> {
+        if !flow.is_syn() {
             return Some(Outcome::Known);
-        } else {
-            (Outcome::Known, 1)
-        };
-        known.is_just_opened(self.environment, flow.kind, window, coarse).then_some(outcome)
+        }
+        known.is_just_opened(self.environment, coarse).then_some(Outcome::Repeated)
     }
 
     /// Whether an unknown connection is taken for one that is older than the guard.
@@ -345,6 +343,7 @@ impl<T: Tables> Guard<'_, T> {
             // Before all that lies elsewhere in memory: a flood from everywhere reads it in vain.
             (Err(Refusal::Grant), grant::is_first_in_jiffy(grant, now), vouched)
         } else {
+            let rests_on_admission = vouched.is_some();
             // On an interface without a slot nobody has a ceiling; the grant holds there too.
             let (ceilings, vouched) = match tables.interface() {
                 Some(interface) => (interface.ceilings, vouched),
@@ -357,7 +356,7 @@ impl<T: Tables> Guard<'_, T> {
                 Tier::Strangers | Tier::Allowed => None,
             };
             let ceiling = ceilings[class as usize % CLASSES];
-            let candidate = Candidate { cells, ceiling, tier, vouched: vouched.is_some() };
+            let candidate = Candidate { cells, ceiling, tier, vouched: rests_on_admission };
             let Admission { result, wake } =
                 admission::admit(&candidate, allowance, grant, policy, now);
             (result, wake, vouched)
@@ -438,17 +437,20 @@ fn note<A: Address, L: FlowLines + KnownWords>(
         packet.protocol,
         flow.key,
     );
-    if asks_conntrack(environment, flow.class) {
-        // What leaves proves nothing: conntrack may have refused to track it. It is asked when the
-        // answer comes.
-        if !flow.flags.any(TcpFlags::RST) {
-            known_flows::note(lines, environment, hash);
-        }
-        return;
-    }
     let place = Place::of(hash, environment);
     let answers = leaving.answers;
     let passing = Passing { leaving: true, answers, kind: flow.kind, flags: flow.flags };
+    let is_reset = flow.flags.any(TcpFlags::RST);
+    if asks_conntrack(environment, flow.class) {
+        // What leaves proves nothing: conntrack may have refused to track it. It is asked when the
+        // answer comes.
+        if !is_reset {
+            known_flows::note(lines, environment, hash);
+        } else if let Some(known) = flow::find(lines, place) {
+            let _ = known.pass(environment, passing, coarse);
+        }
+        return;
+    }
     let changed = match flow::find(lines, place) {
         Some(known) if known.is_alive(coarse) => known.pass(environment, passing, coarse),
         Some(ended) if leaving.makes_known => {

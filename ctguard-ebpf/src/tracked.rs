@@ -6,8 +6,8 @@ use crate::{
     flow::{self, FlowLines, Passing, Place},
     hash,
     known_flows::{self, KnownWords},
-    layout::Environment,
-    packet::{Address, TcpFlags},
+    layout::{Environment, FlowKind},
+    packet::{Address, TcpFlags, protocol},
     units::Coarse,
 };
 
@@ -46,6 +46,12 @@ impl<A: Address> Tuple<A> {
             kind: classify::kind_of(self.protocol),
             flags: TcpFlags(0),
         };
+        // A connection that is being opened or closed is charged once; as an established one it
+        // would be known for longer than conntrack keeps it.
+        let established = environment.flow_timeout_in(FlowKind::TcpEstablished, 0);
+        if self.protocol == protocol::TCP && (!answered || life < established) {
+            return;
+        }
         let place = Place::of(self.hash(environment), environment);
         flow::learn(lines, place, environment, passing, life, now);
     }

@@ -83,20 +83,16 @@ impl Found<'_> {
         self.slot.remaining(now) != 0
     }
 
-    /// Whether the flow was opened at most `window` coarse units ago, and nothing has followed but
-    /// what opens it: the packet admitted then may still be on its way to conntrack.
+    /// Whether the flow is a SYN's that nothing but SYNs has followed for the repeat window:
+    /// conntrack has its entry, so the same SYN again makes none.
     #[inline(always)]
     #[must_use]
-    pub const fn is_just_opened(
-        &self,
-        environment: &Environment,
-        kind: FlowKind,
-        window: u32,
-        now: Coarse,
-    ) -> bool {
-        let timeout = environment.flow_timeout(kind);
+    pub const fn is_just_opened(&self, environment: &Environment, now: Coarse) -> bool {
+        let timeout = environment.flow_timeout(FlowKind::TcpOpening);
         let remaining = self.slot.remaining(now);
-        self.slot.is_opening() && remaining != 0 && remaining.saturating_add(window) >= timeout
+        self.slot.is_opening()
+            && remaining != 0
+            && remaining.saturating_add(environment.repeat_window_coarse) >= timeout
     }
 
     /// Whether the inside has opened the flow or sent data for it. Else conntrack may know nothing

@@ -81,8 +81,11 @@ pub struct Environment {
     pub known_complete: u32,
     /// Zero.
     pub reserved: u32,
+    /// Jiffies of the filter's last turn, before which the table was dumped into it; 0 before the
+    /// first.
+    pub known_turned_at: u64,
     /// Jiffies until which TCP segments of unknown connections pass and make them known: the maps
-    /// are new, connections older than they must go on, and the table could not be read.
+    /// are new, connections older than they must go on, and the table has not been dumped yet.
     pub learning_until: u64,
     /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`]; below
     /// 2^20.
@@ -112,6 +115,7 @@ impl Environment {
             known_generation: 0,
             known_complete: 0,
             reserved: 0,
+            known_turned_at: 0,
             learning_until: 0,
             flow_timeouts: [0; FLOW_KINDS],
         }
@@ -140,4 +144,4 @@ impl Environment {
     }
 }
 
-const _: () = assert!(size_of::<Environment>() == 96 + 96 + 64 + 8 + 128);
+const _: () = assert!(size_of::<Environment>() == 96 + 96 + 64 + 16 + 128);

@@ -143,9 +143,10 @@ impl Attachment {
     }
 }
 
-/// Whether the pinned link of `ifindex` still runs its program there.
+/// Whether `ifindex` still runs both programs.
 pub(crate) fn is_attached(pins: &Pins, ifindex: u32) -> bool {
     matches!(pins.xdp_link(ifindex), Ok(Some((_, info))) if info.ifindex == ifindex)
+        && egress::is_attached(pins, ifindex)
 }
 
 fn ingress(

@@ -63,6 +63,16 @@ pub(super) fn attach(
     Ok(true)
 }
 
+/// Whether what [`attach`] left is still there; of a filter, whether its qdisc is.
+pub(super) fn is_attached(pins: &Pins, ifindex: u32) -> bool {
+    match pins.tcx_link(ifindex) {
+        Ok(Some((_, info))) => info.ifindex == ifindex,
+        Ok(None) | Err(_) => {
+            pins.filter(ifindex).exists() && clsact::exists(ifindex).unwrap_or(true)
+        }
+    }
+}
+
 /// Removes what [`attach`] left for `ifindex`, the interface itself gone or not.
 pub(super) fn detach(pins: &Pins, ifindex: u32) -> io::Result<()> {
     remove_if_there(&pins.tcx(ifindex))?;

@@ -70,11 +70,14 @@ pub(crate) struct Tuple {
 
 /// `IPS_SEEN_REPLY`.
 const SEEN_REPLY: u32 = 1 << 1;
+/// `IPS_ASSURED`.
+const ASSURED: u32 = 1 << 2;
 
 impl Entry {
-    /// Whether packets went both ways.
-    pub(crate) const fn has_seen_reply(&self) -> bool {
-        self.status & SEEN_REPLY != 0
+    /// Whether its flow goes both ways; of TCP, whether the handshake is complete.
+    pub(crate) const fn is_answered(&self) -> bool {
+        let proof = if self.protocol == protocol::TCP { ASSURED } else { SEEN_REPLY };
+        self.status & proof != 0
     }
 
     /// Reads the attributes that follow the `nfgenmsg`, or `None` where one that is needed is

@@ -29,6 +29,9 @@ const SHORTEST: Duration = Duration::from_secs(5);
 /// The load that ends it early: beyond, strangers are too often mistaken for known flows.
 const HIGHEST_LOAD: Load = Load(0.25);
 
+/// The growth since the last turn below which another would gain little.
+const GROWTH: f64 = 1.5;
+
 /// How soon a dump that failed is tried again, at first and in the end.
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(1);
@@ -57,6 +60,8 @@ pub(crate) struct Generations {
     turned: bool,
     /// The gathering generation does, too.
     dumped: bool,
+    /// Load of the asked generation just after the last turn.
+    base: Load,
     /// No dump before.
     not_before: Duration,
     /// How long to wait after the next failure.
@@ -72,6 +77,7 @@ impl Generations {
             since: now,
             turned: false,
             dumped: false,
+            base: Load(0.0),
             not_before: now.saturating_add(IN_FLIGHT),
             retry: RETRY,
         }
@@ -100,8 +106,8 @@ impl Generations {
     }
 
     /// The gathering generation is asked, and the other was cleared, by `now`.
-    pub(crate) fn turned(&mut self, now: Duration) {
-        *self = Self { turned: true, ..Self::new(now) };
+    pub(crate) fn turned(&mut self, now: Duration, load: Load) {
+        *self = Self { turned: true, base: load, ..Self::new(now) };
     }
 
     /// Whether a flow that the asked generation does not hold is certainly new.
@@ -112,7 +118,9 @@ impl Generations {
 
     fn is_over(&self, now: Duration, load: Load) -> bool {
         let age = now.saturating_sub(self.since);
-        age >= LIFETIME || age >= SHORTEST && load > HIGHEST_LOAD
+        // A load that live flows alone make does not fall by a turn.
+        let grown = load > HIGHEST_LOAD && load.0 > GROWTH * self.base.0;
+        age >= LIFETIME || age >= SHORTEST && grown
     }
 }
 

@@ -130,8 +130,7 @@ fn doubt_known_flows(
     pins: &Pins,
     targets: &[Link],
 ) -> Result<(), StartError> {
-    let attached = pins.attached().map_err(StartError::Clear)?;
-    let all_noted = targets.iter().all(|link| attached.contains(&link.index));
+    let all_noted = targets.iter().all(|link| bpf::is_attached(pins, link.index));
     if !all_noted {
         maps.note_known_incomplete()?;
     }

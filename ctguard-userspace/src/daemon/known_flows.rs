@@ -10,6 +10,7 @@ use ctguard_ebpf::{
     units::Coarse,
 };
 use log::debug;
+use rustix::process::setpriority_process;
 
 use super::Guard;
 use crate::{
@@ -30,6 +31,9 @@ pub(crate) struct KnownFlows {
     /// When there may be something to do again.
     next: Duration,
 }
+
+/// Of the dump's thread.
+const NICE: i32 = 10;
 
 /// Under pressure ticks come every millisecond, and nothing here is so urgent.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -78,7 +82,8 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
         if now >= since + IN_FLIGHT {
             let environment = guard.maps.environment()?;
             guard.known_flows.memory.clear(1 - environment.known_generation, &environment);
-            guard.known_flows.generations.turned(now);
+            let load = Load(guard.known_flows.memory.load(&environment));
+            guard.known_flows.generations.turned(now, load);
             guard.known_flows.turning = None;
         }
         return Ok(());
@@ -87,7 +92,13 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let load = Load(guard.known_flows.memory.load(&environment));
     match guard.known_flows.generations.next(now, load) {
         Step::Wait => Ok(()),
-        Step::Dump => begin_dump(guard, &environment, now),
+        Step::Dump => {
+            let begun = begin_dump(guard, &environment, now);
+            if begun.is_err() {
+                guard.known_flows.generations.dumped(now, now, false);
+            }
+            begun
+        }
         Step::Turn => turn(guard, now),
     }
 }
@@ -97,10 +108,14 @@ fn turn(guard: &mut Guard, now: Duration) -> anyhow::Result<()> {
     let _writing = guard.pins.lock_for_writing()?;
     let mut environment = guard.maps.environment()?;
     environment.known_generation = 1 - environment.known_generation.min(1);
-    environment.known_complete = 1;
+    environment.known_turned_at = guard.kernel_clock.now(guard.jiffies_per_second)?.0;
     // Every older flow is in the flow cache now, if that is what answers.
     environment.learning_until = 0;
     guard.maps.set_environment(&environment)?;
+    // Only now, for a program may read the two at different times.
+    if environment.known_complete == 0 {
+        guard.maps.set_environment(&Environment { known_complete: 1, ..environment })?;
+    }
     guard.known_flows.turning = Some(now);
     Ok(())
 }
@@ -114,7 +129,11 @@ fn begin_dump(guard: &mut Guard, environment: &Environment, began: Duration) -> 
     // A thread of its own: a full table takes longer than the next tick may wait.
     let thread = std::thread::Builder::new()
         .name("ctguard-dump".to_owned())
-        .spawn(move || conntrack::dump(|entry| write(entry, &memory, &environment, clock)))
+        .spawn(move || {
+            // The daemon's own urgency is not the dump's; where it is not permitted, it is urgent.
+            let _ = setpriority_process(None, NICE);
+            conntrack::dump(|entry| write(entry, &memory, &environment, clock))
+        })
         .context("cannot start a thread")?;
     guard.known_flows.dump = Some(Dump { began, thread });
     Ok(())
@@ -180,6 +199,6 @@ fn write_tuple<A: ctguard_ebpf::packet::Address>(
     let is_call = tuple.protocol == protocol::GRE && entry.original.key | entry.reply.key != 0;
     if !asked && !is_call {
         let life = clock.timeout(entry.timeout_seconds.unwrap_or_default().into());
-        tuple.remember(memory, environment, entry.has_seen_reply(), life, now);
+        tuple.remember(memory, environment, entry.is_answered(), life, now);
     }
 }

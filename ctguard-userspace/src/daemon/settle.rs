@@ -44,6 +44,7 @@ pub(super) fn environment(
         detection: old.detection,
         known_generation: old.known_generation,
         known_complete: old.known_complete,
+        known_turned_at: old.known_turned_at,
         learning_until: if learns_anew { learning_until } else { old.learning_until },
         flow_timeouts: [1; FLOW_KINDS],
         ..Environment::unset([source_key, tuple_key])

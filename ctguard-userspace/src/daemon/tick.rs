@@ -60,8 +60,9 @@ impl Ticker {
     /// counted twice and never not at all.
     pub(crate) fn tick(&mut self, maps: &GuardMaps, table: &Table) -> Result<Pace, TickError> {
         let now = monotonic();
-        let admitted = admitted(maps);
+        // Before the two, for it takes a while: every processor's counters are copied.
         let new_flows = if self.reserve.is_due(now) { Some(new_flows(maps)?) } else { None };
+        let admitted = admitted(maps);
         let table = table.sample()?;
         let policy = maps.policy()?;
 

@@ -134,6 +134,9 @@ pub(super) struct DaemonReport {
 pub(super) struct KnownFlowsReport {
     /// It has held the whole table; else every packet of an unknown flow is asked about.
     pub(super) complete: bool,
+    /// Since the table was dumped into it last; a minute and a little where all is well. Null before
+    /// the first time.
+    pub(super) dump_age_seconds: Option<f64>,
     /// Share of its bits that are set; its fourth power of strangers are asked about in vain.
     pub(super) load_ratio: f64,
 }
@@ -171,6 +174,7 @@ impl StatusReport {
             new_flow_detection: DetectionReport::new(&observation.environment),
             known_flows: KnownFlowsReport {
                 complete: observation.environment.known_complete != 0,
+                dump_age_seconds: dump_age(observation),
                 load_ratio: observation.known_load,
             },
             dry_run: policy.has(Policy::DRY_RUN),
@@ -211,6 +215,12 @@ fn grant(observation: &Observation) -> GrantReport {
 fn age(observation: &Observation) -> f64 {
     let jiffies = observation.now.saturating_sub(observation.heartbeat);
     as_f64(jiffies) / f64::from(observation.environment.jiffies_per_second.max(1))
+}
+
+fn dump_age(observation: &Observation) -> Option<f64> {
+    let Environment { known_turned_at, jiffies_per_second, .. } = observation.environment;
+    let jiffies = observation.now.saturating_sub(known_turned_at);
+    (known_turned_at > 0).then(|| as_f64(jiffies) / f64::from(jiffies_per_second.max(1)))
 }
 
 fn interface(observed: &ObservedInterface, policy: &Policy) -> InterfaceReport {

@@ -63,7 +63,11 @@ fn filter(report: &StatusReport) -> String {
     if report.new_flow_detection.asks_conntrack() && !report.known_flows.complete {
         return "; the table has not been dumped yet, so floods pay for lookups".to_owned();
     }
-    format!("; known-flows filter {:.1} % full", report.known_flows.load_ratio * 100.0)
+    let load = report.known_flows.load_ratio * 100.0;
+    match report.known_flows.dump_age_seconds {
+        Some(age) => format!("; the table was dumped {age:.0} s ago, filter {load:.1} % full"),
+        None => format!("; filter {load:.1} % full"),
+    }
 }
 
 fn grant(report: &StatusReport) -> String {

@@ -4,7 +4,7 @@ use super::{
     super::Outcome,
     lab::{BURST, LOCAL, Lab, REMOTE, data, udp},
 };
-use crate::packet::TcpFlags;
+use crate::{layout::Policy, packet::TcpFlags};
 
 const SCOPE: u64 = 0xc000_0201;
 
@@ -29,14 +29,15 @@ fn a_tuple_never_noted_is_charged_without_asking() {
 }
 
 #[test]
-fn while_the_filter_is_not_complete_conntrack_is_asked_of_everything_but_syns() {
+fn while_the_filter_is_not_complete_conntrack_is_asked_of_everything() {
     let mut lab = exact();
     lab.environment.known_complete = 0;
     track(&lab, 5, 9);
     assert_eq!(lab.udp(REMOTE, 5), Outcome::Known);
     assert!(matches!(lab.udp(REMOTE, 6), Outcome::Admitted(..)));
-    lab.syn(REMOTE, 7);
-    assert_eq!(lab.asked.get(), 2);
+    track(&lab, 7, 80);
+    assert_eq!(lab.syn(REMOTE, 7), Outcome::Repeated);
+    assert_eq!(lab.asked.get(), 3);
 }
 
 /// Fails when what conntrack has forgotten passes for known: a replay.
@@ -65,14 +66,47 @@ fn what_leaves_untracked_makes_nothing_known() {
     assert_eq!(lab.asked.get(), 2);
 }
 
+/// Fails when one tuple that rules drop, so that no entry ever comes of it, passes its ceiling.
 #[test]
-fn what_follows_a_first_packet_at_once_is_not_charged_and_later_is() {
+fn what_follows_a_first_packet_is_charged_until_conntrack_has_its_entry() {
+    for judge in [Lab::udp, Lab::syn] {
+        let lab = exact();
+        assert_eq!(Lab::admitted_of(100, |_| judge(&lab, REMOTE, 5)), BURST);
+    }
+}
+
+#[test]
+fn a_syn_of_a_tracked_flow_makes_no_entry_and_is_not_charged() {
     let lab = exact();
-    assert!(matches!(lab.udp(REMOTE, 5), Outcome::Admitted(..)));
-    assert_eq!(lab.udp(REMOTE, 5), Outcome::Known, "the first is on its way");
-    assert_eq!(lab.grant.admitted[0].0.load(), 2, "the grant counts both");
-    lab.pass_seconds(3);
-    assert!(matches!(lab.udp(REMOTE, 5), Outcome::Admitted(..)), "the first never arrived");
+    assert!(matches!(lab.syn(REMOTE, 5), Outcome::Admitted(..)));
+    track(&lab, 5, 80);
+    assert_eq!(lab.syn(REMOTE, 5), Outcome::Repeated);
+    assert_eq!(lab.grant.admitted[0].0.load(), 1);
+}
+
+/// Fails when what a RST ended stays known for the rest of the second.
+#[test]
+fn after_a_rst_conntrack_is_asked_again_at_once() {
+    let lab = exact();
+    lab.leave(&data(LOCAL, REMOTE, 80, 4000));
+    track(&lab, 4000, 80);
+    for _ in 0..3 {
+        assert_eq!(lab.tcp(REMOTE, 4000, TcpFlags::ACK), Outcome::Known);
+    }
+    lab.tcp(REMOTE, 4000, TcpFlags::RST);
+    lab.conntrack.borrow_mut().clear();
+    assert!(matches!(lab.tcp(REMOTE, 4000, TcpFlags::ACK), Outcome::Admitted(..)));
+}
+
+/// Fails when switching a dry run off cuts the flows that passed in it.
+#[test]
+fn what_a_dry_run_lets_pass_is_noted() {
+    let mut lab = exact();
+    lab.policy.switches = Policy::DRY_RUN;
+    lab.grant.allowances[0].limit.store(0);
+    assert!(matches!(lab.udp(REMOTE, 5), Outcome::Refused(..)));
+    track(&lab, 5, 9);
+    assert_eq!(lab.udp(REMOTE, 5), Outcome::Known);
 }
 
 #[test]

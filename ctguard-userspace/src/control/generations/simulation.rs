@@ -274,7 +274,7 @@ impl World {
         self.asked = 1 - cleared;
         self.filter[cleared].clear();
         self.filter[cleared].extend(std::mem::take(&mut self.late));
-        self.generations.turned(self.now);
+        self.generations.turned(self.now, Load(0.1));
         self.report.turns += 1;
         for (id, turns) in &mut self.dead {
             *turns += 1;
