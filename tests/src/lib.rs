@@ -11,6 +11,7 @@ pub mod exec;
 pub mod flood;
 pub mod frames;
 pub mod guard;
+pub mod guest;
 pub mod lab;
 pub mod legit;
 mod mapped;

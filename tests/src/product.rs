@@ -70,8 +70,12 @@ pub fn wait_for<T>(what: &str, mut state: impl FnMut() -> Result<Option<T>>) -> 
     }
 }
 
-/// The `ctguard` under test: the release binary, which is what is shipped.
+/// The `ctguard` under test: the one that `CTGUARD_BINARY` names, else the release binary, which is
+/// what is shipped.
 pub fn binary() -> Result<PathBuf> {
+    if let Some(chosen) = std::env::var_os("CTGUARD_BINARY") {
+        return Ok(chosen.into());
+    }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/ctguard");
     path.canonicalize().context("no target/release/ctguard; cargo build --release")
 }

@@ -31,7 +31,7 @@ pub struct Tried {
 /// Opens `flows` UDP flows from as many sources, `round` telling them from earlier ones, and tells
 /// what became of them once each has been judged.
 pub fn try_sources(site: &Site, wire: &Wire, round: u8, flows: u16) -> Result<Tried> {
-    send_and_count(site, wire, flows, |flow| {
+    judge_all(site, wire, flows, |flow| {
         let [high, low] = flow.to_be_bytes();
         let source = IpAddr::V4(Ipv4Addr::new(96, round, high, low));
         frames::udp((source, 1024), (ROUTER, 9))
@@ -41,10 +41,11 @@ pub fn try_sources(site: &Site, wire: &Wire, round: u8, flows: u16) -> Result<Tr
 /// Opens `flows` UDP flows from one source.
 pub fn try_one_source(site: &Site, wire: &Wire, round: u8, flows: u16) -> Result<Tried> {
     let source = IpAddr::V4(Ipv4Addr::new(192, 0, 2, round));
-    send_and_count(site, wire, flows, |flow| frames::udp((source, 1024 + flow), (ROUTER, 9)))
+    judge_all(site, wire, flows, |flow| frames::udp((source, 1024 + flow), (ROUTER, 9)))
 }
 
-fn send_and_count(
+/// Sends `flows` frames, each a new UDP flow, and tells what became of them.
+pub fn judge_all(
     site: &Site,
     wire: &Wire,
     flows: u16,
@@ -75,7 +76,8 @@ impl Tried {
     }
 }
 
-fn tried(site: &Site) -> Result<Tried> {
+/// What became of all new UDP flows so far.
+pub fn tried(site: &Site) -> Result<Tried> {
     let status = site.status()?;
     let number = |name: &str| {
         let counter = status.pointer(&format!("/counters/udp/{name}")).and_then(Value::as_u64);

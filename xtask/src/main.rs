@@ -5,6 +5,7 @@
 mod bench;
 mod ebpf;
 mod exec;
+mod kernels;
 mod lab;
 mod lint;
 mod packages;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let outcome = match Task::parse() {
         Task::Ebpf(options) => ebpf::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Kernels(options) => kernels::run(&options),
         Task::Lab(options) => lab::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Lint => lint::run(),
@@ -41,6 +43,8 @@ enum Task {
     Ebpf(ebpf::Options),
     /// Run every test, those that need root and a kernel included
     Test(test::Options),
+    /// Try ctguard on other kernels, in virtual machines
+    Kernels(kernels::Options),
     /// Show ctguard at work on a NAT router in network namespaces
     Lab(lab::Options),
     /// Measure what a packet costs

@@ -30,6 +30,10 @@ pub(crate) const KERNEL_TESTS: &[Package] = &[
     },
 ];
 
+/// What tries other kernels.
+pub(crate) const VIRTUAL_MACHINES: &[Package] =
+    &[program("qemu-system-x86", "qemu-system-x86_64", "to boot other kernels")];
+
 /// A compiler with `core` for eBPF.
 pub(crate) const EBPF_COMPILER: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
 
@@ -74,9 +78,14 @@ pub(crate) fn are_available(names: &[&str]) -> Result<bool> {
         return Ok(true);
     }
     // The lists may be missing, as in most container images.
-    eprintln!("xtask: refreshing the distribution's list of packages");
-    exec::run_quietly(apt_get()?.arg("update")).context("cannot refresh the list of packages")?;
+    refresh()?;
     Ok(simulate())
+}
+
+/// Fetches apt's lists.
+pub(crate) fn refresh() -> Result<()> {
+    eprintln!("xtask: refreshing the distribution's list of packages");
+    exec::run_quietly(apt_get()?.arg("update")).context("cannot refresh the list of packages")
 }
 
 /// Some packages replace others that their owner may want to keep.

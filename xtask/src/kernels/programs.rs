@@ -1,0 +1,111 @@
+//! The programs that run in the guest: ctguard and its tests, linked statically, and the host's
+//! own tools with their libraries.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::{exec, workspace};
+
+/// The guest has no C library of its own.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const STATIC: &str = "-C target-feature=+crt-static";
+/// The crate of the guest's init and of the tests.
+const TESTS: &str = "ctguard-tests";
+/// What the tests call.
+const TOOLS: [&str; 6] = ["ethtool", "ip", "nft", "nsenter", "setpriv", "tc"];
+
+/// Where programs are on this machine.
+pub(super) struct Programs {
+    /// The guest's only process.
+    pub(super) init: PathBuf,
+    pub(super) ctguard: PathBuf,
+    /// The verdict tests.
+    pub(super) verdicts: PathBuf,
+    /// Tools that the tests call.
+    pub(super) tools: Vec<PathBuf>,
+    /// Libraries that the tools want at the same path in the guest.
+    pub(super) libraries: Vec<PathBuf>,
+}
+
+/// Builds what is ours and finds the rest.
+pub(super) fn build() -> Result<Programs> {
+    eprintln!("xtask: building ctguard and its tests for a guest");
+    exec::run(cargo("build")?.args(["--package", "ctguard"]))?;
+    exec::run(cargo("build")?.args(["--package", TESTS, "--bin", "ctguard-guest"]))?;
+    let mut verdicts = cargo("test")?;
+    verdicts.args(["--package", TESTS, "--test", "verdicts", "--no-run"]);
+    let messages = exec::output(verdicts.arg("--message-format=json-render-diagnostics"))?;
+
+    let tools = TOOLS.map(|tool| exec::find(tool).with_context(|| format!("there is no {tool}")));
+    let tools = tools.into_iter().collect::<Result<Vec<_>>>()?;
+    let built = directory()?.join(TARGET).join("release");
+    Ok(Programs {
+        init: built.join("ctguard-guest"),
+        ctguard: built.join("ctguard"),
+        verdicts: executable(&messages, "verdicts").context("cargo names no test binary")?,
+        libraries: libraries(&tools)?,
+        tools,
+    })
+}
+
+/// Static programs would push the others out of cargo's cache.
+fn directory() -> Result<PathBuf> {
+    Ok(workspace::target()?.join("kernels/build"))
+}
+
+fn cargo(verb: &str) -> Result<Command> {
+    let mut cargo = exec::cargo()?;
+    cargo.env("RUSTFLAGS", STATIC).args([verb, "--release", "--target", TARGET]);
+    cargo.arg("--target-dir").arg(directory()?);
+    Ok(cargo)
+}
+
+/// The executable of the target `name`, from cargo's messages.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_it = message.pointer("/target/name")? == name;
+        is_it.then(|| message.get("executable")?.as_str().map(PathBuf::from)).flatten()
+    })
+}
+
+fn libraries(tools: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut libraries = Vec::new();
+    for tool in tools {
+        let told = exec::output(Command::new("ldd").arg(tool))?;
+        libraries.extend(told.lines().filter_map(library).map(Path::to_owned));
+    }
+    libraries.sort();
+    libraries.dedup();
+    Ok(libraries)
+}
+
+/// The file in a line of `ldd`; the kernel's own object has none.
+fn library(line: &str) -> Option<&Path> {
+    line.split_whitespace().find(|word| word.starts_with('/')).map(Path::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_is_where_ldd_found_it() {
+        let line = "\tlibmnl.so.0 => /lib/x86_64-linux-gnu/libmnl.so.0 (0x00007f7f8a3e0000)";
+        assert_eq!(library(line), Some(Path::new("/lib/x86_64-linux-gnu/libmnl.so.0")));
+        let loader = "\t/lib64/ld-linux-x86-64.so.2 (0x00007f7f8a5d2000)";
+        assert_eq!(library(loader), Some(Path::new("/lib64/ld-linux-x86-64.so.2")));
+        assert_eq!(library("\tlinux-vdso.so.1 (0x00007ffd0b9fe000)"), None);
+    }
+
+    #[test]
+    fn the_test_binary_is_the_one_that_cargo_tells() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"ctguard_tests"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"verdicts"},"executable":"/t/verdicts-1"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages, "verdicts"), Some(PathBuf::from("/t/verdicts-1")));
+        assert_eq!(executable(messages, "ctguard_tests"), None);
+    }
+}
