@@ -89,8 +89,9 @@ const FAULTS: [Reason; 4] = [
     ("FAULT, flow cache: known until its timeout after a RST (nf_conntrack_tcp_packet)", |facts| {
         is_of_cache(facts) && is_known_since(facts, &[Note::Reset], Duration::MAX)
     }),
-    ("FAULT, flow cache: a call of PPTP as what left, another to gre_pkt_to_tuple", |facts| {
-        is_of_cache(facts) && facts.counts.of(Counter::Known) > 0 && ip(facts).is_some_and(is_call)
+    ("FAULT, flow cache: a call of PPTP taken for another, or for plain GRE", |facts| {
+        let is_gre = ip(facts).is_some_and(|ip| ip.protocol == GRE);
+        is_of_cache(facts) && is_gre && facts.counts.of(Counter::Known) > 0
     }),
     ("FAULT, flow cache: known by what left, of which conntrack has no entry", |facts| {
         is_of_cache(facts) && is_known_since(facts, &[Note::LeftUntracked], Duration::MAX)
@@ -122,7 +123,7 @@ fn is_call(ip: &Ip) -> bool {
 }
 
 /// The first that holds is told, so what is sure comes before what is likely.
-const FOR_NOTHING: [Reason; 22] = [
+const FOR_NOTHING: [Reason; 23] = [
     ("known by an admission alone, so charged to the grant again", |facts| {
         let seen: u64 =
             Class::ALL.into_iter().map(|class| facts.counts.of(Counter::Seen(class))).sum();
@@ -186,6 +187,10 @@ const FOR_NOTHING: [Reason; 22] = [
     }),
     ("a SYN of a flow that conntrack has: always charged", |facts| {
         facts.was_known && tcp_flags(facts).is_some_and(|flags| flags & (SYN | ACK) == SYN)
+    }),
+    ("the inside's own tuple, from outside: in the filter after the next dump", |facts| {
+        let is_forged = ip(facts).is_some_and(|ip| network::is_inside(ip.from));
+        facts.was_known && is_forged && !is_of_cache(facts)
     }),
     ("more tags or headers than ctguard reads", |facts| {
         let is_long = ip(facts).is_some_and(|ip| {
