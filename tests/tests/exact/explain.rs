@@ -188,9 +188,9 @@ const FOR_NOTHING: [Reason; 23] = [
     ("a SYN of a flow that conntrack has: always charged", |facts| {
         facts.was_known && tcp_flags(facts).is_some_and(|flags| flags & (SYN | ACK) == SYN)
     }),
-    ("the inside's own tuple, from outside: in the filter after the next dump", |facts| {
-        let is_forged = ip(facts).is_some_and(|ip| network::is_inside(ip.from));
-        facts.was_known && is_forged && !is_of_cache(facts)
+    ("in the filter after the next dump: made by what ctguard does not read, or forged", |facts| {
+        let has_left = facts.notes.iter().any(|noted| matches!(noted.note, Note::Left(_)));
+        facts.was_known && !has_left && !is_of_cache(facts)
     }),
     ("more tags or headers than ctguard reads", |facts| {
         let is_long = ip(facts).is_some_and(|ip| {

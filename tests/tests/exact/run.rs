@@ -142,8 +142,16 @@ impl Run {
         let counts = self.counted(sent.arrival.frames.len())?;
         self.judge(&sent, &entries, &counts, number)?;
         self.flows.arrived(tuple.unwrap_or(sent.arrival.tuple), sent.arrival.kind, number);
+        let had_entry = sent.was_known || !entries.is_empty();
         for entry in entries {
             self.flows.confirmed(entry, Side::Outside, number, &mut self.random);
+        }
+        if let Some(tuple) = tuple
+            && had_entry
+            && !self.table.knows(&tuple)?
+        {
+            // By the RST that the router itself answers with, for one.
+            self.flows.note(tuple, number, Note::Reset);
         }
         match tuple {
             Some(tuple) => self.note_passed(Side::Outside, &sent.frame, tuple, number),
