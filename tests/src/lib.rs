@@ -3,6 +3,7 @@
 
 pub mod addresses;
 pub mod bench;
+pub mod conntrack;
 pub mod cpus;
 pub mod daemon;
 pub mod data_path;
@@ -18,7 +19,9 @@ mod mapped;
 pub mod netns;
 pub mod object;
 pub mod picture;
+pub mod pinned;
 pub mod product;
+pub mod random;
 pub mod recipe;
 pub mod report;
 pub mod require;

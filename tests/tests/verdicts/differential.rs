@@ -1,9 +1,6 @@
 //! The same random packets, judged by the object in the kernel and by the library on the host.
 
-use std::{
-    fmt::Write as _,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
 use ctguard_ebpf::{
@@ -36,10 +33,7 @@ fn the_kernel_and_the_library_judge_random_packets_alike() -> Result<()> {
         return Ok(());
     }
     stay_on_one_cpu()?;
-    let seed = match std::env::var("CTGUARD_SEED") {
-        Ok(seed) => seed.parse().context("CTGUARD_SEED is a number")?,
-        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() | 1,
-    };
+    let seed = ctguard_tests::random::seed()?;
     println!("CTGUARD_SEED={seed}: {PACKETS} packets in each of {} settings", SETTINGS.len());
     for (name, setting) in SETTINGS {
         compare(setting, Random::new(seed)).with_context(|| format!("{name}, seed {seed}"))?;

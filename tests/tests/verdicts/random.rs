@@ -1,5 +1,7 @@
 //! Random packets from few hosts and ports, so that flows meet again; some of them broken.
 
+use ctguard_tests::random;
+
 use crate::packets::{self, ICMP, ICMPV6, TCP, UDP, ethernet, in_pppoe, ipv4, ipv6, tagged};
 
 const GRE: u8 = 47;
@@ -11,21 +13,17 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// A source of packets that repeats itself for the same seed (xorshift64*).
-pub(crate) struct Random(u64);
+/// A source of packets that repeats itself for the same seed.
+pub(crate) struct Random(random::Random);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed | 1)
+        Self(random::Random::new(seed))
     }
 
     /// A number below `end`.
     pub(crate) fn below(&mut self, end: u32) -> u32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        u32::try_from((high * u64::from(end)) >> 32).unwrap_or(0)
+        self.0.below(end)
     }
 
     /// A frame that arrives, whole or not.
@@ -166,11 +164,10 @@ impl Random {
     }
 
     fn byte(&mut self) -> u8 {
-        u8::try_from(self.below(256)).unwrap_or(0)
+        self.0.byte()
     }
 
     fn one_of(&mut self, choices: &[u8]) -> u8 {
-        let chosen = self.below(u32::try_from(choices.len()).unwrap_or(1));
-        choices[chosen as usize]
+        self.0.one_of(choices)
     }
 }
