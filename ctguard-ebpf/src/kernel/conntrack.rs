@@ -31,6 +31,8 @@ struct Tuple<W> {
 
 /// `BPF_F_CURRENT_NETNS`: that of the device.
 const NAMESPACE_OF_DEVICE: i32 = -1;
+/// `NF_CT_DEFAULT_ZONE_DIR`: the zone is that of either direction.
+const BOTH_DIRECTIONS: u8 = 3;
 const NO_ENTRY: i32 = -2;
 /// Bytes of the options on kernels that know no zones, and on others.
 const OPTIONS_BYTES: u32 = 12;
@@ -66,7 +68,7 @@ pub(crate) fn ask<A: Address>(
         protocol: question.protocol,
         direction: 0,
         zone: question.zone as u16,
-        zone_direction: 0,
+        zone_direction: BOTH_DIRECTIONS,
         reserved: [0; 3],
     };
     // 16 is a bit that 12 lacks, and 4 the difference: either size without a branch, and whatever

@@ -72,12 +72,22 @@ fn first(reasons: &[Reason], facts: &Facts<'_>) -> Option<&'static str> {
 }
 
 /// By design.
-const UNCHARGED: [Reason; 3] = [
+const UNCHARGED: [Reason; 5] = [
+    (
+        "the table does not grow: the entry of a closed connection ends (tcp_packet, NF_REPEAT)",
+        |facts| !is_of_cache(facts) && facts.was_known && facts.counts.of(Counter::Repeated) > 0,
+    ),
     ("exempt: multicast of a link, DHCP (classify::is_exempt)", |facts| {
         facts.counts.of(Counter::Exempt) > 0
     }),
     ("conntrack's answer of this second, before it was deleted or reset", |facts| {
         !is_of_cache(facts) && is_known_since(facts, &[Note::Deleted, Note::Reset], UNIT)
+    }),
+    ("conntrack's answer of this second, before its entry timed out", |facts| {
+        let arrived =
+            |noted: &Noted| matches!(noted.note, Note::Arrived(_)) && noted.at.elapsed() < UNIT;
+        let was_known = facts.counts.of(Counter::Known) > 0;
+        !is_of_cache(facts) && was_known && facts.notes.iter().any(arrived)
     }),
     ("flow cache: known until its timeout after it was deleted", |facts| {
         is_of_cache(facts) && is_known_since(facts, &[Note::Deleted], Duration::MAX)
@@ -85,21 +95,26 @@ const UNCHARGED: [Reason; 3] = [
 ];
 
 /// Ways past the grant that are known, each to be closed and then taken out here.
-const FAULTS: [Reason; 4] = [
+const FAULTS: [Reason; 3] = [
     ("FAULT, flow cache: known until its timeout after a RST (nf_conntrack_tcp_packet)", |facts| {
         is_of_cache(facts) && is_known_since(facts, &[Note::Reset], Duration::MAX)
     }),
-    ("FAULT, flow cache: a call of PPTP taken for another, or for plain GRE", |facts| {
-        let is_gre = ip(facts).is_some_and(|ip| ip.protocol == GRE);
-        is_of_cache(facts) && is_gre && facts.counts.of(Counter::Known) > 0
-    }),
+    (
+        "FAULT, flow cache: prolonged by what conntrack refused, while its entry timed out",
+        |facts| {
+            let refused = |noted: &Noted| matches!(noted.note, Note::Arrived(kind) | Note::Left(kind) if REFUSED.contains(&kind));
+            is_of_cache(facts)
+                && facts.counts.of(Counter::Known) > 0
+                && facts.notes.iter().any(refused)
+        },
+    ),
     ("FAULT, flow cache: known by what left, of which conntrack has no entry", |facts| {
         is_of_cache(facts) && is_known_since(facts, &[Note::LeftUntracked], Duration::MAX)
     }),
-    ("FAULT: fresh by what left in this second, of which conntrack has no entry", |facts| {
-        !is_of_cache(facts) && is_known_since(facts, &[Note::LeftUntracked], UNIT)
-    }),
 ];
+
+/// Kinds whose packets conntrack may refuse, for their checksum or their state.
+const REFUSED: [&str; 4] = ["bad transport checksum", "udp-lite", "udp-lite as UDP", "sctp"];
 
 /// A unit of coarse time, in which an answer of conntrack's holds, and some more for a slow machine.
 const UNIT: Duration = Duration::from_secs(5);
@@ -123,7 +138,7 @@ fn is_call(ip: &Ip) -> bool {
 }
 
 /// The first that holds is told, so what is sure comes before what is likely.
-const FOR_NOTHING: [Reason; 23] = [
+const FOR_NOTHING: [Reason; 24] = [
     ("known by an admission alone, so charged to the grant again", |facts| {
         let seen: u64 =
             Class::ALL.into_iter().map(|class| facts.counts.of(Counter::Seen(class))).sum();
@@ -187,6 +202,11 @@ const FOR_NOTHING: [Reason; 23] = [
     }),
     ("a SYN of a flow that conntrack has: always charged", |facts| {
         facts.was_known && tcp_flags(facts).is_some_and(|flags| flags & (SYN | ACK) == SYN)
+    }),
+    ("hidden behind an address that another flow has: nf_nat_setup_info", |facts| {
+        ip(facts).is_some_and(|ip| {
+            network::is_hidden(ip.from) && !matches!(ip.protocol, TCP | UDP | ICMP | ICMPV6)
+        })
     }),
     ("in the filter after the next dump: made by what ctguard does not read, or forged", |facts| {
         let has_left = facts.notes.iter().any(|noted| matches!(noted.note, Note::Left(_)));

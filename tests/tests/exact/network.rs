@@ -251,3 +251,11 @@ const RULES: &str = "table ip nat {
 fn text(address: [u8; 6]) -> String {
     address.map(|byte| format!("{byte:02x}")).join(":")
 }
+
+/// Whether the router hides this address behind another when it leaves by the guarded interface.
+pub(crate) fn is_hidden(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[..2] == [10, 0],
+        IpAddr::V6(address) => address.segments()[0] == 0xfd00,
+    }
+}
