@@ -138,7 +138,7 @@ fn is_call(ip: &Ip) -> bool {
 }
 
 /// The first that holds is told, so what is sure comes before what is likely.
-const FOR_NOTHING: [Reason; 24] = [
+const FOR_NOTHING: [Reason; 23] = [
     ("known by an admission alone, so charged to the grant again", |facts| {
         let seen: u64 =
             Class::ALL.into_iter().map(|class| facts.counts.of(Counter::Seen(class))).sum();
@@ -202,11 +202,6 @@ const FOR_NOTHING: [Reason; 24] = [
     }),
     ("a SYN of a flow that conntrack has: always charged", |facts| {
         facts.was_known && tcp_flags(facts).is_some_and(|flags| flags & (SYN | ACK) == SYN)
-    }),
-    ("hidden behind an address that another flow has: nf_nat_setup_info", |facts| {
-        ip(facts).is_some_and(|ip| {
-            network::is_hidden(ip.from) && !matches!(ip.protocol, TCP | UDP | ICMP | ICMPV6)
-        })
     }),
     ("in the filter after the next dump: made by what ctguard does not read, or forged", |facts| {
         let has_left = facts.notes.iter().any(|noted| matches!(noted.note, Note::Left(_)));

@@ -68,7 +68,9 @@ pub(crate) fn is_inside(address: IpAddr) -> bool {
 /// Whether the router translates what this address sends out.
 pub(crate) fn is_translated(address: IpAddr) -> bool {
     let hosts = [MASQUERADED, POOLED, MASQUERADED6, POOLED6];
-    hosts.into_iter().any(|host| are_near(host, address))
+    let in_prefix =
+        matches!(address, IpAddr::V4(address) if address.octets().starts_with(&[10, 0]));
+    in_prefix || hosts.into_iter().any(|host| are_near(host, address))
 }
 
 /// Whether the router sends what came from outside for this address out again.
@@ -250,12 +252,4 @@ const RULES: &str = "table ip nat {
 
 fn text(address: [u8; 6]) -> String {
     address.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// Whether the router hides this address behind another when it leaves by the guarded interface.
-pub(crate) fn is_hidden(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.octets()[..2] == [10, 0],
-        IpAddr::V6(address) => address.segments()[0] == 0xfd00,
-    }
 }
