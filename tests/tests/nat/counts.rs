@@ -22,6 +22,8 @@ pub(crate) struct Counts {
     pub(crate) refused: u64,
     pub(crate) known: u64,
     pub(crate) makes_no_entry: u64,
+    /// New flows of class tcp, which are among them.
+    pub(crate) tcp: u64,
 }
 
 impl Counts {
@@ -35,6 +37,7 @@ impl Counts {
         let mut counts = Self {
             known: number("/counters/packets/known")?,
             makes_no_entry: number("/counters/packets/makes_no_entry")?,
+            tcp: number("/counters/tcp/seen")?,
             ..Self::default()
         };
         for class in ["tcp", "udp", "other"] {
@@ -54,6 +57,7 @@ impl Counts {
             refused: now.refused - self.refused,
             known: now.known - self.known,
             makes_no_entry: now.makes_no_entry - self.makes_no_entry,
+            tcp: now.tcp - self.tcp,
         })
     }
 

@@ -116,7 +116,8 @@ impl Home {
 
         let mut outer = addresses(OUTSIDE, |family| vec![family.public(254)]);
         outer.extend(addresses("lo", |family| (1..=CLIENTS).map(|n| family.client(n)).collect()));
-        outer.push(format!("route add 2001:db8:1::/48 via {}", Family::Ipv6.public(1)));
+        outer.push(format!("route add 10.0.0.0/24 via {}", Family::Ipv4.public(1)));
+        outer.push(format!("route add 2001:db8:1::/64 via {}", Family::Ipv6.public(1)));
         site.outside().ip(&outer)?;
 
         let mut between = addresses(WAN, |family| vec![family.public(1)]);

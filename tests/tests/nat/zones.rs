@@ -6,7 +6,10 @@
 //! outside 1 ── out1 ═ wan1 ─┘        └─ lan1 ═ srv1 ── inside 1
 //! ```
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
@@ -136,15 +139,19 @@ impl Tenants {
                 format!("link set {lan} up"),
                 format!("link set {wan} up"),
                 format!("rule add iif {lan} table {outwards}"),
-                format!("rule add from ::/0 iif {lan} table {outwards}"),
                 format!("rule add iif {wan} table {inwards}"),
-                format!("rule add from ::/0 iif {wan} table {inwards}"),
                 format!("route add 198.51.100.0/24 dev {wan} table {outwards}"),
                 format!("route add 2001:db8::/64 dev {wan} table {outwards}"),
                 format!("route add 10.0.0.0/24 dev {lan} table {inwards}"),
                 format!("route add 2001:db8:1::/64 dev {lan} table {inwards}"),
             ]);
             router.ip(&lines)?;
+            // Nothing else in a line would tell that it is of IPv6.
+            for (device, table) in [(lan, outwards), (wan, inwards)] {
+                let mut rule = Command::new("ip");
+                rule.args(["-6", "-n", router.name(), "rule", "add", "iif", &device, "table"]);
+                exec::run(rule.arg(table.to_string()))?;
+            }
         }
         exec::run_with_input(router.command("nft").args(["-f", "-"]), ZONES)?;
         Ok(Self { site, insides, other_outside })
