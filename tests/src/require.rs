@@ -63,6 +63,34 @@ pub fn has_conntrack_functions() -> bool {
     })
 }
 
+/// Whether the kernel's lookup takes a conntrack zone, as it does from Linux 6.10 on.
+///
+/// # Panics
+/// As [`root`].
+#[must_use]
+pub fn conntrack_zones(test: &str) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let there = (numbers.next(), numbers.next()) >= (Some(6), Some(10));
+    if !there {
+        skip(test, "needs Linux 6.10, whose lookup takes zones");
+    }
+    there
+}
+
+/// Whether netfilter sees bridged packets.
+///
+/// # Panics
+/// As [`root`].
+#[must_use]
+pub fn bridge_netfilter(test: &str) -> bool {
+    let there = crate::sysctl::path("net.bridge.bridge-nf-call-iptables").exists();
+    if !there {
+        skip(test, "needs bridge netfilter: modprobe br_netfilter");
+    }
+    there
+}
+
 fn skip(test: &str, reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{test} may not be skipped in CI: {reason}");
     println!("skipped: {test}: {reason}");

@@ -12,6 +12,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
+use netlink_packet_core::{
+    ErrorBuffer, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect,
+    netlink::{self, SocketAddrNetlink},
+    recv, send, socket_with,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{netns::Handle, sysctl};
@@ -86,6 +94,61 @@ impl Drop for Watch {
 /// Entries in the namespace's table.
 pub fn count(namespace: &Handle) -> Result<u64> {
     namespace.run(|| read_count(&open_count()?))
+}
+
+/// Empties the namespace's table, as `conntrack -F` does.
+pub fn flush(namespace: &Handle) -> Result<()> {
+    namespace.run(|| request(DELETE, NLM_F_ACK).context("cannot flush the table"))
+}
+
+/// Lists the namespace's table, on which the kernel removes what has expired
+/// (`ctnetlink_dump_table`, `net/netfilter/nf_conntrack_netlink.c`); else it may count for a minute.
+pub fn remove_expired(namespace: &Handle) -> Result<()> {
+    namespace.run(|| request(GET, NLM_F_DUMP).context("cannot list the table"))
+}
+
+/// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_GET` and `IPCTNL_MSG_CT_DELETE`.
+const GET: u16 = 0x101;
+const DELETE: u16 = 0x102;
+/// `struct nlmsghdr` and `struct nfgenmsg`.
+const HEADER_BYTES: usize = 16;
+const REQUEST_BYTES: usize = HEADER_BYTES + 4;
+
+/// Sends ctnetlink a request about the whole table and waits until it is done.
+fn request(kind: u16, flags: u16) -> Result<()> {
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::NETFILTER),
+    )?;
+    connect(&socket, &SocketAddrNetlink::new(0, 0))?;
+    let mut bytes = [0; REQUEST_BYTES];
+    let mut header = NetlinkBuffer::new(&mut bytes[..]);
+    header.set_length(u32::try_from(REQUEST_BYTES)?);
+    header.set_message_type(kind);
+    header.set_flags(NLM_F_REQUEST | flags);
+    send(&socket, &bytes, SendFlags::empty())?;
+    let mut buffer = vec![0_u8; 1 << 16];
+    loop {
+        let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let mut messages = &buffer[..length];
+        while !messages.is_empty() {
+            let message = NetlinkBuffer::new_checked(messages)?;
+            match message.message_type() {
+                NLMSG_DONE => return Ok(()),
+                NLMSG_ERROR => {
+                    let code = ErrorBuffer::new_checked(message.payload())?.code();
+                    return code.map_or(Ok(()), |code| {
+                        Err(std::io::Error::from_raw_os_error(code.get().abs()).into())
+                    });
+                }
+                _ => {}
+            }
+            let end = usize::try_from(message.length())?.next_multiple_of(4);
+            messages = messages.get(end..).unwrap_or_default();
+        }
+    }
 }
 
 /// The kernel's counters for the namespace, since it was made.

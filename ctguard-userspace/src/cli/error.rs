@@ -78,8 +78,8 @@ impl CliError {
     pub(super) fn code(&self) -> Code {
         match self {
             Self::NotPermitted { .. } => Code::NotPermitted,
-            Self::Setting(_)
-            | Self::Prefix(_)
+            Self::Setting(error) => setting_code(error),
+            Self::Prefix(_)
             | Self::Span { .. }
             | Self::EndlessSpan { .. }
             | Self::EmptySpan { .. } => Code::Usage,
@@ -100,9 +100,20 @@ impl CliError {
     }
 }
 
+fn setting_code(error: &SettingError) -> Code {
+    match error {
+        SettingError::ZoneUnknown { .. } => Code::Kernel,
+        SettingError::NoAssignment { .. }
+        | SettingError::Key(_)
+        | SettingError::Value { .. }
+        | SettingError::Interface { .. } => Code::Usage,
+    }
+}
+
 fn start_code(error: &StartError) -> Code {
     match error {
-        StartError::Interface(_) | StartError::Setting(_) => Code::Usage,
+        StartError::Interface(_) => Code::Usage,
+        StartError::Setting(error) => setting_code(error),
         StartError::Table(error) => table_code(error),
         StartError::Open(error) => open_code(error),
         StartError::Load(error) | StartError::Attach(AttachError::Load(error)) => load_code(error),

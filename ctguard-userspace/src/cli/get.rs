@@ -34,7 +34,7 @@ pub(super) fn run(args: &GetArgs, context: &Context) -> Result<Outcome, CliError
         || {
             let interfaces = settings.interfaces.iter();
             let mut keys = Key::all();
-            keys.extend(interfaces.flat_map(|(name, _)| Key::of_interface(name)));
+            keys.extend(interfaces.flat_map(|interface| Key::of_interface(&interface.name)));
             keys
         },
         |key| vec![key],

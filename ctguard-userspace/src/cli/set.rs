@@ -9,16 +9,18 @@ use super::{CliError, Context, Outcome};
 use crate::{
     conntrack::Table,
     control::{ceilings, fallback},
-    maps::GuardMaps,
-    settings::{Assignment, Change, Settings},
+    maps::{GuardMaps, Slot},
+    settings::{Assignment, Change, InterfaceSettings, Key, Settings},
 };
 
 /// Change settings at once, daemon or not
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctguard set source.tcp.rate=200/s source.tcp.burst=400\n  \
-    ctguard set target=80%\n  ctguard set interface.lan0.source.udp.rate=default\n\n\
+    ctguard set target=80%\n  ctguard set interface.lan0.source.udp.rate=default\n  \
+    ctguard set interface.wan1.zone=5\n\n\
     Keys: target, dry-run, fail-open, fallback.rate, source.{tcp,udp,other}.{rate,burst},\n\
-    interface.NAME.source.{tcp,udp,other}.{rate,burst}. The value `default` takes one back.")]
+    interface.NAME.source.{tcp,udp,other}.{rate,burst}, interface.NAME.zone (the conntrack zone\n\
+    that rules set for what arrives there). The value `default` takes one back.")]
 pub(super) struct SetArgs {
     /// What to change
     #[arg(required = true, value_name = "KEY=VALUE")]
@@ -32,12 +34,17 @@ pub(super) fn run(args: &SetArgs, context: &Context) -> Result<Outcome, CliError
     let _writing = context.pins.lock_for_writing().map_err(CliError::Writing)?;
     let mut settings = read_settings(&maps)?;
     let changes = settings.apply(&assignments)?;
+    let zones = settings.zones(maps.environment()?.lookup_options_bytes)?;
     write_settings(&mut maps, &settings)?;
     let mut out = io::stdout().lock();
     changes
         .iter()
         .try_for_each(|Change { key, old, new }| writeln!(out, "{key} {old} → {new}"))
         .map_err(CliError::Output)?;
+    let of_zones = changes.iter().any(|change| matches!(change.key, Key::Zone(_)));
+    if let Some(warning) = zones.warning().filter(|_| of_zones) {
+        eprintln!("ctguard: warning: {warning}");
+    }
     Ok(Outcome::Done)
 }
 
@@ -46,7 +53,7 @@ pub(super) fn read_settings(maps: &GuardMaps) -> Result<Settings, CliError> {
     let interfaces = maps.interfaces.used()?;
     Ok(Settings {
         policy: maps.policy()?,
-        interfaces: interfaces.iter().map(|slot| (slot.name(), slot.interface.overrides)).collect(),
+        interfaces: interfaces.iter().map(Slot::settings).collect(),
     })
 }
 
@@ -59,10 +66,11 @@ fn write_settings(maps: &mut GuardMaps, settings: &Settings) -> Result<(), CliEr
     maps.set_fallback(fallback(&settings.policy, table, jiffies_per_second));
     for slot in maps.interfaces.used()? {
         let name = slot.name();
-        let own = settings.interfaces.iter().find(|(interface, _)| *interface == name);
-        let overrides = own.map_or(slot.interface.overrides, |(_, overrides)| *overrides);
+        let own = settings.interfaces.iter().find(|interface| interface.name == name).cloned();
+        let InterfaceSettings { overrides, zone, .. } = own.unwrap_or_else(|| slot.settings());
         maps.interfaces.put(Interface {
             overrides,
+            zone: zone.into(),
             ceilings: ceilings(&settings.policy.source, &overrides, jiffies_per_second),
             ..slot.interface
         })?;

@@ -69,7 +69,16 @@ pub(super) fn bring_up(
     let environment =
         environment(&maps, fresh, coarse, &timeouts, jiffies_per_second, learning_until)?;
     maps.set_environment(&environment)?;
-    let before = settle(&mut maps, options, links, targets, fresh, jiffies_per_second)?;
+    let lookup_options_bytes = programs.detector().options_bytes();
+    let before = settle(
+        &mut maps,
+        options,
+        links,
+        targets,
+        fresh,
+        jiffies_per_second,
+        lookup_options_bytes,
+    )?;
 
     // The first packet finds a grant, or a fallback rate.
     let mut ticker = Ticker::new(kernel_clock.now(jiffies_per_second)?, jiffies_per_second);

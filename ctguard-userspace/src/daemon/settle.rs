@@ -2,7 +2,7 @@
 
 use ctguard_ebpf::{
     known_flows,
-    layout::{CLASSES, Environment, FLOW_KINDS, HashKey, Interface, Policy, Rate, maps},
+    layout::{Environment, FLOW_KINDS, HashKey, Interface, Policy, maps},
 };
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -11,9 +11,9 @@ use super::{StartError, StartOptions};
 use crate::{
     conntrack::Timeouts,
     control::{CoarseClock, ceilings},
-    maps::GuardMaps,
+    maps::{GuardMaps, Slot},
     net::{Link, station},
-    settings::{DEFAULT_POLICY, Settings},
+    settings::{DEFAULT_POLICY, InterfaceSettings, Settings},
 };
 
 /// The `environment` map: the keys stay as long as the maps live.
@@ -93,7 +93,7 @@ impl Before {
 
 /// Writes policy and slots, so that they hold for the first packet.
 ///
-/// An interface that a former daemon guarded keeps its own ceilings, by number or by name.
+/// An interface that a former daemon guarded keeps its own settings, by number or by name.
 pub(super) fn settle(
     maps: &mut GuardMaps,
     options: &StartOptions,
@@ -101,24 +101,26 @@ pub(super) fn settle(
     targets: &[Link],
     fresh: bool,
     jiffies_per_second: u32,
+    lookup_options_bytes: u32,
 ) -> Result<Before, StartError> {
     let used = maps.interfaces.used()?;
     let former = |link: &Link| {
-        used.iter()
-            .find(|slot| slot.interface.ifindex == link.index || slot.name() == link.name)
-            .map(|slot| slot.interface)
-    };
-    let overrides = |link: &Link| {
-        former(link).map_or([Rate::default(); CLASSES], |interface| interface.overrides)
+        let slot = used
+            .iter()
+            .find(|slot| slot.interface.ifindex == link.index || slot.name() == link.name);
+        let unset = Slot { index: 0, interface: Interface::FREE };
+        InterfaceSettings { name: link.name.clone(), ..slot.unwrap_or(&unset).settings() }
     };
     let policy = if fresh { DEFAULT_POLICY } else { maps.policy()? };
-    let mut settings = Settings {
-        policy,
-        interfaces: targets.iter().map(|link| (link.name.clone(), overrides(link))).collect(),
-    };
+    let mut settings = Settings { policy, interfaces: targets.iter().map(former).collect() };
     settings.apply(&options.assignments)?;
+    if let Some(warning) = settings.zones(lookup_options_bytes)?.warning() {
+        warn!("{warning}");
+    }
     let before = Before { policy, interfaces: used.iter().map(|slot| slot.interface).collect() };
-    for (link, (_, overrides)) in targets.iter().zip(&settings.interfaces) {
+    for (link, InterfaceSettings { overrides, zone, .. }) in
+        targets.iter().zip(&settings.interfaces)
+    {
         let known = used.iter().find(|slot| slot.interface.ifindex == link.index);
         let put = maps.interfaces.put(Interface {
             ifindex: link.index,
@@ -127,7 +129,7 @@ pub(super) fn settle(
             ceilings: ceilings(&settings.policy.source, overrides, jiffies_per_second),
             name: name_bytes(&link.name),
             overrides: *overrides,
-            zone: former(link).map_or(0, |interface| interface.zone),
+            zone: (*zone).into(),
             reserved: [0; 5],
         });
         if let Err(error) = put {

@@ -5,6 +5,7 @@ use ctguard_ebpf::layout::{INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
 use thiserror::Error;
 
 use super::memory::Value;
+use crate::settings::InterfaceSettings;
 
 /// Why an interface has no slot.
 #[derive(Debug, Error)]
@@ -31,6 +32,16 @@ impl Slot {
         let name = &self.interface.name;
         let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
         String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned()
+    }
+
+    /// What is set for the interface.
+    pub(crate) fn settings(&self) -> InterfaceSettings {
+        InterfaceSettings {
+            name: self.name(),
+            overrides: self.interface.overrides,
+            // Settings are 16 bits.
+            zone: u16::try_from(self.interface.zone).unwrap_or_default(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ mod memory;
 mod open;
 
 pub(crate) use counters::Totals;
-pub(crate) use interfaces::{Interfaces, SlotError};
+pub(crate) use interfaces::{Interfaces, Slot, SlotError};
 pub(crate) use lists::{Entry, ListError, ListKind, Lists};
 pub(crate) use memory::FlowMemory;
 pub(crate) use open::{GuardMaps, OpenError, layout_of};

@@ -118,6 +118,8 @@ pub(super) struct InterfaceReport {
     pub(super) ifindex: u32,
     pub(super) mode: &'static str,
     pub(super) attached: bool,
+    /// The conntrack zone that flows are looked up in; 0 is the default zone.
+    pub(super) zone: u32,
     pub(super) limits: LimitsReport,
 }
 
@@ -233,6 +235,7 @@ fn interface(observed: &ObservedInterface, policy: &Policy) -> InterfaceReport {
             _ => "unknown",
         },
         attached: observed.attached,
+        zone: observed.interface.zone,
         limits: limits(&policy.source, &observed.interface.overrides),
     }
 }

@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::status::{LimitsReport, StatusReport};
+use super::{
+    detection::DetectionReport,
+    status::{LimitsReport, StatusReport},
+};
 
 pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", headline(report))?;
@@ -13,7 +16,8 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
     for interface in &report.interfaces {
         let gone = if interface.attached { "" } else { ", NOT ATTACHED" };
         let own = limits_note(&interface.limits, &report.limits);
-        writeln!(out, "guards  {} ({}{gone}){own}", interface.name, interface.mode)?;
+        let zone = zone(interface.zone, &report.new_flow_detection);
+        writeln!(out, "guards  {} ({}{gone}){zone}{own}", interface.name, interface.mode)?;
     }
     writeln!(out, "lists   {} allowed, {} denied", report.lists.allow, report.lists.deny)?;
     writeln!(out)?;
@@ -89,6 +93,14 @@ fn daemon(report: &StatusReport) -> String {
     match daemon.pid {
         Some(pid) => format!("runs (pid {pid}{age})"),
         None => format!("NOT RUNNING{age}"),
+    }
+}
+
+fn zone(zone: u32, detection: &DetectionReport) -> String {
+    match zone {
+        0 => String::new(),
+        zone if detection.asks_conntrack() => format!(", zone {zone}"),
+        zone => format!(", zone {zone} (which the flow cache does not tell from others)"),
     }
 }
 

@@ -37,6 +37,11 @@ pub(crate) enum SettingError {
     Value { key: Key, source: ValueError },
     #[error("{key}: interface {name} is not guarded; guarded: {}", guarded.join(", "))]
     Interface { key: Key, name: String, guarded: Vec<String> },
+    #[error(
+        "{key}: this kernel's lookup knows no zone {zone}, only the default one (Linux 6.10 does); \
+         take it back, or guard with --new-flow-detection flow-cache"
+    )]
+    ZoneUnknown { key: Key, zone: u16 },
 }
 
 impl FromStr for Assignment {
@@ -54,12 +59,21 @@ impl FromStr for Assignment {
     }
 }
 
-/// The policy and the overrides of the guarded interfaces.
+/// The policy and what is set for the guarded interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) policy: Policy,
-    /// Name and overrides.
-    pub(crate) interfaces: Vec<(String, [Rate; CLASSES])>,
+    pub(crate) interfaces: Vec<InterfaceSettings>,
+}
+
+/// What is set for one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InterfaceSettings {
+    pub(crate) name: String,
+    /// Its own ceilings, by class; zeros where the policy's hold.
+    pub(crate) overrides: [Rate; CLASSES],
+    /// The conntrack zone of what arrives there; 0 is the default zone.
+    pub(crate) zone: u16,
 }
 
 impl Settings {
@@ -88,13 +102,9 @@ impl Settings {
             Key::FallbackRate => or_default(self.policy.fallback_flows_per_second, Value::Rate),
             Key::Source(class, part) => part_of(self.policy.source[*class as usize], *part),
             Key::Interface(name, class, part) => {
-                let (_, overrides) = self
-                    .interfaces
-                    .iter()
-                    .find(|(guarded, _)| guarded == name)
-                    .ok_or_else(|| self.not_guarded(key, name))?;
-                part_of(overrides[*class as usize], *part)
+                part_of(self.interface(key, name)?.overrides[*class as usize], *part)
             }
+            Key::Zone(name) => Value::Zone(self.interface(key, name)?.zone),
         })
     }
 
@@ -117,13 +127,12 @@ impl Settings {
                 };
             }
             (Key::Interface(name, class, part), value) => {
-                let refusal = self.not_guarded(key, name);
-                let (_, overrides) = self
-                    .interfaces
-                    .iter_mut()
-                    .find(|(guarded, _)| guarded == name)
-                    .ok_or(refusal)?;
-                *half(&mut overrides[*class as usize], *part) = number(value, 0);
+                let interface = self.interface_mut(key, name)?;
+                *half(&mut interface.overrides[*class as usize], *part) = number(value, 0);
+            }
+            (Key::Zone(name), value) => {
+                let zone = if let Value::Zone(zone) = value { zone } else { 0 };
+                self.interface_mut(key, name)?.zone = zone;
             }
         }
         Ok(())
@@ -137,11 +146,26 @@ impl Settings {
         }
     }
 
+    fn interface(&self, key: &Key, name: &str) -> Result<&InterfaceSettings, SettingError> {
+        let interface = self.interfaces.iter().find(|interface| interface.name == name);
+        interface.ok_or_else(|| self.not_guarded(key, name))
+    }
+
+    fn interface_mut(
+        &mut self,
+        key: &Key,
+        name: &str,
+    ) -> Result<&mut InterfaceSettings, SettingError> {
+        let refusal = self.not_guarded(key, name);
+        let interface = self.interfaces.iter_mut().find(|interface| interface.name == name);
+        interface.ok_or(refusal)
+    }
+
     fn not_guarded(&self, key: &Key, name: &str) -> SettingError {
         SettingError::Interface {
             key: key.clone(),
             name: name.to_owned(),
-            guarded: self.interfaces.iter().map(|(name, _)| name.clone()).collect(),
+            guarded: self.interfaces.iter().map(|interface| interface.name.clone()).collect(),
         }
     }
 }
@@ -167,7 +191,7 @@ fn or_default(number: u32, value: fn(u32) -> Value) -> Value {
 fn number(value: Value, default: u32) -> u32 {
     match value {
         Value::Ratio(number) | Value::Rate(number) | Value::Burst(number) => number,
-        Value::Default | Value::Switch(_) => default,
+        Value::Default | Value::Switch(_) | Value::Zone(_) => default,
     }
 }
 
@@ -206,13 +230,24 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_has_a_zone_until_it_is_taken_back() {
+        let mut settings = settings();
+        let key = Key::Zone("wan0".into());
+        let changes = settings.apply(&[assign("interface.wan0.zone=5")]).unwrap();
+        assert_eq!((changes[0].old, changes[0].new), (Value::Zone(0), Value::Zone(5)));
+        settings.apply(&[assign("interface.wan0.zone=default")]).unwrap();
+        assert_eq!(settings.get(&key), Ok(Value::Zone(0)));
+    }
+
+    #[test]
     fn every_setting_can_be_taken_back() {
         let mut settings = settings();
         let before = settings.clone();
-        let changes = ["target=1", "dry-run=on", "fail-open=on", "fallback.rate=5"];
+        let changes =
+            ["target=1", "dry-run=on", "fail-open=on", "fallback.rate=5", "interface.wan0.zone=5"];
         settings.apply(&changes.map(assign)).unwrap();
         assert_ne!(settings, before);
-        for key in Key::all() {
+        for key in Key::all().into_iter().chain(Key::of_interface("wan0")) {
             settings.apply(&[Assignment { key, value: Value::Default }]).unwrap();
         }
         assert_eq!(settings, before);
@@ -227,7 +262,11 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             policy: DEFAULT_POLICY,
-            interfaces: vec![("wan0".into(), [Rate::default(); CLASSES])],
+            interfaces: vec![InterfaceSettings {
+                name: "wan0".into(),
+                overrides: [Rate::default(); CLASSES],
+                zone: 0,
+            }],
         }
     }
 

@@ -16,6 +16,13 @@ pub(crate) enum Key {
     Source(Class, Part),
     /// A ceiling per source of one interface.
     Interface(String, Class, Part),
+    /// The conntrack zone of what arrives on one interface (`CT --zone`, nft `ct zone set`).
+    ///
+    /// The data path looks a flow up in its interface's zone, but its hash of a tuple has no zone:
+    /// the same tuple in two zones shares the bits of the known-flows filter, which costs a lookup,
+    /// and a slot of the flow cache and of the recent tuples, so that one which has just been found
+    /// in its zone passes for known in the other for at most a second.
+    Zone(String),
 }
 
 /// Half of a ceiling.
@@ -45,6 +52,7 @@ impl Key {
     pub(crate) fn of_interface(name: &str) -> Vec<Self> {
         Self::ceilings()
             .map(|(class, part)| Self::Interface(name.to_owned(), class, part))
+            .chain([Self::Zone(name.to_owned())])
             .collect()
     }
 
@@ -64,6 +72,7 @@ impl fmt::Display for Key {
             Self::Interface(name, class, part) => {
                 write!(f, "interface.{name}.source.{}.{part}", class.name())
             }
+            Self::Zone(name) => write!(f, "interface.{name}.zone"),
         }
     }
 }
@@ -86,12 +95,14 @@ impl FromStr for Key {
             return Ok(key);
         }
         let of_interface = text.strip_prefix("interface.").and_then(|rest| {
-            Self::ceilings().find_map(|(class, part)| {
-                let name = rest.strip_suffix(&format!(".source.{}.{part}", class.name()))?;
-                (!name.is_empty()).then(|| Self::Interface(name.to_owned(), class, part))
-            })
+            Self::of_interface("")
+                .iter()
+                .find_map(|key| rest.strip_suffix(key.to_string().strip_prefix("interface.")?))
+                .filter(|name| !name.is_empty())
         });
-        of_interface.ok_or_else(|| UnknownKey { key: text.to_owned(), near: nearest(text) })
+        let keys = of_interface.map(Self::of_interface).unwrap_or_default();
+        let key = keys.into_iter().find(|key| key.to_string() == text);
+        key.ok_or_else(|| UnknownKey { key: text.to_owned(), near: nearest(text) })
     }
 }
 
@@ -131,5 +142,7 @@ mod tests {
     #[test]
     fn an_interface_without_a_name_is_no_key() {
         assert!("interface..source.tcp.rate".parse::<Key>().is_err());
+        assert!("interface..zone".parse::<Key>().is_err());
+        assert!("interface.zone".parse::<Key>().is_err());
     }
 }

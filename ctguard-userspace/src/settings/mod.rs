@@ -4,8 +4,9 @@ mod change;
 mod defaults;
 mod key;
 mod value;
+mod zone;
 
-pub(crate) use change::{Assignment, Change, SettingError, Settings};
+pub(crate) use change::{Assignment, Change, InterfaceSettings, SettingError, Settings};
 pub(crate) use defaults::DEFAULT_POLICY;
 pub(crate) use key::Key;
 pub(crate) use value::Value;

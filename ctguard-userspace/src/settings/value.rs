@@ -1,6 +1,6 @@
 //! Values as operators write them: `85%`, `200/s`, `on`.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::Serialize;
 use thiserror::Error;
@@ -24,6 +24,8 @@ pub(crate) enum Value {
     Rate(u32),
     /// New flows.
     Burst(u32),
+    /// A conntrack zone; 0 is the default zone.
+    Zone(u16),
 }
 
 /// Why a value is none.
@@ -39,6 +41,8 @@ pub(crate) enum ValueError {
     Rate { value: String },
     #[error("{value} is no number of new flows from 1 to {HIGHEST}")]
     Burst { value: String },
+    #[error("{value} is no conntrack zone from 0 to {}", u16::MAX)]
+    Zone { value: String },
 }
 
 impl Value {
@@ -63,6 +67,7 @@ impl Value {
             Key::Source(_, Part::Burst) | Key::Interface(_, _, Part::Burst) => {
                 count(text).map(Self::Burst).ok_or(ValueError::Burst { value })
             }
+            Key::Zone(_) => number(text).map(Self::Zone).ok_or(ValueError::Zone { value }),
         }
     }
 }
@@ -82,8 +87,13 @@ fn ratio(text: &str) -> Option<u32> {
 }
 
 fn count(text: &str) -> Option<u32> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|count| digits && (1..=HIGHEST).contains(count))
+    number(text).filter(|count| (1..=HIGHEST).contains(count))
+}
+
+/// Without a sign, which the standard library takes.
+fn number<N: FromStr>(text: &str) -> Option<N> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 impl fmt::Display for Value {
@@ -94,12 +104,13 @@ impl fmt::Display for Value {
             Self::Ratio(parts) => write!(f, "{}%", f64::from(*parts) / (MILLION / 100.0)),
             Self::Rate(flows) => write!(f, "{flows}/s"),
             Self::Burst(flows) => write!(f, "{flows}"),
+            Self::Zone(zone) => write!(f, "{zone}"),
         }
     }
 }
 
 impl Serialize for Value {
-    /// Ratios, counts and switches as JSON's own, rates as text with their unit, a setting that
+    /// Ratios, counts, zones and switches as JSON's own, rates as text with their unit, a setting that
     /// is not made as null.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -108,6 +119,7 @@ impl Serialize for Value {
             Self::Ratio(parts) => serializer.serialize_f64(f64::from(*parts) / MILLION),
             Self::Rate(_) => serializer.collect_str(self),
             Self::Burst(flows) => serializer.serialize_u32(*flows),
+            Self::Zone(zone) => serializer.serialize_u16(*zone),
         }
     }
 }
@@ -155,6 +167,17 @@ mod tests {
         let key = Key::Source(Class::Tcp, Part::Burst);
         assert_eq!(Value::parse(&key, "7"), Ok(Value::Burst(7)));
         assert!(Value::parse(&key, "7/s").is_err());
+    }
+
+    #[test]
+    fn a_zone_is_a_number_of_sixteen_bits() {
+        let key = Key::Zone("wan0".into());
+        for (text, zone) in [("0", 0), ("7", 7), ("65535", 65_535)] {
+            assert_eq!(Value::parse(&key, text), Ok(Value::Zone(zone)), "{text}");
+        }
+        for text in ["65536", "-1", "+1", "0x5", "1.0", "", "five"] {
+            assert!(Value::parse(&key, text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use ctguard_tests::{
 use crate::with_and_without_daemon;
 
 /// Bad commands, each with what its line must name.
-const BAD: [(&[&str], &str); 29] = [
+const BAD: [(&[&str], &str); 32] = [
     (&["set", "source.tpc.rate=5"], "source.tcp.rate"),
     (&["set", "nosuch=5"], "nosuch"),
     (&["set", "target"], "KEY=VALUE"),
@@ -27,6 +27,9 @@ const BAD: [(&[&str], &str); 29] = [
     (&["set", "dry-run=perhaps"], "perhaps"),
     (&["set", "fallback.rate=0"], "fallback.rate"),
     (&["set", "interface.nosuch0.source.tcp.rate=5"], "nosuch0"),
+    (&["set", "interface.wan0.zone=65536"], "65535"),
+    (&["set", "interface.wan0.zone=-1"], "interface.wan0.zone"),
+    (&["set", "interface.nosuch0.zone=5"], "nosuch0"),
     (&["get", "targt"], "target"),
     (&["get", "interface.nosuch0.source.tcp.rate"], "nosuch0"),
     (&["allow", "add", "300.1.1.1/8"], "300.1.1.1/8"),

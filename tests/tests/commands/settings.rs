@@ -48,6 +48,15 @@ fn every_key_is_read_set_and_taken_back() -> Result<()> {
         site.succeed(&["set", &format!("{own}=9")])?;
         ensure!(site.succeed(&["get", &own])?.trim() == "9/s");
         site.succeed(&["set", &format!("{own}=default")])?;
+        let zone = format!("interface.{WAN}.zone");
+        ensure!(site.succeed(&["get", &zone])?.trim() == "0");
+        let said = site.succeed(&["set", &format!("{zone}=65535")])?;
+        ensure!(said.trim() == format!("{zone} 0 → 65535"), "{said}");
+        ensure!(site.number("/interfaces/0/zone")? == 65_535);
+        ensure!(site.succeed(&["status"])?.contains(", zone 65535"));
+        site.succeed(&["set", &format!("{zone}=default")])?;
+        ensure!(site.number("/interfaces/0/zone")? == 0);
+        ensure!(!site.succeed(&["status"])?.contains("zone"));
         let json: Value = serde_json::from_str(&site.succeed(&["get", "--json"])?)?;
         for (key, ..) in KEYS {
             let setting = json.pointer("/settings").and_then(|settings| settings.get(key));

@@ -1,0 +1,17 @@
+//! Which packets a guard takes for known flows where netfilter rewrites, bridges or sorts them: the
+//! real `ctguard` on routers in namespaces. Ceilings are so low that whatever is called new for no
+//! reason is soon refused.
+
+mod bridge;
+mod counts;
+mod forgetting;
+mod home;
+mod loose;
+mod namespaces;
+mod own;
+mod replay;
+mod restart;
+mod sides;
+mod talk;
+mod translation;
+mod zones;
