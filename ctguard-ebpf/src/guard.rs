@@ -1,6 +1,10 @@
 //! What a packet meets, in order: link, lists, meaning, recent tuples, known-flows filter, flow
 //! cache, conntrack, admission; and the outcome.
 
+mod outcome;
+
+pub use outcome::{Answer, Judgement, Offered, Outcome};
+
 use crate::{
     admission::{
         self, Admission, Candidate, Refusal,
@@ -44,81 +48,12 @@ pub trait Tables: FlowLines + KnownWords {
     fn note_offered(&self, line: u32, offered: Offered, now: Jiffies);
 }
 
-/// What conntrack says of a packet's flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It has an entry of the flow, so the packet makes none.
-    Tracked,
-    /// It has none.
-    Untracked,
-    /// It does not say.
-    Silent,
-}
-
-/// A new flow that was offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offered {
-    /// The source, as its scope has it.
-    pub address: u64,
-    /// 4 or 6.
-    pub family: u32,
-    /// Its class.
-    pub class: Class,
-    /// It was refused.
-    pub refused: bool,
-}
-
 /// The map that every packet needs, and the others.
 pub struct Guard<'m, T> {
     /// What every packet needs.
     pub environment: &'m Environment,
     /// The rest.
     pub tables: T,
-}
-
-/// What became of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Not ours, or never judged.
-    Exempt,
-    /// For another station.
-    NotOurs,
-    /// On an interface that has no slot.
-    UnknownInterface,
-    /// Of a flow that conntrack knows.
-    Known,
-    /// A SYN sent again.
-    Repeated,
-    /// Makes no entry.
-    MakesNoEntry,
-    /// A later fragment.
-    LaterFragment,
-    /// A first fragment to be dropped.
-    TinyFragment,
-    /// Not to be parsed.
-    Malformed(Malformed),
-    /// From a denied source.
-    Denied(Class),
-    /// A new flow, admitted.
-    Admitted(Class, Tier),
-    /// A new flow, refused.
-    Refused(Class, Refusal),
-}
-
-/// An outcome, and whether the daemon shall be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Judgement {
-    /// What became of the packet.
-    pub outcome: Outcome,
-    /// The grant is nearly spent.
-    pub wake: bool,
-}
-
-impl From<Outcome> for Judgement {
-    #[inline(always)]
-    fn from(outcome: Outcome) -> Self {
-        Self { outcome, wake: false }
-    }
 }
 
 /// An address that lists can be asked about.
@@ -206,7 +141,7 @@ impl<T: Tables> Guard<'_, T> {
             slot.store(0);
         }
         let place = Place::of(hash, self.environment);
-        let exact = asks_conntrack(self.environment, flow.class);
+        let exact = self.environment.asks_conntrack(flow.class);
         // What the filter does not hold is in no cache either: floods read no more than it.
         let certainly_new = exact
             && self.environment.known_complete != 0
@@ -401,78 +336,6 @@ impl<T: Tables> Guard<'_, T> {
     const fn coarse(&self, now: Jiffies) -> Coarse {
         Coarse::at(now, self.environment.coarse_shift)
     }
-}
-
-/// Notes a frame that leaves, so that its answer is known. A frame that cannot be parsed tells
-/// nothing.
-#[inline(always)]
-pub fn note_leaving<L: FlowLines + KnownWords>(
-    mut frame: Reader<'_>,
-    environment: &Environment,
-    lines: &L,
-    now: Jiffies,
-) -> Result<(), Malformed> {
-    match packet::parse_link(&mut frame)?.network {
-        Network::Ipv4 => note(&packet::parse_ipv4(&mut frame)?, environment, lines, now),
-        Network::Ipv6 => note(&packet::parse_ipv6(&mut frame)?, environment, lines, now),
-        Network::NotIp | Network::Untold => {}
-    }
-    Ok(())
-}
-
-#[inline(always)]
-fn note<A: Address, L: FlowLines + KnownWords>(
-    packet: &Packet<A>,
-    environment: &Environment,
-    lines: &L,
-    now: Jiffies,
-) {
-    let Some(leaving) = classify::classify_leaving(packet) else { return };
-    let flow = leaving.flow;
-    let coarse = Coarse::at(now, environment.coarse_shift);
-    let hash = hash::tuple(
-        &environment.tuple_key,
-        packet.destination,
-        packet.source,
-        packet.protocol,
-        flow.key,
-    );
-    let place = Place::of(hash, environment);
-    let answers = leaving.answers;
-    let passing = Passing { leaving: true, answers, kind: flow.kind, flags: flow.flags };
-    let is_reset = flow.flags.any(TcpFlags::RST);
-    if asks_conntrack(environment, flow.class) {
-        // What leaves proves nothing: conntrack may have refused to track it. It is asked when the
-        // answer comes.
-        if !is_reset {
-            known_flows::note(lines, environment, hash);
-        } else if let Some(known) = flow::find(lines, place) {
-            let _ = known.pass(environment, passing, coarse);
-        }
-        return;
-    }
-    let changed = match flow::find(lines, place) {
-        Some(known) if known.is_alive(coarse) => known.pass(environment, passing, coarse),
-        Some(ended) if leaving.makes_known => {
-            ended.reopen(place, environment, passing, coarse);
-            true
-        }
-        None if leaving.makes_known => {
-            flow::remember(lines, place, environment, passing, coarse);
-            true
-        }
-        Some(_) | None => false,
-    };
-    // Once a second for each flow: conntrack may be asked some day.
-    if changed {
-        known_flows::note(lines, environment, hash);
-    }
-}
-
-/// Whether conntrack is asked about flows of this class: its function takes TCP and UDP.
-#[inline(always)]
-const fn asks_conntrack(environment: &Environment, class: Class) -> bool {
-    environment.lookup_options_bytes != 0 && !matches!(class, Class::Other)
 }
 
 /// A packet of a flow that conntrack has just said it knows.

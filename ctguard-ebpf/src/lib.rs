@@ -22,6 +22,7 @@ pub mod hash;
 pub mod kernel_functions;
 pub mod known_flows;
 pub mod layout;
+pub mod leaving;
 pub mod packet;
 pub mod recent;
 pub mod shared;

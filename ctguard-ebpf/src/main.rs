@@ -24,8 +24,9 @@ use aya_ebpf::{
 };
 use ctguard_ebpf::{
     blur::Blur,
-    guard::{Guard, Judgement, note_leaving},
+    guard::{Guard, Judgement},
     layout::{Counter, Policy},
+    leaving::note_leaving,
     packet::Reader,
     units::Jiffies,
     verdict::{Action, verdict},

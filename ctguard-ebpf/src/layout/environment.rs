@@ -1,6 +1,8 @@
 //! What every packet needs: facts that the loader and the daemon found out, and which lists are in
 //! use. One map, because each that is looked into costs every packet fifteen instructions.
 
+use super::policy::Class;
+
 /// Secret numbers of one hash (see `hash`), drawn afresh when the maps are made.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +129,13 @@ impl Environment {
         for timeout in self.flow_timeouts.iter_mut().skip(kind as usize).take(states) {
             *timeout = coarse_units;
         }
+    }
+
+    /// Whether conntrack is asked about flows of this class: its function takes TCP and UDP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn asks_conntrack(&self, class: Class) -> bool {
+        self.lookup_options_bytes != 0 && !matches!(class, Class::Other)
     }
 
     /// How long a flow of `kind` is known after its last packet, in coarse units.

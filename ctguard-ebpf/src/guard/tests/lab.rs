@@ -11,13 +11,14 @@ use etherparse::PacketBuilder;
 use crate::{
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Guard, Judgement, Offered, Outcome, Tables, note_leaving},
+    guard::{Answer, Guard, Judgement, Offered, Outcome, Tables},
     hash::testing::KEY,
     known_flows::KnownWords,
     layout::{
         BucketLine, CLASSES, Ceiling, Environment, FLOW_KINDS, FlowKind, FlowLine, Grant,
         Interface, List, Policy, Rate,
     },
+    leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, TcpFlags, reader::testing::AlignedFrame},
     recent,
     shared::Shared,
