@@ -20,6 +20,8 @@ pub enum Detection {
     NotPermitted = 6,
     /// The flow cache: a start that changes the detection is under way, or was cut short.
     Changing = 7,
+    /// The flow cache: conntrack was not loaded when the guard was started.
+    NotLoaded = 8,
 }
 
 impl Detection {
@@ -35,6 +37,7 @@ impl Detection {
             5 => Some(Self::OptionsUnknown),
             6 => Some(Self::NotPermitted),
             7 => Some(Self::Changing),
+            8 => Some(Self::NotLoaded),
             _ => None,
         }
     }
@@ -47,7 +50,7 @@ mod tests {
     #[test]
     fn every_detection_has_its_number_back() {
         let known: Vec<_> = (0..).map_while(Detection::of).collect();
-        assert_eq!(known.len(), 8);
+        assert_eq!(known.len(), 9);
         for (number, detection) in (0..).zip(known) {
             assert_eq!(detection as u32, number);
         }

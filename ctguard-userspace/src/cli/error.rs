@@ -85,8 +85,8 @@ impl CliError {
             | Self::EmptySpan { .. } => Code::Usage,
             Self::Start(error) => start_code(error),
             Self::Open(error) => open_code(error),
-            Self::Table(error) => table_code(error),
-            Self::Lock(_)
+            Self::Table(_)
+            | Self::Lock(_)
             | Self::Clock(_)
             | Self::Slot(_)
             | Self::List(_)
@@ -114,11 +114,11 @@ fn start_code(error: &StartError) -> Code {
     match error {
         StartError::Interface(_) => Code::Usage,
         StartError::Setting(error) => setting_code(error),
-        StartError::Table(error) => table_code(error),
         StartError::Open(error) => open_code(error),
         StartError::Load(error) | StartError::Attach(AttachError::Load(error)) => load_code(error),
         StartError::Attach(AttachError::NotPermitted { .. }) => Code::NotPermitted,
         StartError::Lock(_)
+        | StartError::Table(_)
         | StartError::Mount(_)
         | StartError::Clock(_)
         | StartError::Slot(_)
@@ -159,13 +159,6 @@ fn load_code(error: &LoadError) -> Code {
     }
 }
 
-fn table_code(error: &TableError) -> Code {
-    match error {
-        TableError::Absent => Code::Kernel,
-        TableError::Read { .. } => Code::No,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -182,9 +175,8 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_bpf_or_conntrack_is_told_apart() {
+    fn a_kernel_without_bpf_is_told_apart() {
         assert_eq!(CliError::from(StartError::Load(LoadError::NoBpf)).code(), Code::Kernel);
-        assert_eq!(CliError::from(TableError::Absent).code(), Code::Kernel);
     }
 
     #[test]

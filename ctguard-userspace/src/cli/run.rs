@@ -129,6 +129,9 @@ fn announce(guard: &Guard) {
 }
 
 fn describe(table: &Table) -> String {
+    if !table.is_there() {
+        return "conntrack not loaded yet: only ceilings hold".to_owned();
+    }
     match table.max() {
         Ok(0) => "table without a maximum (nf_conntrack_max is 0): only ceilings hold".to_owned(),
         Ok(max) => format!("table {max}"),

@@ -35,6 +35,7 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Outcome, CliEr
 
 fn observe(context: &Context) -> Result<Observation, CliError> {
     let maps = context.maps()?;
+    let table = Table::open()?;
     let environment = maps.environment()?;
     let clock = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?;
     let grant = &maps.grant;
@@ -44,7 +45,8 @@ fn observe(context: &Context) -> Result<Observation, CliError> {
         Ok(maps.lists.entries(kind)?.iter().filter(|entry| entry.is_live(now)).count())
     };
     Ok(Observation {
-        table: Table::open()?.sample()?,
+        loaded: table.is_there(),
+        table: table.sample()?,
         policy: maps.policy()?,
         environment,
         now,

@@ -74,6 +74,11 @@ impl Timeouts {
         }
     }
 
+    /// Whether this kernel had none of the settings, because conntrack was not loaded.
+    pub(crate) const fn are_missing(&self) -> bool {
+        self.generic.is_empty()
+    }
+
     /// Writes the timeouts in coarse units to where the data path reads them.
     pub(crate) fn write(&self, clock: CoarseClock, environment: &mut Environment) {
         let generic = least(&self.generic).unwrap_or(LAST_RESORT_SECONDS);

@@ -37,6 +37,10 @@ pub(super) struct Up {
 /// go on, also when the table is full already.
 const LEARNING_SECONDS: u64 = 10;
 
+/// What a table is taken for that is not there yet: the kernel's own choice for 4 GiB of memory and
+/// more (`nf_conntrack_init_start`, `net/netfilter/nf_conntrack_core.c`).
+const USUAL_MAX: u64 = 262_144;
+
 /// Loads, settles and attaches; `fresh` without a guard to take over.
 ///
 /// A guard that is there keeps its maps, and with them every bucket; its links get the new
@@ -49,7 +53,8 @@ pub(super) fn bring_up(
     fresh: bool,
 ) -> Result<Up, StartError> {
     let pins = &options.pins;
-    let sizes = Sizes::of_table(table.max()?);
+    let max = if table.is_there() { table.max()? } else { USUAL_MAX };
+    let sizes = Sizes::of_table(max);
     let mut programs = Programs::load(pins, sizes, options.trace, options.detection)?;
     programs.pin()?;
     let kernel_clock = KernelClock::from_pin(&pins.program(programs::CLOCK))?;
@@ -83,7 +88,9 @@ pub(super) fn bring_up(
     // The first packet finds a grant, or a fallback rate.
     let mut ticker = Ticker::new(kernel_clock.now(jiffies_per_second)?, jiffies_per_second);
     ticker.tick(&maps, &table)?;
-    begin_detection(&mut maps, programs.detector(), fresh)?;
+    let detection = detection(programs.detector(), &table);
+    let options_bytes = programs.detector().options_bytes();
+    begin_detection(&mut maps, (detection, options_bytes), fresh)?;
     doubt_known_flows(&mut maps, pins, targets)?;
     let interfaces = match attach_all(&mut programs, &mut maps, targets, options) {
         Ok(interfaces) => interfaces,
@@ -94,8 +101,7 @@ pub(super) fn bring_up(
     };
     let known_flows = KnownFlows::new(maps.flow_memory()?);
     forget_others(pins, &mut maps, targets)?;
-    let detector = programs.detector();
-    maps.note_detection(detector.detection(), detector.options_bytes())?;
+    maps.note_detection(detection, options_bytes)?;
     Ok(Up {
         programs,
         maps,
@@ -110,6 +116,16 @@ pub(super) fn bring_up(
     })
 }
 
+/// Who answers, and why: functions may be missing because their module is.
+fn detection(detector: &Detector, table: &Table) -> Detection {
+    let detection = detector.detection();
+    if detection == Detection::FunctionsMissing && !table.is_there() {
+        Detection::NotLoaded
+    } else {
+        detection
+    }
+}
+
 /// What the environment tells of the detection while programs are being replaced.
 ///
 /// Its `lookup_options_bytes` say that every program in a link asks conntrack. One without the
@@ -122,12 +138,11 @@ pub(super) fn bring_up(
 /// guard's first attachment.
 fn begin_detection(
     maps: &mut GuardMaps,
-    detector: &Detector,
+    (detection, next): (Detection, u32),
     fresh: bool,
 ) -> Result<(), OpenError> {
-    let next = detector.options_bytes();
     if fresh || maps.environment()?.lookup_options_bytes == next {
-        return maps.note_detection(detector.detection(), next);
+        return maps.note_detection(detection, next);
     }
     maps.note_detection(Detection::Changing, 0)
 }

@@ -3,12 +3,16 @@
 use log::{info, warn};
 
 use super::Guard;
-use crate::{bpf::monotonic, maps::ListKind};
+use crate::{bpf::monotonic, conntrack::Timeouts, maps::ListKind};
 
 /// Follows the kernel's timeouts, and its clock.
 pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
     let jiffies = guard.kernel_clock.now(guard.jiffies_per_second)?;
     guard.ticker.set_clock(jiffies);
+    if guard.timeouts.are_missing() && guard.table.is_there() {
+        guard.timeouts = Timeouts::open();
+        info!("conntrack is loaded now; start ctguard again to ask it itself about flows");
+    }
 
     let _writing = guard.pins.lock_for_writing()?;
     let old = guard.maps.environment()?;

@@ -70,6 +70,9 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
         return Ok(());
     }
     guard.known_flows.next = now + INTERVAL;
+    if !guard.table.is_there() {
+        return Ok(());
+    }
     if let Some(dump) = guard.known_flows.dump.take() {
         if dump.thread.is_finished() {
             return finish(guard, dump, now);

@@ -32,6 +32,10 @@ impl DetectionReport {
             Some(Detection::Refused) => {
                 ("refused", "the kernel refuses the program that asks conntrack")
             }
+            Some(Detection::NotLoaded) => (
+                "not-loaded",
+                "conntrack was not loaded at the start; once it is: ctguard run again",
+            ),
             Some(Detection::TypesUnreadable) => {
                 ("types-unreadable", "the kernel's types (/sys/kernel/btf) cannot be read")
             }

@@ -18,6 +18,8 @@ const MILLION: f64 = 1_000_000.0;
 /// Everything that a status is made of, as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct Observation {
+    /// Conntrack is there.
+    pub(crate) loaded: bool,
     pub(crate) table: TableSample,
     pub(crate) policy: Policy,
     pub(crate) environment: Environment,
@@ -68,6 +70,8 @@ pub(crate) struct StatusReport {
 /// The guarded table.
 #[derive(Debug, Serialize)]
 pub(super) struct ConntrackReport {
+    /// False: this kernel tracks no connections yet.
+    pub(super) loaded: bool,
     pub(super) count: u64,
     pub(super) max: u64,
     /// Null for a table without a maximum.
@@ -163,6 +167,7 @@ impl StatusReport {
         Self {
             schema_version: SCHEMA_VERSION,
             conntrack: ConntrackReport {
+                loaded: observation.loaded,
                 count: table.entries,
                 max: table.max,
                 fill_ratio: (table.max > 0).then(|| as_f64(table.entries) / as_f64(table.max)),

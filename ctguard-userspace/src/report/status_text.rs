@@ -51,6 +51,9 @@ fn headline(report: &StatusReport) -> String {
 
 fn table(report: &StatusReport) -> String {
     let table = &report.conntrack;
+    if !table.loaded {
+        return "conntrack is not loaded: nothing is tracked, only the ceilings hold".to_owned();
+    }
     let target = table.target_ratio * 100.0;
     match table.fill_ratio {
         Some(fill) => format!(

@@ -19,12 +19,19 @@ pub(super) const FLOW_CACHE: &str = "flow-cache";
 /// The exit code for a kernel that lacks something.
 pub(super) const KERNEL: i32 = 5;
 
-/// A start without conntrack.
+/// A start without conntrack: it may be loaded later, by the first rule that needs it.
 pub(super) fn without_conntrack(_: &mut Report) -> Result<()> {
     let site = Site::build()?;
-    let answer = site.ctguard(&["run", "-i", WAN])?;
-    let line = answer.refusal(KERNEL)?;
-    ensure!(line.contains("modprobe nf_conntrack"), "{line}");
+    let answer = site.ctguard(&["run", "-i", WAN, "--new-flow-detection", CONNTRACK])?;
+    answer.refusal(KERNEL)?;
+
+    let daemon = site.guard()?;
+    let status = site.status()?;
+    let at = |pointer: &str| status.pointer(pointer).with_context(|| format!("no {pointer}"));
+    ensure!(at("/conntrack/loaded")? == &Value::Bool(false), "{status}");
+    ensure!(at("/new_flow_detection/mode")? == FLOW_CACHE, "{status}");
+    ensure!(at("/new_flow_detection/reason")? == "not-loaded", "{status}");
+    ensure!(daemon.stop()?.success(), "an end on SIGTERM is a success");
     site.ensure_gone()
 }
 

@@ -14,7 +14,7 @@ pub(super) struct Step {
 
 pub(super) const ALL: &[Step] = &[
     Step {
-        name: "a start without conntrack names the module to load, in one line",
+        name: "without conntrack a guard starts, goes by the flow cache, and says why",
         run: start::without_conntrack,
     },
     Step { name: "conntrack's modules load, and tell their types", run: machine::load_conntrack },
