@@ -204,8 +204,10 @@ const FOR_NOTHING: [Reason; 23] = [
         facts.was_known && tcp_flags(facts).is_some_and(|flags| flags & (SYN | ACK) == SYN)
     }),
     ("in the filter after the next dump: made by what ctguard does not read, or forged", |facts| {
+        // What a hidden address sends leaves in another form, which tells nothing of this tuple.
+        let is_hidden = ip(facts).is_some_and(|ip| network::is_translated(ip.to));
         let has_left = facts.notes.iter().any(|noted| matches!(noted.note, Note::Left(_)));
-        facts.was_known && !has_left && !is_of_cache(facts)
+        facts.was_known && (is_hidden || !has_left) && !is_of_cache(facts)
     }),
     ("more tags or headers than ctguard reads", |facts| {
         let is_long = ip(facts).is_some_and(|ip| {
