@@ -168,7 +168,8 @@ impl ConntrackTable {
     }
 }
 
-fn open(groups: u32) -> Result<OwnedFd> {
+/// A ctnetlink socket of this thread's namespace, in these multicast groups.
+pub(crate) fn open(groups: u32) -> Result<OwnedFd> {
     let socket = socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,

@@ -15,14 +15,10 @@ use anyhow::{Context as _, Result, anyhow};
 use netlink_packet_core::{
     ErrorBuffer, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
 };
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect,
-    netlink::{self, SocketAddrNetlink},
-    recv, send, socket_with,
-};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde::{Deserialize, Serialize};
 
-use crate::{netns::Handle, sysctl};
+use crate::{conntrack, netns::Handle, sysctl};
 
 /// How often the count is read, so that no peak is missed.
 const PERIOD: Duration = Duration::from_millis(5);
@@ -116,13 +112,7 @@ const REQUEST_BYTES: usize = HEADER_BYTES + 4;
 
 /// Sends ctnetlink a request about the whole table and waits until it is done.
 fn request(kind: u16, flags: u16) -> Result<()> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::NETFILTER),
-    )?;
-    connect(&socket, &SocketAddrNetlink::new(0, 0))?;
+    let socket = conntrack::open(0)?;
     let mut bytes = [0; REQUEST_BYTES];
     let mut header = NetlinkBuffer::new(&mut bytes[..]);
     header.set_length(u32::try_from(REQUEST_BYTES)?);
