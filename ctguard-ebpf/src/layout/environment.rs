@@ -11,6 +11,17 @@ pub struct HashKey {
     pub words: [u64; 12],
 }
 
+/// The secret of the cookies that challenge clients (see `challenge`), drawn afresh when the maps are
+/// made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CookieKey {
+    /// The two halves of a `SipHash` key.
+    pub words: [u64; 2],
+}
+
+const _: () = assert!(size_of::<CookieKey>() == 16);
+
 /// What decides how long conntrack keeps a flow after its last packet. TCP has a timeout for each
 /// of a slot's four states; the others have four entries of the table too, all alike.
 #[repr(u32)]

@@ -15,7 +15,7 @@ mod source_line;
 
 pub use counter::{COUNTERS, Counter, Counters};
 pub use detection::Detection;
-pub use environment::{Environment, FLOW_KINDS, FlowKind, HashKey};
+pub use environment::{CookieKey, Environment, FLOW_KINDS, FlowKind, HashKey};
 pub use flow_line::FlowLine;
 pub use grant::{Allowance, Fallback, Grant, TIERS, Tier};
 pub use interface::{Ceiling, INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
