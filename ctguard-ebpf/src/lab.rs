@@ -7,6 +7,9 @@
 #![no_std]
 #![no_main]
 
+#[path = "kernel/answer.rs"]
+mod answer;
+mod lab_challenge;
 mod lab_recipe;
 mod lab_spoof;
 
