@@ -5,6 +5,8 @@ use ctguard_ebpf::{
     units::Ticks,
 };
 
+use super::smoothed::{real, whole};
+
 /// The ceilings per source that hold on one interface: its own where it has some, else the
 /// policy's.
 pub(crate) fn ceilings(
@@ -35,6 +37,24 @@ fn compile(rate: Rate, jiffies_per_second: u32) -> Ceiling {
     let burst = u64::from(rate.burst.max(in_a_jiffy).max(1));
     Ceiling { interval: Ticks(interval), tolerance: Ticks((burst - 1) * interval) }
 }
+
+/// For how long a source may save its share: a browser opens its connections at once.
+const SHARE_SAVED_SECONDS: u64 = 10;
+
+/// A share of so many flows a second, of any size; an infinite one is none.
+pub(super) fn share(flows_per_second: f64, jiffies_per_second: u32) -> Ceiling {
+    if flows_per_second.is_infinite() {
+        return Ceiling::default();
+    }
+    let second = u64::from(jiffies_per_second) * Ticks::PER_JIFFY;
+    let interval = whole(real(second) / flows_per_second.max(LOWEST_SHARE)).saturating_add(1);
+    let tolerance = (second * SHARE_SAVED_SECONDS).saturating_sub(interval);
+    Ceiling { interval: Ticks(interval), tolerance: Ticks(tolerance.max(interval)) }
+}
+
+/// Buckets remember what was charged in time: after a lower share, a source would still wait when
+/// there is room for it again. Below this, the grant lets in who comes first.
+const LOWEST_SHARE: f64 = 0.1;
 
 /// Ticks between two flows, rounded up: a limit is never looser than it says.
 pub(super) fn interval(flows_per_second: u64, jiffies_per_second: u32) -> u64 {
@@ -70,6 +90,17 @@ mod tests {
         assert_eq!(in_force(rate(50, 200), UNSET), rate(50, 200));
         assert_eq!(in_force(rate(50, 200), rate(7, 0)), rate(7, 200));
         assert_eq!(in_force(rate(50, 200), rate(0, 9)), rate(50, 9));
+    }
+
+    #[test]
+    fn a_share_is_saved_for_ten_seconds_and_is_two_flows_at_least() {
+        let burst = |rate| {
+            let Ceiling { interval, tolerance } = share(rate, 250);
+            tolerance.0 / interval.0 + 1
+        };
+        assert_eq!([burst(3.0), burst(1.0), burst(0.01)], [29, 9, 2]);
+        assert_eq!(share(4.0, 250).interval, Ticks(250 * 65_536 / 4 + 1));
+        assert_eq!(share(f64::INFINITY, 250), Ceiling::default());
     }
 
     fn rate(flows_per_second: u32, burst: u32) -> Rate {
