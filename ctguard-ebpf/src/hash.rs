@@ -21,6 +21,28 @@ pub fn source<A: Address>(key: &HashKey, class: Class, address: A) -> u64 {
     finish(key, sum)
 }
 
+/// The hash that finds a known source, whatever class its flows are of.
+#[inline(always)]
+pub fn known_source<A: Address>(key: &HashKey, address: A) -> u64 {
+    scope(key, A::FAMILY, address.source_scope())
+}
+
+/// The same of a source scope (see [`Address::source_scope`]) of this family.
+#[inline(always)]
+#[must_use]
+pub const fn scope(key: &HashKey, family: u32, scope: u64) -> u64 {
+    let mut sum = key.words[0];
+    sum = add(sum, key.words[1], ANY_CLASS | family << 8);
+    sum = add(sum, key.words[2], low_word(scope));
+    if family == 6 {
+        sum = add(sum, key.words[3], low_word(scope >> 32));
+    }
+    finish(key, sum)
+}
+
+/// Where [`source`] has a class.
+const ANY_CLASS: u32 = 0xff;
+
 /// The hash that finds a flow: its tuple as it arrives here.
 #[inline(always)]
 pub fn tuple<A: Address>(
@@ -99,6 +121,15 @@ mod tests {
         for (position, hash) in hashes.iter().enumerate() {
             assert!(!hashes[..position].contains(hash));
         }
+    }
+
+    #[test]
+    fn a_known_source_is_told_by_family_and_scope() {
+        let prefix = 0x2001_0db8_0000_0001;
+        assert_ne!(scope(&KEY, 4, 7), scope(&KEY, 6, 7));
+        assert_ne!(scope(&KEY, 6, prefix), scope(&KEY, 6, prefix + (1 << 32)));
+        assert_eq!(scope(&KEY, 4, 7), known_source(&KEY, Ipv4(7)));
+        assert_ne!(scope(&KEY, 4, 7), source(&KEY, Class::Tcp, Ipv4(7)));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod leaving;
 pub mod packet;
 pub mod recent;
 pub mod shared;
+pub mod sources;
 pub mod tracked;
 pub mod units;
 pub mod verdict;

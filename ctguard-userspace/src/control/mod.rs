@@ -13,6 +13,8 @@ mod in_flight;
 mod jiffies;
 mod pace;
 mod reserve;
+#[cfg_attr(not(test), expect(dead_code, reason = "the main loop does not call it yet"))]
+pub(crate) mod sources;
 
 pub(crate) use calibration::{Sample, jiffies_per_second};
 pub(crate) use ceiling::{ceilings, in_force};

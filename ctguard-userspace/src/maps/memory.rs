@@ -15,6 +15,7 @@ use ctguard_ebpf::{
     known_flows::KnownWords,
     layout::{Counters, Environment, FlowLine, Grant, Interface, ListEntry, Policy},
     shared::Shared,
+    sources::{KnownSourceCells, LINES, SLOTS, SourceCells, SourceSetLine, SourceSetLines},
 };
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
@@ -77,6 +78,10 @@ unsafe trait InSharedMemory {}
 unsafe impl InSharedMemory for Shared {}
 // SAFETY: an array of the same.
 unsafe impl InSharedMemory for FlowLine {}
+// SAFETY: as above.
+unsafe impl InSharedMemory for SourceSetLine {}
+// SAFETY: four transparent atomics, without padding.
+unsafe impl InSharedMemory for KnownSourceCells {}
 
 impl<T: InSharedMemory> SharedArray<T> {
     fn map(fd: &impl AsFd, length: u32) -> io::Result<Self> {
@@ -150,6 +155,38 @@ impl FlowLines for FlowMemory {
 impl KnownWords for FlowMemory {
     fn known_word(&self, index: u32) -> Option<&Shared> {
         self.words.values().get(usize::try_from(index).ok()?)
+    }
+}
+
+/// The set of known sources and the cells beside it, in place.
+#[derive(Debug)]
+pub(crate) struct SourceMemory {
+    lines: SharedArray<SourceSetLine>,
+    cells: SharedArray<KnownSourceCells>,
+}
+
+#[expect(dead_code, reason = "the data path has no such maps yet")]
+impl SourceMemory {
+    /// Maps both.
+    pub(super) fn map(lines: &impl AsFd, cells: &impl AsFd) -> io::Result<Self> {
+        Ok(Self { lines: SharedArray::map(lines, LINES)?, cells: SharedArray::map(cells, SLOTS)? })
+    }
+
+    /// New flows that each slot's source has offered so far.
+    pub(crate) fn offered(&self) -> impl Iterator<Item = u64> {
+        self.cells.values().iter().map(|cells| cells.offered.load())
+    }
+}
+
+impl SourceSetLines for SourceMemory {
+    fn source_set_line(&self, index: u32) -> Option<&SourceSetLine> {
+        self.lines.values().get(usize::try_from(index).ok()?)
+    }
+}
+
+impl SourceCells for SourceMemory {
+    fn source_cells(&self, index: u32) -> Option<&KnownSourceCells> {
+        self.cells.values().get(usize::try_from(index).ok()?)
     }
 }
 
