@@ -1,9 +1,17 @@
 //! The guarded table itself, as the network namespace of this process shows it.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the main loop does not call it yet"))]
+pub(crate) mod assured;
 mod dump;
 mod entry;
+#[cfg_attr(not(test), expect(dead_code, reason = "the main loop does not call it yet"))]
+pub(crate) mod reclaim;
 mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 mod timeouts;
+#[cfg_attr(not(test), expect(dead_code, reason = "the main loop does not call it yet"))]
+pub(crate) mod timeouts_writer;
 
 pub(crate) use dump::{Completeness, DumpError, Summary, dump};
 pub(crate) use entry::{Entry, Tuple};
