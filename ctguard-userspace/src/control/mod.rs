@@ -3,6 +3,8 @@
 //! Nothing here reads a clock or the kernel, so that tests and simulation run what the daemon
 //! runs. Fair shares and stages come here too.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the main loop does not call it yet"))]
+pub(crate) mod adaptive;
 mod calibration;
 mod ceiling;
 mod coarse;
@@ -12,6 +14,8 @@ mod grant;
 mod in_flight;
 mod jiffies;
 mod pace;
+#[cfg_attr(not(test), expect(dead_code, reason = "the main loop does not call it yet"))]
+pub(crate) mod regulars;
 mod reserve;
 #[cfg_attr(not(test), expect(dead_code, reason = "the main loop does not call it yet"))]
 pub(crate) mod sources;
