@@ -121,12 +121,12 @@ fn another_entry_of_the_same_tuple_is_not_hit() {
     });
 }
 
-/// A measurement: `cargo test --release -p ctguard full_table -- --ignored --nocapture`.
+/// Prints what it costs.
 #[test]
-#[ignore = "a measurement of half a minute"]
-fn a_full_table_is_reclaimed_in_time() {
-    const ENTRIES: u32 = 260_000;
-    let Some(table) = TestTable::make("a_full_table_is_reclaimed_in_time") else { return };
+fn a_table_full_of_other_peoples_entries_is_reclaimed_at_once() {
+    const ENTRIES: u32 = 10_000;
+    let test = "a_table_full_of_other_peoples_entries_is_reclaimed_at_once";
+    let Some(table) = TestTable::make(test) else { return };
     table.run(|| {
         fill((0..ENTRIES).map(|number| {
             let mut wanted = Wanted::new(TCP, ("10.0.0.1", 1000), SERVER, status::UNREPLIED);
@@ -135,11 +135,12 @@ fn a_full_table_is_reclaimed_in_time() {
             wanted.reply.2 = source;
             wanted
         }));
-        for most in [1000, 100_000, u64::MAX] {
+        for most in [1000, u64::MAX] {
             let began = Instant::now();
             let reclaimed = reclaim(most, &defaults(), |_| true).unwrap();
             println!("{reclaimed:?} in {:?}, {} left", began.elapsed(), count());
         }
+        assert_eq!(count(), 0);
     });
 }
 
