@@ -74,7 +74,7 @@ impl LabOptions {
     pub fn new(flood: FloodKind) -> Self {
         Self {
             flood,
-            rate: Rate::PerSecond(500_000),
+            rate: flood.usual_rate(),
             seconds: 20,
             table_max: 16_384,
             port_dropped: false,

@@ -17,7 +17,7 @@ use crate::{
     object::{self, Program},
     recipe::{FloodKind, Rate, Route},
     report::{Fill, FloodOutcome, Legitimate, Run, ratio},
-    router::{ISP, Network},
+    router::{ISP, Network, SERVERS},
     table::{self, Watch},
     wan,
 };
@@ -67,6 +67,12 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     let network = Network::build()?;
     // What a guard sends back by XDP_TX arrives only where the peer has a program, too.
     let _receiver = network.internet.run(|| object::attach(Program::Pass, ISP))?;
+    let _server = match plan.flood {
+        Some((kind, _)) if kind.is_served() => {
+            Some(network.inside.run(|| object::serve_crowd(SERVERS))?)
+        }
+        Some(_) | None => None,
+    };
     let guard = plan.guard.start(&network.router, plan.port, plan.log)?;
     let load = Load::open(&network, plan.family)?;
 
@@ -81,9 +87,9 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     let counted = wan::read(&network)?;
     let flood = match plan.flood {
         Some((kind, rate)) => {
-            let route = Route { link: network.flood_link()?, family: plan.family, port: plan.port };
-            let flood = FloodPlan { kind, rate, route };
-            Some(Flood::start(flood, (&network.internet, ISP), cpus)?)
+            let way = network.flood_way(kind)?;
+            let route = Route { link: way.link, family: plan.family, port: plan.port };
+            Some(Flood::start(FloodPlan { kind, rate, route }, way.from, cpus)?)
         }
         None => None,
     };
@@ -110,7 +116,7 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
         established: fared.established,
         answers: fared.answers,
         others_lost_in_queue: counted.others_lost_in_queue,
-        flood: flooded.map(|flooded| FloodOutcome {
+        flood: flooded.as_ref().map(|flooded| FloodOutcome {
             offered: flooded.offered,
             offered_per_second: per_second_of(flooded.offered, flooded.lasted),
             lost_in_queue: counted.lost_in_queue,
@@ -120,7 +126,7 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
                 .saturating_sub(counted.lost_in_queue + counted.dropped_in_xdp),
         }),
         kernel,
-        flood_seconds: flooded.map(|_| (began, ended)),
+        flood_seconds: flooded.as_ref().map(|_| (began, ended)),
         guard_status,
     })
 }

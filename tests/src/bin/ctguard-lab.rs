@@ -28,9 +28,10 @@ struct Arguments {
     /// How long the flood lasts, in seconds
     #[arg(long, default_value_t = 20, value_name = "N")]
     seconds: u32,
-    /// Packets a second of the flood; `max` or 0 is as many as one CPU makes
-    #[arg(long, default_value = "500000", value_name = "N")]
-    pps: Rate,
+    /// Packets a second of the flood, 500000 unless told otherwise; `max` or 0 is as many as one
+    /// CPU makes. Of sources that complete their connections, new connections a second, 50000
+    #[arg(long, value_name = "N")]
+    pps: Option<Rate>,
     /// Entries that the router's table takes
     #[arg(long, default_value_t = 16_384, value_name = "N")]
     table: u64,
@@ -98,7 +99,7 @@ fn options(arguments: &Arguments) -> LabOptions {
     let defaults = LabOptions::new(arguments.flood);
     LabOptions {
         flood: arguments.flood,
-        rate: arguments.pps,
+        rate: arguments.pps.unwrap_or(defaults.rate),
         seconds: arguments.seconds,
         table_max: arguments.table,
         port_dropped: arguments.port_dropped,
