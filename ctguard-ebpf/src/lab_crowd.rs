@@ -6,11 +6,11 @@
 //! the number acknowledged, and by its SYN again, which `lab_flood` sends when it is due.
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
     btf_maps::Array,
     helpers::bpf_redirect,
-    macros::{btf_map, classifier},
-    programs::TcContext,
+    macros::{btf_map, classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 use ctguard_ebpf::shared::Shared;
 
@@ -38,6 +38,10 @@ static CHALLENGED_COUNT: Array<Shared, 1> = Array::new();
 #[btf_map(name = "lab_repeated")]
 static REPEATED: Array<Shared, { TURNS_TOLD_APART / 64 }> = Array::new();
 
+/// A bit for each connection whose client showed the cookie of `lab_challenge`.
+#[btf_map(name = "lab_shown")]
+static SHOWN: Array<Shared, { TURNS_TOLD_APART / 64 }> = Array::new();
+
 /// Connections closed by both sides.
 #[btf_map(name = "lab_completed")]
 static COMPLETED: Array<Shared, 1> = Array::new();
@@ -59,9 +63,60 @@ pub fn lab_server(context: TcContext) -> i32 {
     answer::<Server>(&context)
 }
 
-/// What a segment says, and to whom: its destination's address word, as it lies in the frame.
+/// Challenges each SYN at the crowd's port, unless its client showed the cookie before: what a
+/// guard that answers does, without its table, its limits or its secrets.
+#[xdp]
+pub fn lab_challenge(context: XdpContext) -> u32 {
+    match challenge(&context) {
+        Some(Fate::Answered(_)) => xdp_action::XDP_TX,
+        Some(Fate::Taken) => xdp_action::XDP_DROP,
+        Some(Fate::Pass) | None => xdp_action::XDP_PASS,
+    }
+}
+
+#[inline(always)]
+fn challenge(context: &XdpContext) -> Option<Fate> {
+    let ends = (context.data(), context.data_end());
+    match ethertype(ends)? {
+        0x0800 => challenge_in::<34, 4>(ends),
+        0x86dd => challenge_in::<54, 16>(ends),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn challenge_in<const TRANSPORT: usize, const ADDRESS: usize>(
+    ends: (usize, usize),
+) -> Option<Fate> {
+    const COOKIE: u32 = 0xc00c_1e55;
+    let frame = Frame::<TRANSPORT, ADDRESS>::of(ends)?;
+    let segment = frame.segment();
+    if segment.to_port != CROWD_PORT {
+        return None;
+    }
+    // Good enough to tell connections of one test apart.
+    let mixed = (segment.from ^ u32::from(segment.from_port)).wrapping_mul(0x9e37_79b1);
+    let bit = mixed >> (32 - TURNS_TOLD_APART.trailing_zeros());
+    let (word, mask) = (SHOWN.get(bit / 64)?, 1 << (bit % 64));
+    match segment.flags & (FIN | SYN | RST | ACK) {
+        SYN if word.load() & mask == 0 => {
+            let reply = Reply { sequence: !segment.sequence, acknowledgment: COOKIE, flags: ACK };
+            frame.turn_into(&reply);
+            Some(Fate::Answered(reply))
+        }
+        RST if segment.sequence == COOKIE => {
+            word.set_bits(mask);
+            Some(Fate::Taken)
+        }
+        _ => None,
+    }
+}
+
+/// What a segment says, from whom and to whom: the address words, as they lie in the frame.
 struct Segment {
+    from: u32,
     to: u32,
+    from_port: u16,
     to_port: u16,
     sequence: u32,
     acknowledgment: u32,
@@ -99,7 +154,7 @@ pub(super) fn challenged(place: u64) -> Option<u64> {
 
 #[inline(always)]
 fn answer<S: Side>(context: &TcContext) -> i32 {
-    let answered = match ethertype(context) {
+    let answered = match ethertype((context.data(), context.data_end())) {
         Some(0x0800) => answer_in::<S, 34, 4>(context),
         Some(0x86dd) => answer_in::<S, 54, 16>(context),
         _ => None,
@@ -112,7 +167,7 @@ fn answer<S: Side>(context: &TcContext) -> i32 {
 fn answer_in<S: Side, const TRANSPORT: usize, const ADDRESS: usize>(
     context: &TcContext,
 ) -> Option<i32> {
-    let frame = Frame::<TRANSPORT, ADDRESS>::of(context)?;
+    let frame = Frame::<TRANSPORT, ADDRESS>::of((context.data(), context.data_end()))?;
     match S::judge(&frame.segment())? {
         Fate::Pass => None,
         Fate::Taken => Some(TC_ACT_SHOT),
@@ -226,11 +281,11 @@ impl<const TRANSPORT: usize, const ADDRESS: usize> Frame<TRANSPORT, ADDRESS> {
     const TCP_LENGTH: u16 = 20;
 
     #[inline(always)]
-    fn of(context: &TcContext) -> Option<Self> {
-        if context.data() + TRANSPORT + Self::TCP_LENGTH as usize > context.data_end() {
+    fn of((start, end): (usize, usize)) -> Option<Self> {
+        if start + TRANSPORT + Self::TCP_LENGTH as usize > end {
             return None;
         }
-        let frame = Self(context.data() as *mut u16);
+        let frame = Self(start as *mut u16);
         let network = frame.word(Self::NETWORK).to_be_bytes()[0];
         let protocol = match ADDRESS {
             4 if network == 0x45 => frame.word(22).to_be_bytes()[1],
@@ -243,11 +298,13 @@ impl<const TRANSPORT: usize, const ADDRESS: usize> Frame<TRANSPORT, ADDRESS> {
     #[inline(always)]
     fn segment(&self) -> Segment {
         let word = match ADDRESS {
-            4 => Self::DESTINATION,
-            _ => Self::DESTINATION + 4,
+            4 => 0,
+            _ => 4,
         };
         Segment {
-            to: self.long(word).to_be(),
+            from: self.long(Self::SOURCE + word).to_be(),
+            to: self.long(Self::DESTINATION + word).to_be(),
+            from_port: self.word(TRANSPORT),
             to_port: self.word(TRANSPORT + 2),
             sequence: self.long(TRANSPORT + 4),
             acknowledgment: self.long(TRANSPORT + 8),
@@ -335,10 +392,10 @@ impl<const TRANSPORT: usize, const ADDRESS: usize> Frame<TRANSPORT, ADDRESS> {
 }
 
 #[inline(always)]
-fn ethertype(context: &TcContext) -> Option<u16> {
-    if context.data() + 14 > context.data_end() {
+fn ethertype((start, end): (usize, usize)) -> Option<u16> {
+    if start + 14 > end {
         return None;
     }
     // SAFETY: two bytes at 12 are in the frame, which is aligned to 2.
-    Some(u16::from_be(unsafe { *((context.data() + 12) as *const u16) }))
+    Some(u16::from_be(unsafe { *((start + 12) as *const u16) }))
 }

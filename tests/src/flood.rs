@@ -60,6 +60,8 @@ pub struct Flooded {
     pub completed: u64,
     /// Challenges that were answered, each connection counted once.
     pub challenged: u64,
+    /// Frames that were sent before.
+    pub sent_again: u64,
     /// The seed of a flood whose parts start and stop at random.
     pub seed: Option<u64>,
 }
@@ -147,7 +149,8 @@ impl Run {
             if let Some(fits) = &mut self.fits {
                 match fits.parts(now - started) {
                     Some(parts) => {
-                        generator.take_strands(&parts.map(|part| self.made.recipe.strands[part]))?
+                        let strands = parts.map(|part| self.made.recipe.strands[part]);
+                        generator.take_strands(&strands)?;
                     }
                     None => frames = 0,
                 }
@@ -166,12 +169,10 @@ impl Run {
             }
         }
         let lasted = started.elapsed();
-        let mut flooded = Flooded {
-            offered: generator.offered()?,
-            lasted,
-            seed: self.seed,
-            ..Flooded::default()
-        };
+        let sent_again = self.later.as_ref().map_or(0, Later::passed);
+        let offered = generator.offered()?;
+        let mut flooded =
+            Flooded { offered, lasted, sent_again, seed: self.seed, ..Flooded::default() };
         if answers {
             std::thread::sleep(LINGER);
             flooded.per_source = generator.accepted(self.made.recipe.strands[0].crowd)?;

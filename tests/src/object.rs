@@ -18,6 +18,8 @@ pub enum Program {
     Pass,
     /// Drops what goes at this port, which in the lab is the flood and nothing else.
     DropPort(u16),
+    /// Challenges each connection of a crowd once.
+    Challenge,
 }
 
 impl Program {
@@ -26,6 +28,7 @@ impl Program {
             Self::Floor => "lab_floor",
             Self::Pass => "lab_pass",
             Self::DropPort(_) => "lab_drop_flood",
+            Self::Challenge => "lab_challenge",
         }
     }
 }

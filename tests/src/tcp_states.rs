@@ -55,17 +55,17 @@ impl TcpStates {
     }
 
     fn add(&mut self, attributes: &[ConntrackAttribute]) {
-        let state = attributes.iter().find_map(|attribute| match attribute {
-            ConntrackAttribute::CtaProtoInfo(infos) => infos.iter().find_map(tcp_state),
-            _ => None,
+        let state = attributes.iter().find_map(|attribute| {
+            let ConntrackAttribute::CtaProtoInfo(infos) = attribute else { return None };
+            infos.iter().find_map(tcp_state)
         });
         let Some(state) = state else { return };
         *self.by_state.entry(state).or_default() += 1;
-        let assured = |attribute: &ConntrackAttribute| match attribute {
-            ConntrackAttribute::CtaStatus(status) => status.contains(Status::Assured),
-            _ => false,
-        };
-        self.assured += u64::from(attributes.iter().any(assured));
+        let assured = attributes.iter().any(|attribute| {
+            matches!(attribute, ConntrackAttribute::CtaStatus(status)
+                if status.contains(Status::Assured))
+        });
+        self.assured += u64::from(assured);
     }
 }
 
@@ -82,9 +82,9 @@ fn tcp_state(info: &ProtoInfo) -> Option<State> {
         State::Close,
     ];
     let ProtoInfo::TCP(fields) = info else { return None };
-    fields.iter().find_map(|field| match field {
-        ProtoInfoTCP::State(state) => STATES.get(usize::from(*state)).copied(),
-        _ => None,
+    fields.iter().find_map(|field| {
+        let ProtoInfoTCP::State(state) = field else { return None };
+        STATES.get(usize::from(*state)).copied()
     })
 }
 
@@ -104,19 +104,15 @@ fn dump(mut each: impl FnMut(&[ConntrackAttribute])) -> Result<()> {
     loop {
         let (length, _) = recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
         for message in conntrack::messages(buffer.get(..length).unwrap_or_default())? {
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => {
-                    return Err(std::io::Error::from(error)).context("ctnetlink lists nothing");
-                }
-                NetlinkPayload::InnerMessage(message) => {
-                    if let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) =
-                        &message.inner
-                    {
-                        each(attributes);
-                    }
-                }
-                _ => {}
+            if let NetlinkPayload::Done(_) = message.payload {
+                return Ok(());
+            } else if let NetlinkPayload::Error(error) = message.payload {
+                return Err(std::io::Error::from(error)).context("ctnetlink lists nothing");
+            } else if let NetlinkPayload::InnerMessage(message) = message.payload
+                && let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) =
+                    &message.inner
+            {
+                each(attributes);
             }
         }
     }

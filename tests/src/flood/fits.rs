@@ -19,7 +19,10 @@ pub(super) struct Fits {
 impl Fits {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let parts = [(); PARTS].map(|()| (random.once_in(2), spell(&mut random)));
+        // A flood begins with one part at least.
+        let first = random.index(PARTS);
+        let parts =
+            std::array::from_fn(|part| (part == first || random.once_in(2), spell(&mut random)));
         Self { random, parts }
     }
 
@@ -50,6 +53,11 @@ mod tests {
     fn course(seed: u64) -> Vec<Option<[usize; STRANDS]>> {
         let mut fits = Fits::new(seed);
         (0..200).map(|tick| fits.parts(Duration::from_millis(100 * tick))).collect()
+    }
+
+    #[test]
+    fn every_course_begins_with_a_flood() {
+        assert!((0..20).all(|seed| course(seed)[0].is_some()));
     }
 
     #[test]

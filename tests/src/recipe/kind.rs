@@ -76,10 +76,11 @@ impl FloodKind {
     #[must_use]
     pub fn only_family(self) -> Option<Family> {
         use Segment::{Fragment, SynBehindExtensions};
-        match self {
-            Self::BotsPrefix => return Some(Family::Ipv4),
-            Self::BotsPrefixV6 => return Some(Family::Ipv6),
-            _ => {}
+        if self == Self::BotsPrefix {
+            return Some(Family::Ipv4);
+        }
+        if self == Self::BotsPrefixV6 {
+            return Some(Family::Ipv6);
         }
         self.strands().iter().find_map(|(segment, _)| match segment {
             Fragment(_) => Some(Family::Ipv4),
@@ -139,11 +140,10 @@ impl FloodKind {
     /// Packets that are sent once more.
     #[must_use]
     pub fn again(self) -> Option<Again> {
-        match self.sources() {
-            Sources::Live => Some(Again::All(REPEATED_AFTER)),
-            sources if sources.answer() => Some(Again::Challenged(CHALLENGED_AFTER)),
-            _ => None,
+        if self.sources() == Sources::Live {
+            return Some(Again::All(REPEATED_AFTER));
         }
+        self.sources().answer().then_some(Again::Challenged(CHALLENGED_AFTER))
     }
 
     /// Whether the server of its port is part of it, see [`crate::object::serve_crowd`].
