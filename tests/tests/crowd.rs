@@ -165,46 +165,6 @@ fn a_fitful_flood_tells_its_seed() {
     assert!(flooded.seed.is_some());
 }
 
-/// What a lab on this machine can show; run by name, prints its numbers.
-#[test]
-#[ignore = "takes half a minute, and asserts nothing"]
-fn rates_of_all_floods() {
-    for &kind in COMPLETING.iter().chain(&[
-        FloodKind::SynLive,
-        FloodKind::LanHost,
-        FloodKind::SynAllowed,
-        FloodKind::MixedRandom,
-    ]) {
-        let family = kind.only_family().unwrap_or(Family::Ipv4);
-        let mut rates = [kind.usual_rate(), Rate::Full];
-        if COMPLETING.contains(&kind) {
-            rates[1] = Rate::PerSecond(20_000);
-        }
-        for (rate, challenged) in [(rates[0], false), (rates[1], false), (rates[0], true)] {
-            let network = Network::build().expect("the lab's network");
-            let _peer = network.internet.run(|| object::attach(Program::Pass, ISP)).expect("it");
-            let guard = || network.router.run(|| object::attach(Program::Challenge, WAN));
-            let _guard = challenged.then(|| guard().expect("it"));
-            let _server = serve(&network);
-            let flood = start(&network, kind, family, rate);
-            std::thread::sleep(Duration::from_secs(3));
-            let flooded = flood.stop().expect("the flood ends");
-            let states = TcpStates::count(&network.router).expect("the table");
-            let kernel = table::kernel_counters(&network.router).expect("counters");
-            let seconds = flooded.lasted.as_secs_f64();
-            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-            let per_second = |number: u64| number as f64 / seconds;
-            println!(
-                "{kind} {family} at {rate}, challenged {challenged}: {:.0} frames/s, {:.0} challenged/s, {:.0} accepted/s, {:.0} completed/s; {states:?} {kernel:?}",
-                per_second(flooded.offered),
-                per_second(flooded.challenged),
-                per_second(flooded.per_source.iter().sum()),
-                per_second(flooded.completed),
-            );
-        }
-    }
-}
-
 fn floods(kinds: &[FloodKind]) -> impl Iterator<Item = (FloodKind, Family)> {
     let all =
         kinds.iter().flat_map(|kind| [Family::Ipv4, Family::Ipv6].map(|family| (*kind, family)));
