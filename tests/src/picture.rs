@@ -216,6 +216,14 @@ fn flood_name(flood: &str) -> &str {
         "ack-one-source" => "ACKs from one source",
         "sctp" => "SCTP from 268 million sources",
         "udp-answers" => "imitated answers from 268 million sources",
+        "syn-live" => "repeated SYNs from 1,000 live addresses",
+        "sources-completing" => "completed connections of 1,000 sources",
+        "bots" => "completed connections of 10,000 bots",
+        "bots-prefix" => "completed connections of bots in one /24",
+        "bots-prefix-v6" => "completed connections of bots in one /48",
+        "lan-host" => "SYNs of one host inside",
+        "syn-allowed" => "SYNs from an allowed address",
+        "mixed-random" => "three floods, starting and stopping at random",
         other => other,
     }
 }

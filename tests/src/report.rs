@@ -1,14 +1,23 @@
 //! What a lab found: the document `report.json`.
 
-use std::collections::BTreeMap;
+mod groups;
+mod spread;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     legit::{Answers, Exchanges, Flow, FlowKind, Outcome},
+    process::DaemonCost,
+    recovery::{Outage, Recovery},
+    stages::StageSeconds,
     table::{FillPoint, KernelCounters},
 };
+
+pub use groups::GroupOutcome;
+pub use spread::Spread;
 
 /// Version of the document; fields are only added within one.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -47,7 +56,7 @@ pub struct Options {
     pub port_dropped: bool,
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// Legitimate new flows a second, both directions.
+    /// Legitimate new flows a second from outside; from inside come a fifth as many.
     pub legitimate_per_second: f64,
 }
 
@@ -87,6 +96,18 @@ pub struct Run {
     pub flood_seconds: Option<(f64, f64)>,
     /// `ctguard status --json` at the flood's end; null without ctguard.
     pub guard_status: Option<Value>,
+    /// Seconds of the flood that ctguard was in each stage, by class, to half a second.
+    #[serde(default)]
+    pub stage_seconds: StageSeconds,
+    /// What ctguard's daemon costs; null without ctguard.
+    #[serde(default)]
+    pub daemon: Option<DaemonCost>,
+    /// How service came back; null where ctguard was there from the beginning to the end.
+    #[serde(default)]
+    pub recovery: Option<Recovery>,
+    /// How it went while ctguard's daemon was dead; null where it never was.
+    #[serde(default)]
+    pub outage: Option<Outage>,
 }
 
 /// How full the table was.
@@ -98,6 +119,9 @@ pub struct Fill {
     pub peak: u64,
     /// The same as a share of the table.
     pub peak_ratio: f64,
+    /// Mean and standard deviation in the second half of the flood, or of the time of one.
+    #[serde(default)]
+    pub second_half: Option<Spread>,
     /// Entries over time, every 100 ms.
     pub series: Vec<FillPoint>,
 }
@@ -109,10 +133,16 @@ pub struct Legitimate {
     pub during_flood: Success,
     /// The same by direction and protocol.
     pub by_kind: BTreeMap<FlowKind, Success>,
+    /// The same by group of clients.
+    #[serde(default)]
+    pub by_group: Vec<GroupOutcome>,
     /// All flows of the run.
     pub whole_run: Success,
     /// Time to connect of the flows of `during_flood` that did.
     pub connect_milliseconds: Option<ConnectTimes>,
+    /// The same of flows from outside before the flood.
+    #[serde(default)]
+    pub connect_before_milliseconds: Option<ConnectTimes>,
     /// Success by second of start, the whole run long.
     pub over_time: Vec<SuccessPoint>,
 }
@@ -159,9 +189,22 @@ pub struct FloodOutcome {
     pub dropped_in_xdp: u64,
     /// Packets that conntrack saw: offered, less lost in the queue, less dropped in XDP.
     pub reached_conntrack: u64,
+    /// Jain's index of what the flood's own sources got through; null where they are not counted.
+    #[serde(default)]
+    pub jain_index: Option<f64>,
 }
 
 impl Success {
+    /// Both together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            attempted: self.attempted + other.attempted,
+            at_once: self.at_once + other.at_once,
+            eventually: self.eventually + other.eventually,
+        }
+    }
+
     /// The share done at once, of 1; nothing tried counts as success.
     #[must_use]
     pub fn at_once_ratio(self) -> f64 {
@@ -187,7 +230,7 @@ impl Legitimate {
     pub fn sum_up(flows: &[Flow], during: (f64, f64)) -> Self {
         let mut sum = Self::default();
         let mut seconds: BTreeMap<u32, Success> = BTreeMap::new();
-        let mut connects = Vec::new();
+        let (mut connects, mut before) = (Vec::new(), Vec::new());
         for flow in flows {
             let started = flow.started.as_secs_f64();
             let second = u32::try_from(flow.started.as_secs()).unwrap_or(u32::MAX);
@@ -196,15 +239,24 @@ impl Legitimate {
             if (during.0..during.1).contains(&started) {
                 sum.during_flood.count(flow.outcome);
                 sum.by_kind.entry(flow.kind).or_default().count(flow.outcome);
-                connects.extend(flow.connect.map(|connect| connect.as_secs_f64() * 1000.0));
+                connects.extend(flow.connect.map(milliseconds));
+            } else if started < during.0 && flow.kind == FlowKind::TcpInward {
+                before.extend(flow.connect.map(milliseconds));
             }
         }
+        let within = |flow: &&Flow| (during.0..during.1).contains(&flow.started.as_secs_f64());
+        sum.by_group = groups::sum_up(flows.iter().filter(within));
         let points = seconds.into_iter();
         sum.over_time =
             points.map(|(seconds, success)| SuccessPoint { seconds, success }).collect();
         sum.connect_milliseconds = ConnectTimes::of(connects);
+        sum.connect_before_milliseconds = ConnectTimes::of(before);
         sum
     }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
 impl ConnectTimes {
@@ -231,6 +283,16 @@ impl Report {
     }
 }
 
+/// Jain's index of what each source got: 1 when all got the same, 1/n when one got all.
+#[must_use]
+pub fn jain_index(shares: &[u64]) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
+    let shares: Vec<f64> = shares.iter().map(|&share| share as f64).collect();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    let number = f64::from(u32::try_from(shares.len()).ok()?);
+    (squares > 0.0).then(|| shares.iter().sum::<f64>().powi(2) / (number * squares))
+}
+
 /// `part` of `whole`; 1 when there is nothing.
 #[must_use]
 pub fn ratio(part: u64, whole: u64) -> f64 {
@@ -240,13 +302,13 @@ pub fn ratio(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::legit::Group;
 
     fn flow(seconds: u64, outcome: Outcome) -> Flow {
         Flow {
             kind: FlowKind::TcpInward,
+            group: Group::Known,
             started: Duration::from_secs(seconds),
             connect: (outcome != Outcome::Failed).then_some(Duration::from_millis(20)),
             outcome,
@@ -261,6 +323,22 @@ mod tests {
         assert_eq!(sum.during_flood, Success { attempted: 2, at_once: 1, eventually: 2 });
         assert_eq!(sum.whole_run.attempted, 3);
         assert_eq!(sum.over_time.len(), 3);
+    }
+
+    #[test]
+    fn flows_count_by_group_and_protocol() {
+        let sum =
+            Legitimate::sum_up(&[flow(2, Outcome::AtOnce), flow(3, Outcome::Failed)], (2.0, 4.0));
+        let [outcome] = sum.by_group[..] else { panic!("{:?}", sum.by_group) };
+        assert_eq!((outcome.group, outcome.kind), (Group::Known, FlowKind::TcpInward));
+        assert_eq!(outcome.success, Success { attempted: 2, at_once: 1, eventually: 1 });
+    }
+
+    #[test]
+    fn jains_index_tells_equal_shares_from_one_that_has_all() {
+        assert_eq!(jain_index(&[5, 5, 5, 5]), Some(1.0));
+        assert_eq!(jain_index(&[8, 0, 0, 0]), Some(0.25));
+        assert_eq!(jain_index(&[]), None);
     }
 
     #[test]

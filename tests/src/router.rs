@@ -23,8 +23,10 @@ pub const WAN: &str = "wan0";
 pub const ISP: &str = "isp0";
 /// A link in the internet that carries nothing, see [`crate::flood`].
 pub const IDLE: &str = "idle0";
-const LAN: &str = "lan0";
-const SERVERS: &str = "srv0";
+/// The router's other interface.
+pub const LAN: &str = "lan0";
+/// The other end of [`LAN`], where inside hosts are.
+pub const SERVERS: &str = "srv0";
 const FAR_TUN: &str = "far0";
 const PATH_TUN: &str = "path0";
 

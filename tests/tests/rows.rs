@@ -1,0 +1,31 @@
+//! What ctguard promises, row by row, in a few seconds each. `cargo xtask lab --row all` shows the
+//! same at length, beside a router without a guard.
+
+use anyhow::{Result, ensure};
+use ctguard_tests::{
+    product, require,
+    rows::{self, Bench, Length, ROWS},
+};
+
+/// Fails with the rows that miss a bar.
+#[test]
+fn every_row_of_the_promise_holds() -> Result<()> {
+    const TEST: &str = "every_row_of_the_promise_holds";
+    if !require::root(TEST) || !require::release_binary(TEST) || !require::two_cpus(TEST) {
+        return Ok(());
+    }
+    let log = std::env::temp_dir().join("ctguard-rows/ctguard.log");
+    let mut bench = Bench::new(product::binary()?, log, Length::Short);
+    let mut missed = Vec::new();
+    println!("{}", rows::head());
+    for row in ROWS.iter().filter(|row| row.is_paced()) {
+        // One row says nothing of another: all are tried, and all that fail are told.
+        for told in bench.run(row, &|_| ()) {
+            let lines = rows::table(&told);
+            println!("{lines}");
+            missed.extend((!told.held()).then_some(lines));
+        }
+    }
+    ensure!(missed.is_empty(), "rows that missed a bar:\n{}", missed.join("\n"));
+    Ok(())
+}
