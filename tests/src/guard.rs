@@ -253,7 +253,7 @@ fn arguments(orders: &Orders, asker: &Asker, log: &Path) -> Result<Vec<OsString>
             std::fs::remove_dir_all(&directory)
                 .with_context(|| format!("cannot empty {}", directory.display()))?;
         }
-        regulars::write(&directory, &orders.regulars)?;
+        regulars::write(&directory, &asker.router, &orders.regulars)?;
         let directory = directory.canonicalize().context("cannot find the state's directory")?;
         arguments.extend(["--state".into(), directory.into()]);
     }

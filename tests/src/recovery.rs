@@ -23,6 +23,9 @@ const STEP: f64 = 0.1;
 pub struct Recovery {
     /// When it was started, from the run's begin.
     pub started_seconds: f64,
+    /// How full the table was.
+    #[serde(default)]
+    pub fill_ratio_before: Option<f64>,
     /// Until it said that it guards.
     pub ready_seconds: f64,
     /// Until legitimate flows succeeded at once; null where they never did.
@@ -56,6 +59,13 @@ pub fn service_back(flows: &[Flow], (from, until): (f64, f64)) -> Option<f64> {
         tried > 0 && ratio(at_once, tried) >= SERVED
     };
     windows.find(served).map(|window| window - from)
+}
+
+/// How full the table was just before.
+#[must_use]
+pub fn fill_before(series: &[FillPoint], moment: f64, table_max: u64) -> Option<f64> {
+    let last = series.iter().rev().find(|point| point.seconds < moment);
+    last.map(|point| ratio(point.count, table_max))
 }
 
 /// Seconds from `from` until the table is at its target.

@@ -5,16 +5,18 @@ mod bar;
 mod list;
 mod run;
 mod table;
+mod who;
 
 use std::{net::IpAddr, time::Duration};
 
 use crate::{recipe::Rate, script::Script};
 
 use bar::Strictness;
-pub use bar::{Bar, Judged, Who};
+pub use bar::{Bar, Judged};
 pub use list::ROWS;
 pub use run::{Bench, Told};
 pub use table::{head, table};
+pub use who::Who;
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]

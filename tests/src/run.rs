@@ -133,6 +133,7 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     let at = |moment: Instant| moment.saturating_duration_since(zero).as_secs_f64();
     let recovery = played.started.map(|(started, ready)| Recovery {
         started_seconds: at(started),
+        fill_ratio_before: recovery::fill_before(&series, at(started), plan.table_max),
         ready_seconds: ready.as_secs_f64(),
         service_seconds: recovery::service_back(&fared.flows, (at(started), ended)),
         fill_seconds: recovery::fill_back(&series, at(started), (plan.table_max, TARGET_RATIO)),

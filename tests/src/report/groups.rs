@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectTimes, Success};
+use super::{ConnectTimes, Success, legitimate::milliseconds};
 use crate::legit::{Flow, FlowKind, Group};
 
 /// Flows of one group, direction and protocol.
@@ -26,7 +26,7 @@ pub(super) fn sum_up<'f>(flows: impl Iterator<Item = &'f Flow>) -> Vec<GroupOutc
     for flow in flows {
         let (success, connects) = sums.entry((flow.group, flow.kind)).or_default();
         success.count(flow.outcome);
-        connects.extend(flow.connect.map(super::milliseconds));
+        connects.extend(flow.connect.map(milliseconds));
     }
     let outcomes = sums.into_iter().map(|((group, kind), (success, connects))| GroupOutcome {
         group,

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::{Fill, Row};
+use super::{Fill, Row, Who};
 use crate::{
-    legit::{FlowKind, Group},
-    report::{GroupOutcome, Legitimate, Run, Success, ratio},
+    recovery::Recovery,
+    report::{Run, ratio},
     summary::{grouped, mebibytes, of_a_core, percent},
 };
 
@@ -25,6 +25,8 @@ const STALLED_CPU: f64 = 0.05;
 const IDLE_CPU: f64 = 0.002;
 const FLOOD_CPU: f64 = 0.05;
 const MEMORY: u64 = 15 << 20;
+/// A table that is so full is full.
+const FULL: f64 = 0.99;
 /// A run is no worse than another when not so much less succeeds.
 const NO_WORSE: f64 = 0.03;
 
@@ -55,6 +57,8 @@ pub enum Bar {
     FillAboveTarget(f64),
     /// The kernel drops no new flow for a full table.
     KernelDropsNone,
+    /// The fill's standard deviation in the second half of the flood, as a share of the table.
+    Steady(f64),
     /// The daemon takes less than this share of a core while it has nothing to do.
     CpuIdle(f64),
     /// The same in the flood.
@@ -63,26 +67,9 @@ pub enum Bar {
     Memory(u64),
 }
 
-/// Whose flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// All, those from inside included.
-    Everybody,
-    /// Regulars, and those that hold a connection from before the flood.
-    Proven,
-    /// Regulars alone.
-    Regulars,
-    /// TCP of clients that nobody has seen before.
-    FirstContact,
-    /// UDP of those that are neither proven nor regulars.
-    UdpOfOthers,
-    /// Clients behind the router.
-    Inside,
-}
-
 /// How strictly a run is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strictness {
+pub(super) enum Strictness {
     /// By the promise itself.
     Promise,
     /// As a machine deserves that others use meanwhile.
@@ -179,8 +166,8 @@ impl Bar {
                 let index = run.flood?.jain_index?;
                 Some((format!("{index:.3}"), index >= least - slack(STALLED)))
             }
-            Self::ServiceBack(most) => seconds(run.recovery?.service_seconds, most),
-            Self::FillBack => seconds(run.recovery?.fill_seconds, f64::INFINITY),
+            Self::ServiceBack(most) => seconds(from_full(run)?.service_seconds, most),
+            Self::FillBack => seconds(from_full(run)?.fill_seconds, f64::INFINITY),
             Self::NoWorseThanUnguarded => {
                 let found = Who::Everybody.success(legitimate)?.at_once_ratio();
                 let unguarded = beside
@@ -202,6 +189,11 @@ impl Bar {
                 Some((precise(run.fill.peak_ratio), run.fill.peak_ratio <= most))
             }
             Self::KernelDropsNone => Some((grouped(run.kernel.drop), run.kernel.drop == 0)),
+            Self::Steady(most) => {
+                let found = run.fill.second_half?.deviation_ratio;
+                let shown = format!("{:.2} %", found * 100.0);
+                Some((shown, found <= most + slack(STALLED_FILL)))
+            }
             Self::CpuIdle(most) => {
                 let found = run.daemon?.idle_cpu_ratio?;
                 Some((of_a_core(found), found < most))
@@ -218,55 +210,13 @@ impl Bar {
     }
 }
 
+/// A recovery from a table that was full; from another there is nothing to recover.
+fn from_full(run: &Run) -> Option<Recovery> {
+    run.recovery.filter(|recovery| recovery.fill_ratio_before.is_some_and(|fill| fill >= FULL))
+}
+
 /// What succeeds at once without a guard where no run shows it, less some.
 const UNGUARDED_AT_ONCE: f64 = 0.4;
-
-impl Who {
-    fn includes(self, outcome: &GroupOutcome) -> bool {
-        let GroupOutcome { group, kind, .. } = outcome;
-        match self {
-            Self::Everybody => true,
-            Self::Proven => matches!(group, Group::Regulars | Group::Known),
-            Self::Regulars => *group == Group::Regulars,
-            Self::FirstContact => (*group, *kind) == (Group::Strangers, FlowKind::TcpInward),
-            Self::UdpOfOthers => {
-                matches!(group, Group::Strangers | Group::Newcomers) && *kind == FlowKind::UdpInward
-            }
-            Self::Inside => *group == Group::Inside,
-        }
-    }
-
-    fn outcomes(self, flows: &Legitimate) -> impl Iterator<Item = &GroupOutcome> {
-        flows.by_group.iter().filter(move |outcome| self.includes(outcome))
-    }
-
-    /// None where nobody of them tried.
-    fn success(self, flows: &Legitimate) -> Option<Success> {
-        let all = self.outcomes(flows).map(|outcome| outcome.success);
-        let all = all.fold(Success::default(), Success::with);
-        (all.attempted > 0).then_some(all)
-    }
-
-    /// The most that is added to a group's median time to connect: beside the same group without a
-    /// flood where it was measured, else beside what took place before the flood.
-    fn median_added(self, flows: &Legitimate, baseline: Option<&Run>) -> Option<f64> {
-        let before = flows.connect_before_milliseconds.map(|times| times.median);
-        let without = |outcome: &GroupOutcome| match baseline {
-            Some(run) => {
-                let same = |found: &&GroupOutcome| {
-                    (found.group, found.kind) == (outcome.group, outcome.kind)
-                };
-                let same = run.legitimate.by_group.iter().find(same)?;
-                same.connect_milliseconds.map(|times| times.median)
-            }
-            None => before,
-        };
-        let added = self
-            .outcomes(flows)
-            .filter_map(|outcome| Some(outcome.connect_milliseconds?.median - without(outcome)?));
-        added.reduce(f64::max)
-    }
-}
 
 /// Bars of 99.9 % need two digits; nothing is rounded up to 100 %.
 fn precise(ratio: f64) -> String {
@@ -292,6 +242,7 @@ impl fmt::Display for Bar {
                 write!(f, "fill ≤ target + {} %", (above * 10_000.0).round() / 100.0)
             }
             Self::KernelDropsNone => f.write_str("no flow dropped for a full table"),
+            Self::Steady(most) => write!(f, "standard deviation of the fill ≤ {}", percent(most)),
             Self::CpuIdle(most) => write!(f, "daemon: < {} of a core idle", percent(most)),
             Self::CpuInFlood(most) => {
                 write!(f, "daemon: < {} of a core in the flood", percent(most))
@@ -301,15 +252,24 @@ impl fmt::Display for Bar {
     }
 }
 
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Everybody => "all",
-            Self::Proven => "proven and regulars",
-            Self::Regulars => "regulars",
-            Self::FirstContact => "TCP at first contact",
-            Self::UdpOfOthers => "UDP of others",
-            Self::Inside => "inside",
-        })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_just_below_its_bar_is_not_shown_as_clearing_it() {
+        assert_eq!(precise(0.99899), "99.89 %");
+        assert_eq!(precise(0.999_99), "99.99 %");
+        assert_eq!(precise(1.0), "100.00 %");
+    }
+
+    #[test]
+    fn a_bar_says_its_number() {
+        assert_eq!(
+            Bar::AtOnce(Who::Proven, 0.999).to_string(),
+            "proven and regulars: ≥ 99.9 % at once"
+        );
+        assert_eq!(Bar::FillAboveTarget(0.0375).to_string(), "fill ≤ target + 3.75 %");
+        assert_eq!(Bar::Memory(15 << 20).to_string(), "daemon: ≤ 15.0 MiB without its maps");
     }
 }

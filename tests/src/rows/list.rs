@@ -53,12 +53,12 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         tables: BOTH,
-        bars: &[PROVEN_AT_ONCE, Bar::Eventually(Who::UdpOfOthers, 0.95)],
+        bars: &[PROVEN_AT_ONCE, Bar::Eventually(Who::UdpOfOthers, 0.95), Bar::Steady(0.01)],
         ..Row::usual("udp-spoofed", "UDP from 2^28 spoofed sources", "udp-spoofed")
     },
     Row {
         tables: BOTH,
-        bars: &[Bar::AtOnce(Who::Everybody, 0.99)],
+        bars: &[Bar::AtOnce(Who::Everybody, 0.99), Bar::Steady(0.01)],
         ..Row::usual("ack", "ACKs from 2^28 spoofed sources, which nobody answers", "ack")
     },
     Row {

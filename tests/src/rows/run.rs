@@ -57,18 +57,23 @@ impl Bench {
         Self { ctguard, log, length, baselines: Vec::new(), idle_watched: false }
     }
 
-    /// Tries a row at each of its tables; `progress` is told in a few words what begins.
-    pub fn run(&mut self, row: &'static Row, progress: &(dyn Fn(&str) + Sync)) -> Vec<Told> {
-        let tables = match self.length {
+    /// The tables that a row is tried at.
+    #[must_use]
+    pub fn tables(&self, row: &Row) -> &'static [u64] {
+        match self.length {
             Length::Full => row.tables,
             Length::Short => row.tables.get(..1).unwrap_or_default(),
-        };
-        let mut told = Vec::new();
-        for &table_max in tables {
-            let found = self.run_at(row, table_max, progress);
-            told.push(Told { row, table_max, found });
         }
-        told
+    }
+
+    /// Tries a row at one table; `progress` is told in a few words what begins.
+    pub fn run(
+        &mut self,
+        row: &'static Row,
+        table_max: u64,
+        progress: &(dyn Fn(&str) + Sync),
+    ) -> Told {
+        Told { row, table_max, found: self.run_at(row, table_max, progress) }
     }
 
     fn run_at(

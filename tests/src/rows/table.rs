@@ -21,7 +21,11 @@ pub fn table(told: &Told) -> String {
             return line(&[&title, "", &format!("**not run**: {reason}"), "", "", ""]);
         }
     };
-    let (fill, drop) = (fill(run), grouped(run.kernel.drop));
+    let lost = match run.others_lost_in_queue {
+        0 => String::new(),
+        some => format!(" ({} lost in the lab's queue)", grouped(some)),
+    };
+    let (fill, drop) = (fill(run), grouped(run.kernel.drop) + &lost);
     let lines = bars.iter().enumerate().map(|(index, judged)| {
         let guarded = if judged.held {
             judged.guarded.clone()
