@@ -16,12 +16,12 @@ use crate::{
 
 /// Run the guard over a described or recorded load, without a kernel
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  ctguard simulate docs/scenarios/syn-flood.toml\n  \
+#[command(after_help = "Examples:\n  ctguard simulate docs/scenarios/one-source.toml\n  \
     ctguard simulate office.toml --set source.tcp.rate=20/s --plot office.svg\n  \
     ctguard simulate wan0.pcap --table-max 16384 --speed 4\n  \
     ctguard simulate flood.toml --json | jq .table.fill_peak_ratio\n\n\
-    The guard's own code decides on each packet, and the same seed gives the same answer. What\n\
-    settings would do against a load, `--set dry-run=on` shows what it does without a guard.\n\
+    The guard's own code decides on each packet, and the same seed gives the same answer.\n\
+    `--set dry-run=on` shows what the load does without a guard.\n\
     Exit code 1: the load came to something else than its scenario expects.")]
 pub(super) struct SimulateArgs {
     /// A scenario (TOML, see docs/scenarios), or packets of new flows (pcap or pcapng)

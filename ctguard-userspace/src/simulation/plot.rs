@@ -116,8 +116,10 @@ fn draw_fill(area: &Area<'_>, report: &SimulationReport) -> Result<(), PlotError
     let label = Text::new("target", (end(report) * 0.005, target + 1.0), style);
     panel.draw_series([label]).map_err(failed)?;
     let max = float(report.table.max_entries) / 100.0;
+    let unit = TimeUnit::of(report).seconds;
     let of = |entries: fn(&Point) -> u64| {
-        report.series.iter().map(move |point| (point.seconds, float(entries(point)) / max))
+        let points = report.series.iter();
+        points.map(move |point| (point.seconds / unit, float(entries(point)) / max))
     };
     // Between two looks it may have been higher.
     let peaks = LineSeries::new(of(|point| point.peak_entries), FAINT.stroke_width(5));
@@ -205,7 +207,6 @@ fn mesh<Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
     report: &SimulationReport,
     label: &dyn Fn(&f64) -> String,
 ) -> Result<(), PlotError> {
-    let unit = TimeUnit::of(end(report));
     panel
         .configure_mesh()
         .disable_x_mesh()
@@ -214,10 +215,10 @@ fn mesh<Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
         .axis_style(INK.stroke_width(1))
         .label_style(text(18))
         .axis_desc_style(text(18))
-        .x_desc(unit.name)
+        .x_desc(TimeUnit::of(report).name)
         .x_labels(13)
         .y_labels(6)
-        .x_label_formatter(&|seconds| format!("{}", (seconds / unit.seconds * 10.0).round() / 10.0))
+        .x_label_formatter(&|time| format!("{}", (time * 10.0).round() / 10.0))
         .y_label_formatter(&label)
         .draw()
         .map_err(failed)
@@ -230,7 +231,8 @@ struct TimeUnit {
 }
 
 impl TimeUnit {
-    const fn of(duration_seconds: f64) -> Self {
+    const fn of(report: &SimulationReport) -> Self {
+        let duration_seconds = report.duration_seconds;
         if duration_seconds < 600.0 {
             Self { name: "seconds", seconds: 1.0 }
         } else if duration_seconds < 4.0 * 3600.0 {
@@ -241,10 +243,12 @@ impl TimeUnit {
     }
 }
 
-/// The series with [`MERGED`] points in one: when it is, how long it lasts, and each group's.
+/// The series with [`MERGED`] points in one: when it is on the axis, how
+/// many seconds it lasts, and each group's.
 fn merged(report: &SimulationReport) -> impl Iterator<Item = (f64, f64, Vec<GroupPoint>)> {
     let points = report.series.windows(2);
     let step = points.map(|pair| pair[1].seconds - pair[0].seconds).next().unwrap_or(1.0);
+    let unit = TimeUnit::of(report).seconds;
     report.series.chunks_exact(MERGED).filter_map(move |points| {
         let span = step * float(u64::try_from(points.len()).ok()?);
         let mut groups: Vec<GroupPoint> = Vec::new();
@@ -257,7 +261,7 @@ fn merged(report: &SimulationReport) -> impl Iterator<Item = (f64, f64, Vec<Grou
                 sum.refused_packets += group.refused_packets;
             }
         }
-        Some((points.first()?.seconds + span / 2.0, span, groups))
+        Some(((points.first()?.seconds + span / 2.0) / unit, span, groups))
     })
 }
 
@@ -270,7 +274,7 @@ fn colours() -> impl Iterator<Item = RGBColor> {
 }
 
 fn end(report: &SimulationReport) -> f64 {
-    report.duration_seconds
+    report.duration_seconds / TimeUnit::of(report).seconds
 }
 
 fn text(size: u32) -> TextStyle<'static> {
