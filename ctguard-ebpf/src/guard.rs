@@ -1,31 +1,41 @@
 //! What a packet meets, in order: link, lists, meaning, recent tuples, known-flows filter, flow
-//! cache, conntrack, admission; and the outcome.
+//! cache, conntrack, standing, admission; and the outcome.
 
+mod admit;
 mod outcome;
+mod standing;
 
-pub use outcome::{Answer, Judgement, Offered, Outcome};
+pub use outcome::{Answer, Challenge, Judgement, Offered, Outcome};
+
+use admit::{Opening, Tuple};
+use outcome::{Decision, Packed, Vouched};
 
 use crate::{
-    admission::{
-        self, Admission, Candidate, Refusal,
-        grant::{self, Allowance},
-    },
-    bucket::{Cells, line_index},
+    blur::Blur,
+    challenge::{self, Answering},
     classify::{self, Flow, Meaning},
     flow::{self, FlowLines, Found, Passing, Place},
     hash,
     known_flows::{self, KnownWords},
-    layout::{BucketLine, CLASSES, Class, Environment, Grant, Interface, List, Policy, Tier},
-    packet::{self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader, TcpFlags},
+    layout::{
+        BucketLine, Class, Environment, FlowKind, Grant, Interface, Limits, List, MemoryLine,
+        Policy, SCRATCH_WORDS, Tier,
+    },
+    packet::{
+        self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader, TcpFlags, Transport,
+    },
     recent,
     shared::Shared,
+    sources::SourceSet,
     units::{Coarse, Jiffies},
 };
 
 /// The maps that not every packet needs.
-pub trait Tables: FlowLines + KnownWords {
-    /// The line of cells at `index`.
-    fn bucket_line(&self, index: u32) -> Option<&BucketLine>;
+pub trait Tables: FlowLines + KnownWords + SourceSet {
+    /// The line of a scope's cells at `index`.
+    fn bucket_line(&self, scope: Scope, index: u32) -> Option<&BucketLine>;
+    /// The line at `index` of a memory.
+    fn memory_line(&self, memory: Memory, index: u32) -> Option<&MemoryLine>;
     /// Whether the list holds the IPv4 address, not expired at `now`.
     fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool;
     /// Whether the list holds the IPv6 address, not expired at `now`.
@@ -36,16 +46,46 @@ pub trait Tables: FlowLines + KnownWords {
     fn policy(&self) -> Option<&Policy>;
     /// The grant.
     fn grant(&self) -> Option<&Grant>;
+    /// What the controller found.
+    fn limits(&self) -> Option<&Limits>;
     /// This CPU's slot for a tuple that goes on.
     fn recent(&self, hash: u64) -> Option<&Shared>;
+    /// This CPU's scratch memory.
+    fn scratch(&self) -> &[Shared; SCRATCH_WORDS];
     /// Asks conntrack about the flow of a TCP or UDP packet.
     fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer;
+    /// Source and destination of the packet, read from the frame again.
+    fn addresses<A: Answering>(&self) -> Option<(A, A)>;
+    /// Writes a challenge ACK in the place of a SYN, and tells whether it could.
+    fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool;
     /// Whether this new flow's offered load is written down.
     fn samples(&self) -> bool;
-    /// Shows what was decided on a packet that opens a flow, or is denied.
-    fn show<A: Address>(&self, packet: &Packet<A>, outcome: Outcome, now: Jiffies);
+    /// Keeps what is to be shown of a packet that opens a flow, or is denied.
+    fn show<A: Address>(&self, packet: &Packet<A>, now: Jiffies);
     /// Notes offered load of a source.
-    fn note_offered(&self, line: u32, offered: Offered, now: Jiffies);
+    fn note_offered(&self, line: u32, offered: Offered);
+}
+
+/// What cells count for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A source.
+    Source,
+    /// A prefix of sources.
+    Prefix,
+    /// A destination address, protocol and port.
+    Service,
+}
+
+/// What is remembered for seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Tuples that were refused and may come again.
+    Retries,
+    /// Tuples that answered a challenge.
+    Answered,
+    /// Sources that ended a flow they had answered for.
+    Resets,
 }
 
 /// The map that every packet needs, and the others.
@@ -57,7 +97,7 @@ pub struct Guard<'m, T> {
 }
 
 /// An address that lists can be asked about.
-trait Listed: Address {
+trait Listed: Answering {
     const ALLOW: List;
     const DENY: List;
     fn is_in<T: Tables>(self, list: List, tables: &T, now: Jiffies) -> bool;
@@ -85,54 +125,61 @@ impl<T: Tables> Guard<'_, T> {
     /// Judges a frame that arrives.
     #[inline(always)]
     pub fn judge(&self, mut frame: Reader<'_>, now: Jiffies) -> Judgement {
-        match self.try_judge(&mut frame, now) {
-            Ok(judgement) => judgement,
-            Err(malformed) => Outcome::Malformed(malformed).into(),
-        }
+        let packed = match self.try_judge(&mut frame, now) {
+            Ok(packed) => packed,
+            Err(malformed) => Packed::of(Outcome::Malformed(malformed)),
+        };
+        packed.unpack()
     }
 
     #[inline(always)]
-    fn try_judge(&self, reader: &mut Reader<'_>, now: Jiffies) -> Result<Judgement, Malformed> {
+    fn try_judge(&self, reader: &mut Reader<'_>, now: Jiffies) -> Result<Packed, Malformed> {
         let frame = packet::parse_link(reader)?;
         if self.environment.stations_in_use != 0 && self.is_for_another(frame) {
-            return Ok(Outcome::NotOurs.into());
+            return Ok(Packed::of(Outcome::NotOurs));
         }
-        match frame.network {
-            Network::Ipv4 => Ok(self.judge_packet(&packet::parse_ipv4(reader)?, now)),
-            Network::Ipv6 => Ok(self.judge_packet(&packet::parse_ipv6(reader)?, now)),
-            Network::NotIp => Ok(Outcome::Exempt.into()),
+        let next = match frame.network {
+            Network::Ipv4 => self.look_at(&packet::parse_ipv4(reader)?, now),
+            Network::Ipv6 => self.look_at(&packet::parse_ipv6(reader)?, now),
+            Network::NotIp => Packed::of(Outcome::Exempt),
             // No address was read: all such frames share the cells of 0.0.0.0.
-            Network::Untold => Ok(self.admit_untold(Ipv4(0), Tier::Strangers, now)),
+            Network::Untold => self.untold(Ipv4(0), Tier::Strangers),
+        };
+        if next != Packed::UNDECIDED {
+            return Ok(next);
         }
+        let opening = Opening::read(self.tables.scratch());
+        // From here on the family is a number: what follows is in the program once.
+        Ok(if opening.is_reset == 0 { self.open(&opening, now) } else { self.reset(&opening, now) })
     }
 
     #[inline(always)]
-    fn judge_packet<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Judgement {
+    fn look_at<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Packed {
         let meaning = classify::classify(packet);
         if self.is_listed(A::DENY, packet.source, now) && !classify::is_exempt(packet) {
             let denied = Outcome::Denied(class_of(packet.protocol));
-            self.tables.show(packet, denied, now);
-            return denied.into();
+            self.tables.show(packet, now);
+            return Packed::of(denied);
         }
         match meaning {
             Meaning::MakesNoEntry | Meaning::Untold if classify::is_exempt(packet) => {
-                Outcome::Exempt.into()
+                Packed::of(Outcome::Exempt)
             }
-            Meaning::MakesNoEntry => Outcome::MakesNoEntry.into(),
-            Meaning::LaterFragment => Outcome::LaterFragment.into(),
-            Meaning::TinyFragment => Outcome::TinyFragment.into(),
-            Meaning::Untold => self.admit_untold(packet.source, self.tier(packet, now), now),
-            Meaning::Of(flow) => self.judge_flow(packet, flow, now),
+            Meaning::MakesNoEntry => Packed::of(Outcome::MakesNoEntry),
+            Meaning::LaterFragment => Packed::of(Outcome::LaterFragment),
+            Meaning::TinyFragment => Packed::of(Outcome::TinyFragment),
+            Meaning::Untold => self.untold(packet.source, self.tier(packet, now)),
+            Meaning::Of(flow) => self.look_up(packet, flow, now),
         }
     }
 
     #[inline(always)]
-    fn judge_flow<A: Listed>(&self, packet: &Packet<A>, flow: Flow, now: Jiffies) -> Judgement {
+    fn look_up<A: Listed>(&self, packet: &Packet<A>, flow: Flow, now: Jiffies) -> Packed {
         let coarse = self.coarse(now);
         let hash = self.tuple_hash(packet, flow);
         let (recent, mark) = (self.tables.recent(hash), recent::mark(hash, coarse));
         if flow.goes_on() && recent.is_some_and(|slot| slot.load() == mark) {
-            return Outcome::Known.into();
+            return Packed::of(Outcome::Known);
         }
         if flow.flags.any(TcpFlags::RST)
             && let Some(slot) = recent
@@ -154,7 +201,7 @@ impl<T: Tables> Guard<'_, T> {
             if let Some(slot) = recent {
                 slot.store(mark);
             }
-            return Outcome::Known.into();
+            return Packed::of(Outcome::Known);
         }
 
         let opens = flow.opens(self.environment.tcp_loose != 0);
@@ -167,10 +214,10 @@ impl<T: Tables> Guard<'_, T> {
         };
         if answer == Answer::Tracked {
             if flow.is_syn() {
-                return Outcome::Repeated.into();
+                return Packed::of(Outcome::Repeated);
             }
             self.put(found, place, confirmed(flow), coarse);
-            return Outcome::Known.into();
+            return Packed::of(Outcome::Known);
         }
         let known = found.as_ref().filter(|found| found.is_alive(coarse));
         if let Some(known) = known
@@ -179,47 +226,154 @@ impl<T: Tables> Guard<'_, T> {
             && (known.is_answered() || !flow.opens(true))
         {
             let _ = known.pass(self.environment, arriving(flow), coarse);
-            return Outcome::Known.into();
+            return self.ended(packet, flow, hash, Some(known), true);
         }
         if !opens {
-            return Outcome::MakesNoEntry.into();
+            return self.ended(packet, flow, hash, known, false);
         }
 
         // Where conntrack has no entry yet, what follows the first packet at once may make one too.
-        let vouched = match answer {
-            Answer::Silent => known.and_then(|known| self.vouched(known, flow, coarse)),
-            Answer::Tracked | Answer::Untracked => None,
+        let vouched = match (answer, known) {
+            (Answer::Silent, Some(known)) => self.vouched(known, flow, coarse),
+            _ => Vouched::No,
         };
-        if vouched.is_none() {
+        if vouched == Vouched::No {
             if classify::is_exempt(packet) {
-                return Outcome::Exempt.into();
+                return Packed::of(Outcome::Exempt);
             }
             if self.learns(flow, now) {
                 let passing = Passing { answers: true, ..arriving(flow) };
                 flow::remember(&self.tables, place, self.environment, passing, coarse);
                 known_flows::note(&self.tables, self.environment, hash);
-                return Outcome::Known.into();
+                return Packed::of(Outcome::Known);
             }
         }
-        let tier = self.tier(packet, now);
-        let (judgement, passes) = self.admit(flow.class, packet.source, tier, vouched, now);
-        self.tables.show(packet, judgement.outcome, now);
-        if passes {
+        // A live connection outlasts a SYN of its tuple, which conntrack ignores.
+        let outlasts =
+            answer == Answer::Silent && flow.is_syn() && known.is_some_and(Found::is_established);
+        self.tables.show(packet, now);
+        Opening {
+            class: flow.class as u32,
+            tier: self.tier(packet, now) as u32,
+            vouched: vouched as u32,
+            tuple: self.tuple(packet, flow, hash),
+            has_tuple: 1,
+            outlasts: u32::from(outlasts),
+            is_reset: 0,
+        }
+        .write(self.tables.scratch());
+        Packed::UNDECIDED
+    }
+
+    /// A packet that no more is known of than its source.
+    #[inline(always)]
+    fn untold<A: Address>(&self, source: A, tier: Tier) -> Packed {
+        Opening {
+            class: Class::Other as u32,
+            tier: tier as u32,
+            vouched: Vouched::No as u32,
+            tuple: Tuple {
+                family: A::FAMILY,
+                scope: source.source_scope(),
+                kind: FlowKind::Generic as u32,
+                key: 0,
+                flags: TcpFlags(0),
+                hash: 0,
+                service: 0,
+                sequence: 0,
+            },
+            has_tuple: 0,
+            outlasts: 0,
+            is_reset: 0,
+        }
+        .write(self.tables.scratch());
+        Packed::UNDECIDED
+    }
+
+    /// What a packet comes to that opens nothing; a RST may answer a challenge all the same.
+    #[inline(always)]
+    fn ended<A: Address>(
+        &self,
+        packet: &Packet<A>,
+        flow: Flow,
+        hash: u64,
+        found: Option<&Found<'_>>,
+        known: bool,
+    ) -> Packed {
+        if flow.flags.any(TcpFlags::RST) {
+            let completed = match found {
+                Some(found) => self.blur().hide(u32::from(found.is_answered())),
+                None => 0,
+            };
+            Opening {
+                class: flow.class as u32,
+                tier: Tier::Strangers as u32,
+                vouched: if known { Vouched::Known } else { Vouched::No } as u32,
+                tuple: self.tuple(packet, flow, hash),
+                has_tuple: 1,
+                outlasts: completed,
+                is_reset: 1,
+            }
+            .write(self.tables.scratch());
+            return Packed::UNDECIDED;
+        }
+        if known { Packed::of(Outcome::Known) } else { Packed::of(Outcome::MakesNoEntry) }
+    }
+
+    #[inline(always)]
+    fn tuple<A: Address>(&self, packet: &Packet<A>, flow: Flow, hash: u64) -> Tuple {
+        let sequence = match packet.transport {
+            Transport::Tcp { sequence, .. } => sequence,
+            Transport::Udp { .. }
+            | Transport::Icmp(_)
+            | Transport::Other { .. }
+            | Transport::Unread
+            | Transport::LaterFragment
+            | Transport::TinyFragment => 0,
+        };
+        let service = if self.environment.scopes_in_use & Environment::SERVICE != 0 {
+            let port = match flow.class {
+                Class::Tcp | Class::Udp => flow.key & 0xffff,
+                Class::Other => 0,
+            };
+            let key = &self.environment.source_key;
+            hash::service(key, packet.destination, packet.protocol, port)
+        } else {
+            0
+        };
+        let (family, scope) = (A::FAMILY, packet.source.source_scope());
+        let Flow { kind, key, flags, .. } = flow;
+        Tuple { family, scope, kind: kind as u32, key, flags, hash, service, sequence }
+    }
+
+    /// Takes a RST for the answer to a challenge, or for what it is otherwise.
+    #[inline(always)]
+    fn reset(&self, reset: &Opening, now: Jiffies) -> Packed {
+        Packed::of(if self.takes_reset(&reset.tuple, reset.outlasts != 0, now) {
+            Outcome::ChallengeAnswered
+        } else if reset.vouched == Vouched::Known as u32 {
+            Outcome::Known
+        } else {
+            Outcome::MakesNoEntry
+        })
+    }
+
+    /// Decides on a packet that would open a flow, and remembers the flow if it passes.
+    #[inline(always)]
+    fn open(&self, opening: &Opening, now: Jiffies) -> Packed {
+        let decided = self.admit(opening, now);
+        let Tuple { hash, kind, flags, .. } = opening.tuple;
+        if decided.passes & opening.has_tuple != 0 {
             known_flows::note(&self.tables, self.environment, hash);
         }
-        if matches!(judgement.outcome, Outcome::Admitted(..)) {
-            // A live connection outlasts a SYN of its tuple, which conntrack ignores.
-            let outlasts = |found: &Found<'_>| {
-                answer == Answer::Silent
-                    && flow.is_syn()
-                    && found.is_alive(coarse)
-                    && found.is_established()
-            };
-            if !found.as_ref().is_some_and(outlasts) {
-                self.put(found, place, arriving(flow), coarse);
-            }
+        let is_admitted = decided.decision == Decision::Admitted as u32;
+        if is_admitted && opening.has_tuple & !opening.outlasts & 1 != 0 {
+            let place = Place::of(hash, self.environment);
+            let arriving = Passing { leaving: false, answers: false, kind, flags };
+            let found = flow::find(&self.tables, place);
+            self.put(found, place, arriving, self.coarse(now));
         }
-        judgement
+        Decision::packed(decided.decision, opening.class, decided.tier).waking(decided.wake)
     }
 
     /// Remembers a flow as `passing` opens it, in the slot that it has or in a new one.
@@ -235,11 +389,14 @@ impl<T: Tables> Guard<'_, T> {
     /// answered yet, so that the packet admitted may never have reached conntrack. It is not
     /// charged to its source again, but takes one from the grant as if it made an entry.
     #[inline(always)]
-    fn vouched(&self, known: &Found<'_>, flow: Flow, coarse: Coarse) -> Option<Outcome> {
+    fn vouched(&self, known: &Found<'_>, flow: Flow, coarse: Coarse) -> Vouched {
         if !flow.is_syn() {
-            return Some(Outcome::Known);
+            Vouched::Known
+        } else if known.is_just_opened(self.environment, coarse) {
+            Vouched::Repeated
+        } else {
+            Vouched::No
         }
-        known.is_just_opened(self.environment, coarse).then_some(Outcome::Repeated)
     }
 
     /// Whether an unknown connection is taken for one that is older than the guard.
@@ -248,65 +405,6 @@ impl<T: Tables> Guard<'_, T> {
         matches!(flow.class, Class::Tcp)
             && !flow.is_syn()
             && now.0 < self.environment.learning_until
-    }
-
-    /// Admits a packet that no more is known of than its source.
-    #[inline(always)]
-    fn admit_untold<A: Listed>(&self, source: A, tier: Tier, now: Jiffies) -> Judgement {
-        self.admit(Class::Other, source, tier, None, now).0
-    }
-
-    /// Admits a packet or refuses it, and tells whether it passes: in a dry run it does all the same.
-    #[inline(always)]
-    fn admit<A: Listed>(
-        &self,
-        class: Class,
-        source: A,
-        tier: Tier,
-        vouched: Option<Outcome>,
-        now: Jiffies,
-    ) -> (Judgement, bool) {
-        let tables = &self.tables;
-        let (Some(grant), Some(policy)) = (tables.grant(), tables.policy()) else {
-            return (Outcome::UnknownInterface.into(), true);
-        };
-        let environment = self.environment;
-        let hash = hash::source(&environment.source_key, class, source);
-        let line = line_index(hash, environment.source_line_mask);
-        let allowance = grant::peek(grant, tier, environment, now);
-        let (result, wake, vouched) = if allowance == Allowance::Spent {
-            // Before all that lies elsewhere in memory: a flood from everywhere reads it in vain.
-            (Err(Refusal::Grant), grant::is_first_in_jiffy(grant, now), vouched)
-        } else {
-            let rests_on_admission = vouched.is_some();
-            // On an interface without a slot nobody has a ceiling; the grant holds there too.
-            let (ceilings, vouched) = match tables.interface() {
-                Some(interface) => (interface.ceilings, vouched),
-                None => (Interface::FREE.ceilings, Some(Outcome::UnknownInterface)),
-            };
-            let cells = match tier {
-                Tier::Strangers if vouched.is_none() => {
-                    tables.bucket_line(line).map(|line| Cells::peek(line, hash))
-                }
-                Tier::Strangers | Tier::Allowed => None,
-            };
-            let ceiling = ceilings[class as usize % CLASSES];
-            let candidate = Candidate { cells, ceiling, tier, vouched: rests_on_admission };
-            let Admission { result, wake } =
-                admission::admit(&candidate, allowance, grant, policy, now);
-            (result, wake, vouched)
-        };
-        if vouched.is_none() && tables.samples() {
-            let (address, family) = (source.source_scope(), A::FAMILY);
-            let refused = result.is_err();
-            tables.note_offered(line, Offered { address, family, class, refused }, now);
-        }
-        let outcome = match (result, vouched) {
-            (Ok(()), Some(outcome)) => outcome,
-            (Ok(()), None) => Outcome::Admitted(class, tier),
-            (Err(refusal), _) => Outcome::Refused(class, refusal),
-        };
-        (Judgement { outcome, wake }, result.is_ok() || policy.has(Policy::DRY_RUN))
     }
 
     #[inline(always)]
@@ -333,6 +431,11 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
+    const fn blur(&self) -> Blur {
+        Blur::new(self.environment.zero)
+    }
+
+    #[inline(always)]
     const fn coarse(&self, now: Jiffies) -> Coarse {
         Coarse::at(now, self.environment.coarse_shift)
     }
@@ -341,12 +444,12 @@ impl<T: Tables> Guard<'_, T> {
 /// A packet of a flow that conntrack has just said it knows.
 #[inline(always)]
 const fn confirmed(flow: Flow) -> Passing {
-    Passing { leaving: true, answers: true, kind: flow.kind, flags: flow.flags }
+    Passing { leaving: true, answers: true, kind: flow.kind as u32, flags: flow.flags }
 }
 
 #[inline(always)]
 const fn arriving(flow: Flow) -> Passing {
-    Passing { leaving: false, answers: false, kind: flow.kind, flags: flow.flags }
+    Passing { leaving: false, answers: false, kind: flow.kind as u32, flags: flow.flags }
 }
 
 #[inline(always)]

@@ -5,19 +5,53 @@
 //! high bits reach the low ones. Two inputs chosen without the key meet in all 64 bits with a
 //! chance of at most 2^-32, and in k of the high bits with about 2^-k.
 
-use crate::layout::{Class, HashKey};
+use crate::layout::HashKey;
 use crate::packet::Address;
 
-/// The hash that finds a source's cells.
+/// The hash that finds a source's cells; `scope` is what the source is told by.
 #[inline(always)]
-pub fn source<A: Address>(key: &HashKey, class: Class, address: A) -> u64 {
-    let scope = address.source_scope();
+#[must_use]
+pub const fn source(key: &HashKey, class: u32, family: u32, scope: u64) -> u64 {
+    tagged(key, class | family << 8, scope)
+}
+
+/// The hash that finds a known source, whatever the class.
+#[inline(always)]
+#[must_use]
+pub const fn scope(key: &HashKey, family: u32, scope: u64) -> u64 {
+    tagged(key, SCOPE_TAG | family << 8, scope)
+}
+
+/// The hash that finds a prefix's cells.
+#[inline(always)]
+#[must_use]
+pub const fn prefix(key: &HashKey, class: u32, family: u32, prefix: u64) -> u64 {
+    tagged(key, PREFIX_TAG | class | family << 8, prefix)
+}
+
+/// The hash that finds a service's cells.
+#[inline(always)]
+pub fn service<A: Address>(key: &HashKey, destination: A, protocol: u8, port: u32) -> u64 {
     let mut sum = key.words[0];
-    sum = add(sum, key.words[1], class as u32 | A::FAMILY << 8);
-    sum = add(sum, key.words[2], low_word(scope));
-    if A::FAMILY == 6 {
-        sum = add(sum, key.words[3], low_word(scope >> 32));
+    sum = add(sum, key.words[1], SERVICE_TAG | u32::from(protocol) | A::FAMILY << 8);
+    sum = add(sum, key.words[2], port);
+    for (word, position) in destination.words().as_ref().iter().zip(3..) {
+        sum = add(sum, key.words[position], *word);
     }
+    finish(key, sum)
+}
+
+/// What tells hashes of one key apart, above family, class and protocol.
+const SCOPE_TAG: u32 = 1 << 16;
+const PREFIX_TAG: u32 = 2 << 16;
+const SERVICE_TAG: u32 = 3 << 16;
+
+#[inline(always)]
+const fn tagged(key: &HashKey, tag: u32, scope: u64) -> u64 {
+    let mut sum = key.words[0];
+    sum = add(sum, key.words[1], tag);
+    sum = add(sum, key.words[2], low_word(scope));
+    sum = add(sum, key.words[3], low_word(scope >> 32));
     finish(key, sum)
 }
 
@@ -65,7 +99,7 @@ mod tests {
     use std::{vec, vec::Vec};
 
     use super::*;
-    use crate::packet::Ipv4;
+    use crate::{layout::Class, packet::Ipv4};
 
     const KEY: HashKey = testing::KEY;
 
@@ -74,7 +108,8 @@ mod tests {
         const LINES: u32 = 1024;
         let mut load = vec![0_u32; LINES as usize];
         for address in 0..64 * LINES {
-            let line = source(&KEY, Class::Tcp, Ipv4(0x0a00_0000 + address)) & u64::from(LINES - 1);
+            let line = source(&KEY, Class::Tcp as u32, 4, u64::from(0x0a00_0000 + address));
+            let line = line & u64::from(LINES - 1);
             load[usize::try_from(line).unwrap()] += 1;
         }
         // Poisson of mean 64: five standard deviations are 40.
@@ -103,7 +138,8 @@ mod tests {
 
     #[test]
     fn classes_of_one_source_have_cells_of_their_own() {
-        assert_ne!(source(&KEY, Class::Tcp, Ipv4(1)), source(&KEY, Class::Udp, Ipv4(1)));
+        let of = |class| source(&KEY, class as u32, 4, 1);
+        assert_ne!(of(Class::Tcp), of(Class::Udp));
     }
 }
 

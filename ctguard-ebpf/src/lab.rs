@@ -6,7 +6,12 @@
 //! byte is written every time; the sums in the recipe make that cheap.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
+#[path = "kernel/answer.rs"]
+mod answer;
+mod lab_challenge;
+mod lab_crowd;
 mod lab_recipe;
 mod lab_spoof;
 
@@ -17,12 +22,16 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use lab_recipe::{
-    CONTINUES, FRAME_WORDS, IPV4_CHECKSUM_AT, Recipe, SOURCE_AT, STRANDS, Strand,
+    CHALLENGED, CONTINUES, FRAME_WORDS, IPV4_CHECKSUM_AT, Recipe, STRANDS, Strand,
     WITHOUT_PSEUDO_HEADER,
 };
 
 #[btf_map(name = "lab_recipe")]
 static RECIPE: Array<Recipe, 1> = Array::new();
+
+/// Up to which number frames are due to be sent again.
+#[btf_map(name = "lab_due")]
+static DUE: Array<u64, 1> = Array::new();
 
 /// Frames that `lab_flood` made.
 #[btf_map(name = "lab_offered")]
@@ -86,20 +95,58 @@ fn write_frame(context: &XdpContext) -> Option<()> {
     let recipe = RECIPE.get_ptr_mut(0)?;
     // SAFETY: a value of the array lives as long as the map; one thread at a time runs a flood.
     let recipe = unsafe { &mut *recipe };
-    let strand = &recipe.strands[recipe.turn as usize & (STRANDS - 1)];
-    recipe.turn += 1;
-    let random = match strand.flags & CONTINUES {
-        0 => next_random(&mut recipe.random),
-        _ => recipe.random,
+    let turn = next_turn(recipe)?;
+    let strand = &recipe.strands[turn as usize & (STRANDS - 1)];
+    let (address, drawn) = match strand.crowd {
+        0 => random_place(strand, &mut recipe.random),
+        members => place_in_crowd(strand, members, turn)?,
     };
 
     copy_template(context, strand)?;
-    fill_in(context, strand, random)?;
+    fill_in(context, strand, address, drawn)?;
 
     let offered = OFFERED.get_ptr_mut(0)?;
     // SAFETY: the slot is this CPU's own, and XDP is not preempted by itself.
     unsafe { *offered += 1 };
     Some(())
+}
+
+/// What is due again goes before what is new.
+#[inline(always)]
+fn next_turn(recipe: &mut Recipe) -> Option<u64> {
+    if recipe.again < *DUE.get(0)? {
+        let again = recipe.again;
+        recipe.again += 1;
+        return match recipe.strands[0].flags & CHALLENGED {
+            0 => Some(again),
+            _ => lab_crowd::challenged(again),
+        };
+    }
+    let turn = recipe.turn;
+    recipe.turn += 1;
+    Some(turn)
+}
+
+/// An address word as it lies in the frame, and a number.
+#[inline(always)]
+fn random_place(strand: &Strand, state: &mut u64) -> (u32, u16) {
+    let random = match strand.flags & CONTINUES {
+        0 => next_random(state),
+        _ => *state,
+    };
+    let span = strand.drawn_last - strand.drawn_first + 1;
+    let drawn = strand.drawn_first + (((random >> 48) as u32 * span) >> 16);
+    (strand.address | (random as u32 & strand.spoofed), drawn as u16)
+}
+
+/// The same for each time that the turn is taken.
+#[inline(always)]
+fn place_in_crowd(strand: &Strand, members: u32, turn: u64) -> Option<(u32, u16)> {
+    let (round, member) = (turn / u64::from(members), (turn % u64::from(members)) as u32);
+    let span = u64::from(strand.drawn_last - strand.drawn_first + 1);
+    let address = u32::from_be(strand.address) + member * strand.step;
+    let drawn = strand.drawn_first + round.checked_rem(span)? as u32;
+    Some((address.to_be(), drawn as u16))
 }
 
 /// Marsaglia's xorshift64: a few instructions, where the helper costs a call.
@@ -138,28 +185,25 @@ fn copy_words(context: &XdpContext, strand: &Strand, from: usize, to: usize) -> 
 }
 
 #[inline(always)]
-fn fill_in(context: &XdpContext, strand: &Strand, random: u64) -> Option<()> {
-    let source = strand.source | (random as u32 & strand.spoofed);
-    let (first, second) = (source as u16, (source >> 16) as u16);
-    let span = u32::from(strand.drawn_last - strand.drawn_first) + 1;
-    let drawn = strand.drawn_first + (((random >> 48) as u32 * span) >> 16) as u16;
+fn fill_in(context: &XdpContext, strand: &Strand, address: u32, drawn: u16) -> Option<()> {
+    let (first, second) = (address as u16, (address >> 16) as u16);
     let drawn = drawn.to_be();
 
-    store(context, SOURCE_AT, first)?;
-    store(context, SOURCE_AT + 2, second)?;
+    store(context, strand.address_at as usize, first)?;
+    store(context, strand.address_at as usize + 2, second)?;
     if strand.drawn_at != 0 {
         store(context, strand.drawn_at as usize, drawn)?;
     }
 
-    let source_sum = u32::from(first) + u32::from(second);
+    let address_sum = u32::from(first) + u32::from(second);
     if strand.header_sum != 0 {
-        store(context, IPV4_CHECKSUM_AT, checksum(strand.header_sum + source_sum))?;
+        store(context, IPV4_CHECKSUM_AT, checksum(strand.header_sum + address_sum))?;
     }
     if strand.checksum_at == 0 {
         return Some(());
     }
     let pseudo_header = match strand.flags & WITHOUT_PSEUDO_HEADER {
-        0 => source_sum,
+        0 => address_sum,
         _ => 0,
     };
     let transport = checksum(strand.transport_sum + pseudo_header + u32::from(drawn));

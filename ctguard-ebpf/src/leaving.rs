@@ -46,7 +46,7 @@ fn note<A: Address, L: FlowLines + KnownWords>(
     );
     let place = Place::of(hash, environment);
     let answers = leaving.answers;
-    let passing = Passing { leaving: true, answers, kind: flow.kind, flags: flow.flags };
+    let passing = Passing { leaving: true, answers, kind: flow.kind as u32, flags: flow.flags };
     let is_reset = flow.flags.any(TcpFlags::RST);
     if environment.asks_conntrack(flow.class) {
         // What leaves proves nothing: conntrack may have refused to track it. It is asked when the

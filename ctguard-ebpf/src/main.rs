@@ -8,6 +8,7 @@
 
 /// The part that knows kernel helpers.
 mod kernel {
+    pub(crate) mod answer;
     pub(crate) mod clock;
     pub(crate) mod conntrack;
     pub(crate) mod count;
@@ -49,6 +50,7 @@ const LEAVING_HEADERS_BYTES: u32 = 256;
 pub fn ctguard_ingress(context: XdpContext) -> u32 {
     match judge(&context) {
         Some(Action::Drop) => xdp_action::XDP_DROP,
+        Some(Action::Answer) => xdp_action::XDP_TX,
         Some(Action::Pass) | None => xdp_action::XDP_PASS,
     }
 }
@@ -67,6 +69,7 @@ fn judge(context: &XdpContext) -> Option<Action> {
     };
 
     let Judgement { outcome, wake } = guard.judge(frame, now);
+    trace::note_outcome(outcome);
     let verdict =
         verdict(outcome, || maps::POLICY.get(0).is_some_and(|policy| policy.has(Policy::DRY_RUN)));
     counters.count(&verdict);

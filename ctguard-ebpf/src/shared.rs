@@ -3,6 +3,10 @@
 //! Rust offers no read-modify-write on BPF targets, though the instructions exist since Linux
 //! 5.12; they are written here by hand. Nothing is ordered by them: each number stands for itself.
 
+#[cfg(target_arch = "bpf")]
+use core::cell::UnsafeCell;
+#[cfg(not(target_arch = "bpf"))]
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::AtomicU64;
 #[cfg(not(target_arch = "bpf"))]
 use core::sync::atomic::Ordering::Relaxed;
@@ -120,6 +124,62 @@ impl Shared {
             );
         }
         before == current
+    }
+}
+
+/// A 32-bit number of which the last writer's value stands.
+#[repr(transparent)]
+#[derive(Debug, Default)]
+#[cfg(not(target_arch = "bpf"))]
+pub struct SharedWord(AtomicU32);
+
+/// A 32-bit number of which the last writer's value stands; Rust has no such atomic here.
+#[repr(transparent)]
+#[derive(Debug, Default)]
+#[cfg(target_arch = "bpf")]
+pub struct SharedWord(UnsafeCell<u32>);
+
+// SAFETY: it is read and written by single instructions of four aligned bytes, which do not tear.
+#[cfg(target_arch = "bpf")]
+unsafe impl Sync for SharedWord {}
+
+impl SharedWord {
+    /// Reads it.
+    #[inline(always)]
+    #[must_use]
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn load(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    /// Writes it.
+    #[inline(always)]
+    #[cfg(not(target_arch = "bpf"))]
+    pub fn store(&self, value: u32) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Reads it.
+    #[inline(always)]
+    #[must_use]
+    #[cfg(target_arch = "bpf")]
+    pub fn load(&self) -> u32 {
+        // SAFETY: as in `Shared::load`, of four bytes.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    /// Writes it.
+    #[inline(always)]
+    #[cfg(target_arch = "bpf")]
+    pub fn store(&self, value: u32) {
+        // SAFETY: as in `Shared::store`, of four bytes.
+        unsafe { self.0.get().write_volatile(value) }
+    }
+
+    /// Adds `summand`, wrapping; what another CPU adds at the same moment may be lost.
+    #[inline(always)]
+    pub fn add(&self, summand: u32) {
+        self.store(self.load().wrapping_add(summand));
     }
 }
 

@@ -43,7 +43,7 @@ impl<A: Address> Tuple<A> {
         let passing = Passing {
             leaving: true,
             answers: answered,
-            kind: classify::kind_of(self.protocol),
+            kind: classify::kind_of(self.protocol) as u32,
             flags: TcpFlags(0),
         };
         // A connection that is being opened or closed is charged once; as an established one it

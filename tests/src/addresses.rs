@@ -18,6 +18,8 @@ pub const TCP_ECHO_PORT: u16 = 81;
 pub const UDP_PORT: u16 = 5000;
 /// The port of the flood, forwarded to an address that never answers.
 pub const FLOOD_PORT: u16 = 7000;
+/// The port of the server that completes a crowd's connections, forwarded.
+pub use crate::recipe::layout::CROWD_PORT;
 /// The port of the flood, dropped by the router's own rules.
 pub const DROPPED_PORT: u16 = 7001;
 
@@ -114,14 +116,42 @@ impl Family {
         }
     }
 
+    /// The inside server of [`CROWD_PORT`]; silent where it is not served.
+    #[must_use]
+    pub fn crowd_server(self) -> IpAddr {
+        match self {
+            Self::Ipv4 => Ipv4Addr::new(10, 9, 0, 2).into(),
+            Self::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 1, 9, 0, 0, 0, 2).into(),
+        }
+    }
+
     /// What the flood addresses.
     #[must_use]
     pub fn flood_target(self, port: u16) -> SocketAddr {
         let address = match self {
             Self::Ipv4 => self.router_wan(),
+            Self::Ipv6 if port == CROWD_PORT => self.crowd_server(),
             Self::Ipv6 => self.sink(),
         };
         SocketAddr::new(address, port)
+    }
+
+    /// The source of the flood that is to be on the allow list.
+    #[must_use]
+    pub fn allowed_source(self) -> IpAddr {
+        match self {
+            Self::Ipv4 => Ipv4Addr::new(192, 0, 2, 77).into(),
+            Self::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0xa110, 0, 0, 0, 0, 1).into(),
+        }
+    }
+
+    /// The inside host that floods the outside; of IPv6, in a /64 of its own.
+    #[must_use]
+    pub fn infected_host(self) -> IpAddr {
+        match self {
+            Self::Ipv4 => Ipv4Addr::new(10, 0, 2, 66).into(),
+            Self::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 0, 0, 0, 0x66).into(),
+        }
     }
 
     /// The source of a flood that has one.

@@ -180,7 +180,7 @@ pub(crate) fn open(groups: u32) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-fn messages(mut datagram: &[u8]) -> Result<Vec<NetlinkMessage<NetfilterMessage>>> {
+pub(crate) fn messages(mut datagram: &[u8]) -> Result<Vec<NetlinkMessage<NetfilterMessage>>> {
     let mut messages = Vec::new();
     while !datagram.is_empty() {
         let message = NetlinkMessage::<NetfilterMessage>::deserialize(datagram)

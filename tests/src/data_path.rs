@@ -30,6 +30,8 @@ pub enum Action {
     Pass,
     /// Ends here.
     Drop,
+    /// Goes back as an answer.
+    Answer,
 }
 
 /// How the data path is set up.
@@ -141,6 +143,7 @@ impl DataPath {
             TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::default() };
         match self.ingress()?.test_run(options)?.return_value {
             1 => Ok(Action::Drop),
+            3 => Ok(Action::Answer),
             2 => Ok(Action::Pass),
             other => anyhow::bail!("the program returned {other}"),
         }
@@ -186,11 +189,14 @@ impl DataPath {
         Ok(sums)
     }
 
-    /// What was noted of the load offered to one line of buckets: offered, refused, address, last.
-    pub fn offered(&self, line: u32) -> Result<[u64; 4]> {
+    /// What was noted of the load offered to one line of buckets: flows of all classes, address.
+    pub fn offered(&self, line: u32) -> Result<[u64; 2]> {
         let map = self.object.map(layout::maps::OFFERED_SOURCE).context("no offered_source")?;
-        let array: Array<_, [u64; 4]> = Array::try_from(map)?;
-        Ok(array.get(&line, 0)?)
+        let array: Array<_, [u32; 8]> = Array::try_from(map)?;
+        let [low, high, counts @ ..] = array.get(&line, 0)?;
+        let [tcp, udp, other, _, _, _] = counts;
+        let offered = u64::from(tcp) + u64::from(udp) + u64::from(other);
+        Ok([offered, u64::from(low) | u64::from(high) << 32])
     }
 
     /// What the kernel tells of the program that judges.

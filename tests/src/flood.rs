@@ -1,8 +1,8 @@
-//! Runs the flood generator: one CPU, by bursts of a millisecond, out of one device.
-//!
-//! A run of more than one frame enters its program into the kernel's XDP dispatcher and takes it
-//! out again, which waits for all CPUs: 30 ms a run. A program that is attached to some device is
-//! in the dispatcher already, so the generator's is attached to a link that carries nothing.
+//! Runs a flood: one CPU, by bursts of a millisecond, out of one device.
+
+mod fits;
+mod generator;
+mod later;
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
@@ -15,27 +15,25 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::{
-    Ebpf, TestRun as _, TestRunAttrs, TestRunOptions,
-    maps::{Array, PerCpuArray},
-    programs::{ProgramError, Xdp, XdpMode},
-};
 use rustix::net::netdevice::name_to_index;
 
 use crate::{
     cpus::Cpus,
     netns::Handle,
-    object,
-    recipe::{self, FloodKind, Made, Rate, Route, layout::Recipe},
-    router::IDLE,
+    random,
+    recipe::{self, Again, FloodKind, Rate, Route},
 };
+
+use fits::Fits;
+use generator::{FULL_SPEED_RUN, Generator};
+use later::Later;
+
+pub use generator::Sampler;
 
 /// A burst of a paced flood.
 const TICK: Duration = Duration::from_millis(1);
-/// Frames sent before the receiver polls: a NAPI poll takes as many, and a veth's queue holds 256.
-const BATCH: u32 = 64;
-/// Frames of one run at full speed; between runs the generator looks whether it shall stop.
-const FULL_SPEED_RUN: u32 = 64 * BATCH;
+/// Connections under way when a flood ends may end, too.
+const LINGER: Duration = Duration::from_millis(50);
 
 /// What a flood is.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +47,23 @@ pub struct FloodPlan {
 }
 
 /// What a flood did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flooded {
     /// Frames made and handed to the device.
     pub offered: u64,
     /// How long it took.
     pub lasted: Duration,
+    /// Of sources that complete their connections: SYN-ACKs that each of them saw, which is how
+    /// many of its SYNs got through. Empty in other floods.
+    pub per_source: Vec<u64>,
+    /// Connections that were closed by both sides.
+    pub completed: u64,
+    /// Challenges that were answered, each connection counted once.
+    pub challenged: u64,
+    /// Frames that were sent before.
+    pub sent_again: u64,
+    /// The seed of a flood whose parts start and stop at random.
+    pub seed: Option<u64>,
 }
 
 /// A flood under way; dropped, it stops.
@@ -68,12 +77,12 @@ impl Flood {
     /// Starts a flood out of `device` of the namespace.
     pub fn start(plan: FloodPlan, from: (&Handle, &'static str), cpus: Cpus) -> Result<Self> {
         let (namespace, device) = from;
-        let made = recipe::recipe(plan.kind, plan.route)?;
+        let run = Run::new(plan)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = namespace.spawn("lab-flood", move || {
             cpus.enter_flood()?;
-            Generator::load(&made, plan.rate, device)?.run(&stopped)
+            run.make(device, &stopped)
         })?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -98,116 +107,122 @@ impl Drop for Flood {
 
 /// Frames of a flood, made by the generator's program and sent nowhere.
 pub fn sample(kind: FloodKind, route: Route, frames: usize) -> Result<Vec<Vec<u8>>> {
-    let made = recipe::recipe(kind, route)?;
-    let mut object = load_recipe(&made.recipe)?;
-    let program = object::program(&mut object, "lab_flood")?;
-    let input = vec![0; made.frame_length];
-    let sampled = (0..frames).map(|_| {
-        let mut frame = vec![0; input.len()];
-        let options = TestRunOptions {
-            data_in: Some(&input),
-            data_out: Some(&mut frame),
-            ..TestRunOptions::default()
-        };
-        program.test_run(options).context("the kernel does not run the generator")?;
-        Ok(frame)
-    });
-    sampled.collect()
+    Sampler::load(kind, route)?.frames(frames)
 }
 
-fn load_recipe(recipe: &Recipe) -> Result<Ebpf> {
-    let mut object = object::load()?;
-    let map = object.map_mut("lab_recipe").context("no map lab_recipe")?;
-    Array::<_, Recipe>::try_from(map)?.set(0, *recipe, 0)?;
-    Ok(object)
+/// A flood about to be made.
+struct Run {
+    plan: FloodPlan,
+    made: recipe::Made,
+    later: Option<Later>,
+    fits: Option<Fits>,
+    seed: Option<u64>,
 }
 
-/// The generator, loaded, aimed at a device.
-struct Generator {
-    object: Ebpf,
-    rate: Rate,
-    input: Vec<u8>,
-    context: [u8; 24],
-}
-
-impl Generator {
-    /// Must run inside the device's namespace: the kernel looks the device up there.
-    fn load(made: &Made, rate: Rate, device: &str) -> Result<Self> {
-        let mut object = load_recipe(&made.recipe)?;
-        object::program(&mut object, "lab_flood")?
-            .attach(IDLE, XdpMode::Driver)
-            .with_context(|| format!("cannot attach the generator to {IDLE}"))?;
-        let input = vec![0; made.frame_length];
-        let context = xdp_md(input.len(), interface_index(device)?)?;
-        Ok(Self { object, rate, input, context })
+impl Run {
+    fn new(plan: FloodPlan) -> Result<Self> {
+        let seed = plan.kind.is_fitful().then(random::seed).transpose()?;
+        Ok(Self {
+            plan,
+            made: recipe::recipe(plan.kind, plan.route)?,
+            later: plan.kind.again().map(|again| match again {
+                Again::All(after) | Again::Challenged(after) => Later::new(after),
+            }),
+            fits: seed.map(Fits::new),
+            seed,
+        })
     }
 
-    fn run(self, stop: &AtomicBool) -> Result<Flooded> {
+    /// Must run inside the device's namespace.
+    fn make(mut self, device: &str, stop: &AtomicBool) -> Result<Flooded> {
+        let answers = self.plan.kind.sources().answer();
+        let mut generator = Generator::load(&self.made, device)?;
+        if answers {
+            generator.answer_on(device)?;
+        }
         let started = Instant::now();
-        match self.rate {
-            Rate::Full => {
-                while !stop.load(Ordering::Relaxed) {
-                    self.burst(FULL_SPEED_RUN)?;
+        let mut pace = Pace::new(self.new_rate(), started);
+        let mut first_time = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let mut frames = pace.next_burst();
+            let now = Instant::now();
+            if let Some(fits) = &mut self.fits {
+                match fits.parts(now - started) {
+                    Some(parts) => {
+                        let strands = parts.map(|part| self.made.recipe.strands[part]);
+                        generator.take_strands(&strands)?;
+                    }
+                    None => frames = 0,
                 }
             }
-            Rate::PerSecond(rate) => self.run_paced(rate, started, stop)?,
-        }
-        Ok(Flooded { lasted: started.elapsed(), offered: self.offered()? })
-    }
-
-    fn run_paced(&self, rate: u32, started: Instant, stop: &AtomicBool) -> Result<()> {
-        let mut next = started;
-        let mut credit = 0.0;
-        while !stop.load(Ordering::Relaxed) {
-            let now = Instant::now();
-            if next > now {
-                std::thread::sleep(next - now);
-            } else if now - next > 10 * TICK {
-                // A receiver that cannot keep up is not flooded all the harder afterwards.
-                next = now;
+            first_time += u64::from(frames);
+            if let Some(later) = &mut self.later {
+                let seen = if answers { generator.challenged()? } else { first_time };
+                let again = later.due(now, seen);
+                if again > 0 {
+                    generator.send_again(later.passed())?;
+                }
+                frames += again;
             }
-            next += TICK;
-            credit += f64::from(rate) * TICK.as_secs_f64();
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a burst is a small positive number"
-            )]
-            let burst = credit as u32;
-            credit -= f64::from(burst);
-            if burst > 0 {
-                self.burst(burst)?;
+            if frames > 0 {
+                generator.burst(frames)?;
             }
         }
-        Ok(())
+        let lasted = started.elapsed();
+        let sent_again = self.later.as_ref().map_or(0, Later::passed);
+        let offered = generator.offered()?;
+        let mut flooded =
+            Flooded { offered, lasted, sent_again, seed: self.seed, ..Flooded::default() };
+        if answers {
+            std::thread::sleep(LINGER);
+            flooded.per_source = generator.accepted(self.made.recipe.strands[0].crowd)?;
+            flooded.completed = generator.completed()?;
+            flooded.challenged = generator.challenged()?;
+        }
+        Ok(flooded)
     }
 
-    fn burst(&self, frames: u32) -> Result<()> {
-        let program = self.object.program("lab_flood").context("no program lab_flood")?;
-        let program: &Xdp = program.try_into()?;
-        let options = TestRunOptions {
-            data_in: Some(&self.input),
-            ctx_in: Some(&self.context),
-            repeat: frames,
-            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
-            ..TestRunOptions::default()
-        };
-        match program.test_run(options) {
-            Ok(_) => Ok(()),
-            // A signal ends the run; whoever handles it stops the flood.
-            Err(ProgramError::SyscallError(error))
-                if error.io_error.kind() == std::io::ErrorKind::Interrupted =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error).context("the kernel does not run the flood"),
+    /// The rate of packets that were not sent before.
+    fn new_rate(&self) -> Rate {
+        match (self.plan.rate, self.plan.kind.again()) {
+            (Rate::PerSecond(rate), Some(Again::All(_))) => Rate::PerSecond(rate / 2),
+            (rate, Some(Again::All(_) | Again::Challenged(_)) | None) => rate,
         }
     }
+}
 
-    fn offered(&self) -> Result<u64> {
-        let map = self.object.map("lab_offered").context("no map lab_offered")?;
-        let per_cpu = PerCpuArray::<_, u64>::try_from(map)?.get(&0, 0)?;
-        Ok(per_cpu.iter().sum())
+/// When bursts are due, and how many frames they have.
+struct Pace {
+    rate: Rate,
+    next: Instant,
+    credit: f64,
+}
+
+impl Pace {
+    fn new(rate: Rate, started: Instant) -> Self {
+        Self { rate, next: started, credit: 0.0 }
+    }
+
+    /// Waits for the next burst and tells its frames.
+    fn next_burst(&mut self) -> u32 {
+        let Rate::PerSecond(rate) = self.rate else { return FULL_SPEED_RUN };
+        let now = Instant::now();
+        if self.next > now {
+            std::thread::sleep(self.next - now);
+        } else if now - self.next > 10 * TICK {
+            // A receiver that cannot keep up is not flooded all the harder afterwards.
+            self.next = now;
+        }
+        self.next += TICK;
+        self.credit += f64::from(rate) * TICK.as_secs_f64();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a burst is a small positive number"
+        )]
+        let burst = self.credit as u32;
+        self.credit -= f64::from(burst);
+        burst
     }
 }
 
@@ -215,16 +230,4 @@ impl Generator {
 pub(crate) fn interface_index(device: &str) -> Result<u32> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot make a socket")?;
     name_to_index(socket, device).with_context(|| format!("cannot find the device {device}"))
-}
-
-/// `struct xdp_md` for a frame of `length` bytes that came from the device `index`.
-fn xdp_md(length: usize, index: u32) -> Result<[u8; 24]> {
-    let data_end = u32::try_from(length).context("a frame is too long")?;
-    let (data, data_meta, rx_queue_index, egress_ifindex) = (0, 0, 0, 0);
-    let fields: [u32; 6] = [data, data_end, data_meta, index, rx_queue_index, egress_ifindex];
-    let mut bytes = [0; 24];
-    for (to, field) in bytes.chunks_exact_mut(4).zip(fields) {
-        to.copy_from_slice(&field.to_ne_bytes());
-    }
-    Ok(bytes)
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    net::IpAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -12,22 +13,28 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     addresses::{FLOOD_PORT, Family},
     cpus::Cpus,
     exec,
-    guard::Guard,
-    netns,
+    guard::{Guard, Orders},
+    legit, netns,
     recipe::{self, FloodKind, Rate},
     report::{Machine, Options, Report, Run, SCHEMA_VERSION},
+    router::{LAN, WAN},
     run::{self, RunPlan},
+    script::Script,
     sysctl::{self, HostSysctl},
 };
 
 const LOCK: &str = "/run/ctguard-lab.lock";
 /// How long a lab waits for another one on the machine: they share one sysctl.
 const LOCK_PATIENCE: Duration = Duration::from_mins(10);
+
+/// A daemon is watched for so long before there is any traffic, where its cost is asked for.
+pub const IDLE: Duration = Duration::from_secs(10);
 
 /// Which runs a lab makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,16 @@ pub struct LabOptions {
     pub ctguard: PathBuf,
     /// `KEY=VALUE` settings for it.
     pub settings: Vec<String>,
+    /// It guards the router's inner interface as well.
+    pub lan_guarded: bool,
+    /// Addresses on its allow list.
+    pub allowed: Vec<IpAddr>,
+    /// Legitimate new flows a second from outside; as the table bears them where none are given.
+    pub legitimate_per_second: Option<f64>,
+    /// What happens to the guard in the flood.
+    pub script: Script,
+    /// Its daemon is watched for so long before there is any traffic.
+    pub idle: Duration,
     /// Where ctguard's output goes.
     pub log: PathBuf,
     /// The runs to make.
@@ -74,15 +91,39 @@ impl LabOptions {
     pub fn new(flood: FloodKind) -> Self {
         Self {
             flood,
-            rate: Rate::PerSecond(500_000),
+            rate: flood.usual_rate(),
             seconds: 20,
             table_max: 16_384,
             port_dropped: false,
             family: flood.only_family().unwrap_or(Family::Ipv4),
             ctguard: PathBuf::from("target/release/ctguard"),
             settings: Vec::new(),
+            lan_guarded: false,
+            allowed: Vec::new(),
+            legitimate_per_second: None,
+            script: Script::default(),
+            idle: Duration::ZERO,
             log: PathBuf::from("target/lab/ctguard.log"),
             runs: Runs { baseline: true, unguarded: true, guarded: true, ideal: false },
+        }
+    }
+
+    /// Legitimate new flows a second from outside.
+    #[must_use]
+    pub fn per_second(&self) -> f64 {
+        let usual = || run::legitimate_per_second(self.table_max, self.seconds);
+        self.legitimate_per_second.unwrap_or_else(usual)
+    }
+
+    fn orders(&self) -> Orders {
+        let mut interfaces = vec![WAN];
+        interfaces.extend(self.lan_guarded.then_some(LAN));
+        Orders {
+            binary: self.ctguard.clone(),
+            settings: self.settings.clone(),
+            interfaces,
+            allowed: self.allowed.clone(),
+            regulars: legit::regulars().map(|source| self.family.far_client(source)).collect(),
         }
     }
 }
@@ -140,6 +181,7 @@ fn make_runs(
 ) -> Result<Report> {
     let cpus = Cpus::share_out()?;
     cpus.leave_flood()?;
+    open_many_files()?;
     let make = |wanted: bool, name: &str, guard: Guard, flood: bool| -> Result<Option<Run>> {
         if !wanted {
             return Ok(None);
@@ -152,13 +194,15 @@ fn make_runs(
             port: options.flood.port(options.port_dropped).unwrap_or(FLOOD_PORT),
             seconds: options.seconds,
             table_max: options.table_max,
+            legitimate_per_second: options.per_second(),
+            script: options.script,
+            idle: options.idle,
             log: &options.log,
         };
         let run = run::run(&plan, cpus, interrupted).with_context(|| format!("the run {name}"))?;
         Ok(Some(run))
     };
-    let ctguard =
-        Guard::Ctguard { binary: options.ctguard.clone(), settings: options.settings.clone() };
+    let ctguard = Guard::Ctguard(options.orders());
     let runs = options.runs;
     Ok(Report {
         schema_version: SCHEMA_VERSION,
@@ -174,7 +218,16 @@ fn make_runs(
     })
 }
 
-fn described(options: &LabOptions) -> Options {
+/// Flows that fail are open for seconds: a thousand a second need more files than usual.
+fn open_many_files() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    setrlimit(Resource::Nofile, most).context("cannot raise the limit of open files")
+}
+
+/// What a lab is asked for, as its report says it.
+#[must_use]
+pub fn described(options: &LabOptions) -> Options {
     Options {
         flood: options.flood.to_string(),
         seconds: options.seconds,
@@ -188,7 +241,7 @@ fn described(options: &LabOptions) -> Options {
             Family::Ipv4 => "ipv4".to_owned(),
             Family::Ipv6 => "ipv6".to_owned(),
         },
-        legitimate_per_second: run::legitimate_per_second(options.table_max, options.seconds),
+        legitimate_per_second: options.per_second(),
     }
 }
 

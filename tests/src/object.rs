@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::Array,
-    programs::{Xdp, XdpMode},
+    programs::{SchedClassifier, TcAttachType, Xdp, XdpMode},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../ebpf/lab.bpf.o");
@@ -18,6 +18,8 @@ pub enum Program {
     Pass,
     /// Drops what goes at this port, which in the lab is the flood and nothing else.
     DropPort(u16),
+    /// Challenges each connection of a crowd once.
+    Challenge,
 }
 
 impl Program {
@@ -26,6 +28,7 @@ impl Program {
             Self::Floor => "lab_floor",
             Self::Pass => "lab_pass",
             Self::DropPort(_) => "lab_drop_flood",
+            Self::Challenge => "lab_challenger",
         }
     }
 }
@@ -47,6 +50,24 @@ pub fn program<'o>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut Xdp> {
     let program: &mut Xdp = program.try_into()?;
     program.load().with_context(|| format!("cannot load the program {name}"))?;
     Ok(program)
+}
+
+/// The traffic control program `name` of the object, loaded into the kernel.
+pub fn classifier<'o>(object: &'o mut Ebpf, name: &str) -> Result<&'o mut SchedClassifier> {
+    let program = object.program_mut(name).with_context(|| format!("no program {name}"))?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load().with_context(|| format!("cannot load the program {name}"))?;
+    Ok(program)
+}
+
+/// Serves a crowd's connections on a device of this thread's namespace: each is accepted, closed
+/// at once, and remembered by nobody.
+pub fn serve_crowd(device: &str) -> Result<Attached> {
+    let mut object = load()?;
+    classifier(&mut object, "lab_server")?
+        .attach(device, TcAttachType::Ingress)
+        .with_context(|| format!("cannot attach the crowd's server to {device}"))?;
+    Ok(Attached { _object: object })
 }
 
 /// Attaches a program, in native mode, to a device of this thread's namespace.

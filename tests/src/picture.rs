@@ -215,6 +215,13 @@ fn flood_name(flood: &str) -> &str {
         "ack" => "ACKs from 268 million sources",
         "ack-one-source" => "ACKs from one source",
         "sctp" => "SCTP from 268 million sources",
+        "syn-live" => "SYNs, each twice, from 1,000 hosts that live",
+        "sources-completing" => "connections of 1,000 sources",
+        "bots" => "connections of 10,000 sources",
+        "bots-prefix" | "bots-prefix-v6" => "connections of one network's bots",
+        "lan-host" => "SYNs of an inside host",
+        "syn-allowed" => "SYNs from an allowed source",
+        "mixed-random" => "three floods in fits",
         "udp-answers" => "imitated answers from 268 million sources",
         other => other,
     }

@@ -2,6 +2,7 @@
 
 mod frame;
 mod kind;
+mod sources;
 
 use std::{fmt, str::FromStr};
 
@@ -10,11 +11,15 @@ use anyhow::{Context as _, Result, bail};
 use crate::addresses::Family;
 
 use frame::Whole;
-use kind::{Part, Segment, Sources};
-use layout::{CONTINUES, FRAME_WORDS, LONGEST_FRAME_WORDS, Recipe, Strand, WITHOUT_PSEUDO_HEADER};
+use kind::{Part, Segment};
+use layout::{
+    CHALLENGED, CONTINUES, FRAME_WORDS, LONGEST_FRAME_WORDS, Recipe, Strand, WITHOUT_PSEUDO_HEADER,
+};
+use sources::Ends;
 
 pub use frame::EXTENSION_HEADERS;
-pub use kind::FloodKind;
+pub use kind::{Again, FloodKind};
+pub use sources::Sources;
 
 #[path = "../../ctguard-ebpf/src/lab_recipe.rs"]
 pub mod layout;
@@ -98,26 +103,30 @@ pub fn check_family(kind: FloodKind, family: Family) -> Result<()> {
 
 /// A strand, and the bytes of its frame.
 fn strand(segment: Segment, sources: Sources, route: Route) -> Result<(Strand, usize)> {
-    let (source, spoofed) = match sources {
-        Sources::One => (route.family.flood_source(), 0),
-        Sources::Spoofed => (route.family.spoofed_base(), 0x0fff_ffff_u32.to_be()),
-    };
-    let mut whole = frame::whole(segment, source, route)?;
+    let ends = Ends::of(sources, route)?;
+    let mut whole = frame::whole(segment, ends, route)?;
     // What the program fills in counts as zero in the sums, and is zero in the template.
-    let mut source_word = [0; 4];
-    take(&mut whole.bytes, layout::SOURCE_AT, &mut source_word)?;
+    let mut address = [0; 4];
+    take(&mut whole.bytes, ends.address_at, &mut address)?;
     for field in [whole.checksum_at, whole.drawn_at].into_iter().flatten() {
         take(&mut whole.bytes, field, &mut [0; 2])?;
     }
     let mut strand = Strand {
-        source: u32::from_ne_bytes(source_word),
-        spoofed,
+        address: u32::from_ne_bytes(address),
+        spoofed: ends.spoofed,
+        address_at: u32::try_from(ends.address_at)?,
         drawn_at: offset(whole.drawn_at)?,
         checksum_at: offset(whole.checksum_at)?,
-        drawn_first: whole.drawn.0,
-        drawn_last: whole.drawn.1,
+        drawn_first: whole.drawn.0.into(),
+        drawn_last: whole.drawn.1.into(),
         ..Strand::default()
     };
+    if let Some(crowd) = ends.crowd {
+        (strand.crowd, strand.step) = (crowd.members, crowd.word_step());
+    }
+    if sources.answer() {
+        strand.flags |= CHALLENGED;
+    }
     if whole.protocol == etherparse::IpNumber::ICMP {
         strand.flags |= WITHOUT_PSEUDO_HEADER;
         strand.transport_sum = sum(&whole.bytes[whole.transport_at..]);
@@ -146,7 +155,7 @@ fn strand(segment: Segment, sources: Sources, route: Route) -> Result<(Strand, u
     Ok((strand, bytes.len()))
 }
 
-/// The sum of the pseudo header, the source word left out (RFC 9293, 3.1; RFC 8200, 8.1).
+/// The sum of the pseudo header, the address word left out (RFC 9293, 3.1; RFC 8200, 8.1).
 fn pseudo_sum(whole: &Whole, route: Route) -> Result<u32> {
     let addresses = match route.family {
         Family::Ipv4 => 26..34,

@@ -1,14 +1,23 @@
 //! What a lab found: the document `report.json`.
 
-use std::collections::BTreeMap;
+mod groups;
+mod legitimate;
+mod spread;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    legit::{Answers, Exchanges, Flow, FlowKind, Outcome},
+    legit::{Answers, Exchanges},
+    process::DaemonCost,
+    recovery::{Outage, Recovery},
+    stages::StageSeconds,
     table::{FillPoint, KernelCounters},
 };
+
+pub use groups::GroupOutcome;
+pub use legitimate::{ConnectTimes, Legitimate, Success, SuccessPoint};
+pub use spread::Spread;
 
 /// Version of the document; fields are only added within one.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -47,7 +56,7 @@ pub struct Options {
     pub port_dropped: bool,
     /// `ipv4` or `ipv6`.
     pub family: String,
-    /// Legitimate new flows a second, both directions.
+    /// Legitimate new flows a second from outside; from inside come a fifth as many.
     pub legitimate_per_second: f64,
 }
 
@@ -87,6 +96,18 @@ pub struct Run {
     pub flood_seconds: Option<(f64, f64)>,
     /// `ctguard status --json` at the flood's end; null without ctguard.
     pub guard_status: Option<Value>,
+    /// Seconds of the flood that ctguard was in each stage, by class, to half a second.
+    #[serde(default)]
+    pub stage_seconds: StageSeconds,
+    /// What ctguard's daemon costs; null without ctguard.
+    #[serde(default)]
+    pub daemon: Option<DaemonCost>,
+    /// How service came back; null where ctguard was there from the beginning to the end.
+    #[serde(default)]
+    pub recovery: Option<Recovery>,
+    /// How it went while ctguard's daemon was dead; null where it never was.
+    #[serde(default)]
+    pub outage: Option<Outage>,
 }
 
 /// How full the table was.
@@ -98,52 +119,11 @@ pub struct Fill {
     pub peak: u64,
     /// The same as a share of the table.
     pub peak_ratio: f64,
+    /// Mean and standard deviation in the second half of the flood, or of the time of one.
+    #[serde(default)]
+    pub second_half: Option<Spread>,
     /// Entries over time, every 100 ms.
     pub series: Vec<FillPoint>,
-}
-
-/// How legitimate new flows fared.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Legitimate {
-    /// Flows that started while the flood lasted (in a run without one: in the same time).
-    pub during_flood: Success,
-    /// The same by direction and protocol.
-    pub by_kind: BTreeMap<FlowKind, Success>,
-    /// All flows of the run.
-    pub whole_run: Success,
-    /// Time to connect of the flows of `during_flood` that did.
-    pub connect_milliseconds: Option<ConnectTimes>,
-    /// Success by second of start, the whole run long.
-    pub over_time: Vec<SuccessPoint>,
-}
-
-/// Flows, and how many succeeded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Success {
-    /// Flows tried.
-    pub attempted: u64,
-    /// Done without waiting for a retransmission.
-    pub at_once: u64,
-    /// Done within four seconds, those done at once included.
-    pub eventually: u64,
-}
-
-/// Success of the flows that started in one second.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SuccessPoint {
-    /// The second, from the run's begin.
-    pub seconds: u32,
-    /// Its flows.
-    pub success: Success,
-}
-
-/// Milliseconds that TCP took to connect.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ConnectTimes {
-    /// Half of the connections took no longer.
-    pub median: f64,
-    /// 99 of 100 connections took no longer.
-    pub p99: f64,
 }
 
 /// What became of the flood.
@@ -159,63 +139,9 @@ pub struct FloodOutcome {
     pub dropped_in_xdp: u64,
     /// Packets that conntrack saw: offered, less lost in the queue, less dropped in XDP.
     pub reached_conntrack: u64,
-}
-
-impl Success {
-    /// The share done at once, of 1; nothing tried counts as success.
-    #[must_use]
-    pub fn at_once_ratio(self) -> f64 {
-        ratio(self.at_once, self.attempted)
-    }
-
-    /// The share done within four seconds, of 1.
-    #[must_use]
-    pub fn eventually_ratio(self) -> f64 {
-        ratio(self.eventually, self.attempted)
-    }
-
-    fn count(&mut self, outcome: Outcome) {
-        self.attempted += 1;
-        self.at_once += u64::from(outcome == Outcome::AtOnce);
-        self.eventually += u64::from(outcome != Outcome::Failed);
-    }
-}
-
-impl Legitimate {
-    /// Sums flows up; `during` says which seconds the flood takes.
-    #[must_use]
-    pub fn sum_up(flows: &[Flow], during: (f64, f64)) -> Self {
-        let mut sum = Self::default();
-        let mut seconds: BTreeMap<u32, Success> = BTreeMap::new();
-        let mut connects = Vec::new();
-        for flow in flows {
-            let started = flow.started.as_secs_f64();
-            let second = u32::try_from(flow.started.as_secs()).unwrap_or(u32::MAX);
-            sum.whole_run.count(flow.outcome);
-            seconds.entry(second).or_default().count(flow.outcome);
-            if (during.0..during.1).contains(&started) {
-                sum.during_flood.count(flow.outcome);
-                sum.by_kind.entry(flow.kind).or_default().count(flow.outcome);
-                connects.extend(flow.connect.map(|connect| connect.as_secs_f64() * 1000.0));
-            }
-        }
-        let points = seconds.into_iter();
-        sum.over_time =
-            points.map(|(seconds, success)| SuccessPoint { seconds, success }).collect();
-        sum.connect_milliseconds = ConnectTimes::of(connects);
-        sum
-    }
-}
-
-impl ConnectTimes {
-    fn of(mut milliseconds: Vec<f64>) -> Option<Self> {
-        milliseconds.sort_by(f64::total_cmp);
-        let at = |hundredths: usize| {
-            let rank = (milliseconds.len() * hundredths).div_ceil(100).saturating_sub(1);
-            milliseconds.get(rank).copied()
-        };
-        Some(Self { median: at(50)?, p99: at(99)? })
-    }
+    /// Jain's index of what the flood's own sources got through; null where they are not counted.
+    #[serde(default)]
+    pub jain_index: Option<f64>,
 }
 
 impl Report {
@@ -231,6 +157,16 @@ impl Report {
     }
 }
 
+/// Jain's index of what each source got: 1 when all got the same, 1/n when one got all.
+#[must_use]
+pub fn jain_index(shares: &[u64]) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
+    let shares: Vec<f64> = shares.iter().map(|&share| share as f64).collect();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    let number = f64::from(u32::try_from(shares.len()).ok()?);
+    (squares > 0.0).then(|| shares.iter().sum::<f64>().powi(2) / (number * squares))
+}
+
 /// `part` of `whole`; 1 when there is nothing.
 #[must_use]
 pub fn ratio(part: u64, whole: u64) -> f64 {
@@ -240,33 +176,12 @@ pub fn ratio(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn flow(seconds: u64, outcome: Outcome) -> Flow {
-        Flow {
-            kind: FlowKind::TcpInward,
-            started: Duration::from_secs(seconds),
-            connect: (outcome != Outcome::Failed).then_some(Duration::from_millis(20)),
-            outcome,
-        }
-    }
-
     #[test]
-    fn flows_count_by_the_time_at_which_they_start() {
-        let flows =
-            [flow(1, Outcome::Failed), flow(2, Outcome::AtOnce), flow(3, Outcome::Eventually)];
-        let sum = Legitimate::sum_up(&flows, (2.0, 4.0));
-        assert_eq!(sum.during_flood, Success { attempted: 2, at_once: 1, eventually: 2 });
-        assert_eq!(sum.whole_run.attempted, 3);
-        assert_eq!(sum.over_time.len(), 3);
-    }
-
-    #[test]
-    fn the_percentile_of_few_is_the_greatest() {
-        let times = ConnectTimes::of(vec![3.0, 1.0, 2.0]);
-        assert_eq!(times, Some(ConnectTimes { median: 2.0, p99: 3.0 }));
-        assert_eq!(ConnectTimes::of(vec![]), None);
+    fn jains_index_tells_equal_shares_from_one_that_has_all() {
+        assert_eq!(jain_index(&[5, 5, 5, 5]), Some(1.0));
+        assert_eq!(jain_index(&[8, 0, 0, 0]), Some(0.25));
+        assert_eq!(jain_index(&[]), None);
     }
 }

@@ -12,19 +12,23 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     addresses::{self, Family},
+    crowd::Crowd,
     delay::Delay,
     exec,
-    netns::Namespace,
+    netns::{Handle, Namespace},
+    recipe::FloodKind,
 };
 
 /// The guarded interface, in the router.
 pub const WAN: &str = "wan0";
 /// The other end of [`WAN`], where the flood leaves.
 pub const ISP: &str = "isp0";
-/// A link in the internet that carries nothing, see [`crate::flood`].
+/// A link that carries nothing, in the internet and inside, see [`crate::flood`].
 pub const IDLE: &str = "idle0";
-const LAN: &str = "lan0";
-const SERVERS: &str = "srv0";
+/// The router's other interface.
+pub const LAN: &str = "lan0";
+/// The other end of [`LAN`], where inside hosts are.
+pub const SERVERS: &str = "srv0";
 const FAR_TUN: &str = "far0";
 const PATH_TUN: &str = "path0";
 
@@ -75,6 +79,24 @@ impl Network {
     pub fn flood_link(&self) -> Result<([u8; 6], [u8; 6])> {
         Ok((hardware_address(&self.internet, ISP)?, hardware_address(&self.router, WAN)?))
     }
+
+    /// Where a kind of flood leaves, and the hardware addresses of its frames.
+    pub fn flood_way(&self, kind: FloodKind) -> Result<FloodWay<'_>> {
+        if kind != FloodKind::LanHost {
+            return Ok(FloodWay { from: (&self.internet, ISP), link: self.flood_link()? });
+        }
+        let link = (hardware_address(&self.inside, SERVERS)?, hardware_address(&self.router, LAN)?);
+        Ok(FloodWay { from: (&self.inside, SERVERS), link })
+    }
+}
+
+/// Where a flood leaves.
+#[derive(Clone, Copy, Debug)]
+pub struct FloodWay<'n> {
+    /// Namespace and device.
+    pub from: (&'n Handle, &'static str),
+    /// Hardware addresses: source, destination.
+    pub link: ([u8; 6], [u8; 6]),
 }
 
 const COMMON_SYSCTLS: [(&str, &str); 6] = [
@@ -127,10 +149,15 @@ fn connect(internet: &Namespace, router: &Namespace, inside: &Namespace) -> Resu
         format!("link add {ISP} type veth peer name {WAN} netns {}", router.name()),
         format!("link add {IDLE} type veth peer name idle1"),
     ])?;
-    inside.ip(&[format!("link add {SERVERS} type veth peer name {LAN} netns {}", router.name())])
+    inside.ip(&[
+        format!("link add {SERVERS} type veth peer name {LAN} netns {}", router.name()),
+        format!("link add {IDLE} type veth peer name idle1"),
+    ])
 }
 
 fn configure_internet(internet: &Namespace) -> Result<()> {
+    let live = Crowd::live_networks().map(|network| format!("route add local {network} dev lo"));
+    internet.ip(&live)?;
     internet.ip(&[
         format!("link set {PATH_TUN} up txqueuelen {TUN_QUEUE}"),
         format!("link set {ISP} up"),
@@ -159,7 +186,9 @@ fn configure_router(router: &Namespace) -> Result<()> {
         "route add 2001:db8:1:9::/64 via 2001:db8:1::80".to_owned(),
     ])?;
     // A veth takes frames from `xdp_xmit` only while its receiver polls, which GRO switches on.
-    exec::run(router.command("ethtool").args(["-K", WAN, "gro", "on"]))?;
+    for device in [WAN, LAN] {
+        exec::run(router.command("ethtool").args(["-K", device, "gro", "on"]))?;
+    }
     exec::run_with_input(router.command("nft").args(["-f", "-"]), &ruleset())
         .context("cannot load the router's rules")?;
     Ok(())
@@ -188,6 +217,7 @@ fn ruleset() -> String {
     let server = Family::Ipv4.inside_server();
     let sink = Family::Ipv4.sink();
     let [tcp, echo, udp] = [addresses::TCP_PORT, addresses::TCP_ECHO_PORT, addresses::UDP_PORT];
+    let (crowd_server, crowd) = (Family::Ipv4.crowd_server(), addresses::CROWD_PORT);
     let [flood, dropped] = [addresses::FLOOD_PORT, addresses::DROPPED_PORT];
     let [exposed, unexposed] = [addresses::EXPOSED_PORTS, addresses::UNEXPOSED_PORTS]
         .map(|(first, last)| format!("{first}-{last}"));
@@ -198,6 +228,7 @@ fn ruleset() -> String {
                 iifname {WAN} tcp dport {{ {tcp}, {echo} }} dnat to {server}
                 iifname {WAN} udp dport {udp} dnat to {server}
                 iifname {WAN} meta l4proto {{ tcp, udp, sctp }} th dport {flood} dnat to {sink}
+                iifname {WAN} tcp dport {crowd} dnat to {crowd_server}
                 iifname {WAN} udp dport {exposed} dnat to {sink}
                 iifname {WAN} icmp type echo-request dnat to {sink}
             }}

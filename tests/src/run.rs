@@ -2,22 +2,26 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::{
     addresses::Family,
     cpus::Cpus,
     flood::{Flood, FloodPlan},
-    guard::Guard,
-    legit::{ANSWERED, ESTABLISHED, Load, PATIENCE, Schedule},
+    guard::{Guard, Standing},
+    legit::{ANSWERED, ESTABLISHED, INSIDE_SHARE, Load, PATIENCE, Schedule},
     object::{self, Program},
+    process::{CpuMeter, DaemonCost},
     recipe::{FloodKind, Rate, Route},
-    report::{Fill, FloodOutcome, Legitimate, Run, ratio},
-    router::{ISP, Network},
+    recovery::{self, Outage, Recovery},
+    report::{Fill, FloodOutcome, Legitimate, Run, Spread, jain_index, ratio},
+    router::{ISP, LAN, Network, SERVERS},
+    script::{self, Script, wait_until},
+    stages::StageWatch,
     table::{self, Watch},
     wan,
 };
@@ -28,8 +32,10 @@ pub const BEFORE: Duration = Duration::from_secs(2);
 pub const AFTER: Duration = Duration::from_secs(2);
 /// The share of the table that a guard never passes, unless told otherwise.
 pub const TARGET_RATIO: f64 = 0.85;
-/// Legitimate new flows a second, where the table has room for them.
-const MOST_PER_SECOND: f64 = 150.0;
+/// Legitimate new flows a second, whatever the table: what the lab's one core bears.
+const MOST_PER_SECOND: f64 = 1000.0;
+/// Entries of the table for each legitimate new flow a second: 100 a second in 16,384.
+const ENTRIES_PER_FLOW: f64 = 163.84;
 /// Time for threads to get ready before flows start.
 const LEAD: Duration = Duration::from_millis(100);
 
@@ -48,18 +54,26 @@ pub struct RunPlan<'p> {
     pub seconds: u32,
     /// Entries that the table takes.
     pub table_max: u64,
+    /// Legitimate new flows a second from outside.
+    pub legitimate_per_second: f64,
+    /// What happens to the guard in the flood.
+    pub script: Script,
+    /// The daemon is watched for so long before there is any traffic.
+    pub idle: Duration,
     /// Where ctguard's output goes.
     pub log: &'p Path,
 }
 
-/// Legitimate new flows a second, so few that what they leave in the table (`TIME_WAIT` stays
-/// 120 s) takes a third of the target at most.
+/// Legitimate new flows a second from outside, as many as the table is large for, and so few that
+/// what all leave in it (`TIME_WAIT` stays 120 s) takes a third of the target at most.
 #[must_use]
 pub fn legitimate_per_second(table_max: u64, seconds: u32) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
-    let room = 0.95 * TARGET_RATIO * table_max as f64 / 3.0 - f64::from(ESTABLISHED + ANSWERED);
+    let table = table_max as f64;
+    let room = 0.95 * TARGET_RATIO * table / 3.0 - f64::from(ESTABLISHED + ANSWERED);
     let lasts = (BEFORE + AFTER).as_secs_f64() + f64::from(seconds);
-    (room / lasts).clamp(1.0, MOST_PER_SECOND)
+    let usual = (table / ENTRIES_PER_FLOW).min(MOST_PER_SECOND);
+    (room / lasts / (1.0 + INSIDE_SHARE)).min(usual).max(1.0)
 }
 
 /// Makes the run. Stops early, with an error, when `interrupted` becomes true.
@@ -67,28 +81,49 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     let network = Network::build()?;
     // What a guard sends back by XDP_TX arrives only where the peer has a program, too.
     let _receiver = network.internet.run(|| object::attach(Program::Pass, ISP))?;
-    let guard = plan.guard.start(&network.router, plan.port, plan.log)?;
+    let _server = match plan.flood {
+        Some((kind, _)) if kind.is_served() => {
+            Some(network.inside.run(|| object::serve_crowd(SERVERS))?)
+        }
+        Some(_) | None => None,
+    };
+    let receive_inside = || network.inside.run(|| object::attach(Program::Pass, SERVERS));
+    let _inside_receiver = plan.guard.covers(LAN).then(receive_inside).transpose()?;
+    let start_guard = || plan.guard.start(&network.router, plan.port, plan.log);
+    let mut guard = match plan.script {
+        Script::Late(_) => Standing::None,
+        Script::Throughout | Script::Outage { .. } => start_guard()?,
+    };
+    let mut cost = watch_idle(&guard, plan.idle, interrupted)?;
     let load = Load::open(&network, plan.family)?;
 
     let zero = Instant::now() + LEAD;
     let flood_lasts = Duration::from_secs(plan.seconds.into());
     let lasts = BEFORE + flood_lasts + AFTER;
     let watch = Watch::start(&network.router, zero)?;
-    let per_second = legitimate_per_second(plan.table_max, plan.seconds);
+    let per_second = plan.legitimate_per_second;
     load.start(Schedule { zero, lasts, flood: (BEFORE, BEFORE + flood_lasts), per_second })?;
 
     wait_until(zero + BEFORE, interrupted)?;
     let counted = wan::read(&network)?;
     let flood = match plan.flood {
         Some((kind, rate)) => {
-            let route = Route { link: network.flood_link()?, family: plan.family, port: plan.port };
-            let flood = FloodPlan { kind, rate, route };
-            Some(Flood::start(flood, (&network.internet, ISP), cpus)?)
+            let way = network.flood_way(kind)?;
+            let route = Route { link: way.link, family: plan.family, port: plan.port };
+            Some(Flood::start(FloodPlan { kind, rate, route }, way.from, cpus)?)
         }
         None => None,
     };
     let began = zero.elapsed().as_secs_f64();
+    let meter = guard.daemon().map(|daemon| CpuMeter::start(daemon.pid())).transpose()?;
+    let stages = guard.daemon().map(|daemon| StageWatch::start(daemon.asker()));
+    let played = script::play(plan.script, &mut guard, start_guard, zero + BEFORE, interrupted)?;
     wait_until(zero + BEFORE + flood_lasts, interrupted)?;
+    let stage_seconds = stages.map(StageWatch::stop).unwrap_or_default();
+    // A daemon that was started in the flood has spent its time on that.
+    if let (Script::Throughout, Some(meter), Some(cost)) = (plan.script, meter, &mut cost) {
+        meter.note_flood(cost)?;
+    }
     let flooded = flood.map(Flood::stop).transpose()?;
     let ended = zero.elapsed().as_secs_f64();
     let counted = wan::read(&network)?.since(counted);
@@ -101,16 +136,30 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     let kernel = table::kernel_counters(&network.router)?;
     drop(guard);
 
+    let at = |moment: Instant| moment.saturating_duration_since(zero).as_secs_f64();
+    let recovery = played.started.map(|(started, ready)| Recovery {
+        started_seconds: at(started),
+        fill_ratio_before: recovery::fill_before(&series, at(started), plan.table_max),
+        ready_seconds: ready.as_secs_f64(),
+        service_seconds: recovery::service_back(&fared.flows, (at(started), ended)),
+        fill_seconds: recovery::fill_back(&series, at(started), (plan.table_max, TARGET_RATIO)),
+    });
+    let outage = played.killed.zip(played.started).map(|(killed, (started, _))| {
+        let seconds = (at(killed), at(started));
+        Outage { seconds, legitimate: Legitimate::sum_up(&fared.flows, seconds) }
+    });
+    let half = (f64::midpoint(began, ended), ended);
+    let second_half = Spread::of(&series, half, plan.table_max);
     let peak = series.iter().map(|point| point.count).fold(at_end, u64::max);
     Ok(Run {
         table_max: plan.table_max,
         target_ratio: TARGET_RATIO,
-        fill: Fill { at_end, peak, peak_ratio: ratio(peak, plan.table_max), series },
+        fill: Fill { at_end, peak, peak_ratio: ratio(peak, plan.table_max), second_half, series },
         legitimate: Legitimate::sum_up(&fared.flows, (began, ended)),
         established: fared.established,
         answers: fared.answers,
         others_lost_in_queue: counted.others_lost_in_queue,
-        flood: flooded.map(|flooded| FloodOutcome {
+        flood: flooded.as_ref().map(|flooded| FloodOutcome {
             offered: flooded.offered,
             offered_per_second: per_second_of(flooded.offered, flooded.lasted),
             lost_in_queue: counted.lost_in_queue,
@@ -118,10 +167,15 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
             reached_conntrack: flooded
                 .offered
                 .saturating_sub(counted.lost_in_queue + counted.dropped_in_xdp),
+            jain_index: jain_index(&flooded.per_source),
         }),
         kernel,
-        flood_seconds: flooded.map(|_| (began, ended)),
+        flood_seconds: flooded.as_ref().map(|_| (began, ended)),
         guard_status,
+        stage_seconds,
+        daemon: cost,
+        recovery,
+        outage,
     })
 }
 
@@ -131,12 +185,17 @@ fn per_second_of(number: u64, lasted: Duration) -> f64 {
     number / lasted.as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
-fn wait_until(time: Instant, interrupted: &AtomicBool) -> Result<()> {
-    while let Some(left) = time.checked_duration_since(Instant::now()) {
-        if interrupted.load(Ordering::Relaxed) {
-            bail!("interrupted; everything was put back");
-        }
-        std::thread::sleep(left.min(Duration::from_millis(20)));
+/// Watches a daemon that has nothing to do.
+fn watch_idle(
+    guard: &Standing,
+    idle: Duration,
+    interrupted: &AtomicBool,
+) -> Result<Option<DaemonCost>> {
+    let Some(daemon) = guard.daemon() else { return Ok(None) };
+    if idle.is_zero() {
+        return Ok(Some(DaemonCost::default()));
     }
-    Ok(())
+    let meter = CpuMeter::start(daemon.pid())?;
+    wait_until(Instant::now() + idle, interrupted)?;
+    Ok(Some(DaemonCost { idle_cpu_ratio: Some(meter.ratio()?), ..DaemonCost::default() }))
 }

@@ -1,11 +1,16 @@
 //! What a lab found, as people read it: not an interface, `report.json` is.
 
-use std::fmt::Write as _;
+mod groups;
+
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     legit::FlowKind,
+    process::DaemonCost,
     report::{ConnectTimes, FloodOutcome, Report, Run, ratio},
 };
+
+pub use groups::groups;
 
 /// What was asked for, in a line.
 #[must_use]
@@ -17,7 +22,7 @@ pub fn title(report: &Report) -> String {
     };
     let port = if options.port_dropped { ", at a port that the router's rules drop" } else { "" };
     format!(
-        "{} at {rate} for {} s{port}; {}, table of {} entries, {:.0} legitimate new flows/s",
+        "{} at {rate} for {} s{port}; {}, table of {} entries, {:.0} legitimate new flows/s from outside",
         options.flood,
         options.seconds,
         options.family,
@@ -56,6 +61,13 @@ pub fn table(report: &Report) -> String {
     row("table: peak", &|run| format!("{} ({})", run.fill.peak, percent(run.fill.peak_ratio)));
     row("table: at the end", &|run| {
         format!("{} ({})", run.fill.at_end, percent(ratio(run.fill.at_end, run.table_max)))
+    });
+    row("  in the second half of the flood", &|run| match run.fill.second_half {
+        Some(spread) => {
+            let [mean, deviation] = [spread.mean_ratio, spread.deviation_ratio].map(in_hundred);
+            format!("{mean:.1} ± {deviation:.1} %")
+        }
+        None => "–".to_owned(),
     });
     row("legitimate new flows", &|run| run.legitimate.during_flood.attempted.to_string());
     row("  succeeded at once", &|run| percent(run.legitimate.during_flood.at_once_ratio()));
@@ -96,6 +108,12 @@ pub fn table(report: &Report) -> String {
     row("kernel: lost a clash", &|run| grouped(run.kernel.clash_lost));
     row("kernel: early_drop", &|run| grouped(run.kernel.early_drop));
     row("kernel: insert_failed", &|run| grouped(run.kernel.insert_failed));
+    let daemon = |shown: fn(DaemonCost) -> Option<String>| {
+        move |run: &Run| run.daemon.and_then(shown).unwrap_or_else(|| "–".to_owned())
+    };
+    row("daemon: CPU, idle", &daemon(|cost| Some(of_a_core(cost.idle_cpu_ratio?))));
+    row("daemon: CPU, in the flood", &daemon(|cost| Some(of_a_core(cost.flood_cpu_ratio?))));
+    row("daemon: memory, without its maps", &daemon(|cost| Some(mebibytes(cost.resident_bytes?))));
 
     let mut head = format!("{:<40}", "");
     for (name, _) in &runs {
@@ -111,8 +129,33 @@ const KINDS: [(FlowKind, &str); 4] = [
     (FlowKind::UdpOutward, "    UDP from inside, at once"),
 ];
 
+/// The stages of a run with ctguard, by class.
+#[must_use]
+pub fn stages(report: &Report) -> Option<String> {
+    let classes = &report.guarded.as_ref()?.stage_seconds;
+    let class = |(class, stages): (&String, &BTreeMap<String, f64>)| {
+        let stages: Vec<_> =
+            stages.iter().map(|(stage, seconds)| format!("{stage} {seconds:.1} s")).collect();
+        format!("{class} {}", stages.join(", "))
+    };
+    let classes: Vec<_> = classes.iter().map(class).collect();
+    (!classes.is_empty()).then(|| format!("stages in the flood: {}", classes.join("; ")))
+}
+
+pub(crate) fn of_a_core(ratio: f64) -> String {
+    format!("{:.2} %", in_hundred(ratio))
+}
+
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", ratio(bytes, 1 << 20))
+}
+
+fn in_hundred(ratio: f64) -> f64 {
+    ratio * 100.0
+}
+
 /// A ratio for people: never rounded up to 100 %.
-fn percent(ratio: f64) -> String {
+pub(crate) fn percent(ratio: f64) -> String {
     format!("{:.1} %", (ratio * 1000.0).floor() / 10.0)
 }
 

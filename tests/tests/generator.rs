@@ -44,7 +44,7 @@ fn every_packet_has_right_checksums_and_goes_at_the_target() {
     if !require::root("every_packet_has_right_checksums_and_goes_at_the_target") {
         return;
     }
-    for (kind, family) in floods() {
+    for (kind, family) in floods().filter(|(kind, _)| *kind != FloodKind::LanHost) {
         let packets = sample(kind, family);
         let fragments = if kind == FloodKind::TinyFragments { 2 } else { 1 };
         assert_eq!(packets.len(), FRAMES / fragments, "{kind} {family}");
@@ -58,7 +58,8 @@ fn every_packet_has_right_checksums_and_goes_at_the_target() {
             };
             let target = SocketAddr::new(seen.destination, port);
             let imitates = kind == FloodKind::UdpAnswers;
-            let (first, last) = if imitates { EXPOSED_PORTS } else { (FLOOD_PORT, FLOOD_PORT) };
+            let at = kind.port(false).unwrap_or(FLOOD_PORT);
+            let (first, last) = if imitates { EXPOSED_PORTS } else { (at, at) };
             assert!((first..=last).contains(&port), "{kind} {family}: {seen:?}");
             assert_eq!(target, family.flood_target(port), "{kind} {family}");
         }
@@ -74,9 +75,16 @@ fn one_source_has_many_ports_and_spoofed_sources_differ() {
         let packets = sample(kind, family);
         let sources: HashSet<_> = packets.iter().map(|seen| network(seen.source)).collect();
         if FROM_ONE_SOURCE.contains(&kind) {
-            assert!(packets.iter().all(|seen| seen.source == family.flood_source()));
+            let source = if kind == FloodKind::SynAllowed {
+                family.allowed_source()
+            } else if kind == FloodKind::LanHost {
+                family.infected_host()
+            } else {
+                family.flood_source()
+            };
+            assert!(packets.iter().all(|seen| seen.source == source), "{kind}");
             assert_random(&packets, 1024..=u16::MAX);
-        } else if kind != FloodKind::Mixed {
+        } else if ![FloodKind::Mixed, FloodKind::MixedRandom].contains(&kind) {
             assert_eq!(sources.len(), packets.len(), "{kind}: sources that a guard tells apart");
         }
     }
@@ -89,10 +97,20 @@ fn each_kind_of_flood_has_the_packets_of_its_name() {
     }
     for (kind, family) in floods() {
         let right = |seen: &Seen| match (kind, seen.transport) {
-            (FloodKind::Mixed, Transport::Syn { .. } | Transport::Udp { .. })
+            (
+                FloodKind::Mixed | FloodKind::MixedRandom,
+                Transport::Syn { .. } | Transport::Udp { .. },
+            )
             | (
                 FloodKind::SynOneSource
                 | FloodKind::SynSpoofed
+                | FloodKind::SynLive
+                | FloodKind::SourcesCompleting
+                | FloodKind::Bots
+                | FloodKind::BotsPrefix
+                | FloodKind::BotsPrefixV6
+                | FloodKind::LanHost
+                | FloodKind::SynAllowed
                 | FloodKind::TinyFragments
                 | FloodKind::LongExtensions,
                 Transport::Syn { .. },
@@ -119,6 +137,40 @@ fn a_mixed_flood_has_both_protocols_and_both_kinds_of_sources() {
     let udp = |seen: &Seen| matches!(seen.transport, Transport::Udp { .. });
     let kinds: HashSet<_> = packets.iter().map(|seen| (seen.source == source, udp(seen))).collect();
     assert_eq!(kinds.len(), 4);
+}
+
+#[test]
+fn an_infected_host_addresses_another_host_each_time() {
+    if !require::root("an_infected_host_addresses_another_host_each_time") {
+        return;
+    }
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let packets = sample(FloodKind::LanHost, family);
+        let hosts: HashSet<_> = packets.iter().map(|seen| network(seen.destination)).collect();
+        assert_eq!(hosts.len(), packets.len(), "{family}");
+    }
+}
+
+#[test]
+fn members_of_a_crowd_take_turns_and_then_the_next_port() {
+    if !require::root("members_of_a_crowd_take_turns_and_then_the_next_port") {
+        return;
+    }
+    for (kind, family) in floods() {
+        let Some(crowd) = kind.sources().crowd(family) else { continue };
+        let mut pool = IpDefragPool::<(), ()>::new();
+        let mut member = 0..crowd.members.min(1000);
+        let route = route(kind, family);
+        let turns = usize::try_from(crowd.members).expect("a small crowd") + 1;
+        let frames = flood::sample(kind, route, turns).expect("the generator runs");
+        let seen: Vec<_> = frames.iter().filter_map(|frame| read(frame, &mut pool)).collect();
+        assert!(member.all(|member| seen[member as usize].source == crowd.member(member)));
+        let to = route.port;
+        assert_eq!(seen[0].transport, Transport::Syn { from: 1024, to }, "{kind} {family}");
+        let last = seen.last().expect("packets");
+        assert_eq!(last.source, crowd.member(0), "{kind} {family}");
+        assert_eq!(last.transport, Transport::Syn { from: 1025, to }, "{kind} {family}");
+    }
 }
 
 #[test]
@@ -183,8 +235,13 @@ fn a_flood_of_one_family_is_refused_in_the_other() {
     );
 }
 
-const FROM_ONE_SOURCE: [FloodKind; 3] =
-    [FloodKind::SynOneSource, FloodKind::UdpOneSource, FloodKind::AckOneSource];
+const FROM_ONE_SOURCE: [FloodKind; 5] = [
+    FloodKind::SynOneSource,
+    FloodKind::UdpOneSource,
+    FloodKind::AckOneSource,
+    FloodKind::SynAllowed,
+    FloodKind::LanHost,
+];
 
 /// All floods, in the families that they have.
 fn floods() -> impl Iterator<Item = (FloodKind, Family)> {
@@ -195,9 +252,12 @@ fn floods() -> impl Iterator<Item = (FloodKind, Family)> {
 }
 
 fn frames(kind: FloodKind, family: Family) -> Vec<Vec<u8>> {
+    flood::sample(kind, route(kind, family), FRAMES).expect("the generator runs")
+}
+
+fn route(kind: FloodKind, family: Family) -> Route {
     let link = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-    let route = Route { link, family, port: kind.port(false).unwrap_or(FLOOD_PORT) };
-    flood::sample(kind, route, FRAMES).expect("the generator runs")
+    Route { link, family, port: kind.port(false).unwrap_or(FLOOD_PORT) }
 }
 
 /// The packets of a flood, fragments put together.
@@ -255,6 +315,12 @@ fn seen(net: &NetHeaders, transport: &TransportHeader, data: &[u8]) -> Seen {
         }
         other @ NetHeaders::Arp(_) => panic!("no part of a flood: {other:?}"),
     };
+    if let TransportHeader::Tcp(tcp) = &mut right
+        && tcp.checksum == 0
+    {
+        // Both zeroes of one's complement are right, and the generator knows only one of them.
+        tcp.checksum = u16::MAX;
+    }
     assert_eq!(*transport, right, "the transport's checksum");
     let transport = match transport {
         TransportHeader::Tcp(tcp) => {

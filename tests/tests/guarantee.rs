@@ -16,8 +16,9 @@ use ctguard_tests::{
 const OVER_TARGET: f64 = 0.02;
 /// The bar is 99.9 %, which `cargo xtask lab` shows; a test machine may stall for a moment.
 const AT_ONCE: f64 = 0.99;
-/// What a fill below the target by more than this tells: the guard starves who it should let in.
-const BELOW_TARGET: f64 = 0.10;
+/// At full speed the lab's only queue loses packets of everybody; of legitimate flows so many come
+/// through within four seconds all the same, or the guard starves who it should let in.
+const ADMITTED: f64 = 0.85;
 /// A generator at full speed, on a machine with something else to do, overruns the only queue of
 /// the lab's link: what is lost there was never the guard's to save, and where more than this is
 /// lost, an exchange now and then loses four packets in a row.
@@ -61,10 +62,8 @@ fn no_flood_at_full_speed_passes_the_target() -> Result<()> {
             return Ok(());
         };
         ensure_within_target(&run)?;
-        let admits = run.fill.peak_ratio >= run.target_ratio - BELOW_TARGET
-            || run.legitimate.during_flood.at_once_ratio() >= AT_ONCE
-            || matches!(kind, FloodKind::SynOneSource | FloodKind::UdpOneSource);
-        ensure!(admits, "{kind}: the guard lets too little in: {}", told(&run));
+        let admitted = run.legitimate.during_flood.eventually_ratio();
+        ensure!(admitted >= ADMITTED, "{kind}: the guard lets too little in: {}", told(&run));
     }
     Ok(())
 }

@@ -6,10 +6,11 @@ use anyhow::Result;
 
 use crate::{ebpf, exec, packages, privilege, workspace};
 
-/// What the lab is asked.
+/// What the lab is asked; `--help` as well is the lab's own to answer.
 #[derive(clap::Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Options {
-    /// Passed on to the lab; `-- --help` lists them
+    /// Passed on to the lab; `--help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "LAB OPTIONS")]
     pass_on: Vec<String>,
 }

@@ -16,7 +16,7 @@ use tally::Tally;
 const KERNEL_CRATE: &str = "ctguard-tests";
 
 /// Its test binaries that take minutes.
-const LABS: [&str; 2] = ["guarantee", "lab"];
+const LABS: [&str; 3] = ["guarantee", "lab", "rows"];
 
 /// Which tests are wanted.
 #[derive(clap::Args)]

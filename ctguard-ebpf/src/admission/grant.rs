@@ -2,8 +2,9 @@
 
 use super::{Admission, Candidate, Refusal};
 use crate::{
-    layout::{Environment, Fallback, Grant, Policy, Tier},
-    units::Jiffies,
+    bucket::gcra,
+    layout::{Ceiling, Environment, Fallback, Grant, Policy, TIER_SLOTS},
+    units::{Jiffies, Ticks},
 };
 
 /// What a tier's grant allows.
@@ -23,8 +24,8 @@ pub enum Allowance {
 /// every CPU.
 #[inline(always)]
 #[must_use]
-pub fn peek(grant: &Grant, tier: Tier, environment: &Environment, now: Jiffies) -> Allowance {
-    let position = tier as usize & 1;
+pub fn peek(grant: &Grant, tier: u32, environment: &Environment, now: Jiffies) -> Allowance {
+    let position = tier as usize % TIER_SLOTS;
     let heartbeat = Jiffies(grant.heartbeat.load());
     if now.since(heartbeat) > u64::from(environment.heartbeat_patience_jiffies) {
         Allowance::Fallback
@@ -45,7 +46,7 @@ pub(super) fn take(
     policy: &Policy,
     now: Jiffies,
 ) -> Admission {
-    let position = candidate.tier as usize & 1;
+    let position = candidate.tier as usize % TIER_SLOTS;
     let admitted = &grant.admitted[position].0;
     match allowance {
         Allowance::Spent => Admission { result: Err(Refusal::Grant), wake: false },
@@ -82,11 +83,15 @@ pub fn is_first_in_jiffy(grant: &Grant, now: Jiffies) -> bool {
 /// who loses it is refused, so the rate holds exactly.
 #[inline(always)]
 fn take_fallback(fallback: &Fallback, now: Jiffies) -> Result<(), Refusal> {
-    let now = now.to_ticks().0;
+    let now = now.to_ticks();
     let arrival = fallback.arrival.load();
-    if arrival > now.saturating_add(fallback.tolerance.load()) {
+    let ceiling = Ceiling {
+        interval: Ticks(fallback.interval.load()),
+        tolerance: Ticks(fallback.tolerance.load()),
+    };
+    if gcra::excess(Ticks(arrival), now, &ceiling) != 0 {
         return Err(Refusal::Fallback);
     }
-    let next = arrival.max(now).saturating_add(fallback.interval.load());
+    let Ticks(next) = gcra::charged(Ticks(arrival), now, &ceiling);
     if fallback.arrival.replace_if(arrival, next) { Ok(()) } else { Err(Refusal::Fallback) }
 }

@@ -4,21 +4,31 @@
 //! kept exactly to its rate would send it. A flow conforms while that time is at most `tolerance`
 //! ahead of now; each conforming flow moves it `interval` on.
 
-use crate::{layout::Ceiling, units::Ticks};
+use crate::{blur::sign, layout::Ceiling, units::Ticks};
 
-/// Whether a flow now conforms, given the cell's theoretical `arrival` time.
+/// −1 where a flow now does not conform, given the cell's theoretical `arrival` time, else 0.
+///
+/// Without a branch, as all that follows: the verifier would carry what each comparison told it
+/// through everything behind it. Ticks last for 2^63, so that nothing wraps.
 #[inline(always)]
 #[must_use]
-pub const fn conforms(arrival: Ticks, now: Ticks, ceiling: &Ceiling) -> bool {
-    arrival.0 <= now.0.saturating_add(ceiling.tolerance.0)
+pub fn excess(arrival: Ticks, now: Ticks, ceiling: &Ceiling) -> i64 {
+    sign(now.0.wrapping_add(ceiling.tolerance.0).wrapping_sub(arrival.0).cast_signed())
 }
 
 /// The theoretical arrival time after a flow that conformed.
 #[inline(always)]
 #[must_use]
-pub const fn charged(arrival: Ticks, now: Ticks, ceiling: &Ceiling) -> Ticks {
-    let base = if arrival.0 > now.0 { arrival.0 } else { now.0 };
-    Ticks(base.saturating_add(ceiling.interval.0))
+pub fn charged(arrival: Ticks, now: Ticks, ceiling: &Ceiling) -> Ticks {
+    Ticks(later(arrival.0, now.0).wrapping_add(ceiling.interval.0))
+}
+
+/// The later of two times.
+#[inline(always)]
+#[must_use]
+pub fn later(one: u64, other: u64) -> u64 {
+    let difference = one.wrapping_sub(other);
+    other.wrapping_add(difference & !sign(difference.cast_signed()).cast_unsigned())
 }
 
 #[cfg(test)]
@@ -70,7 +80,7 @@ mod tests {
                     tokens -= INTERVAL;
                 }
 
-                let admits = conforms(arrival, now, &ceiling);
+                let admits = excess(arrival, now, &ceiling) == 0;
                 if admits {
                     arrival = charged(arrival, now, &ceiling);
                 }
@@ -84,7 +94,7 @@ mod tests {
         let mut arrival = Ticks(0);
         let admits = |now: &&u64| {
             let now = Ticks(**now + 1_000_000);
-            let conforming = conforms(arrival, now, &ceiling);
+            let conforming = excess(arrival, now, &ceiling) == 0;
             if conforming {
                 arrival = charged(arrival, now, &ceiling);
             }

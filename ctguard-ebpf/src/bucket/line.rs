@@ -7,6 +7,7 @@
 use super::gcra;
 use crate::{
     layout::{BucketLine, Ceiling},
+    shared::Shared,
     units::Ticks,
 };
 
@@ -20,9 +21,8 @@ pub const fn line_index(hash: u64, line_mask: u32) -> u32 {
 
 /// A source's cells, peeked at.
 pub struct Cells<'l> {
-    line: &'l BucketLine,
-    first: usize,
-    second: usize,
+    one: &'l Shared,
+    other: &'l Shared,
     arrival: Ticks,
 }
 
@@ -31,20 +31,25 @@ impl<'l> Cells<'l> {
     #[inline(always)]
     #[must_use]
     pub fn peek(line: &'l BucketLine, hash: u64) -> Self {
-        let first = (hash >> 32) as usize & (BucketLine::CELLS - 1);
-        // One of the seven others, so that the two always differ.
-        let step = 1 + (((hash >> 40 & 0xffff) * 7) >> 16) as usize;
-        let second = (first + step) & (BucketLine::CELLS - 1);
-        let one = line.arrivals[first].load();
-        let other = line.arrivals[second].load();
-        Self { line, first, second, arrival: Ticks(if one < other { one } else { other }) }
+        let (first, second) = positions(hash);
+        let (one, other) = (&line.arrivals[first], &line.arrivals[second]);
+        let (first, second) = (one.load(), other.load());
+        let arrival = first.wrapping_add(second).wrapping_sub(gcra::later(first, second));
+        Self { one, other, arrival: Ticks(arrival) }
     }
 
-    /// Whether the source may open a flow now.
+    /// A cell that one source has for itself.
     #[inline(always)]
     #[must_use]
-    pub const fn conform(&self, now: Ticks, ceiling: &Ceiling) -> bool {
-        gcra::conforms(self.arrival, now, ceiling)
+    pub fn exact(cell: &'l Shared) -> Self {
+        Self { one: cell, other: cell, arrival: Ticks(cell.load()) }
+    }
+
+    /// −1 where the source may open no flow now, else 0.
+    #[inline(always)]
+    #[must_use]
+    pub fn excess(&self, now: Ticks, ceiling: &Ceiling) -> i64 {
+        gcra::excess(self.arrival, now, ceiling)
     }
 
     /// Charges one flow: both cells are raised to the lesser's next arrival, never lowered.
@@ -54,13 +59,18 @@ impl<'l> Cells<'l> {
     #[inline(always)]
     pub fn charge(&self, now: Ticks, ceiling: &Ceiling) {
         let Ticks(arrival) = gcra::charged(self.arrival, now, ceiling);
-        for position in [self.first, self.second] {
-            let cell = &self.line.arrivals[position & (BucketLine::CELLS - 1)];
-            if cell.load() < arrival {
-                cell.store(arrival);
-            }
-        }
+        self.one.store(gcra::later(self.one.load(), arrival));
+        self.other.store(gcra::later(self.other.load(), arrival));
     }
+}
+
+/// Two places in a line that always differ.
+#[inline(always)]
+const fn positions(hash: u64) -> (usize, usize) {
+    let first = (hash >> 32) as usize & (BucketLine::CELLS - 1);
+    // One of the seven others.
+    let step = 1 + (((hash >> 40 & 0xffff) * 7) >> 16) as usize;
+    (first, (first + step) & (BucketLine::CELLS - 1))
 }
 
 #[cfg(test)]
@@ -69,17 +79,16 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::{hash, hash::testing::KEY, layout::Class, packet::Ipv4};
+    use crate::{hash, hash::testing::KEY, layout::Class};
 
     const CEILING: Ceiling = Ceiling { interval: Ticks(1000), tolerance: Ticks(9000) };
     const NOW: Ticks = Ticks(1_000_000);
 
     #[test]
     fn the_two_cells_differ_for_every_hash() {
-        let line = BucketLine::default();
         for high in 0..=u32::MAX >> 8 {
-            let cells = Cells::peek(&line, u64::from(high) << 32);
-            assert_ne!(cells.first, cells.second);
+            let (first, second) = positions(u64::from(high) << 32);
+            assert_ne!(first, second);
         }
     }
 
@@ -99,12 +108,21 @@ mod tests {
     }
 
     #[test]
+    fn an_exact_cell_is_charged_once_for_each_flow() {
+        let cell = Shared::new(0);
+        for _ in 0..3 {
+            Cells::exact(&cell).charge(NOW, &CEILING);
+        }
+        assert_eq!(cell.load(), NOW.0 + 3 * CEILING.interval.0);
+    }
+
+    #[test]
     fn a_source_gets_its_burst_from_an_empty_line() {
         let line = BucketLine::default();
         let admitted = (0..50)
             .filter(|_| {
                 let cells = Cells::peek(&line, 0x1234_5678_9abc_def0);
-                let conforms = cells.conform(NOW, &CEILING);
+                let conforms = cells.excess(NOW, &CEILING) == 0;
                 if conforms {
                     cells.charge(NOW, &CEILING);
                 }
@@ -138,17 +156,17 @@ mod tests {
         const VICTIMS: u32 = 200_000;
         let lines: Vec<BucketLine> = (0..LINES).map(|_| BucketLine::default()).collect();
         let cells = |address: u32| {
-            let hash = hash::source(&KEY, Class::Tcp, Ipv4(address));
+            let hash = hash::source(&KEY, Class::Tcp as u32, 4, address.into());
             Cells::peek(&lines[line_index(hash, LINES - 1) as usize], hash)
         };
         for heavy in 0..HEAVY {
             let address = 0x0b00_0000 + heavy;
-            while cells(address).conform(NOW, &CEILING) {
+            while cells(address).excess(NOW, &CEILING) == 0 {
                 cells(address).charge(NOW, &CEILING);
             }
         }
         let refused: u32 = (0..VICTIMS)
-            .map(|victim| u32::from(!cells(0x4000_0000 + victim).conform(NOW, &CEILING)))
+            .map(|victim| u32::from(cells(0x4000_0000 + victim).excess(NOW, &CEILING) != 0))
             .sum();
         let measured = f64::from(refused) / f64::from(VICTIMS);
         let bound = covered_victims(f64::from(HEAVY), f64::from(LINES));

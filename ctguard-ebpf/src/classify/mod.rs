@@ -313,7 +313,12 @@ mod tests {
     fn tcp(flags: u32) -> Packet<Ipv4> {
         packet(
             protocol::TCP,
-            Transport::Tcp { ports: 1 << 16 | 2, flags: TcpFlags(flags), carries_data: false },
+            Transport::Tcp {
+                ports: 1 << 16 | 2,
+                flags: TcpFlags(flags),
+                sequence: 0,
+                carries_data: false,
+            },
         )
     }
 

@@ -55,12 +55,14 @@ pub struct Passing {
     /// It leaves and shows that conntrack has an entry: it opens the flow, or carries data.
     pub answers: bool,
     /// Which timeouts hold; for TCP the state decides among its four.
-    pub kind: FlowKind,
+    /// The number of a [`FlowKind`].
+    pub kind: u32,
     /// Control bits; 0 but for TCP.
     pub flags: TcpFlags,
 }
 
 /// A flow's slot, alive or ended.
+#[derive(Clone, Copy)]
 pub struct Found<'l> {
     cell: &'l Shared,
     slot: Slot,

@@ -146,9 +146,9 @@ const fn timeout(environment: &Environment, passing: Passing, state: u64) -> u32
     if passing.flags.any(TcpFlags::RST) {
         environment.flow_timeout(FlowKind::TcpReset)
     } else if passing.flags.any(TcpFlags::SYN) {
-        environment.flow_timeout(passing.kind)
+        environment.flow_timeout_at(passing.kind, 0)
     } else {
-        environment.flow_timeout_in(passing.kind, state_number(state))
+        environment.flow_timeout_at(passing.kind, state_number(state))
     }
 }
 

@@ -1,11 +1,13 @@
 //! What becomes of packets, told as an operator would: the whole order, over maps on the host.
 
+mod challenge;
 mod exact;
 mod lab;
 
 use std::vec::Vec;
 
 use super::*;
+use crate::admission::Refusal;
 use crate::{layout::FlowLine, packet::TcpFlags, units::Ticks};
 use lab::{BURST, JIFFIES_PER_SECOND, LOCAL, Lab, REMOTE, START, data, echo, syn, tcp, udp};
 
@@ -329,5 +331,5 @@ fn offered_load_is_noted_for_sampled_flows_with_its_source() {
     lab.syn(REMOTE, 2);
     let noted = lab.offered.borrow();
     let address = u64::from(u32::from_be_bytes([192, 0, 2, 1]));
-    assert_eq!(*noted, [Offered { address, family: 4, class: Class::Tcp, refused: false }]);
+    assert_eq!(*noted, [Offered { address, family: 4, class: 0, tier: 0 }]);
 }

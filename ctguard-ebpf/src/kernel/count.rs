@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
 use ctguard_ebpf::{
-    layout::{COUNTERS, Counter, Counters, OfferedSlot},
+    layout::{COUNTERS, Counter, Counters, OfferedSlot, SCRATCH_WORDS},
     recent,
     shared::Shared,
     units::Jiffies,
@@ -25,12 +25,12 @@ impl CpuCounters {
     /// Counts what a verdict says.
     #[inline(always)]
     pub(crate) fn count(self, verdict: &Verdict) {
-        self.add(verdict.counter);
-        if let Some(class) = verdict.seen {
-            self.add(Counter::Seen(class));
+        self.add_at(verdict.counter);
+        if verdict.seen != Verdict::NONE {
+            self.add_at(verdict.seen);
         }
-        if let Some(class) = verdict.allowed {
-            self.add(Counter::Allowed(class));
+        if verdict.allowed != Verdict::NONE {
+            self.add_at(verdict.allowed);
         }
     }
 
@@ -41,7 +41,7 @@ impl CpuCounters {
         // nothing else runs on this CPU meanwhile but a nested program, which may only add.
         let values = unsafe { &(*self.0).values };
         let seen = values[0].wrapping_add(values[1]).wrapping_add(values[2]);
-        seen % OfferedSlot::SAMPLE == 0
+        seen % u64::from(OfferedSlot::SAMPLE) == 0
     }
 
     /// This CPU's recent tuples.
@@ -51,9 +51,21 @@ impl CpuCounters {
         unsafe { &*(&raw const (*self.0).recent).cast() }
     }
 
+    /// This CPU's scratch memory.
+    #[inline(always)]
+    pub(crate) fn scratch<'l>(self) -> &'l [Shared; SCRATCH_WORDS] {
+        // SAFETY: as above.
+        unsafe { &*(&raw const (*self.0).scratch).cast() }
+    }
+
     #[inline(always)]
     pub(crate) fn add(self, counter: Counter) {
-        let index = counter.index() as usize & (COUNTERS - 1);
+        self.add_at(counter.index());
+    }
+
+    #[inline(always)]
+    fn add_at(self, index: u32) {
+        let index = index as usize & (COUNTERS - 1);
         // SAFETY: as above, and the index lies below the array's length.
         unsafe {
             let value = (&raw mut (*self.0).values).cast::<u64>().add(index);

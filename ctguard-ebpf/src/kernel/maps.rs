@@ -7,8 +7,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ctguard_ebpf::layout::{
-    BucketLine, Counters, Environment, FlowLine, Grant, INTERFACE_SLOTS, Interface, ListEntry,
-    OfferedSlot, Policy,
+    BucketLine, Counters, Environment, FlowLine, Grant, INTERFACE_SLOTS, Interface, Limits,
+    ListEntry, MemoryLine, OfferedSlot, Policy, SourceCells, SourceLine,
 };
 use ctguard_ebpf::shared::Shared;
 
@@ -29,6 +29,22 @@ pub(crate) static GRANT: Array<Grant, 1, MMAPABLE> = Array::new();
 pub(crate) static BUCKETS_SOURCE: Array<BucketLine, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "offered_source")]
 pub(crate) static OFFERED_SOURCE: Array<OfferedSlot, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "limits")]
+pub(crate) static LIMITS: Array<Limits, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "buckets_prefix")]
+pub(crate) static BUCKETS_PREFIX: Array<BucketLine, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "buckets_service")]
+pub(crate) static BUCKETS_SERVICE: Array<BucketLine, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "sources")]
+pub(crate) static SOURCES: Array<SourceLine, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "source_cells")]
+pub(crate) static SOURCE_CELLS: Array<SourceCells, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "retries")]
+pub(crate) static RETRIES: Array<MemoryLine, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "answered")]
+pub(crate) static ANSWERED: Array<MemoryLine, 1, MMAPABLE> = Array::new();
+#[btf_map(name = "resets")]
+pub(crate) static RESETS: Array<MemoryLine, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "flow_cache")]
 pub(crate) static FLOW_CACHE: Array<FlowLine, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "known_flows")]

@@ -5,20 +5,25 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use ctguard_ebpf::{
+    blur::Blur,
+    challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Offered, Outcome, Tables},
+    guard::{Answer, Memory, Offered, Scope, Tables},
     known_flows::KnownWords,
     layout::{
-        BucketLine, Environment, FlowLine, Grant, Interface, List, ListEntry, OfferedSlot, Policy,
+        BucketLine, Environment, FlowLine, Grant, Interface, Limits, List, ListEntry, MemoryLine,
+        OfferedSlot, Policy, SCRATCH_WORDS, SourceCells, SourceLine,
     },
     packet::{Address, Ipv4, Ipv6, Packet},
     recent,
     shared::Shared,
+    sources::SourceSet,
     units::Jiffies,
 };
 
 use super::{
+    answer,
     conntrack::{self, Question},
     count::CpuCounters,
     interface, maps, trace,
@@ -65,10 +70,27 @@ impl KnownWords for KernelTables<'_> {
     }
 }
 
+impl SourceSet for KernelTables<'_> {
+    #[inline(always)]
+    fn source_line(&self, index: u32) -> Option<&SourceLine> {
+        maps::SOURCES.get(index)
+    }
+
+    #[inline(always)]
+    fn source_cells(&self, slot: u32) -> Option<&SourceCells> {
+        maps::SOURCE_CELLS.get(slot)
+    }
+}
+
 impl Tables for KernelTables<'_> {
     #[inline(always)]
     fn recent(&self, hash: u64) -> Option<&Shared> {
         Some(recent::slot(self.counters.recent(), hash))
+    }
+
+    #[inline(always)]
+    fn scratch(&self) -> &[Shared; SCRATCH_WORDS] {
+        self.counters.scratch()
     }
 
     #[inline(always)]
@@ -103,8 +125,36 @@ impl Tables for KernelTables<'_> {
     }
 
     #[inline(always)]
-    fn bucket_line(&self, index: u32) -> Option<&BucketLine> {
-        maps::BUCKETS_SOURCE.get(index)
+    fn limits(&self) -> Option<&Limits> {
+        maps::LIMITS.get(0)
+    }
+
+    #[inline(always)]
+    fn bucket_line(&self, scope: Scope, index: u32) -> Option<&BucketLine> {
+        match scope {
+            Scope::Source => maps::BUCKETS_SOURCE.get(index),
+            Scope::Prefix => maps::BUCKETS_PREFIX.get(index),
+            Scope::Service => maps::BUCKETS_SERVICE.get(index),
+        }
+    }
+
+    #[inline(always)]
+    fn memory_line(&self, memory: Memory, index: u32) -> Option<&MemoryLine> {
+        match memory {
+            Memory::Retries => maps::RETRIES.get(index),
+            Memory::Answered => maps::ANSWERED.get(index),
+            Memory::Resets => maps::RESETS.get(index),
+        }
+    }
+
+    #[inline(always)]
+    fn addresses<A: Answering>(&self) -> Option<(A, A)> {
+        A::read(answer::frame(self.context).reader(Blur::new(self.environment.zero)))
+    }
+
+    #[inline(always)]
+    fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool {
+        answer::write(self.context, Blur::new(self.environment.zero), answer)
     }
 
     #[inline(always)]
@@ -128,19 +178,14 @@ impl Tables for KernelTables<'_> {
     }
 
     #[inline(always)]
-    fn show<A: Address>(&self, packet: &Packet<A>, outcome: Outcome, now: Jiffies) {
-        trace::note(packet, outcome, now);
+    fn show<A: Address>(&self, packet: &Packet<A>, now: Jiffies) {
+        trace::note(packet, now);
     }
 
     #[inline(always)]
-    fn note_offered(&self, line: u32, offered: Offered, now: Jiffies) {
+    fn note_offered(&self, line: u32, offered: Offered) {
         let Some(slot) = maps::OFFERED_SOURCE.get(line) else { return };
-        slot.offered.fetch_add(OfferedSlot::SAMPLE);
-        if offered.refused {
-            slot.refused.fetch_add(OfferedSlot::SAMPLE);
-        }
-        slot.address.store(offered.address);
-        slot.last.store(now.0 << 8 | u64::from(offered.family) << 4 | offered.class as u64);
+        slot.note(&offered);
     }
 }
 

@@ -30,23 +30,18 @@ struct Decision {
     name: u32,
 }
 
+/// The name of what is not decided yet.
+const UNDECIDED: u32 = u32::MAX;
+
 #[map(name = "decision")]
 static DECISION: PerCpuArray<Decision> = PerCpuArray::with_max_entries(1, 0);
 
-/// Notes what became of a new flow: at most one a jiffy on each CPU.
+/// Notes a packet that is being decided on: at most one a jiffy on each CPU.
 #[inline(always)]
-pub(crate) fn note<A: Address>(packet: &Packet<A>, outcome: Outcome, now: Jiffies) {
+pub(crate) fn note<A: Address>(packet: &Packet<A>, now: Jiffies) {
     if !level_enabled(Level::Debug) {
         return;
     }
-    let name = match outcome {
-        Outcome::Admitted(..) => 1,
-        Outcome::Refused(_, Refusal::Source) => 2,
-        Outcome::Refused(_, Refusal::Grant) => 3,
-        Outcome::Refused(_, Refusal::Fallback) => 4,
-        Outcome::Denied(_) => 5,
-        _ => return,
-    };
     let Some(decision) = DECISION.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's value of the map.
     let decision = unsafe { &mut *decision };
@@ -64,7 +59,32 @@ pub(crate) fn note<A: Address>(packet: &Packet<A>, outcome: Outcome, now: Jiffie
         // where the other variants have set no ports, which the verifier refuses to read.
         unsafe { (&raw mut decision.port).write_volatile(ports & 0xffff) };
     }
-    decision.name = name;
+    decision.name = UNDECIDED;
+}
+
+/// Notes what became of the packet that was noted, if one was.
+#[inline(always)]
+pub(crate) fn note_outcome(outcome: Outcome) {
+    if !level_enabled(Level::Debug) {
+        return;
+    }
+    let name = match outcome {
+        Outcome::Admitted(..) => 1,
+        Outcome::Refused(_, Refusal::Source) => 2,
+        Outcome::Refused(_, Refusal::Grant) => 3,
+        Outcome::Refused(_, Refusal::Fallback) => 4,
+        Outcome::Denied(_) => 5,
+        Outcome::Challenged(..) | Outcome::Refused(_, Refusal::Challenge) => 6,
+        Outcome::Refused(_, Refusal::Prefix) => 7,
+        Outcome::Refused(_, Refusal::Service) => 8,
+        _ => 0,
+    };
+    let Some(decision) = DECISION.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's value of the map.
+    let decision = unsafe { &mut *decision };
+    if decision.name == UNDECIDED {
+        decision.name = name;
+    }
 }
 
 /// Logs the decision that was noted, if one was.
@@ -76,7 +96,9 @@ pub(crate) fn log(context: &XdpContext) {
     let Some(decision) = DECISION.get_ptr_mut(0) else { return };
     // SAFETY: as above.
     let decision = unsafe { &mut *decision };
-    let Some(name) = decision.name.checked_sub(1) else { return };
+    let Some(name) = decision.name.checked_sub(1).filter(|_| decision.name != UNDECIDED) else {
+        return;
+    };
     decision.name = 0;
     let (protocol, port) = (decision.protocol, decision.port);
     if decision.family == 4 {
@@ -113,9 +135,9 @@ static NAMES: [[u8; 8]; 8] = [
     *b"grant   ",
     *b"fallback",
     *b"denied  ",
-    [b' '; 8],
-    [b' '; 8],
-    [b' '; 8],
+    *b"asked   ",
+    *b"prefix  ",
+    *b"service ",
 ];
 
 #[inline(always)]

@@ -15,7 +15,12 @@ pub struct Counters {
     /// No counters: tuples that go on (see `recent`), here because every packet looks this value
     /// up anyway.
     pub recent: [u64; recent::SLOTS],
+    /// No counters either: what is known of the packet that is being judged (see `guard`).
+    pub scratch: [u64; SCRATCH_WORDS],
 }
+
+/// Words of [`Counters::scratch`].
+pub const SCRATCH_WORDS: usize = 16;
 
 /// What happened to a packet. Appended to, never renumbered within a layout version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,16 +69,28 @@ pub enum Counter {
     UnknownInterface,
     /// Wake-ups sent to the daemon.
     Wakeups,
+    /// New flows of strangers challenged.
+    Challenged(Class),
+    /// New flows refused: of a class whose strangers are challenged, by a packet or a source that
+    /// cannot be.
+    RefusedChallenge(Class),
+    /// New flows refused: their prefix asks for more than its limit.
+    RefusedPrefix(Class),
+    /// New flows refused: their service is asked for more than its limit.
+    RefusedService(Class),
+    /// Resets that answered a challenge; they end here.
+    ChallengeAnswered,
 }
 
 impl Counter {
     /// Every counter.
-    pub const ALL: [Self; 36] = {
+    pub const ALL: [Self; 49] = {
         use Counter::{
-            Admitted, Allowed, Exempt, Known, LaterFragment, MakesNoEntry, MalformedIcmp,
-            MalformedIpv4, MalformedIpv6, MalformedLink, MalformedTcp, MalformedUdp, NotOurs,
-            RefusedDeny, RefusedFallback, RefusedGrant, RefusedSource, Repeated, Seen,
-            TinyFragment, UnknownInterface, Wakeups,
+            Admitted, Allowed, ChallengeAnswered, Challenged, Exempt, Known, LaterFragment,
+            MakesNoEntry, MalformedIcmp, MalformedIpv4, MalformedIpv6, MalformedLink, MalformedTcp,
+            MalformedUdp, NotOurs, RefusedChallenge, RefusedDeny, RefusedFallback, RefusedGrant,
+            RefusedPrefix, RefusedService, RefusedSource, Repeated, Seen, TinyFragment,
+            UnknownInterface, Wakeups,
         };
         [
             Seen(Class::Tcp),
@@ -112,6 +129,19 @@ impl Counter {
             MalformedIcmp,
             UnknownInterface,
             Wakeups,
+            Challenged(Class::Tcp),
+            Challenged(Class::Udp),
+            Challenged(Class::Other),
+            RefusedChallenge(Class::Tcp),
+            RefusedChallenge(Class::Udp),
+            RefusedChallenge(Class::Other),
+            RefusedPrefix(Class::Tcp),
+            RefusedPrefix(Class::Udp),
+            RefusedPrefix(Class::Other),
+            RefusedService(Class::Tcp),
+            RefusedService(Class::Udp),
+            RefusedService(Class::Other),
+            ChallengeAnswered,
         ]
     };
 
@@ -142,6 +172,11 @@ impl Counter {
             Self::MalformedIcmp => 33,
             Self::UnknownInterface => 34,
             Self::Wakeups => 35,
+            Self::Challenged(class) => 36 + class as u32,
+            Self::RefusedChallenge(class) => 39 + class as u32,
+            Self::RefusedPrefix(class) => 42 + class as u32,
+            Self::RefusedService(class) => 45 + class as u32,
+            Self::ChallengeAnswered => 48,
         }
     }
 }

@@ -1,7 +1,11 @@
 //! What every packet needs: facts that the loader and the daemon found out, and which lists are in
 //! use. One map, because each that is looked into costs every packet fifteen instructions.
 
-use super::policy::Class;
+use super::{
+    interface::Ceiling,
+    policy::{CLASS_SLOTS, Class},
+};
+use crate::units::Ticks;
 
 /// Secret numbers of one hash (see `hash`), drawn afresh when the maps are made.
 #[repr(C)]
@@ -10,6 +14,17 @@ pub struct HashKey {
     /// One for the start, one for each 32-bit word, one odd one for the end.
     pub words: [u64; 12],
 }
+
+/// The secret of the cookies that challenge clients (see `challenge`), drawn afresh when the maps are
+/// made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CookieKey {
+    /// The two halves of a `SipHash` key.
+    pub words: [u64; 2],
+}
+
+const _: () = assert!(size_of::<CookieKey>() == 16);
 
 /// What decides how long conntrack keeps a flow after its last packet. TCP has a timeout for each
 /// of a slot's four states; the others have four entries of the table too, all alike.
@@ -81,8 +96,8 @@ pub struct Environment {
     pub known_generation: u32,
     /// 1 once that generation has held the whole table: a tuple that it does not hold is new.
     pub known_complete: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// A slot of the challenge's time is two to the power of this many jiffies: some four seconds.
+    pub cookie_shift: u32,
     /// Jiffies of the filter's last turn, before which the table was dumped into it; 0 before the
     /// first.
     pub known_turned_at: u64,
@@ -92,9 +107,45 @@ pub struct Environment {
     /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`]; below
     /// 2^20.
     pub flow_timeouts: [u32; FLOW_KINDS],
+    /// Key of the challenge's cookies.
+    pub cookie_key: CookieKey,
+    /// Lines of `buckets_prefix` less one; the number of lines is a power of two.
+    pub prefix_line_mask: u32,
+    /// The same of `buckets_service`.
+    pub service_line_mask: u32,
+    /// Lines of `retries` less one; the number of lines is a power of two.
+    pub retry_line_mask: u32,
+    /// The same of `answered`.
+    pub answered_line_mask: u32,
+    /// The same of `resets`.
+    pub reset_line_mask: u32,
+    /// The same of `sources`.
+    pub known_source_line_mask: u32,
+    /// The unit of what is remembered for seconds: two to the power of this many jiffies, an
+    /// eighth of a second or less.
+    pub memory_shift: u32,
+    /// A tuple that comes again so many units after it was refused is admitted.
+    pub retry_after: u32,
+    /// So many units after it was refused it is forgotten.
+    pub retry_before: u32,
+    /// For so many units a tuple that answered a challenge may open its flow.
+    pub answered_life: u32,
+    /// For so many coarse units a source is not challenged that ended a flow it had answered for.
+    pub reset_life_coarse: u32,
+    /// A bit for each scope that has limits: [`Self::PREFIX`], [`Self::SERVICE`].
+    pub scopes_in_use: u32,
+    /// Limits per prefix, by class; an interval of 0 is none.
+    pub prefix: [Ceiling; CLASS_SLOTS],
+    /// Limits per service, by class; an interval of 0 is none.
+    pub service: [Ceiling; CLASS_SLOTS],
 }
 
 impl Environment {
+    /// The prefix scope has limits.
+    pub const PREFIX: u32 = 1;
+    /// The service scope has limits.
+    pub const SERVICE: u32 = 2;
+
     /// Nothing found out yet; only the keys are there.
     #[must_use]
     pub const fn unset([source_key, tuple_key]: [HashKey; 2]) -> Self {
@@ -116,10 +167,25 @@ impl Environment {
             known_words: 0,
             known_generation: 0,
             known_complete: 0,
-            reserved: 0,
+            cookie_shift: 0,
             known_turned_at: 0,
             learning_until: 0,
             flow_timeouts: [0; FLOW_KINDS],
+            cookie_key: CookieKey { words: [0; 2] },
+            prefix_line_mask: 0,
+            service_line_mask: 0,
+            retry_line_mask: 0,
+            answered_line_mask: 0,
+            reset_line_mask: 0,
+            known_source_line_mask: 0,
+            memory_shift: 0,
+            retry_after: 0,
+            retry_before: 0,
+            answered_life: 0,
+            reset_life_coarse: 0,
+            scopes_in_use: 0,
+            prefix: [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASS_SLOTS],
+            service: [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASS_SLOTS],
         }
     }
 
@@ -149,8 +215,15 @@ impl Environment {
     #[inline(always)]
     #[must_use]
     pub(crate) const fn flow_timeout_in(&self, kind: FlowKind, state: u32) -> u32 {
-        self.flow_timeouts[(kind as u32 + state) as usize & (FLOW_KINDS - 1)]
+        self.flow_timeout_at(kind as u32, state)
+    }
+
+    /// The same by the number of a kind.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn flow_timeout_at(&self, kind: u32, state: u32) -> u32 {
+        self.flow_timeouts[kind.wrapping_add(state) as usize & (FLOW_KINDS - 1)]
     }
 }
 
-const _: () = assert!(size_of::<Environment>() == 96 + 96 + 64 + 16 + 128);
+const _: () = assert!(size_of::<Environment>() == 96 + 96 + 64 + 16 + 128 + 16 + 48 + 128);

@@ -5,7 +5,8 @@
 
 use crate::shared::Shared;
 
-/// Who a new flow is admitted as; each tier has its own admissions and its own grant.
+/// Who a new flow is admitted as; each tier has its own admissions and its own grant. While every
+/// class is calm all but allowed sources are strangers.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
@@ -13,10 +14,67 @@ pub enum Tier {
     Strangers = 0,
     /// Sources on the allow list.
     Allowed = 1,
+    /// Sources that have held connections on many days.
+    Regulars = 2,
+    /// Sources that hold a connection that they opened.
+    Proven = 3,
+    /// A tuple that answered a challenge ACK.
+    Answered = 4,
+    /// A tuple that was refused a moment ago and came again.
+    Retried = 5,
 }
 
 /// Number of tiers.
-pub const TIERS: usize = 2;
+pub const TIERS: usize = 6;
+
+/// Length of what is kept by tier: a power of two, so that a mask finds the place.
+pub const TIER_SLOTS: usize = 8;
+
+impl Tier {
+    /// Every tier, in the order of the maps' arrays.
+    pub const ALL: [Self; TIERS] = [
+        Self::Strangers,
+        Self::Allowed,
+        Self::Regulars,
+        Self::Proven,
+        Self::Answered,
+        Self::Retried,
+    ];
+
+    /// Where it lies in what is kept by tier.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        self as usize & (TIER_SLOTS - 1)
+    }
+
+    /// The tier of this number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Strangers,
+            1 => Self::Allowed,
+            2 => Self::Regulars,
+            3 => Self::Proven,
+            4 => Self::Answered,
+            _ => Self::Retried,
+        }
+    }
+
+    /// Its name in labels and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strangers => "strangers",
+            Self::Allowed => "allowed",
+            Self::Regulars => "regulars",
+            Self::Proven => "proven",
+            Self::Answered => "answered",
+            Self::Retried => "retried",
+        }
+    }
+}
 
 /// One tier's side of the grant that the daemon writes.
 #[repr(C)]
@@ -50,21 +108,33 @@ pub struct Admissions(pub Shared);
 #[derive(Debug, Default)]
 pub struct Grant {
     /// A, by [`Tier`]: new flows admitted since the maps were made; written by the data path.
-    pub admitted: [Admissions; TIERS],
+    pub admitted: [Admissions; TIER_SLOTS],
     /// G and its wake-up mark, by [`Tier`]; written by the daemon.
-    pub allowances: [Allowance; TIERS],
+    pub allowances: [Allowance; TIER_SLOTS],
     /// Jiffies of the daemon's last tick.
     pub heartbeat: Shared,
     /// Jiffies at which a spent grant woke the daemon last; written by the data path.
     pub woken_at: Shared,
     /// Zero.
-    pub reserved: [u64; 2],
+    pub reserved: [u64; 6],
     /// What holds without a daemon, by [`Tier`].
-    pub fallback: [Fallback; TIERS],
-    /// Zero.
-    pub reserved2: [u64; 2],
+    pub fallback: [Fallback; TIER_SLOTS],
 }
 
-const _: () = assert!(size_of::<Grant>() == 256);
-const _: () = assert!(core::mem::offset_of!(Grant, allowances) == 128);
-const _: () = assert!(core::mem::offset_of!(Grant, fallback) == 192);
+impl Grant {
+    /// A, by tier.
+    #[must_use]
+    pub fn admissions(&self) -> [u64; TIERS] {
+        Tier::ALL.map(|tier| self.admitted[tier.slot()].0.load())
+    }
+
+    /// G, by tier.
+    #[must_use]
+    pub fn limits(&self) -> [u64; TIERS] {
+        Tier::ALL.map(|tier| self.allowances[tier.slot()].limit.load())
+    }
+}
+
+const _: () = assert!(size_of::<Grant>() == 896);
+const _: () = assert!(core::mem::offset_of!(Grant, allowances) == 512);
+const _: () = assert!(core::mem::offset_of!(Grant, fallback) == 704);

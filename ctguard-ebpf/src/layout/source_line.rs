@@ -1,6 +1,13 @@
 //! The cells that count for the source scope, and what was offered to them.
 
-use crate::shared::Shared;
+use super::{
+    grant::Tier,
+    policy::{CLASS_SLOTS, Class},
+};
+use crate::{
+    guard::Offered,
+    shared::{Shared, SharedWord},
+};
 
 /// One cache line of GCRA cells.
 #[repr(C, align(64))]
@@ -16,23 +23,37 @@ impl BucketLine {
 }
 
 /// Offered load of the sources that share a [`BucketLine`]; counted on one new flow in
-/// [`OfferedSlot::SAMPLE`] and scaled up.
+/// [`OfferedSlot::SAMPLE`] and scaled up. Two CPUs that count at once may count one for two.
 #[repr(C, align(32))]
 #[derive(Debug, Default)]
 pub struct OfferedSlot {
-    /// New flows seen, in multiples of the sample.
-    pub offered: Shared,
-    /// New flows refused, in multiples of the sample.
-    pub refused: Shared,
     /// The source seen last: an IPv4 address, or the upper half of an IPv6 address, as a number.
     pub address: Shared,
-    /// When it was seen and as what: jiffies · 256 + family (4 or 6) · 16 + class.
-    pub last: Shared,
+    /// New flows of strangers, by class, in multiples of the sample; challenged ones too.
+    pub offered: [SharedWord; CLASS_SLOTS],
+    /// New flows of tuples that had answered a challenge.
+    pub answered: SharedWord,
+    /// New flows of tuples that had come again.
+    pub retried: SharedWord,
 }
 
 impl OfferedSlot {
     /// One new flow in so many is written down.
-    pub const SAMPLE: u64 = 16;
+    pub const SAMPLE: u32 = 16;
+
+    /// Notes a sample.
+    #[inline(always)]
+    pub fn note(&self, offered: &Offered) {
+        let count = if offered.tier == Tier::Answered as u32 {
+            &self.answered
+        } else if offered.tier == Tier::Retried as u32 {
+            &self.retried
+        } else {
+            &self.offered[Class::slot(offered.class)]
+        };
+        count.add(Self::SAMPLE);
+        self.address.store(offered.address);
+    }
 }
 
 const _: () = assert!(size_of::<BucketLine>() == 64);

@@ -47,12 +47,28 @@ const PPP_IPV4: u16 = 0x0021;
 const PPP_IPV6: u16 = 0x0057;
 const PPP_MULTILINK: u16 = 0x003d;
 const PPP_COMPRESSED: u16 = 0x00fd;
+const ETHERNET_BYTES: u32 = 14;
 const MOST_TAGS: usize = 2;
 const VLAN_TAG_WORDS: u16 = 1;
 const PPPOE_WORDS: u16 = 2;
 /// Not less than two tags and a PPPoE header have.
 const MOST_WORDS: u32 = 7;
+const _: () = assert!(size_of::<EthernetHeader>() == ETHERNET_BYTES as usize);
 const _: () = assert!(size_of::<VlanTag>() == 4 && size_of::<PppoeHeader>() == 8);
+
+/// The last four bytes in front of a network header, where a PPPoE header ends or another does.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct SessionEnd {
+    length: Be16,
+    ppp_protocol: Be16,
+}
+
+// SAFETY: `repr(C)` of `u16`s only.
+unsafe impl WireHeader for SessionEnd {}
+
+/// The length field of PPPoE counts the PPP protocol too (RFC 2516, section 4).
+const PPP_PROTOCOL_BYTES: u16 = 2;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +99,28 @@ impl EthernetHeader {
     pub fn is_unicast(&self) -> bool {
         self.destination() & 0x0100_0000_0000 == 0
     }
+
+    /// The header of an answer: from the station it was for, to the one that it came from.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn turned_round(self) -> Self {
+        Self { destination: self.source, source: self.destination, ..self }
+    }
+}
+
+impl SessionEnd {
+    /// Bytes of it.
+    #[expect(clippy::cast_possible_truncation, reason = "four")]
+    pub(crate) const BYTES: u32 = size_of::<Self>() as u32;
+
+    /// The same in front of an IP packet of so many bytes; `None` where a header without a length
+    /// ends here: no type of its is as small as a PPP protocol.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn before(self, packet_bytes: u16) -> Option<Self> {
+        let is_session = matches!(self.ppp_protocol.get(), PPP_IPV4 | PPP_IPV6);
+        is_session.then_some(Self { length: Be16::new(packet_bytes + PPP_PROTOCOL_BYTES), ..self })
+    }
 }
 
 /// The link headers of a frame.
@@ -103,17 +141,7 @@ pub(super) fn parse<'p>(packet: &mut Reader<'p>) -> Result<Frame<'p>, Malformed>
     let ethernet: &'p EthernetHeader = packet.take().ok_or(Malformed::Link)?;
 
     let mut inner = packet.clone();
-    let mut words = 0;
-    let mut ethertype = ethernet.ethertype.get();
-    for _ in 0..MOST_TAGS {
-        if !is_tag(ethertype) {
-            break;
-        }
-        let tag: &VlanTag = inner.take().ok_or(Malformed::Link)?;
-        ethertype = tag.ethertype.get();
-        words += VLAN_TAG_WORDS;
-    }
-
+    let (ethertype, mut words) = read_tags(&mut inner, ethernet).ok_or(Malformed::Link)?;
     let network = match ethertype {
         ETHERTYPE_IPV4 => Network::Ipv4,
         ETHERTYPE_IPV6 => Network::Ipv6,
@@ -135,6 +163,37 @@ pub(super) fn parse<'p>(packet: &mut Reader<'p>) -> Result<Frame<'p>, Malformed>
     };
     packet.skip_read_words::<MOST_WORDS>(words).ok_or(Malformed::Link)?;
     Ok(Frame { ethernet, network })
+}
+
+/// Steps over the link headers, and tells how many bytes they have.
+///
+/// Read anew where it is asked for: a number that [`parse`] told would be carried past all that
+/// every packet meets.
+#[inline(always)]
+pub(super) fn skip(packet: &mut Reader<'_>) -> Option<u32> {
+    let ethernet: &EthernetHeader = packet.take()?;
+    let (ethertype, mut words) = read_tags(&mut packet.clone(), ethernet)?;
+    if ethertype == ETHERTYPE_PPPOE_SESSION {
+        words += PPPOE_WORDS;
+    }
+    Some(ETHERNET_BYTES + packet.skip_read_words::<MOST_WORDS>(words)?)
+}
+
+/// Steps over the tags behind an Ethernet header; tells the type of what follows and their length
+/// in 32-bit words.
+#[inline(always)]
+fn read_tags(packet: &mut Reader<'_>, ethernet: &EthernetHeader) -> Option<(u16, u16)> {
+    let mut words = 0;
+    let mut ethertype = ethernet.ethertype.get();
+    for _ in 0..MOST_TAGS {
+        if !is_tag(ethertype) {
+            break;
+        }
+        let tag: &VlanTag = packet.take()?;
+        ethertype = tag.ethertype.get();
+        words += VLAN_TAG_WORDS;
+    }
+    Some((ethertype, words))
 }
 
 #[inline(always)]

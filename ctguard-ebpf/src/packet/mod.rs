@@ -3,16 +3,18 @@
 pub mod address;
 mod ipv4;
 mod ipv6;
-mod link;
+pub(crate) mod link;
 mod malformed;
 pub(crate) mod reader;
 mod transport;
+pub(crate) mod writer;
 
 pub use address::{Address, Ipv4, Ipv6};
 pub use link::{Frame, Network};
 pub use malformed::Malformed;
 pub use reader::Reader;
 pub use transport::{IcmpMessage, TcpFlags, Transport};
+pub use writer::Writer;
 
 /// Numbers of transport protocols (IANA protocol numbers).
 pub mod protocol {
@@ -97,6 +99,20 @@ pub struct Packet<A> {
 #[inline(always)]
 pub fn parse_link<'p>(packet: &mut Reader<'p>) -> Result<Frame<'p>, Malformed> {
     link::parse(packet)
+}
+
+/// Where the network header begins, in bytes from the start of the frame that `packet` stands at;
+/// `None` when the frame ends before it.
+#[inline(always)]
+#[must_use]
+pub fn network_offset(mut packet: Reader<'_>) -> Option<u32> {
+    link::skip(&mut packet)
+}
+
+/// Steps over the link headers that `packet` stands at; `None` when the frame ends before.
+#[inline(always)]
+pub(crate) fn skip_link(packet: &mut Reader<'_>) -> Option<()> {
+    link::skip(packet).map(|_| ())
 }
 
 /// Parses an IPv4 packet from its network header on.

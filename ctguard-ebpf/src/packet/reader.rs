@@ -1,4 +1,4 @@
-//! The only place that touches packet memory.
+//! The only place that reads packet memory.
 
 use core::marker::PhantomData;
 
@@ -7,13 +7,20 @@ use crate::blur::Blur;
 /// A field of two bytes in network byte order.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Be16(u16);
+pub(crate) struct Be16(u16);
 
 impl Be16 {
+    /// The field of this value.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn new(value: u16) -> Self {
+        Self(value.to_be())
+    }
+
     /// The field's value.
     #[inline(always)]
     #[must_use]
-    pub(super) const fn get(self) -> u16 {
+    pub(crate) const fn get(self) -> u16 {
         u16::from_be(self.0)
     }
 }
@@ -21,13 +28,20 @@ impl Be16 {
 /// A field of four bytes in network byte order, at an even offset.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Be32([Be16; 2]);
+pub struct Be32([Be16; 2]);
 
 impl Be32 {
+    /// The field of this value.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn new(value: u32) -> Self {
+        Self([Be16::new((value >> 16) as u16), Be16::new((value & 0xffff) as u16)])
+    }
+
     /// The field's value.
     #[inline(always)]
     #[must_use]
-    pub(super) const fn get(self) -> u32 {
+    pub(crate) const fn get(self) -> u32 {
         (self.0[0].get() as u32) << 16 | self.0[1].get() as u32
     }
 }
@@ -42,6 +56,8 @@ pub unsafe trait WireHeader: Copy {}
 unsafe impl WireHeader for Be16 {}
 // SAFETY: a transparent pair of `u16`s.
 unsafe impl WireHeader for Be32 {}
+// SAFETY: an array has no padding of its own.
+unsafe impl<const N: usize> WireHeader for [Be32; N] {}
 
 /// Bytes of a frame not parsed yet.
 #[derive(Clone)]
@@ -79,12 +95,14 @@ impl<'p> Reader<'p> {
     }
 
     /// Steps over `words` 32-bit words, at most `MOST`, that another reader has stepped over
-    /// already: its paths meet here for the verifier, which allows 64 KiB of steps in all.
+    /// already: its paths meet here for the verifier, which allows 64 KiB of steps in all. Tells
+    /// the bytes stepped over, of which the verifier knows no more than that they may be so many.
     #[inline(always)]
-    pub fn skip_read_words<const MOST: u32>(&mut self, words: u16) -> Option<()> {
+    pub fn skip_read_words<const MOST: u32>(&mut self, words: u16) -> Option<u32> {
         const { assert!((MOST + 1).is_power_of_two()) };
-        let words = self.blur.hide(u32::from(words)) & MOST;
-        self.advance(words as usize * 4)
+        let bytes = (self.blur.hide(u32::from(words)) & MOST) * 4;
+        self.advance(bytes as usize)?;
+        Some(bytes)
     }
 
     /// The verifier learns a bound only from `pointer + n > end`, never from `end - pointer`.

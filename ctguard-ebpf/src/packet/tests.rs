@@ -3,8 +3,8 @@
 use etherparse::{IpFragOffset, IpNumber, PacketBuilder, PacketBuilderStep};
 
 use super::{
-    Fragment, Ipv4, Ipv6, Malformed, Network, Packet, Transport, ipv6::MOST_EXTENSIONS, parse_ipv4,
-    parse_ipv6, parse_link, protocol, reader::testing::AlignedFrame,
+    Fragment, Ipv4, Ipv6, Malformed, Network, Packet, Transport, ipv6::MOST_EXTENSIONS,
+    network_offset, parse_ipv4, parse_ipv6, parse_link, protocol, reader::testing::AlignedFrame,
 };
 
 const REMOTE: [u8; 4] = [192, 0, 2, 1];
@@ -38,6 +38,8 @@ fn a_syn_is_read_whatever_carries_its_ip_packet() {
     ] {
         let frame = [&[2; 12], link.as_slice(), &ip].concat();
         assert_eq!(parse(&frame), Ok(Parsed::V4(tcp_packet())), "{name}");
+        let begins = u32::try_from(frame.len() - ip.len()).ok();
+        assert_eq!(network_offset(AlignedFrame::new(&frame).reader()), begins, "{name}");
     }
 }
 
@@ -314,6 +316,7 @@ fn tcp_packet() -> Packet<Ipv4> {
         transport: Transport::Tcp {
             ports: PORTS,
             flags: super::TcpFlags(0x02),
+            sequence: 1,
             carries_data: false,
         },
     }

@@ -85,6 +85,8 @@ pub enum Transport {
         ports: u32,
         /// Control bits.
         flags: TcpFlags,
+        /// Sequence number of its first byte, or of its SYN or RST.
+        sequence: u32,
         /// Bytes follow the header.
         carries_data: bool,
     },
@@ -193,6 +195,7 @@ fn parse_tcp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malformed
     Ok(Transport::Tcp {
         ports: join(header.source_port, header.destination_port),
         flags: TcpFlags(u32::from(flags)),
+        sequence: header.sequence.get(),
         carries_data: bytes > header_bytes,
     })
 }

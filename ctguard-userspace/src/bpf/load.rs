@@ -12,7 +12,10 @@ use aya::{
     programs::{ProgramError, ProgramFd, SchedClassifier, Xdp},
     sys::SyscallError,
 };
-use ctguard_ebpf::layout::{Detection, maps, programs};
+use ctguard_ebpf::{
+    layout::{Detection, maps, programs},
+    sources,
+};
 use log::warn;
 use thiserror::Error;
 
@@ -26,6 +29,17 @@ use super::{
 
 /// Buckets for so many lines: 1 MiB, and half as much for their offered loads.
 const SOURCE_LINES: u32 = 16_384;
+
+/// Cells of prefixes and services: 256 KiB each, for there are fewer of them.
+const PREFIX_LINES: u32 = 4096;
+const SERVICE_LINES: u32 = 4096;
+
+/// Half a million strangers a second come again a second later: 4 MiB.
+const RETRY_LINES: u32 = 65_536;
+/// As many answer challenges in a second as a busy network has clients: 256 KiB.
+const ANSWERED_LINES: u32 = 4096;
+/// Hosts in whose name somebody else sends: 64 KiB.
+const RESET_LINES: u32 = 1024;
 
 const FEWEST_FLOW_LINES: u64 = 1 << 10;
 /// 16 MiB.
@@ -224,6 +238,13 @@ fn load_object(bytes: &[u8], pins: &Pins, sizes: Sizes, trace: bool) -> Result<E
     loader
         .map_max_entries(maps::BUCKETS_SOURCE, sizes.source_lines)
         .map_max_entries(maps::OFFERED_SOURCE, sizes.source_lines)
+        .map_max_entries(maps::BUCKETS_PREFIX, PREFIX_LINES)
+        .map_max_entries(maps::BUCKETS_SERVICE, SERVICE_LINES)
+        .map_max_entries(maps::SOURCES, sources::LINES)
+        .map_max_entries(maps::SOURCE_CELLS, sources::SLOTS)
+        .map_max_entries(maps::RETRIES, RETRY_LINES)
+        .map_max_entries(maps::ANSWERED, ANSWERED_LINES)
+        .map_max_entries(maps::RESETS, RESET_LINES)
         .map_max_entries(maps::FLOW_CACHE, sizes.flow_lines)
         .map_max_entries(maps::KNOWN_FLOWS, sizes.known_words)
         .override_global(aya_log::LEVEL, &level, false);

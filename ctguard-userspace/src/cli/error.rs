@@ -127,6 +127,7 @@ fn start_code(error: &StartError) -> Code {
         | StartError::Links(_)
         | StartError::Clear(_)
         | StartError::Writing(_)
+        | StartError::Relief(_)
         | StartError::Random(_) => Code::No,
     }
 }

@@ -1,5 +1,7 @@
 //! `ctguard run`: load, attach, and steer until told to stop.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use log::{info, warn};
 use sd_notify::NotifyState;
@@ -33,6 +35,9 @@ pub(super) struct RunArgs {
     /// A setting, as `ctguard set` takes it; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
+    /// Where regulars are remembered from one start to the next
+    #[arg(long, default_value = "/var/lib/ctguard", value_name = "DIR")]
+    state: PathBuf,
     /// Print single decisions of the program, some a second
     #[arg(long)]
     trace: bool,
@@ -91,6 +96,7 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Outcome, CliError
         assignments,
         trace: args.trace,
         egress_by_filter: args.egress_filter,
+        state: Some(args.state.clone()),
     })?;
     let ended = main_loop.run(&mut guard, args.trace, announce);
     leave(guard, args.on_exit)?;

@@ -61,16 +61,20 @@ pub(super) fn read_settings(maps: &GuardMaps) -> Result<Settings, CliError> {
 fn write_settings(maps: &mut GuardMaps, settings: &Settings) -> Result<(), CliError> {
     let jiffies_per_second = maps.environment()?.jiffies_per_second;
     maps.set_policy(settings.policy)?;
+    maps.note_scopes(&settings.policy, jiffies_per_second)?;
     // No daemon may be there to follow.
     let table = Table::open()?.sample()?;
-    maps.set_fallback(fallback(&settings.policy, table, jiffies_per_second));
+    let calm = maps.limits()?.tiers_in_use == 0;
+    maps.set_fallback(fallback(&settings.policy, table, calm, jiffies_per_second));
     for slot in maps.interfaces.used()? {
         let name = slot.name();
         let own = settings.interfaces.iter().find(|interface| interface.name == name).cloned();
-        let InterfaceSettings { overrides, zone, .. } = own.unwrap_or_else(|| slot.settings());
+        let InterfaceSettings { overrides, zone, answers, .. } =
+            own.unwrap_or_else(|| slot.settings());
         maps.interfaces.put(Interface {
             overrides,
             zone: zone.into(),
+            answers_nothing: u32::from(!answers),
             ceilings: ceilings(&settings.policy.source, &overrides, jiffies_per_second),
             ..slot.interface
         })?;

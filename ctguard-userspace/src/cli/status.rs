@@ -3,15 +3,19 @@
 use std::io;
 
 use clap::Args;
-use ctguard_ebpf::layout::programs;
+use ctguard_ebpf::{
+    layout::{Environment, Tier, maps, programs},
+    memory::Moment,
+    units::Jiffies,
+};
 
 use super::{CliError, Context, Outcome};
 use crate::{
     bpf::{KernelClock, is_attached},
     conntrack::Table,
     lock,
-    maps::ListKind,
-    report::{Observation, ObservedInterface, StatusReport},
+    maps::{GuardMaps, ListKind},
+    report::{KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport},
 };
 
 /// Show the table's fill, the limits in force, and what was refused
@@ -33,6 +37,33 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Outcome, CliEr
     Ok(Outcome::Done)
 }
 
+fn known_sources(maps: &GuardMaps) -> Result<KnownSourceCounts, CliError> {
+    let mut counts = KnownSourceCounts::default();
+    for tier in maps.source_memory()?.standings().flatten() {
+        match tier {
+            Tier::Regulars => counts.regulars += 1,
+            Tier::Strangers | Tier::Allowed | Tier::Proven | Tier::Answered | Tier::Retried => {
+                counts.proven += 1;
+            }
+        }
+    }
+    Ok(counts)
+}
+
+fn memories(
+    maps: &GuardMaps,
+    environment: &Environment,
+    now: Jiffies,
+) -> Result<MemoryLoads, CliError> {
+    let moment = Moment::at(now, environment.memory_shift);
+    let coarse = Moment::at(now, environment.coarse_shift);
+    Ok(MemoryLoads {
+        retries: maps.memory_load(maps::RETRIES, moment, environment.retry_before)?,
+        answered: maps.memory_load(maps::ANSWERED, moment, environment.answered_life)?,
+        resets: maps.memory_load(maps::RESETS, coarse, environment.reset_life_coarse)?,
+    })
+}
+
 fn observe(context: &Context) -> Result<Observation, CliError> {
     let maps = context.maps()?;
     let table = Table::open()?;
@@ -51,8 +82,11 @@ fn observe(context: &Context) -> Result<Observation, CliError> {
         environment,
         now,
         heartbeat: grant.heartbeat.load(),
-        admitted: grant.admitted.each_ref().map(|tier| tier.0.load()),
-        limits: grant.allowances.each_ref().map(|tier| tier.limit.load()),
+        admitted: grant.admissions(),
+        limits: grant.limits(),
+        found: maps.limits()?,
+        known_sources: known_sources(&maps)?,
+        memories: memories(&maps, &environment, Jiffies(now))?,
         interfaces: interfaces
             .into_iter()
             .map(|slot| ObservedInterface {

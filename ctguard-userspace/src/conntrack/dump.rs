@@ -12,14 +12,15 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     os::fd::OwnedFd,
     path::Path,
     time::{Duration, Instant},
 };
 
 use netlink_packet_core::{
-    DoneBuffer, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NLMSG_NOOP, NetlinkBuffer,
+    DefaultNla, DoneBuffer, Emitable as _, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
+    NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer,
 };
 use rustix::{
     io::{Errno, retry_on_intr},
@@ -47,11 +48,29 @@ const BUFFER_LENGTH: usize = 1 << 16;
 const HEADER_LENGTH: usize = 16;
 /// `struct nfgenmsg`: family, version, resource.
 const NFGENMSG_LENGTH: usize = 4;
-const REQUEST_LENGTH: usize = HEADER_LENGTH + NFGENMSG_LENGTH;
 
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW` and `IPCTNL_MSG_CT_GET`.
 const ENTRY: u16 = 0x100;
 const GET: u16 = 0x101;
+
+/// `CTA_STATUS` and `CTA_STATUS_MASK`, of `enum ctattr_type`.
+const STATUS: u16 = 3;
+const STATUS_MASK: u16 = 26;
+
+/// Which entries are asked for, by their `IPS_*` bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StatusFilter {
+    /// Bits that count, one at least.
+    pub(super) mask: u32,
+    /// What they must be.
+    pub(super) value: u32,
+}
+
+impl StatusFilter {
+    const fn passes(self, entry: &Entry) -> bool {
+        entry.status & self.mask == self.value
+    }
+}
 
 /// What a dump told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +86,7 @@ pub(crate) struct Summary {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Completeness {
     Complete,
-    /// The hash changed its size meanwhile, or an entry could not be read.
+    /// The hash changed its size meanwhile, an entry could not be read, or the reader had enough.
     Interrupted,
 }
 
@@ -100,15 +119,40 @@ pub(crate) enum DumpError {
 ///
 /// Blocks, about two seconds for a million entries.
 pub(crate) fn dump(mut each: impl FnMut(&Entry)) -> Result<Summary, DumpError> {
+    read_table(None, &mut |entry, _| {
+        each(entry);
+        ControlFlow::Continue(())
+    })
+}
+
+/// Tells the entries that pass the filter, each with its attributes as the kernel wrote them, until
+/// the reader breaks off.
+///
+/// Linux that knows no filter by status takes it for nothing and lists all (`nla_parse` passes over
+/// attributes beyond its own), so what it sends is filtered again.
+pub(super) fn dump_filtered(
+    filter: StatusFilter,
+    mut each: impl FnMut(&Entry, &[u8]) -> ControlFlow<()>,
+) -> Result<Summary, DumpError> {
+    read_table(Some(filter), &mut |entry, attributes| {
+        if filter.passes(entry) { each(entry, attributes) } else { ControlFlow::Continue(()) }
+    })
+}
+
+/// Hears of an entry and its attributes, and says whether to go on.
+type Reader<'r> = &'r mut dyn FnMut(&Entry, &[u8]) -> ControlFlow<()>;
+
+fn read_table(filter: Option<StatusFilter>, each: Reader<'_>) -> Result<Summary, DumpError> {
     // First, because a request over netlink would have the kernel load a tracker that is missing.
     let buckets = Buckets::open()?;
     let before = buckets.read()?;
-    let socket = request().map_err(|source| io_error("ask the kernel for connections", source))?;
+    let socket =
+        request(filter).map_err(|source| io_error("ask the kernel for connections", source))?;
     let mut summary = Summary { entries: 0, unread: 0, completeness: Completeness::Complete };
     let mut buffer = vec![0; BUFFER_LENGTH];
     let started = Instant::now();
     loop {
-        let last = summary.read(receive(&socket, &mut buffer)?, &mut each)?;
+        let last = summary.read(receive(&socket, &mut buffer)?, each)?;
         if buckets.read()? != before {
             summary.completeness = Completeness::Interrupted;
         }
@@ -123,11 +167,7 @@ pub(crate) fn dump(mut each: impl FnMut(&Entry)) -> Result<Summary, DumpError> {
 
 impl Summary {
     /// Reads what one call received; whether that was the end.
-    fn read(
-        &mut self,
-        mut messages: &[u8],
-        each: &mut impl FnMut(&Entry),
-    ) -> Result<bool, DumpError> {
+    fn read(&mut self, mut messages: &[u8], each: Reader<'_>) -> Result<bool, DumpError> {
         while !messages.is_empty() {
             let message = NetlinkBuffer::new_checked(messages)
                 .map_err(|_| DumpError::Garbled("a message is cut short"))?;
@@ -135,7 +175,12 @@ impl Summary {
                 self.completeness = Completeness::Interrupted;
             }
             match message.message_type() {
-                ENTRY => self.tell(message.payload(), each),
+                ENTRY => {
+                    if self.tell(message.payload(), each).is_break() {
+                        self.completeness = Completeness::Interrupted;
+                        return Ok(true);
+                    }
+                }
                 NLMSG_DONE => return end(message.payload()).map(|()| true),
                 NLMSG_ERROR => return Err(refusal(message.payload())),
                 NLMSG_NOOP => {}
@@ -147,14 +192,15 @@ impl Summary {
         Ok(false)
     }
 
-    fn tell(&mut self, payload: &[u8], each: &mut impl FnMut(&Entry)) {
-        if let Some(entry) = payload.get(NFGENMSG_LENGTH..).and_then(Entry::decode) {
+    fn tell(&mut self, payload: &[u8], each: Reader<'_>) -> ControlFlow<()> {
+        let attributes = payload.get(NFGENMSG_LENGTH..).unwrap_or_default();
+        if let Some(entry) = Entry::decode(attributes) {
             self.entries += 1;
-            each(&entry);
-        } else {
-            self.unread += 1;
-            self.completeness = Completeness::Interrupted;
+            return each(&entry, attributes);
         }
+        self.unread += 1;
+        self.completeness = Completeness::Interrupted;
+        ControlFlow::Continue(())
     }
 }
 
@@ -192,8 +238,16 @@ fn io_error(action: &'static str, source: io::Error) -> DumpError {
     }
 }
 
-/// A socket over which the kernel will list the table, and that hears nobody but the kernel.
-fn request() -> io::Result<OwnedFd> {
+/// A socket over which the kernel will list the table.
+fn request(filter: Option<StatusFilter>) -> io::Result<OwnedFd> {
+    let socket = open()?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(SILENCE))?;
+    send(&socket, &request_bytes(filter), SendFlags::empty())?;
+    Ok(socket)
+}
+
+/// A ctnetlink socket that hears nobody but the kernel.
+pub(super) fn open() -> io::Result<OwnedFd> {
     let socket = socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -201,18 +255,29 @@ fn request() -> io::Result<OwnedFd> {
         Some(netlink::NETFILTER),
     )?;
     connect(&socket, &SocketAddrNetlink::new(0, 0))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(SILENCE))?;
-    send(&socket, &request_bytes(), SendFlags::empty())?;
     Ok(socket)
 }
 
 /// The `nfgenmsg` stays 0: `AF_UNSPEC`, which is both families, and `NFNETLINK_V0`.
-fn request_bytes() -> [u8; REQUEST_LENGTH] {
-    let mut bytes = [0; REQUEST_LENGTH];
+fn request_bytes(filter: Option<StatusFilter>) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER_LENGTH + NFGENMSG_LENGTH];
+    if let Some(StatusFilter { mask, value }) = filter {
+        bytes.extend(status_attribute(STATUS, value));
+        bytes.extend(status_attribute(STATUS_MASK, mask));
+    }
+    let length = bytes.len().try_into().unwrap_or(u32::MAX);
     let mut message = NetlinkBuffer::new(&mut bytes);
-    message.set_length(REQUEST_LENGTH.try_into().unwrap_or(u32::MAX));
+    message.set_length(length);
     message.set_message_type(GET);
     message.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
+    bytes
+}
+
+/// Numbers of ctnetlink's are in network order.
+fn status_attribute(kind: u16, status: u32) -> Vec<u8> {
+    let attribute = DefaultNla::new(kind, status.to_be_bytes().to_vec());
+    let mut bytes = vec![0; attribute.buffer_len()];
+    attribute.emit(&mut bytes);
     bytes
 }
 

@@ -69,9 +69,9 @@ pub(crate) struct Tuple {
 }
 
 /// `IPS_SEEN_REPLY`.
-const SEEN_REPLY: u32 = 1 << 1;
+pub(super) const SEEN_REPLY: u32 = 1 << 1;
 /// `IPS_ASSURED`.
-const ASSURED: u32 = 1 << 2;
+pub(super) const ASSURED: u32 = 1 << 2;
 
 impl Entry {
     /// Whether its flow goes both ways; of TCP, whether the handshake is complete.

@@ -1,9 +1,14 @@
 //! The guarded table itself, as the network namespace of this process shows it.
 
+pub(crate) mod assured;
 mod dump;
 mod entry;
+pub(crate) mod reclaim;
 mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 mod timeouts;
+pub(crate) mod timeouts_writer;
 
 pub(crate) use dump::{Completeness, DumpError, Summary, dump};
 pub(crate) use entry::{Entry, Tuple};

@@ -1,9 +1,11 @@
 //! The operator's ceilings in the data path's units.
 
 use ctguard_ebpf::{
-    layout::{CLASSES, Ceiling, Rate},
+    layout::{CLASS_SLOTS, CLASSES, Ceiling, Rate},
     units::Ticks,
 };
+
+use super::smoothed::{real, whole};
 
 /// The ceilings per source that hold on one interface: its own where it has some, else the
 /// policy's.
@@ -11,8 +13,8 @@ pub(crate) fn ceilings(
     policy: &[Rate; CLASSES],
     overrides: &[Rate; CLASSES],
     jiffies_per_second: u32,
-) -> [Ceiling; CLASSES] {
-    let mut ceilings = [Ceiling::default(); CLASSES];
+) -> [Ceiling; CLASS_SLOTS] {
+    let mut ceilings = [Ceiling::default(); CLASS_SLOTS];
     for ((ceiling, &rate), &own) in ceilings.iter_mut().zip(policy).zip(overrides) {
         *ceiling = compile(in_force(rate, own), jiffies_per_second);
     }
@@ -28,6 +30,25 @@ pub(crate) fn in_force(policy: Rate, own: Rate) -> Rate {
     }
 }
 
+/// Limits of a scope by class; where none is set, an interval of 0.
+pub(crate) fn scope_limits(
+    rates: &[Rate; CLASSES],
+    jiffies_per_second: u32,
+) -> [Ceiling; CLASS_SLOTS] {
+    let mut limits = [Ceiling::default(); CLASS_SLOTS];
+    for (limit, &rate) in limits.iter_mut().zip(rates) {
+        *limit = match rate {
+            Rate { flows_per_second: 0, .. } => Ceiling::default(),
+            // Without a burst of its own, a second's worth.
+            Rate { flows_per_second, burst: 0 } => {
+                compile(Rate { flows_per_second, burst: flows_per_second }, jiffies_per_second)
+            }
+            rate => compile(rate, jiffies_per_second),
+        };
+    }
+    limits
+}
+
 /// The clock of the buckets moves in jiffies, so a burst is at least one jiffy's worth.
 fn compile(rate: Rate, jiffies_per_second: u32) -> Ceiling {
     let interval = interval(u64::from(rate.flows_per_second), jiffies_per_second);
@@ -35,6 +56,23 @@ fn compile(rate: Rate, jiffies_per_second: u32) -> Ceiling {
     let burst = u64::from(rate.burst.max(in_a_jiffy).max(1));
     Ceiling { interval: Ticks(interval), tolerance: Ticks((burst - 1) * interval) }
 }
+
+/// For how long a source may save its share: a browser opens its connections at once.
+const SHARE_SAVED_SECONDS: u64 = 10;
+
+/// A share of so many flows a second, of any size; an infinite one is none.
+pub(super) fn share(flows_per_second: f64, jiffies_per_second: u32) -> Ceiling {
+    if flows_per_second.is_infinite() {
+        return Ceiling::default();
+    }
+    let second = u64::from(jiffies_per_second) * Ticks::PER_JIFFY;
+    let interval = whole(real(second) / flows_per_second.max(LOWEST_SHARE)).saturating_add(1);
+    let tolerance = (second * SHARE_SAVED_SECONDS).saturating_sub(interval);
+    Ceiling { interval: Ticks(interval), tolerance: Ticks(tolerance.max(interval)) }
+}
+
+/// One flow in a quarter of an hour.
+const LOWEST_SHARE: f64 = 0.001;
 
 /// Ticks between two flows, rounded up: a limit is never looser than it says.
 pub(super) fn interval(flows_per_second: u64, jiffies_per_second: u32) -> u64 {
@@ -55,6 +93,14 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_without_a_rate_has_no_limit_and_one_without_a_burst_a_seconds_worth() {
+        let limits = scope_limits(&[UNSET, rate(100, 0), rate(100, 5)], 250);
+        assert_eq!(limits[0], Ceiling::default());
+        assert_eq!(limits[1].tolerance.0, 99 * limits[1].interval.0);
+        assert_eq!(limits[2].tolerance.0, 4 * limits[2].interval.0);
+    }
+
+    #[test]
     fn a_burst_is_at_least_one_jiffys_worth() {
         let ceiling = compile(rate(10_000, 1), 100);
         assert_eq!(ceiling.tolerance.0, 99 * ceiling.interval.0);
@@ -70,6 +116,17 @@ mod tests {
         assert_eq!(in_force(rate(50, 200), UNSET), rate(50, 200));
         assert_eq!(in_force(rate(50, 200), rate(7, 0)), rate(7, 200));
         assert_eq!(in_force(rate(50, 200), rate(0, 9)), rate(50, 9));
+    }
+
+    #[test]
+    fn a_share_is_saved_for_ten_seconds_and_is_two_flows_at_least() {
+        let burst = |rate| {
+            let Ceiling { interval, tolerance } = share(rate, 250);
+            tolerance.0 / interval.0 + 1
+        };
+        assert_eq!([burst(3.0), burst(1.0), burst(0.01)], [29, 9, 2]);
+        assert_eq!(share(4.0, 250).interval, Ticks(250 * 65_536 / 4 + 1));
+        assert_eq!(share(f64::INFINITY, 250), Ceiling::default());
     }
 
     fn rate(flows_per_second: u32, burst: u32) -> Rate {

@@ -13,6 +13,35 @@ const LONGEST_TIMEOUT: u32 = (1 << 20) - 1;
 /// Patience with a daemon that does not tick.
 const HEARTBEAT_PATIENCE_SECONDS: u32 = 2;
 
+/// A challenge may be answered for one to two of these: a round trip, and what queues add.
+const COOKIE_SLOT_SECONDS: u64 = 4;
+
+/// The unit of what is remembered for seconds; 256 of them come round again.
+const MEMORY_UNIT_MILLISECONDS: u64 = 130;
+
+/// Who was refused may come again after so long, and until so long: a resolver asks again after
+/// one to five seconds, TCP after one and three (RFC 6298), and who floods gains nothing by
+/// sending all twice at once.
+const RETRY_AFTER_MILLISECONDS: u64 = 300;
+const RETRY_BEFORE_MILLISECONDS: u64 = 6000;
+
+/// A tuple that answered a challenge may open its flow for so long.
+const ANSWERED_MILLISECONDS: u64 = 3000;
+
+/// A source that ended a flow which it had answered for is not challenged for so long.
+const RESET_SECONDS: u64 = 60;
+
+/// Times of the challenges, in the data path's units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChallengeTimes {
+    pub(crate) cookie_shift: u32,
+    pub(crate) memory_shift: u32,
+    pub(crate) retry_after: u32,
+    pub(crate) retry_before: u32,
+    pub(crate) answered_life: u32,
+    pub(crate) reset_life_coarse: u32,
+}
+
 /// Coarse time on a kernel with so many jiffies in a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CoarseClock {
@@ -37,6 +66,23 @@ impl CoarseClock {
     pub(crate) fn repeat_window(self) -> u32 {
         let jiffies = REPEAT_WINDOW_SECONDS * u64::from(self.jiffies_per_second);
         u32::try_from(jiffies.div_ceil(1 << self.shift)).unwrap_or(u32::MAX)
+    }
+
+    /// Times of the challenges.
+    pub(crate) fn challenge_times(self) -> ChallengeTimes {
+        let hz = u64::from(self.jiffies_per_second);
+        let memory_shift = (hz * MEMORY_UNIT_MILLISECONDS / 1000).max(1).ilog2();
+        let units = |milliseconds: u64| {
+            u32::try_from((milliseconds * hz / 1000).div_ceil(1 << memory_shift)).unwrap_or(255)
+        };
+        ChallengeTimes {
+            cookie_shift: (hz * COOKIE_SLOT_SECONDS).max(1).ilog2(),
+            memory_shift,
+            retry_after: units(RETRY_AFTER_MILLISECONDS),
+            retry_before: units(RETRY_BEFORE_MILLISECONDS),
+            answered_life: units(ANSWERED_MILLISECONDS),
+            reset_life_coarse: u32::try_from((RESET_SECONDS * hz) >> self.shift).unwrap_or(255),
+        }
     }
 
     /// Jiffies after which a heartbeat is old.
@@ -67,6 +113,22 @@ mod tests {
                 assert!(jiffies <= kernel || clock.timeout(seconds) == 1, "{seconds} s");
             }
         }
+    }
+
+    #[test]
+    fn what_is_remembered_is_forgotten_before_its_time_comes_round() {
+        for jiffies_per_second in [100, 250, 300, 1000] {
+            let times = CoarseClock::new(jiffies_per_second).challenge_times();
+            assert!(times.retry_after >= 2 && times.retry_before < 128, "{times:?}");
+            assert!(times.reset_life_coarse < 128, "{times:?}");
+        }
+    }
+
+    #[test]
+    fn at_250_jiffies_a_second_a_unit_is_an_eighth_of_a_second() {
+        let times = CoarseClock::new(250).challenge_times();
+        assert_eq!((times.memory_shift, times.retry_after, times.retry_before), (5, 3, 47));
+        assert_eq!((times.cookie_shift, times.answered_life), (9, 24));
     }
 
     #[test]

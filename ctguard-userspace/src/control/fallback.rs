@@ -1,8 +1,12 @@
 //! What replaces the grants while no daemon lives: a rate for the whole table.
 
-use ctguard_ebpf::layout::{Policy, TIERS, Tier};
+use ctguard_ebpf::layout::{Policy, TIERS};
 
-use super::{TableSample, ceiling::interval};
+use super::{
+    TableSample,
+    ceiling::interval,
+    smoothed::{real, whole},
+};
 
 /// Entries live about so long when nobody refreshes them: a full table empties at this pace by
 /// itself (conntrack's 120 s for `SYN_SENT` and `TIME_WAIT`).
@@ -18,21 +22,25 @@ pub(crate) struct FallbackRate {
     pub(crate) tolerance: u64,
 }
 
-/// The rates by tier: a quarter for allowed sources, the rest for strangers, each with one
-/// second's worth at once.
+/// Parts of the rate by tier: a quarter for allowed sources, the rest for strangers while nobody is
+/// told apart, and else most of it for who is known.
+const PARTS_IN_CALM: [f64; TIERS] = [0.75, 0.25, 0.0, 0.0, 0.0, 0.0];
+const PARTS_UNDER_PRESSURE: [f64; TIERS] = [0.04, 0.25, 0.34, 0.26, 0.09, 0.02];
+
+/// The rates by tier, each with one second's worth at once.
 pub(crate) fn fallback(
     policy: &Policy,
     table: TableSample,
+    calm: bool,
     jiffies_per_second: u32,
 ) -> [FallbackRate; TIERS] {
-    let total = flows_per_second(policy, table);
-    let allowed = (total / 4).max(1);
-    let mut rates = [FallbackRate::default(); TIERS];
-    for (tier, flows) in [(Tier::Strangers, (total - total / 4).max(1)), (Tier::Allowed, allowed)] {
+    let total = real(flows_per_second(policy, table));
+    let parts = if calm { PARTS_IN_CALM } else { PARTS_UNDER_PRESSURE };
+    parts.map(|part| {
+        let flows = whole((total * part).round()).max(1);
         let interval = interval(flows, jiffies_per_second);
-        rates[tier as usize] = FallbackRate { interval, tolerance: (flows - 1) * interval };
-    }
-    rates
+        FallbackRate { interval, tolerance: (flows - 1) * interval }
+    })
 }
 
 /// New flows a second for the whole table.
@@ -60,20 +68,35 @@ mod tests {
     }
 
     #[test]
-    fn strangers_get_three_quarters_and_one_second_of_it_at_once() {
+    fn in_calm_strangers_get_three_quarters_and_one_second_of_it_at_once() {
         let policy = Policy { fallback_flows_per_second: 100, ..DEFAULT_POLICY };
-        let [strangers, allowed] = fallback(&policy, TableSample { entries: 0, max: 1000 }, HZ);
+        let table = TableSample { entries: 0, max: 1000 };
+        let [strangers, allowed, ..] = fallback(&policy, table, true, HZ);
         assert_eq!(strangers.interval, SECOND.div_ceil(75));
         assert_eq!(strangers.tolerance, 74 * SECOND.div_ceil(75));
         assert_eq!(allowed.interval, SECOND.div_ceil(25));
     }
 
     #[test]
+    fn under_pressure_who_is_known_gets_most_of_it() {
+        let policy = Policy { fallback_flows_per_second: 100, ..DEFAULT_POLICY };
+        let table = TableSample { entries: 0, max: 1000 };
+        let rates = fallback(&policy, table, false, HZ).map(|rate| SECOND.div_ceil(rate.interval));
+        assert_eq!(rates, [4, 25, 34, 26, 9, 2]);
+    }
+
+    #[test]
+    fn the_parts_are_the_whole() {
+        for parts in [PARTS_IN_CALM, PARTS_UNDER_PRESSURE] {
+            assert!((parts.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        }
+    }
+
+    #[test]
     fn the_smallest_table_still_gets_a_flow_a_second() {
-        let [strangers, allowed] =
-            fallback(&DEFAULT_POLICY, TableSample { entries: 0, max: 1 }, HZ);
-        assert_eq!(strangers, FallbackRate { interval: SECOND, tolerance: 0 });
-        assert_eq!(allowed, FallbackRate { interval: SECOND, tolerance: 0 });
+        let rates = fallback(&DEFAULT_POLICY, TableSample { entries: 0, max: 1 }, true, HZ);
+        assert_eq!(rates[0], FallbackRate { interval: SECOND, tolerance: 0 });
+        assert_eq!(rates[1], FallbackRate { interval: SECOND, tolerance: 0 });
     }
 
     #[test]

@@ -7,6 +7,8 @@ use ctguard_ebpf::layout::{Detection, Interface, programs};
 use super::{
     Guarded, StartError, StartOptions,
     known_flows::KnownFlows,
+    known_sources::KnownSources,
+    reclaim::Relieving,
     settle::{environment, settle},
     tick::Ticker,
 };
@@ -14,7 +16,7 @@ use crate::{
     bpf::{self, Attachment, Detector, KernelClock, Mode, Pins, Programs, Sizes},
     conntrack::{Table, Timeouts},
     control::CoarseClock,
-    maps::{GuardMaps, OpenError, SlotError},
+    maps::{GuardMaps, OpenError, SlotError, SourceMemory},
     net::Link,
 };
 
@@ -28,6 +30,9 @@ pub(super) struct Up {
     pub(super) jiffies_per_second: u32,
     pub(super) coarse: CoarseClock,
     pub(super) ticker: Ticker,
+    pub(super) sources: SourceMemory,
+    pub(super) known_sources: KnownSources,
+    pub(super) relieving: Relieving,
     pub(super) known_flows: KnownFlows,
     pub(super) interfaces: Vec<Guarded>,
 }
@@ -86,8 +91,10 @@ pub(super) fn bring_up(
     )?;
 
     // The first packet finds a grant, or a fallback rate.
-    let mut ticker = Ticker::new(kernel_clock.now(jiffies_per_second)?, jiffies_per_second);
-    ticker.tick(&maps, &table)?;
+    let now = kernel_clock.now(jiffies_per_second)?;
+    let mut ticker = Ticker::new(now, jiffies_per_second, &maps.limits()?);
+    let sources = maps.source_memory()?;
+    ticker.tick(&mut maps, &sources, &table)?;
     let detection = detection(programs.detector(), &table);
     let options_bytes = programs.detector().options_bytes();
     begin_detection(&mut maps, (detection, options_bytes), fresh)?;
@@ -99,6 +106,7 @@ pub(super) fn bring_up(
             return Err(error);
         }
     };
+    let relieving = Relieving::start().map_err(StartError::Relief)?;
     let known_flows = KnownFlows::new(maps.flow_memory()?);
     forget_others(pins, &mut maps, targets)?;
     maps.note_detection(detection, options_bytes)?;
@@ -111,6 +119,9 @@ pub(super) fn bring_up(
         jiffies_per_second,
         coarse,
         ticker,
+        sources,
+        known_sources: KnownSources::new(options.state.clone()),
+        relieving,
         known_flows,
         interfaces,
     })

@@ -1,12 +1,15 @@
 //! What a running guard holds on to.
 
-use super::{StartOptions, bring_up::Up, known_flows::KnownFlows, tick::Ticker};
+use super::{
+    StartOptions, bring_up::Up, known_flows::KnownFlows, known_sources::KnownSources,
+    reclaim::Relieving, tick::Ticker,
+};
 use crate::{
     bpf::{KernelClock, Mode, ModeChoice, Pins, Programs},
     conntrack::{Table, Timeouts},
     control::CoarseClock,
     lock::DaemonLock,
-    maps::GuardMaps,
+    maps::{GuardMaps, SourceMemory},
 };
 
 /// A guard in the kernel, and the handles to steer it.
@@ -21,6 +24,9 @@ pub(crate) struct Guard {
     pub(crate) jiffies_per_second: u32,
     pub(crate) coarse: CoarseClock,
     pub(crate) ticker: Ticker,
+    pub(crate) sources: SourceMemory,
+    pub(crate) known_sources: KnownSources,
+    pub(crate) relieving: Relieving,
     pub(crate) known_flows: KnownFlows,
     pub(crate) interfaces: Vec<Guarded>,
     pub(crate) mode: ModeChoice,
@@ -40,6 +46,9 @@ impl Guard {
             jiffies_per_second: up.jiffies_per_second,
             coarse: up.coarse,
             ticker: up.ticker,
+            sources: up.sources,
+            known_sources: up.known_sources,
+            relieving: up.relieving,
             known_flows: up.known_flows,
             interfaces: up.interfaces,
             mode: options.mode,

@@ -1,13 +1,19 @@
 //! The impure shell round `control`: start, tick, watch interfaces, stop.
 
+pub(crate) mod background;
 mod bring_up;
 mod dismantle;
 mod guard;
 mod housekeeping;
 mod known_flows;
+mod known_sources;
+mod offered;
+mod reclaim;
+pub(crate) mod relief;
 mod run;
 mod settle;
 mod start;
+pub(crate) mod state_file;
 mod tick;
 mod watch;
 

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use log::{Log, info};
+use log::{Log, info, warn};
 use rustix::process::setpriority_process;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     Guard,
     housekeeping::{Complaints, end_list_entries, follow_kernel},
-    known_flows, watch,
+    known_flows, known_sources, reclaim, watch,
 };
 use crate::{bpf::is_attached, control::Pace, net::LinkEvents};
 
@@ -146,6 +146,12 @@ async fn steer(
             complaints
                 .tell("cannot keep the known-flows filter, so floods pay for lookups", &error);
         }
+        if let Err(error) = known_sources::follow(guard) {
+            complaints.tell("cannot keep the known sources, so they count as strangers", &error);
+        }
+        if let Err(error) = reclaim::follow(guard) {
+            complaints.tell("cannot relieve the table", &error);
+        }
         if changed && looked.elapsed() >= LOOK_INTERVAL {
             changed = false;
             looked = Instant::now();
@@ -155,12 +161,15 @@ async fn steer(
         }
     }
     info!("stopping");
+    if let Err(error) = guard.known_sources.save().and_then(|()| guard.relieving.restore()) {
+        warn!("{error:#}");
+    }
     Ok(())
 }
 
 /// A tick that fails leaves the heartbeat to grow old; the fallback rate then holds.
 fn tick(guard: &mut Guard, complaints: &mut Complaints) -> Pace {
-    guard.ticker.tick(&guard.maps, &guard.table).unwrap_or_else(|error| {
+    guard.ticker.tick(&mut guard.maps, &guard.sources, &guard.table).unwrap_or_else(|error| {
         complaints.tell("cannot grant new flows", &error.into());
         Pace::Calm
     })

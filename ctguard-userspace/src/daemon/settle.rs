@@ -2,7 +2,7 @@
 
 use ctguard_ebpf::{
     known_flows,
-    layout::{Environment, FLOW_KINDS, HashKey, Interface, Policy, maps},
+    layout::{CookieKey, Environment, FLOW_KINDS, HashKey, Interface, Policy, maps},
 };
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -30,12 +30,29 @@ pub(super) fn environment(
     let learns_anew = fresh || old.lookup_options_bytes != 0 || learning_until == 0;
     let (source_key, tuple_key) =
         if fresh { (hash_key()?, hash_key()?) } else { (old.source_key, old.tuple_key) };
+    let cookie_key =
+        if fresh { CookieKey { words: [random()?, random()?] } } else { old.cookie_key };
+    let line_mask = |name| maps.entries(name).map(|lines| lines - 1);
+    let times = coarse.challenge_times();
     let mut environment = Environment {
+        cookie_key,
+        cookie_shift: times.cookie_shift,
+        memory_shift: times.memory_shift,
+        retry_after: times.retry_after,
+        retry_before: times.retry_before,
+        answered_life: times.answered_life,
+        reset_life_coarse: times.reset_life_coarse,
+        prefix_line_mask: line_mask(maps::BUCKETS_PREFIX)?,
+        service_line_mask: line_mask(maps::BUCKETS_SERVICE)?,
+        retry_line_mask: line_mask(maps::RETRIES)?,
+        answered_line_mask: line_mask(maps::ANSWERED)?,
+        reset_line_mask: line_mask(maps::RESETS)?,
+        known_source_line_mask: line_mask(maps::SOURCES)?,
         jiffies_per_second,
         coarse_shift: coarse.shift,
         heartbeat_patience_jiffies: coarse.heartbeat_patience(),
-        source_line_mask: maps.entries(maps::BUCKETS_SOURCE)? - 1,
-        flow_line_mask: maps.entries(maps::FLOW_CACHE)? - 1,
+        source_line_mask: line_mask(maps::BUCKETS_SOURCE)?,
+        flow_line_mask: line_mask(maps::FLOW_CACHE)?,
         known_words: maps.entries(maps::KNOWN_FLOWS)? / known_flows::GENERATIONS,
         tcp_loose: u32::from(timeouts.tcp_loose()),
         repeat_window_coarse: coarse.repeat_window(),
@@ -56,14 +73,18 @@ pub(super) fn environment(
 fn hash_key() -> Result<HashKey, StartError> {
     let mut words = [0; 12];
     for word in &mut words {
-        let mut bytes = [0; 8];
-        getrandom(&mut bytes, GetRandomFlags::empty())
-            .map_err(|error| StartError::Random(error.into()))?;
-        *word = u64::from_ne_bytes(bytes);
+        *word = random()?;
     }
     // The last one multiplies.
     words[11] |= 1;
     Ok(HashKey { words })
+}
+
+fn random() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    getrandom(&mut bytes, GetRandomFlags::empty())
+        .map_err(|error| StartError::Random(error.into()))?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// What a start found, to be put back should it fail.
@@ -118,7 +139,7 @@ pub(super) fn settle(
         warn!("{warning}");
     }
     let before = Before { policy, interfaces: used.iter().map(|slot| slot.interface).collect() };
-    for (link, InterfaceSettings { overrides, zone, .. }) in
+    for (link, InterfaceSettings { overrides, zone, answers, .. }) in
         targets.iter().zip(&settings.interfaces)
     {
         let known = used.iter().find(|slot| slot.interface.ifindex == link.index);
@@ -130,7 +151,7 @@ pub(super) fn settle(
             name: name_bytes(&link.name),
             overrides: *overrides,
             zone: (*zone).into(),
-            reserved: [0; 5],
+            answers_nothing: u32::from(!answers),
         });
         if let Err(error) = put {
             before.restore(maps, targets);
@@ -139,6 +160,7 @@ pub(super) fn settle(
     }
     maps.note_stations()?;
     maps.set_policy(settings.policy)?;
+    maps.note_scopes(&settings.policy, jiffies_per_second)?;
     Ok(before)
 }
 

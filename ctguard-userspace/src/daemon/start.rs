@@ -1,6 +1,6 @@
 //! Brings a guard into the kernel, or takes one over that is there: all or nothing.
 
-use std::{fs, io};
+use std::{fs, io, path::PathBuf};
 
 use ctguard_ebpf::layout::{self, LAYOUT_VERSION};
 use log::{info, warn};
@@ -28,6 +28,8 @@ pub(crate) struct StartOptions {
     pub(crate) assignments: Vec<Assignment>,
     pub(crate) trace: bool,
     pub(crate) egress_by_filter: bool,
+    /// Where regulars are kept; none where they are not.
+    pub(crate) state: Option<PathBuf>,
 }
 
 /// Why there is no guard.
@@ -55,6 +57,8 @@ pub(crate) enum StartError {
     Attach(#[from] AttachError),
     #[error(transparent)]
     Tick(#[from] TickError),
+    #[error("cannot begin relief")]
+    Relief(#[source] anyhow::Error),
     #[error("cannot read the interfaces")]
     Links(#[source] io::Error),
     #[error("cannot clear what an earlier start left")]

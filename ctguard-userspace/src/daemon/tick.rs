@@ -1,17 +1,24 @@
 //! One tick: read, decide, write, in the order that the guarantee rests on.
 
+use std::time::Duration;
+
 use aya::util::nr_cpus;
 use ctguard_ebpf::{
-    layout::{Class, Counter, Policy, TIERS},
+    layout::{Class, Counter, Limits, Policy, Stage, TIERS},
     units::Jiffies,
 };
+use log::info;
 use thiserror::Error;
 
+use super::offered::Offered;
 use crate::{
     bpf::monotonic,
     conntrack::{Table, TableError},
-    control::{InFlight, JiffiesClock, Pace, Reserve, TableSample, TierGrant, fallback, grants},
-    maps::{GuardMaps, OpenError},
+    control::{
+        ControlPolicy, Controller, Decision, JiffiesClock, Pace, Snapshot, StageChange,
+        TableSample, TierGrant, fallback, in_force,
+    },
+    maps::{GuardMaps, OpenError, SlotError, SourceMemory},
 };
 
 /// Why a tick did not happen; the heartbeat stays old, and the fallback takes over.
@@ -21,31 +28,42 @@ pub(crate) enum TickError {
     Table(#[from] TableError),
     #[error(transparent)]
     Maps(#[from] OpenError),
+    #[error(transparent)]
+    Interfaces(#[from] SlotError),
 }
 
 /// What one tick leaves for the next.
 #[derive(Debug)]
 pub(crate) struct Ticker {
-    in_flight: InFlight,
-    reserve: Reserve,
+    controller: Controller,
+    offered: Offered,
     /// New flows that processors may be admitting while we count.
     processors: u64,
-    last: Option<[TierGrant; TIERS]>,
-    fallback_of: Option<(Policy, u64)>,
+    /// What was written last.
+    limits: Limits,
+    fallback_of: Option<(Policy, u64, bool)>,
+    /// Ceilings change only by an operator's hand, so they are looked at seldom.
+    ceilings: Option<(Duration, ControlPolicy)>,
+    reclaim: Option<f64>,
     jiffies_per_second: u32,
     clock: JiffiesClock,
 }
 
+/// How soon an operator's change of a ceiling or a floor steers the shares.
+const POLICY_INTERVAL: Duration = Duration::from_millis(500);
+
 impl Ticker {
-    pub(crate) fn new(jiffies: Jiffies, jiffies_per_second: u32) -> Self {
+    pub(crate) fn new(jiffies: Jiffies, jiffies_per_second: u32, limits: &Limits) -> Self {
         // Without the number, a guess that is too high does little harm.
         let processors = nr_cpus().ok().and_then(|count| u64::try_from(count).ok());
         Self {
-            in_flight: InFlight::default(),
-            reserve: Reserve::default(),
+            controller: Controller::new(jiffies_per_second),
+            offered: Offered::default(),
             processors: processors.unwrap_or(256),
-            last: None,
+            limits: *limits,
             fallback_of: None,
+            ceilings: None,
+            reclaim: None,
             jiffies_per_second,
             clock: JiffiesClock::new(jiffies, monotonic(), jiffies_per_second),
         }
@@ -56,52 +74,134 @@ impl Ticker {
         self.clock = JiffiesClock::new(jiffies, monotonic(), self.jiffies_per_second);
     }
 
+    /// Whether every class is calm.
+    pub(crate) const fn is_calm(&self) -> bool {
+        self.limits.tiers_in_use == 0
+    }
+
+    /// Entries a second that are to be deleted from the table.
+    pub(crate) const fn reclaim(&self) -> Option<f64> {
+        self.reclaim
+    }
+
     /// Reads admissions first and the table after them, so that what is admitted in between is
     /// counted twice and never not at all.
-    pub(crate) fn tick(&mut self, maps: &GuardMaps, table: &Table) -> Result<Pace, TickError> {
+    pub(crate) fn tick(
+        &mut self,
+        maps: &mut GuardMaps,
+        sources: &SourceMemory,
+        table: &Table,
+    ) -> Result<Pace, TickError> {
         let now = monotonic();
-        // Before the two, for it takes a while: every processor's counters are copied.
-        let new_flows = if self.reserve.is_due(now) { Some(new_flows(maps)?) } else { None };
-        let admitted = admitted(maps);
-        let table = table.sample()?;
+        // Before the two, for they take a while: every processor's counters are copied.
+        let new_flows =
+            if self.controller.wants_new_flows(now) { Some(new_flows(maps)?) } else { None };
+        let loads = self.controller.wants_loads(now).then(|| self.offered.look(now, sources));
         let policy = maps.policy()?;
+        let control_policy = self.control_policy(now, maps, &policy)?;
+        let limits = maps.grant.limits();
+        let admitted = maps.grant.admissions();
+        let table = table.sample()?;
 
+        let snapshot = Snapshot {
+            now,
+            limits,
+            admitted,
+            new_flows,
+            table: Some(table),
+            loads: loads.as_deref(),
+            processors: self.processors,
+        };
+        let Some(decision) = self.controller.tick(&snapshot, &control_policy) else {
+            return Ok(Pace::Calm);
+        };
+        let was_calm = self.is_calm();
+        self.write_limits(maps, &decision)?;
         let grant = &maps.grant;
         grant.heartbeat.store(self.clock.read(now).0);
-        self.write_fallback(maps, &policy, table);
-
-        let total = admitted.iter().sum();
-        let in_flight = self.in_flight.observe(now, total) + self.processors;
-        if let Some(new_flows) = new_flows {
-            self.reserve.observe(now, table, new_flows);
-        }
-        let reserve = self.reserve.entries(table);
-        let grants = grants(table, policy.target_ppm, admitted, in_flight, reserve);
-        for (allowance, next) in grant.allowances.iter().zip(grants) {
+        for (allowance, next) in grant.allowances.iter().zip(decision.grants) {
             allowance.limit.store(next.limit);
             allowance.wake_at.store(next.wake_at);
         }
-        let spent = self
-            .last
-            .replace(grants)
-            .is_some_and(|last| last.iter().zip(admitted).any(|(last, now)| now >= last.limit));
-        if overtaken(maps, admitted, grants) {
+        self.write_fallback(maps, &policy, table);
+        if was_calm && !self.is_calm() {
+            // What was counted before is no rate.
+            self.offered.begin(now, sources);
+        }
+        self.reclaim = decision.reclaim;
+        decision.changes.iter().for_each(tell);
+        if overtaken(maps, admitted, decision.grants) {
             return Ok(Pace::AtOnce);
         }
-        Ok(Pace::after(table, policy.target_ppm, spent))
+        Ok(decision.pace)
+    }
+
+    /// Stages and shares, before the grants that were made with them in view.
+    fn write_limits(&mut self, maps: &mut GuardMaps, decision: &Decision) -> Result<(), OpenError> {
+        let mut limits = Limits::default();
+        for class in Class::ALL {
+            limits.stages[class as usize] = decision.stages[class as usize] as u32;
+        }
+        limits.tiers_in_use = u32::from(decision.stages.iter().any(|stage| *stage != Stage::Calm));
+        for (shares, decided) in limits.shares.iter_mut().zip(decision.shares) {
+            for (share, decided) in shares.iter_mut().zip(decided) {
+                *share = decided;
+            }
+        }
+        if limits != self.limits {
+            maps.set_limits(&limits)?;
+            self.limits = limits;
+        }
+        Ok(())
     }
 
     fn write_fallback(&mut self, maps: &GuardMaps, policy: &Policy, table: TableSample) {
-        if self.fallback_of == Some((*policy, table.max)) {
+        let calm = self.is_calm();
+        if self.fallback_of == Some((*policy, table.max, calm)) {
             return;
         }
-        maps.set_fallback(fallback(policy, table, self.jiffies_per_second));
-        self.fallback_of = Some((*policy, table.max));
+        maps.set_fallback(fallback(policy, table, calm, self.jiffies_per_second));
+        self.fallback_of = Some((*policy, table.max, calm));
+    }
+
+    fn control_policy(
+        &mut self,
+        now: Duration,
+        maps: &GuardMaps,
+        policy: &Policy,
+    ) -> Result<ControlPolicy, TickError> {
+        let fresh = self.ceilings.filter(|(at, _)| now.saturating_sub(*at) < POLICY_INTERVAL);
+        let ceilings = match fresh {
+            Some((_, known)) => known.ceilings,
+            None => highest_ceilings(maps, policy)?,
+        };
+        let control_policy = ControlPolicy {
+            target_ppm: policy.target_ppm,
+            ceilings,
+            floors: policy.floor,
+            reclaim: !policy.has(Policy::NO_RECLAIM),
+        };
+        if fresh.is_none() {
+            self.ceilings = Some((now, control_policy));
+        }
+        Ok(control_policy)
     }
 }
 
-fn admitted(maps: &GuardMaps) -> [u64; TIERS] {
-    maps.grant.admitted.each_ref().map(|tier| tier.0.load())
+/// The most that a source may open, on the interface where it is highest.
+fn highest_ceilings(
+    maps: &GuardMaps,
+    policy: &Policy,
+) -> Result<[u32; ctguard_ebpf::layout::CLASSES], SlotError> {
+    let mut ceilings = policy.source.map(|rate| rate.flows_per_second);
+    for slot in maps.interfaces.used()? {
+        for class in Class::ALL {
+            let class = class as usize;
+            let rate = in_force(policy.source[class], slot.interface.overrides[class]);
+            ceilings[class] = ceilings[class].max(rate.flows_per_second);
+        }
+    }
+    Ok(ceilings)
 }
 
 /// Less than A, which counts packets too that rest on an admission nobody answered yet.
@@ -112,8 +212,22 @@ fn new_flows(maps: &GuardMaps) -> Result<u64, OpenError> {
 
 /// Whether admissions passed a wake-up mark before it was written, so that nobody wakes us.
 fn overtaken(maps: &GuardMaps, before: [u64; TIERS], grants: [TierGrant; TIERS]) -> bool {
-    let after = admitted(maps);
+    let after = maps.grant.admissions();
     grants.iter().zip(before).zip(after).any(|((grant, before), after)| {
         grant.limit > before && after >= grant.wake_at && after > before
     })
+}
+
+fn tell(change: &StageChange) {
+    let StageChange { class, from, to, steering, demand, share, sources } = change;
+    let share = share.map(|share| format!(", {share:.2}/s for each")).unwrap_or_default();
+    info!(
+        "stage of {}: {} → {} at a fill of {:.1} %: {sources} sources ask for {demand:.0}/s, the \
+         table can take {:.0}/s{share}",
+        class.name(),
+        from.name(),
+        to.name(),
+        steering.fill * 100.0,
+        steering.budget,
+    );
 }

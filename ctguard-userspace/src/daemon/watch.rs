@@ -99,7 +99,7 @@ fn try_attach(
         name: name_bytes(&link.name),
         overrides: former.overrides,
         zone: former.zone,
-        reserved: [0; 5],
+        answers_nothing: former.answers_nothing,
     })?;
     let attachment =
         bpf::attach(&guard.pins, &mut guard.programs, link, guard.mode, guard.egress_by_filter)?;

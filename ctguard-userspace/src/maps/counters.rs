@@ -29,13 +29,20 @@ impl Totals {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::{layout::Class, recent};
+    use ctguard_ebpf::{
+        layout::{Class, SCRATCH_WORDS},
+        recent,
+    };
 
     use super::*;
 
     #[test]
     fn processors_are_summed() {
-        let processor = Counters { values: [3; COUNTERS], recent: [0; recent::SLOTS] };
+        let processor = Counters {
+            values: [3; COUNTERS],
+            recent: [0; recent::SLOTS],
+            scratch: [0; SCRATCH_WORDS],
+        };
         let totals = Totals::sum([&processor; 2].into_iter());
         assert_eq!(totals.get(Counter::Seen(Class::Tcp)), 6);
     }

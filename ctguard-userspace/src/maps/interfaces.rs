@@ -41,6 +41,7 @@ impl Slot {
             overrides: self.interface.overrides,
             // Settings are 16 bits.
             zone: u16::try_from(self.interface.zone).unwrap_or_default(),
+            answers: self.interface.answers_nothing == 0,
         }
     }
 }

@@ -13,8 +13,13 @@ use aya::Pod;
 use ctguard_ebpf::{
     flow::FlowLines,
     known_flows::KnownWords,
-    layout::{Counters, Environment, FlowLine, Grant, Interface, ListEntry, Policy},
+    layout::{
+        Counters, Environment, FlowLine, Grant, Interface, Limits, ListEntry, MemoryLine,
+        OfferedSlot, Policy, SourceCells, SourceLine, Tier,
+    },
+    memory::{self, Moment},
     shared::Shared,
+    sources::{self, SourceSet},
 };
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
@@ -33,6 +38,9 @@ unsafe impl Pod for Value<Interface> {}
 unsafe impl Pod for Value<ListEntry> {}
 // SAFETY: as above.
 unsafe impl Pod for Value<Counters> {}
+
+// SAFETY: as above.
+unsafe impl Pod for Value<Limits> {}
 
 /// The grant, in place: what is written here holds for the next packet.
 #[derive(Debug)]
@@ -77,6 +85,16 @@ unsafe trait InSharedMemory {}
 unsafe impl InSharedMemory for Shared {}
 // SAFETY: an array of the same.
 unsafe impl InSharedMemory for FlowLine {}
+
+// SAFETY: atomics and arrays of them.
+unsafe impl InSharedMemory for OfferedSlot {}
+// SAFETY: an array of atomics.
+unsafe impl InSharedMemory for SourceLine {}
+// SAFETY: arrays of atomics.
+unsafe impl InSharedMemory for SourceCells {}
+
+// SAFETY: an array of atomics.
+unsafe impl InSharedMemory for MemoryLine {}
 
 impl<T: InSharedMemory> SharedArray<T> {
     fn map(fd: &impl AsFd, length: u32) -> io::Result<Self> {
@@ -151,6 +169,76 @@ impl KnownWords for FlowMemory {
     fn known_word(&self, index: u32) -> Option<&Shared> {
         self.words.values().get(usize::try_from(index).ok()?)
     }
+}
+
+/// What sources offer, and which are known, in place.
+#[derive(Debug)]
+pub(crate) struct SourceMemory {
+    offered: SharedArray<OfferedSlot>,
+    lines: SharedArray<SourceLine>,
+    cells: SharedArray<SourceCells>,
+}
+
+impl SourceMemory {
+    /// Maps all, given the number of values of each.
+    pub(super) fn map(
+        (offered, offered_count): (&impl AsFd, u32),
+        (lines, line_count): (&impl AsFd, u32),
+        (cells, cell_count): (&impl AsFd, u32),
+    ) -> io::Result<Self> {
+        Ok(Self {
+            offered: SharedArray::map(offered, offered_count)?,
+            lines: SharedArray::map(lines, line_count)?,
+            cells: SharedArray::map(cells, cell_count)?,
+        })
+    }
+
+    /// Offered loads, by line of the source scope.
+    pub(crate) fn offered(&self) -> &[OfferedSlot] {
+        self.offered.values()
+    }
+
+    /// The tier of each known source, by slot; none where a slot is free.
+    pub(crate) fn standings(&self) -> impl ExactSizeIterator<Item = Option<Tier>> + '_ {
+        let lines = self.lines.values();
+        (0..lines.len() * SourceLine::SLOTS).map(|slot| {
+            let line = lines.get(slot / SourceLine::SLOTS)?;
+            sources::tier_of(line.slots[slot % SourceLine::SLOTS].load())
+        })
+    }
+
+    /// What is counted for the known sources, by slot.
+    pub(crate) fn cells(&self) -> &[SourceCells] {
+        self.cells.values()
+    }
+}
+
+impl SourceSet for SourceMemory {
+    fn source_line(&self, index: u32) -> Option<&SourceLine> {
+        self.lines.values().get(usize::try_from(index).ok()?)
+    }
+
+    fn source_cells(&self, slot: u32) -> Option<&SourceCells> {
+        self.cells.values().get(usize::try_from(slot).ok()?)
+    }
+}
+
+/// Lines looked at to tell a memory's load: enough for a hundredth.
+const SAMPLED_LINES: usize = 512;
+
+/// The share of a memory's places that hold something no older than `life`, 0 to 1.
+pub(super) fn memory_load(
+    (fd, line_count): (&impl AsFd, u32),
+    now: Moment,
+    life: u32,
+) -> io::Result<f64> {
+    let lines: SharedArray<MemoryLine> = SharedArray::map(fd, line_count)?;
+    let sampled = lines.values().iter().take(SAMPLED_LINES);
+    let (held, all) = sampled.fold((0_u32, 0_u32), |(held, all), line| {
+        let young = memory::young(line, now, life);
+        (held + young, all + memory::PLACES)
+    });
+    Ok(f64::from(held) / f64::from(all.max(1)))
 }
 
 /// The first word of a memory-mappable array: the layout's version, in the `policy` map.

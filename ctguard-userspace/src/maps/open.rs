@@ -10,14 +10,20 @@ use aya::{
     maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
     sys::SyscallError,
 };
-use ctguard_ebpf::layout::{Counters, Detection, Environment, LAYOUT_VERSION, Policy, TIERS, maps};
+use ctguard_ebpf::{
+    layout::{Counters, Detection, Environment, LAYOUT_VERSION, Limits, Policy, Rate, TIERS, maps},
+    memory::Moment,
+};
 use thiserror::Error;
 
 use super::{
     Interfaces, Lists, SlotError, Totals,
-    memory::{FlowMemory, SharedGrant, Value, first_word},
+    memory::{FlowMemory, SharedGrant, SourceMemory, Value, first_word, memory_load},
 };
-use crate::{bpf::Pins, control::FallbackRate};
+use crate::{
+    bpf::Pins,
+    control::{FallbackRate, scope_limits},
+};
 
 /// Why there are no maps to work with.
 #[derive(Debug, Error)]
@@ -47,6 +53,7 @@ pub(crate) struct GuardMaps {
     policy: Array<MapData, Value<Policy>>,
     environment: Array<MapData, Value<Environment>>,
     counters: PerCpuArray<MapData, Value<Counters>>,
+    limits: Array<MapData, Value<Limits>>,
     pub(crate) interfaces: Interfaces,
     pub(crate) grant: SharedGrant,
     pub(crate) lists: Lists,
@@ -72,6 +79,7 @@ impl GuardMaps {
             environment: array(pins, maps::ENVIRONMENT)?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, maps::COUNTERS)?))
                 .map_err(|source| OpenError::Map { name: maps::COUNTERS, source })?,
+            limits: array(pins, maps::LIMITS)?,
             interfaces: Interfaces::new(array(pins, maps::INTERFACES)?),
             grant: SharedGrant::map(&grant.fd().as_fd())
                 .map_err(|source| OpenError::Memory { name: maps::GRANT, source })?,
@@ -140,6 +148,56 @@ impl GuardMaps {
         }
     }
 
+    /// Tells the data path which scopes have limits, and which.
+    pub(crate) fn note_scopes(
+        &mut self,
+        policy: &Policy,
+        jiffies_per_second: u32,
+    ) -> Result<(), OpenError> {
+        let environment = self.environment()?;
+        let is_limited = |rates: &[Rate]| rates.iter().any(|rate| rate.flows_per_second != 0);
+        let mut scopes_in_use = 0;
+        if is_limited(&policy.prefix) {
+            scopes_in_use |= Environment::PREFIX;
+        }
+        if is_limited(&policy.service) {
+            scopes_in_use |= Environment::SERVICE;
+        }
+        let next = Environment {
+            scopes_in_use,
+            prefix: scope_limits(&policy.prefix, jiffies_per_second),
+            service: scope_limits(&policy.service, jiffies_per_second),
+            ..environment
+        };
+        if next == environment { Ok(()) } else { self.set_environment(&next) }
+    }
+
+    /// What the controller found last.
+    pub(crate) fn limits(&self) -> Result<Limits, OpenError> {
+        let read = self.limits.get(&0, 0);
+        read.map(|value| value.0).map_err(|source| OpenError::Map { name: maps::LIMITS, source })
+    }
+
+    /// Writes stages and shares.
+    pub(crate) fn set_limits(&mut self, limits: &Limits) -> Result<(), OpenError> {
+        self.limits
+            .set(0, Value(*limits), 0)
+            .map_err(|source| OpenError::Map { name: maps::LIMITS, source })
+    }
+
+    /// What is offered, and who is known.
+    pub(crate) fn source_memory(&self) -> Result<SourceMemory, OpenError> {
+        let map = |name| Ok((open(&self.pins, name)?, self.entries(name)?));
+        let (offered, lines, cells) =
+            (map(maps::OFFERED_SOURCE)?, map(maps::SOURCES)?, map(maps::SOURCE_CELLS)?);
+        SourceMemory::map(
+            (&offered.0.fd().as_fd(), offered.1),
+            (&lines.0.fd().as_fd(), lines.1),
+            (&cells.0.fd().as_fd(), cells.1),
+        )
+        .map_err(|source| OpenError::Memory { name: maps::SOURCES, source })
+    }
+
     /// Tells the data path which lists have entries.
     pub(crate) fn note_lists(&mut self, lists_in_use: u32) -> Result<(), OpenError> {
         let environment = self.environment()?;
@@ -170,6 +228,18 @@ impl GuardMaps {
             (self.entries(maps::FLOW_CACHE)?, self.entries(maps::KNOWN_FLOWS)?);
         FlowMemory::map((&lines.fd().as_fd(), line_count), (&words.fd().as_fd(), word_count))
             .map_err(|source| OpenError::Memory { name: maps::KNOWN_FLOWS, source })
+    }
+
+    /// Share of the places of one of the memories that hold something no older than `life`.
+    pub(crate) fn memory_load(
+        &self,
+        name: &'static str,
+        now: Moment,
+        life: u32,
+    ) -> Result<f64, OpenError> {
+        let (map, lines) = (open(&self.pins, name)?, self.entries(name)?);
+        memory_load((&map.fd().as_fd(), lines), now, life)
+            .map_err(|source| OpenError::Memory { name, source })
     }
 
     /// Memory that all pinned maps are charged for.

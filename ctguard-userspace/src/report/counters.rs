@@ -20,6 +20,8 @@ pub(super) struct ClassCounters {
     pub(super) seen: u64,
     pub(super) admitted: u64,
     pub(super) allowed: u64,
+    /// Answered or dropped, to come again if somebody is there.
+    pub(super) challenged: u64,
     pub(super) refused: RefusedCounters,
 }
 
@@ -29,6 +31,10 @@ pub(super) struct RefusedCounters {
     pub(super) grant: u64,
     pub(super) fallback: u64,
     pub(super) deny: u64,
+    /// Of a class whose strangers are challenged, by a packet or a source that cannot be.
+    pub(super) challenge: u64,
+    pub(super) prefix: u64,
+    pub(super) service: u64,
 }
 
 /// Packets that are no new flow of a class.
@@ -49,6 +55,8 @@ pub(super) struct PacketCounters {
     pub(super) malformed_icmp: u64,
     pub(super) unknown_interface: u64,
     pub(super) wakeups: u64,
+    /// Resets that answered a challenge.
+    pub(super) challenge_answered: u64,
 }
 
 impl CounterReport {
@@ -68,11 +76,15 @@ impl ClassCounters {
             seen: totals.get(Counter::Seen(class)),
             admitted: totals.get(Counter::Admitted(class)),
             allowed: totals.get(Counter::Allowed(class)),
+            challenged: totals.get(Counter::Challenged(class)),
             refused: RefusedCounters {
                 source: totals.get(Counter::RefusedSource(class)),
                 grant: totals.get(Counter::RefusedGrant(class)),
                 fallback: totals.get(Counter::RefusedFallback(class)),
                 deny: totals.get(Counter::RefusedDeny(class)),
+                challenge: totals.get(Counter::RefusedChallenge(class)),
+                prefix: totals.get(Counter::RefusedPrefix(class)),
+                service: totals.get(Counter::RefusedService(class)),
             },
         }
     }
@@ -96,6 +108,7 @@ impl PacketCounters {
             malformed_icmp: totals.get(Counter::MalformedIcmp),
             unknown_interface: totals.get(Counter::UnknownInterface),
             wakeups: totals.get(Counter::Wakeups),
+            challenge_answered: totals.get(Counter::ChallengeAnswered),
         }
     }
 }

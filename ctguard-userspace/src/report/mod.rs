@@ -15,7 +15,9 @@ use serde::Serialize;
 
 pub(crate) use lists::ListReport;
 pub(crate) use settings::SettingsReport;
-pub(crate) use status::{Observation, ObservedInterface, StatusReport};
+pub(crate) use status::{
+    KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport,
+};
 
 /// Of every document here. 2: `new_flow_detection` of the status has a reason too.
 const SCHEMA_VERSION: u32 = 2;

@@ -2,7 +2,11 @@
 
 use std::io::{self, Write};
 
-use ctguard_ebpf::layout::{CLASSES, Class, Environment, Interface, Policy, Rate, TIERS, Tier};
+use ctguard_ebpf::{
+    layout::{CLASSES, Class, Environment, Interface, Limits, Policy, Rate, TIERS, Tier},
+    sources,
+    units::Ticks,
+};
 use serde::Serialize;
 
 use super::{
@@ -29,6 +33,12 @@ pub(crate) struct Observation {
     pub(crate) heartbeat: u64,
     pub(crate) admitted: [u64; TIERS],
     pub(crate) limits: [u64; TIERS],
+    /// What the controller found last.
+    pub(crate) found: Limits,
+    /// Regulars and proven sources that the data path knows.
+    pub(crate) known_sources: KnownSourceCounts,
+    /// Shares of the memories that are in use, 0 to 1.
+    pub(crate) memories: MemoryLoads,
     pub(crate) interfaces: Vec<ObservedInterface>,
     /// Its pid.
     pub(crate) daemon: Option<u32>,
@@ -38,6 +48,21 @@ pub(crate) struct Observation {
     /// Share of the known-flows filter's bits that are set, 0 to 1.
     pub(crate) known_load: f64,
     pub(crate) map_bytes: u64,
+}
+
+/// Sources that are known one by one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KnownSourceCounts {
+    pub(crate) regulars: usize,
+    pub(crate) proven: usize,
+}
+
+/// How full what is remembered for seconds is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MemoryLoads {
+    pub(crate) retries: f64,
+    pub(crate) answered: f64,
+    pub(crate) resets: f64,
 }
 
 /// A guarded interface as it was found.
@@ -54,7 +79,10 @@ pub(crate) struct StatusReport {
     schema_version: u32,
     pub(super) conntrack: ConntrackReport,
     pub(super) stage: &'static str,
-    stages: StagesReport,
+    pub(super) stages: StagesReport,
+    pub(super) tiers: Vec<TierReport>,
+    pub(super) known_sources: KnownSourcesReport,
+    memories: MemoriesReport,
     pub(super) grant: GrantReport,
     pub(super) limits: LimitsReport,
     pub(super) interfaces: Vec<InterfaceReport>,
@@ -81,10 +109,52 @@ pub(super) struct ConntrackReport {
 
 /// By class.
 #[derive(Debug, Serialize)]
-struct StagesReport {
-    tcp: &'static str,
-    udp: &'static str,
-    other: &'static str,
+pub(super) struct StagesReport {
+    pub(super) tcp: &'static str,
+    pub(super) udp: &'static str,
+    pub(super) other: &'static str,
+}
+
+/// One tier of sources; while every class is calm all but allowed ones are strangers.
+#[derive(Debug, Serialize)]
+pub(super) struct TierReport {
+    pub(super) name: &'static str,
+    /// New flows admitted since the guard was loaded, packets that rest on an admission included.
+    pub(super) admitted: u64,
+    /// New flows that may come until the daemon's next tick.
+    pub(super) remaining: u64,
+    pub(super) share: SharesReport,
+}
+
+/// New flows a second that each source of a tier may open, by class; null is no share.
+#[derive(Debug, Serialize)]
+pub(super) struct SharesReport {
+    pub(super) tcp: Option<f64>,
+    pub(super) udp: Option<f64>,
+    pub(super) other: Option<f64>,
+}
+
+/// Sources that are known one by one.
+#[derive(Debug, Serialize)]
+pub(super) struct KnownSourcesReport {
+    pub(super) regulars: usize,
+    /// Proven sources that are no regulars.
+    pub(super) proven: usize,
+    pub(super) capacity: u32,
+    pub(super) load_ratio: f64,
+}
+
+/// How full what is remembered for seconds is; beyond 1 the oldest gives way.
+#[derive(Debug, Serialize)]
+struct MemoriesReport {
+    retries: LoadReport,
+    answered: LoadReport,
+    resets: LoadReport,
+}
+
+#[derive(Debug, Serialize)]
+struct LoadReport {
+    load_ratio: f64,
 }
 
 /// New flows that may come until the daemon's next tick.
@@ -162,8 +232,10 @@ struct MapsReport {
 impl StatusReport {
     pub(crate) fn new(observation: &Observation) -> Self {
         let Observation { table, policy, .. } = observation;
-        // The controller that leaves it is not there yet.
-        let stage = "calm";
+        let of = |class: Class| observation.found.stage(class);
+        let stage = Class::ALL.map(of).into_iter().max().unwrap_or_default().name();
+        let KnownSourceCounts { regulars, proven } = observation.known_sources;
+        let memories = observation.memories;
         Self {
             schema_version: SCHEMA_VERSION,
             conntrack: ConntrackReport {
@@ -174,7 +246,23 @@ impl StatusReport {
                 target_ratio: f64::from(policy.target_ppm) / MILLION,
             },
             stage,
-            stages: StagesReport { tcp: stage, udp: stage, other: stage },
+            stages: StagesReport {
+                tcp: of(Class::Tcp).name(),
+                udp: of(Class::Udp).name(),
+                other: of(Class::Other).name(),
+            },
+            tiers: Tier::ALL.map(|tier| tier_report(tier, observation)).into(),
+            known_sources: KnownSourcesReport {
+                regulars,
+                proven,
+                capacity: sources::CAPACITY,
+                load_ratio: ratio(regulars + proven, sources::CAPACITY),
+            },
+            memories: MemoriesReport {
+                retries: LoadReport { load_ratio: memories.retries },
+                answered: LoadReport { load_ratio: memories.answered },
+                resets: LoadReport { load_ratio: memories.resets },
+            },
             grant: grant(observation),
             limits: limits(&policy.source, &[Rate::default(); CLASSES]),
             interfaces: observation.interfaces.iter().map(|i| interface(i, policy)).collect(),
@@ -206,6 +294,31 @@ impl StatusReport {
     pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         status_text::write(self, out)
     }
+}
+
+fn tier_report(tier: Tier, observation: &Observation) -> TierReport {
+    let place = tier as usize;
+    let (admitted, limit) = (observation.admitted[place], observation.limits[place]);
+    let shares = observation.found.shares[tier.slot()];
+    let second = f64::from(observation.environment.jiffies_per_second) * as_f64(Ticks::PER_JIFFY);
+    let share = |class: Class| {
+        let interval = shares[class as usize].interval.0;
+        (interval > 0).then(|| second / as_f64(interval))
+    };
+    TierReport {
+        name: tier.name(),
+        admitted,
+        remaining: limit.saturating_sub(admitted),
+        share: SharesReport {
+            tcp: share(Class::Tcp),
+            udp: share(Class::Udp),
+            other: share(Class::Other),
+        },
+    }
+}
+
+fn ratio(part: usize, whole: u32) -> f64 {
+    u32::try_from(part).map_or(1.0, |part| f64::from(part) / f64::from(whole))
 }
 
 fn grant(observation: &Observation) -> GrantReport {

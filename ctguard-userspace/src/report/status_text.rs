@@ -4,13 +4,19 @@ use std::io::{self, Write};
 
 use super::{
     detection::DetectionReport,
-    status::{LimitsReport, StatusReport},
+    status::{LimitsReport, SharesReport, StagesReport, StatusReport, TierReport},
 };
 
 pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", headline(report))?;
     writeln!(out, "table   {}", table(report))?;
     writeln!(out, "grant   {}", grant(report))?;
+    let known = &report.known_sources;
+    writeln!(
+        out,
+        "known   {} regulars and {} proven sources of at most {}",
+        known.regulars, known.proven, known.capacity
+    )?;
     writeln!(out, "daemon  {}", daemon(report))?;
     writeln!(out, "detect  {}{}", report.new_flow_detection, filter(report))?;
     for interface in &report.interfaces {
@@ -23,6 +29,10 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
     writeln!(out)?;
     classes(report, out)?;
     writeln!(out)?;
+    if report.stage != "calm" {
+        tiers(report, out)?;
+        writeln!(out)?;
+    }
     let packets = &report.counters.packets;
     let malformed = packets.malformed_link
         + packets.malformed_ipv4
@@ -46,7 +56,13 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
 
 fn headline(report: &StatusReport) -> String {
     let dry_run = if report.dry_run { ", DRY RUN: nothing is dropped" } else { "" };
-    format!("stage   {}{dry_run}", report.stage)
+    let StagesReport { tcp, udp, other } = report.stages;
+    let stages = if report.stage == "calm" {
+        String::new()
+    } else {
+        format!(" (tcp {tcp}, udp {udp}, other {other})")
+    };
+    format!("stage   {}{stages}{dry_run}", report.stage)
 }
 
 fn table(report: &StatusReport) -> String {
@@ -121,11 +137,36 @@ fn limits_note(own: &LimitsReport, policy: &LimitsReport) -> String {
     if notes.is_empty() { String::new() } else { format!(", {}", notes.join(", ")) }
 }
 
+/// Who is served how, once tiers are told apart.
+fn tiers(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "tier      {:>12} {:>12}   share of each source, tcp / udp / other",
+        "admitted", "may open"
+    )?;
+    for TierReport { name, admitted, remaining, share } in &report.tiers {
+        let SharesReport { tcp, udp, other } = share;
+        let [tcp, udp, other] = [tcp, udp, other].map(|share| match share {
+            Some(share) => format!("{share:.2}/s"),
+            None => "–".to_owned(),
+        });
+        writeln!(out, "{name:<10}{admitted:>12} {remaining:>12}   {tcp} / {udp} / {other}")?;
+    }
+    Ok(())
+}
+
 fn classes(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
-        "        {:>16} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}",
-        "per source", "seen", "admitted", "over limit", "over grant", "fallback", "denied"
+        "        {:>16} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}",
+        "per source",
+        "seen",
+        "admitted",
+        "challenged",
+        "over limit",
+        "over grant",
+        "fallback",
+        "denied"
     )?;
     for (name, counters, limits) in [
         ("tcp", &report.counters.tcp, &report.limits.tcp),
@@ -134,11 +175,12 @@ fn classes(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     ] {
         writeln!(
             out,
-            "{name:<8}{:>16} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}",
+            "{name:<8}{:>16} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}",
             format!("{}/s, {}", limits.source.rate, limits.source.burst),
             counters.seen,
             counters.admitted,
-            counters.refused.source,
+            counters.challenged + counters.refused.challenge,
+            counters.refused.source + counters.refused.prefix + counters.refused.service,
             counters.refused.grant,
             counters.refused.fallback,
             counters.refused.deny,

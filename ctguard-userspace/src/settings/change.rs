@@ -74,6 +74,8 @@ pub(crate) struct InterfaceSettings {
     pub(crate) overrides: [Rate; CLASSES],
     /// The conntrack zone of what arrives there; 0 is the default zone.
     pub(crate) zone: u16,
+    /// SYNs of strangers may be answered there.
+    pub(crate) answers: bool,
 }
 
 impl Settings {
@@ -100,6 +102,13 @@ impl Settings {
             Key::DryRun => Value::Switch(self.policy.has(Policy::DRY_RUN)),
             Key::FailOpen => Value::Switch(self.policy.has(Policy::FAIL_OPEN)),
             Key::FallbackRate => or_default(self.policy.fallback_flows_per_second, Value::Rate),
+            Key::Reclaim => Value::Switch(!self.policy.has(Policy::NO_RECLAIM)),
+            Key::AdaptiveStart => or_default(self.policy.adaptive_ppm[0], Value::Ratio),
+            Key::AdaptiveEnd => or_default(self.policy.adaptive_ppm[1], Value::Ratio),
+            Key::Prefix(class, part) => part_of(self.policy.prefix[*class as usize], *part),
+            Key::Service(class, part) => part_of(self.policy.service[*class as usize], *part),
+            Key::Floor(class) => Value::Rate(self.policy.floor[*class as usize]),
+            Key::Answer(name) => Value::Switch(self.interface(key, name)?.answers),
             Key::Source(class, part) => part_of(self.policy.source[*class as usize], *part),
             Key::Interface(name, class, part) => {
                 part_of(self.interface(key, name)?.overrides[*class as usize], *part)
@@ -117,6 +126,25 @@ impl Settings {
             (Key::FailOpen, value) => self.switch(Policy::FAIL_OPEN, value),
             (Key::FallbackRate, value) => {
                 self.policy.fallback_flows_per_second = number(value, 0);
+            }
+            (Key::Reclaim, value) => {
+                let off = value == Value::Switch(false);
+                self.switch(Policy::NO_RECLAIM, Value::Switch(off));
+            }
+            (Key::AdaptiveStart, value) => self.policy.adaptive_ppm[0] = number(value, 0),
+            (Key::AdaptiveEnd, value) => self.policy.adaptive_ppm[1] = number(value, 0),
+            (Key::Prefix(class, part), value) => {
+                *half(&mut self.policy.prefix[*class as usize], *part) = number(value, 0);
+            }
+            (Key::Service(class, part), value) => {
+                *half(&mut self.policy.service[*class as usize], *part) = number(value, 0);
+            }
+            (Key::Floor(class), value) => {
+                let class = *class as usize;
+                self.policy.floor[class] = number(value, DEFAULT_POLICY.floor[class]);
+            }
+            (Key::Answer(name), value) => {
+                self.interface_mut(key, name)?.answers = value != Value::Switch(false);
             }
             (Key::Source(class, part), value) => {
                 let class = *class as usize;
@@ -243,8 +271,20 @@ mod tests {
     fn every_setting_can_be_taken_back() {
         let mut settings = settings();
         let before = settings.clone();
-        let changes =
-            ["target=1", "dry-run=on", "fail-open=on", "fallback.rate=5", "interface.wan0.zone=5"];
+        let changes = [
+            "target=1",
+            "dry-run=on",
+            "fail-open=on",
+            "fallback.rate=5",
+            "relief.reclaim=off",
+            "relief.adaptive-start=60%",
+            "relief.adaptive-end=120%",
+            "prefix.tcp.rate=7",
+            "service.udp.burst=7",
+            "floor.tcp.rate=3",
+            "interface.wan0.zone=5",
+            "interface.wan0.answer=off",
+        ];
         settings.apply(&changes.map(assign)).unwrap();
         assert_ne!(settings, before);
         for key in Key::all().into_iter().chain(Key::of_interface("wan0")) {
@@ -266,6 +306,7 @@ mod tests {
                 name: "wan0".into(),
                 overrides: [Rate::default(); CLASSES],
                 zone: 0,
+                answers: true,
             }],
         }
     }

@@ -1,6 +1,6 @@
 //! What holds when the operator set nothing. The only place where defaults are written.
 
-use ctguard_ebpf::layout::{LAYOUT_VERSION, Policy, Rate};
+use ctguard_ebpf::layout::{CLASSES, LAYOUT_VERSION, Policy, Rate};
 
 /// The policy of a new guard.
 ///
@@ -21,5 +21,9 @@ pub(crate) const DEFAULT_POLICY: Policy = Policy {
         Rate { flows_per_second: 20, burst: 50 },
     ],
     fallback_flows_per_second: 0,
+    floor: [1; CLASSES],
+    prefix: [Rate { flows_per_second: 0, burst: 0 }; CLASSES],
+    service: [Rate { flows_per_second: 0, burst: 0 }; CLASSES],
+    adaptive_ppm: [0; 2],
     reserved: [0; 2],
 };

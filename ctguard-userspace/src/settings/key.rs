@@ -12,8 +12,20 @@ pub(crate) enum Key {
     DryRun,
     FailOpen,
     FallbackRate,
+    /// No entries are deleted from a table above its target.
+    Reclaim,
+    /// Fill at which timeouts begin to shrink.
+    AdaptiveStart,
+    /// Fill at which they are at their least.
+    AdaptiveEnd,
     /// A ceiling per source.
     Source(Class, Part),
+    /// A limit per prefix.
+    Prefix(Class, Part),
+    /// A limit per service.
+    Service(Class, Part),
+    /// The fair share below which strangers of a class are challenged.
+    Floor(Class),
     /// A ceiling per source of one interface.
     Interface(String, Class, Part),
     /// The conntrack zone of what arrives on one interface (`CT --zone`, nft `ct zone set`).
@@ -23,6 +35,8 @@ pub(crate) enum Key {
     /// and a slot of the flow cache and of the recent tuples, so that one which has just been found
     /// in its zone passes for known in the other for at most a second.
     Zone(String),
+    /// SYNs of strangers are answered on this interface, to challenge them.
+    Answer(String),
 }
 
 /// Half of a ceiling.
@@ -43,8 +57,19 @@ pub(crate) struct UnknownKey {
 impl Key {
     /// Every key but those of single interfaces.
     pub(crate) fn all() -> Vec<Self> {
-        let mut keys = vec![Self::Target, Self::DryRun, Self::FailOpen, Self::FallbackRate];
-        keys.extend(Self::ceilings().map(|(class, part)| Self::Source(class, part)));
+        let mut keys = vec![
+            Self::Target,
+            Self::DryRun,
+            Self::FailOpen,
+            Self::FallbackRate,
+            Self::Reclaim,
+            Self::AdaptiveStart,
+            Self::AdaptiveEnd,
+        ];
+        for scope in [Self::Source, Self::Prefix, Self::Service] {
+            keys.extend(Self::ceilings().map(|(class, part)| scope(class, part)));
+        }
+        keys.extend(Class::ALL.map(Self::Floor));
         keys
     }
 
@@ -52,7 +77,7 @@ impl Key {
     pub(crate) fn of_interface(name: &str) -> Vec<Self> {
         Self::ceilings()
             .map(|(class, part)| Self::Interface(name.to_owned(), class, part))
-            .chain([Self::Zone(name.to_owned())])
+            .chain([Self::Zone(name.to_owned()), Self::Answer(name.to_owned())])
             .collect()
     }
 
@@ -68,6 +93,13 @@ impl fmt::Display for Key {
             Self::DryRun => f.write_str("dry-run"),
             Self::FailOpen => f.write_str("fail-open"),
             Self::FallbackRate => f.write_str("fallback.rate"),
+            Self::Reclaim => f.write_str("relief.reclaim"),
+            Self::AdaptiveStart => f.write_str("relief.adaptive-start"),
+            Self::AdaptiveEnd => f.write_str("relief.adaptive-end"),
+            Self::Prefix(class, part) => write!(f, "prefix.{}.{part}", class.name()),
+            Self::Service(class, part) => write!(f, "service.{}.{part}", class.name()),
+            Self::Floor(class) => write!(f, "floor.{}.rate", class.name()),
+            Self::Answer(name) => write!(f, "interface.{name}.answer"),
             Self::Source(class, part) => write!(f, "source.{}.{part}", class.name()),
             Self::Interface(name, class, part) => {
                 write!(f, "interface.{name}.source.{}.{part}", class.name())

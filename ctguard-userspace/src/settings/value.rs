@@ -35,6 +35,8 @@ pub(crate) enum ValueError {
     Switch { value: String },
     #[error("{value} is no fill between 0 and 1 (write 0.85 or 85%)")]
     Ratio { value: String },
+    #[error("{value} is no fill between 0 and 2 (write 1.2 or 120%)")]
+    AdaptiveEnd { value: String },
     #[error(
         "{value} is no number of new flows per second from 1 to {HIGHEST} (write 200 or 200/s)"
     )]
@@ -53,18 +55,30 @@ impl Value {
         }
         let value = text.to_owned();
         match key {
-            Key::DryRun | Key::FailOpen => match text {
+            Key::DryRun | Key::FailOpen | Key::Reclaim | Key::Answer(_) => match text {
                 "true" | "on" => Ok(Self::Switch(true)),
                 "false" | "off" => Ok(Self::Switch(false)),
                 _ => Err(ValueError::Switch { value }),
             },
-            Key::Target => ratio(text).map(Self::Ratio).ok_or(ValueError::Ratio { value }),
-            Key::FallbackRate | Key::Source(_, Part::Rate) | Key::Interface(_, _, Part::Rate) => {
-                count(text.strip_suffix("/s").unwrap_or(text))
-                    .map(Self::Rate)
-                    .ok_or(ValueError::Rate { value })
+            Key::Target | Key::AdaptiveStart => {
+                ratio(text, 1.0).map(Self::Ratio).ok_or(ValueError::Ratio { value })
             }
-            Key::Source(_, Part::Burst) | Key::Interface(_, _, Part::Burst) => {
+            // Beyond the maximum, so that timeouts of a full table are not yet at their least.
+            Key::AdaptiveEnd => {
+                ratio(text, 2.0).map(Self::Ratio).ok_or(ValueError::AdaptiveEnd { value })
+            }
+            Key::FallbackRate
+            | Key::Source(_, Part::Rate)
+            | Key::Prefix(_, Part::Rate)
+            | Key::Service(_, Part::Rate)
+            | Key::Floor(_)
+            | Key::Interface(_, _, Part::Rate) => count(text.strip_suffix("/s").unwrap_or(text))
+                .map(Self::Rate)
+                .ok_or(ValueError::Rate { value }),
+            Key::Source(_, Part::Burst)
+            | Key::Prefix(_, Part::Burst)
+            | Key::Service(_, Part::Burst)
+            | Key::Interface(_, _, Part::Burst) => {
                 count(text).map(Self::Burst).ok_or(ValueError::Burst { value })
             }
             Key::Zone(_) => number(text).map(Self::Zone).ok_or(ValueError::Zone { value }),
@@ -72,7 +86,7 @@ impl Value {
     }
 }
 
-fn ratio(text: &str) -> Option<u32> {
+fn ratio(text: &str, most: f64) -> Option<u32> {
     let ratio = match text.strip_suffix('%') {
         Some(percent) => percent.trim_end().parse::<f64>().ok()? / 100.0,
         None => text.parse::<f64>().ok()?,
@@ -81,9 +95,9 @@ fn ratio(text: &str) -> Option<u32> {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "a whole number from 1 to a million"
+        reason = "a whole number from 1 to two millions"
     )]
-    (1.0..=MILLION).contains(&parts).then_some(parts as u32)
+    (1.0..=most * MILLION).contains(&parts).then_some(parts as u32)
 }
 
 fn count(text: &str) -> Option<u32> {

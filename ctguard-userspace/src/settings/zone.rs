@@ -82,7 +82,12 @@ mod tests {
 
     fn settings(zone: u16) -> Settings {
         let overrides = [Rate::default(); CLASSES];
-        let interface = |name: &str, zone| InterfaceSettings { name: name.into(), overrides, zone };
+        let interface = |name: &str, zone| InterfaceSettings {
+            name: name.into(),
+            overrides,
+            zone,
+            answers: true,
+        };
         Settings {
             policy: DEFAULT_POLICY,
             interfaces: vec![interface("lan0", 0), interface("wan0", zone)],

@@ -12,7 +12,7 @@ use aya::{
     programs::{ProgramFd, SchedClassifier, TestRun as _, Xdp},
 };
 use ctguard_ebpf::{
-    layout::{CLASSES, Ceiling, Counter},
+    layout::{CLASS_SLOTS, Ceiling, Counter},
     units::Ticks,
 };
 
@@ -27,6 +27,8 @@ const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 /// `XDP_DROP`.
 const DROP: u32 = 1;
+/// `XDP_TX`.
+const SEND: u32 = 3;
 
 /// What a case is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +117,7 @@ pub(super) fn cases(full: bool, live: &Live) -> Result<Vec<Case>> {
         case("UDP, one source, refused", Some(45), exhausted(full, udp.clone())?),
         Case {
             floor: Floor::SpoofedDrop,
-            ..case("SYN, 2^28 sources, refused", None, from_everywhere(full, syn)?)
+            ..case("SYN, 2^28 sources, refused", None, from_everywhere(full, syn.clone())?)
         },
         Case {
             floor: Floor::SpoofedDrop,
@@ -125,6 +127,7 @@ pub(super) fn cases(full: bool, live: &Live) -> Result<Vec<Case>> {
             floor: Floor::SpoofedDrop,
             ..case("ACK, 2^28 sources, refused", Some(90), from_everywhere(full, ack)?)
         },
+        case("SYN challenged, without the guard", None, challenged(syn)?),
         Case { floor: Floor::Egress, ..case("leaving, known flow", Some(15), leaving) },
     ])
 }
@@ -151,7 +154,7 @@ fn path(full: bool, setup: Setup) -> Result<DataPath> {
 fn exhausted(full: bool, frame: Vec<u8>) -> Result<Timer> {
     let mut path = path(full, Setup::default())?;
     let once = Ceiling { interval: Ticks(1 << 50), tolerance: Ticks(0) };
-    path.set_interface(|interface| interface.ceilings = [once; CLASSES])?;
+    path.set_interface(|interface| interface.ceilings = [once; CLASS_SLOTS])?;
     // The source's burst goes to another tuple of the same source, so that the packet's own is
     // no repetition.
     let mut other = frame.clone();
@@ -173,6 +176,17 @@ fn from_everywhere(full: bool, frame: Vec<u8>) -> Result<Timer> {
     Ok(Box::new(move |repeat| {
         let _ = &path;
         spoofed(repeat)
+    }))
+}
+
+/// A SYN that is answered each time.
+fn challenged(frame: Vec<u8>) -> Result<Timer> {
+    let mut object = object::load()?;
+    object::program(&mut object, "lab_rechallenge")?;
+    Ok(Box::new(move |repeat| {
+        let (duration, verdict) = time(xdp(&object, "lab_rechallenge")?, &frame, repeat)?;
+        ensure!(verdict == SEND, "the last packet got verdict {verdict}");
+        Ok(duration)
     }))
 }
 

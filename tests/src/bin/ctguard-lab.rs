@@ -9,6 +9,7 @@ use ctguard_tests::{
     picture,
     recipe::{FloodKind, Rate},
     report::Report,
+    rows::{self, Bench, Length},
     summary,
 };
 
@@ -18,8 +19,11 @@ use ctguard_tests::{
 /// Needs root, and the tools ip, nft, ethtool and nsenter. All traffic stays in namespaces that
 /// the lab makes and removes; the host's maximum of conntrack entries is changed for the time and
 /// restored.
+///
+/// With --row it tries what ctguard promises instead, row by row, prints a Markdown table of bars
+/// and numbers, and exits with status 1 where a bar is missed.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = EXAMPLES)]
 #[expect(clippy::struct_excessive_bools, reason = "one field for each switch")]
 struct Arguments {
     /// Kind of the flood
@@ -28,15 +32,19 @@ struct Arguments {
     /// How long the flood lasts, in seconds
     #[arg(long, default_value_t = 20, value_name = "N")]
     seconds: u32,
-    /// Packets a second of the flood; `max` or 0 is as many as one CPU makes
-    #[arg(long, default_value = "500000", value_name = "N")]
-    pps: Rate,
+    /// Packets a second of the flood, 500000 unless told otherwise; `max` or 0 is as many as one
+    /// CPU makes. Of sources that complete their connections, new connections a second, 50000
+    #[arg(long, value_name = "N")]
+    pps: Option<Rate>,
     /// Entries that the router's table takes
     #[arg(long, default_value_t = 16_384, value_name = "N")]
     table: u64,
     /// Aim the flood at a port that the router's own rules drop
     #[arg(long)]
     port_dropped: bool,
+    /// Legitimate new flows a second from outside, instead of what the table is large for
+    #[arg(long, value_name = "N")]
+    legitimate: Option<f64>,
     /// All traffic over IPv6
     #[arg(long)]
     ipv6: bool,
@@ -61,15 +69,34 @@ struct Arguments {
     /// Only that run
     #[arg(long, conflicts_with_all = ["unguarded_only", "guarded_only"])]
     ideal_only: bool,
+    /// Try this row of what ctguard promises, or `all`; may be repeated. An unknown name is
+    /// answered with all that there are
+    #[arg(
+        long = "row",
+        value_name = "NAME",
+        conflicts_with_all = ["flood", "seconds", "pps", "table", "port_dropped", "legitimate",
+            "ipv6", "settings", "guarded_only", "unguarded_only", "ideal", "ideal_only"],
+    )]
+    rows: Vec<String>,
+    /// A few seconds a row, guarded runs only, by bars that bear a machine that stalls
+    #[arg(long, requires = "rows")]
+    short: bool,
     /// Say nothing on standard error
     #[arg(short, long)]
     quiet: bool,
 }
 
+const EXAMPLES: &str = "Examples:
+  cargo xtask lab
+  cargo xtask lab --flood udp-spoofed --table 262144
+  cargo xtask lab --row syn-spoofed --row killed
+  cargo xtask lab --row all --short";
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = if arguments.rows.is_empty() { run(&arguments) } else { try_rows(&arguments) };
+    match done {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("ctguard-lab: {error:#}");
             ExitCode::FAILURE
@@ -77,20 +104,49 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
-    let progress = |what: &str| {
-        if !arguments.quiet {
-            eprintln!("ctguard-lab: {what}");
+fn try_rows(arguments: &Arguments) -> Result<ExitCode> {
+    let rows = rows::named(&arguments.rows)?;
+    let length = if arguments.short { Length::Short } else { Length::Full };
+    let log = arguments.out.join("ctguard.log");
+    let mut bench = Bench::new(arguments.ctguard.clone(), log, length);
+    let mut missed = 0_usize;
+    println!("{}", rows::head());
+    for row in rows {
+        for &table_max in bench.tables(row) {
+            let told = bench.run(row, table_max, &|what| arguments.say(what));
+            missed += usize::from(!told.held());
+            println!("{}", rows::table(&told));
         }
-    };
+    }
+    arguments.say(&match missed {
+        0 => "every bar was cleared".to_owned(),
+        some => format!("rows that missed a bar: {some}"),
+    });
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let progress = |what: &str| arguments.say(what);
     let report = lab::run(&options(arguments), &progress)?;
     println!("{}\n\n{}", summary::title(&report), summary::table(&report));
+    println!("{}", summary::groups(&report));
+    if let Some(line) = summary::stages(&report) {
+        println!("{line}");
+    }
     if let Some(line) = summary::load_fits(&report) {
         println!("{line}");
     }
     let written = write(&report, arguments)?;
     progress(&format!("wrote {written}"));
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    fn say(&self, what: &str) {
+        if !self.quiet {
+            eprintln!("ctguard-lab: {what}");
+        }
+    }
 }
 
 fn options(arguments: &Arguments) -> LabOptions {
@@ -98,7 +154,7 @@ fn options(arguments: &Arguments) -> LabOptions {
     let defaults = LabOptions::new(arguments.flood);
     LabOptions {
         flood: arguments.flood,
-        rate: arguments.pps,
+        rate: arguments.pps.unwrap_or(defaults.rate),
         seconds: arguments.seconds,
         table_max: arguments.table,
         port_dropped: arguments.port_dropped,
@@ -112,6 +168,9 @@ fn options(arguments: &Arguments) -> LabOptions {
             guarded: all || arguments.guarded_only,
             ideal: arguments.ideal || arguments.ideal_only,
         },
+        legitimate_per_second: arguments.legitimate,
+        idle: lab::IDLE,
+        ..defaults
     }
 }
 

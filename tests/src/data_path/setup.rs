@@ -7,7 +7,7 @@ use aya::{
 };
 use ctguard_ebpf::{
     layout::{
-        self, CLASSES, Ceiling, Environment, FLOW_KINDS, FlowKind, HashKey, Interface,
+        self, CLASS_SLOTS, CLASSES, Ceiling, Environment, FLOW_KINDS, FlowKind, HashKey, Interface,
         LAYOUT_VERSION, List, Policy, Rate,
     },
     units::Ticks,
@@ -61,6 +61,10 @@ impl DataPath {
             target_ppm: 850_000,
             source: [Rate { flows_per_second: self.setup.rate, burst: self.setup.burst }; CLASSES],
             fallback_flows_per_second: 0,
+            floor: [1; CLASSES],
+            prefix: [Rate::default(); CLASSES],
+            service: [Rate::default(); CLASSES],
+            adaptive_ppm: [0; 2],
             reserved: [0; 2],
         };
         change(&mut policy);
@@ -99,7 +103,7 @@ impl DataPath {
         let mut interface = Interface {
             ifindex: LOOPBACK,
             mode: Interface::NATIVE,
-            ceilings: [Ceiling { interval, tolerance }; CLASSES],
+            ceilings: [Ceiling { interval, tolerance }; CLASS_SLOTS],
             ..Interface::FREE
         };
         change(&mut interface);

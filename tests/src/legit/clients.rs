@@ -1,8 +1,9 @@
 //! New flows: one request, one answer, and how long their users waited.
 
 use std::{
+    collections::HashSet,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -16,11 +17,12 @@ use tokio::{
 };
 
 use super::{
-    Schedule, Side,
+    Group, INSIDE_SHARE, Schedule, Side,
+    groups::{self, SETTLED},
     servers::{ANSWER, REQUEST},
 };
 use crate::{
-    addresses::{FAR_CLIENTS, Family, INSIDE_CLIENTS, TCP_PORT, UDP_PORT},
+    addresses::{Family, INSIDE_CLIENTS, TCP_PORT, UDP_PORT},
     syscall,
 };
 
@@ -62,6 +64,8 @@ pub enum Outcome {
 pub struct Flow {
     /// Direction and protocol.
     pub kind: FlowKind,
+    /// Whose it is.
+    pub group: Group,
     /// When it started, from the schedule's zero.
     pub started: Duration,
     /// How long TCP took to connect, if it did.
@@ -78,51 +82,88 @@ struct Exchange {
 
 const FAILED: Exchange = Exchange { outcome: Outcome::Failed, connect: None };
 
-/// Starts this side's half of the flows; returns when the last has ended.
+/// Starts this side's flows; returns when the last has ended.
 ///
 /// Fails when the lab itself is at fault: no local port, no file descriptor.
 pub(super) async fn load(side: Side, family: Family, schedule: Schedule) -> Result<Vec<Flow>> {
+    let per_second = match side {
+        Side::Far => schedule.per_second,
+        Side::Inside => schedule.per_second * INSIDE_SHARE,
+    };
+    let period = Duration::from_secs_f64(1.0 / per_second);
     let mut flows = JoinSet::new();
-    let mut ended = Vec::new();
-    // Two of three flows are TCP, and each side starts half of all.
-    let period = Duration::from_secs_f64(6.0 / schedule.per_second);
-    let mut tcp = 0_u32;
+    let mut ended = Ended::default();
     for turn in 0_u32.. {
-        let start = schedule.zero + period * turn / 3;
-        if start >= schedule.zero + schedule.lasts {
+        let due = period * turn;
+        if due >= schedule.lasts {
             break;
         }
-        tokio::time::sleep_until(start.into()).await;
-        let kind = match (side, turn % 3) {
-            (Side::Far, 2) => FlowKind::UdpInward,
-            (Side::Inside, 2) => FlowKind::UdpOutward,
-            (Side::Far, _) => FlowKind::TcpInward,
-            (Side::Inside, _) => FlowKind::TcpOutward,
-        };
-        tcp += 1;
-        flows.spawn(flow(kind, path(kind, family, tcp), schedule.zero));
+        tokio::time::sleep_until((schedule.zero + due).into()).await;
         while let Some(flow) = flows.try_join_next() {
-            ended.push(flow.context("a flow's task failed")??);
+            ended.note(flow.context("a flow's task failed")??);
         }
+        let start = match side {
+            Side::Far => from_far(family, turn, due >= schedule.flood.0 + SETTLED, &ended.met),
+            Side::Inside => from_inside(family, turn),
+        };
+        flows.spawn(flow(start, schedule.zero));
     }
     while let Some(flow) = flows.join_next().await {
-        ended.push(flow.context("a flow's task failed")??);
+        ended.note(flow.context("a flow's task failed")??);
     }
-    Ok(ended)
+    Ok(ended.flows)
 }
 
-/// From where to where flow number `number` of a kind goes.
-fn path(kind: FlowKind, family: Family, number: u32) -> (SocketAddr, SocketAddr) {
-    let far = || SocketAddr::new(family.far_client(pick(number, FAR_CLIENTS)), 0);
-    let inside = || {
-        let client = family.inside_client(pick(number, INSIDE_CLIENTS));
-        SocketAddr::new(client, inside_port(number))
+/// Flows that have ended, and far clients of which a TCP connection has succeeded.
+#[derive(Default)]
+struct Ended {
+    flows: Vec<Flow>,
+    met: HashSet<IpAddr>,
+}
+
+impl Ended {
+    fn note(&mut self, (start, flow): (Start, Flow)) {
+        if flow.kind == FlowKind::TcpInward && flow.outcome != Outcome::Failed {
+            self.met.insert(start.from.ip());
+        }
+        self.flows.push(flow);
+    }
+}
+
+/// A flow to be started.
+#[derive(Clone, Copy)]
+struct Start {
+    kind: FlowKind,
+    group: Group,
+    from: SocketAddr,
+    to: SocketAddr,
+}
+
+fn from_far(family: Family, turn: u32, strangers: bool, met: &HashSet<IpAddr>) -> Start {
+    let (source, udp) = groups::caller(turn, strangers);
+    let address = family.far_client(source);
+    let (kind, port) =
+        if udp { (FlowKind::UdpInward, UDP_PORT) } else { (FlowKind::TcpInward, TCP_PORT) };
+    Start {
+        kind,
+        group: Group::of(source, met.contains(&address)),
+        from: SocketAddr::new(address, 0),
+        to: SocketAddr::new(family.published_server(), port),
+    }
+}
+
+fn from_inside(family: Family, turn: u32) -> Start {
+    let client = u8::try_from(turn % u32::from(INSIDE_CLIENTS)).unwrap_or_default();
+    let (kind, port) = if turn % 3 == 2 {
+        (FlowKind::UdpOutward, UDP_PORT)
+    } else {
+        (FlowKind::TcpOutward, TCP_PORT)
     };
-    match kind {
-        FlowKind::TcpInward => (far(), SocketAddr::new(family.published_server(), TCP_PORT)),
-        FlowKind::UdpInward => (far(), SocketAddr::new(family.published_server(), UDP_PORT)),
-        FlowKind::TcpOutward => (inside(), SocketAddr::new(family.far_server(), TCP_PORT)),
-        FlowKind::UdpOutward => (inside(), SocketAddr::new(family.far_server(), UDP_PORT)),
+    Start {
+        kind,
+        group: Group::Inside,
+        from: SocketAddr::new(family.inside_client(client), inside_port(turn)),
+        to: SocketAddr::new(family.far_server(), port),
     }
 }
 
@@ -137,12 +178,8 @@ fn inside_port(number: u32) -> u16 {
 /// Below it lie the ports of established exchanges.
 const FIRST_INSIDE_PORT: u16 = 12_000;
 
-fn pick(number: u32, of: u8) -> u8 {
-    u8::try_from(number % u32::from(of)).unwrap_or(0)
-}
-
-async fn flow(kind: FlowKind, path: (SocketAddr, SocketAddr), zero: Instant) -> Result<Flow> {
-    let (from, to) = path;
+async fn flow(start: Start, zero: Instant) -> Result<(Start, Flow)> {
+    let Start { kind, group, from, to } = start;
     let started = zero.elapsed();
     let exchange = match kind {
         FlowKind::TcpInward | FlowKind::TcpOutward => tcp(from, to).await,
@@ -150,7 +187,7 @@ async fn flow(kind: FlowKind, path: (SocketAddr, SocketAddr), zero: Instant) -> 
     };
     let Exchange { outcome, connect } =
         exchange.with_context(|| format!("the lab cannot start a flow from {from} to {to}"))?;
-    Ok(Flow { kind, started, connect, outcome })
+    Ok((start, Flow { kind, group, started, connect, outcome }))
 }
 
 async fn tcp(from: SocketAddr, to: SocketAddr) -> io::Result<Exchange> {

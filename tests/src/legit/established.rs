@@ -98,7 +98,8 @@ impl Open {
 fn path(side: Side, family: Family, number: u32) -> (SocketAddr, IpAddr) {
     let index = u8::try_from(number).unwrap_or_default();
     match side {
-        Side::Far => (SocketAddr::new(family.far_client(index), 0), family.published_server()),
+        // An even number: only those are known before the flood.
+        Side::Far => (SocketAddr::new(family.far_client(2 * index), 0), family.published_server()),
         Side::Inside => {
             // A port of its own, see `inside_port` of the clients.
             let port = FIRST_INSIDE_PORT + u16::from(index);
@@ -107,7 +108,8 @@ fn path(side: Side, family: Family, number: u32) -> (SocketAddr, IpAddr) {
     }
 }
 
-async fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+/// Opens a TCP connection that has been answered once.
+pub(super) async fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = timeout(BROKEN_AFTER, tcp_socket(from)?.connect(to)).await??;
     stream.set_nodelay(true)?;
     timeout(BROKEN_AFTER, ping(&mut stream)).await??;
@@ -118,6 +120,12 @@ async fn ping(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(&PING).await?;
     stream.read_exact(&mut [0; PING.len()]).await?;
     Ok(())
+}
+
+/// Asks a silent connection for an answer.
+pub(super) async fn close_if_alive(mut stream: TcpStream) -> Exchanges {
+    let alive = matches!(timeout(BROKEN_AFTER, ping(&mut stream)).await, Ok(Ok(())));
+    Exchanges { opened: 1, tcp_broken: u32::from(!alive), ..Exchanges::default() }
 }
 
 async fn keep_tcp(mut stream: TcpStream, stop: Arc<AtomicBool>) -> Exchanges {

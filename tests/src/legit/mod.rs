@@ -1,12 +1,14 @@
 //! Legitimate traffic: real sockets on both sides of the router, and how their users fare.
 //!
 //! Order of a run: servers listen, established exchanges open, then new flows start at a steady
-//! rate, answers from the far side are counted all the while, and at last the established
+//! rate, at first of clients that are known and in the flood of strangers as well, answers from the far side are counted all the while, and at last the established
 //! exchanges are asked whether they lived.
 
 mod answers;
 mod clients;
 mod established;
+mod groups;
+mod held;
 mod servers;
 
 use std::{
@@ -20,12 +22,17 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{addresses::Family, netns::Handle, router::Network};
 
+use held::Held;
+
 pub use answers::Answers;
 pub use clients::{Flow, FlowKind, Outcome, PATIENCE};
 pub use established::Exchanges;
+pub use groups::{Group, SOURCES, regulars};
 
-/// Established exchanges that the load holds open, both sides together.
-pub const ESTABLISHED: u32 = 2 * (established::TCP_EXCHANGES + established::UDP_EXCHANGES);
+/// Established exchanges that the load holds open, both sides and the held connections of known
+/// clients together.
+pub const ESTABLISHED: u32 =
+    2 * (established::TCP_EXCHANGES + established::UDP_EXCHANGES) + held::CONNECTIONS;
 
 /// Flows from inside whose answers are counted.
 pub const ANSWERED: u32 = answers::FLOWS as u32;
@@ -42,9 +49,12 @@ pub struct Schedule {
     pub lasts: Duration,
     /// When the flood begins and ends, from `zero`; where none is, the same time of a flood.
     pub flood: (Duration, Duration),
-    /// New flows a second, both sides together.
+    /// New flows a second of the far clients.
     pub per_second: f64,
 }
+
+/// The inside opens so many flows for each one of the far side.
+pub const INSIDE_SHARE: f64 = 0.2;
 
 /// Where a client stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,9 +179,7 @@ async fn live(
     let _ = answer.send(serving);
     while let Some(order) = orders.recv().await {
         let done = match order {
-            Command::Open => {
-                established::open(side, family).await.map(|open| exchanges = Some(open))
-            }
+            Command::Open => open(side, family).await.map(|open| exchanges = Some(open)),
             Command::Load(schedule) => {
                 let asked = async {
                     match side {
@@ -180,8 +188,11 @@ async fn live(
                     }
                 };
                 let (flows, asked) = tokio::join!(clients::load(side, family, schedule), asked);
-                if let Some(open) = exchanges.take() {
+                if let Some((open, held)) = exchanges.take() {
                     fared.established = open.close().await;
+                    if let Some(held) = held {
+                        fared.established.add(held.close().await);
+                    }
                 }
                 flows.and_then(|flows| {
                     (fared.flows, fared.answers) = (flows, asked?);
@@ -196,6 +207,16 @@ async fn live(
         fared.answers.add(served.count()?);
     }
     Ok(fared)
+}
+
+/// Opens the established exchanges of a side, and on the far one what known clients hold.
+async fn open(side: Side, family: Family) -> Result<(established::Open, Option<Held>)> {
+    let exchanges = established::open(side, family).await?;
+    let held = match side {
+        Side::Far => Some(held::open(family).await?),
+        Side::Inside => None,
+    };
+    Ok((exchanges, held))
 }
 
 /// Starts the servers of a side; those that count their answers are on the far one.

@@ -10,6 +10,8 @@ use etherparse::{IpFragOffset, IpHeaders, IpNumber, Ipv4Header, PacketBuilder, P
 use super::{
     Route,
     kind::{Part, Segment},
+    layout::CLIENT_SEQUENCE,
+    sources::Ends,
 };
 use crate::addresses::{EXPOSED_PORTS, Family};
 
@@ -39,14 +41,14 @@ pub(super) struct Whole {
 }
 
 /// A frame as a well-kept library makes it.
-pub(super) fn whole(segment: Segment, source: IpAddr, route: Route) -> Result<Whole> {
-    let packet = ip(source, route)?;
+pub(super) fn whole(segment: Segment, ends: Ends, route: Route) -> Result<Whole> {
+    let packet = ip(ends, route)?;
     let port = route.port;
     let mut bytes = Vec::new();
     // Offsets in the transport header.
     let (protocol, checksum, drawn_at, drawn) = match segment {
         Segment::Syn | Segment::Fragment(_) | Segment::SynBehindExtensions => {
-            packet.tcp(0, port, 1, 64240).syn().write(&mut bytes, &[])?;
+            packet.tcp(0, port, CLIENT_SEQUENCE, 64240).syn().write(&mut bytes, &[])?;
             (IpNumber::TCP, Some(16), Some(0), SOURCE_PORTS)
         }
         Segment::Ack => {
@@ -119,9 +121,9 @@ pub(super) fn fragment(whole: &[u8], part: Part) -> Result<(Vec<u8>, usize)> {
     Ok((bytes, offset))
 }
 
-fn ip(source: IpAddr, route: Route) -> Result<PacketBuilderStep<IpHeaders>> {
+fn ip(ends: Ends, route: Route) -> Result<PacketBuilderStep<IpHeaders>> {
     let link = PacketBuilder::ethernet2(route.link.0, route.link.1);
-    match (source, route.family.flood_target(route.port).ip()) {
+    match (ends.from, ends.to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => Ok(link.ipv4(from.octets(), to.octets(), 64)),
         (IpAddr::V6(from), IpAddr::V6(to)) => Ok(link.ipv6(from.octets(), to.octets(), 64)),
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {

@@ -1,11 +1,18 @@
 //! The floods of the lab: what each is called and what its packets carry.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use clap::ValueEnum;
 
-use super::layout::STRANDS;
-use crate::addresses::{DROPPED_PORT, EXPOSED_PORTS, FLOOD_PORT, Family, UNEXPOSED_PORTS};
+use super::{Rate, Sources, layout::STRANDS};
+use crate::addresses::{
+    CROWD_PORT, DROPPED_PORT, EXPOSED_PORTS, FLOOD_PORT, Family, UNEXPOSED_PORTS,
+};
+
+/// Between a SYN and the same again from a sender that hopes to pass for a client.
+const REPEATED_AFTER: Duration = Duration::from_millis(50);
+/// Between a challenge and the SYN that follows it; a Linux client takes some 10 ms.
+const CHALLENGED_AFTER: Duration = Duration::from_millis(12);
 
 /// The floods of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,6 +43,32 @@ pub enum FloodKind {
     /// What looks like answers: UDP from ports 53 and 123 of 2^28 addresses to the router's own
     /// address and ports as masquerade gives them, which the router forwards to an exposed host.
     UdpAnswers,
+    /// TCP SYNs, each sent twice, from 1,000 addresses whose hosts live and answer what they did
+    /// not ask for by a RST.
+    SynLive,
+    /// Connections that 1,000 sources complete and close; the rate is that of all together.
+    SourcesCompleting,
+    /// Connections that 10,000 sources complete and close.
+    Bots,
+    /// The same from all addresses of one /24.
+    BotsPrefix,
+    /// The same from 10,000 /64s of one /48; implies --ipv6.
+    BotsPrefixV6,
+    /// TCP SYNs from one inside host to 2^28 addresses outside.
+    LanHost,
+    /// TCP SYNs from one address that an operator would allow, all source ports.
+    SynAllowed,
+    /// syn-spoofed, udp-spoofed and syn-one-source, each starting and stopping at random.
+    MixedRandom,
+}
+
+/// Which packets are sent once more, and how much later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Every one.
+    All(Duration),
+    /// SYNs that were challenged.
+    Challenged(Duration),
 }
 
 impl FloodKind {
@@ -43,6 +76,12 @@ impl FloodKind {
     #[must_use]
     pub fn only_family(self) -> Option<Family> {
         use Segment::{Fragment, SynBehindExtensions};
+        if self == Self::BotsPrefix {
+            return Some(Family::Ipv4);
+        }
+        if self == Self::BotsPrefixV6 {
+            return Some(Family::Ipv6);
+        }
         self.strands().iter().find_map(|(segment, _)| match segment {
             Fragment(_) => Some(Family::Ipv4),
             SynBehindExtensions => Some(Family::Ipv6),
@@ -56,11 +95,16 @@ impl FloodKind {
     }
 
     /// The port that its packets go at, the first where they go at many: one that the router
-    /// forwards, or one that its rules drop. None where packets have no port.
+    /// forwards, or one that its rules drop. None where packets have no port, or leave by it.
     #[must_use]
     pub fn port(self, dropped: bool) -> Option<u16> {
         let (forwarded, refused) = match self {
-            Self::Icmp => return None,
+            Self::Icmp | Self::LanHost => return None,
+            Self::SynLive
+            | Self::SourcesCompleting
+            | Self::Bots
+            | Self::BotsPrefix
+            | Self::BotsPrefixV6 => (CROWD_PORT, DROPPED_PORT),
             Self::UdpAnswers => (EXPOSED_PORTS.0, UNEXPOSED_PORTS.0),
             Self::SynOneSource
             | Self::SynSpoofed
@@ -71,21 +115,59 @@ impl FloodKind {
             | Self::LongExtensions
             | Self::Ack
             | Self::AckOneSource
-            | Self::Sctp => (FLOOD_PORT, DROPPED_PORT),
+            | Self::Sctp
+            | Self::SynAllowed
+            | Self::MixedRandom => (FLOOD_PORT, DROPPED_PORT),
         };
         Some(if dropped { refused } else { forwarded })
     }
 
-    /// Whether each of its frames shows one destination port where TCP and UDP usually have it.
+    /// Whether each of its frames shows one destination port where TCP and UDP usually have it, on
+    /// its way into the router from outside.
     #[must_use]
     pub fn shows_port(self) -> bool {
         use Segment::{Ack, Sctp, Syn, Udp};
-        self.strands().iter().all(|(segment, _)| matches!(segment, Syn | Ack | Udp | Sctp))
+        self != Self::LanHost
+            && self.strands().iter().all(|(segment, _)| matches!(segment, Syn | Ack | Udp | Sctp))
+    }
+
+    /// Whose packets they are; the first's, where a flood has several.
+    #[must_use]
+    pub fn sources(self) -> Sources {
+        self.strands()[0].1
+    }
+
+    /// Packets that are sent once more.
+    #[must_use]
+    pub fn again(self) -> Option<Again> {
+        if self.sources() == Sources::Live {
+            return Some(Again::All(REPEATED_AFTER));
+        }
+        self.sources().answer().then_some(Again::Challenged(CHALLENGED_AFTER))
+    }
+
+    /// Whether the server of its port is part of it, see [`crate::object::serve_crowd`].
+    #[must_use]
+    pub fn is_served(self) -> bool {
+        self.again().is_some()
+    }
+
+    /// Whether its three parts start and stop at random.
+    #[must_use]
+    pub fn is_fitful(self) -> bool {
+        self == Self::MixedRandom
+    }
+
+    /// The rate at which the lab floods unless told otherwise; of connections, it is what 1,000
+    /// sources make at 50 a second, and 10,000 at 5.
+    #[must_use]
+    pub fn usual_rate(self) -> Rate {
+        Rate::PerSecond(if self.sources().answer() { 50_000 } else { 500_000 })
     }
 
     pub(super) fn strands(self) -> [(Segment, Sources); STRANDS] {
         use Segment::{Ack, Answer, Echo, Fragment, Sctp, Syn, SynBehindExtensions, Udp};
-        use Sources::{One, Spoofed};
+        use Sources::{Allowed, Bots, BotsOfOnePrefix, Completing, Infected, Live, One, Spoofed};
         const DNS: u16 = 53;
         const NTP: u16 = 123;
         match self {
@@ -104,6 +186,13 @@ impl FloodKind {
             Self::AckOneSource => [(Ack, One); STRANDS],
             Self::Sctp => [(Sctp, Spoofed); STRANDS],
             Self::UdpAnswers => [DNS, NTP, DNS, NTP].map(|port| (Answer(port), Spoofed)),
+            Self::SynLive => [(Syn, Live); STRANDS],
+            Self::SourcesCompleting => [(Syn, Completing); STRANDS],
+            Self::Bots => [(Syn, Bots); STRANDS],
+            Self::BotsPrefix | Self::BotsPrefixV6 => [(Syn, BotsOfOnePrefix); STRANDS],
+            Self::LanHost => [(Syn, Infected); STRANDS],
+            Self::SynAllowed => [(Syn, Allowed); STRANDS],
+            Self::MixedRandom => [(Syn, Spoofed), (Udp, Spoofed), (Syn, One), (Syn, One)],
         }
     }
 }
@@ -140,10 +229,4 @@ pub(super) enum Segment {
 pub(super) enum Part {
     Head,
     Rest,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sources {
-    One,
-    Spoofed,
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
 use ctguard_ebpf::{
-    layout::{CLASSES, Counter, Environment, Interface, List, Policy},
+    layout::{CLASS_SLOTS, Counter, Environment, Interface, List, Policy},
     units::{Jiffies, Ticks},
 };
 use ctguard_tests::{
@@ -85,7 +85,7 @@ fn compare(setting: Setting, mut random: Random) -> Result<()> {
     }
     for (line, noted) in host.offered() {
         let there = path.offered(line)?;
-        ensure!(there[..3] == noted, "line {line}: kernel {there:?}, host {noted:?}");
+        ensure!(there == noted, "line {line}: kernel {there:?}, host {noted:?}");
     }
     tell(&mut path)
 }
@@ -107,7 +107,7 @@ fn both(setting: Setting) -> Result<(DataPath, Host)> {
     environment.lists_in_use = 0b1111;
     // No time passes that a verdict could depend on.
     environment.coarse_shift = 31;
-    interface.ceilings = [row::slow(row::BURST); CLASSES];
+    interface.ceilings = [row::slow(row::BURST); CLASS_SLOTS];
     setting(&mut policy, &mut environment, &mut interface, &mut pair);
     path.set_policy(|written| *written = policy)?;
     path.set_environment(|written| *written = environment)?;

@@ -8,20 +8,22 @@ use std::{
 use anyhow::{Result, ensure};
 use ctguard_ebpf::{
     blur::Blur,
+    challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Guard, Judgement, Offered, Outcome, Tables},
+    guard::{Answer, Guard, Judgement, Memory, Offered, Scope, Tables},
     known_flows::KnownWords,
     layout::{
-        BucketLine, COUNTERS, Counter, Environment, FlowLine, Grant, Interface, List, OfferedSlot,
-        Policy,
+        BucketLine, COUNTERS, Counter, Environment, FlowLine, Grant, Interface, Limits, List,
+        MemoryLine, OfferedSlot, Policy, SCRATCH_WORDS, SourceCells, SourceLine,
     },
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, Reader},
     recent,
     shared::Shared,
+    sources::SourceSet,
     units::Jiffies,
-    verdict::{self, verdict},
+    verdict::{self, Verdict, verdict},
 };
 use ctguard_tests::data_path::Action;
 
@@ -38,10 +40,12 @@ pub(crate) struct Host {
     pub(crate) lists: Vec<(List, u128, u32, u64)>,
     pub(crate) now: Jiffies,
     counters: Cell<[u64; COUNTERS]>,
-    offered: RefCell<BTreeMap<u32, [u64; 3]>>,
+    offered: RefCell<BTreeMap<u32, [u64; 2]>>,
     flows: Vec<FlowLine>,
     recent: [Shared; recent::SLOTS],
+    scratch: [Shared; SCRATCH_WORDS],
     buckets: Vec<BucketLine>,
+    limits: Limits,
 }
 
 /// A frame as the kernel aligns it.
@@ -64,7 +68,9 @@ impl Host {
             offered: RefCell::default(),
             flows,
             recent: std::array::from_fn(|_| Shared::new(0)),
+            scratch: std::array::from_fn(|_| Shared::new(0)),
             buckets,
+            limits: Limits::default(),
         }
     }
 
@@ -74,15 +80,18 @@ impl Host {
         let guard = Guard { environment: &self.environment, tables: self };
         let Judgement { outcome, wake } = guard.judge(reader(&aligned, frame.len()), self.now);
         let verdict = verdict(outcome, || self.policy.has(Policy::DRY_RUN));
-        self.count(verdict.counter);
-        verdict.seen.map(Counter::Seen).into_iter().for_each(|counter| self.count(counter));
-        verdict.allowed.map(Counter::Allowed).into_iter().for_each(|counter| self.count(counter));
+        for index in [verdict.counter, verdict.seen, verdict.allowed] {
+            if index != Verdict::NONE {
+                self.count(index);
+            }
+        }
         if wake {
-            self.count(Counter::Wakeups);
+            self.count(Counter::Wakeups.index());
         }
         Ok(match verdict.action {
             verdict::Action::Pass => Action::Pass,
             verdict::Action::Drop => Action::Drop,
+            verdict::Action::Answer => Action::Answer,
         })
     }
 
@@ -99,14 +108,14 @@ impl Host {
         self.counters.get()
     }
 
-    /// What was noted of offered load: line, then offered, refused, address.
-    pub(crate) fn offered(&self) -> BTreeMap<u32, [u64; 3]> {
+    /// What was noted of offered load: line, then flows of all classes, address.
+    pub(crate) fn offered(&self) -> BTreeMap<u32, [u64; 2]> {
         self.offered.borrow().clone()
     }
 
-    fn count(&self, counter: Counter) {
+    fn count(&self, index: u32) {
         let mut counters = self.counters.get();
-        counters[counter.index() as usize] += 1;
+        counters[index as usize] += 1;
         self.counters.set(counters);
     }
 
@@ -148,17 +157,50 @@ impl KnownWords for &Host {
     }
 }
 
+impl SourceSet for &Host {
+    fn source_line(&self, _index: u32) -> Option<&SourceLine> {
+        None
+    }
+
+    fn source_cells(&self, _slot: u32) -> Option<&SourceCells> {
+        None
+    }
+}
+
 impl Tables for &Host {
     fn recent(&self, hash: u64) -> Option<&Shared> {
         Some(recent::slot(&self.recent, hash))
+    }
+
+    fn scratch(&self) -> &[Shared; SCRATCH_WORDS] {
+        &self.scratch
     }
 
     fn ask_conntrack<A: Address>(&self, _packet: &Packet<A>, _flow: Flow) -> Answer {
         Answer::Untracked
     }
 
-    fn bucket_line(&self, index: u32) -> Option<&BucketLine> {
-        self.buckets.get(index as usize)
+    fn bucket_line(&self, scope: Scope, index: u32) -> Option<&BucketLine> {
+        match scope {
+            Scope::Source => self.buckets.get(index as usize),
+            Scope::Prefix | Scope::Service => None,
+        }
+    }
+
+    fn memory_line(&self, _memory: Memory, _index: u32) -> Option<&MemoryLine> {
+        None
+    }
+
+    fn limits(&self) -> Option<&Limits> {
+        Some(&self.limits)
+    }
+
+    fn addresses<A: Answering>(&self) -> Option<(A, A)> {
+        None
+    }
+
+    fn answer<A: Answering>(&self, _answer: &challenge::Answer<A>) -> bool {
+        false
     }
 
     fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool {
@@ -181,18 +223,17 @@ impl Tables for &Host {
         Some(&self.grant)
     }
 
-    fn show<A: Address>(&self, _packet: &Packet<A>, _outcome: Outcome, _now: Jiffies) {}
+    fn show<A: Address>(&self, _packet: &Packet<A>, _now: Jiffies) {}
 
     fn samples(&self) -> bool {
         let seen: u64 = self.counters.get()[..3].iter().sum();
-        seen.is_multiple_of(OfferedSlot::SAMPLE)
+        seen.is_multiple_of(OfferedSlot::SAMPLE.into())
     }
 
-    fn note_offered(&self, line: u32, offered: Offered, _now: Jiffies) {
+    fn note_offered(&self, line: u32, offered: Offered) {
         let mut lines = self.offered.borrow_mut();
         let noted = lines.entry(line).or_default();
-        noted[0] += OfferedSlot::SAMPLE;
-        noted[1] += if offered.refused { OfferedSlot::SAMPLE } else { 0 };
-        noted[2] = offered.address;
+        noted[0] += u64::from(OfferedSlot::SAMPLE);
+        noted[1] = offered.address;
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn rows() -> Vec<Row> {
                 .after(listed(List::AllowV4))
                 .where_grant(|grant| {
                     grant.heartbeat.store(0);
-                    grant.fallback[1].arrival.store(u64::MAX);
+                    grant.fallback[1].arrival.store(1 << 62);
                 }),
             drops("denied and allowed", four(), &[RefusedDeny(class)])
                 .after(listed(List::AllowV4))
@@ -129,7 +129,9 @@ fn in_use(lists: u32) -> impl Fn(&mut DataPath) -> Result<()> {
 
 /// No source may open anything: its ceilings' theoretical arrival time may not even be now.
 fn no_burst(path: &mut DataPath) -> Result<()> {
-    path.set_interface(|interface| interface.ceilings = [row::slow(1); 3])?;
+    path.set_interface(|interface| {
+        interface.ceilings = [row::slow(1); ctguard_ebpf::layout::CLASS_SLOTS];
+    })?;
     for frame in
         [packets::syn(9), packets::udp(REMOTE, LOCAL, 9), packets::icmp(REMOTE, LOCAL, 8, 9)]
     {

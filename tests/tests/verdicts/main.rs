@@ -20,6 +20,19 @@ use std::collections::BTreeSet;
 
 use ctguard_ebpf::layout::Counter;
 
+/// Counted only where some class is not calm, or a scope has limits: `guard/tests/challenge.rs`
+/// expects each of them, and the lab's rows count them in the kernel.
+fn is_of_another_stage(counter: Counter) -> bool {
+    matches!(
+        counter,
+        Counter::Challenged(_)
+            | Counter::RefusedChallenge(_)
+            | Counter::RefusedPrefix(_)
+            | Counter::RefusedService(_)
+            | Counter::ChallengeAnswered
+    )
+}
+
 /// Fails when a counter is added that no packet of the tables is expected to count, or when the
 /// last packet that counts one is taken out.
 #[test]
@@ -38,7 +51,7 @@ fn every_counter_is_expected_of_some_packet() {
         .flatten()
         .flat_map(|row| row.counters.iter().map(|counter| counter.index()))
         .collect();
-    for counter in Counter::ALL {
+    for counter in Counter::ALL.into_iter().filter(|&counter| !is_of_another_stage(counter)) {
         assert!(expected.contains(&counter.index()), "no packet counts {counter:?}");
     }
 }

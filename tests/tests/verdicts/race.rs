@@ -4,7 +4,7 @@ use std::{sync::Barrier, thread};
 
 use anyhow::{Result, anyhow, ensure};
 use ctguard_ebpf::{
-    layout::{CLASSES, Ceiling, Class, Counter},
+    layout::{CLASS_SLOTS, Ceiling, Class, Counter},
     units::Ticks,
 };
 use ctguard_tests::{data_path::DataPath, require};
@@ -72,7 +72,7 @@ fn two_cpus_at_once_keep_to_the_fallback_rate() -> Result<()> {
 fn unlimited() -> Result<DataPath> {
     let mut path = row::fresh()?;
     let none = Ceiling { interval: Ticks(0), tolerance: Ticks(0) };
-    path.set_interface(|interface| interface.ceilings = [none; CLASSES])?;
+    path.set_interface(|interface| interface.ceilings = [none; CLASS_SLOTS])?;
     Ok(path)
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use ctguard_ebpf::{
-    layout::{CLASSES, Ceiling, Counter, Environment, Grant},
+    layout::{CLASS_SLOTS, Ceiling, Counter, Environment, Grant},
     units::Ticks,
 };
 use ctguard_tests::data_path::{Action, DataPath, Setup};
@@ -123,7 +123,7 @@ pub(crate) fn fresh() -> Result<DataPath> {
 
 fn stop_time(path: &mut DataPath) -> Result<()> {
     set_environment(path, |_| {})?;
-    path.set_interface(|interface| interface.ceilings = [slow(BURST); CLASSES])
+    path.set_interface(|interface| interface.ceilings = [slow(BURST); CLASS_SLOTS])
 }
 
 /// Changes the environment from that of the tables.

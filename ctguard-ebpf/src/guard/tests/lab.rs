@@ -9,19 +9,22 @@ use std::{
 use etherparse::PacketBuilder;
 
 use crate::{
+    challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Guard, Judgement, Offered, Outcome, Tables},
+    guard::{Answer, Guard, Judgement, Memory, Offered, Outcome, Scope, Tables},
     hash::testing::KEY,
     known_flows::KnownWords,
     layout::{
-        BucketLine, CLASSES, Ceiling, Environment, FLOW_KINDS, FlowKind, FlowLine, Grant,
-        Interface, List, Policy, Rate,
+        BucketLine, CLASS_SLOTS, CLASSES, Ceiling, CookieKey, Environment, FLOW_KINDS, FlowKind,
+        FlowLine, Grant, Interface, Limits, List, MemoryLine, Policy, Rate, SCRATCH_WORDS,
+        SourceCells, SourceLine,
     },
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, TcpFlags, reader::testing::AlignedFrame},
     recent,
     shared::Shared,
+    sources::SourceSet,
     units::{Jiffies, Ticks},
 };
 
@@ -40,9 +43,20 @@ pub(super) struct Lab {
     pub(super) grant: Grant,
     pub(super) flows: Vec<FlowLine>,
     pub(super) buckets: Vec<BucketLine>,
+    pub(super) prefixes: Vec<BucketLine>,
+    pub(super) services: Vec<BucketLine>,
+    pub(super) limits: Limits,
+    pub(super) sources: Vec<SourceLine>,
+    pub(super) source_cells: Vec<SourceCells>,
+    memories: [Vec<MemoryLine>; 3],
+    /// The frame that is being judged.
+    judged: RefCell<Vec<u8>>,
+    /// The last challenge ACK: its cookie.
+    pub(super) cookie: Cell<Option<u32>>,
     pub(super) lists: Vec<(List, u128, u64)>,
     known: Vec<Shared>,
     recent: [Shared; recent::SLOTS],
+    scratch: [Shared; SCRATCH_WORDS],
     /// What conntrack holds: the source's scope and the flow's key.
     pub(super) conntrack: RefCell<Vec<(u64, u32)>>,
     /// How often conntrack was asked.
@@ -68,6 +82,10 @@ impl Lab {
                 target_ppm: 850_000,
                 source: [Rate { flows_per_second: RATE, burst: BURST }; CLASSES],
                 fallback_flows_per_second: 0,
+                floor: [1; CLASSES],
+                prefix: [Rate::default(); CLASSES],
+                service: [Rate::default(); CLASSES],
+                adaptive_ppm: [0; 2],
                 reserved: [0; 2],
             },
             environment: environment(Environment {
@@ -80,19 +98,41 @@ impl Lab {
                 tcp_loose: 1,
                 repeat_window_coarse: 3,
                 flow_timeouts: [30; FLOW_KINDS],
+                cookie_key: CookieKey { words: [1, 2] },
+                prefix_line_mask: 63,
+                service_line_mask: 63,
+                retry_line_mask: 63,
+                answered_line_mask: 63,
+                reset_line_mask: 63,
+                known_source_line_mask: 63,
+                cookie_shift: 12,
+                memory_shift: 7,
+                retry_after: 3,
+                retry_before: 47,
+                answered_life: 24,
+                reset_life_coarse: 58,
                 ..Environment::unset([KEY; 2])
             }),
             interface: Interface {
                 ifindex: 2,
-                ceilings: [Ceiling { interval, tolerance }; CLASSES],
+                ceilings: [Ceiling { interval, tolerance }; CLASS_SLOTS],
                 ..Interface::FREE
             },
             grant,
             flows: (0..1024).map(|_| FlowLine::default()).collect(),
             buckets: (0..1024).map(|_| BucketLine::default()).collect(),
+            prefixes: (0..64).map(|_| BucketLine::default()).collect(),
+            services: (0..64).map(|_| BucketLine::default()).collect(),
+            limits: Limits::default(),
+            sources: (0..64).map(|_| SourceLine::default()).collect(),
+            source_cells: (0..512).map(|_| SourceCells::default()).collect(),
+            memories: std::array::from_fn(|_| (0..64).map(|_| MemoryLine::default()).collect()),
+            judged: RefCell::default(),
+            cookie: Cell::new(None),
             lists: Vec::new(),
             known: (0..2048).map(|_| Shared::new(0)).collect(),
             recent: std::array::from_fn(|_| Shared::new(0)),
+            scratch: std::array::from_fn(|_| Shared::new(0)),
             conntrack: RefCell::default(),
             asked: Cell::new(0),
             offered: RefCell::default(),
@@ -107,6 +147,7 @@ impl Lab {
     }
 
     pub(super) fn judge(&self, frame: &[u8]) -> Judgement {
+        frame.clone_into(&mut self.judged.borrow_mut());
         let frame = AlignedFrame::new(frame);
         self.guard().judge(frame.reader(), *self.now.borrow())
     }
@@ -152,7 +193,8 @@ impl Lab {
     }
 
     pub(super) fn lift_ceilings(&mut self) {
-        self.interface.ceilings = [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASSES];
+        self.interface.ceilings =
+            [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASS_SLOTS];
     }
 
     pub(super) fn list(&mut self, list: List, address: &str, expires_at: u64) {
@@ -179,9 +221,23 @@ impl KnownWords for &Lab {
     }
 }
 
+impl SourceSet for &Lab {
+    fn source_line(&self, index: u32) -> Option<&SourceLine> {
+        self.sources.get(index as usize)
+    }
+
+    fn source_cells(&self, slot: u32) -> Option<&SourceCells> {
+        self.source_cells.get(slot as usize)
+    }
+}
+
 impl Tables for &Lab {
     fn recent(&self, hash: u64) -> Option<&Shared> {
         Some(recent::slot(&self.recent, hash))
+    }
+
+    fn scratch(&self) -> &[Shared; SCRATCH_WORDS] {
+        &self.scratch
     }
 
     fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer {
@@ -190,8 +246,30 @@ impl Tables for &Lab {
         if self.conntrack.borrow().contains(&tuple) { Answer::Tracked } else { Answer::Untracked }
     }
 
-    fn bucket_line(&self, index: u32) -> Option<&BucketLine> {
-        self.buckets.get(index as usize)
+    fn limits(&self) -> Option<&Limits> {
+        Some(&self.limits)
+    }
+
+    fn bucket_line(&self, scope: Scope, index: u32) -> Option<&BucketLine> {
+        let lines = match scope {
+            Scope::Source => &self.buckets,
+            Scope::Prefix => &self.prefixes,
+            Scope::Service => &self.services,
+        };
+        lines.get(index as usize)
+    }
+
+    fn memory_line(&self, memory: Memory, index: u32) -> Option<&MemoryLine> {
+        self.memories[memory as usize].get(index as usize)
+    }
+
+    fn addresses<A: Answering>(&self) -> Option<(A, A)> {
+        A::read(AlignedFrame::new(&self.judged.borrow()).reader())
+    }
+
+    fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool {
+        self.cookie.set(Some(answer.cookie));
+        true
     }
 
     fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool {
@@ -218,9 +296,9 @@ impl Tables for &Lab {
         self.samples.get()
     }
 
-    fn show<A: Address>(&self, _packet: &Packet<A>, _outcome: Outcome, _now: Jiffies) {}
+    fn show<A: Address>(&self, _packet: &Packet<A>, _now: Jiffies) {}
 
-    fn note_offered(&self, _line: u32, offered: Offered, _now: Jiffies) {
+    fn note_offered(&self, _line: u32, offered: Offered) {
         self.offered.borrow_mut().push(offered);
     }
 }

@@ -133,23 +133,48 @@ fn a_dump_that_ends_with_an_error_has_failed() {
 
 #[test]
 fn the_request_asks_for_both_families() {
-    let bytes = request_bytes();
+    let bytes = request_bytes(None);
     let request = NetlinkBuffer::new_checked(&bytes[..]).unwrap();
     assert_eq!((request.message_type(), request.flags()), (0x101, 0x301));
     assert_eq!(request.payload(), [0; NFGENMSG_LENGTH]);
 }
 
+#[test]
+fn the_request_may_ask_by_status() {
+    let bytes = request_bytes(Some(StatusFilter { mask: 6, value: 2 }));
+    let request = NetlinkBuffer::new_checked(&bytes[..]).unwrap();
+    // Length, CTA_STATUS, 2; length, CTA_STATUS_MASK, 6.
+    let [eight, status, mask] = [8_u16, 3, 26].map(u16::to_ne_bytes);
+    let expected = [[0; 2], [0; 2], eight, status, [0; 2], [0, 2], eight, mask, [0; 2], [0, 6]];
+    assert_eq!(request.payload(), expected.concat());
+}
+
+#[test]
+fn a_reader_that_has_enough_is_told_no_more() {
+    let mut summary = Summary { entries: 0, unread: 0, completeness: Completeness::Complete };
+    let mut left = 3;
+    let last = summary.read(RECORDED, &mut |_, _| {
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(last.unwrap());
+    assert_eq!((summary.entries, summary.completeness), (3, Completeness::Interrupted));
+}
+
 fn read(bytes: &[u8]) -> Result<(Summary, bool, Vec<Entry>), DumpError> {
     let mut summary = Summary { entries: 0, unread: 0, completeness: Completeness::Complete };
     let mut entries = Vec::new();
-    let last = summary.read(bytes, &mut |entry: &Entry| entries.push(*entry))?;
+    let last = summary.read(bytes, &mut |entry, _| {
+        entries.push(*entry);
+        ControlFlow::Continue(())
+    })?;
     Ok((summary, last, entries))
 }
 
 /// A code as the kernel writes it, and the header of the request that it answers.
 fn error(errno: i32) -> Vec<u8> {
     let mut payload = (-errno).to_ne_bytes().to_vec();
-    payload.extend(&request_bytes()[..HEADER_LENGTH]);
+    payload.extend(&request_bytes(None)[..HEADER_LENGTH]);
     message(NLMSG_ERROR, &payload)
 }
 

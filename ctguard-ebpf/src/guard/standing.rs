@@ -1,0 +1,225 @@
+//! Who asks for a new flow, once some class is not calm: a known source, a tuple that answered a
+//! challenge or came again, or a stranger to be challenged.
+
+use super::{
+    Guard, Memory, Tables,
+    admit::{Opening, Tuple},
+    outcome::{Decision, Vouched},
+};
+use crate::{
+    bucket::Cells,
+    challenge::{self, Answer, Answering, Connection, Slot},
+    hash,
+    layout::{Class, Limits, SourceCells, Stage, Tier},
+    memory::{self, Moment},
+    packet::{Ipv4, Ipv6},
+    sources::{self, Place},
+    units::Jiffies,
+};
+
+/// What becomes of who asks.
+pub(super) enum Standing<'l> {
+    /// It asks to be admitted in the tier of this number, which the verifier does not know (see
+    /// `blur`); a known source has cells of its own.
+    Of(u32, Option<Known<'l>>),
+    /// It is not admitted.
+    Ended(Decision),
+}
+
+/// A source that is regular or proven.
+pub(super) struct Known<'l>(&'l SourceCells);
+
+impl Known<'_> {
+    #[inline(always)]
+    pub(super) fn cells(&self, class: u32) -> Cells<'_> {
+        Cells::exact(&self.0.arrivals[Class::slot(class)])
+    }
+
+    /// Each flow is noted: so many as known sources offer need no sampling.
+    #[inline(always)]
+    pub(super) fn note_offered(&self, class: u32) {
+        self.0.offered[Class::slot(class)].add(1);
+    }
+}
+
+impl<T: Tables> Guard<'_, T> {
+    /// The standing of who asks.
+    #[inline(always)]
+    pub(super) fn standing(
+        &self,
+        opening: &Opening,
+        limits: &Limits,
+        dry_run: bool,
+        now: Jiffies,
+    ) -> Standing<'_> {
+        if limits.tiers_in_use == 0 || opening.tier == Tier::Allowed as u32 {
+            return Standing::Of(opening.tier, None);
+        }
+        let tuple = &opening.tuple;
+        let class = Class::from_number(opening.class);
+        let scope = hash::scope(&self.environment.source_key, tuple.family, tuple.scope);
+        let place = Place::of(scope, self.environment.known_source_line_mask, self.blur());
+        if let Some(found) = sources::find(&self.tables, place)
+            && let Some(cells) = self.tables.source_cells(found.slot)
+        {
+            let tier = if found.tiers.is_regular() { Tier::Regulars } else { Tier::Proven };
+            return Standing::Of(self.blur().hide(tier as u32), Some(Known(cells)));
+        }
+        if limits.stage(class) != Stage::Challenge {
+            return Standing::Of(opening.tier, None);
+        }
+        if opening.has_tuple == 0 {
+            return Standing::Ended(Decision::Challenge);
+        }
+        // What follows an admission at once is of the flow that was admitted.
+        if opening.vouched != Vouched::No as u32 {
+            return Standing::Of(self.blur().hide(Tier::Answered as u32), None);
+        }
+        match class {
+            Class::Tcp if !tuple.is_syn() => Standing::Ended(Decision::Challenge),
+            Class::Tcp if self.answers() => self.asked_to_prove(tuple, scope, dry_run, now),
+            Class::Tcp | Class::Udp | Class::Other => self.asked_to_come_again(tuple, now),
+        }
+    }
+
+    /// Whether SYNs are answered on the packet's interface.
+    #[inline(always)]
+    fn answers(&self) -> bool {
+        self.tables.interface().is_none_or(|interface| interface.answers_nothing == 0)
+    }
+
+    /// A SYN of a tuple that has answered opens its flow, once; another one is answered.
+    #[inline(always)]
+    fn asked_to_prove(
+        &self,
+        tuple: &Tuple,
+        scope: u64,
+        dry_run: bool,
+        now: Jiffies,
+    ) -> Standing<'_> {
+        let moment = self.moment(now);
+        let refused = Standing::Ended(Decision::Challenge);
+        let Some(line) = self.memory_line(Memory::Answered, tuple.hash) else { return refused };
+        if let Some(answered) = memory::find(line, tuple.hash, moment, self.blur())
+            && answered.age <= self.environment.answered_life
+        {
+            answered.forget();
+            memory::remember(line, memory::other(tuple.hash), moment, self.blur());
+            return Standing::Of(self.blur().hide(Tier::Answered as u32), None);
+        }
+        if let Some(line) = self.memory_line(Memory::Resets, scope)
+            && let Some(reset) = memory::find(line, scope, self.coarse_moment(now), self.blur())
+            && reset.age <= self.environment.reset_life_coarse
+        {
+            return refused;
+        }
+        let answered = if tuple.family == 4 {
+            self.challenge::<Ipv4>(tuple, dry_run, now)
+        } else {
+            self.challenge::<Ipv6>(tuple, dry_run, now)
+        };
+        match answered {
+            Some(()) => Standing::Ended(Decision::Asked),
+            None => refused,
+        }
+    }
+
+    /// Writes the answer in the SYN's place. In a dry run the SYN goes on as it is.
+    #[inline(always)]
+    fn challenge<A: Answering>(&self, tuple: &Tuple, dry_run: bool, now: Jiffies) -> Option<()> {
+        let connection = self.connection::<A>(tuple)?;
+        let slot = Slot::at(now, self.environment.cookie_shift);
+        let (key, sequence) = (&self.environment.cookie_key, tuple.sequence);
+        let cookie = challenge::choose(key, &connection, sequence, slot)?;
+        let answer = Answer { connection, sequence, cookie };
+        (dry_run || self.tables.answer(&answer)).then_some(())
+    }
+
+    /// A tuple that comes again after a while is admitted; one that never came is remembered.
+    #[inline(always)]
+    fn asked_to_come_again(&self, tuple: &Tuple, now: Jiffies) -> Standing<'_> {
+        let challenged = Standing::Ended(Decision::ToComeAgain);
+        let moment = self.moment(now);
+        let Some(line) = self.memory_line(Memory::Retries, tuple.hash) else { return challenged };
+        match memory::find(line, tuple.hash, moment, self.blur()) {
+            Some(first) if first.age < self.environment.retry_after => {}
+            Some(first) if first.age <= self.environment.retry_before => {
+                return Standing::Of(self.blur().hide(Tier::Retried as u32), None);
+            }
+            Some(forgotten) => forgotten.renew(moment),
+            None => memory::remember(line, tuple.hash, moment, self.blur()),
+        }
+        challenged
+    }
+
+    /// Takes a RST for what it tells of a challenge; true if it answered one and goes no further.
+    /// One that ends a handshake, before the flow is `completed`, comes from a host that never
+    /// asked.
+    #[inline(always)]
+    pub(super) fn takes_reset(&self, tuple: &Tuple, completed: bool, now: Jiffies) -> bool {
+        let challenges =
+            self.tables.limits().is_some_and(|limits| limits.stage(Class::Tcp) == Stage::Challenge);
+        if !challenges {
+            return false;
+        }
+        let hash = tuple.hash;
+        let Some(line) = self.memory_line(Memory::Answered, hash) else { return false };
+        let moment = self.moment(now);
+        let used = memory::find(line, memory::other(hash), moment, self.blur());
+        if used.is_some_and(|used| used.age <= self.environment.answered_life) && !completed {
+            let scope = hash::scope(&self.environment.source_key, tuple.family, tuple.scope);
+            if let Some(line) = self.memory_line(Memory::Resets, scope) {
+                memory::remember(line, scope, self.coarse_moment(now), self.blur());
+            }
+            return false;
+        }
+        let proves = if tuple.family == 4 {
+            self.proves::<Ipv4>(tuple, now)
+        } else {
+            self.proves::<Ipv6>(tuple, now)
+        };
+        if !proves {
+            return false;
+        }
+        match memory::find(line, hash, moment, self.blur()) {
+            Some(answered) => answered.renew(moment),
+            None => memory::remember(line, hash, moment, self.blur()),
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn proves<A: Answering>(&self, tuple: &Tuple, now: Jiffies) -> bool {
+        let Some(connection) = self.connection::<A>(tuple) else { return false };
+        let slot = Slot::at(now, self.environment.cookie_shift);
+        challenge::proves(&self.environment.cookie_key, &connection, tuple.sequence, slot)
+    }
+
+    #[inline(always)]
+    fn memory_line(&self, memory: Memory, hash: u64) -> Option<&crate::layout::MemoryLine> {
+        let mask = match memory {
+            Memory::Retries => self.environment.retry_line_mask,
+            Memory::Answered => self.environment.answered_line_mask,
+            Memory::Resets => self.environment.reset_line_mask,
+        };
+        self.tables.memory_line(memory, memory::line_index(hash, mask))
+    }
+
+    #[inline(always)]
+    const fn moment(&self, now: Jiffies) -> Moment {
+        Moment::at(now, self.environment.memory_shift)
+    }
+
+    #[inline(always)]
+    const fn coarse_moment(&self, now: Jiffies) -> Moment {
+        Moment::at(now, self.environment.coarse_shift)
+    }
+
+    /// The connection, its addresses read again: few packets come here, and the others need no room
+    /// for them.
+    #[inline(always)]
+    fn connection<A: Answering>(&self, tuple: &Tuple) -> Option<Connection<A>> {
+        let (source, destination) = self.tables.addresses()?;
+        Some(Connection { source, destination, ports: tuple.key })
+    }
+}

@@ -1,0 +1,189 @@
+//! Where some class is not calm: tiers, shares and challenges.
+
+use super::lab::{BURST, LOCAL, Lab, REMOTE, syn, udp};
+use crate::{
+    admission::Refusal,
+    blur::Blur,
+    guard::{Challenge, Outcome},
+    hash,
+    hash::testing::KEY,
+    layout::{CLASS_SLOTS, Ceiling, Class, Environment, Stage, Tier},
+    packet::TcpFlags,
+    sources::{self, Place, Tiers},
+    units::Ticks,
+};
+
+const ASKED: Outcome = Outcome::Challenged(Class::Tcp, Challenge::Ack);
+const TO_COME_AGAIN: Outcome = Outcome::Challenged(Class::Udp, Challenge::Retry);
+const ANSWERED: Outcome = Outcome::Admitted(Class::Tcp, Tier::Answered);
+const RETRIED: Outcome = Outcome::Admitted(Class::Udp, Tier::Retried);
+
+fn challenging() -> Lab {
+    let mut lab = Lab::new();
+    lab.limits.stages = [Stage::Challenge as u32; 4];
+    lab.limits.tiers_in_use = 1;
+    for tier in Tier::ALL {
+        lab.grant.allowances[tier.slot()].limit.store(1_000_000);
+        lab.grant.allowances[tier.slot()].wake_at.store(900_000);
+    }
+    lab
+}
+
+fn know(lab: &Lab, address: u32, tiers: Tiers) {
+    let hash = hash::scope(&KEY, 4, address.into());
+    let place = Place::of(hash, lab.environment.known_source_line_mask, Blur::new(0));
+    assert_eq!(sources::insert(&lab, place, tiers), sources::Insertion::Inserted);
+}
+
+/// A RST with this sequence number.
+fn reset(lab: &Lab, port: u32, sequence: u32) -> Outcome {
+    let mut frame = super::tcp(REMOTE, LOCAL, port, 80, TcpFlags::RST);
+    let at = frame.len() - 20 + 4;
+    frame[at..at + 4].copy_from_slice(&sequence.to_be_bytes());
+    lab.judge(&frame).outcome
+}
+
+/// Fails when a live client is kept out, or a tuple that answered opens more than one flow.
+#[test]
+fn a_syn_is_answered_and_its_tuple_admitted_once_when_the_cookie_comes_back() {
+    let lab = challenging();
+    assert_eq!(lab.syn(REMOTE, 5), ASKED);
+    let cookie = lab.cookie.get().unwrap();
+    assert_eq!(reset(&lab, 5, cookie), Outcome::ChallengeAnswered);
+    assert_eq!(lab.syn(REMOTE, 6), ASKED, "another tuple of the same source");
+    assert_eq!(lab.syn(REMOTE, 5), ANSWERED);
+    lab.pass_seconds(1);
+    assert_eq!(lab.syn(REMOTE, 5), Outcome::Repeated, "a retransmission is not charged");
+}
+
+#[test]
+fn a_reset_without_the_cookie_opens_nothing() {
+    let lab = challenging();
+    assert_eq!(lab.syn(REMOTE, 5), ASKED);
+    let cookie = lab.cookie.get().unwrap();
+    for wrong in [cookie.wrapping_add(1), cookie ^ 1 << 31, 0] {
+        assert_eq!(reset(&lab, 5, wrong), Outcome::MakesNoEntry);
+    }
+    assert_eq!(reset(&lab, 6, cookie), Outcome::MakesNoEntry, "another tuple's");
+    assert_eq!(lab.syn(REMOTE, 5), ASKED);
+}
+
+#[test]
+fn an_answer_is_good_for_three_seconds_and_a_cookie_for_its_slot_and_the_next() {
+    let lab = challenging();
+    lab.syn(REMOTE, 5);
+    let cookie = lab.cookie.get().unwrap();
+    assert_eq!(reset(&lab, 5, cookie), Outcome::ChallengeAnswered);
+    lab.pass_seconds(4);
+    assert_eq!(lab.syn(REMOTE, 5), ASKED);
+    lab.pass_seconds(9);
+    assert_eq!(reset(&lab, 5, cookie), Outcome::MakesNoEntry);
+}
+
+/// Fails when an attacker who sends each SYN twice in the name of hosts that live opens flows
+/// for ever.
+#[test]
+fn a_host_that_ends_the_handshake_it_answered_for_is_left_alone_for_a_minute() {
+    let lab = challenging();
+    lab.syn(REMOTE, 5);
+    reset(&lab, 5, lab.cookie.get().unwrap());
+    assert_eq!(lab.syn(REMOTE, 5), ANSWERED);
+    assert_ne!(reset(&lab, 5, 77), Outcome::ChallengeAnswered);
+    let refused = Outcome::Refused(Class::Tcp, Refusal::Challenge);
+    assert_eq!(lab.syn(REMOTE, 6), refused);
+    assert_eq!(lab.syn("192.0.2.2", 6), ASKED, "others are asked");
+    lab.pass_seconds(62);
+    assert_eq!(lab.syn(REMOTE, 6), ASKED);
+}
+
+#[test]
+fn a_datagram_that_comes_again_after_a_while_is_admitted() {
+    let lab = challenging();
+    assert_eq!(lab.udp(REMOTE, 5), TO_COME_AGAIN);
+    assert_eq!(lab.udp(REMOTE, 5), TO_COME_AGAIN, "at once");
+    lab.pass(500);
+    assert_eq!(lab.udp(REMOTE, 6), TO_COME_AGAIN, "another port");
+    assert_eq!(lab.udp(REMOTE, 5), RETRIED);
+    lab.pass_seconds(8);
+    assert_eq!(lab.udp(REMOTE, 6), TO_COME_AGAIN, "forgotten");
+    lab.pass(500);
+    assert_eq!(lab.udp(REMOTE, 6), RETRIED);
+}
+
+#[test]
+fn where_nothing_is_answered_a_syn_is_to_come_again() {
+    let mut lab = challenging();
+    lab.interface.answers_nothing = 1;
+    assert_eq!(lab.syn(REMOTE, 5), Outcome::Challenged(Class::Tcp, Challenge::Retry));
+    lab.pass_seconds(1);
+    assert_eq!(lab.syn(REMOTE, 5), Outcome::Admitted(Class::Tcp, Tier::Retried));
+}
+
+#[test]
+fn a_segment_that_cannot_be_challenged_is_refused() {
+    let lab = challenging();
+    let refused = Outcome::Refused(Class::Tcp, Refusal::Challenge);
+    assert_eq!(lab.tcp(REMOTE, 5, TcpFlags::ACK), refused);
+}
+
+/// Fails when a known source is challenged, or shares cells with strangers.
+#[test]
+fn known_sources_are_asked_nothing_and_have_cells_of_their_own() {
+    let lab = challenging();
+    know(&lab, 0xc000_0201, Tiers::PROVEN.and(Tiers::REGULAR));
+    know(&lab, 0xc000_0202, Tiers::PROVEN);
+    for line in &lab.buckets {
+        line.arrivals.iter().for_each(|arrival| arrival.store(u64::MAX / 4));
+    }
+    assert_eq!(lab.syn(REMOTE, 5), Outcome::Admitted(Class::Tcp, Tier::Regulars));
+    assert_eq!(lab.udp("192.0.2.2", 5), Outcome::Admitted(Class::Udp, Tier::Proven));
+    let admitted = Lab::admitted_of(100, |port| lab.syn(REMOTE, 1000 + port));
+    assert_eq!(admitted, BURST - 1, "its ceiling holds");
+}
+
+#[test]
+fn one_class_under_challenge_leaves_the_others_unasked() {
+    let mut lab = challenging();
+    lab.limits.stages = [Stage::Challenge as u32, Stage::Fair as u32, 0, 0];
+    assert_eq!(lab.syn(REMOTE, 5), ASKED);
+    assert_eq!(lab.udp(REMOTE, 5), Outcome::Admitted(Class::Udp, Tier::Strangers));
+}
+
+#[test]
+fn the_stricter_of_ceiling_and_share_holds() {
+    let mut lab = challenging();
+    lab.limits.stages = [Stage::Fair as u32; 4];
+    let interval = Ticks(lab.interface.ceilings[0].interval.0 * 10);
+    let share = Ceiling { interval, tolerance: Ticks(interval.0 * 2) };
+    lab.limits.shares[Tier::Strangers.slot()] = [share; CLASS_SLOTS];
+    assert_eq!(Lab::admitted_of(50, |port| lab.syn(REMOTE, port)), 3);
+}
+
+#[test]
+fn a_prefix_and_a_service_have_limits_of_their_own() {
+    let mut lab = Lab::new();
+    let limit = Ceiling { interval: Ticks(1 << 30), tolerance: Ticks(4 << 30) };
+    lab.environment.scopes_in_use = Environment::PREFIX;
+    lab.environment.prefix = [limit; CLASS_SLOTS];
+    let from = |host: u32| lab.syn(&format!("192.0.2.{host}"), 5);
+    assert_eq!(Lab::admitted_of(50, |host| from(host + 1)), 5);
+    assert_eq!(from(200), Outcome::Refused(Class::Tcp, Refusal::Prefix));
+    assert!(matches!(lab.syn("192.0.3.1", 5), Outcome::Admitted(..)), "another prefix");
+
+    let mut lab = Lab::new();
+    lab.environment.scopes_in_use = Environment::SERVICE;
+    lab.environment.service = [limit; CLASS_SLOTS];
+    let to = |host: u32, port| lab.judge(&udp(&format!("192.0.2.{host}"), LOCAL, 7, port)).outcome;
+    assert_eq!(Lab::admitted_of(50, |host| to(host + 1, 53)), 5);
+    assert_eq!(to(200, 53), Outcome::Refused(Class::Udp, Refusal::Service));
+    assert!(matches!(to(200, 54), Outcome::Admitted(..)), "another service");
+}
+
+/// Fails when a dry run answers, or drops its own admissions out of the memory.
+#[test]
+fn a_dry_run_answers_nothing() {
+    let mut lab = challenging();
+    lab.policy.switches = crate::layout::Policy::DRY_RUN;
+    assert_eq!(lab.judge(&syn(REMOTE, LOCAL, 5)).outcome, ASKED);
+    assert_eq!(lab.cookie.get(), None);
+}

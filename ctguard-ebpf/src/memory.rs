@@ -1,0 +1,212 @@
+//! What is remembered for seconds: tuples that were refused, or that answered a challenge, and
+//! sources that ended a flow they had answered for.
+//!
+//! A line of [`MemoryLine`] is a ring: its first word tells where was written last, the others each
+//! hold 24 bits of a hash and 8 bits of time. Who comes first goes first, so what a line remembers
+//! lasts for as long as fifteen others need to come, and nothing is ever refused a place. What was
+//! never remembered is found with a chance of 15 · 2^-24, less than one in a million, however full
+//! the memory is.
+
+use crate::{
+    blur::{Blur, sign},
+    hash::low_word,
+    layout::MemoryLine,
+    shared::SharedWord,
+    units::Jiffies,
+};
+
+const TIME: u32 = 0xff;
+#[expect(clippy::cast_possible_truncation, reason = "it is 16")]
+const WORDS: u32 = MemoryLine::WORDS as u32;
+
+/// A moment in units of some fixed power of two of jiffies, modulo 256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment(u32);
+
+impl Moment {
+    /// The moment that `now` lies in, in units of 2^`shift` jiffies.
+    #[inline(always)]
+    #[must_use]
+    pub const fn at(now: Jiffies, shift: u32) -> Self {
+        Self(low_word(now.0 >> (shift & 31)) & TIME)
+    }
+}
+
+/// Something remembered.
+pub struct Remembered<'l> {
+    word: &'l SharedWord,
+    /// Units since it was remembered, modulo 256.
+    pub age: u32,
+}
+
+impl Remembered<'_> {
+    /// Remembers it anew, from now on.
+    #[inline(always)]
+    pub fn renew(&self, now: Moment) {
+        self.word.store(self.word.load() & !TIME | now.0);
+    }
+
+    /// Forgets it.
+    #[inline(always)]
+    pub fn forget(self) {
+        self.word.store(0);
+    }
+}
+
+/// The line of a hash among `line_mask` + 1.
+#[inline(always)]
+#[must_use]
+pub const fn line_index(hash: u64, line_mask: u32) -> u32 {
+    low_word(hash) & line_mask
+}
+
+/// The other hash of the same thing, for a second meaning in the same memory.
+#[inline(always)]
+#[must_use]
+pub const fn other(hash: u64) -> u64 {
+    hash ^ !0 << 40
+}
+
+/// Looks a hash up in its line.
+///
+/// Without a branch: the verifier would follow each of the ways through fifteen comparisons.
+#[inline(always)]
+pub fn find(line: &MemoryLine, hash: u64, now: Moment, blur: Blur) -> Option<Remembered<'_>> {
+    let wanted = fingerprint(hash);
+    let mut found = 0_i64;
+    for (word, position) in line.words.iter().zip(0..).skip(1) {
+        let equals = sign(i64::from((word.load() ^ wanted) >> 8) - 1);
+        found = found & !equals | position & equals;
+    }
+    if found == 0 {
+        return None;
+    }
+    let position = blur.hide(low_word(found.cast_unsigned())) as usize;
+    let word = &line.words[position & (MemoryLine::WORDS - 1)];
+    Some(Remembered { word, age: now.0.wrapping_sub(word.load()) & TIME })
+}
+
+/// Remembers a hash from now on, in the place of what its line has held longest.
+#[inline(always)]
+pub fn remember(line: &MemoryLine, hash: u64, now: Moment, blur: Blur) {
+    let last = line.words[0].load() & (WORDS - 1);
+    // A mask bounds it for every verifier, which LLVM would leave out if it saw that none is needed.
+    let next = blur.hide(if last < WORDS - 1 { last + 1 } else { 1 }) & (WORDS - 1);
+    line.words[0].store(next);
+    line.words[next as usize].store(fingerprint(hash) | now.0);
+}
+
+/// Things that a line can remember.
+pub const PLACES: u32 = WORDS - 1;
+
+/// How many things of a line are no older than `life`.
+#[must_use]
+pub fn young(held: &MemoryLine, now: Moment, life: u32) -> u32 {
+    let is_young = |word: u32| word != 0 && now.0.wrapping_sub(word) & TIME <= life;
+    held.words.iter().skip(1).map(|word| u32::from(is_young(word.load()))).sum()
+}
+
+/// The high 24 bits, above the time's.
+#[inline(always)]
+const fn fingerprint(hash: u64) -> u32 {
+    low_word(hash >> 32) & !TIME
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::{hash, hash::testing::KEY, packet::Ipv4};
+
+    const BLUR: Blur = Blur::new(0);
+
+    #[test]
+    fn what_was_remembered_is_found_with_its_age() {
+        let line = MemoryLine::default();
+        remember(&line, hash_of(1), moment(250), BLUR);
+        remember(&line, hash_of(2), moment(252), BLUR);
+        let age = |tuple, now| find(&line, hash_of(tuple), moment(now), BLUR).map(|it| it.age);
+        assert_eq!(age(1, 253), Some(3));
+        assert_eq!(age(2, 258), Some(6), "the time wraps");
+        assert_eq!(age(3, 253), None);
+    }
+
+    #[test]
+    fn a_line_holds_fifteen_and_the_oldest_gives_way() {
+        let line = MemoryLine::default();
+        for tuple in 0..16 {
+            remember(&line, hash_of(tuple), moment(1), BLUR);
+        }
+        let held = |tuple: &u32| find(&line, hash_of(*tuple), moment(1), BLUR).is_some();
+        assert_eq!((0..16).filter(held).collect::<Vec<_>>(), (1..16).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_found() {
+        let line = MemoryLine::default();
+        remember(&line, hash_of(1), moment(1), BLUR);
+        find(&line, hash_of(1), moment(1), BLUR).unwrap().forget();
+        assert!(find(&line, hash_of(1), moment(1), BLUR).is_none());
+    }
+
+    #[test]
+    fn what_is_renewed_is_young_again() {
+        let line = MemoryLine::default();
+        remember(&line, hash_of(1), moment(1), BLUR);
+        find(&line, hash_of(1), moment(9), BLUR).unwrap().renew(moment(9));
+        assert_eq!(find(&line, hash_of(1), moment(10), BLUR).unwrap().age, 1);
+    }
+
+    #[test]
+    fn the_other_hash_is_another() {
+        let line = MemoryLine::default();
+        remember(&line, other(hash_of(1)), moment(1), BLUR);
+        assert!(find(&line, hash_of(1), moment(1), BLUR).is_none());
+        assert!(find(&line, other(hash_of(1)), moment(1), BLUR).is_some());
+    }
+
+    /// Fails when bits are lost, so that strangers are let in by chance.
+    #[test]
+    fn a_full_memory_takes_less_than_one_stranger_in_a_million_for_remembered() {
+        const LINES: u32 = 1 << 12;
+        let lines: Vec<MemoryLine> = (0..LINES).map(|_| MemoryLine::default()).collect();
+        let line = |hash| &lines[line_index(hash, LINES - 1) as usize];
+        for tuple in 0..20 * LINES {
+            remember(line(hash_of(tuple)), hash_of(tuple), moment(1), BLUR);
+        }
+        let strangers = 10_000_000..15_000_000;
+        let taken = strangers
+            .filter(|&tuple| find(line(hash_of(tuple)), hash_of(tuple), moment(1), BLUR).is_some())
+            .count();
+        // 4.5 are expected of five million; twelve would be one chance in a thousand.
+        assert!(taken <= 12, "{taken} of five million");
+    }
+
+    /// Fails when a flood that the memory is sized for drives out who comes again after a second.
+    #[test]
+    fn under_half_a_million_strangers_a_second_a_tuple_lasts_a_second() {
+        const LINES: u32 = 1 << 16;
+        let lines: Vec<MemoryLine> = (0..LINES).map(|_| MemoryLine::default()).collect();
+        let line = |hash| &lines[line_index(hash, LINES - 1) as usize];
+        for tuple in 0..10_000 {
+            remember(line(hash_of(tuple)), hash_of(tuple), moment(1), BLUR);
+        }
+        for tuple in 1_000_000..1_500_000 {
+            remember(line(hash_of(tuple)), hash_of(tuple), moment(3), BLUR);
+        }
+        let lasting = (0..10_000)
+            .filter(|&tuple| find(line(hash_of(tuple)), hash_of(tuple), moment(9), BLUR).is_some())
+            .count();
+        assert!(lasting >= 9_700, "{lasting} of 10,000");
+    }
+
+    fn moment(units: u64) -> Moment {
+        Moment::at(Jiffies(units << 5), 5)
+    }
+
+    fn hash_of(tuple: u32) -> u64 {
+        hash::tuple(&KEY, Ipv4(0x0a00_0000 ^ tuple), Ipv4(0xc633_6401), 17, 53 << 16 | 4096)
+    }
+}

@@ -1,0 +1,53 @@
+//! The message that deletes one entry, from the attributes that told of it.
+
+use std::net::IpAddr;
+
+use netlink_packet_core::{DefaultNla, Emitable as _, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+
+use crate::conntrack::Entry;
+
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`.
+const DELETE: u16 = 0x102;
+/// `struct nlmsghdr`.
+const HEADER_LENGTH: usize = 16;
+
+/// `CTA_TUPLE_ORIG`, `CTA_ID`, `CTA_ZONE`; the tuple holds its own zone where only it has one.
+const ORIGINAL: u16 = 1;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 1 << 15;
+
+/// Deletes the entry, or nothing; `None` where the kernel told no tuple or no identity. Without a
+/// tuple the message would empty the whole table.
+pub(super) fn deletion(entry: &Entry, attributes: &[u8]) -> Option<Vec<u8>> {
+    let (mut original, mut id, mut zone) = (None, None, None);
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute.ok()?;
+        let value = attribute.value();
+        match attribute.kind() {
+            ORIGINAL => original = Some(DefaultNla::new(ORIGINAL | NESTED, value.to_vec())),
+            ID => id = Some(DefaultNla::new(ID, value.to_vec())),
+            ZONE => zone = Some(DefaultNla::new(ZONE, value.to_vec())),
+            _ => {}
+        }
+    }
+    let family = match entry.original.source {
+        IpAddr::V4(_) => libc::AF_INET,
+        IpAddr::V6(_) => libc::AF_INET6,
+    };
+    // `struct nfgenmsg` behind the header: family, `NFNETLINK_V0`, resource.
+    let mut bytes = vec![0; HEADER_LENGTH];
+    bytes.extend([u8::try_from(family).ok()?, 0, 0, 0]);
+    for attribute in [original?, id?].iter().chain(&zone) {
+        let start = bytes.len();
+        bytes.resize(start + attribute.buffer_len(), 0);
+        attribute.emit(bytes.get_mut(start..)?);
+    }
+    let length = u32::try_from(bytes.len()).ok()?;
+    let mut message = NetlinkBuffer::new(&mut bytes);
+    message.set_length(length);
+    message.set_message_type(DELETE);
+    message.set_flags(NLM_F_REQUEST);
+    Some(bytes)
+}

@@ -1,0 +1,154 @@
+//! What each tier may open in a second, and the shares and stages that follow from it.
+
+use super::{
+    super::{
+        budget::budget,
+        decision::ControlPolicy,
+        room::Room,
+        shares::{NO_SHARES, challenge, shares},
+        smoothed::real,
+        stage::Stages,
+        tiers::{Precedence as _, TIERS, Tier, divide},
+    },
+    Controller, NEAR, NEAR_WHEN_FULL, NEARLY_FULL_UNTIL, SAVED, SAVED_WITH_SHARES, SLACK,
+};
+
+/// Paced tiers steer for so much less than where they must stop, in proportion to the maximum: who
+/// runs into the stop comes back an entry's life later, as a wave.
+const MARGIN: f64 = 0.02;
+
+/// How much of its part of the budget a tier hands out as shares. Buckets remember older shares and
+/// sources ask unevenly, so the sum of what passes is steered: down when the grant was spent,
+/// for that refuses whoever comes next, and slowly up while less passes than may.
+const GAIN_DOWN: f64 = 0.95;
+
+const GAIN_UP: f64 = 1.02;
+const GAIN_RANGE: std::ops::RangeInclusive<f64> = 0.5..=1.5;
+
+/// What a tier asks for varies by so much until it is known better: who asks for little shall not
+/// be limited to what was seen of it by chance.
+const ASKED_FOR_MORE: f64 = 1.25;
+
+/// The part of the budget rate that is ready for those who answer a challenge, before they do.
+const UNSEEN: f64 = 0.15;
+
+/// Room kept from tiers below for what regulars and proven sources open in so long, and the most
+/// of it, in proportion to the target.
+const KEPT_FOR: f64 = 30.0;
+
+const KEPT_MOST: f64 = 0.25;
+
+/// Sources of a tier that is not paced are limited only when its stock would not last so long.
+const STOCK_LASTS: f64 = 15.0;
+
+impl Controller {
+    /// Finds stages and shares anew for what is asked now.
+    pub(super) fn share(&mut self, room: &Room, policy: &ControlPolicy) {
+        let now = self.clock.now;
+        self.scanned = now;
+        let first = !std::mem::replace(&mut self.knows_demands, true);
+        let mut stages = self.stages;
+        let budget = |stages: &Stages| self.strangers(room, stages);
+        challenge(&mut stages, &self.demands, budget, policy, now);
+        self.stages = stages;
+        let rates = self.rates(room);
+        let handed_out = self.steer(&rates);
+        self.shares = shares(&self.stages, &self.demands, &handed_out, self.scarce, policy);
+        if first {
+            let strangers = rates[Tier::Strangers as usize] * SLACK;
+            let saved = if self.stages.challenges() { SAVED } else { SAVED_WITH_SHARES };
+            self.saved[Tier::Strangers as usize].grant(strangers * saved);
+        }
+        self.scarce = [false; TIERS];
+
+        let asked: f64 =
+            Tier::SERVED.into_iter().map(|tier| self.demands.ask(tier, |_| true)).sum();
+        let expiry = self.growth.expiry();
+        let far = asked < f64::midpoint(real(room.headroom()) / NEAR.as_secs_f64(), expiry);
+        let low = room.fill_of_target() < NEARLY_FULL_UNTIL
+            || asked < expiry + real(room.headroom()) / NEAR_WHEN_FULL.as_secs_f64() / 2.0;
+        self.stages.calm_down(now, far && low);
+        if self.stages.is_calm() {
+            self.shares = NO_SHARES;
+        }
+    }
+
+    /// What is handed out as shares, so that the `rates` pass.
+    fn steer(&mut self, rates: &[f64; TIERS]) -> [f64; TIERS] {
+        for tier in Tier::SERVED.into_iter().filter(|tier| tier.stock().is_none()) {
+            let gain = &mut self.gains[tier as usize];
+            let passes = self.needs[tier as usize].per_second();
+            if self.scarce[tier as usize] {
+                *gain *= GAIN_DOWN;
+            } else if *gain < 1.0 || passes < rates[tier as usize] {
+                *gain *= GAIN_UP;
+            }
+            *gain = gain.clamp(*GAIN_RANGE.start(), *GAIN_RANGE.end());
+        }
+        std::array::from_fn(|tier| rates[tier] * self.gains[tier])
+    }
+
+    /// New flows a second for strangers, in given stages.
+    pub(super) fn strangers(&self, room: &Room, stages: &Stages) -> f64 {
+        self.rates_in(room, stages)[Tier::Strangers as usize]
+    }
+
+    /// New flows a second for each tier.
+    pub(super) fn rates(&self, room: &Room) -> [f64; TIERS] {
+        self.rates_in(room, &self.stages)
+    }
+
+    fn rates_in(&self, room: &Room, stages: &Stages) -> [f64; TIERS] {
+        let others = self.growth.others();
+        let whole = budget(room.distance(Tier::Regulars), others);
+        let allowed = whole / 4.0 + real(room.spare()) / 60.0;
+        let allowed = allowed.min(self.needs[Tier::Allowed as usize].per_second());
+        let whole = (whole - allowed).max(0.0);
+        let mut rates = divide(whole, &self.asks(whole, stages));
+        rates[Tier::Allowed as usize] = whole / 4.0 + real(room.spare()) / 60.0;
+
+        let margin = MARGIN * real(room.max());
+        let mut above = allowed;
+        let mut kept = 0.0;
+        for tier in Tier::SERVED {
+            let need = self.needs[tier as usize].per_second();
+            if tier.stock().is_some() {
+                kept += need * KEPT_FOR;
+                let ready = room.distance(tier) / STOCK_LASTS * tier.kept_part();
+                rates[tier as usize] = rates[tier as usize].max(ready);
+            } else {
+                let kept = kept.min(real(room.target()) * KEPT_MOST);
+                let level = budget(room.distance(tier) - kept - margin, others) - above;
+                let rate = &mut rates[tier as usize];
+                *rate = rate.min(level.max(whole * tier.kept_part()));
+            }
+            above += need;
+        }
+        rates
+    }
+
+    /// New flows a second that each tier asks for, of a `whole` that can be had.
+    fn asks(&self, whole: f64, stages: &Stages) -> [f64; TIERS] {
+        let mut asks = [0.0; TIERS];
+        for tier in Tier::SERVED {
+            let counts = |class| tier != Tier::Strangers || !stages.is_challenged(class);
+            let offered = match tier {
+                Tier::Strangers if !self.knows_demands => f64::INFINITY,
+                Tier::Answered | Tier::Retried if stages.challenges() => {
+                    self.demands.ask(tier, counts).max(whole * UNSEEN)
+                }
+                Tier::Strangers
+                | Tier::Allowed
+                | Tier::Regulars
+                | Tier::Proven
+                | Tier::Answered
+                | Tier::Retried => self.demands.ask(tier, counts),
+            };
+            // A tier whose grant is spent may ask for more than anybody saw.
+            let more = if self.scarce[tier as usize] { 2.0 } else { 1.1 };
+            let needed = self.needs[tier as usize].per_second() * more;
+            asks[tier as usize] = (offered * ASKED_FOR_MORE).max(needed) + 1.0;
+        }
+        asks
+    }
+}

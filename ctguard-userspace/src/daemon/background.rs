@@ -1,0 +1,79 @@
+//! Work that takes longer than a tick may wait, on a thread of low priority.
+
+use std::{io, thread::JoinHandle};
+
+use rustix::process::setpriority_process;
+use thiserror::Error;
+
+/// Of the thread.
+const NICE: i32 = 10;
+
+/// The work's thread ended without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a thread of the daemon panicked")]
+pub(crate) struct Panicked;
+
+/// Work under way; dropped, it goes on unheard.
+#[derive(Debug)]
+pub(crate) struct Background<T>(JoinHandle<T>);
+
+impl<T: Send + 'static> Background<T> {
+    /// Starts `job` in the namespaces of this thread, under a name of at most 15 bytes.
+    pub(crate) fn start(name: &str, job: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
+        let work = move || {
+            // The daemon's own urgency is not the work's; where it is not permitted, it is urgent.
+            let _ = setpriority_process(None, NICE);
+            job()
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(work).map(Self)
+    }
+
+    /// The answer of the work in `slot`, which is free again then; `None` while it is under way or
+    /// there is none.
+    pub(crate) fn take_finished(slot: &mut Option<Self>) -> Option<Result<T, Panicked>> {
+        let finished = slot.take_if(|work| work.0.is_finished())?;
+        Some(finished.0.join().map_err(|_| Panicked))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use rustix::process::getpriority_process;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_comes_once_and_the_daemon_stays_urgent() {
+        let before = getpriority_process(None).unwrap();
+        let (go, wait) = channel::<()>();
+        let job = move || {
+            let _ = wait.recv();
+            getpriority_process(None).unwrap()
+        };
+        let mut slot = Some(Background::start("test", job).unwrap());
+        assert_eq!(Background::take_finished(&mut slot), None);
+        go.send(()).unwrap();
+        let nice = loop {
+            if let Some(answer) = Background::take_finished(&mut slot) {
+                break answer.unwrap();
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!((nice, getpriority_process(None).unwrap()), (NICE, before));
+        assert_eq!(Background::take_finished(&mut slot), None);
+    }
+
+    #[test]
+    fn a_panic_is_an_answer() {
+        let mut slot = Some(Background::start("test", || panic!("as wanted")).unwrap());
+        let answer: Result<(), Panicked> = loop {
+            if let Some(answer) = Background::take_finished(&mut slot) {
+                break answer;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(answer, Err(Panicked));
+    }
+}

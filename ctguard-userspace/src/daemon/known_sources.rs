@@ -1,0 +1,187 @@
+//! Keeps the set of known sources: who holds a connection that it opened, and who has for days.
+
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use ctguard_ebpf::sources::{CAPACITY, Tiers};
+use log::{info, warn};
+
+use super::{Guard, background::Background, state_file::StateFile};
+use crate::{
+    bpf::monotonic,
+    conntrack::{DumpError, assured::assured_sources},
+    control::{
+        regulars::{Regulars, Weather},
+        sources::{KnownSources as Known, SourceScope, sync},
+    },
+    maps::known_sources::apply,
+};
+
+/// How often the table is asked while all is calm, when nobody is told apart: so that whoever was
+/// there is known when a flood begins.
+const INTERVAL_IN_CALM: Duration = Duration::from_secs(2);
+
+/// Regulars are learnt, in calm, so often.
+const LEARNING_INTERVAL: Duration = Duration::from_mins(1);
+
+/// How often it is asked under pressure: who completes a handshake is proven within a second.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Of a table so large that asking takes long, so much of a processor is taken at most: one part of
+/// so many, under pressure and in calm.
+const PART_OF_A_PROCESSOR: u32 = 20;
+const PART_IN_CALM: u32 = 1000;
+
+/// Regulars are saved so often.
+const SAVE_INTERVAL: Duration = Duration::from_mins(10);
+
+/// Sources that are known as regulars at most: half of all, so that there is room for proven ones.
+const MOST_REGULARS: usize = CAPACITY as usize / 2;
+
+/// The set's keeper.
+#[derive(Debug)]
+pub(crate) struct KnownSources {
+    regulars: Regulars,
+    file: Option<StateFile>,
+    saved: Duration,
+    /// What the set holds.
+    written: Known,
+    dump: Option<Background<Dump>>,
+    next: Duration,
+    learnt: Duration,
+    was_calm: bool,
+}
+
+/// Who held an ASSURED entry.
+#[derive(Debug)]
+struct Dump {
+    began: Duration,
+    lasted: Duration,
+    sources: Result<HashSet<SourceScope>, DumpError>,
+}
+
+impl KnownSources {
+    /// Takes up what was saved in `directory`; what cannot be read is told, and learnt anew.
+    pub(super) fn new(directory: Option<PathBuf>) -> Self {
+        let file = directory.and_then(|directory| {
+            if let Err(error) = std::fs::create_dir_all(&directory) {
+                warn!("regulars are not kept: cannot make {}: {error}", directory.display());
+                return None;
+            }
+            StateFile::of_this_namespace(&directory)
+        });
+        let regulars = file.as_ref().map_or_else(Regulars::default, |file| {
+            file.load().unwrap_or_else(|error| {
+                warn!("regulars are learnt anew: {error}");
+                Regulars::default()
+            })
+        });
+        Self {
+            regulars,
+            file,
+            saved: monotonic(),
+            written: Known::new(),
+            dump: None,
+            next: Duration::ZERO,
+            learnt: Duration::ZERO,
+            was_calm: true,
+        }
+    }
+
+    /// Regulars, and proven sources, that the data path knows.
+    pub(super) fn all(&self) -> impl Iterator<Item = SourceScope> {
+        self.written.keys().copied()
+    }
+
+    /// Saves the regulars, if anybody keeps them.
+    pub(crate) fn save(&mut self) -> anyhow::Result<()> {
+        self.saved = monotonic();
+        let Some(file) = &self.file else { return Ok(()) };
+        file.save(&self.regulars).context("cannot keep the regulars")
+    }
+
+    /// Who is to be known, given who holds a connection.
+    fn wanted(&self, proven: &HashSet<SourceScope>) -> Known {
+        let (ranked, _) = self.regulars.ranked();
+        let worthy: HashSet<SourceScope> = self.regulars.regulars().collect();
+        let mut wanted: Known = ranked
+            .into_iter()
+            .map(|(source, _)| source)
+            .filter(|source| worthy.contains(source))
+            .take(MOST_REGULARS)
+            .map(|source| (source, Tiers::REGULAR))
+            .collect();
+        for source in proven {
+            let room = wanted.len() < CAPACITY as usize;
+            match wanted.get_mut(source) {
+                Some(tiers) => *tiers = tiers.and(Tiers::PROVEN),
+                None if room => {
+                    wanted.insert(*source, Tiers::PROVEN);
+                }
+                None => {}
+            }
+        }
+        wanted
+    }
+}
+
+/// Goes one step on; cheap where there is none.
+pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
+    let now = monotonic();
+    let calm = guard.ticker.is_calm();
+    let keeper = &mut guard.known_sources;
+    if let Some(finished) = Background::take_finished(&mut keeper.dump) {
+        let dump = finished?;
+        let (shortest, part) =
+            if calm { (INTERVAL_IN_CALM, PART_IN_CALM) } else { (INTERVAL, PART_OF_A_PROCESSOR) };
+        keeper.next = dump.began + shortest.max(dump.lasted * part);
+        let proven = dump.sources.context("cannot learn who holds connections")?;
+        learn(guard, &proven, calm)?;
+    }
+    let keeper = &mut guard.known_sources;
+    if keeper.was_calm && !calm {
+        keeper.next = now;
+    }
+    keeper.was_calm = calm;
+    if keeper.dump.is_none() && now >= keeper.next && guard.table.is_there() {
+        keeper.dump = Some(Background::start("ctguard-assured", move || ask(now))?);
+    }
+    if now >= keeper.saved + SAVE_INTERVAL {
+        keeper.save()?;
+    }
+    Ok(())
+}
+
+fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) -> anyhow::Result<()> {
+    let now = monotonic();
+    let keeper = &mut guard.known_sources;
+    if now >= keeper.learnt + LEARNING_INTERVAL {
+        let weather = if calm { Weather::Calm } else { Weather::Pressure };
+        keeper.regulars.learn(proven.iter().copied(), weather, since_1970());
+        keeper.learnt = now;
+    }
+    let changes = sync(&keeper.written, &keeper.wanted(proven));
+    let key = guard.maps.environment()?.source_key;
+    let left_out = apply(&guard.sources, &key, changes, &mut keeper.written);
+    if !left_out.is_empty() {
+        info!("{} sources found no room among the known ones", left_out.len());
+    }
+    Ok(())
+}
+
+fn ask(began: Duration) -> Dump {
+    let mut sources = HashSet::new();
+    let told = assured_sources(|source| {
+        sources.insert(SourceScope::from(source));
+    });
+    let lasted = monotonic().saturating_sub(began);
+    Dump { began, lasted, sources: told.map(|_| sources) }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,192 @@
+//! What ctguard promises under each flood, a row each: the flood, the settings, and the bars that
+//! its numbers must clear.
+
+mod bar;
+mod list;
+mod run;
+mod table;
+mod who;
+
+use std::{net::IpAddr, time::Duration};
+
+use crate::{recipe::Rate, script::Script};
+
+use bar::Strictness;
+pub use bar::{Bar, Judged};
+pub use list::ROWS;
+pub use run::{Bench, Told};
+pub use table::{head, table};
+pub use who::Who;
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// By what it is asked for.
+    pub name: &'static str,
+    /// What it says.
+    pub sentence: &'static str,
+    /// The kind of flood, as `ctguard-lab --flood` takes it.
+    pub flood: &'static str,
+    /// Its packets a second; of sources that complete their connections, new connections.
+    pub rate: Rate,
+    /// Entries that the table takes; the first of them where time is short.
+    pub tables: &'static [u64],
+    /// Legitimate new flows a second, where they are not what the table is large for.
+    pub legitimate_per_second: Option<f64>,
+    /// Settings beside the defaults.
+    pub settings: &'static [&'static str],
+    /// The flood goes at a port that the router's own rules drop.
+    pub port_dropped: bool,
+    /// The LAN side is guarded, too.
+    pub lan_guarded: bool,
+    /// Addresses on the allow list.
+    pub allowed: &'static [IpAddr],
+    /// What happens to the guard.
+    pub plot: Plot,
+    /// What must hold, besides `fill`.
+    pub bars: &'static [Bar],
+    /// What the fill may be.
+    pub fill: Fill,
+}
+
+/// What happens to the guard, by name: its times depend on how long a flood may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plot {
+    /// It is there throughout.
+    Throughout,
+    /// It is started when the table is full.
+    Late,
+    /// It is killed and started again.
+    Outage,
+}
+
+/// What the fill may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fill {
+    /// At most so much above the target, as a share of the table, and no flow is dropped for a
+    /// full table.
+    Within(f64),
+    /// Anything: the guard came too late.
+    Anything,
+}
+
+/// How long a row takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// As long as the promise says, beside the unguarded run and the one without a flood.
+    Full,
+    /// A few seconds, guarded only, by bars that bear a machine that stalls.
+    Short,
+}
+
+impl Row {
+    /// A row of the usual kind: 500,000 packets a second at a table of 16,384, all defaults.
+    const fn usual(name: &'static str, sentence: &'static str, flood: &'static str) -> Self {
+        Self {
+            name,
+            sentence,
+            flood,
+            rate: Rate::PerSecond(500_000),
+            tables: &[16_384],
+            legitimate_per_second: None,
+            settings: &[],
+            port_dropped: false,
+            lan_guarded: false,
+            allowed: &[],
+            plot: Plot::Throughout,
+            bars: &[],
+            fill: Fill::Within(bar::OVER_TARGET),
+        }
+    }
+
+    /// Whether the flood has a pace; the test of the guarantee has those at full speed.
+    #[must_use]
+    pub fn is_paced(&self) -> bool {
+        self.rate != Rate::Full
+    }
+
+    /// Seconds of flood.
+    #[must_use]
+    pub fn seconds(&self, length: Length) -> u32 {
+        match (length, self.plot) {
+            (Length::Full, Plot::Throughout) => 20,
+            (Length::Full, Plot::Late | Plot::Outage) => 24,
+            (Length::Short, Plot::Throughout) => 4,
+            (Length::Short, Plot::Late) => 6,
+            (Length::Short, Plot::Outage) => 8,
+        }
+    }
+
+    /// What happens to the guard.
+    #[must_use]
+    pub fn script(&self, length: Length) -> Script {
+        let seconds = Duration::from_secs;
+        match (self.plot, length) {
+            (Plot::Throughout, _) => Script::Throughout,
+            (Plot::Late, Length::Full) => Script::Late(seconds(4)),
+            (Plot::Late, Length::Short) => Script::Late(seconds(2)),
+            (Plot::Outage, Length::Full) => {
+                Script::Outage { after: seconds(5), lasts: seconds(10) }
+            }
+            (Plot::Outage, Length::Short) => {
+                Script::Outage { after: seconds(2), lasts: seconds(4) }
+            }
+        }
+    }
+}
+
+/// The rows of these names; `all` is every one.
+///
+/// # Errors
+/// Names the rows where one is unknown.
+pub fn named(names: &[String]) -> anyhow::Result<Vec<&'static Row>> {
+    let mut found = Vec::new();
+    for name in names {
+        let before = found.len();
+        found.extend(ROWS.iter().filter(|row| name == "all" || name == row.name));
+        if found.len() == before {
+            let known: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+            anyhow::bail!("no row is called {name}; there are: all, {}", known.join(", "));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_row_has_a_name_of_its_own_and_a_bar() {
+        let names: HashSet<_> = ROWS.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), ROWS.len());
+        for row in ROWS {
+            assert!(!row.bars.is_empty() || row.fill != Fill::Anything, "{}", row.name);
+            assert!(!row.tables.is_empty(), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_row_is_refused_with_the_names_of_all() {
+        let error = named(&["nothing".to_owned()]).expect_err("no such row").to_string();
+        assert!(ROWS.iter().all(|row| error.contains(row.name)), "{error}");
+        assert_eq!(named(&["all".to_owned()]).expect("all rows").len(), ROWS.len());
+    }
+
+    #[test]
+    fn a_script_ends_before_the_flood_does() {
+        for row in ROWS {
+            for length in [Length::Full, Length::Short] {
+                let last = match row.script(length) {
+                    Script::Throughout => Duration::ZERO,
+                    Script::Late(after) => after,
+                    Script::Outage { after, lasts } => after + lasts,
+                };
+                let flood = Duration::from_secs(row.seconds(length).into());
+                assert!(last + Duration::from_secs(2) <= flood, "{} {length:?}", row.name);
+            }
+        }
+    }
+}

