@@ -14,7 +14,7 @@ use crate::{
     blur::Blur,
     challenge::{self, Answering},
     classify::{self, Flow, Meaning},
-    flow::{self, FlowLines, Found, Passing, Place},
+    flow::{self, FlowLines, Found, Passing},
     hash,
     known_flows::{self, KnownWords},
     layout::{
@@ -24,6 +24,7 @@ use crate::{
     packet::{
         self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader, TcpFlags, Transport,
     },
+    place::Place,
     recent,
     shared::Shared,
     sources::SourceSet,
@@ -187,7 +188,7 @@ impl<T: Tables> Guard<'_, T> {
             // It may have ended the entry (`nf_conntrack_tcp_packet`).
             slot.store(0);
         }
-        let place = Place::of(hash, self.environment);
+        let place = Place::of_flow(hash, self.environment);
         let exact = self.environment.asks_conntrack(flow.class);
         // What the filter does not hold is in no cache either: floods read no more than it.
         let certainly_new = exact
@@ -368,7 +369,7 @@ impl<T: Tables> Guard<'_, T> {
         }
         let is_admitted = decided.decision == Decision::Admitted as u32;
         if is_admitted && opening.has_tuple & !opening.outlasts & 1 != 0 {
-            let place = Place::of(hash, self.environment);
+            let place = Place::of_flow(hash, self.environment);
             let arriving = Passing { leaving: false, answers: false, kind, flags };
             let found = flow::find(&self.tables, place);
             self.put(found, place, arriving, self.coarse(now));

@@ -2,11 +2,12 @@
 
 use crate::{
     classify,
-    flow::{self, FlowLines, Passing, Place},
+    flow::{self, FlowLines, Passing},
     hash,
     known_flows::{self, KnownWords},
     layout::Environment,
     packet::{self, Address, Malformed, Network, Packet, Reader, TcpFlags},
+    place::Place,
     units::{Coarse, Jiffies},
 };
 
@@ -44,7 +45,7 @@ fn note<A: Address, L: FlowLines + KnownWords>(
         packet.protocol,
         flow.key,
     );
-    let place = Place::of(hash, environment);
+    let place = Place::of_flow(hash, environment);
     let answers = leaving.answers;
     let passing = Passing { leaving: true, answers, kind: flow.kind as u32, flags: flow.flags };
     let is_reset = flow.flags.any(TcpFlags::RST);

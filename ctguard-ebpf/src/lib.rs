@@ -27,6 +27,7 @@ pub mod layout;
 pub mod leaving;
 pub mod memory;
 pub mod packet;
+pub mod place;
 pub mod recent;
 pub mod shared;
 pub mod sources;

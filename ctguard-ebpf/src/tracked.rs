@@ -3,11 +3,12 @@
 
 use crate::{
     classify,
-    flow::{self, FlowLines, Passing, Place},
+    flow::{self, FlowLines, Passing},
     hash,
     known_flows::{self, KnownWords},
     layout::{Environment, FlowKind},
     packet::{Address, TcpFlags, protocol},
+    place::Place,
     units::Coarse,
 };
 
@@ -52,7 +53,7 @@ impl<A: Address> Tuple<A> {
         if self.protocol == protocol::TCP && (!answered || life < established) {
             return;
         }
-        let place = Place::of(self.hash(environment), environment);
+        let place = Place::of_flow(self.hash(environment), environment);
         flow::learn(lines, place, environment, passing, life, now);
     }
 

@@ -11,8 +11,10 @@ use slot::Slot;
 
 use crate::{
     blur::{Blur, sign},
+    hash::low_word,
     layout::{Environment, FlowKind, FlowLine},
     packet::TcpFlags,
+    place::Place,
     shared::Shared,
     units::Coarse,
 };
@@ -23,27 +25,12 @@ pub trait FlowLines {
     fn flow_line(&self, index: u32) -> Option<&FlowLine>;
 }
 
-/// A flow's place in the cache.
-#[derive(Clone, Copy)]
-pub struct Place {
-    hash: u64,
-    first: u32,
-    second: u32,
-    blur: Blur,
-}
-
 impl Place {
-    /// The two lines that may hold the flow of this hash.
+    /// The place of the flow of this hash in the cache.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the masks keep less than 32 bits")]
-    pub const fn of(hash: u64, environment: &Environment) -> Self {
-        let line_mask = environment.flow_line_mask;
-        let first = hash as u32 & line_mask;
-        // The fingerprint's own bits pick the second line, so that flows which share the first
-        // line do not share both.
-        let second = first ^ ((hash >> 40) as u32 | 1) & line_mask;
-        Self { hash, first, second, blur: Blur::new(environment.zero) }
+    pub const fn of_flow(hash: u64, environment: &Environment) -> Self {
+        Self::of(hash, environment.flow_line_mask, Blur::new(environment.zero))
     }
 }
 
@@ -223,17 +210,11 @@ fn soonest_to_end(line: &FlowLine, now: Coarse) -> Victim<'_> {
         let difference = soonest - lifetime;
         soonest -= difference & !sign(difference);
     }
-    Victim { cell: slot_at(line, low_word(soonest)), ended: -ended }
+    Victim { cell: slot_at(line, low_word(soonest.cast_unsigned())), ended: -ended }
 }
 
 /// Bits of a slot's position in its line.
 const POSITION_BITS: u32 = FlowLine::SLOTS.trailing_zeros();
-
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "slot_at masks it")]
-const fn low_word(number: i64) -> u32 {
-    number as u32
-}
 
 #[inline(always)]
 fn slot_at(line: &FlowLine, position: u32) -> &Shared {

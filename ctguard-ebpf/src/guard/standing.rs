@@ -13,7 +13,8 @@ use crate::{
     layout::{Class, Limits, SourceCells, Stage, Tier},
     memory::{self, Moment},
     packet::{Ipv4, Ipv6},
-    sources::{self, Place},
+    place::Place,
+    sources,
     units::Jiffies,
 };
 

@@ -13,7 +13,7 @@ use ctguard_ebpf::{
     known_flows::KnownWords,
     layout::{
         BucketLine, Environment, FlowLine, Grant, Interface, Limits, List, ListEntry, MemoryLine,
-        OfferedSlot, Policy, SCRATCH_WORDS, SourceCells, SourceLine,
+        Policy, SCRATCH_WORDS, SourceCells, SourceLine,
     },
     packet::{Address, Ipv4, Ipv6, Packet},
     recent,

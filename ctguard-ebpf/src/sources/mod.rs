@@ -16,9 +16,10 @@ mod slot;
 pub use slot::Tiers;
 
 use crate::{
-    blur::{Blur, sign},
+    blur::sign,
     hash::low_word,
     layout::{SourceCells, SourceLine, Tier},
+    place::Place,
     shared::Shared,
 };
 use slot::Slot;
@@ -39,27 +40,6 @@ pub trait SourceSet {
     fn source_line(&self, index: u32) -> Option<&SourceLine>;
     /// The cells of the slot at `index`, if there are any.
     fn source_cells(&self, index: u32) -> Option<&SourceCells>;
-}
-
-/// Where a source lies in the set.
-#[derive(Clone, Copy)]
-pub struct Place {
-    hash: u64,
-    first: u32,
-    second: u32,
-    blur: Blur,
-}
-
-impl Place {
-    /// The two lines that may hold the source of this hash (`hash::scope`), the number of lines
-    /// being a power of two.
-    #[inline(always)]
-    #[must_use]
-    pub const fn of(hash: u64, line_mask: u32, blur: Blur) -> Self {
-        let first = low_word(hash) & line_mask;
-        let second = first ^ (low_word(hash >> 40) | 1) & line_mask;
-        Self { hash, first, second, blur }
-    }
 }
 
 /// A known source.

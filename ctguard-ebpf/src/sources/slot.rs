@@ -48,7 +48,6 @@ impl Slot {
         Self(hash & FINGERPRINT | tiers.0 as u64)
     }
 
-    /// Whether the slot is that of this hash's source.
     /// 0 where the word is that of this hash's source, whatever it is known as; never negative.
     #[inline(always)]
     pub(super) const fn difference(self, hash: u64) -> i64 {

@@ -3,6 +3,7 @@ use std::{collections::HashSet, vec::Vec};
 
 use super::*;
 use crate::{
+    blur::Blur,
     hash::{self, testing::KEY},
     layout::HashKey,
 };

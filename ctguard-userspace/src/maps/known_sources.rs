@@ -3,7 +3,8 @@
 use ctguard_ebpf::{
     blur::Blur,
     layout::HashKey,
-    sources::{self, Insertion, LINES, Place, SourceSet},
+    place::Place,
+    sources::{self, Insertion, LINES, SourceSet},
 };
 
 use crate::control::sources::{Changes, KnownSources, SourceScope};

@@ -9,7 +9,8 @@ use crate::{
     hash::testing::KEY,
     layout::{CLASS_SLOTS, Ceiling, Class, Environment, Stage, Tier},
     packet::TcpFlags,
-    sources::{self, Place, Tiers},
+    place::Place,
+    sources::{self, Tiers},
     units::Ticks,
 };
 
