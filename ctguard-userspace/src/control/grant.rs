@@ -2,7 +2,7 @@
 
 use super::smoothed::real;
 
-/// Parts of a whole in `Policy::target_ppm`.
+/// Parts of a whole in parts per million.
 const MILLION: u64 = 1_000_000;
 
 /// The guarded table at one instant, read after the admissions.
@@ -30,8 +30,13 @@ impl TableSample {
 
     /// Entries at the target fill.
     pub(crate) fn target(self, target_ppm: u32) -> u64 {
-        let parts = u128::from(self.max) * u128::from(target_ppm) / u128::from(MILLION);
-        u64::try_from(parts).unwrap_or(u64::MAX).min(self.max)
+        self.part(target_ppm).min(self.max)
+    }
+
+    /// So many parts per million of the maximum.
+    pub(super) fn part(self, ppm: u32) -> u64 {
+        let parts = u128::from(self.max) * u128::from(ppm) / u128::from(MILLION);
+        u64::try_from(parts).unwrap_or(u64::MAX)
     }
 }
 

@@ -9,9 +9,6 @@ use super::{
 /// What a tier without sources to be told apart may always take from the headroom at once.
 const SMALLEST_STOCK: u64 = 16;
 
-/// Parts of a whole in parts per million.
-const MILLION: u64 = 1_000_000;
-
 /// The table as it will be once what is under way has arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
@@ -50,7 +47,7 @@ impl Room {
 
     /// Entries in proportion to the maximum.
     pub(crate) fn fill(&self) -> f64 {
-        real(self.table.entries) / real(self.table.max.max(1))
+        self.table.fill()
     }
 
     /// What all tiers but the allowed may open together.
@@ -86,9 +83,7 @@ impl Room {
     }
 
     fn stop(&self, tier: Tier) -> u64 {
-        let below = u128::from(self.table.max) * u128::from(tier.stops_below_target_ppm())
-            / u128::from(MILLION);
-        self.target.saturating_sub(u64::try_from(below).unwrap_or(u64::MAX))
+        self.target.saturating_sub(self.table.part(tier.stops_below_target_ppm()))
     }
 }
 
