@@ -77,10 +77,10 @@ impl Regulars {
         self.bound();
     }
 
-    /// Who is a regular.
+    /// Who is a regular, the highest score first.
     pub(crate) fn regulars(&self) -> impl Iterator<Item = SourceScope> {
-        let worthy = |&(_, score): &(_, &f64)| *score >= THRESHOLD;
-        self.scores.iter().filter(worthy).map(|(&source, _)| source)
+        let (ranked, _) = self.ranked();
+        ranked.into_iter().take_while(|&(_, score)| score >= THRESHOLD).map(|(source, _)| source)
     }
 
     /// Everybody remembered with their scores, the highest first, and the time they are of.

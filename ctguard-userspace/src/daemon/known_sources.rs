@@ -106,15 +106,8 @@ impl KnownSources {
 
     /// Who is to be known, given who holds a connection.
     fn wanted(&self, proven: &HashSet<SourceScope>) -> Known {
-        let (ranked, _) = self.regulars.ranked();
-        let worthy: HashSet<SourceScope> = self.regulars.regulars().collect();
-        let mut wanted: Known = ranked
-            .into_iter()
-            .map(|(source, _)| source)
-            .filter(|source| worthy.contains(source))
-            .take(MOST_REGULARS)
-            .map(|source| (source, Tiers::REGULAR))
-            .collect();
+        let regulars = self.regulars.regulars().take(MOST_REGULARS);
+        let mut wanted: Known = regulars.map(|source| (source, Tiers::REGULAR)).collect();
         for source in proven {
             let room = wanted.len() < CAPACITY as usize;
             match wanted.get_mut(source) {
