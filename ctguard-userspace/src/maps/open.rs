@@ -89,35 +89,37 @@ impl GuardMaps {
     }
 
     pub(crate) fn policy(&self) -> Result<Policy, OpenError> {
-        let read = self.policy.get(&0, 0);
-        read.map(|value| value.0).map_err(|source| OpenError::Map { name: maps::POLICY, source })
+        read(&self.policy, maps::POLICY)
     }
 
     pub(crate) fn set_policy(&mut self, policy: Policy) -> Result<(), OpenError> {
-        self.policy
-            .set(0, Value(policy), 0)
-            .map_err(|source| OpenError::Map { name: maps::POLICY, source })
+        write(&mut self.policy, maps::POLICY, policy)
     }
 
     pub(crate) fn environment(&self) -> Result<Environment, OpenError> {
-        let read = self.environment.get(&0, 0);
-        read.map(|value| value.0)
-            .map_err(|source| OpenError::Map { name: maps::ENVIRONMENT, source })
+        read(&self.environment, maps::ENVIRONMENT)
     }
 
     pub(crate) fn set_environment(&mut self, environment: &Environment) -> Result<(), OpenError> {
-        self.environment
-            .set(0, Value(*environment), 0)
-            .map_err(|source| OpenError::Map { name: maps::ENVIRONMENT, source })
+        write(&mut self.environment, maps::ENVIRONMENT, *environment)
+    }
+
+    /// Writes the environment only where `change` changes it.
+    fn change_environment(
+        &mut self,
+        change: impl FnOnce(&mut Environment),
+    ) -> Result<(), OpenError> {
+        let environment = self.environment()?;
+        let mut next = environment;
+        change(&mut next);
+        if next == environment { Ok(()) } else { self.set_environment(&next) }
     }
 
     /// Tells the data path whether any interface has a station to compare with.
     pub(crate) fn note_stations(&mut self) -> Result<(), OpenError> {
         let used = self.interfaces.used().map_err(|source| OpenError::Interfaces(source.into()))?;
         let any = used.iter().any(|slot| slot.interface.station != 0);
-        let environment = self.environment()?;
-        let next = Environment { stations_in_use: u32::from(any), ..environment };
-        if next == environment { Ok(()) } else { self.set_environment(&next) }
+        self.change_environment(|environment| environment.stations_in_use = u32::from(any))
     }
 
     /// Tells the data path whether conntrack can be asked, by the bytes of its options, and `status`
@@ -127,17 +129,15 @@ impl GuardMaps {
         detection: Detection,
         lookup_options_bytes: u32,
     ) -> Result<(), OpenError> {
-        let detection = detection as u32;
-        let environment = self.environment()?;
-        let next = Environment { detection, lookup_options_bytes, ..environment };
-        if next == environment { Ok(()) } else { self.set_environment(&next) }
+        self.change_environment(|environment| {
+            environment.detection = detection as u32;
+            environment.lookup_options_bytes = lookup_options_bytes;
+        })
     }
 
     /// Tells the data path that the known-flows filter lacks flows.
     pub(crate) fn note_known_incomplete(&mut self) -> Result<(), OpenError> {
-        let environment = self.environment()?;
-        let next = Environment { known_complete: 0, ..environment };
-        if next == environment { Ok(()) } else { self.set_environment(&next) }
+        self.change_environment(|environment| environment.known_complete = 0)
     }
 
     /// Writes the rates that hold while no daemon lives.
@@ -154,7 +154,6 @@ impl GuardMaps {
         policy: &Policy,
         jiffies_per_second: u32,
     ) -> Result<(), OpenError> {
-        let environment = self.environment()?;
         let is_limited = |rates: &[Rate]| rates.iter().any(|rate| rate.flows_per_second != 0);
         let mut scopes_in_use = 0;
         if is_limited(&policy.prefix) {
@@ -163,26 +162,21 @@ impl GuardMaps {
         if is_limited(&policy.service) {
             scopes_in_use |= Environment::SERVICE;
         }
-        let next = Environment {
-            scopes_in_use,
-            prefix: scope_limits(&policy.prefix, jiffies_per_second),
-            service: scope_limits(&policy.service, jiffies_per_second),
-            ..environment
-        };
-        if next == environment { Ok(()) } else { self.set_environment(&next) }
+        self.change_environment(|environment| {
+            environment.scopes_in_use = scopes_in_use;
+            environment.prefix = scope_limits(&policy.prefix, jiffies_per_second);
+            environment.service = scope_limits(&policy.service, jiffies_per_second);
+        })
     }
 
     /// What the controller found last.
     pub(crate) fn limits(&self) -> Result<Limits, OpenError> {
-        let read = self.limits.get(&0, 0);
-        read.map(|value| value.0).map_err(|source| OpenError::Map { name: maps::LIMITS, source })
+        read(&self.limits, maps::LIMITS)
     }
 
     /// Writes stages and shares.
     pub(crate) fn set_limits(&mut self, limits: &Limits) -> Result<(), OpenError> {
-        self.limits
-            .set(0, Value(*limits), 0)
-            .map_err(|source| OpenError::Map { name: maps::LIMITS, source })
+        write(&mut self.limits, maps::LIMITS, *limits)
     }
 
     /// What is offered, and who is known.
@@ -200,9 +194,7 @@ impl GuardMaps {
 
     /// Tells the data path which lists have entries.
     pub(crate) fn note_lists(&mut self, lists_in_use: u32) -> Result<(), OpenError> {
-        let environment = self.environment()?;
-        let next = Environment { lists_in_use, ..environment };
-        if next == environment { Ok(()) } else { self.set_environment(&next) }
+        self.change_environment(|environment| environment.lists_in_use = lists_in_use)
     }
 
     /// The counters of all processors together.
@@ -289,4 +281,23 @@ where
     Value<T>: aya::Pod,
 {
     Array::try_from(Map::Array(open(pins, name)?)).map_err(|source| OpenError::Map { name, source })
+}
+
+/// The only value of an array.
+fn read<T: Copy>(map: &Array<MapData, Value<T>>, name: &'static str) -> Result<T, OpenError>
+where
+    Value<T>: aya::Pod,
+{
+    map.get(&0, 0).map(|value| value.0).map_err(|source| OpenError::Map { name, source })
+}
+
+fn write<T>(
+    map: &mut Array<MapData, Value<T>>,
+    name: &'static str,
+    value: T,
+) -> Result<(), OpenError>
+where
+    Value<T>: aya::Pod,
+{
+    map.set(0, Value(value), 0).map_err(|source| OpenError::Map { name, source })
 }
