@@ -2,6 +2,7 @@
 //!
 //! Fields are only ever added within a `schema_version`; the text is no interface.
 
+mod by_class;
 mod counters;
 mod detection;
 mod lists;

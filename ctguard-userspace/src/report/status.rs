@@ -10,7 +10,8 @@ use ctguard_ebpf::{
 use serde::Serialize;
 
 use super::{
-    SCHEMA_VERSION, counters::CounterReport, detection::DetectionReport, status_text, write_json,
+    SCHEMA_VERSION, by_class::ByClass, counters::CounterReport, detection::DetectionReport,
+    status_text, write_json,
 };
 use crate::{
     control::{TableSample, in_force},
@@ -79,12 +80,13 @@ pub(crate) struct StatusReport {
     schema_version: u32,
     pub(super) conntrack: ConntrackReport,
     pub(super) stage: &'static str,
-    pub(super) stages: StagesReport,
+    pub(super) stages: ByClass<&'static str>,
     pub(super) tiers: Vec<TierReport>,
     pub(super) known_sources: KnownSourcesReport,
     memories: MemoriesReport,
     pub(super) grant: GrantReport,
-    pub(super) limits: LimitsReport,
+    /// Where no interface has its own.
+    pub(super) limits: ByClass<ScopesReport>,
     pub(super) interfaces: Vec<InterfaceReport>,
     pub(super) new_flow_detection: DetectionReport,
     pub(super) known_flows: KnownFlowsReport,
@@ -107,14 +109,6 @@ pub(super) struct ConntrackReport {
     pub(super) target_ratio: f64,
 }
 
-/// By class.
-#[derive(Debug, Serialize)]
-pub(super) struct StagesReport {
-    pub(super) tcp: &'static str,
-    pub(super) udp: &'static str,
-    pub(super) other: &'static str,
-}
-
 /// One tier of sources; while every class is calm all but allowed ones are strangers.
 #[derive(Debug, Serialize)]
 pub(super) struct TierReport {
@@ -123,15 +117,8 @@ pub(super) struct TierReport {
     pub(super) admitted: u64,
     /// New flows that may come until the daemon's next tick.
     pub(super) remaining: u64,
-    pub(super) share: SharesReport,
-}
-
-/// New flows a second that each source of a tier may open, by class; null is no share.
-#[derive(Debug, Serialize)]
-pub(super) struct SharesReport {
-    pub(super) tcp: Option<f64>,
-    pub(super) udp: Option<f64>,
-    pub(super) other: Option<f64>,
+    /// New flows a second that each source may open; null is no share.
+    pub(super) share: ByClass<Option<f64>>,
 }
 
 /// Sources that are known one by one.
@@ -166,15 +153,7 @@ pub(super) struct GrantReport {
     pub(super) fallback_active: bool,
 }
 
-/// By class, where no interface has its own.
-#[derive(Debug, Serialize)]
-pub(super) struct LimitsReport {
-    pub(super) tcp: ScopesReport,
-    pub(super) udp: ScopesReport,
-    pub(super) other: ScopesReport,
-}
-
-#[derive(Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct ScopesReport {
     pub(super) source: RateReport,
 }
@@ -194,7 +173,7 @@ pub(super) struct InterfaceReport {
     pub(super) attached: bool,
     /// The conntrack zone that flows are looked up in; 0 is the default zone.
     pub(super) zone: u32,
-    pub(super) limits: LimitsReport,
+    pub(super) limits: ByClass<ScopesReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -246,11 +225,7 @@ impl StatusReport {
                 target_ratio: f64::from(policy.target_ppm) / MILLION,
             },
             stage,
-            stages: StagesReport {
-                tcp: of(Class::Tcp).name(),
-                udp: of(Class::Udp).name(),
-                other: of(Class::Other).name(),
-            },
+            stages: ByClass::new(|class| of(class).name()),
             tiers: Tier::ALL.map(|tier| tier_report(tier, observation)).into(),
             known_sources: KnownSourcesReport {
                 regulars,
@@ -309,11 +284,7 @@ fn tier_report(tier: Tier, observation: &Observation) -> TierReport {
         name: tier.name(),
         admitted,
         remaining: limit.saturating_sub(admitted),
-        share: SharesReport {
-            tcp: share(Class::Tcp),
-            udp: share(Class::Udp),
-            other: share(Class::Other),
-        },
+        share: ByClass::new(share),
     }
 }
 
@@ -358,12 +329,12 @@ fn interface(observed: &ObservedInterface, policy: &Policy) -> InterfaceReport {
     }
 }
 
-fn limits(policy: &[Rate; CLASSES], own: &[Rate; CLASSES]) -> LimitsReport {
+fn limits(policy: &[Rate; CLASSES], own: &[Rate; CLASSES]) -> ByClass<ScopesReport> {
     let of = |class: Class| {
         let rate = in_force(policy[class as usize], own[class as usize]);
         ScopesReport { source: RateReport { rate: rate.flows_per_second, burst: rate.burst } }
     };
-    LimitsReport { tcp: of(Class::Tcp), udp: of(Class::Udp), other: of(Class::Other) }
+    ByClass::new(of)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of entries and jiffies stay below 2^53")]

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use super::{
+    by_class::ByClass,
     detection::DetectionReport,
-    status::{LimitsReport, SharesReport, StagesReport, StatusReport, TierReport},
+    status::{ScopesReport, StatusReport, TierReport},
 };
 
 pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
@@ -56,7 +57,7 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
 
 fn headline(report: &StatusReport) -> String {
     let dry_run = if report.dry_run { ", DRY RUN: nothing is dropped" } else { "" };
-    let StagesReport { tcp, udp, other } = report.stages;
+    let ByClass { tcp, udp, other } = report.stages;
     let stages = if report.stage == "calm" {
         String::new()
     } else {
@@ -123,7 +124,7 @@ fn zone(zone: u32, detection: &DetectionReport) -> String {
     }
 }
 
-fn limits_note(own: &LimitsReport, policy: &LimitsReport) -> String {
+fn limits_note(own: &ByClass<ScopesReport>, policy: &ByClass<ScopesReport>) -> String {
     let mut notes = Vec::new();
     for (name, own, policy) in [
         ("tcp", own.tcp.source, policy.tcp.source),
@@ -145,7 +146,7 @@ fn tiers(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
         "admitted", "may open"
     )?;
     for TierReport { name, admitted, remaining, share } in &report.tiers {
-        let SharesReport { tcp, udp, other } = share;
+        let ByClass { tcp, udp, other } = share;
         let [tcp, udp, other] = [tcp, udp, other].map(|share| match share {
             Some(share) => format!("{share:.2}/s"),
             None => "–".to_owned(),
