@@ -101,6 +101,7 @@ pub(crate) fn sync(old: &KnownSources, new: &KnownSources) -> Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::random::Random;
 
     const REGULAR: Tiers = Tiers::REGULAR;
     const PROVEN: Tiers = Tiers::PROVEN;
@@ -142,13 +143,12 @@ mod tests {
 
     #[test]
     fn changes_make_of_the_old_what_is_new() {
-        let mut random = 0x9e37_79b9_u32;
+        let mut random = Random::new(9);
         let mut set = || {
             let mut known = KnownSources::new();
             for _ in 0..50 {
-                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let tiers = [REGULAR, PROVEN, REGULAR.and(PROVEN)][(random >> 16) as usize % 3];
-                known.insert(SourceScope::V4(random >> 26), tiers);
+                let tiers = [REGULAR, PROVEN, REGULAR.and(PROVEN)][random.below(3) as usize];
+                known.insert(SourceScope::V4(random.below(64)), tiers);
             }
             known
         };
