@@ -19,8 +19,8 @@ use std::{
 };
 
 use netlink_packet_core::{
-    DefaultNla, DoneBuffer, Emitable as _, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
-    NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer,
+    DefaultNla, DoneBuffer, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer,
 };
 use rustix::{
     io::{Errno, retry_on_intr},
@@ -33,7 +33,11 @@ use rustix::{
 };
 use thiserror::Error;
 
-use super::{entry::Entry, table::Setting};
+use super::{
+    entry::Entry,
+    message::{HEADER_LENGTH, NFGENMSG_LENGTH, message},
+    table::Setting,
+};
 
 const BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
 
@@ -44,10 +48,6 @@ const SILENCE: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_mins(1);
 /// The kernel fills at most 32 KiB a time (`netlink_recvmsg`).
 const BUFFER_LENGTH: usize = 1 << 16;
-/// `struct nlmsghdr`.
-const HEADER_LENGTH: usize = 16;
-/// `struct nfgenmsg`: family, version, resource.
-const NFGENMSG_LENGTH: usize = 4;
 
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW` and `IPCTNL_MSG_CT_GET`.
 const ENTRY: u16 = 0x100;
@@ -258,27 +258,15 @@ pub(super) fn open() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The `nfgenmsg` stays 0: `AF_UNSPEC`, which is both families, and `NFNETLINK_V0`.
+/// Of both families.
 fn request_bytes(filter: Option<StatusFilter>) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER_LENGTH + NFGENMSG_LENGTH];
-    if let Some(StatusFilter { mask, value }) = filter {
-        bytes.extend(status_attribute(STATUS, value));
-        bytes.extend(status_attribute(STATUS_MASK, mask));
-    }
-    let length = bytes.len().try_into().unwrap_or(u32::MAX);
-    let mut message = NetlinkBuffer::new(&mut bytes);
-    message.set_length(length);
-    message.set_message_type(GET);
-    message.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
-    bytes
-}
-
-/// Numbers of ctnetlink's are in network order.
-fn status_attribute(kind: u16, status: u32) -> Vec<u8> {
-    let attribute = DefaultNla::new(kind, status.to_be_bytes().to_vec());
-    let mut bytes = vec![0; attribute.buffer_len()];
-    attribute.emit(&mut bytes);
-    bytes
+    // Numbers of ctnetlink's are in network order.
+    let attribute = |kind: u16, status: u32| DefaultNla::new(kind, status.to_be_bytes().to_vec());
+    let attributes = filter.map(|StatusFilter { mask, value }| {
+        [attribute(STATUS, value), attribute(STATUS_MASK, mask)]
+    });
+    let attributes = attributes.as_ref().map_or(&[][..], |both| both);
+    message(GET, NLM_F_REQUEST | NLM_F_DUMP, 0, attributes)
 }
 
 fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], DumpError> {

@@ -3,6 +3,7 @@
 pub(crate) mod assured;
 mod dump;
 mod entry;
+mod message;
 pub(crate) mod reclaim;
 mod table;
 #[cfg(test)]

@@ -2,13 +2,16 @@
 
 use std::{net::IpAddr, os::fd::OwnedFd, process::Command};
 
-use netlink_packet_core::{DefaultNla, Emitable as _, NLM_F_REQUEST, NetlinkBuffer};
+use netlink_packet_core::{DefaultNla, NLM_F_REQUEST};
 use rustix::{
     net::{SendFlags, send},
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use super::dump;
+use super::{
+    dump,
+    message::{emitted, message},
+};
 
 /// Status bits as the kernel has them.
 pub(crate) mod status {
@@ -118,7 +121,7 @@ pub(crate) fn count() -> u64 {
 
 /// Empties it, as `conntrack -F` does.
 pub(crate) fn empty() {
-    let mut request = message(DELETE, 0, &[0; 4]);
+    let mut request = message(DELETE, NLM_F_REQUEST, 0, &[]);
     flush(&dump::open().unwrap(), &mut request);
 }
 
@@ -131,54 +134,43 @@ fn flush(socket: &OwnedFd, batch: &mut Vec<u8>) {
 
 fn creation(entry: &Wanted) -> Vec<u8> {
     let family = if entry.original.0.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let mut body = vec![u8::try_from(family).unwrap(), 0, 0, 0];
-    body.extend(nested(1, &tuple(entry.protocol, entry.original)));
-    body.extend(nested(2, &tuple(entry.protocol, entry.reply)));
-    body.extend(attribute(3, &entry.status.to_be_bytes()));
-    body.extend(attribute(7, &entry.seconds.to_be_bytes()));
+    let mut attributes = vec![
+        nested(1, &tuple(entry.protocol, entry.original)),
+        nested(2, &tuple(entry.protocol, entry.reply)),
+        attribute(3, &entry.status.to_be_bytes()),
+        attribute(7, &entry.seconds.to_be_bytes()),
+    ];
     if entry.zone != 0 {
-        body.extend(attribute(18, &entry.zone.to_be_bytes()));
+        attributes.push(attribute(18, &entry.zone.to_be_bytes()));
     }
-    message(NEW, CREATE_EXCLUSIVELY, &body)
+    let family = u8::try_from(family).unwrap();
+    message(NEW, NLM_F_REQUEST | CREATE_EXCLUSIVELY, family, &attributes)
 }
 
-fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; 16];
-    bytes.extend(body);
-    let length = u32::try_from(bytes.len()).unwrap();
-    let mut message = NetlinkBuffer::new(&mut bytes);
-    message.set_length(length);
-    message.set_message_type(kind);
-    message.set_flags(NLM_F_REQUEST | flags);
-    bytes
-}
-
-fn tuple(protocol: u8, (source, source_port, destination, destination_port): End) -> Vec<u8> {
+fn tuple(
+    protocol: u8,
+    (source, source_port, destination, destination_port): End,
+) -> [DefaultNla; 2] {
     let first = if source.is_ipv4() { 1 } else { 3 };
-    let addresses = [(first, source), (first + 1, destination)]
-        .map(|(kind, address)| match address {
+    let addresses =
+        [(first, source), (first + 1, destination)].map(|(kind, address)| match address {
             IpAddr::V4(address) => attribute(kind, &address.octets()),
             IpAddr::V6(address) => attribute(kind, &address.octets()),
-        })
-        .concat();
+        });
     let transport = [
         attribute(1, &[protocol]),
         attribute(2, &source_port.to_be_bytes()),
         attribute(3, &destination_port.to_be_bytes()),
-    ]
-    .concat();
-    [nested(1, &addresses), nested(2, &transport)].concat()
+    ];
+    [nested(1, &addresses), nested(2, &transport)]
 }
 
-fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
-    attribute(kind | 1 << 15, value)
+fn nested(kind: u16, inner: &[DefaultNla]) -> DefaultNla {
+    attribute(kind | 1 << 15, &emitted(inner))
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let attribute = DefaultNla::new(kind, value.to_vec());
-    let mut bytes = vec![0; attribute.buffer_len()];
-    attribute.emit(&mut bytes);
-    bytes
+fn attribute(kind: u16, value: &[u8]) -> DefaultNla {
+    DefaultNla::new(kind, value.to_vec())
 }
 
 fn ip(arguments: &[&str]) {

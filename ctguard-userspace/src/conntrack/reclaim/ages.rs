@@ -1,10 +1,8 @@
 //! How long ago an entry was refreshed, from what is left of its life.
 
-use std::path::Path;
-
 use ctguard_ebpf::packet::protocol;
 
-use crate::conntrack::{Entry, table::Setting};
+use crate::conntrack::{Entry, timeouts_writer::TimeoutSettings};
 
 /// Entries whose last packet is a full second old are no longer young. Less would hit handshakes
 /// that are under way; a second is also how finely the kernel tells what is left.
@@ -39,6 +37,8 @@ pub(crate) struct Ages {
 impl Ages {
     /// Reads the timeouts of this thread's namespace.
     pub(crate) fn read() -> Self {
+        let settings = TimeoutSettings::of_the_kernel();
+        let read = |names: &[&str]| names.iter().filter_map(|name| settings.read(name)).collect();
         Self {
             tcp: read(TCP),
             udp: read(UDP),
@@ -63,15 +63,6 @@ impl Ages {
         // What is left is rounded down: 119 of 120 in an entry's first second.
         timeouts.iter().any(|timeout| (left..left.saturating_add(YOUTH_SECONDS)).contains(timeout))
     }
-}
-
-fn read(names: &[&str]) -> Vec<u32> {
-    names.iter().filter_map(|name| read_one(name)).collect()
-}
-
-fn read_one(name: &str) -> Option<u32> {
-    let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
-    Setting::open(Path::new(&path)).and_then(|setting| setting.read()).ok()?.try_into().ok()
 }
 
 #[cfg(test)]

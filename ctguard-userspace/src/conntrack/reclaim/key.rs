@@ -2,14 +2,12 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{DefaultNla, Emitable as _, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{DefaultNla, NLM_F_REQUEST, NlasIterator};
 
-use crate::conntrack::Entry;
+use crate::conntrack::{Entry, message::message};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`.
 const DELETE: u16 = 0x102;
-/// `struct nlmsghdr`.
-const HEADER_LENGTH: usize = 16;
 
 /// `CTA_TUPLE_ORIG`, `CTA_ID`, `CTA_ZONE`; the tuple holds its own zone where only it has one.
 const ORIGINAL: u16 = 1;
@@ -36,18 +34,6 @@ pub(super) fn deletion(entry: &Entry, attributes: &[u8]) -> Option<Vec<u8>> {
         IpAddr::V4(_) => libc::AF_INET,
         IpAddr::V6(_) => libc::AF_INET6,
     };
-    // `struct nfgenmsg` behind the header: family, `NFNETLINK_V0`, resource.
-    let mut bytes = vec![0; HEADER_LENGTH];
-    bytes.extend([u8::try_from(family).ok()?, 0, 0, 0]);
-    for attribute in [original?, id?].iter().chain(&zone) {
-        let start = bytes.len();
-        bytes.resize(start + attribute.buffer_len(), 0);
-        attribute.emit(bytes.get_mut(start..)?);
-    }
-    let length = u32::try_from(bytes.len()).ok()?;
-    let mut message = NetlinkBuffer::new(&mut bytes);
-    message.set_length(length);
-    message.set_message_type(DELETE);
-    message.set_flags(NLM_F_REQUEST);
-    Some(bytes)
+    let attributes: Vec<_> = [original?, id?].into_iter().chain(zone).collect();
+    Some(message(DELETE, NLM_F_REQUEST, u8::try_from(family).ok()?, &attributes))
 }
