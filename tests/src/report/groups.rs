@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectTimes, Success, legitimate::milliseconds};
+use super::{ConnectTimes, Run, Success, legitimate::milliseconds};
 use crate::legit::{Flow, FlowKind, Group};
 
 /// Flows of one group, direction and protocol.
@@ -18,6 +18,15 @@ pub struct GroupOutcome {
     pub success: Success,
     /// Time that TCP took to connect.
     pub connect_milliseconds: Option<ConnectTimes>,
+}
+
+impl GroupOutcome {
+    /// The same group and kind in another run.
+    #[must_use]
+    pub fn counterpart<'r>(&self, run: &'r Run) -> Option<&'r Self> {
+        let same = |other: &&Self| (other.group, other.kind) == (self.group, self.kind);
+        run.legitimate.by_group.iter().find(same)
+    }
 }
 
 /// Sums flows up by group and kind, in the order in which groups are shown.

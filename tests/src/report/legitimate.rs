@@ -94,20 +94,19 @@ impl Legitimate {
         let mut sum = Self::default();
         let mut seconds: BTreeMap<u32, Success> = BTreeMap::new();
         let (mut connects, mut before) = (Vec::new(), Vec::new());
+        let within = |flow: &&Flow| (during.0..during.1).contains(&flow.started.as_secs_f64());
         for flow in flows {
-            let started = flow.started.as_secs_f64();
             let second = u32::try_from(flow.started.as_secs()).unwrap_or(u32::MAX);
             sum.whole_run.count(flow.outcome);
             seconds.entry(second).or_default().count(flow.outcome);
-            if (during.0..during.1).contains(&started) {
+            if within(&flow) {
                 sum.during_flood.count(flow.outcome);
                 sum.by_kind.entry(flow.kind).or_default().count(flow.outcome);
                 connects.extend(flow.connect.map(milliseconds));
-            } else if started < during.0 && flow.kind == FlowKind::TcpInward {
+            } else if flow.started.as_secs_f64() < during.0 && flow.kind == FlowKind::TcpInward {
                 before.extend(flow.connect.map(milliseconds));
             }
         }
-        let within = |flow: &&Flow| (during.0..during.1).contains(&flow.started.as_secs_f64());
         sum.by_group = super::groups::sum_up(flows.iter().filter(within));
         let points = seconds.into_iter();
         sum.over_time =

@@ -56,10 +56,7 @@ impl Who {
         let before = flows.connect_before_milliseconds.map(|times| times.median);
         let without = |outcome: &GroupOutcome| match baseline {
             Some(run) => {
-                let same = |found: &&GroupOutcome| {
-                    (found.group, found.kind) == (outcome.group, outcome.kind)
-                };
-                let same = run.legitimate.by_group.iter().find(same)?;
+                let same = outcome.counterpart(run)?;
                 same.connect_milliseconds.map(|times| times.median)
             }
             None => before,

@@ -46,8 +46,7 @@ fn line(outcome: &GroupOutcome, baseline: Option<&Run>) -> String {
 
 /// What the flood adds to the median of the same group without one.
 fn added(outcome: &GroupOutcome, baseline: Option<&Run>) -> Option<f64> {
-    let same = |found: &&GroupOutcome| (found.group, found.kind) == (outcome.group, outcome.kind);
-    let without = baseline?.legitimate.by_group.iter().find(same)?.connect_milliseconds?;
+    let without = outcome.counterpart(baseline?)?.connect_milliseconds?;
     Some(outcome.connect_milliseconds?.median - without.median)
 }
 
