@@ -145,14 +145,7 @@ impl ConntrackTable {
     fn ask(&mut self, of: IpAddr, message: ConntrackMessage) -> Result<Option<()>> {
         let family =
             if of.is_ipv4() { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 };
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK;
-        let body = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(body));
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        send(&self.socket, &bytes, SendFlags::empty())?;
+        send_request(&self.socket, NLM_F_ACK, family, message)?;
         loop {
             let (length, _) = recv(&self.socket, self.buffer.as_mut_slice(), RecvFlags::empty())?;
             for message in messages(self.buffer.get(..length).unwrap_or_default())? {
@@ -178,6 +171,24 @@ pub(crate) fn open(groups: u32) -> Result<OwnedFd> {
     )?;
     bind(&socket, &SocketAddrNetlink::new(0, groups))?;
     Ok(socket)
+}
+
+/// Sends a request with these flags about entries of a family.
+pub(crate) fn send_request(
+    socket: &OwnedFd,
+    flags: u16,
+    family: NetfilterProtoFamily,
+    message: ConntrackMessage,
+) -> Result<()> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let body = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
+    let mut request = NetlinkMessage::new(header, NetlinkPayload::from(body));
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    send(socket, &bytes, SendFlags::empty())?;
+    Ok(())
 }
 
 pub(crate) fn messages(mut datagram: &[u8]) -> Result<Vec<NetlinkMessage<NetfilterMessage>>> {

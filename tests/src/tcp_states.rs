@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_DUMP, NetlinkPayload};
 use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+    NetfilterMessageInner, NetfilterProtoFamily,
     conntrack::{ConntrackAttribute, ConntrackMessage, ProtoInfo, ProtoInfoTCP, Status},
 };
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, recv};
 
 use crate::{conntrack, netns::Handle};
 
@@ -91,15 +89,8 @@ fn tcp_state(info: &ProtoInfo) -> Option<State> {
 /// Lists this thread's table.
 fn dump(mut each: impl FnMut(&[ConntrackAttribute])) -> Result<()> {
     let socket = conntrack::open(0)?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let family = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
-    let body = NetfilterMessage::new(family, ConntrackMessage::Get(Vec::new()));
-    let mut request = NetlinkMessage::new(header, NetlinkPayload::from(body));
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    send(&socket, &bytes, SendFlags::empty())?;
+    let all = ConntrackMessage::Get(Vec::new());
+    conntrack::send_request(&socket, NLM_F_DUMP, NetfilterProtoFamily::Unspec, all)?;
     let mut buffer = vec![0; 1 << 16];
     loop {
         let (length, _) = recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
