@@ -26,6 +26,20 @@ impl Blur {
     }
 }
 
+/// Keeps LLVM from making one condition of what is asked before and behind.
+///
+/// It would add them up in a register, and the verifier of Linux 6.1 knows nothing of a known
+/// number that an unknown one was or-ed to (`adjust_scalar_min_max_vals`): behind "no slot, or not a
+/// SYN" it would no longer know that there is a slot.
+#[inline(always)]
+pub fn apart() {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: it is empty.
+    unsafe {
+        core::arch::asm!("", options(nomem, nostack));
+    }
+}
+
 /// −1 for a negative number, else 0: a mask in place of a branch.
 ///
 /// LLVM makes comparisons, and so branches, of such arithmetic where it sees it through.

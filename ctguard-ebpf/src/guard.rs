@@ -11,7 +11,7 @@ use admit::{Opening, Tuple};
 use outcome::{Decision, Packed, Vouched};
 
 use crate::{
-    blur::Blur,
+    blur::{self, Blur},
     challenge::{self, Answering},
     classify::{self, Flow, Meaning},
     flow::{self, FlowLines, Found, Passing},
@@ -250,8 +250,10 @@ impl<T: Tables> Guard<'_, T> {
             }
         }
         // A live connection outlasts a SYN of its tuple, which conntrack ignores.
-        let outlasts =
-            answer == Answer::Silent && flow.is_syn() && known.is_some_and(Found::is_established);
+        let outlasts = known.is_some_and(|known| {
+            blur::apart();
+            answer == Answer::Silent && flow.is_syn() && known.is_established()
+        });
         self.tables.show(packet, now);
         Opening {
             class: flow.class as u32,
