@@ -88,6 +88,9 @@ pub struct Run {
     /// Packets that found the router's queue full during the flood and were not the flood's.
     #[serde(default)]
     pub others_lost_in_queue: u64,
+    /// Packets out of the router that found the next hop's queue full, full of answers to the flood.
+    #[serde(default)]
+    pub leaving_lost_in_queue: u64,
     /// The flood; null in a run without one.
     pub flood: Option<FloodOutcome>,
     /// The kernel's counters for the router.
@@ -137,7 +140,10 @@ pub struct FloodOutcome {
     pub lost_in_queue: u64,
     /// Packets the guard's program dropped (the device's own counter).
     pub dropped_in_xdp: u64,
-    /// Packets that conntrack saw: offered, less lost in the queue, less dropped in XDP.
+    /// Packets that it answered in their place (the device's own counter).
+    #[serde(default)]
+    pub answered_in_xdp: u64,
+    /// Packets that conntrack saw: offered, less lost in the queue, less dropped or answered in XDP.
     pub reached_conntrack: u64,
     /// Jain's index of what the flood's own sources got through; null where they are not counted.
     #[serde(default)]

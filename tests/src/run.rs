@@ -159,14 +159,16 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
         established: fared.established,
         answers: fared.answers,
         others_lost_in_queue: counted.others_lost_in_queue,
+        leaving_lost_in_queue: counted.leaving_lost_in_queue,
         flood: flooded.as_ref().map(|flooded| FloodOutcome {
             offered: flooded.offered,
             offered_per_second: per_second_of(flooded.offered, flooded.lasted),
             lost_in_queue: counted.lost_in_queue,
             dropped_in_xdp: counted.dropped_in_xdp,
-            reached_conntrack: flooded
-                .offered
-                .saturating_sub(counted.lost_in_queue + counted.dropped_in_xdp),
+            answered_in_xdp: counted.answered_in_xdp,
+            reached_conntrack: flooded.offered.saturating_sub(
+                counted.lost_in_queue + counted.dropped_in_xdp + counted.answered_in_xdp,
+            ),
             jain_index: jain_index(&flooded.per_source),
         }),
         kernel,

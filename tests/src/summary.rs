@@ -97,12 +97,14 @@ pub fn table(report: &Report) -> String {
         grouped(run.answers.requested.saturating_sub(run.answers.sent))
     });
     row("packets of others lost in the queue", &|run| grouped(run.others_lost_in_queue));
+    row("  on their way out", &|run| grouped(run.leaving_lost_in_queue));
     let flood = |of: fn(FloodOutcome) -> u64| {
         move |run: &Run| run.flood.map_or_else(|| "–".to_owned(), |flood| grouped(of(flood)))
     };
     row("flood packets offered", &flood(|flood| flood.offered));
     row("  lost in the router's queue", &flood(|flood| flood.lost_in_queue));
     row("  dropped in XDP", &flood(|flood| flood.dropped_in_xdp));
+    row("  answered in XDP", &flood(|flood| flood.answered_in_xdp));
     row("  reached conntrack", &flood(|flood| flood.reached_conntrack));
     row("kernel: drop (table full)", &|run| grouped(run.kernel.drop));
     row("kernel: lost a clash", &|run| grouped(run.kernel.clash_lost));

@@ -10,7 +10,7 @@ use crate::{
     router::{ISP, Network, WAN},
 };
 
-/// Packets on their way into the router.
+/// Packets on their way into the router, and out of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounters {
     /// Flood frames that found the queue full.
@@ -19,6 +19,10 @@ pub struct LinkCounters {
     pub others_lost_in_queue: u64,
     /// Packets a program on the interface dropped.
     pub dropped_in_xdp: u64,
+    /// Packets that it answered in their place.
+    pub answered_in_xdp: u64,
+    /// Packets on their way out, other than such answers, that found the queue of the next hop full.
+    pub leaving_lost_in_queue: u64,
 }
 
 /// Reads the counters of both ends of the guarded link.
@@ -27,11 +31,14 @@ pub fn read(network: &Network) -> Result<LinkCounters> {
     let receiver = statistics(&network.router, WAN)?;
     let lost_in_queue = sum(&sender, "xdp_xmit_errors");
     // The device counts both as dropped (`veth_get_stats64`, drivers/net/veth.c).
-    let dropped = tx_dropped(&network.internet, ISP)?;
+    let arriving = tx_dropped(&network.internet, ISP)?;
+    let leaving = tx_dropped(&network.router, WAN)?;
     Ok(LinkCounters {
         lost_in_queue,
-        others_lost_in_queue: dropped.saturating_sub(lost_in_queue),
+        others_lost_in_queue: arriving.saturating_sub(lost_in_queue),
         dropped_in_xdp: sum(&receiver, "xdp_drops"),
+        answered_in_xdp: sum(&receiver, "xdp_tx"),
+        leaving_lost_in_queue: leaving.saturating_sub(sum(&receiver, "xdp_tx_errors")),
     })
 }
 
@@ -50,6 +57,10 @@ impl LinkCounters {
                 .others_lost_in_queue
                 .saturating_sub(earlier.others_lost_in_queue),
             dropped_in_xdp: self.dropped_in_xdp.saturating_sub(earlier.dropped_in_xdp),
+            answered_in_xdp: self.answered_in_xdp.saturating_sub(earlier.answered_in_xdp),
+            leaving_lost_in_queue: self
+                .leaving_lost_in_queue
+                .saturating_sub(earlier.leaving_lost_in_queue),
         }
     }
 }
