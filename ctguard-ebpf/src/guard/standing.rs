@@ -166,20 +166,20 @@ impl<T: Tables> Guard<'_, T> {
         let hash = tuple.hash;
         let Some(line) = self.memory_line(Memory::Answered, hash) else { return false };
         let moment = self.moment(now);
-        let used = memory::find(line, memory::other(hash), moment, self.blur());
-        if used.is_some_and(|used| used.age <= self.environment.answered_life) && !completed {
-            let scope = hash::scope(&self.environment.source_key, tuple.family, tuple.scope);
-            if let Some(line) = self.memory_line(Memory::Resets, scope) {
-                memory::remember(line, scope, self.coarse_moment(now), self.blur());
-            }
-            return false;
-        }
+        // Before all else: who answered and found the grant spent is challenged, and answers, again.
         let proves = if tuple.family == 4 {
             self.proves::<Ipv4>(tuple, now)
         } else {
             self.proves::<Ipv6>(tuple, now)
         };
         if !proves {
+            let used = memory::find(line, memory::other(hash), moment, self.blur());
+            if used.is_some_and(|used| used.age <= self.environment.answered_life) && !completed {
+                let scope = hash::scope(&self.environment.source_key, tuple.family, tuple.scope);
+                if let Some(line) = self.memory_line(Memory::Resets, scope) {
+                    memory::remember(line, scope, self.coarse_moment(now), self.blur());
+                }
+            }
             return false;
         }
         match memory::find(line, hash, moment, self.blur()) {

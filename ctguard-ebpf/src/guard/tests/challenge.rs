@@ -97,6 +97,24 @@ fn a_host_that_ends_the_handshake_it_answered_for_is_left_alone_for_a_minute() {
     assert_eq!(lab.syn(REMOTE, 6), ASKED);
 }
 
+/// Fails when a client is taken for a host that never asked, because it answered while the grant was
+/// spent and answers again.
+#[test]
+fn who_found_the_grant_spent_may_answer_a_second_challenge() {
+    let lab = challenging();
+    let grant = &lab.grant.allowances[Tier::Answered.slot()].limit;
+    grant.store(0);
+    lab.syn(REMOTE, 5);
+    reset(&lab, 5, lab.cookie.get().unwrap());
+    assert_eq!(lab.syn(REMOTE, 5), Outcome::Refused(Class::Tcp, Refusal::Grant));
+    grant.store(1_000_000);
+    lab.pass_seconds(1);
+    assert_eq!(lab.syn(REMOTE, 5), ASKED);
+    assert_eq!(reset(&lab, 5, lab.cookie.get().unwrap()), Outcome::ChallengeAnswered);
+    assert_eq!(lab.syn(REMOTE, 6), ASKED, "it is not left alone");
+    assert_eq!(lab.syn(REMOTE, 5), ANSWERED);
+}
+
 #[test]
 fn a_datagram_that_comes_again_after_a_while_is_admitted() {
     let lab = challenging();
