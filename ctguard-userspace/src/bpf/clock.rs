@@ -16,7 +16,7 @@ use crate::control::{Sample, extend, jiffies_per_second};
 /// The frame that a test run of an XDP program insists on.
 const FRAME: [u8; 64] = [0; 64];
 
-/// Time between the two readings that tell a jiffy's length.
+/// Least time between the two readings that tell a jiffy's length.
 const CALIBRATION: Duration = Duration::from_millis(110);
 
 /// The longest jiffy is 10 ms; waiting for the next is given up after so long.
@@ -46,34 +46,39 @@ impl KernelClock {
         Ok(extend(low, monotonic(), per_second))
     }
 
-    /// Jiffies in a second: two readings, each at the start of a jiffy.
-    pub(crate) fn calibrate(&self) -> Result<u32, ClockError> {
+    /// Jiffies in a second: two readings, each at the start of a jiffy, the first of them `earlier`
+    /// where there is one.
+    pub(crate) fn calibrate(&self, mut earlier: Option<Sample>) -> Result<u32, ClockError> {
         for _ in 0..3 {
-            let first = self.edge()?;
-            std::thread::sleep(CALIBRATION);
-            let second = self.edge()?;
-            if let Some(jiffies) = jiffies_per_second(first, second) {
+            let first = earlier.take().map_or_else(|| edge(&self.0), Ok)?;
+            std::thread::sleep((first.at + CALIBRATION).saturating_sub(monotonic()));
+            if let Some(jiffies) = jiffies_per_second(first, edge(&self.0)?) {
                 return Ok(jiffies);
             }
         }
         Err(ClockError::Uneven)
     }
 
-    fn edge(&self) -> Result<Sample, ClockError> {
-        let started = Instant::now();
-        let before = self.low()?;
-        loop {
-            let sample = Sample { low_jiffies: self.low()?, at: monotonic() };
-            if sample.low_jiffies != before || started.elapsed() > LONGEST_JIFFY {
-                return Ok(sample);
-            }
+    fn low(&self) -> Result<u32, ClockError> {
+        low(&self.0)
+    }
+}
+
+/// A reading of the loaded clock program at the start of a jiffy.
+pub(super) fn edge(clock: &Xdp) -> Result<Sample, ClockError> {
+    let started = Instant::now();
+    let before = low(clock)?;
+    loop {
+        let sample = Sample { low_jiffies: low(clock)?, at: monotonic() };
+        if sample.low_jiffies != before || started.elapsed() > LONGEST_JIFFY {
+            return Ok(sample);
         }
     }
+}
 
-    fn low(&self) -> Result<u32, ClockError> {
-        let options = TestRunOptions { data_in: Some(&FRAME), ..TestRunOptions::new() };
-        Ok(self.0.test_run(options)?.return_value)
-    }
+fn low(clock: &Xdp) -> Result<u32, ClockError> {
+    let options = TestRunOptions { data_in: Some(&FRAME), ..TestRunOptions::new() };
+    Ok(clock.test_run(options)?.return_value)
 }
 
 /// Time since boot without suspension, as jiffies count it.

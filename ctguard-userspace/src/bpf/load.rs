@@ -19,8 +19,10 @@ use ctguard_ebpf::{
 use log::warn;
 use thiserror::Error;
 
+use crate::control::Sample;
+
 use super::{
-    DetectionChoice, Detector, FunctionsError, Pins,
+    DetectionChoice, Detector, FunctionsError, Pins, clock,
     kernel_functions::KernelFunctions,
     object::{OBJECT, with_functions, without_fragments},
     program_load,
@@ -134,6 +136,7 @@ pub(crate) struct Programs {
     pins: Pins,
     sizes: Sizes,
     trace: bool,
+    clock_read: Option<Sample>,
 }
 
 impl Programs {
@@ -146,6 +149,8 @@ impl Programs {
     ) -> Result<Self, LoadError> {
         let mut object = load_object(&with_functions(OBJECT, None), pins, sizes, trace)?;
         load_xdp(&mut object, programs::CLOCK)?;
+        let clock: &mut Xdp = program(&mut object, programs::CLOCK)?;
+        let clock_read = clock::edge(clock).ok();
         let egress: &mut SchedClassifier = program(&mut object, programs::EGRESS)?;
         egress.load().map_err(|source| refused(programs::EGRESS, &source))?;
         let (ingress, detector) = match ask_conntrack(&object, detection)? {
@@ -153,7 +158,14 @@ impl Programs {
             Err(why) => (load_xdp(&mut object, programs::INGRESS)?, Detector::FlowCache(why)),
         };
         let pins = pins.clone();
-        Ok(Self { object, ingress, plain: OnceCell::new(), detector, pins, sizes, trace })
+        let plain = OnceCell::new();
+        Ok(Self { object, ingress, plain, detector, pins, sizes, trace, clock_read })
+    }
+
+    /// The kernel's clock before the verifier had the large programs, which takes it longer than a
+    /// calibration needs.
+    pub(crate) fn clock_read(&self) -> Option<Sample> {
+        self.clock_read
     }
 
     /// Pins every program, replacing those of an earlier start.

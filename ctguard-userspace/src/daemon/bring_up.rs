@@ -63,7 +63,7 @@ pub(super) fn bring_up(
     let mut programs = Programs::load(pins, sizes, options.trace, options.detection)?;
     programs.pin()?;
     let kernel_clock = KernelClock::from_pin(&pins.program(programs::CLOCK))?;
-    let jiffies_per_second = kernel_clock.calibrate()?;
+    let jiffies_per_second = kernel_clock.calibrate(programs.clock_read())?;
     let coarse = CoarseClock::new(jiffies_per_second);
     let timeouts = Timeouts::open();
     let mut maps = GuardMaps::open_unversioned(pins)?;
