@@ -71,8 +71,9 @@ pub(super) fn share(flows_per_second: f64, jiffies_per_second: u32) -> Ceiling {
     Ceiling { interval: Ticks(interval), tolerance: Ticks(tolerance.max(interval)) }
 }
 
-/// One flow in a quarter of an hour.
-const LOWEST_SHARE: f64 = 0.001;
+/// One flow in ten seconds. A cell tells in time what its source owes, so a flow charged at a low share
+/// is still owed when shares are high again.
+const LOWEST_SHARE: f64 = 0.1;
 
 /// Ticks between two flows, rounded up: a limit is never looser than it says.
 pub(super) fn interval(flows_per_second: u64, jiffies_per_second: u32) -> u64 {

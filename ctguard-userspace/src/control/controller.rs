@@ -67,6 +67,12 @@ const RECLAIMED_TO: f64 = 0.6;
 const RECLAIMED_IN: f64 = 1.0;
 const RECLAIMED_MOST: f64 = 100_000.0;
 
+/// For so long after the table has passed its target, stages and shares are chosen for the room that
+/// there is once it is relieved, and the grant alone knows better: what a class or a source may not
+/// have for a second or two, it shall not miss for much longer. A table that is still above its
+/// target then is full of what nobody may delete.
+const RELIEVED_WITHIN: Duration = Duration::from_secs(3);
+
 /// What one tick leaves for the next.
 #[derive(Debug)]
 pub(crate) struct Controller {
@@ -91,8 +97,10 @@ pub(crate) struct Controller {
     shares: Shares,
     /// Above the target, entries up to which the upper tiers may replace what leaves.
     crest: Option<f64>,
-    /// The table passed its target, and entries that nobody answered are being deleted.
-    reclaims: bool,
+    /// The table is full, and what is admitted takes the place of what nobody answered.
+    replaces: bool,
+    /// When the table passed its target; since then entries that nobody answered are deleted.
+    reclaims_since: Option<Duration>,
 }
 
 impl Controller {
@@ -115,7 +123,8 @@ impl Controller {
             scanned: Duration::ZERO,
             shares: NO_SHARES,
             crest: None,
-            reclaims: false,
+            replaces: false,
+            reclaims_since: None,
         }
     }
 
@@ -150,6 +159,7 @@ impl Controller {
 
         let reserve = self.reserve.entries(table);
         let room = Room::of(table, policy.target_ppm, in_flight, reserve);
+        self.replaces = room.is_full() && (!policy.reclaim || self.is_being_relieved());
         let before = self.stages.of();
         self.watch(&room, spent.iter().sum(), elapsed);
         if let Some(loads) = snapshot.loads
@@ -259,7 +269,8 @@ impl Controller {
         if !self.knows_demands {
             return None;
         }
-        let budget = |stages: &Stages| self.strangers(room, stages);
+        let ahead = self.ahead(room);
+        let budget = |stages: &Stages| self.strangers(&ahead, stages);
         let share = share_if_unchallenged(&self.stages, &self.demands, budget, class);
         share.is_finite().then_some(share)
     }
@@ -278,8 +289,25 @@ impl Controller {
     fn reclaim(&mut self, room: &Room, policy: &ControlPolicy) -> Option<f64> {
         let target = real(room.target());
         let above = (room.fill_of_target() - RECLAIMED_TO) * target;
-        self.reclaims = policy.reclaim && (room.excess() > 0 || self.reclaims && above > 0.0);
-        self.reclaims.then(|| (above / RECLAIMED_IN).min(RECLAIMED_MOST))
+        let reclaims =
+            policy.reclaim && (room.excess() > 0 || self.reclaims_since.is_some() && above > 0.0);
+        self.reclaims_since = reclaims.then(|| self.reclaims_since.unwrap_or(self.clock.now));
+        reclaims.then(|| (above / RECLAIMED_IN).min(RECLAIMED_MOST))
+    }
+
+    /// The room that stages, shares and rates are chosen for.
+    fn ahead(&self, room: &Room) -> Room {
+        match (self.replaces, self.is_being_relieved()) {
+            // The kernel replaces whatever nobody answered: the flood's entries are no limit.
+            (true, _) => room.relieved(0.0),
+            (false, true) => room.relieved(RECLAIMED_TO),
+            (false, false) => *room,
+        }
+    }
+
+    fn is_being_relieved(&self) -> bool {
+        let lasting = |since: Duration| self.clock.now.saturating_sub(since);
+        self.reclaims_since.is_some_and(|since| lasting(since) < RELIEVED_WITHIN)
     }
 
     /// A table without a maximum is no limit.
@@ -287,7 +315,8 @@ impl Controller {
         self.stages = Stages::default();
         self.shares = NO_SHARES;
         self.crest = None;
-        self.reclaims = false;
+        self.reclaims_since = None;
+        self.replaces = false;
         let mark = |admitted: u64| TierGrant {
             limit: admitted.saturating_add(UNLIMITED),
             wake_at: admitted.saturating_add(UNLIMITED / 4 * 3),

@@ -9,6 +9,9 @@ use super::{
 /// What a tier without sources to be told apart may always take from the headroom at once.
 const SMALLEST_STOCK: u64 = 16;
 
+/// A table is full when less than this part of it is free.
+const REPLACED_PART: u64 = 64;
+
 /// The table as it will be once what is under way has arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
@@ -40,6 +43,17 @@ impl Room {
         self.table.entries.saturating_sub(self.target)
     }
 
+    /// Entries that may be replaced from one tick to the next while the table is full.
+    pub(crate) const fn replaceable(&self) -> u64 {
+        self.table.max / REPLACED_PART
+    }
+
+    /// The table takes no entry but in the place of one that the kernel drops for it. Where it holds
+    /// yet more, its maximum was lowered.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.table.entries.abs_diff(self.table.max) <= self.replaceable()
+    }
+
     /// Entries in proportion to the target.
     pub(crate) fn fill_of_target(&self) -> f64 {
         real(self.table.entries) / real(self.target.max(1))
@@ -48,6 +62,11 @@ impl Room {
     /// Entries in proportion to the maximum.
     pub(crate) fn fill(&self) -> f64 {
         self.table.fill()
+    }
+
+    /// The same table, no fuller than so much of its target.
+    pub(crate) fn relieved(self, fill_of_target: f64) -> Self {
+        Self { taken: self.taken.min(whole(real(self.target) * fill_of_target)), ..self }
     }
 
     /// What all tiers but the allowed may open together.
@@ -122,6 +141,12 @@ mod tests {
     fn below_a_crest_there_is_what_left_since() {
         assert_eq!(room(900, 2, 0).below_crest(920, 8), 10);
         assert_eq!(room(920, 0, 0).below_crest(920, 0), 0);
+    }
+
+    #[test]
+    fn a_table_is_full_when_less_than_a_64th_of_it_is_free() {
+        assert!(room(1000, 0, 0).is_full() && room(985, 0, 0).is_full());
+        assert!(!room(984, 100, 0).is_full() && !room(1100, 0, 0).is_full());
     }
 
     #[test]

@@ -170,9 +170,7 @@ impl Bar {
             Self::FillBack => seconds(from_full(run)?.fill_seconds, f64::INFINITY),
             Self::NoWorseThanUnguarded => {
                 let found = Who::Everybody.success(legitimate)?.at_once_ratio();
-                let unguarded = beside
-                    .unguarded
-                    .map_or(UNGUARDED_AT_ONCE, |run| run.legitimate.during_flood.at_once_ratio());
+                let unguarded = beside.unguarded?.legitimate.during_flood.at_once_ratio();
                 Some((precise(found), found >= unguarded - NO_WORSE))
             }
             Self::NoneBroken => {
@@ -214,9 +212,6 @@ impl Bar {
 fn from_full(run: &Run) -> Option<Recovery> {
     run.recovery.filter(|recovery| recovery.fill_ratio_before.is_some_and(|fill| fill >= FULL))
 }
-
-/// What succeeds at once without a guard where no run shows it, less some.
-const UNGUARDED_AT_ONCE: f64 = 0.4;
 
 /// Bars of 99.9 % need two digits; nothing is rounded up to 100 %.
 fn precise(ratio: f64) -> String {

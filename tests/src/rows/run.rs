@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::ValueEnum as _;
 
 use super::{
-    Judged, Length, Row, Strictness,
+    Bar, Judged, Length, Row, Strictness,
     bar::{self, Beside},
 };
 use crate::{
@@ -87,9 +87,11 @@ impl Bench {
         let guarded = Runs { guarded: true, ..NONE };
         match self.length {
             Length::Short => {
-                let report = lab::run(&LabOptions { runs: guarded, ..options }, &named)?;
+                let compares = row.bars.contains(&Bar::NoWorseThanUnguarded);
+                let runs = Runs { unguarded: compares, ..guarded };
+                let report = lab::run(&LabOptions { runs, ..options }, &named)?;
                 let run = report.guarded.context("the guarded run")?;
-                let beside = Beside { baseline: None, unguarded: None };
+                let beside = Beside { baseline: None, unguarded: report.unguarded.as_ref() };
                 let bars = bar::judge(row, &run, beside, Strictness::Stalling);
                 Ok((run, bars))
             }

@@ -14,6 +14,9 @@ use super::{
     Controller, SAVED_WITH_SHARES, SLACK, UNTIL_KNOWN, calm,
 };
 
+/// In a full table each tier may replace at most such a part of what all may.
+const REPLACED_BY_TIER: u64 = 8;
+
 impl Controller {
     /// Lets the crest fall half as fast as entries leave.
     pub(super) fn fall(&mut self, room: &Room, elapsed: Duration) {
@@ -43,10 +46,14 @@ impl Controller {
                 *scarce |=
                     snapshot.limits[tier] > 0 && snapshot.admitted[tier] >= snapshot.limits[tier];
             }
-            let rates = self.rates(room);
+            let rates = self.rates(&self.ahead(room));
             self.earn(room, &rates, spent, elapsed);
             allowed = allowed.min(self.saved[Tier::Allowed as usize].flows());
-            if let Some(crest) = self.crest {
+            if self.replaces {
+                // The kernel drops an entry that nobody answered for a new one, where it finds one
+                // (`early_drop`): to refuse the new one would be worse than no guard.
+                headroom = room.replaceable();
+            } else if let Some(crest) = self.crest {
                 headroom = room.below_crest(whole(crest), allowed);
             }
             wanted = self.wanted(room, headroom);
@@ -75,16 +82,18 @@ impl Controller {
     fn wanted(&self, room: &Room, headroom: u64) -> [u64; TIERS] {
         let mut wanted = [0; TIERS];
         // Strangers and what came again stop at the same fill.
-        let mut lowest = room.left(Tier::Strangers);
+        // Little is replaced at a time, and what one tier has saved must not take all of it.
+        let left = |tier| if self.replaces { headroom / REPLACED_BY_TIER } else { room.left(tier) };
+        let mut lowest = left(Tier::Strangers);
         for tier in Tier::SERVED {
             let paced = self.saved[tier as usize].flows();
             wanted[tier as usize] = match tier.stock() {
                 Some(part) if self.crest.is_some() => stock(headroom, part),
-                Some(part) => stock(headroom, part).min(room.left(tier)),
-                None if tier == Tier::Answered => paced.min(room.left(tier)),
+                Some(part) => stock(headroom, part).min(left(tier)),
+                None if tier == Tier::Answered => paced.min(left(tier)),
                 None => paced.min(lowest),
             };
-            if matches!(tier, Tier::Retried) {
+            if matches!(tier, Tier::Retried) && !self.replaces {
                 lowest -= wanted[tier as usize];
             }
         }

@@ -17,6 +17,10 @@ pub(super) const JIFFIES_PER_SECOND: u32 = 1000;
 /// From admission to the table, in milliseconds.
 const TRANSIT: u64 = 3;
 
+/// Between passes that reclaim, and the age at which entries are no longer spared.
+const PASS: u64 = 200;
+const SPARED: u64 = 1000;
+
 pub(super) const POLICY: ControlPolicy = ControlPolicy {
     target_ppm: 850_000,
     ceilings: [50, 100, 20],
@@ -88,6 +92,11 @@ pub(super) struct Plant {
     pub(super) fills: Vec<f64>,
     pub(super) ticks: u64,
     pub(super) scans: u64,
+    /// Of the entries that the table was filled with, so many may be deleted.
+    unanswered: u64,
+    /// Flows for which a full table had no place.
+    pub(super) dropped: u64,
+    reclaim: Option<f64>,
     groups: Vec<Group>,
     senders: Vec<Sender>,
     random: Random,
@@ -131,6 +140,9 @@ impl Plant {
             fills: Vec::new(),
             ticks: 0,
             scans: 0,
+            unanswered: 0,
+            dropped: 0,
+            reclaim: None,
             senders: groups.iter().map(sender).collect(),
             groups,
             random: Random::new(11),
@@ -155,6 +167,12 @@ impl Plant {
         for entry in 0..entries {
             *self.leaving.entry(1 + entry * lifetime / entries).or_default() += 1;
         }
+    }
+
+    /// The same, and nobody has answered them.
+    pub(super) fn fill_unanswered(&mut self, entries: u64, lifetime: u64) {
+        self.fill(entries, lifetime);
+        self.unanswered = entries;
     }
 
     /// All of it, for people.
@@ -225,16 +243,44 @@ impl Plant {
         self.daemon();
         self.now += 1;
         self.collect();
+        self.reclaim();
         for group in 0..self.groups.len() {
             self.send(group);
         }
         for (lifetime, flows) in self.landing.remove(&self.now).unwrap_or_default() {
-            self.entries += flows;
-            *self.leaving.entry(self.now + lifetime).or_default() += flows;
+            let replaced = (self.entries + flows).saturating_sub(self.max).min(self.unanswered);
+            self.delete(replaced);
+            let landed = flows.min(self.max.saturating_sub(self.entries));
+            self.dropped += flows - landed;
+            self.entries += landed;
+            *self.leaving.entry(self.now + lifetime).or_default() += landed;
         }
         self.fullest = self.fullest.max(self.entries);
         if self.now.is_multiple_of(10) {
             self.fills.push(real(self.entries) / real(self.max));
+        }
+    }
+
+    /// Passes over the table, as the daemon makes them: what is a second old is deleted.
+    fn reclaim(&mut self) {
+        let Some(rate) =
+            self.reclaim.filter(|_| self.now.is_multiple_of(PASS) && self.now > SPARED)
+        else {
+            return;
+        };
+        self.delete(whole(rate).min(self.unanswered));
+    }
+
+    fn delete(&mut self, mut unanswered: u64) {
+        self.unanswered -= unanswered;
+        self.entries -= unanswered;
+        while let Some(mut last) = self.leaving.last_entry().filter(|_| unanswered > 0) {
+            let deleted = unanswered.min(*last.get());
+            unanswered -= deleted;
+            *last.get_mut() -= deleted;
+            if *last.get() == 0 {
+                last.remove();
+            }
         }
     }
 
@@ -390,6 +436,7 @@ impl Plant {
         self.stages = decision.stages;
         self.shares = decision.shares;
         self.grants = decision.grants;
+        self.reclaim = decision.reclaim;
         // Marks that were passed before they were written.
         self.woken |= (0..TIERS).any(|tier| {
             let grant = self.grants[tier];

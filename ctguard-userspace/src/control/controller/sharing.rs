@@ -48,14 +48,14 @@ impl Controller {
         self.scanned = now;
         let first = !std::mem::replace(&mut self.knows_demands, true);
         let mut stages = self.stages;
-        let budget = |stages: &Stages| self.strangers(room, stages);
+        let ahead = self.ahead(room);
+        let budget = |stages: &Stages| self.strangers(&ahead, stages);
         challenge(&mut stages, &self.demands, budget, policy, now);
         self.stages = stages;
-        let rates = self.rates(room);
-        let handed_out = self.steer(&rates);
+        let handed_out = self.steer(&self.rates(&ahead));
         self.shares = shares(&self.stages, &self.demands, &handed_out, self.scarce, policy);
         if first {
-            let strangers = rates[Tier::Strangers as usize] * SLACK;
+            let strangers = self.rates(room)[Tier::Strangers as usize] * SLACK;
             let saved = if self.stages.challenges() { SAVED } else { SAVED_WITH_SHARES };
             self.saved[Tier::Strangers as usize].grant(strangers * saved);
         }

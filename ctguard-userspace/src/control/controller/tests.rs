@@ -168,6 +168,46 @@ fn a_table_full_at_the_start_lets_the_upper_tiers_have_half_of_what_leaves() {
     assert_eq!(plant.outcome(1).admitted, 0, "strangers wait");
 }
 
+/// Fails when a class that no flood is of is challenged for the second that relief takes, and for
+/// the ten after it in which a challenge is not given up.
+#[test]
+fn a_full_table_that_is_relieved_challenges_the_flood_alone() {
+    let udp = Group { class: Class::Udp, ..live(Tier::Strangers, 20, 20.0, 30 * SECOND) };
+    let flood = spoofed(Class::Tcp, 500_000.0, LONG);
+    let mut plant =
+        Plant::new(16_384, vec![live(Tier::Strangers, 50, 50.0, 30 * SECOND), udp, flood]);
+    plant.policy.reclaim = true;
+    plant.fill_unanswered(16_384, LONG);
+    plant.count_from(1500);
+    plant.run(10 * SECOND);
+    println!("{}", plant.line());
+    let challenged = plant.changes.iter().filter(|(_, change)| change.to == Stage::Challenge);
+    assert!(
+        challenged.clone().all(|(_, change)| change.class == Class::Tcp),
+        "{:?}",
+        plant.changes
+    );
+    assert_eq!(challenged.count(), 1);
+    assert!(plant.outcome(0).success() >= 0.999, "{}", plant.line());
+    assert!(plant.outcome(1).success() >= 0.999, "{}", plant.line());
+}
+
+/// Fails when a guard that may delete nothing refuses what the kernel would have made room for.
+#[test]
+fn a_full_table_that_nobody_relieves_is_left_to_the_kernel_but_for_the_flood() {
+    let strangers = live(Tier::Strangers, 50, 50.0, 30 * SECOND);
+    let regulars = live(Tier::Regulars, 50, 50.0, 30 * SECOND);
+    let flood = spoofed(Class::Tcp, 500_000.0, LONG);
+    let mut plant = Plant::new(16_384, vec![regulars, strangers, flood]);
+    plant.fill_unanswered(16_384, 100 * LONG);
+    plant.count_from(500);
+    plant.run(20 * SECOND);
+    println!("{}", plant.line());
+    assert!(plant.outcome(0).success() >= 0.99, "{}", plant.line());
+    assert!(plant.outcome(1).success() >= 0.95, "{}", plant.line());
+    assert_eq!((plant.outcome(2).admitted, plant.dropped), (0, 0), "{}", plant.line());
+}
+
 #[test]
 fn packets_that_die_later_starve_nobody() {
     let strangers = live(Tier::Strangers, 50, 50.0, 30 * SECOND);
