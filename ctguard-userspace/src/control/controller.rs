@@ -44,7 +44,7 @@ const NEED_MEMORY: Duration = Duration::from_secs(2);
 
 /// Offered loads are looked at so often, and so long after calm for the first time.
 const SCAN_INTERVAL: Duration = Duration::from_millis(100);
-const FIRST_SCAN: Duration = Duration::from_millis(60);
+const FIRST_SCAN: Duration = Duration::from_millis(20);
 
 /// Tiers that are paced may admit so much more than their part of the budget: that the shares hold
 /// them to it, and the grant refuses nobody at random.
@@ -161,7 +161,8 @@ impl Controller {
         let room = Room::of(table, policy.target_ppm, in_flight, reserve);
         self.replaces = room.is_full() && (!policy.reclaim || self.is_being_relieved());
         let before = self.stages.of();
-        self.watch(&room, spent.iter().sum(), elapsed);
+        self.challenge_unseen(snapshot);
+        let left_calm = self.watch(&room, spent.iter().sum(), elapsed);
         if let Some(loads) = snapshot.loads
             && !self.stages.is_calm()
         {
@@ -170,7 +171,9 @@ impl Controller {
         }
         self.fall(&room, elapsed);
 
-        let (allowances, held_back) = self.allowances(&room, snapshot, &spent, elapsed);
+        // What a calm guard granted is no debt of the tiers.
+        let earned_by = if left_calm { [0; TIERS] } else { spent };
+        let (allowances, held_back) = self.allowances(&room, snapshot, &earned_by, elapsed);
         Some(Decision {
             grants: self.grants(snapshot, allowances),
             stages: self.stages.of(),
@@ -203,10 +206,20 @@ impl Controller {
         self.in_flight.observe(now, total).saturating_add(snapshot.processors)
     }
 
-    /// Leaves calm when the table grows so fast that it would soon be at its target.
-    fn watch(&mut self, room: &Room, spent: u64, elapsed: Duration) {
+    /// Challenges SYNs when strangers have spent what they got until their demands are known: a
+    /// client that lives loses some 20 ms by it, and a second by a refusal.
+    fn challenge_unseen(&mut self, snapshot: &Snapshot<'_>) {
+        let strangers = Tier::Strangers as usize;
+        let is_spent = snapshot.admitted[strangers] >= snapshot.limits[strangers];
+        if is_spent && !self.stages.is_calm() && !self.knows_demands {
+            self.stages.challenge(Class::Tcp);
+        }
+    }
+
+    /// Leaves calm when the table grows so fast that it would soon be at its target; whether it did.
+    fn watch(&mut self, room: &Room, spent: u64, elapsed: Duration) -> bool {
         if !self.stages.is_calm() {
-            return;
+            return false;
         }
         let calm_grant = calm(room.headroom());
         let in_this_tick = real(spent) / elapsed.as_secs_f64().max(f64::EPSILON);
@@ -216,7 +229,7 @@ impl Controller {
         let soon = real(room.headroom()) / horizon.as_secs_f64() + 1.0;
         let grows = admitted + self.growth.others() > soon && !elapsed.is_zero();
         if !grows && room.excess() == 0 {
-            return;
+            return false;
         }
         self.stages.leave_calm();
         self.demands.replace(&[], &[0; CLASSES]);
@@ -230,6 +243,7 @@ impl Controller {
         }
         self.saved[Tier::Allowed as usize].grant(real(room.spare()));
         self.saved[Tier::Strangers as usize].grant(real(room.headroom()) * UNTIL_KNOWN);
+        true
     }
 
     fn compiled(&self) -> [[Ceiling; CLASSES]; TIERS] {
@@ -260,7 +274,7 @@ impl Controller {
                 self.pulse.per_second()
             },
             share: self.share_of(class, room),
-            sources: self.demands.sources(Tier::Strangers, class),
+            sources: self.knows_demands.then(|| self.demands.sources(Tier::Strangers, class)),
         };
         Class::ALL.into_iter().filter(changed).map(change).collect()
     }

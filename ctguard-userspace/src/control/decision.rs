@@ -88,6 +88,6 @@ pub(crate) struct StageChange {
     pub(crate) demand: f64,
     /// New flows a second that each of them might open unchallenged; none while that is enough.
     pub(crate) share: Option<f64>,
-    /// How many they are.
-    pub(crate) sources: usize,
+    /// How many they are; none until that is known.
+    pub(crate) sources: Option<usize>,
 }

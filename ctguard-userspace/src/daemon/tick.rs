@@ -221,6 +221,7 @@ fn overtaken(maps: &GuardMaps, before: [u64; TIERS], grants: [TierGrant; TIERS])
 fn tell(change: &StageChange) {
     let StageChange { class, from, to, steering, demand, share, sources } = change;
     let share = share.map(|share| format!(", {share:.2}/s for each")).unwrap_or_default();
+    let sources = sources.map_or_else(|| "unknown".to_owned(), |sources| sources.to_string());
     info!(
         "stage of {}: {} → {} at a fill of {:.1} %: {sources} sources ask for {demand:.0}/s, the \
          table can take {:.0}/s{share}",

@@ -10,7 +10,7 @@ use super::{
         stage::Stages,
         tiers::{Precedence as _, TIERS, Tier, divide},
     },
-    Controller, NEAR, NEAR_WHEN_FULL, NEARLY_FULL_UNTIL, SAVED, SAVED_WITH_SHARES, SLACK,
+    Class, Controller, NEAR, NEAR_WHEN_FULL, NEARLY_FULL_UNTIL, SAVED, SAVED_WITH_SHARES, SLACK,
 };
 
 /// Paced tiers steer for so much less than where they must stop, in proportion to the maximum: who
@@ -47,7 +47,7 @@ impl Controller {
         let now = self.clock.now;
         self.scanned = now;
         let first = !std::mem::replace(&mut self.knows_demands, true);
-        let mut stages = self.stages;
+        let mut stages = if first { self.stages.unchallenged(Class::Tcp) } else { self.stages };
         let ahead = self.ahead(room);
         let budget = |stages: &Stages| self.strangers(&ahead, stages);
         challenge(&mut stages, &self.demands, budget, policy, now);
