@@ -41,6 +41,9 @@ static OFFERED: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map(name = "lab_flood_port")]
 static FLOOD_PORT: Array<u32, 1> = Array::new();
 
+/// The IPv4 /4 that spoofed sources are of.
+const SPOOFED_NETWORK: u16 = 96 >> 4;
+
 /// The floor of every measurement: drops what it is given.
 #[xdp]
 pub fn lab_floor(_context: XdpContext) -> u32 {
@@ -57,6 +60,22 @@ pub fn lab_egress_floor(_context: TcContext) -> i32 {
 #[xdp]
 pub fn lab_pass(_context: XdpContext) -> u32 {
     xdp_action::XDP_PASS
+}
+
+/// Where spoofed sources would be, if they were: what is sent to them ends here, and all else
+/// passes. An internet that routed it all would have no time left for anybody.
+#[xdp]
+pub fn lab_nowhere(context: XdpContext) -> u32 {
+    match (load(&context, 12), load(&context, 30)) {
+        (Some(ethertype), Some(high)) if u16::from_be(ethertype) == 0x0800 => {
+            if u16::from_be(high) >> 12 == SPOOFED_NETWORK {
+                xdp_action::XDP_DROP
+            } else {
+                xdp_action::XDP_PASS
+            }
+        }
+        _ => xdp_action::XDP_PASS,
+    }
 }
 
 /// The guard that cannot be beaten: knows the flood's port, drops exactly the flood.

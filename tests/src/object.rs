@@ -16,6 +16,8 @@ pub enum Program {
     Floor,
     /// Lets everything pass.
     Pass,
+    /// Drops what goes to spoofed IPv4 sources.
+    Nowhere,
     /// Drops what goes at this port, which in the lab is the flood and nothing else.
     DropPort(u16),
     /// Challenges each connection of a crowd once.
@@ -27,6 +29,7 @@ impl Program {
         match self {
             Self::Floor => "lab_floor",
             Self::Pass => "lab_pass",
+            Self::Nowhere => "lab_nowhere",
             Self::DropPort(_) => "lab_drop_flood",
             Self::Challenge => "lab_challenger",
         }

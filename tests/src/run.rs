@@ -80,7 +80,7 @@ pub fn legitimate_per_second(table_max: u64, seconds: u32) -> f64 {
 pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<Run> {
     let network = Network::build()?;
     // What a guard sends back by XDP_TX arrives only where the peer has a program, too.
-    let _receiver = network.internet.run(|| object::attach(Program::Pass, ISP))?;
+    let _receiver = network.internet.run(|| object::attach(Program::Nowhere, ISP))?;
     let _server = match plan.flood {
         Some((kind, _)) if kind.is_served() => {
             Some(network.inside.run(|| object::serve_crowd(SERVERS))?)
