@@ -1,7 +1,8 @@
 //! ctguard: an early-drop guard for Linux routers and servers that track connections.
 //!
 //! `cli` holds a file for each verb; `daemon` runs the guard, `bpf` puts it into the kernel, `maps`
-//! is what they all share with it, `control` decides and knows neither.
+//! is what they all share with it, `control` decides and knows neither, so that `simulation` runs it
+//! as well.
 
 mod bpf;
 mod cli;
@@ -13,6 +14,7 @@ mod maps;
 mod net;
 mod report;
 mod settings;
+mod simulation;
 
 use std::process::ExitCode;
 

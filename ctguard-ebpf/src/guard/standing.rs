@@ -53,7 +53,7 @@ impl<T: Tables> Guard<'_, T> {
         dry_run: bool,
         now: Jiffies,
     ) -> Standing<'_> {
-        if limits.tiers_in_use == 0 || opening.tier == Tier::Allowed as u32 {
+        if limits.is_calm() || opening.tier == Tier::Allowed as u32 {
             return Standing::Of(opening.tier, None);
         }
         let tuple = &opening.tuple;

@@ -58,6 +58,13 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Whether no class is under pressure: tiers are not told apart.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_calm(&self) -> bool {
+        self.tiers_in_use == 0
+    }
+
     /// The stage of a class.
     #[inline(always)]
     #[must_use]

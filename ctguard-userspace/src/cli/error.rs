@@ -5,6 +5,8 @@ use std::{error::Error, io};
 use thiserror::Error;
 
 use super::exit_code::Code;
+#[cfg(feature = "plot")]
+use crate::simulation::PlotError;
 use crate::{
     bpf::{AttachError, ClockError, FunctionsError, LoadError},
     conntrack::TableError,
@@ -12,6 +14,7 @@ use crate::{
     lock::LockError,
     maps::{ListError, OpenError, SlotError},
     settings::SettingError,
+    simulation::SimulationError,
 };
 
 /// Why a command was not carried out.
@@ -46,6 +49,11 @@ pub(super) enum CliError {
     Slot(#[from] SlotError),
     #[error(transparent)]
     List(#[from] ListError),
+    #[error(transparent)]
+    Simulation(#[from] SimulationError),
+    #[cfg(feature = "plot")]
+    #[error(transparent)]
+    Plot(#[from] PlotError),
     #[error("cannot tell where the guard is pinned")]
     PinPath(#[source] io::Error),
     #[error("cannot keep others from changing the guard")]
@@ -80,6 +88,7 @@ impl CliError {
             Self::NotPermitted { .. } => Code::NotPermitted,
             Self::Setting(error) => setting_code(error),
             Self::Prefix(_)
+            | Self::Simulation(_)
             | Self::Span { .. }
             | Self::EndlessSpan { .. }
             | Self::EmptySpan { .. } => Code::Usage,
@@ -96,6 +105,8 @@ impl CliError {
             | Self::Output(_)
             | Self::MainLoop(_)
             | Self::Daemon(_) => Code::No,
+            #[cfg(feature = "plot")]
+            Self::Plot(_) => Code::No,
         }
     }
 }

@@ -9,6 +9,7 @@ mod lists;
 mod logging;
 mod run;
 mod set;
+mod simulate;
 mod status;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -53,6 +54,7 @@ enum Command {
         action: lists::ListAction,
     },
     Detach(detach::DetachArgs),
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Parses, runs, and turns the result into a sentence and an exit code.
@@ -66,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Allow { action } => lists::run(ListKind::Allow, &action, &context),
         Command::Deny { action } => lists::run(ListKind::Deny, &action, &context),
         Command::Detach(args) => detach::run(&args, &context),
+        Command::Simulate(args) => simulate::run(&args),
     });
     exit_code::conclude(result)
 }

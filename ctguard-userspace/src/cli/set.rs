@@ -61,10 +61,10 @@ pub(super) fn read_settings(maps: &GuardMaps) -> Result<Settings, CliError> {
 fn write_settings(maps: &mut GuardMaps, settings: &Settings) -> Result<(), CliError> {
     let jiffies_per_second = maps.environment()?.jiffies_per_second;
     maps.set_policy(settings.policy)?;
-    maps.note_scopes(&settings.policy, jiffies_per_second)?;
+    maps.note_scopes(&settings.policy)?;
     // No daemon may be there to follow.
     let table = Table::open()?.sample()?;
-    let calm = maps.limits()?.tiers_in_use == 0;
+    let calm = maps.limits()?.is_calm();
     maps.set_fallback(fallback(&settings.policy, table, calm, jiffies_per_second));
     for slot in maps.interfaces.used()? {
         let name = slot.name();

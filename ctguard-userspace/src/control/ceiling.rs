@@ -1,7 +1,7 @@
 //! The operator's ceilings in the data path's units.
 
 use ctguard_ebpf::{
-    layout::{CLASS_SLOTS, CLASSES, Ceiling, Rate},
+    layout::{CLASS_SLOTS, CLASSES, Ceiling, Environment, Policy, Rate},
     units::Ticks,
 };
 
@@ -31,10 +31,7 @@ pub(crate) fn in_force(policy: Rate, own: Rate) -> Rate {
 }
 
 /// Limits of a scope by class; where none is set, an interval of 0.
-pub(crate) fn scope_limits(
-    rates: &[Rate; CLASSES],
-    jiffies_per_second: u32,
-) -> [Ceiling; CLASS_SLOTS] {
+fn scope_limits(rates: &[Rate; CLASSES], jiffies_per_second: u32) -> [Ceiling; CLASS_SLOTS] {
     let mut limits = [Ceiling::default(); CLASS_SLOTS];
     for (limit, &rate) in limits.iter_mut().zip(rates) {
         *limit = match rate {
@@ -47,6 +44,16 @@ pub(crate) fn scope_limits(
         };
     }
     limits
+}
+
+/// Tells an environment which scopes have limits, and which.
+pub(crate) fn compile_scopes(policy: &Policy, environment: &mut Environment) {
+    let is_limited = |rates: &[Rate]| rates.iter().any(|rate| rate.flows_per_second != 0);
+    let bit = |rates: &[Rate], bit| if is_limited(rates) { bit } else { 0 };
+    environment.scopes_in_use =
+        bit(&policy.prefix, Environment::PREFIX) | bit(&policy.service, Environment::SERVICE);
+    environment.prefix = scope_limits(&policy.prefix, environment.jiffies_per_second);
+    environment.service = scope_limits(&policy.service, environment.jiffies_per_second);
 }
 
 /// The clock of the buckets moves in jiffies, so a burst is at least one jiffy's worth.

@@ -46,6 +46,10 @@ const NEED_MEMORY: Duration = Duration::from_secs(2);
 const SCAN_INTERVAL: Duration = Duration::from_millis(100);
 const FIRST_SCAN: Duration = Duration::from_millis(20);
 
+/// SYNs that are challenged before demands are known are so for so long, unless the flood is of other
+/// classes: one look sees but a sample of sources.
+const PRESUMED_FOR: Duration = Duration::from_millis(300);
+
 /// Tiers that are paced may admit so much more than their part of the budget: that the shares hold
 /// them to it, and the grant refuses nobody at random.
 const SLACK: f64 = 1.25;
@@ -94,6 +98,8 @@ pub(crate) struct Controller {
     /// Loads were seen since the guard was calm.
     knows_demands: bool,
     scanned: Duration,
+    /// SYNs are challenged since then, though demands do not tell to.
+    presumed: Option<Duration>,
     shares: Shares,
     /// Above the target, entries up to which the upper tiers may replace what leaves.
     crest: Option<f64>,
@@ -121,6 +127,7 @@ impl Controller {
             demands: Demands::default(),
             knows_demands: false,
             scanned: Duration::ZERO,
+            presumed: None,
             shares: NO_SHARES,
             crest: None,
             replaces: false,
@@ -211,7 +218,8 @@ impl Controller {
     fn challenge_unseen(&mut self, snapshot: &Snapshot<'_>) {
         let strangers = Tier::Strangers as usize;
         let is_spent = snapshot.admitted[strangers] >= snapshot.limits[strangers];
-        if is_spent && !self.stages.is_calm() && !self.knows_demands {
+        if is_spent && !self.stages.is_calm() && !self.knows_demands && self.presumed.is_none() {
+            self.presumed = Some(self.clock.now);
             self.stages.challenge(Class::Tcp);
         }
     }
@@ -234,6 +242,7 @@ impl Controller {
         self.stages.leave_calm();
         self.demands.replace(&[], &[0; CLASSES]);
         self.knows_demands = false;
+        self.presumed = None;
         self.scanned = self.clock.now;
         self.gains = [1.0; TIERS];
         self.scarce = [false; TIERS];

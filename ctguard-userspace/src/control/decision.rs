@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::layout::{CLASSES, Ceiling, Class};
+use ctguard_ebpf::layout::{CLASSES, Ceiling, Class, Limits};
 
 use super::{Pace, TableSample, TierGrant, load::OfferedLoad, stage::Stage, tiers::TIERS};
 
@@ -62,6 +62,30 @@ pub(crate) struct Decision {
     /// Stages that are other than before, and why.
     pub(crate) changes: Vec<StageChange>,
     pub(crate) steering: Steering,
+}
+
+impl Decision {
+    /// Stages and shares as the data path reads them.
+    pub(crate) fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        for class in Class::ALL {
+            limits.stages[class as usize] = self.stages[class as usize] as u32;
+        }
+        limits.tiers_in_use = u32::from(self.stages.iter().any(|stage| *stage != Stage::Calm));
+        for (shares, decided) in limits.shares.iter_mut().zip(self.shares) {
+            for (share, decided) in shares.iter_mut().zip(decided) {
+                *share = decided;
+            }
+        }
+        limits
+    }
+
+    /// Whether admissions passed a wake-up mark before it was written, so that nobody wakes us.
+    pub(crate) fn are_overtaken(&self, before: [u64; TIERS], after: [u64; TIERS]) -> bool {
+        self.grants.iter().zip(before).zip(after).any(|((grant, before), after)| {
+            grant.limit > before && after >= grant.wake_at && after > before
+        })
+    }
 }
 
 /// The numbers that decisions follow from.

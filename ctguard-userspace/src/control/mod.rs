@@ -32,7 +32,7 @@ mod stage;
 mod tiers;
 
 pub(crate) use calibration::{Sample, jiffies_per_second};
-pub(crate) use ceiling::{ceilings, in_force, scope_limits};
+pub(crate) use ceiling::{ceilings, compile_scopes, in_force};
 pub(crate) use coarse::CoarseClock;
 pub(crate) use controller::Controller;
 pub(crate) use decision::{ControlPolicy, Decision, Snapshot, StageChange};

@@ -160,7 +160,7 @@ pub(super) fn settle(
     }
     maps.note_stations()?;
     maps.set_policy(settings.policy)?;
-    maps.note_scopes(&settings.policy, jiffies_per_second)?;
+    maps.note_scopes(&settings.policy)?;
     Ok(before)
 }
 

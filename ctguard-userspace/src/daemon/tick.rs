@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aya::util::nr_cpus;
 use ctguard_ebpf::{
-    layout::{Class, Counter, Limits, Policy, Stage, TIERS},
+    layout::{Class, Counter, Limits, Policy},
     units::Jiffies,
 };
 use log::info;
@@ -16,7 +16,7 @@ use crate::{
     conntrack::{Table, TableError},
     control::{
         ControlPolicy, Controller, Decision, JiffiesClock, Pace, Snapshot, StageChange,
-        TableSample, TierGrant, fallback, in_force,
+        TableSample, fallback, in_force,
     },
     maps::{GuardMaps, OpenError, SlotError, SourceMemory},
 };
@@ -76,7 +76,7 @@ impl Ticker {
 
     /// Whether every class is calm.
     pub(crate) const fn is_calm(&self) -> bool {
-        self.limits.tiers_in_use == 0
+        self.limits.is_calm()
     }
 
     /// Entries a second that are to be deleted from the table.
@@ -130,7 +130,7 @@ impl Ticker {
         }
         self.reclaim = decision.reclaim;
         decision.changes.iter().for_each(tell);
-        if overtaken(maps, admitted, decision.grants) {
+        if decision.are_overtaken(admitted, maps.grant.admissions()) {
             return Ok(Pace::AtOnce);
         }
         Ok(decision.pace)
@@ -138,16 +138,7 @@ impl Ticker {
 
     /// Stages and shares, before the grants that were made with them in view.
     fn write_limits(&mut self, maps: &mut GuardMaps, decision: &Decision) -> Result<(), OpenError> {
-        let mut limits = Limits::default();
-        for class in Class::ALL {
-            limits.stages[class as usize] = decision.stages[class as usize] as u32;
-        }
-        limits.tiers_in_use = u32::from(decision.stages.iter().any(|stage| *stage != Stage::Calm));
-        for (shares, decided) in limits.shares.iter_mut().zip(decision.shares) {
-            for (share, decided) in shares.iter_mut().zip(decided) {
-                *share = decided;
-            }
-        }
+        let limits = decision.limits();
         if limits != self.limits {
             maps.set_limits(&limits)?;
             self.limits = limits;
@@ -208,14 +199,6 @@ fn highest_ceilings(
 fn new_flows(maps: &GuardMaps) -> Result<u64, OpenError> {
     let totals = maps.totals()?;
     Ok(Class::ALL.into_iter().map(|class| totals.get(Counter::Admitted(class))).sum())
-}
-
-/// Whether admissions passed a wake-up mark before it was written, so that nobody wakes us.
-fn overtaken(maps: &GuardMaps, before: [u64; TIERS], grants: [TierGrant; TIERS]) -> bool {
-    let after = maps.grant.admissions();
-    grants.iter().zip(before).zip(after).any(|((grant, before), after)| {
-        grant.limit > before && after >= grant.wake_at && after > before
-    })
 }
 
 fn tell(change: &StageChange) {

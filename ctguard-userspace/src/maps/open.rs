@@ -11,7 +11,7 @@ use aya::{
     sys::SyscallError,
 };
 use ctguard_ebpf::{
-    layout::{Counters, Detection, Environment, LAYOUT_VERSION, Limits, Policy, Rate, TIERS, maps},
+    layout::{Counters, Detection, Environment, LAYOUT_VERSION, Limits, Policy, TIERS, maps},
     memory::Moment,
 };
 use thiserror::Error;
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     bpf::Pins,
-    control::{FallbackRate, scope_limits},
+    control::{FallbackRate, compile_scopes},
 };
 
 /// Why there are no maps to work with.
@@ -149,24 +149,8 @@ impl GuardMaps {
     }
 
     /// Tells the data path which scopes have limits, and which.
-    pub(crate) fn note_scopes(
-        &mut self,
-        policy: &Policy,
-        jiffies_per_second: u32,
-    ) -> Result<(), OpenError> {
-        let is_limited = |rates: &[Rate]| rates.iter().any(|rate| rate.flows_per_second != 0);
-        let mut scopes_in_use = 0;
-        if is_limited(&policy.prefix) {
-            scopes_in_use |= Environment::PREFIX;
-        }
-        if is_limited(&policy.service) {
-            scopes_in_use |= Environment::SERVICE;
-        }
-        self.change_environment(|environment| {
-            environment.scopes_in_use = scopes_in_use;
-            environment.prefix = scope_limits(&policy.prefix, jiffies_per_second);
-            environment.service = scope_limits(&policy.service, jiffies_per_second);
-        })
+    pub(crate) fn note_scopes(&mut self, policy: &Policy) -> Result<(), OpenError> {
+        self.change_environment(|environment| compile_scopes(policy, environment))
     }
 
     /// What the controller found last.

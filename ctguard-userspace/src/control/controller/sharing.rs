@@ -10,7 +10,8 @@ use super::{
         stage::Stages,
         tiers::{Precedence as _, TIERS, Tier, divide},
     },
-    Class, Controller, NEAR, NEAR_WHEN_FULL, NEARLY_FULL_UNTIL, SAVED, SAVED_WITH_SHARES, SLACK,
+    Class, Controller, NEAR, NEAR_WHEN_FULL, NEARLY_FULL_UNTIL, PRESUMED_FOR, SAVED,
+    SAVED_WITH_SHARES, SLACK,
 };
 
 /// Paced tiers steer for so much less than where they must stop, in proportion to the maximum: who
@@ -47,7 +48,13 @@ impl Controller {
         let now = self.clock.now;
         self.scanned = now;
         let first = !std::mem::replace(&mut self.knows_demands, true);
-        let mut stages = if first { self.stages.unchallenged(Class::Tcp) } else { self.stages };
+        let mut stages = self.stages;
+        if let Some(since) = self.presumed
+            && (now.saturating_sub(since) >= PRESUMED_FOR || !self.is_of_tcp())
+        {
+            self.presumed = None;
+            stages = stages.unchallenged(Class::Tcp);
+        }
         let ahead = self.ahead(room);
         let budget = |stages: &Stages| self.strangers(&ahead, stages);
         challenge(&mut stages, &self.demands, budget, policy, now);
@@ -71,6 +78,12 @@ impl Controller {
         if self.stages.is_calm() {
             self.shares = NO_SHARES;
         }
+    }
+
+    /// Whether strangers ask for TCP most of all.
+    fn is_of_tcp(&self) -> bool {
+        2.0 * self.demands.total(Tier::Strangers, Class::Tcp)
+            >= self.demands.ask(Tier::Strangers, |_| true)
     }
 
     /// What is handed out as shares, so that the `rates` pass.

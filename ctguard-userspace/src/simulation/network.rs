@@ -1,0 +1,92 @@
+//! The addresses that a group's sources have.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+/// Addresses by number, from the first on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Network {
+    first: IpAddr,
+    /// How many.
+    size: u64,
+}
+
+impl Network {
+    /// IPv4 addresses one by one, of IPv6 one address in each /64, for that is a source.
+    pub(super) fn of(network: IpNet) -> Self {
+        let bits = match network {
+            IpNet::V4(network) => 32 - network.prefix_len(),
+            IpNet::V6(network) => 64_u8.saturating_sub(network.prefix_len()),
+        };
+        Self { first: network.network(), size: 1_u64.checked_shl(bits.into()).unwrap_or(u64::MAX) }
+    }
+
+    /// A quarter of a billion IPv4 addresses.
+    pub(super) const fn anybody() -> Self {
+        Self { first: IpAddr::V4(Ipv4Addr::new(64, 0, 0, 0)), size: 1 << 28 }
+    }
+
+    /// The IPv4 /8 of the group with this number.
+    pub(super) fn numbered(group: usize) -> Self {
+        // From 128.0.0.0 on, apart from who is anybody.
+        let number = u8::try_from(group).unwrap_or(u8::MAX) & 0x3f;
+        Self { first: IpAddr::V4(Ipv4Addr::new(128 + number, 0, 0, 0)), size: 1 << 24 }
+    }
+
+    pub(super) const fn is_ipv6(self) -> bool {
+        self.first.is_ipv6()
+    }
+
+    pub(super) const fn size(self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn is_short_of(self, sources: u32) -> bool {
+        self.size < u64::from(sources)
+    }
+
+    /// The address with this number.
+    pub(super) fn address(self, number: u64) -> IpAddr {
+        let number = number % self.size;
+        match self.first {
+            IpAddr::V4(first) => {
+                let number = u32::try_from(number).unwrap_or(u32::MAX);
+                IpAddr::V4(Ipv4Addr::from(u32::from(first).wrapping_add(number)))
+            }
+            IpAddr::V6(first) => {
+                IpAddr::V6(Ipv6Addr::from(u128::from(first) + (u128::from(number) << 64) + 1))
+            }
+        }
+    }
+
+    /// Whether the scope of a source (see `Address::source_scope`) is one of these.
+    pub(super) fn holds(self, family: u32, scope: u64) -> bool {
+        let (of, first) = match self.first {
+            IpAddr::V4(first) => (4, u64::from(u32::from(first))),
+            IpAddr::V6(first) => (6, u64::try_from(u128::from(first) >> 64).unwrap_or(u64::MAX)),
+        };
+        family == of && scope.checked_sub(first).is_some_and(|number| number < self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_numbered_from_the_first() {
+        let network = Network::of("192.0.2.0/24".parse().unwrap());
+        assert_eq!(network.address(7), "192.0.2.7".parse::<IpAddr>().unwrap());
+        assert!(network.is_short_of(257) && !network.is_short_of(256));
+    }
+
+    #[test]
+    fn a_source_of_ipv6_is_a_64() {
+        let network = Network::of("2001:db8::/48".parse().unwrap());
+        assert_eq!(network.address(2), "2001:db8:0:2::1".parse::<IpAddr>().unwrap());
+        assert_eq!(network.size(), 1 << 16);
+        assert!(network.holds(6, 0x2001_0db8_0000_0002));
+        assert!(!network.holds(6, 0x2001_0db8_0001_0002));
+    }
+}

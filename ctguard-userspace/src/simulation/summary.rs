@@ -1,0 +1,100 @@
+//! What a run came to, for people; the text is no interface.
+
+use std::fmt;
+
+use super::{
+    quantity::Ratio,
+    report::{Expectation, GroupReport, SimulationReport, StageReport, TableReport},
+};
+
+/// Changes of stages that are told; JSON has them all.
+const MOST_STAGES: usize = 20;
+
+/// Narrower columns would cut what stands above them.
+const NAME_WIDTH: usize = 16;
+
+impl fmt::Display for SimulationReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scenario, seed, duration_seconds, table, daemon, .. } = self;
+        writeln!(f, "{scenario}: {duration_seconds} s, seed {seed}")?;
+        let TableReport { max_entries, target_ratio, peak_entries, .. } = table;
+        writeln!(
+            f,
+            "table      {peak_entries} of {max_entries} entries at most ({}), mean {}, deviation {}, \
+             target {}",
+            percent(Some(table.fill_peak_ratio)),
+            percent(Some(table.fill_mean_ratio)),
+            percent(Some(table.fill_deviation_ratio)),
+            percent(Some(*target_ratio)),
+        )?;
+        writeln!(f, "daemon     {} ticks, {} of them called for", daemon.ticks, daemon.wakeups)?;
+        for StageReport { seconds, class, from, to } in self.stages.iter().take(MOST_STAGES) {
+            writeln!(f, "stage      {class}: {from} → {to} at {seconds:.2} s")?;
+        }
+        let more = self.stages.len().saturating_sub(MOST_STAGES);
+        if more > 0 {
+            writeln!(f, "           and {more} more changes")?;
+        }
+        let width = self.groups.iter().map(|group| group.name.len()).fold(NAME_WIDTH, usize::max);
+        writeln!(
+            f,
+            "\n{:width$} {:>12} {:>9} {:>9} {:>8} {:>8} {:>8} {:>12}  refused for",
+            "group", "flows", "at once", "success", "share", "p99 wait", "fairness", "refused"
+        )?;
+        self.groups.iter().try_for_each(|group| write_group(f, group, width))?;
+        if !self.expectations.is_empty() {
+            writeln!(f)?;
+        }
+        self.expectations.iter().try_for_each(|expectation| writeln!(f, "{expectation}"))
+    }
+}
+
+fn write_group(f: &mut fmt::Formatter<'_>, group: &GroupReport, width: usize) -> fmt::Result {
+    let refused = &group.refused_packets;
+    let reasons = [
+        ("its source's rate", refused.source),
+        ("its prefix or service", refused.scope),
+        ("a challenge", refused.challenge),
+        ("the grant", refused.grant),
+        ("the fallback rate", refused.fallback),
+        ("the deny list", refused.denied),
+        ("a full table", refused.table_full),
+    ];
+    let total: u64 = reasons.iter().map(|(_, count)| count).sum();
+    let named = reasons.iter().filter(|(_, count)| *count > 0).map(|(reason, _)| *reason);
+    writeln!(
+        f,
+        "{:width$} {:>12} {:>9} {:>9} {:>8} {:>8} {:>8} {:>12}  {}",
+        group.name,
+        group.flows,
+        percent(group.at_once_ratio),
+        percent(group.success_ratio),
+        percent(group.share_ratio),
+        group.delay_p99_milliseconds.map_or_else(|| "-".to_owned(), |wait| format!("{wait} ms")),
+        group.fairness_index.map_or_else(|| "-".to_owned(), |index| format!("{index:.3}")),
+        total,
+        named.collect::<Vec<_>>().join(", "),
+    )
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answer = if self.met { "as expected" } else { "NOT AS EXPECTED" };
+        let of = self.group.as_deref().unwrap_or("table");
+        let found = percent(self.found);
+        write!(f, "{answer}: {of}: {} {found}, ", self.what)?;
+        match (self.least, self.most) {
+            (Some(least), _) => write!(f, "at least {}", Ratio(least)),
+            (None, Some(most)) => write!(f, "at most {}", Ratio(most)),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+fn percent(ratio: Option<f64>) -> String {
+    // Rounded down, so that 100 % is all.
+    ratio.map_or_else(
+        || "-".to_owned(),
+        |ratio| format!("{:.2} %", (ratio * 10_000.0).floor() / 100.0),
+    )
+}
