@@ -20,6 +20,8 @@ pub struct Tried {
     pub admitted: u64,
     /// Refused by their source's ceiling.
     pub source: u64,
+    /// Challenged.
+    pub challenged: u64,
     /// Refused by the grant.
     pub grant: u64,
     /// Refused by the fallback rate.
@@ -65,6 +67,7 @@ impl Tried {
         Self {
             admitted: self.admitted - earlier.admitted,
             source: self.source - earlier.source,
+            challenged: self.challenged - earlier.challenged,
             grant: self.grant - earlier.grant,
             fallback: self.fallback - earlier.fallback,
             deny: self.deny - earlier.deny,
@@ -72,7 +75,7 @@ impl Tried {
     }
 
     fn sum(self) -> u64 {
-        self.admitted + self.source + self.grant + self.fallback + self.deny
+        self.admitted + self.source + self.challenged + self.grant + self.fallback + self.deny
     }
 }
 
@@ -86,6 +89,7 @@ pub fn tried(site: &Site) -> Result<Tried> {
     Ok(Tried {
         admitted: number("admitted")?,
         source: number("refused/source")?,
+        challenged: number("challenged")?,
         grant: number("refused/grant")?,
         fallback: number("refused/fallback")?,
         deny: number("refused/deny")?,

@@ -237,8 +237,7 @@ impl Run<'_> {
         if judged.passes {
             self.confirm_later(flow);
         } else if let (Some(cookie), Some(group)) = (judged.cookie, answers) {
-            let (reason, began) = (Reason::of(judged.outcome), flow.began);
-            self.record.refused(flow.group, began, reason, 1);
+            self.record.refused(flow.group, self.now, Reason::of(judged.outcome), 1);
             let flow = self.flows.put(Flow { cookie, ..flow });
             self.agenda.note(self.now + group.round_trip.0, Event::Reset { flow });
         } else {

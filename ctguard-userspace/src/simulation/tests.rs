@@ -31,8 +31,8 @@ fn spoofed_syns_are_challenged_and_cost_clients_nothing() {
 
 #[test]
 fn sources_that_complete_fill_the_table_to_its_target_and_no_further() {
-    let text = FLOOD.replace("spoofed = true", "sources = 100\nlasts = '60s'\ntries = 1");
-    let text = text.replace("rate = '5000/s'", "rate = '50/s'").replace("'10s'", "'200s'");
+    let text = FLOOD.replace("spoofed = true", "sources = 50\nlasts = '60s'\ntries = 1");
+    let text = text.replace("rate = '5000/s'", "rate = '10/s'").replace("'10s'", "'100s'");
     let report = run_text(&text, &options(1));
     assert!((0.70..=0.85).contains(&report.table.fill_peak_ratio), "{report}");
 }

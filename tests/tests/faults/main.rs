@@ -9,3 +9,4 @@ mod mounts;
 mod names;
 mod privileges;
 mod refused;
+mod table;
