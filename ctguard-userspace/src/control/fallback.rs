@@ -22,10 +22,10 @@ pub(crate) struct FallbackRate {
     pub(crate) tolerance: u64,
 }
 
-/// Parts of the rate by tier: a quarter for allowed sources, the rest for strangers while nobody is
-/// told apart, and else most of it for who is known.
+/// Parts of the rate by tier: in calm a quarter for allowed sources and the rest for strangers, for
+/// nobody is told apart; else most of it for who is known.
 const PARTS_IN_CALM: [f64; TIERS] = [0.75, 0.25, 0.0, 0.0, 0.0, 0.0];
-const PARTS_UNDER_PRESSURE: [f64; TIERS] = [0.04, 0.25, 0.34, 0.26, 0.09, 0.02];
+const PARTS_UNDER_PRESSURE: [f64; TIERS] = [0.04, 0.17, 0.36, 0.33, 0.08, 0.02];
 
 /// The rates by tier, each with one second's worth at once.
 pub(crate) fn fallback(
@@ -82,7 +82,7 @@ mod tests {
         let policy = Policy { fallback_flows_per_second: 100, ..DEFAULT_POLICY };
         let table = TableSample { entries: 0, max: 1000 };
         let rates = fallback(&policy, table, false, HZ).map(|rate| SECOND.div_ceil(rate.interval));
-        assert_eq!(rates, [4, 25, 34, 26, 9, 2]);
+        assert_eq!(rates, [4, 17, 36, 33, 8, 2]);
     }
 
     #[test]
