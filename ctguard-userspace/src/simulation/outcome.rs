@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use ctguard_ebpf::{admission::Refusal, guard::Outcome};
+use serde::Serialize;
 
 use super::quantity::float;
 
@@ -33,10 +34,12 @@ pub(super) enum Reason {
 }
 
 /// Packets refused, by reason.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Refused {
     pub(super) source: u64,
+    /// The limit of a prefix or a service.
     pub(super) scope: u64,
+    /// Challenged, by an answer or by silence.
     pub(super) challenge: u64,
     pub(super) grant: u64,
     pub(super) fallback: u64,

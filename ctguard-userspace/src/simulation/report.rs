@@ -90,21 +90,7 @@ pub(super) struct GroupReport {
     pub(super) delay_p99_milliseconds: Option<u64>,
     /// Jain's index of the flows of each source; absent where they are too few to tell.
     pub(super) fairness_index: Option<f64>,
-    pub(super) refused_packets: RefusedReport,
-}
-
-/// Packets refused, by reason.
-#[derive(Debug, Serialize)]
-pub(super) struct RefusedReport {
-    pub(super) source: u64,
-    /// The limit of a prefix or a service.
-    pub(super) scope: u64,
-    /// Challenged, by an answer or by silence.
-    pub(super) challenge: u64,
-    pub(super) grant: u64,
-    pub(super) fallback: u64,
-    pub(super) denied: u64,
-    pub(super) table_full: u64,
+    pub(super) refused_packets: Refused,
 }
 
 /// What a scenario expects, and what was found.
@@ -218,7 +204,6 @@ impl GroupReport {
         let measured = &tally.measured;
         let Counts { flows, at_once, after_retry, failed, refused } = *measured;
         let succeeded = measured.succeeded();
-        let Refused { source, scope, challenge, grant, fallback, denied, table_full } = refused;
         Self {
             name: group.name.clone(),
             class: group.class,
@@ -236,15 +221,7 @@ impl GroupReport {
             delay_p50_milliseconds: tally.delay_quantile(0.5),
             delay_p99_milliseconds: tally.delay_quantile(0.99),
             fairness_index: tally.fairness(),
-            refused_packets: RefusedReport {
-                source,
-                scope,
-                challenge,
-                grant,
-                fallback,
-                denied,
-                table_full,
-            },
+            refused_packets: refused,
         }
     }
 }
