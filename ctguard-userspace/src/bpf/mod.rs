@@ -11,6 +11,7 @@ mod object;
 mod pins;
 mod program_load;
 mod refusal;
+pub(crate) mod sizes;
 mod syscall;
 
 pub(crate) use attach::{AttachError, Attachment, Mode, ModeChoice, attach, is_attached};
@@ -18,5 +19,6 @@ pub(crate) use bpffs::{MountError, prepare, remove};
 pub(crate) use clock::{ClockError, KernelClock, monotonic};
 pub(crate) use detection::{DetectionChoice, Detector};
 pub(crate) use kernel_functions::FunctionsError;
-pub(crate) use load::{LoadError, Programs, Sizes};
+pub(crate) use load::{LoadError, Programs};
 pub(crate) use pins::Pins;
+pub(crate) use sizes::Sizes;

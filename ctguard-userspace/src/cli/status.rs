@@ -13,6 +13,7 @@ use super::{CliError, Context, Outcome};
 use crate::{
     bpf::{KernelClock, is_attached},
     conntrack::Table,
+    control::standings,
     lock,
     maps::{GuardMaps, ListKind},
     report::{KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport},
@@ -39,7 +40,7 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Outcome, CliEr
 
 fn known_sources(maps: &GuardMaps) -> Result<KnownSourceCounts, CliError> {
     let mut counts = KnownSourceCounts::default();
-    for tier in maps.source_memory()?.standings().flatten() {
+    for tier in standings(maps.source_memory()?.lines()).flatten() {
         match tier {
             Tier::Regulars => counts.regulars += 1,
             Tier::Strangers | Tier::Allowed | Tier::Proven | Tier::Answered | Tier::Retried => {

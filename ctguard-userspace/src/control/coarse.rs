@@ -1,5 +1,7 @@
 //! The flow cache's clock: about a second a unit, and conntrack's timeouts counted in it.
 
+use ctguard_ebpf::layout::Environment;
+
 /// The unit is the power of two of jiffies nearest to, and not over, so many milliseconds.
 const LONGEST_UNIT_MILLISECONDS: u64 = 1100;
 
@@ -33,13 +35,13 @@ const RESET_SECONDS: u64 = 60;
 
 /// Times of the challenges, in the data path's units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ChallengeTimes {
-    pub(crate) cookie_shift: u32,
-    pub(crate) memory_shift: u32,
-    pub(crate) retry_after: u32,
-    pub(crate) retry_before: u32,
-    pub(crate) answered_life: u32,
-    pub(crate) reset_life_coarse: u32,
+struct ChallengeTimes {
+    cookie_shift: u32,
+    memory_shift: u32,
+    retry_after: u32,
+    retry_before: u32,
+    answered_life: u32,
+    reset_life_coarse: u32,
 }
 
 /// Coarse time on a kernel with so many jiffies in a second.
@@ -63,13 +65,28 @@ impl CoarseClock {
     }
 
     /// [`REPEAT_WINDOW_SECONDS`], to the next unit.
-    pub(crate) fn repeat_window(self) -> u32 {
+    fn repeat_window(self) -> u32 {
         let jiffies = REPEAT_WINDOW_SECONDS * u64::from(self.jiffies_per_second);
         u32::try_from(jiffies.div_ceil(1 << self.shift)).unwrap_or(u32::MAX)
     }
 
+    /// Tells an environment what time is counted in, and how long is waited for what.
+    pub(crate) fn write(self, environment: &mut Environment) {
+        let times = self.challenge_times();
+        environment.jiffies_per_second = self.jiffies_per_second;
+        environment.coarse_shift = self.shift;
+        environment.heartbeat_patience_jiffies = self.heartbeat_patience();
+        environment.repeat_window_coarse = self.repeat_window();
+        environment.cookie_shift = times.cookie_shift;
+        environment.memory_shift = times.memory_shift;
+        environment.retry_after = times.retry_after;
+        environment.retry_before = times.retry_before;
+        environment.answered_life = times.answered_life;
+        environment.reset_life_coarse = times.reset_life_coarse;
+    }
+
     /// Times of the challenges.
-    pub(crate) fn challenge_times(self) -> ChallengeTimes {
+    fn challenge_times(self) -> ChallengeTimes {
         let hz = u64::from(self.jiffies_per_second);
         let memory_shift = (hz * MEMORY_UNIT_MILLISECONDS / 1000).max(1).ilog2();
         let units = |milliseconds: u64| {
@@ -86,7 +103,7 @@ impl CoarseClock {
     }
 
     /// Jiffies after which a heartbeat is old.
-    pub(crate) fn heartbeat_patience(self) -> u32 {
+    fn heartbeat_patience(self) -> u32 {
         HEARTBEAT_PATIENCE_SECONDS.saturating_mul(self.jiffies_per_second)
     }
 }

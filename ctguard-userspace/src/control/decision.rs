@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::layout::{CLASSES, Ceiling, Class, Limits};
+use ctguard_ebpf::layout::{CLASSES, Ceiling, Class, Grant, Limits};
 
 use super::{Pace, TableSample, TierGrant, load::OfferedLoad, stage::Stage, tiers::TIERS};
 
@@ -78,6 +78,14 @@ impl Decision {
             }
         }
         limits
+    }
+
+    /// Writes G and the wake-up marks.
+    pub(crate) fn write_grants(&self, grant: &Grant) {
+        for (allowance, next) in grant.allowances.iter().zip(self.grants) {
+            allowance.limit.store(next.limit);
+            allowance.wake_at.store(next.wake_at);
+        }
     }
 
     /// Whether admissions passed a wake-up mark before it was written, so that nobody wakes us.

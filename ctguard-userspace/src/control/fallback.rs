@@ -1,6 +1,6 @@
 //! What replaces the grants while no daemon lives: a rate for the whole table.
 
-use ctguard_ebpf::layout::{Policy, TIERS};
+use ctguard_ebpf::layout::{Grant, Policy, TIERS};
 
 use super::{
     TableSample,
@@ -20,6 +20,16 @@ const HIGHEST: u64 = 10_000_000;
 pub(crate) struct FallbackRate {
     pub(crate) interval: u64,
     pub(crate) tolerance: u64,
+}
+
+impl FallbackRate {
+    /// Puts the rates in force, by tier.
+    pub(crate) fn write_all(rates: [Self; TIERS], grant: &Grant) {
+        for (fallback, rate) in grant.fallback.iter().zip(rates) {
+            fallback.interval.store(rate.interval);
+            fallback.tolerance.store(rate.tolerance);
+        }
+    }
 }
 
 /// Parts of the rate by tier: in calm a quarter for allowed sources and the rest for strangers, for

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::layout::{CLASSES, Class, Tier};
+use ctguard_ebpf::{
+    layout::{CLASSES, Class, OfferedSlot, SourceCells, SourceLine, Tier},
+    shared::SharedWord,
+    sources,
+};
 
 use super::{OfferedLoad, smoothed::real};
 
@@ -22,13 +26,13 @@ const UNKNOWN: [(Tier, Class); UNKNOWN_COUNTS] = [
 ];
 
 /// Counts of one slot of offered loads.
-pub(crate) const UNKNOWN_COUNTS: usize = 5;
+const UNKNOWN_COUNTS: usize = 5;
 
 /// What one slot of offered loads counted: strangers by class, answered, retried.
-pub(crate) type UnknownCounts = [u32; UNKNOWN_COUNTS];
+type UnknownCounts = [u32; UNKNOWN_COUNTS];
 
 /// What one known source offered, by class, and its tier; none for a free slot.
-pub(crate) type KnownCounts = Option<(Tier, [u32; CLASSES])>;
+type KnownCounts = Option<(Tier, [u32; CLASSES])>;
 
 /// Rates of every slot.
 #[derive(Debug, Default)]
@@ -48,8 +52,27 @@ struct Sum {
 }
 
 impl OfferedRates {
+    /// What each source asks for, as the data path has counted it so far.
+    pub(crate) fn look(
+        &mut self,
+        now: Duration,
+        offered: &[OfferedSlot],
+        lines: &[SourceLine],
+        cells: &[SourceCells],
+    ) -> Vec<OfferedLoad> {
+        let unknown = offered.iter().map(|slot| {
+            let OfferedSlot { offered: [tcp, udp, other, _], answered, retried, .. } = slot;
+            [tcp, udp, other, answered, retried].map(SharedWord::load)
+        });
+        let known = standings(lines).zip(cells).map(|(tier, SourceCells { offered, .. })| {
+            let [tcp, udp, other, _] = offered.each_ref().map(SharedWord::load);
+            tier.map(|tier: Tier| (tier, [tcp, udp, other]))
+        });
+        self.observe(now, unknown, known)
+    }
+
     /// Takes the counts in, and tells what is asked for: nothing the first time.
-    pub(crate) fn observe(
+    fn observe(
         &mut self,
         now: Duration,
         unknown: impl ExactSizeIterator<Item = UnknownCounts>,
@@ -96,6 +119,14 @@ impl Sum {
         self.flows = self.flows * fade + more;
         self.flows
     }
+}
+
+/// The tier of each known source, by slot; none where a slot is free.
+pub(crate) fn standings(lines: &[SourceLine]) -> impl ExactSizeIterator<Item = Option<Tier>> + '_ {
+    (0..lines.len() * SourceLine::SLOTS).map(|slot| {
+        let line = lines.get(slot / SourceLine::SLOTS)?;
+        sources::tier_of(line.slots[slot % SourceLine::SLOTS].load())
+    })
 }
 
 fn push(loads: &mut Vec<OfferedLoad>, load: OfferedLoad) {

@@ -5,13 +5,14 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
+    time::Duration,
 };
 
 use ctguard_ebpf::{
     hash,
     layout::HashKey,
     packet::{Address, Ipv4, Ipv6},
-    sources::Tiers,
+    sources::{CAPACITY, Tiers},
 };
 use thiserror::Error;
 
@@ -77,6 +78,36 @@ impl FromStr for SourceScope {
 
 /// Who is known, and as what.
 pub(crate) type KnownSources = HashMap<SourceScope, Tiers>;
+
+/// Sources that are known as regulars at most: half of all, so that there is room for proven ones.
+const MOST_REGULARS: usize = CAPACITY as usize / 2;
+
+/// Between two looks at who holds connections: under pressure, so that who completes a handshake is
+/// proven within a second; and while all is calm, when nobody is told apart, so that whoever was
+/// there is known when a flood begins.
+pub(crate) const fn look_interval(calm: bool) -> Duration {
+    if calm { Duration::from_secs(2) } else { Duration::from_millis(500) }
+}
+
+/// Who is to be known, given the regulars, the best first, and who holds a connection.
+pub(crate) fn known(
+    regulars: impl Iterator<Item = SourceScope>,
+    proven: impl Iterator<Item = SourceScope>,
+) -> KnownSources {
+    let regulars = regulars.take(MOST_REGULARS);
+    let mut known: KnownSources = regulars.map(|source| (source, Tiers::REGULAR)).collect();
+    for source in proven {
+        let room = known.len() < CAPACITY as usize;
+        match known.get_mut(&source) {
+            Some(tiers) => *tiers = tiers.and(Tiers::PROVEN),
+            None if room => {
+                known.insert(source, Tiers::PROVEN);
+            }
+            None => {}
+        }
+    }
+    known
+}
 
 /// What turns one set of known sources into another, in the order in which it is to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -76,8 +76,7 @@ pub(super) fn bring_up(
             kernel_clock.now(jiffies_per_second)?.0 + learning
         }
     };
-    let environment =
-        environment(&maps, fresh, coarse, &timeouts, jiffies_per_second, learning_until)?;
+    let environment = environment(&maps, fresh, coarse, &timeouts, learning_until)?;
     maps.set_environment(&environment)?;
     let lookup_options_bytes = programs.detector().options_bytes();
     let before = settle(

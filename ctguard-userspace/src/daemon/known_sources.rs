@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use ctguard_ebpf::sources::{CAPACITY, Tiers};
 use log::{info, warn};
 
 use super::{Guard, background::Background, state_file::StateFile};
@@ -16,20 +15,13 @@ use crate::{
     conntrack::{DumpError, assured::assured_sources},
     control::{
         regulars::{Regulars, Weather},
-        sources::{KnownSources as Known, SourceScope, sync},
+        sources::{KnownSources as Known, SourceScope, known, look_interval, sync},
     },
     maps::known_sources::apply,
 };
 
-/// How often the table is asked while all is calm, when nobody is told apart: so that whoever was
-/// there is known when a flood begins.
-const INTERVAL_IN_CALM: Duration = Duration::from_secs(2);
-
 /// Regulars are learnt, in calm, so often.
 const LEARNING_INTERVAL: Duration = Duration::from_mins(1);
-
-/// How often it is asked under pressure: who completes a handshake is proven within a second.
-const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Of a table so large that asking takes long, so much of a processor is taken at most: one part of
 /// so many, under pressure and in calm.
@@ -38,9 +30,6 @@ const PART_IN_CALM: u32 = 1000;
 
 /// Regulars are saved so often.
 const SAVE_INTERVAL: Duration = Duration::from_mins(10);
-
-/// Sources that are known as regulars at most: half of all, so that there is room for proven ones.
-const MOST_REGULARS: usize = CAPACITY as usize / 2;
 
 /// The set's keeper.
 #[derive(Debug)]
@@ -103,23 +92,6 @@ impl KnownSources {
         let Some(file) = &self.file else { return Ok(()) };
         file.save(&self.regulars).context("cannot keep the regulars")
     }
-
-    /// Who is to be known, given who holds a connection.
-    fn wanted(&self, proven: &HashSet<SourceScope>) -> Known {
-        let regulars = self.regulars.regulars().take(MOST_REGULARS);
-        let mut wanted: Known = regulars.map(|source| (source, Tiers::REGULAR)).collect();
-        for source in proven {
-            let room = wanted.len() < CAPACITY as usize;
-            match wanted.get_mut(source) {
-                Some(tiers) => *tiers = tiers.and(Tiers::PROVEN),
-                None if room => {
-                    wanted.insert(*source, Tiers::PROVEN);
-                }
-                None => {}
-            }
-        }
-        wanted
-    }
 }
 
 /// Goes one step on; cheap where there is none.
@@ -129,9 +101,8 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let keeper = &mut guard.known_sources;
     if let Some(finished) = Background::take_finished(&mut keeper.dump) {
         let dump = finished?;
-        let (shortest, part) =
-            if calm { (INTERVAL_IN_CALM, PART_IN_CALM) } else { (INTERVAL, PART_OF_A_PROCESSOR) };
-        keeper.next = dump.began + shortest.max(dump.lasted * part);
+        let part = if calm { PART_IN_CALM } else { PART_OF_A_PROCESSOR };
+        keeper.next = dump.began + look_interval(calm).max(dump.lasted * part);
         let proven = dump.sources.context("cannot learn who holds connections")?;
         learn(guard, &proven, calm)?;
     }
@@ -157,7 +128,7 @@ fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) -> anyhow
         keeper.regulars.learn(proven.iter().copied(), weather, since_1970());
         keeper.learnt = now;
     }
-    let changes = sync(&keeper.written, &keeper.wanted(proven));
+    let changes = sync(&keeper.written, &known(keeper.regulars.regulars(), proven.iter().copied()));
     let key = guard.maps.environment()?.source_key;
     let left_out = apply(&guard.sources, &key, changes, &mut keeper.written);
     if !left_out.is_empty() {

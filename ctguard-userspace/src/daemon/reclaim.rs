@@ -16,14 +16,12 @@ use crate::{
         reclaim::{Ages, ReclaimError, Reclaimed, reclaim},
         timeouts_writer::TimeoutSettings,
     },
-    control::{adaptive::AdaptiveRange, sources::SourceScope, whole},
+    control::{
+        adaptive::AdaptiveRange,
+        deletions::{PASS_INTERVAL, in_a_pass},
+        sources::SourceScope,
+    },
 };
-
-/// Passes over the table begin no oftener.
-const INTERVAL: Duration = Duration::from_millis(200);
-
-/// Deletions in one pass: they take some 0.2 s.
-const MOST_IN_A_PASS: u64 = 20_000;
 
 /// After a pass that found nothing to delete the next one waits.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -97,9 +95,8 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
 
 /// One pass: never entries of sources that are known or allowed.
 fn begin(guard: &mut Guard, rate: f64, now: Duration) -> anyhow::Result<()> {
-    // All that is to leave within a second, but no more than a pass takes.
-    let most = whole(rate).clamp(1, MOST_IN_A_PASS);
-    guard.relieving.next = now + INTERVAL;
+    let most = in_a_pass(rate);
+    guard.relieving.next = now + PASS_INTERVAL;
     let known: HashSet<SourceScope> = guard.known_sources.all().collect();
     let allowed = guard.maps.lists.entries(crate::maps::ListKind::Allow)?;
     let ages = Ages::read();

@@ -22,7 +22,6 @@ pub(super) fn environment(
     fresh: bool,
     coarse: CoarseClock,
     timeouts: &Timeouts,
-    jiffies_per_second: u32,
     learning_until: u64,
 ) -> Result<Environment, StartError> {
     let old = maps.environment()?;
@@ -33,29 +32,18 @@ pub(super) fn environment(
     let cookie_key =
         if fresh { CookieKey { words: [random()?, random()?] } } else { old.cookie_key };
     let line_mask = |name| maps.entries(name).map(|lines| lines - 1);
-    let times = coarse.challenge_times();
     let mut environment = Environment {
         cookie_key,
-        cookie_shift: times.cookie_shift,
-        memory_shift: times.memory_shift,
-        retry_after: times.retry_after,
-        retry_before: times.retry_before,
-        answered_life: times.answered_life,
-        reset_life_coarse: times.reset_life_coarse,
         prefix_line_mask: line_mask(maps::BUCKETS_PREFIX)?,
         service_line_mask: line_mask(maps::BUCKETS_SERVICE)?,
         retry_line_mask: line_mask(maps::RETRIES)?,
         answered_line_mask: line_mask(maps::ANSWERED)?,
         reset_line_mask: line_mask(maps::RESETS)?,
         known_source_line_mask: line_mask(maps::SOURCES)?,
-        jiffies_per_second,
-        coarse_shift: coarse.shift,
-        heartbeat_patience_jiffies: coarse.heartbeat_patience(),
         source_line_mask: line_mask(maps::BUCKETS_SOURCE)?,
         flow_line_mask: line_mask(maps::FLOW_CACHE)?,
         known_words: maps.entries(maps::KNOWN_FLOWS)? / known_flows::GENERATIONS,
         tcp_loose: u32::from(timeouts.tcp_loose()),
-        repeat_window_coarse: coarse.repeat_window(),
         lists_in_use: old.lists_in_use,
         lookup_options_bytes: old.lookup_options_bytes,
         detection: old.detection,
@@ -66,6 +54,7 @@ pub(super) fn environment(
         flow_timeouts: [1; FLOW_KINDS],
         ..Environment::unset([source_key, tuple_key])
     };
+    coarse.write(&mut environment);
     timeouts.write(coarse, &mut environment);
     Ok(environment)
 }

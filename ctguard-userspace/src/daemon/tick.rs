@@ -119,10 +119,7 @@ impl Ticker {
         self.write_limits(maps, &decision)?;
         let grant = &maps.grant;
         grant.heartbeat.store(self.clock.read(now).0);
-        for (allowance, next) in grant.allowances.iter().zip(decision.grants) {
-            allowance.limit.store(next.limit);
-            allowance.wake_at.store(next.wake_at);
-        }
+        decision.write_grants(grant);
         self.write_fallback(maps, &policy, table);
         if was_calm && !self.is_calm() {
             // What was counted before is no rate.

@@ -15,11 +15,11 @@ use ctguard_ebpf::{
     known_flows::KnownWords,
     layout::{
         Counters, Environment, FlowLine, Grant, Interface, Limits, ListEntry, MemoryLine,
-        OfferedSlot, Policy, SourceCells, SourceLine, Tier,
+        OfferedSlot, Policy, SourceCells, SourceLine,
     },
     memory::{self, Moment},
     shared::Shared,
-    sources::{self, SourceSet},
+    sources::SourceSet,
 };
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
@@ -198,13 +198,9 @@ impl SourceMemory {
         self.offered.values()
     }
 
-    /// The tier of each known source, by slot; none where a slot is free.
-    pub(crate) fn standings(&self) -> impl ExactSizeIterator<Item = Option<Tier>> + '_ {
-        let lines = self.lines.values();
-        (0..lines.len() * SourceLine::SLOTS).map(|slot| {
-            let line = lines.get(slot / SourceLine::SLOTS)?;
-            sources::tier_of(line.slots[slot % SourceLine::SLOTS].load())
-        })
+    /// The set of known sources.
+    pub(crate) fn lines(&self) -> &[SourceLine] {
+        self.lines.values()
     }
 
     /// What is counted for the known sources, by slot.

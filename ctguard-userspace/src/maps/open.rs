@@ -142,10 +142,7 @@ impl GuardMaps {
 
     /// Writes the rates that hold while no daemon lives.
     pub(crate) fn set_fallback(&self, rates: [FallbackRate; TIERS]) {
-        for (tier, rate) in self.grant.fallback.iter().zip(rates) {
-            tier.interval.store(rate.interval);
-            tier.tolerance.store(rate.tolerance);
-        }
+        FallbackRate::write_all(rates, &self.grant);
     }
 
     /// Tells the data path which scopes have limits, and which.

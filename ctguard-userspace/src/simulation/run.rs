@@ -19,7 +19,11 @@ use super::{
     tables::{Maps, hash_key},
     traffic::Traffic,
 };
-use crate::control::{Pace, StageChange, whole};
+use crate::control::{
+    Pace, StageChange,
+    deletions::{PASS_INTERVAL, in_a_pass},
+    sources::look_interval,
+};
 
 /// The daemon, as far as time goes.
 #[derive(Debug, Default)]
@@ -38,14 +42,8 @@ struct Daemon {
     reclaims: bool,
 }
 
-/// Between two looks at who holds connections, calm and not.
-const LEARNT_EVERY_IN_CALM: Duration = Duration::from_secs(2);
-const LEARNT_EVERY: Duration = Duration::from_millis(500);
-
-/// Between two passes that delete, the age under which entries are spared, and the most of a pass.
-const RECLAIMED_EVERY: Duration = Duration::from_millis(200);
+/// Younger entries are not deleted.
 const SPARED: Duration = Duration::from_secs(1);
-const RECLAIMED_AT_ONCE: u64 = 20_000;
 
 /// What a run leaves.
 pub(super) struct Finished {
@@ -176,9 +174,8 @@ impl<'s> Run<'s> {
             Event::Write => self.write(),
             Event::Learn => {
                 self.learn();
-                let calm = self.steering.is_calm();
-                let next = if calm { LEARNT_EVERY_IN_CALM } else { LEARNT_EVERY };
-                self.agenda.note(self.now + next, Event::Learn);
+                let interval = look_interval(self.steering.is_calm());
+                self.agenda.note(self.now + interval, Event::Learn);
             }
             Event::Reclaim => self.reclaim(),
             Event::Sample => self.sample(),
@@ -241,10 +238,10 @@ impl<'s> Run<'s> {
         self.daemon.reclaims = rate.is_some();
         let Some(rate) = rate else { return };
         if let Some(began) = self.now.checked_sub(SPARED) {
-            let most = usize::try_from(whole(rate).clamp(1, RECLAIMED_AT_ONCE)).unwrap_or(1);
+            let most = usize::try_from(in_a_pass(rate)).unwrap_or(1);
             self.maps.table.borrow_mut().reclaim(most, began);
         }
-        self.agenda.note(self.now + RECLAIMED_EVERY, Event::Reclaim);
+        self.agenda.note(self.now + PASS_INTERVAL, Event::Reclaim);
     }
 
     fn plan_tick(&mut self, at: Duration) {

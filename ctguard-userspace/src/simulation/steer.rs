@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use ctguard_ebpf::{
-    layout::{Grant, Policy, TIERS},
-    sources::{self, Tiers},
+    layout::{Policy, TIERS},
     units::Jiffies,
 };
 
 use super::tables::Maps;
 use crate::control::{
     ControlPolicy, Controller, Decision, OfferedRates, Pace, Snapshot, StageChange,
-    sources::{KnownSources, SourceScope, sync},
+    sources::{KnownSources, SourceScope, known, sync},
 };
 
 /// What a tick decided, until it is written.
@@ -92,10 +91,10 @@ impl Steering {
     ) -> Option<Decided> {
         let new_flows = self.controller.wants_new_flows(now).then(|| maps.new_flows());
         let loads = self.controller.wants_loads(now).then(|| maps.look(&mut self.rates, now));
-        let admitted = admitted(&maps.grant);
+        let admitted = maps.grant.admissions();
         let snapshot = Snapshot {
             now,
-            limits: std::array::from_fn(|tier| maps.grant.allowances[tier].limit.load()),
+            limits: maps.grant.limits(),
             admitted,
             new_flows,
             table: Some(maps.table.borrow().sample()),
@@ -110,10 +109,7 @@ impl Steering {
         let Decided { heartbeat, admitted: before, decision } = decided;
         maps.limits = decision.limits();
         maps.grant.heartbeat.store(heartbeat.0);
-        for (allowance, next) in maps.grant.allowances.iter().zip(decision.grants) {
-            allowance.limit.store(next.limit);
-            allowance.wake_at.store(next.wake_at);
-        }
+        decision.write_grants(&maps.grant);
         let is_calm = maps.limits.is_calm();
         let left_calm = self.is_calm && !is_calm;
         if left_calm {
@@ -126,32 +122,14 @@ impl Steering {
         }
         self.is_calm = is_calm;
         self.reclaim = decision.reclaim;
-        let overtaken = decision.are_overtaken(before, admitted(&maps.grant));
+        let overtaken = decision.are_overtaken(before, maps.grant.admissions());
         let pace = if overtaken { Pace::AtOnce } else { decision.pace };
         Written { pace, changes: decision.changes, left_calm }
     }
 
     /// Makes known who is regular, and who holds a connection that it opened.
     pub(super) fn learn(&mut self, holders: impl Iterator<Item = SourceScope>, maps: &Maps) {
-        let room = usize::try_from(sources::CAPACITY).unwrap_or(usize::MAX);
-        let regulars = self.regulars.iter().take(room);
-        let mut wanted: KnownSources = regulars.map(|&regular| (regular, Tiers::REGULAR)).collect();
-        for holder in holders {
-            let is_full = wanted.len() >= room;
-            match wanted.get_mut(&holder) {
-                Some(tiers) => *tiers = tiers.and(Tiers::PROVEN),
-                None if is_full => {}
-                None => {
-                    wanted.insert(holder, Tiers::PROVEN);
-                }
-            }
-        }
-        maps.know(sync(&self.known, &wanted));
-        self.known = wanted;
+        let wanted = known(self.regulars.iter().copied(), holders);
+        maps.know(sync(&self.known, &wanted), &mut self.known);
     }
-}
-
-/// A, by tier.
-fn admitted(grant: &Grant) -> [u64; TIERS] {
-    std::array::from_fn(|tier| grant.admitted[tier].0.load())
 }

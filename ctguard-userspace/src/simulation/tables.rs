@@ -7,7 +7,6 @@ use std::{
 };
 
 use ctguard_ebpf::{
-    blur::Blur,
     bucket,
     challenge::{self, Answering},
     classify::Flow,
@@ -22,9 +21,8 @@ use ctguard_ebpf::{
     },
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet},
-    place::Place,
     recent,
-    shared::{Shared, SharedWord},
+    shared::Shared,
     sources::{self, SourceSet},
     units::Jiffies,
     verdict::{Action, Verdict, verdict},
@@ -36,19 +34,14 @@ use super::{
     scenario::{Lifetimes, Scenario},
     table::ConnectionTable,
 };
-use crate::control::{
-    CoarseClock, FallbackRate, OfferedLoad, OfferedRates, ceilings, compile_scopes, fallback,
-    sources::{Changes, SourceScope},
+use crate::{
+    bpf::sizes::{ANSWERED_LINES, PREFIX_LINES, RESET_LINES, RETRY_LINES, SERVICE_LINES, Sizes},
+    control::{
+        CoarseClock, FallbackRate, OfferedLoad, OfferedRates, ceilings, compile_scopes, fallback,
+        sources::{Changes, KnownSources},
+    },
+    maps::known_sources::apply,
 };
-
-/// As the loader makes them.
-const SOURCE_LINES: u32 = 16_384;
-const SCOPE_LINES: u32 = 4096;
-const RETRY_LINES: u32 = 65_536;
-const ANSWERED_LINES: u32 = 4096;
-const RESET_LINES: u32 = 1024;
-const FEWEST_FLOW_LINES: u32 = 1 << 10;
-const MOST_FLOW_LINES: u32 = 1 << 18;
 
 /// Every map, and the table that conntrack is asked about.
 pub(super) struct Maps {
@@ -105,8 +98,7 @@ impl Maps {
     pub(super) fn new(scenario: &Scenario, policy: Policy, keys: [HashKey; 2]) -> Self {
         let jiffies_per_second = scenario.guard.jiffies_per_second;
         let table = ConnectionTable::new(scenario.table.max, scenario.table.lifetimes);
-        let flow_lines =
-            (scenario.table.max / 4).clamp(FEWEST_FLOW_LINES, MOST_FLOW_LINES).next_power_of_two();
+        let sizes = Sizes::of_table(scenario.table.max.into());
         let lists = scenario.groups.iter().enumerate().filter_map(|(index, group)| {
             let network = group.network(index);
             Some((group.list(network.is_ipv6())?, network))
@@ -114,7 +106,8 @@ impl Maps {
         let lists: Vec<_> = lists.collect();
         let lists_in_use = lists.iter().fold(0, |bits, (list, _)| bits | list.bit());
         let mut environment = Environment {
-            flow_line_mask: flow_lines - 1,
+            source_line_mask: sizes.source_lines - 1,
+            flow_line_mask: sizes.flow_lines - 1,
             lists_in_use,
             ..environment(scenario, keys)
         };
@@ -129,16 +122,16 @@ impl Maps {
                 ceilings: ceilings(&policy.source, &Interface::FREE.overrides, jiffies_per_second),
                 ..Interface::FREE
             },
-            buckets: lines(SOURCE_LINES),
-            prefixes: lines(SCOPE_LINES),
-            services: lines(SCOPE_LINES),
+            buckets: lines(sizes.source_lines),
+            prefixes: lines(PREFIX_LINES),
+            services: lines(SERVICE_LINES),
             retries: lines(RETRY_LINES),
             answered: lines(ANSWERED_LINES),
             resets: lines(RESET_LINES),
-            offered: lines(SOURCE_LINES),
+            offered: lines(sizes.source_lines),
             sources: lines(sources::LINES),
             source_cells: lines(sources::SLOTS),
-            flow_lines: lines(flow_lines),
+            flow_lines: lines(sizes.flow_lines),
             recent: std::array::from_fn(|_| Shared::new(0)),
             scratch: std::array::from_fn(|_| Shared::new(0)),
             lists,
@@ -154,12 +147,7 @@ impl Maps {
     pub(super) fn set_fallback(&self, calm: bool) {
         let table = self.table.borrow().sample();
         let rates = fallback(&self.policy, table, calm, self.environment.jiffies_per_second);
-        for (fallback, FallbackRate { interval, tolerance }) in
-            self.grant.fallback.iter().zip(rates)
-        {
-            fallback.interval.store(interval);
-            fallback.tolerance.store(tolerance);
-        }
+        FallbackRate::write_all(rates, &self.grant);
     }
 
     /// Judges a frame that arrives.
@@ -207,35 +195,16 @@ impl Maps {
 
     /// What each source asks for, as the daemon looks at it.
     pub(super) fn look(&self, rates: &mut OfferedRates, now: Duration) -> Vec<OfferedLoad> {
-        let unknown = self.offered.iter().map(|slot| {
-            let OfferedSlot { offered: [tcp, udp, other, _], answered, retried, .. } = slot;
-            [tcp, udp, other, answered, retried].map(SharedWord::load)
-        });
-        let slots = self.sources.iter().flat_map(|line| &line.slots);
-        let tiers: Vec<_> = slots.map(|slot| sources::tier_of(slot.load())).collect();
-        let known = tiers.into_iter().zip(&self.source_cells).map(|(tier, cells)| {
-            let [tcp, udp, other, _] = cells.offered.each_ref().map(SharedWord::load);
-            tier.map(|tier| (tier, [tcp, udp, other]))
-        });
-        rates.observe(now, unknown, known)
+        rates.look(now, &self.offered, &self.sources, &self.source_cells)
     }
 
-    /// Makes sources known, or strangers again.
-    pub(super) fn know(&self, mut changes: Changes) {
-        let Environment { source_key, known_source_line_mask, .. } = &self.environment;
-        let place = |source: SourceScope| {
-            Place::of(source.hash(source_key), *known_source_line_mask, Blur::new(0))
-        };
+    /// Makes sources known, or strangers again; `known` is who is afterwards.
+    pub(super) fn know(&self, mut changes: Changes, known: &mut KnownSources) {
         // In an order of their own, so that one seed gives one run.
         changes.removed.sort_unstable();
         changes.written.sort_unstable_by_key(|&(source, _)| source);
-        for source in changes.removed {
-            sources::remove(&self, place(source));
-        }
-        for (source, tiers) in changes.written {
-            // Who finds no room stays a stranger.
-            let _ = sources::insert(&self, place(source), tiers);
-        }
+        // Who finds no room stays a stranger.
+        let _ = apply(&self, &self.environment.source_key, changes, known);
     }
 }
 
@@ -243,32 +212,21 @@ impl Maps {
 /// known-flows filter, which only saves the asking, holds nothing.
 fn environment(scenario: &Scenario, keys: [HashKey; 2]) -> Environment {
     let clock = CoarseClock::new(scenario.guard.jiffies_per_second);
-    let times = clock.challenge_times();
     let mut environment = Environment {
         // As secret as the other keys.
         cookie_key: CookieKey { words: [keys[0].words[0], keys[1].words[0]] },
-        cookie_shift: times.cookie_shift,
-        memory_shift: times.memory_shift,
-        retry_after: times.retry_after,
-        retry_before: times.retry_before,
-        answered_life: times.answered_life,
-        reset_life_coarse: times.reset_life_coarse,
-        source_line_mask: SOURCE_LINES - 1,
-        prefix_line_mask: SCOPE_LINES - 1,
-        service_line_mask: SCOPE_LINES - 1,
+        prefix_line_mask: PREFIX_LINES - 1,
+        service_line_mask: SERVICE_LINES - 1,
         retry_line_mask: RETRY_LINES - 1,
         answered_line_mask: ANSWERED_LINES - 1,
         reset_line_mask: RESET_LINES - 1,
         known_source_line_mask: sources::LINES - 1,
-        jiffies_per_second: scenario.guard.jiffies_per_second,
-        coarse_shift: clock.shift,
-        heartbeat_patience_jiffies: clock.heartbeat_patience(),
         tcp_loose: 1,
-        repeat_window_coarse: clock.repeat_window(),
         // Of Linux 6.10 and later.
         lookup_options_bytes: 16,
         ..Environment::unset(keys)
     };
+    clock.write(&mut environment);
     let Lifetimes { syn_sent, syn_recv, established, unacknowledged, .. } =
         scenario.table.lifetimes;
     let Lifetimes { time_wait, udp, udp_stream, icmp, .. } = scenario.table.lifetimes;
@@ -309,23 +267,23 @@ impl SourceSet for &Maps {
 
 impl FlowLines for &Judging<'_> {
     fn flow_line(&self, index: u32) -> Option<&FlowLine> {
-        line(&self.maps.flow_lines, index)
+        self.maps.flow_line(index)
     }
 }
 
 impl KnownWords for &Judging<'_> {
-    fn known_word(&self, _index: u32) -> Option<&Shared> {
-        None
+    fn known_word(&self, index: u32) -> Option<&Shared> {
+        self.maps.known_word(index)
     }
 }
 
 impl SourceSet for &Judging<'_> {
     fn source_line(&self, index: u32) -> Option<&SourceLine> {
-        line(&self.maps.sources, index)
+        self.maps.source_line(index)
     }
 
     fn source_cells(&self, slot: u32) -> Option<&SourceCells> {
-        line(&self.maps.source_cells, slot)
+        self.maps.source_cells(slot)
     }
 }
 
