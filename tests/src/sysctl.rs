@@ -4,7 +4,8 @@
 //! lab can put right what a killed one left.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -17,16 +18,16 @@ const DIRECTORY: &str = "/run/ctguard-lab";
 pub struct HostSysctl {
     key: String,
     original: String,
+    recorded: bool,
 }
 
 impl HostSysctl {
     /// Sets `key` (as in `net.netfilter.nf_conntrack_max`) to `value`.
     pub fn set(key: &str, value: &str) -> Result<Self> {
         let original = read(key)?;
-        fs::create_dir_all(DIRECTORY).with_context(|| format!("cannot make {DIRECTORY}"))?;
-        fs::write(record(key), &original)
-            .with_context(|| format!("cannot note the value of {key}"))?;
-        let changed = Self { key: key.to_owned(), original };
+        let recorded =
+            note(key, &original).with_context(|| format!("cannot note the value of {key}"))?;
+        let changed = Self { key: key.to_owned(), original, recorded };
         write(key, value)?;
         Ok(changed)
     }
@@ -34,7 +35,22 @@ impl HostSysctl {
 
 impl Drop for HostSysctl {
     fn drop(&mut self) {
-        restore(&self.key, &self.original);
+        if self.recorded {
+            restore(&self.key, &self.original);
+        } else {
+            put_back(&self.key, &self.original);
+        }
+    }
+}
+
+/// Notes the value of `key`; false where an older one is noted already, by a change that this one
+/// is within or by a lab that was killed: that one is the host's.
+fn note(key: &str, original: &str) -> io::Result<bool> {
+    fs::create_dir_all(DIRECTORY)?;
+    match File::create_new(record(key)) {
+        Ok(mut record) => record.write_all(original.as_bytes()).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -67,13 +83,18 @@ fn write(key: &str, value: &str) -> Result<()> {
 }
 
 fn restore(key: &str, original: &str) {
-    match write(key, original) {
-        Ok(()) => {
-            let _ = fs::remove_file(record(key));
-            let _ = fs::remove_dir(DIRECTORY);
-        }
-        Err(error) => eprintln!("ctguard-lab: {error:#} (it was {original} before the lab)"),
+    if put_back(key, original) {
+        let _ = fs::remove_file(record(key));
+        let _ = fs::remove_dir(DIRECTORY);
     }
+}
+
+fn put_back(key: &str, original: &str) -> bool {
+    let put = write(key, original);
+    if let Err(error) = &put {
+        eprintln!("ctguard-lab: {error:#} (it was {original} before the lab)");
+    }
+    put.is_ok()
 }
 
 fn record(key: &str) -> PathBuf {

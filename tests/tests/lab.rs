@@ -5,7 +5,8 @@ use ctguard_tests::{
     lab::{self, LabOptions, Runs},
     recipe::FloodKind,
     report::Report,
-    require, sysctl,
+    require,
+    sysctl::{self, HostSysctl},
 };
 
 const MAXIMUM: &str = "net.netfilter.nf_conntrack_max";
@@ -31,6 +32,20 @@ fn an_unguarded_router_suffers_and_one_that_drops_the_flood_does_not() {
         }
     }
     assert_eq!(sysctl::read(MAXIMUM).ok(), Some(maximum), "the host's setting comes back");
+}
+
+/// Fails when what comes after a killed lab forgets the value that the host had before it.
+#[test]
+fn the_value_before_a_killed_lab_outlives_later_changes() {
+    if !require::root("the_value_before_a_killed_lab_outlives_later_changes") {
+        return;
+    }
+    let maximum = sysctl::read(MAXIMUM).expect("the host tracks connections");
+    std::mem::forget(HostSysctl::set(MAXIMUM, "65536").expect("a change that is never taken back"));
+    drop(HostSysctl::set(MAXIMUM, "32768").expect("a later one"));
+    assert_eq!(sysctl::read(MAXIMUM).expect("still there"), "65536");
+    sysctl::restore_orphans();
+    assert_eq!(sysctl::read(MAXIMUM).ok(), Some(maximum));
 }
 
 fn short(flood: FloodKind, family: Family) -> Report {
