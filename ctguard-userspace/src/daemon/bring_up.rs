@@ -93,7 +93,7 @@ pub(super) fn bring_up(
     let now = kernel_clock.now(jiffies_per_second)?;
     let mut ticker = Ticker::new(now, jiffies_per_second, &maps.limits()?);
     let sources = maps.source_memory()?;
-    ticker.tick(&mut maps, &sources, &table)?;
+    ticker.tick(&mut maps, &sources, &table, targets.iter().map(|link| link.index))?;
     let detection = detection(programs.detector(), &table);
     let options_bytes = programs.detector().options_bytes();
     begin_detection(&mut maps, (detection, options_bytes), fresh)?;
@@ -224,9 +224,7 @@ pub(super) fn note_mode(
     link: &Link,
     attachment: &Attachment,
 ) -> Result<(), SlotError> {
-    let slot =
-        maps.interfaces.used()?.into_iter().find(|slot| slot.interface.ifindex == link.index);
-    if let Some(slot) = slot {
+    if let Some(slot) = maps.interfaces.of(link.index)? {
         maps.interfaces.put(Interface { mode: attachment.mode.number(), ..slot.interface })?;
     }
     if attachment.fresh && attachment.mode == Mode::Generic {

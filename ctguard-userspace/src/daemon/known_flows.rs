@@ -38,6 +38,9 @@ const NICE: i32 = 10;
 /// Under pressure ticks come every millisecond, and nothing here is so urgent.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// While the guard is calm few flows come into the filter.
+const INTERVAL_IN_CALM: Duration = Duration::from_millis(500);
+
 #[derive(Debug)]
 struct Dump {
     began: Duration,
@@ -94,7 +97,12 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let environment = guard.maps.environment()?;
     let load = Load(guard.known_flows.memory.load(&environment));
     match guard.known_flows.generations.next(now, load) {
-        Step::Wait => Ok(()),
+        Step::Wait => {
+            if guard.ticker.is_calm() {
+                guard.known_flows.next = now + INTERVAL_IN_CALM;
+            }
+            Ok(())
+        }
         Step::Dump => {
             let begun = begin_dump(guard, &environment, now);
             if begun.is_err() {

@@ -26,7 +26,7 @@ const LEARNING_INTERVAL: Duration = Duration::from_mins(1);
 /// Of a table so large that asking takes long, so much of a processor is taken at most: one part of
 /// so many, under pressure and in calm.
 const PART_OF_A_PROCESSOR: u32 = 20;
-const PART_IN_CALM: u32 = 1000;
+const PART_IN_CALM: u32 = 2000;
 
 /// Regulars are saved so often.
 const SAVE_INTERVAL: Duration = Duration::from_mins(10);

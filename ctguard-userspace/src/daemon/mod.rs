@@ -15,6 +15,7 @@ mod settle;
 mod start;
 pub(crate) mod state_file;
 mod tick;
+mod tick_timer;
 mod watch;
 
 pub(crate) use dismantle::dismantle;

@@ -15,18 +15,26 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 use super::{
     Guard,
     housekeeping::{Complaints, end_list_entries, follow_kernel},
-    known_flows, known_sources, reclaim, watch,
+    known_flows, known_sources, reclaim,
+    tick_timer::TickTimer,
+    watch,
 };
-use crate::{bpf::is_attached, control::Pace, net::LinkEvents};
+use crate::{
+    bpf::{is_attached, monotonic},
+    control::Pace,
+    net::LinkEvents,
+};
 
 /// Looks at interfaces no oftener, however often they change.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Keeps house so often.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
 type Logger = EbpfLogger<&'static dyn Log>;
 
@@ -99,13 +107,13 @@ async fn steer(
     let mut wakeups = watched(guard.maps.wakeups()?)?;
     let link_events = watched(LinkEvents::subscribe()?)?;
     let mut log = trace.then(|| open_log(guard)).transpose()?;
-    let mut second = interval(Duration::from_secs(1));
-    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let timer = TickTimer::new()?;
 
     let mut complaints = Complaints::default();
-    let mut last_tick = Instant::now();
-    let mut pace = tick(guard, &mut complaints);
-    let mut looked = Instant::now();
+    let mut last_tick = monotonic();
+    let pace = tick(guard, &mut complaints);
+    timer.set(last_tick + pace.interval())?;
+    let (mut looked, mut kept_house) = (last_tick, last_tick);
     // Something may have changed since the links were read.
     let mut changed = true;
     ready(guard);
@@ -114,12 +122,13 @@ async fn steer(
         tokio::select! {
             biased;
             () = stop.requested() => break,
-            () = sleep_until(last_tick + pace.interval()) => {}
+            expired = timer.expired() => expired?,
             woken = wakeups.readable_mut() => {
                 let mut woken = woken?;
                 drain(woken.get_inner_mut());
                 woken.clear_ready();
-                sleep_until(last_tick + Pace::SHORTEST).await;
+                timer.set(last_tick + Pace::SHORTEST)?;
+                continue;
             }
             event = link_events.readable() => {
                 let mut event = event?;
@@ -129,19 +138,10 @@ async fn steer(
                 continue;
             }
             () = print(&mut log) => continue,
-            _ = second.tick() => {
-                let done = follow_kernel(guard).and_then(|()| end_list_entries(guard));
-                if let Err(error) = done {
-                    complaints.tell("cannot follow the kernel", &error);
-                }
-                changed |= guard.interfaces.iter().any(|interface| {
-                    !interface.attached || !is_attached(&guard.pins, interface.ifindex)
-                });
-                continue;
-            }
         }
-        last_tick = Instant::now();
-        pace = tick(guard, &mut complaints);
+        last_tick = monotonic();
+        let pace = tick(guard, &mut complaints);
+        timer.set(last_tick + pace.interval())?;
         if let Err(error) = known_flows::follow(guard) {
             complaints
                 .tell("cannot keep the known-flows filter, so floods pay for lookups", &error);
@@ -152,9 +152,13 @@ async fn steer(
         if let Err(error) = reclaim::follow(guard) {
             complaints.tell("cannot relieve the table", &error);
         }
-        if changed && looked.elapsed() >= LOOK_INTERVAL {
+        if last_tick >= kept_house + HOUSEKEEPING_INTERVAL {
+            kept_house = last_tick;
+            changed |= keep_house(guard, &mut complaints);
+        }
+        if changed && last_tick >= looked + LOOK_INTERVAL {
             changed = false;
-            looked = Instant::now();
+            looked = last_tick;
             if let Err(error) = watch::look(guard) {
                 complaints.tell("cannot read the interfaces", &error.into());
             }
@@ -167,9 +171,23 @@ async fn steer(
     Ok(())
 }
 
+/// What is done each second; whether the interfaces are to be looked at.
+fn keep_house(guard: &mut Guard, complaints: &mut Complaints) -> bool {
+    let done = follow_kernel(guard).and_then(|()| end_list_entries(guard));
+    if let Err(error) = done {
+        complaints.tell("cannot follow the kernel", &error);
+    }
+    guard
+        .interfaces
+        .iter()
+        .any(|interface| !interface.attached || !is_attached(&guard.pins, interface.ifindex))
+}
+
 /// A tick that fails leaves the heartbeat to grow old; the fallback rate then holds.
 fn tick(guard: &mut Guard, complaints: &mut Complaints) -> Pace {
-    guard.ticker.tick(&mut guard.maps, &guard.sources, &guard.table).unwrap_or_else(|error| {
+    let guarded = guard.interfaces.iter().map(|interface| interface.ifindex);
+    let ticked = guard.ticker.tick(&mut guard.maps, &guard.sources, &guard.table, guarded);
+    ticked.unwrap_or_else(|error| {
         complaints.tell("cannot grant new flows", &error.into());
         Pace::Calm
     })
@@ -182,12 +200,13 @@ fn drain(wakeups: &mut RingBuf<MapData>) {
 fn open_log(guard: &mut Guard) -> anyhow::Result<AsyncFd<Logger>> {
     let logger =
         EbpfLogger::init(guard.programs.object_mut()).context("cannot read the program's log")?;
-    watched(logger)
+    Ok(watched(logger)?)
 }
 
-fn watched<T: AsFd + AsRawFd>(owner: T) -> anyhow::Result<AsyncFd<T>> {
+/// Waits for `owner` to be readable.
+pub(super) fn watched<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
     #[expect(deprecated, reason = "its owner keeps the descriptor open as long as it is watched")]
-    Ok(AsyncFd::with_interest(owner, Interest::READABLE)?)
+    AsyncFd::with_interest(owner, Interest::READABLE)
 }
 
 /// Prints what the program logged; without a log, waits forever.

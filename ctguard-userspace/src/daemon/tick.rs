@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aya::util::nr_cpus;
 use ctguard_ebpf::{
-    layout::{Class, Counter, Limits, Policy},
+    layout::{CLASSES, Class, Counter, Limits, Policy, TIERS},
     units::Jiffies,
 };
 use log::info;
@@ -39,6 +39,7 @@ pub(crate) struct Ticker {
     offered: Offered,
     /// New flows that processors may be admitting while we count.
     processors: u64,
+    counted: Option<Counted>,
     /// What was written last.
     limits: Limits,
     fallback_of: Option<(Policy, u64, bool)>,
@@ -47,6 +48,14 @@ pub(crate) struct Ticker {
     reclaim: Option<f64>,
     jiffies_per_second: u32,
     clock: JiffiesClock,
+}
+
+/// New flows as they were counted last.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    /// A before that.
+    admitted: [u64; TIERS],
+    new_flows: u64,
 }
 
 /// How soon an operator's change of a ceiling or a floor steers the shares.
@@ -60,6 +69,7 @@ impl Ticker {
             controller: Controller::new(jiffies_per_second),
             offered: Offered::default(),
             processors: processors.unwrap_or(256),
+            counted: None,
             limits: *limits,
             fallback_of: None,
             ceilings: None,
@@ -91,14 +101,18 @@ impl Ticker {
         maps: &mut GuardMaps,
         sources: &SourceMemory,
         table: &Table,
+        guarded: impl Iterator<Item = u32>,
     ) -> Result<Pace, TickError> {
         let now = monotonic();
-        // Before the two, for they take a while: every processor's counters are copied.
-        let new_flows =
-            if self.controller.wants_new_flows(now) { Some(new_flows(maps)?) } else { None };
+        // Before the two, for they take a while.
+        let new_flows = if self.controller.wants_new_flows(now) {
+            Some(self.count_new_flows(maps)?)
+        } else {
+            None
+        };
         let loads = self.controller.wants_loads(now).then(|| self.offered.look(now, sources));
         let policy = maps.policy()?;
-        let control_policy = self.control_policy(now, maps, &policy)?;
+        let control_policy = self.control_policy(now, maps, &policy, guarded)?;
         let limits = maps.grant.limits();
         let admitted = maps.grant.admissions();
         let table = table.sample()?;
@@ -133,6 +147,22 @@ impl Ticker {
         Ok(decision.pace)
     }
 
+    /// Less than A, which counts packets too that rest on an admission nobody answered yet.
+    ///
+    /// Every processor's counters are copied for it, so not while nothing was admitted: a packet
+    /// that was under way at the last count is then missed until the next admission.
+    fn count_new_flows(&mut self, maps: &GuardMaps) -> Result<u64, OpenError> {
+        let admitted = maps.grant.admissions();
+        if let Some(counted) = self.counted.filter(|counted| counted.admitted == admitted) {
+            return Ok(counted.new_flows);
+        }
+        let totals = maps.totals()?;
+        let new_flows =
+            Class::ALL.into_iter().map(|class| totals.get(Counter::Admitted(class))).sum();
+        self.counted = Some(Counted { admitted, new_flows });
+        Ok(new_flows)
+    }
+
     /// Stages and shares, before the grants that were made with them in view.
     fn write_limits(&mut self, maps: &mut GuardMaps, decision: &Decision) -> Result<(), OpenError> {
         let limits = decision.limits();
@@ -157,11 +187,12 @@ impl Ticker {
         now: Duration,
         maps: &GuardMaps,
         policy: &Policy,
+        guarded: impl Iterator<Item = u32>,
     ) -> Result<ControlPolicy, TickError> {
         let fresh = self.ceilings.filter(|(at, _)| now.saturating_sub(*at) < POLICY_INTERVAL);
         let ceilings = match fresh {
             Some((_, known)) => known.ceilings,
-            None => highest_ceilings(maps, policy)?,
+            None => highest_ceilings(maps, policy, guarded)?,
         };
         let control_policy = ControlPolicy {
             target_ppm: policy.target_ppm,
@@ -180,9 +211,11 @@ impl Ticker {
 fn highest_ceilings(
     maps: &GuardMaps,
     policy: &Policy,
-) -> Result<[u32; ctguard_ebpf::layout::CLASSES], SlotError> {
+    guarded: impl Iterator<Item = u32>,
+) -> Result<[u32; CLASSES], SlotError> {
     let mut ceilings = policy.source.map(|rate| rate.flows_per_second);
-    for slot in maps.interfaces.used()? {
+    for ifindex in guarded {
+        let Some(slot) = maps.interfaces.of(ifindex)? else { continue };
         for class in Class::ALL {
             let class = class as usize;
             let rate = in_force(policy.source[class], slot.interface.overrides[class]);
@@ -190,12 +223,6 @@ fn highest_ceilings(
         }
     }
     Ok(ceilings)
-}
-
-/// Less than A, which counts packets too that rest on an admission nobody answered yet.
-fn new_flows(maps: &GuardMaps) -> Result<u64, OpenError> {
-    let totals = maps.totals()?;
-    Ok(Class::ALL.into_iter().map(|class| totals.get(Counter::Admitted(class))).sum())
 }
 
 fn tell(change: &StageChange) {

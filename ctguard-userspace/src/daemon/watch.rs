@@ -83,11 +83,7 @@ fn try_attach(
     old: u32,
 ) -> anyhow::Result<Attachment> {
     let policy = guard.maps.policy()?;
-    let used = guard.maps.interfaces.used()?;
-    let former = used
-        .iter()
-        .find(|slot| slot.interface.ifindex == old)
-        .map_or(Interface::FREE, |slot| slot.interface);
+    let former = guard.maps.interfaces.of(old)?.map_or(Interface::FREE, |slot| slot.interface);
     if old != link.index {
         guard.maps.interfaces.remove(old)?;
     }
@@ -112,11 +108,7 @@ fn try_attach(
 
 /// Name and station of an interface that is there.
 fn refresh_slot(guard: &mut Guard, links: &[Link], link: &Link) {
-    let used = guard.maps.interfaces.used();
-    let Ok(used) = used else { return };
-    let Some(slot) = used.into_iter().find(|slot| slot.interface.ifindex == link.index) else {
-        return;
-    };
+    let Ok(Some(slot)) = guard.maps.interfaces.of(link.index) else { return };
     let fresh =
         Interface { station: station(links, link), name: name_bytes(&link.name), ..slot.interface };
     if fresh != slot.interface

@@ -66,6 +66,17 @@ impl Interfaces {
         Ok(used)
     }
 
+    /// The slot of `ifindex`, if it has one: looks only where the data path does.
+    pub(crate) fn of(&self, ifindex: u32) -> Result<Option<Slot>, SlotError> {
+        for index in probes(ifindex) {
+            let interface = self.0.get(&index, 0)?.0;
+            if interface.ifindex == ifindex {
+                return Ok(Some(Slot { index, interface }));
+            }
+        }
+        Ok(None)
+    }
+
     /// Writes `interface` into its slot, or into a free one where the data path looks for it.
     pub(crate) fn put(&mut self, interface: Interface) -> Result<(), SlotError> {
         let used = self.used()?;
@@ -77,10 +88,8 @@ impl Interfaces {
 
     /// Frees the slot of `ifindex`.
     pub(crate) fn remove(&mut self, ifindex: u32) -> Result<(), SlotError> {
-        for slot in self.used()? {
-            if slot.interface.ifindex == ifindex {
-                self.0.set(slot.index, Value(Interface::FREE), 0)?;
-            }
+        if let Some(slot) = self.of(ifindex)? {
+            self.0.set(slot.index, Value(Interface::FREE), 0)?;
         }
         Ok(())
     }
@@ -88,11 +97,15 @@ impl Interfaces {
 
 /// The slot for `ifindex`, given who holds which: the nearest behind its own number.
 fn place(taken: &[(u32, u32)], ifindex: u32) -> Option<u32> {
-    let mut probes = (0..INTERFACE_PROBES)
-        .map(|probe| ifindex.wrapping_add(probe) % INTERFACE_SLOTS)
+    let mut probes = probes(ifindex)
         .map(|slot| (slot, taken.iter().find(|(used, _)| *used == slot).map(|&(_, index)| index)));
     let own = probes.clone().find(|&(_, holder)| holder == Some(ifindex));
     own.or_else(|| probes.find(|&(_, holder)| holder.is_none())).map(|(slot, _)| slot)
+}
+
+/// Where `ifindex` may lie.
+fn probes(ifindex: u32) -> impl Iterator<Item = u32> + Clone {
+    (0..INTERFACE_PROBES).map(move |probe| ifindex.wrapping_add(probe) % INTERFACE_SLOTS)
 }
 
 #[cfg(test)]
