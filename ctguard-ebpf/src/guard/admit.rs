@@ -139,12 +139,13 @@ impl<T: Tables> Guard<'_, T> {
         let Tuple { family, scope, .. } = opening.tuple;
         let hash = hash::source(&self.environment.source_key, opening.class, family, scope);
         let line = line_index(hash, self.environment.source_line_mask);
-        let standing = self.standing(opening, limits, dry_run, now);
+        let standing = self.standing(opening, (limits, grant), dry_run, now);
         let (tier, known) = match standing {
             Standing::Of(tier, known) => (tier, known),
             Standing::Ended(decision) => {
                 self.note_offered(opening, line, Tier::Strangers as u32);
-                return self.decided(decision as u32, Tier::Strangers as u32, false, dry_run);
+                let wake = limits.is_calm() && grant::is_first_in_jiffy(grant, now);
+                return self.decided(decision as u32, Tier::Strangers as u32, wake, dry_run);
             }
         };
 

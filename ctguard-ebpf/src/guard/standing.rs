@@ -1,5 +1,5 @@
-//! Who asks for a new flow, once some class is not calm: a known source, a tuple that answered a
-//! challenge or came again, or a stranger to be challenged.
+//! Who asks for a new flow, once some class is not calm or the grant of strangers is spent: a known
+//! source, a tuple that answered a challenge or came again, or a stranger to be challenged.
 
 use super::{
     Guard, Memory, Tables,
@@ -7,10 +7,11 @@ use super::{
     outcome::{Decision, Vouched},
 };
 use crate::{
+    admission::grant::{self, Allowance},
     bucket::Cells,
     challenge::{self, Answer, Answering, Connection, Slot},
     hash,
-    layout::{Class, Limits, SourceCells, Stage, Tier},
+    layout::{Class, Grant, Limits, SourceCells, Stage, Tier},
     memory::{self, Moment},
     packet::{Ipv4, Ipv6},
     place::Place,
@@ -45,19 +46,27 @@ impl Known<'_> {
 
 impl<T: Tables> Guard<'_, T> {
     /// The standing of who asks.
+    ///
+    /// A flood spends what a calm guard grants before the daemon has run: then already who is known
+    /// has a grant of his own, and a SYN is answered in place of being refused.
     #[inline(always)]
     pub(super) fn standing(
         &self,
         opening: &Opening,
-        limits: &Limits,
+        (limits, grant): (&Limits, &Grant),
         dry_run: bool,
         now: Jiffies,
     ) -> Standing<'_> {
-        if limits.is_calm() || opening.tier == Tier::Allowed as u32 {
+        if opening.tier == Tier::Allowed as u32 {
             return Standing::Of(opening.tier, None);
         }
         let tuple = &opening.tuple;
         let class = Class::from_number(opening.class);
+        let is_challenged = limits.stage(class) == Stage::Challenge;
+        let is_spent = !is_challenged && self.strangers_have_spent(grant, now);
+        if limits.is_calm() && !is_spent {
+            return Standing::Of(opening.tier, None);
+        }
         let scope = hash::scope(&self.environment.source_key, tuple.family, tuple.scope);
         let place = Place::of(scope, self.environment.known_source_line_mask, self.blur());
         if let Some(found) = sources::find(&self.tables, place)
@@ -66,7 +75,8 @@ impl<T: Tables> Guard<'_, T> {
             let tier = if found.tiers.is_regular() { Tier::Regulars } else { Tier::Proven };
             return Standing::Of(self.blur().hide(tier as u32), Some(Known(cells)));
         }
-        if limits.stage(class) != Stage::Challenge {
+        let is_answered = is_spent && class == Class::Tcp && tuple.is_syn() && self.answers();
+        if !is_challenged && !is_answered {
             return Standing::Of(opening.tier, None);
         }
         if opening.has_tuple == 0 {
@@ -83,10 +93,17 @@ impl<T: Tables> Guard<'_, T> {
         }
     }
 
-    /// Whether SYNs are answered on the packet's interface.
+    #[inline(always)]
+    fn strangers_have_spent(&self, grant: &Grant, now: Jiffies) -> bool {
+        let allowance = grant::peek(grant, Tier::Strangers as u32, self.environment, now);
+        allowance == Allowance::Spent
+    }
+
+    /// Whether SYNs are answered on the packet's interface: not on one without a slot, of which
+    /// nobody said so.
     #[inline(always)]
     fn answers(&self) -> bool {
-        self.tables.interface().is_none_or(|interface| interface.answers_nothing == 0)
+        self.tables.interface().is_some_and(|interface| interface.answers_nothing == 0)
     }
 
     /// A SYN of a tuple that has answered opens its flow, once; another one is answered.
@@ -158,9 +175,10 @@ impl<T: Tables> Guard<'_, T> {
     /// asked.
     #[inline(always)]
     pub(super) fn takes_reset(&self, tuple: &Tuple, completed: bool, now: Jiffies) -> bool {
-        let challenges =
-            self.tables.limits().is_some_and(|limits| limits.stage(Class::Tcp) == Stage::Challenge);
-        if !challenges {
+        let (Some(limits), Some(grant)) = (self.tables.limits(), self.tables.grant()) else {
+            return false;
+        };
+        if limits.is_calm() && !self.strangers_have_spent(grant, now) {
             return false;
         }
         let hash = tuple.hash;

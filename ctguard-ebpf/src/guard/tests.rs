@@ -43,13 +43,13 @@ fn nothing_is_admitted_beyond_the_grant_and_its_end_wakes_the_daemon_once_a_jiff
     lab.grant.allowances[0].limit.store(5);
     lab.grant.allowances[0].wake_at.store(3);
     let judgements: Vec<Judgement> =
-        (0..8).map(|host| lab.judge(&syn(&format!("192.0.2.{host}"), LOCAL, 1))).collect();
+        (0..8).map(|host| lab.judge(&udp(&format!("192.0.2.{host}"), LOCAL, 1, 53))).collect();
     let outcomes: Vec<bool> =
         judgements.iter().map(|judged| matches!(judged.outcome, Outcome::Admitted(..))).collect();
     assert_eq!(outcomes, [true, true, true, true, true, false, false, false]);
     let wakes: Vec<bool> = judgements.iter().map(|judged| judged.wake).collect();
     assert_eq!(wakes, [false, false, false, true, false, true, false, false]);
-    assert_eq!(judgements[7].outcome, Outcome::Refused(Class::Tcp, Refusal::Grant));
+    assert_eq!(judgements[7].outcome, Outcome::Refused(Class::Udp, Refusal::Grant));
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn connections_older_than_the_guard_are_learnt_at_its_start() {
     lab.environment.learning_until = START.0 + 5000;
     lab.grant.allowances[0].limit.store(0);
     assert_eq!(lab.tcp(REMOTE, 1, TcpFlags::ACK), Outcome::Known);
-    assert!(matches!(lab.syn(REMOTE, 2), Outcome::Refused(..)));
+    assert!(matches!(lab.udp(REMOTE, 2), Outcome::Refused(..)));
     lab.pass_seconds(6);
     assert_eq!(lab.tcp(REMOTE, 1, TcpFlags::ACK), Outcome::Known);
     assert!(matches!(lab.tcp(REMOTE, 3, TcpFlags::ACK), Outcome::Refused(..)));

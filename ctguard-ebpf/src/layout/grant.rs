@@ -6,7 +6,7 @@
 use crate::shared::Shared;
 
 /// Who a new flow is admitted as; each tier has its own admissions and its own grant. While every
-/// class is calm all but allowed sources are strangers.
+/// class is calm all but allowed sources are strangers, until the grant of those is spent.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {

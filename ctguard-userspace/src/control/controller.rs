@@ -38,6 +38,9 @@ const NEARLY_FULL_UNTIL: f64 = 0.85;
 const CALM_PART: u64 = 8;
 const CALM_LEAST: u64 = 64;
 
+/// The same for each of the tiers that take their own only when that of strangers is spent.
+const CALM_PART_OF_OTHERS: u64 = 32;
+
 /// Over how long admissions are averaged: to notice a flood, and to know what a tier needs.
 const PULSE_MEMORY: Duration = Duration::from_millis(250);
 const NEED_MEMORY: Duration = Duration::from_secs(2);
@@ -229,7 +232,7 @@ impl Controller {
         if !self.stages.is_calm() {
             return false;
         }
-        let calm_grant = calm(room.headroom());
+        let calm_grant = calm(room.headroom(), CALM_PART);
         let in_this_tick = real(spent) / elapsed.as_secs_f64().max(f64::EPSILON);
         let admitted =
             if spent >= calm_grant / 4 * 3 { in_this_tick } else { self.pulse.per_second() };
@@ -382,7 +385,7 @@ impl Clock {
     }
 }
 
-/// What all may open until the next tick of a calm guard.
-fn calm(headroom: u64) -> u64 {
-    (headroom / CALM_PART).max(CALM_LEAST).min(headroom)
+/// What a tier may open until the next tick of a calm guard.
+fn calm(headroom: u64, part: u64) -> u64 {
+    (headroom / part).max(CALM_LEAST).min(headroom)
 }

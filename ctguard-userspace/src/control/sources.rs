@@ -86,7 +86,7 @@ const MOST_REGULARS: usize = CAPACITY as usize / 2;
 /// proven within a second; and while all is calm, when nobody is told apart, so that whoever was
 /// there is known when a flood begins.
 pub(crate) const fn look_interval(calm: bool) -> Duration {
-    if calm { Duration::from_secs(2) } else { Duration::from_millis(500) }
+    if calm { Duration::from_secs(1) } else { Duration::from_millis(500) }
 }
 
 /// Who is to be known, given the regulars, the best first, and who holds a connection.

@@ -26,7 +26,10 @@ const LEARNING_INTERVAL: Duration = Duration::from_mins(1);
 /// Of a table so large that asking takes long, so much of a processor is taken at most: one part of
 /// so many, under pressure and in calm.
 const PART_OF_A_PROCESSOR: u32 = 20;
-const PART_IN_CALM: u32 = 2000;
+const PART_IN_CALM: u32 = 200;
+
+/// Where nothing has been admitted since the last but one look, the next is so much later.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Regulars are saved so often.
 const SAVE_INTERVAL: Duration = Duration::from_mins(10);
@@ -40,6 +43,8 @@ pub(crate) struct KnownSources {
     /// What the set holds.
     written: Known,
     dump: Option<Background<Dump>>,
+    /// New flows admitted before the last look, and before the one before it.
+    admitted: [u64; 2],
     next: Duration,
     learnt: Duration,
     was_calm: bool,
@@ -75,6 +80,7 @@ impl KnownSources {
             saved: monotonic(),
             written: Known::new(),
             dump: None,
+            admitted: [0; 2],
             next: Duration::ZERO,
             learnt: Duration::ZERO,
             was_calm: true,
@@ -111,7 +117,10 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
         keeper.next = now;
     }
     keeper.was_calm = calm;
-    if keeper.dump.is_none() && now >= keeper.next && guard.table.is_there() {
+    let admitted = guard.maps.grant.admissions().into_iter().fold(0, u64::wrapping_add);
+    let quiet = if keeper.admitted == [admitted; 2] { QUIET } else { Duration::ZERO };
+    if keeper.dump.is_none() && now >= keeper.next + quiet && guard.table.is_there() {
+        keeper.admitted = [admitted, keeper.admitted[0]];
         keeper.dump = Some(Background::start("ctguard-assured", move || ask(now))?);
     }
     if now >= keeper.saved + SAVE_INTERVAL {

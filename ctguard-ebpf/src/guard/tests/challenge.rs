@@ -7,7 +7,7 @@ use crate::{
     guard::{Challenge, Outcome},
     hash,
     hash::testing::KEY,
-    layout::{CLASS_SLOTS, Ceiling, Class, Environment, Stage, Tier},
+    layout::{CLASS_SLOTS, Ceiling, Class, Environment, Limits, Stage, Tier},
     packet::TcpFlags,
     place::Place,
     sources::{self, Tiers},
@@ -158,6 +158,44 @@ fn known_sources_are_asked_nothing_and_have_cells_of_their_own() {
     assert_eq!(lab.udp("192.0.2.2", 5), Outcome::Admitted(Class::Udp, Tier::Proven));
     let admitted = Lab::admitted_of(100, |port| lab.syn(REMOTE, 1000 + port));
     assert_eq!(admitted, BURST - 1, "its ceiling holds");
+}
+
+/// A guard that was calm when a flood spent what strangers may open.
+fn surprised() -> Lab {
+    let mut lab = challenging();
+    lab.limits = Limits::default();
+    lab.grant.allowances[Tier::Strangers.slot()].limit.store(0);
+    lab
+}
+
+/// Fails when known sources lose flows until the daemon has noticed a flood.
+#[test]
+fn known_sources_open_flows_when_the_grant_of_strangers_is_spent_in_calm() {
+    let lab = surprised();
+    know(&lab, 0xc000_0201, Tiers::REGULAR);
+    know(&lab, 0xc000_0202, Tiers::PROVEN);
+    assert_eq!(lab.syn(REMOTE, 5), Outcome::Admitted(Class::Tcp, Tier::Regulars));
+    assert_eq!(lab.udp("192.0.2.2", 5), Outcome::Admitted(Class::Udp, Tier::Proven));
+    assert_eq!(lab.udp("192.0.2.3", 5), Outcome::Refused(Class::Udp, Refusal::Grant));
+    lab.grant.allowances[Tier::Strangers.slot()].limit.store(1_000_000);
+    assert_eq!(lab.syn(REMOTE, 6), Outcome::Admitted(Class::Tcp, Tier::Strangers));
+}
+
+/// Fails when a client that lives waits for its retransmission because the daemon had not run yet,
+/// or when nobody wakes the daemon.
+#[test]
+fn a_syn_is_asked_when_the_grant_is_spent_in_calm_and_its_answer_counts() {
+    let mut lab = surprised();
+    let asked = lab.judge(&syn(REMOTE, LOCAL, 5));
+    assert_eq!(asked.outcome, ASKED);
+    assert!(asked.wake);
+    let cookie = lab.cookie.get().unwrap();
+    let segment = Outcome::Refused(Class::Tcp, Refusal::Grant);
+    assert_eq!(lab.tcp(REMOTE, 6, TcpFlags::ACK), segment, "it cannot be asked");
+    assert_eq!(reset(&lab, 5, cookie), Outcome::ChallengeAnswered);
+    assert_eq!(lab.syn(REMOTE, 5), ANSWERED);
+    lab.interface.answers_nothing = 1;
+    assert_eq!(lab.syn(REMOTE, 7), Outcome::Refused(Class::Tcp, Refusal::Grant), "nor here");
 }
 
 #[test]

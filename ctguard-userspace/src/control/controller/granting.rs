@@ -11,7 +11,7 @@ use super::{
         smoothed::{real, whole},
         tiers::{Precedence as _, TIERS, Tier},
     },
-    Controller, SAVED_WITH_SHARES, SLACK, UNTIL_KNOWN, calm,
+    CALM_PART, CALM_PART_OF_OTHERS, Controller, SAVED_WITH_SHARES, SLACK, UNTIL_KNOWN, calm,
 };
 
 /// In a full table each tier may replace at most such a part of what all may.
@@ -40,7 +40,10 @@ impl Controller {
         let mut allowed = room.allowed();
         let mut headroom = room.headroom();
         if self.stages.is_calm() {
-            wanted[Tier::Strangers as usize] = calm(headroom);
+            wanted[Tier::Strangers as usize] = calm(headroom, CALM_PART);
+            for tier in [Tier::Regulars, Tier::Proven, Tier::Answered] {
+                wanted[tier as usize] = calm(headroom, CALM_PART_OF_OTHERS);
+            }
         } else {
             for (tier, scarce) in self.scarce.iter_mut().enumerate() {
                 *scarce |=

@@ -147,7 +147,7 @@ impl Controller {
             let counts = |class| tier != Tier::Strangers || !stages.is_challenged(class);
             let offered = match tier {
                 Tier::Strangers if !self.knows_demands => f64::INFINITY,
-                Tier::Answered | Tier::Retried if stages.challenges() => {
+                Tier::Answered | Tier::Retried if stages.challenges() || !self.knows_demands => {
                     self.demands.ask(tier, counts).max(whole * UNSEEN)
                 }
                 Tier::Strangers

@@ -229,6 +229,23 @@ fn calm_costs_ten_ticks_a_second_and_no_scan() {
     assert!(plant.outcome(0).success() >= 1.0);
 }
 
+/// Fails when known sources, or who answers a challenge, have nothing while a flood that the daemon
+/// has not seen spends what strangers may open; or when all together pass the target.
+#[test]
+fn in_calm_a_grant_lies_ready_for_each_tier_that_is_told_apart_once_strangers_have_spent_theirs() {
+    let mut controller = Controller::new(JIFFIES_PER_SECOND);
+    let decision = controller.tick(&snapshot(0, 0, 1000), &POLICY).unwrap();
+    assert!(decision.limits().is_calm());
+    let [strangers, _, regulars, proven, answered, retried] =
+        decision.grants.map(|grant| grant.limit);
+    let headroom = u64::from(POLICY.target_ppm) * 10_000 / 1_000_000 - 1000;
+    assert!(strangers > headroom / 9 && strangers <= headroom / 8, "{strangers}");
+    for ready in [regulars, proven, answered] {
+        assert!(ready > headroom / 40 && ready <= headroom / 32, "{ready}");
+    }
+    assert_eq!(retried, 0);
+}
+
 #[test]
 fn a_flood_that_ends_is_over_within_half_a_minute_and_only_once() {
     let mut flood = starting(5, spoofed(Class::Tcp, 50_000.0, LONG));
