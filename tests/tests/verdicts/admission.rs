@@ -11,7 +11,7 @@ use crate::{
     packets::{self, LOCAL, LOCAL6, REMOTE, REMOTE6},
     row::{self, BURST, Row, drops, passes},
 };
-use Counter::{Admitted, RefusedFallback, RefusedGrant, RefusedSource, Seen, Wakeups};
+use Counter::{Admitted, Challenged, RefusedFallback, RefusedGrant, RefusedSource, Seen, Wakeups};
 
 /// Fails when a new flow of any class passes or falls for another reason than the one it meets
 /// first, or when it is counted elsewhere, too often or not at all.
@@ -35,9 +35,8 @@ pub(crate) fn rows() -> Vec<Row> {
             passes("one more in a dry run", new(200), &[Seen(class), RefusedSource(class)])
                 .after(move |path| spend(path, new, BURST))
                 .after(dry_run),
-            drops("a spent grant", new(200), &[Seen(class), RefusedGrant(class), Wakeups])
-                .without_grant(),
-            passes("the same in a dry run", new(200), &[Seen(class), RefusedGrant(class), Wakeups])
+            without_grant(class, new(200)).without_grant(),
+            passes("the same in a dry run", new(200), &[Seen(class), spent(class), Wakeups])
                 .without_grant()
                 .after(dry_run),
             passes("the wake-up mark", new(200), &[Seen(class), Admitted(class), Wakeups])
@@ -78,6 +77,16 @@ pub(crate) fn rows() -> Vec<Row> {
         .after(|path| spend(path, |port| packets::syn(port.into()), BURST)),
     );
     rows
+}
+
+/// A SYN is answered.
+fn without_grant(class: Class, frame: Vec<u8>) -> Row {
+    let row = if class == Class::Tcp { row::answers } else { drops };
+    row("a spent grant", frame, &[Seen(class), spent(class), Wakeups])
+}
+
+fn spent(class: Class) -> Counter {
+    if class == Class::Tcp { Challenged(class) } else { RefusedGrant(class) }
 }
 
 /// Makes a new flow, told apart from others by a number.

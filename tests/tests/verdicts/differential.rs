@@ -52,7 +52,11 @@ struct Pair {
 
 const SETTINGS: [(&str, Setting); 6] = [
     ("as it comes", |_, _, _, _| ()),
-    ("a small grant", |_, _, _, pair| pair.limits = [100, 30]),
+    ("a small grant", |_, _, interface, pair| {
+        pair.limits = [100, 30];
+        // What is answered is compared by the tests of challenges.
+        interface.answers_nothing = 1;
+    }),
     ("tcp_loose off", |_, environment, _, _| environment.tcp_loose = 0),
     ("a dry run", |policy, _, _, _| policy.switches = Policy::DRY_RUN),
     ("no daemon", |_, _, _, pair| pair.daemon_lives = false),

@@ -8,10 +8,11 @@ use crate::{
     packets::{self, LOCAL, LOCAL6, REMOTE, REMOTE6},
     row::{self, Row, drops, passes},
 };
-use Counter::{Admitted, Known, MakesNoEntry, RefusedGrant, Repeated, Seen, Wakeups};
+use Counter::{Admitted, Challenged, Known, MakesNoEntry, RefusedGrant, Repeated, Seen, Wakeups};
 
 const NEW_TCP: [Counter; 2] = [Seen(Class::Tcp), Admitted(Class::Tcp)];
 const REFUSED: [Counter; 3] = [Seen(Class::Tcp), RefusedGrant(Class::Tcp), Wakeups];
+const ASKED: [Counter; 3] = [Seen(Class::Tcp), Challenged(Class::Tcp), Wakeups];
 const NEW_UDP: [Counter; 2] = [Seen(Class::Udp), Admitted(Class::Udp)];
 const NEW_OTHER: [Counter; 2] = [Seen(Class::Other), Admitted(Class::Other)];
 const SYN_ACK: u8 = flags::SYN | flags::ACK;
@@ -52,7 +53,7 @@ fn tcp() -> Vec<Row> {
         )
         .after_arrival_of(packets::syn(7))
         .after_departure_of(leaves(flags::ACK))
-        .without_grant(),
+        .without_any_grant(),
         passes("an ACK of an admitted connection", arrives(flags::ACK), &[Known])
             .after_arrival_of(packets::syn(7)),
         passes("an ACK of a connection long ended", arrives(flags::ACK), &NEW_TCP)
@@ -78,11 +79,14 @@ fn tcp() -> Vec<Row> {
             .without_grant(),
         drops("a SYN sent again, the grant spent", packets::syn(7), &REFUSED)
             .after_arrival_of(packets::syn(7))
+            .without_any_grant(),
+        passes("a SYN sent again, that of strangers spent", packets::syn(7), &[Repeated])
+            .after_arrival_of(packets::syn(7))
             .without_grant(),
         passes("a connection older than the maps", arrives(flags::ACK), &[Known])
             .where_environment(|environment| environment.learning_until = u64::MAX)
             .without_grant(),
-        drops("a SYN while connections are learnt", packets::syn(7), &REFUSED)
+        row::answers("a SYN while connections are learnt", packets::syn(7), &ASKED)
             .where_environment(|environment| environment.learning_until = u64::MAX)
             .without_grant(),
         passes("a FIN of a connection", arrives(FIN_ACK), &[Known])

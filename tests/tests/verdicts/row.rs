@@ -33,6 +33,11 @@ pub(crate) fn drops(name: &'static str, frame: Vec<u8>, counters: &[Counter]) ->
     Row { action: Action::Drop, ..passes(name, frame, counters) }
 }
 
+/// A packet that a fresh data path answers.
+pub(crate) fn answers(name: &'static str, frame: Vec<u8>, counters: &[Counter]) -> Row {
+    Row { action: Action::Answer, ..passes(name, frame, counters) }
+}
+
 impl Row {
     /// Prepares the data path before the packet comes.
     pub(crate) fn after(mut self, arrange: impl Fn(&mut DataPath) -> Result<()> + 'static) -> Self {
@@ -51,6 +56,13 @@ impl Row {
     /// Strangers are granted nothing more.
     pub(crate) fn without_grant(self) -> Self {
         self.where_grant(|grant| grant.allowances[0].limit.store(0))
+    }
+
+    /// Nobody is.
+    pub(crate) fn without_any_grant(self) -> Self {
+        self.where_grant(|grant| {
+            grant.allowances.iter().for_each(|allowance| allowance.limit.store(0));
+        })
     }
 
     /// Another packet arrives before it.
