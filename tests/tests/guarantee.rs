@@ -1,5 +1,5 @@
-//! The guarantee on real traffic: short floods against the real `ctguard`, by the numbers that it
-//! promises. `cargo xtask lab` shows the same at length.
+//! The guarantee on real traffic, where no row of the promise (`rows.rs`) looks: at full speed, over
+//! IPv6, and for floods of other kinds.
 
 use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
@@ -24,38 +24,14 @@ const ADMITTED: f64 = 0.85;
 /// lost, an exchange now and then loses four packets in a row.
 const QUEUE_LOSS: f64 = 0.10;
 
-/// Fails when a flood from one source passes the target, or costs legitimate clients anything.
-#[test]
-fn a_flood_from_one_source_costs_legitimate_clients_nothing() -> Result<()> {
-    for kind in [FloodKind::SynOneSource, FloodKind::UdpOneSource] {
-        let Some(run) =
-            guarded("a_flood_from_one_source_costs_legitimate_clients_nothing", |lab| {
-                LabOptions { seconds: 6, ..lab(kind) }
-            })?
-        else {
-            return Ok(());
-        };
-        ensure_within_target(&run)?;
-        ensure_at_once(&run)?;
-        ensure_answered(&run)?;
-    }
-    Ok(())
-}
-
 /// Fails when a flood at full speed passes the target, fills the table, or when the guard keeps
 /// the table so empty that it starves everybody.
 #[test]
 fn no_flood_at_full_speed_passes_the_target() -> Result<()> {
-    for (kind, seconds) in [
-        (FloodKind::SynSpoofed, 10),
-        (FloodKind::UdpSpoofed, 10),
-        (FloodKind::Mixed, 10),
-        (FloodKind::SynOneSource, 6),
-        (FloodKind::UdpOneSource, 6),
-    ] {
+    for kind in [FloodKind::SynSpoofed, FloodKind::UdpSpoofed, FloodKind::Mixed] {
         let Some(run) = guarded("no_flood_at_full_speed_passes_the_target", |lab| LabOptions {
             rate: Rate::Full,
-            seconds,
+            seconds: 8,
             ..lab(kind)
         })?
         else {
@@ -72,20 +48,17 @@ fn no_flood_at_full_speed_passes_the_target() -> Result<()> {
 /// admitted and then dropped never becomes an entry, and must not spend the grant for good.
 #[test]
 fn a_flood_at_a_dropped_port_costs_legitimate_clients_nothing() -> Result<()> {
-    for kind in [FloodKind::SynOneSource, FloodKind::SynSpoofed] {
-        let Some(run) =
-            guarded("a_flood_at_a_dropped_port_costs_legitimate_clients_nothing", |lab| {
-                LabOptions { seconds: 6, port_dropped: true, ..lab(kind) }
-            })?
-        else {
-            return Ok(());
-        };
-        ensure_within_target(&run)?;
-        ensure_at_once(&run)?;
-        ensure_answered(&run)?;
-        let quiet = run.target_ratio / 3.0;
-        ensure!(run.fill.peak_ratio <= quiet, "{kind}: entries come of it: {}", told(&run));
-    }
+    let Some(run) = guarded("a_flood_at_a_dropped_port_costs_legitimate_clients_nothing", |lab| {
+        LabOptions { seconds: 6, port_dropped: true, ..lab(FloodKind::SynOneSource) }
+    })?
+    else {
+        return Ok(());
+    };
+    ensure_within_target(&run)?;
+    ensure_at_once(&run)?;
+    ensure_answered(&run)?;
+    let quiet = run.target_ratio / 3.0;
+    ensure!(run.fill.peak_ratio <= quiet, "entries come of it: {}", told(&run));
     Ok(())
 }
 

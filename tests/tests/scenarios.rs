@@ -4,9 +4,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
+    thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use ctguard_tests::{product, require};
 
 /// Fails when a default, or the controller, no longer gives what a scenario expects of it.
@@ -23,9 +25,26 @@ fn every_scenario_comes_to_what_it_expects() -> Result<()> {
     files.sort();
     ensure!(!files.is_empty(), "{} has no scenarios", directory.display());
 
+    let binary = product::binary()?;
+    let waiting = Mutex::new(files);
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let runs = thread::scope(|scope| {
+        let work = || {
+            let mut runs = Vec::new();
+            while let Some(file) = next() {
+                runs.push(Command::new(&binary).arg("simulate").arg(&file).output()?);
+            }
+            Ok(runs)
+        };
+        let workers = [(); 2].map(|()| scope.spawn(work));
+        workers
+            .into_iter()
+            .map(|worker| worker.join().map_err(|_| anyhow!("a thread panicked"))?)
+            .collect::<Result<Vec<_>>>()
+    })?;
+
     let mut missed = Vec::new();
-    for file in files {
-        let run = Command::new(product::binary()?).arg("simulate").arg(&file).output()?;
+    for run in runs.into_iter().flatten() {
         let told = String::from_utf8_lossy(&run.stdout).into_owned();
         println!("{told}{}", String::from_utf8_lossy(&run.stderr));
         missed.extend((!run.status.success()).then_some(told));
