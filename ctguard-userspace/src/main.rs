@@ -9,6 +9,7 @@ mod cli;
 mod conntrack;
 mod control;
 mod daemon;
+mod events;
 mod lock;
 mod maps;
 mod net;

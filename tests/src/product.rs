@@ -239,8 +239,12 @@ impl Site {
     }
 
     fn lock(&self) -> PathBuf {
+        self.beside_pins("lock")
+    }
+
+    fn beside_pins(&self, name: &str) -> PathBuf {
         let inode = self.pins.file_name().unwrap_or_default().to_string_lossy();
-        PathBuf::from(format!("/run/ctguard.{inode}.lock"))
+        PathBuf::from(format!("/run/ctguard.{inode}.{name}"))
     }
 }
 
@@ -253,6 +257,10 @@ impl Drop for Site {
         }
         let _ = fs::remove_file(self.lock());
         let _ = fs::remove_file(self.log());
+        // Another namespace will have this one's number.
+        for former in ["", ".former"] {
+            let _ = fs::remove_file(self.beside_pins(&format!("events{former}.jsonl")));
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     bpf::{AttachError, ClockError, FunctionsError, LoadError},
     conntrack::TableError,
     daemon::StartError,
+    events::EventsError,
     lock::LockError,
     maps::{ListError, OpenError, SlotError},
     settings::SettingError,
@@ -50,12 +51,16 @@ pub(super) enum CliError {
     #[error(transparent)]
     List(#[from] ListError),
     #[error(transparent)]
+    Events(#[from] EventsError),
+    #[error(transparent)]
     Simulation(#[from] SimulationError),
     #[cfg(feature = "plot")]
     #[error(transparent)]
     Plot(#[from] PlotError),
     #[error("cannot tell where the guard is pinned")]
     PinPath(#[source] io::Error),
+    #[error("cannot tell the network namespace")]
+    Namespace(#[source] io::Error),
     #[error("cannot keep others from changing the guard")]
     Writing(#[source] io::Error),
     #[error("cannot remove the guard")]
@@ -99,7 +104,9 @@ impl CliError {
             | Self::Clock(_)
             | Self::Slot(_)
             | Self::List(_)
+            | Self::Events(_)
             | Self::PinPath(_)
+            | Self::Namespace(_)
             | Self::Writing(_)
             | Self::Detach(_)
             | Self::Output(_)
@@ -139,6 +146,7 @@ fn start_code(error: &StartError) -> Code {
         | StartError::Clear(_)
         | StartError::Writing(_)
         | StartError::Relief(_)
+        | StartError::Namespace(_)
         | StartError::Random(_) => Code::No,
     }
 }

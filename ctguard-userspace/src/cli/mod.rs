@@ -3,6 +3,7 @@
 mod context;
 mod detach;
 mod error;
+mod events;
 mod exit_code;
 mod get;
 mod lists;
@@ -34,6 +35,7 @@ const EXAMPLES: &str = "\
 Examples:
   ctguard run -i wan0                     guard wan0 until Ctrl-C
   ctguard status                          what the guard sees and drops
+  ctguard events --follow                 what it does, and why
   ctguard set source.tcp.rate=200/s       a new ceiling, in force at once
   ctguard allow add 192.0.2.7 --for 10m   let somebody in for ten minutes";
 
@@ -41,6 +43,7 @@ Examples:
 enum Command {
     Run(run::RunArgs),
     Status(status::StatusArgs),
+    Events(events::EventsArgs),
     Get(get::GetArgs),
     Set(set::SetArgs),
     /// Change or show the list of sources that skip their ceilings
@@ -63,6 +66,7 @@ pub(crate) fn main() -> ExitCode {
     let result = Context::new(cli.pin_path).and_then(|context| match cli.command {
         Command::Run(args) => run::run(&args, &context),
         Command::Status(args) => status::run(&args, &context),
+        Command::Events(args) => events::run(&args),
         Command::Get(args) => get::run(&args, &context),
         Command::Set(args) => set::run(&args, &context),
         Command::Allow { action } => lists::run(ListKind::Allow, &action, &context),

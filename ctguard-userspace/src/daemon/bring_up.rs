@@ -16,6 +16,7 @@ use crate::{
     bpf::{self, Attachment, Detector, KernelClock, Mode, Pins, Programs, Sizes},
     conntrack::{Table, Timeouts},
     control::CoarseClock,
+    events::EventFile,
     maps::{GuardMaps, OpenError, SlotError, SourceMemory},
     net::Link,
 };
@@ -34,6 +35,7 @@ pub(super) struct Up {
     pub(super) known_sources: KnownSources,
     pub(super) relieving: Relieving,
     pub(super) known_flows: KnownFlows,
+    pub(super) events: EventFile,
     pub(super) interfaces: Vec<Guarded>,
 }
 
@@ -105,6 +107,7 @@ pub(super) fn bring_up(
             return Err(error);
         }
     };
+    let events = EventFile::of_this_namespace().map_err(StartError::Namespace)?;
     let relieving = Relieving::start().map_err(StartError::Relief)?;
     let known_flows = KnownFlows::new(maps.flow_memory()?);
     forget_others(pins, &mut maps, targets)?;
@@ -122,6 +125,7 @@ pub(super) fn bring_up(
         known_sources: KnownSources::new(options.state.clone()),
         relieving,
         known_flows,
+        events,
         interfaces,
     })
 }

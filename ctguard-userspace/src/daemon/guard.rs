@@ -1,5 +1,7 @@
 //! What a running guard holds on to.
 
+use log::{info, warn};
+
 use super::{
     StartOptions, bring_up::Up, known_flows::KnownFlows, known_sources::KnownSources,
     reclaim::Relieving, tick::Ticker,
@@ -8,8 +10,10 @@ use crate::{
     bpf::{KernelClock, Mode, ModeChoice, Pins, Programs},
     conntrack::{Table, Timeouts},
     control::CoarseClock,
+    events::{EventFile, What},
     lock::DaemonLock,
     maps::{GuardMaps, SourceMemory},
+    report::event_text,
 };
 
 /// A guard in the kernel, and the handles to steer it.
@@ -28,6 +32,7 @@ pub(crate) struct Guard {
     pub(crate) known_sources: KnownSources,
     pub(crate) relieving: Relieving,
     pub(crate) known_flows: KnownFlows,
+    pub(crate) events: EventFile,
     pub(crate) interfaces: Vec<Guarded>,
     pub(crate) mode: ModeChoice,
     pub(crate) egress_by_filter: bool,
@@ -50,9 +55,25 @@ impl Guard {
             known_sources: up.known_sources,
             relieving: up.relieving,
             known_flows: up.known_flows,
+            events: up.events,
             interfaces: up.interfaces,
             mode: options.mode,
             egress_by_filter: options.egress_by_filter,
+        }
+    }
+}
+
+impl Guard {
+    /// Logs an event, and keeps it.
+    pub(super) fn tell(&self, what: What) {
+        info!("{}", event_text(&what));
+        self.keep(what);
+    }
+
+    /// Keeps an event for `ctguard events`.
+    pub(super) fn keep(&self, what: What) {
+        if let Err(error) = self.events.add(what) {
+            warn!("{:#}", anyhow::Error::from(error));
         }
     }
 }

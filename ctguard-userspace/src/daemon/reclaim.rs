@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use ctguard_ebpf::layout::Policy;
-use log::{debug, info};
+use log::debug;
 
 use super::{Guard, background::Background, relief::Relief};
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
         deletions::{PASS_INTERVAL, in_a_pass},
         sources::SourceScope,
     },
+    events::What,
 };
 
 /// After a pass that found nothing to delete the next one waits.
@@ -79,10 +80,8 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
             begin(guard, rate, now)?;
         }
         None if guard.relieving.deleted > 0 && guard.relieving.pass.is_none() => {
-            let deleted = std::mem::take(&mut guard.relieving.deleted);
-            info!(
-                "the table is at its target again: {deleted} entries deleted that nobody answered"
-            );
+            let entries_deleted = std::mem::take(&mut guard.relieving.deleted);
+            guard.tell(What::Relieved { entries_deleted });
         }
         Some(_) | None => {}
     }

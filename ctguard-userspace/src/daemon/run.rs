@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use log::{Log, info, warn};
+use log::{Log, warn};
 use rustix::process::setpriority_process;
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -21,12 +21,14 @@ use super::{
     Guard,
     housekeeping::{Complaints, end_list_entries, follow_kernel},
     known_flows, known_sources, reclaim,
+    tick::Ticked,
     tick_timer::TickTimer,
     watch,
 };
 use crate::{
     bpf::{is_attached, monotonic},
     control::Pace,
+    events::What,
     net::LinkEvents,
 };
 
@@ -117,6 +119,8 @@ async fn steer(
     // Something may have changed since the links were read.
     let mut changed = true;
     ready(guard);
+    let interfaces = guard.interfaces.iter().map(|interface| interface.name.clone()).collect();
+    guard.keep(What::Started { interfaces });
 
     loop {
         tokio::select! {
@@ -164,7 +168,7 @@ async fn steer(
             }
         }
     }
-    info!("stopping");
+    guard.tell(What::Stopped);
     if let Err(error) = guard.known_sources.save().and_then(|()| guard.relieving.restore()) {
         warn!("{error:#}");
     }
@@ -187,10 +191,18 @@ fn keep_house(guard: &mut Guard, complaints: &mut Complaints) -> bool {
 fn tick(guard: &mut Guard, complaints: &mut Complaints) -> Pace {
     let guarded = guard.interfaces.iter().map(|interface| interface.ifindex);
     let ticked = guard.ticker.tick(&mut guard.maps, &guard.sources, &guard.table, guarded);
-    ticked.unwrap_or_else(|error| {
-        complaints.tell("cannot grant new flows", &error.into());
-        Pace::Calm
-    })
+    match ticked {
+        Ok(Ticked { pace, changes }) => {
+            for change in &changes {
+                guard.tell(What::Stage(change.into()));
+            }
+            pace
+        }
+        Err(error) => {
+            complaints.tell("cannot grant new flows", &error.into());
+            Pace::Calm
+        }
+    }
 }
 
 fn drain(wakeups: &mut RingBuf<MapData>) {

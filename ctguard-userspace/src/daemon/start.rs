@@ -59,6 +59,8 @@ pub(crate) enum StartError {
     Tick(#[from] TickError),
     #[error("cannot begin relief")]
     Relief(#[source] anyhow::Error),
+    #[error("cannot tell the network namespace")]
+    Namespace(#[source] io::Error),
     #[error("cannot read the interfaces")]
     Links(#[source] io::Error),
     #[error("cannot clear what an earlier start left")]

@@ -7,7 +7,6 @@ use ctguard_ebpf::{
     layout::{CLASSES, Class, Counter, Limits, Policy, TIERS},
     units::Jiffies,
 };
-use log::info;
 use thiserror::Error;
 
 use super::offered::Offered;
@@ -30,6 +29,13 @@ pub(crate) enum TickError {
     Maps(#[from] OpenError),
     #[error(transparent)]
     Interfaces(#[from] SlotError),
+}
+
+/// What came of a tick.
+#[derive(Debug)]
+pub(crate) struct Ticked {
+    pub(crate) pace: Pace,
+    pub(crate) changes: Vec<StageChange>,
 }
 
 /// What one tick leaves for the next.
@@ -102,7 +108,7 @@ impl Ticker {
         sources: &SourceMemory,
         table: &Table,
         guarded: impl Iterator<Item = u32>,
-    ) -> Result<Pace, TickError> {
+    ) -> Result<Ticked, TickError> {
         let now = monotonic();
         // Before the two, for they take a while.
         let new_flows = if self.controller.wants_new_flows(now) {
@@ -127,7 +133,7 @@ impl Ticker {
             processors: self.processors,
         };
         let Some(decision) = self.controller.tick(&snapshot, &control_policy) else {
-            return Ok(Pace::Calm);
+            return Ok(Ticked { pace: Pace::Calm, changes: Vec::new() });
         };
         let was_calm = self.is_calm();
         self.write_limits(maps, &decision)?;
@@ -140,11 +146,9 @@ impl Ticker {
             self.offered.begin(now, sources);
         }
         self.reclaim = decision.reclaim;
-        decision.changes.iter().for_each(tell);
-        if decision.are_overtaken(admitted, maps.grant.admissions()) {
-            return Ok(Pace::AtOnce);
-        }
-        Ok(decision.pace)
+        let overtaken = decision.are_overtaken(admitted, maps.grant.admissions());
+        let pace = if overtaken { Pace::AtOnce } else { decision.pace };
+        Ok(Ticked { pace, changes: decision.changes })
     }
 
     /// Less than A, which counts packets too that rest on an admission nobody answered yet.
@@ -223,19 +227,4 @@ fn highest_ceilings(
         }
     }
     Ok(ceilings)
-}
-
-fn tell(change: &StageChange) {
-    let StageChange { class, from, to, steering, demand, share, sources } = change;
-    let share = share.map(|share| format!(", {share:.2}/s for each")).unwrap_or_default();
-    let sources = sources.map_or_else(|| "unknown".to_owned(), |sources| sources.to_string());
-    info!(
-        "stage of {}: {} → {} at a fill of {:.1} %: {sources} sources ask for {demand:.0}/s, the \
-         table can take {:.0}/s{share}",
-        class.name(),
-        from.name(),
-        to.name(),
-        steering.fill * 100.0,
-        steering.budget,
-    );
 }

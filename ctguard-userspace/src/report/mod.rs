@@ -5,6 +5,7 @@
 mod by_class;
 mod counters;
 mod detection;
+mod event_text;
 mod lists;
 mod settings;
 mod status;
@@ -14,6 +15,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+pub(crate) use event_text::event_text;
 pub(crate) use lists::ListReport;
 pub(crate) use settings::SettingsReport;
 pub(crate) use status::{

@@ -1,6 +1,7 @@
 //! Every verb of the command line on a guard, with its daemon and without.
 
 mod bad_input;
+mod events;
 mod lists;
 mod output;
 mod settings;

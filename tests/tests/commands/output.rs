@@ -7,9 +7,11 @@ use ctguard_tests::{product, require};
 
 use crate::with_and_without_daemon;
 
-const VERBS: [&[&str]; 6] = [
+const VERBS: [&[&str]; 8] = [
     &["status"],
     &["status", "--json"],
+    &["events"],
+    &["events", "--json"],
     &["get"],
     &["get", "--json"],
     &["deny", "list"],

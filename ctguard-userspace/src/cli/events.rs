@@ -1,0 +1,63 @@
+//! `ctguard events`: what the daemon did, and the numbers that it followed from.
+
+use std::{
+    io::{self, Write},
+    thread,
+    time::Duration,
+};
+
+use clap::Args;
+
+use super::{CliError, Outcome};
+use crate::{
+    events::{Event, EventFile},
+    report::event_text,
+};
+
+/// How soon a new event is shown.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Show what the daemon did and why, since the last boot
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  ctguard events\n  ctguard events --last 0 --follow\n  \
+    ctguard events --json | jq 'select(.event == \"stage\") | .fill_ratio'")]
+pub(super) struct EventsArgs {
+    /// The newest so many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    last: usize,
+    /// Go on with what comes, until SIGINT
+    #[arg(long, short)]
+    follow: bool,
+    /// Print lines of JSON, one an event
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &EventsArgs) -> Result<Outcome, CliError> {
+    let file = EventFile::of_this_namespace().map_err(CliError::Namespace)?;
+    let (events, mut at) = file.last(args.last)?;
+    let mut out = io::stdout().lock();
+    if events.is_empty() && !args.json && !args.follow {
+        writeln!(out, "no events: no guard has run in this network namespace since the last boot")
+            .map_err(CliError::Output)?;
+    }
+    write(&mut out, &events, args.json).map_err(CliError::Output)?;
+    if !args.follow {
+        return Ok(Outcome::Done);
+    }
+    loop {
+        thread::sleep(LOOK_INTERVAL);
+        write(&mut out, &file.since(&mut at)?, args.json).map_err(CliError::Output)?;
+    }
+}
+
+fn write(out: &mut impl Write, events: &[Event], json: bool) -> io::Result<()> {
+    for event in events {
+        if json {
+            writeln!(out, "{}", serde_json::to_string(event)?)?;
+        } else {
+            writeln!(out, "{} {}", event.time, event_text(&event.what))?;
+        }
+    }
+    out.flush()
+}
