@@ -53,16 +53,20 @@ impl Precedence for Tier {
     }
 }
 
-/// Divides a budget rate: each tier gets what it asks for up to its kept part, and what is left
-/// goes down the order.
+/// What of a budget rate is kept for each tier: what it asks for, up to its kept part. Who comes
+/// again may have what those who answer leave of theirs, for UDP knows no answers.
+pub(crate) fn kept(budget: f64, asks: &[f64; TIERS]) -> [f64; TIERS] {
+    let mut kept = Tier::ALL.map(|tier| asks[tier as usize].min(budget * tier.kept_part()));
+    let [answered, retried] = [Tier::Answered, Tier::Retried].map(|tier| tier as usize);
+    let parts = Tier::Answered.kept_part() + Tier::Retried.kept_part();
+    kept[retried] = asks[retried].min(budget * parts - kept[answered]);
+    kept
+}
+
+/// Divides a budget rate: each tier gets what is kept for it, and what is left goes down the order.
 pub(crate) fn divide(budget: f64, asks: &[f64; TIERS]) -> [f64; TIERS] {
-    let mut rates = [0.0; TIERS];
-    let mut rest = budget;
-    for tier in Tier::SERVED {
-        let kept = asks[tier as usize].min(budget * tier.kept_part());
-        rates[tier as usize] = kept;
-        rest -= kept;
-    }
+    let mut rates = kept(budget, asks);
+    let mut rest = budget - rates.iter().sum::<f64>();
     for tier in Tier::SERVED {
         let more = (asks[tier as usize] - rates[tier as usize]).clamp(0.0, rest.max(0.0));
         rates[tier as usize] += more;
@@ -82,6 +86,12 @@ mod tests {
     fn who_asks_for_everything_leaves_the_others_their_kept_parts() {
         let [strangers, _, regulars, proven, answered, retried] = divide(100.0, &[EVERYTHING; 6]);
         assert_eq!([regulars, proven, answered, retried, strangers], [40.0, 25.0, 20.0, 5.0, 10.0]);
+    }
+
+    #[test]
+    fn who_comes_again_has_what_those_who_answer_leave() {
+        let asks = [EVERYTHING, 0.0, EVERYTHING, EVERYTHING, 5.0, EVERYTHING];
+        assert_eq!(kept(100.0, &asks), [10.0, 0.0, 40.0, 25.0, 5.0, 20.0]);
     }
 
     #[test]

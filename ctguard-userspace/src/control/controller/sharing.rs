@@ -8,7 +8,7 @@ use super::{
         shares::{NO_SHARES, challenge, shares},
         smoothed::real,
         stage::Stages,
-        tiers::{Precedence as _, TIERS, Tier, divide},
+        tiers::{Precedence as _, TIERS, Tier, divide, kept},
     },
     Class, Controller, NEAR, NEAR_WHEN_FULL, NEARLY_FULL_UNTIL, PRESUMED_FOR, SAVED,
     SAVED_WITH_SHARES, SLACK,
@@ -117,23 +117,25 @@ impl Controller {
         let allowed = whole / 4.0 + real(room.spare()) / 60.0;
         let allowed = allowed.min(self.needs[Tier::Allowed as usize].per_second());
         let whole = (whole - allowed).max(0.0);
-        let mut rates = divide(whole, &self.asks(whole, stages));
+        let asks = self.asks(whole, stages);
+        let least = kept(whole, &asks);
+        let mut rates = divide(whole, &asks);
         rates[Tier::Allowed as usize] = whole / 4.0 + real(room.spare()) / 60.0;
 
         let margin = MARGIN * real(room.max());
         let mut above = allowed;
-        let mut kept = 0.0;
+        let mut room_kept = 0.0;
         for tier in Tier::SERVED {
             let need = self.needs[tier as usize].per_second();
             if tier.stock().is_some() {
-                kept += need * KEPT_FOR;
+                room_kept += need * KEPT_FOR;
                 let ready = room.distance(tier) / STOCK_LASTS * tier.kept_part();
                 rates[tier as usize] = rates[tier as usize].max(ready);
             } else {
-                let kept = kept.min(real(room.target()) * KEPT_MOST);
-                let level = budget(room.distance(tier) - kept - margin, others) - above;
+                let room_kept = room_kept.min(real(room.target()) * KEPT_MOST);
+                let level = budget(room.distance(tier) - room_kept - margin, others) - above;
                 let rate = &mut rates[tier as usize];
-                *rate = rate.min(level.max(whole * tier.kept_part()));
+                *rate = rate.min(level.max(least[tier as usize]));
             }
             above += need;
         }
@@ -143,11 +145,13 @@ impl Controller {
     /// New flows a second that each tier asks for, of a `whole` that can be had.
     fn asks(&self, whole: f64, stages: &Stages) -> [f64; TIERS] {
         let mut asks = [0.0; TIERS];
+        let is_expected =
+            |tier| tier == Tier::Retried && stages.challenges() || stages.is_challenged(Class::Tcp);
         for tier in Tier::SERVED {
             let counts = |class| tier != Tier::Strangers || !stages.is_challenged(class);
             let offered = match tier {
                 Tier::Strangers if !self.knows_demands => f64::INFINITY,
-                Tier::Answered | Tier::Retried if stages.challenges() || !self.knows_demands => {
+                Tier::Answered | Tier::Retried if is_expected(tier) || !self.knows_demands => {
                     self.demands.ask(tier, counts).max(whole * UNSEEN)
                 }
                 Tier::Strangers
