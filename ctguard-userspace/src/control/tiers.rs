@@ -54,12 +54,15 @@ impl Precedence for Tier {
 }
 
 /// What of a budget rate is kept for each tier: what it asks for, up to its kept part. Who comes
-/// again may have what those who answer leave of theirs, for UDP knows no answers.
+/// again may have what those who answer leave of theirs, where these ask for less: UDP knows no
+/// answers.
 pub(crate) fn kept(budget: f64, asks: &[f64; TIERS]) -> [f64; TIERS] {
     let mut kept = Tier::ALL.map(|tier| asks[tier as usize].min(budget * tier.kept_part()));
     let [answered, retried] = [Tier::Answered, Tier::Retried].map(|tier| tier as usize);
-    let parts = Tier::Answered.kept_part() + Tier::Retried.kept_part();
-    kept[retried] = asks[retried].min(budget * parts - kept[answered]);
+    if asks[retried] > asks[answered] {
+        let parts = Tier::Answered.kept_part() + Tier::Retried.kept_part();
+        kept[retried] = asks[retried].min(budget * parts - kept[answered]);
+    }
     kept
 }
 

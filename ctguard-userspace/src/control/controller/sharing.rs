@@ -145,6 +145,7 @@ impl Controller {
     /// New flows a second that each tier asks for, of a `whole` that can be had.
     fn asks(&self, whole: f64, stages: &Stages) -> [f64; TIERS] {
         let mut asks = [0.0; TIERS];
+        // SYNs are answered, other packets are to come again.
         let is_expected =
             |tier| tier == Tier::Retried && stages.challenges() || stages.is_challenged(Class::Tcp);
         for tier in Tier::SERVED {
