@@ -15,7 +15,7 @@ use ctguard_ebpf::layout::Stage;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::control::StageChange;
+use crate::{control::StageChange, namespace};
 
 /// A file that has grown to so many bytes is set aside in the place of the one before it.
 const LONGEST: u64 = 1 << 20;
@@ -93,12 +93,8 @@ pub(crate) struct EventFile(PathBuf);
 
 impl EventFile {
     /// Of the namespace of this thread.
-    ///
-    /// Not beside the pins, for a bpffs takes no plain file. What `/run` forgets, the kernel has
-    /// forgotten too.
     pub(crate) fn of_this_namespace() -> io::Result<Self> {
-        let inode = fs::metadata("/proc/thread-self/ns/net")?.ino();
-        Ok(Self(PathBuf::from(format!("/run/ctguard.{inode}.events.jsonl"))))
+        namespace::run_file("events.jsonl").map(Self)
     }
 
     /// Adds an event of now.
@@ -192,25 +188,10 @@ fn events(text: &str) -> impl Iterator<Item = Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Directory;
 
-    struct Directory(PathBuf);
-
-    impl Directory {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("ctguard-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-
-        fn file(&self) -> EventFile {
-            EventFile(self.0.join("events.jsonl"))
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn file(directory: &Directory) -> EventFile {
+        EventFile(directory.join("events.jsonl"))
     }
 
     fn relieved(entries_deleted: u64) -> What {
@@ -223,8 +204,8 @@ mod tests {
 
     #[test]
     fn the_newest_events_come_last_and_no_more_than_were_asked_for() {
-        let directory = Directory::new("events-last");
-        let file = directory.file();
+        let directory = Directory::make("events-last");
+        let file = file(&directory);
         assert_eq!(file.last(5).unwrap().0, []);
         for number in 0..10 {
             file.add(relieved(number)).unwrap();
@@ -234,35 +215,29 @@ mod tests {
 
     #[test]
     fn a_line_cut_short_or_of_another_version_hides_no_other() {
-        let directory = Directory::new("events-damaged");
-        let file = directory.file();
+        let directory = Directory::make("events-damaged");
+        let file = file(&directory);
         fs::write(&file.0, "{\"time\":\"2026\",\"event\":\"unheard_of\"}\nnonsense\n").unwrap();
         file.add(What::Stopped).unwrap();
         let (events, mut at) = file.last(5).unwrap();
         assert_eq!(whats(events), [What::Stopped]);
+        let write_more = |text: &str| {
+            let mut open = OpenOptions::new().append(true).open(&file.0).unwrap();
+            open.write_all(text.as_bytes()).unwrap();
+        };
         let half = "{\"time\":\"2026\",\"event\":";
-        fs::OpenOptions::new()
-            .append(true)
-            .open(&file.0)
-            .unwrap()
-            .write_all(half.as_bytes())
-            .unwrap();
+        write_more(half);
         assert_eq!(file.since(&mut at).unwrap(), []);
         let rest = "\"stopped\"}\n";
-        fs::OpenOptions::new()
-            .append(true)
-            .open(&file.0)
-            .unwrap()
-            .write_all(rest.as_bytes())
-            .unwrap();
+        write_more(rest);
         assert_eq!(whats(file.since(&mut at).unwrap()), [What::Stopped], "not lost by a half");
     }
 
     /// Fails when the files grow without end, or when a reader misses events as they change.
     #[test]
     fn a_long_file_gives_way_to_a_new_one_under_the_eyes_of_a_reader() {
-        let directory = Directory::new("events-long");
-        let file = directory.file();
+        let directory = Directory::make("events-long");
+        let file = file(&directory);
         let (_, mut at) = file.last(0).unwrap();
         let mut seen = 0;
         let long = What::Started { interfaces: vec!["x".repeat(1000)] };

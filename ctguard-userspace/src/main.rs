@@ -12,10 +12,13 @@ mod daemon;
 mod events;
 mod lock;
 mod maps;
+mod namespace;
 mod net;
 mod report;
 mod settings;
 mod simulation;
+#[cfg(test)]
+mod testing;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,7 @@ use rustix::{
 use thiserror::Error;
 
 use super::Pins;
+use crate::namespace;
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -127,7 +128,7 @@ fn in_namespace_of_init() -> bool {
 
 /// The name that `ip netns` knows this network namespace by.
 fn namespace_name() -> Option<String> {
-    let inode = fs::metadata("/proc/self/ns/net").ok()?.ino();
+    let inode = namespace::number().ok()?;
     fs::read_dir("/run/netns").ok()?.flatten().find_map(|entry| {
         let same = fs::metadata(entry.path()).ok()?.ino() == inode;
         same.then(|| entry.file_name().to_string_lossy().into_owned())

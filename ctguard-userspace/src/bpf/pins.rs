@@ -9,6 +9,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use super::syscall::{self, LinkInfo};
+use crate::namespace;
 
 /// Under this, each network namespace has a directory named by its inode number.
 const DEFAULT_PARENT: &str = "/run/ctguard";
@@ -30,9 +31,7 @@ impl Pins {
 
     /// The directory of the network namespace that this process is in.
     pub(crate) fn of_this_namespace() -> io::Result<Self> {
-        use std::os::unix::fs::MetadataExt;
-        let inode = fs::metadata("/proc/self/ns/net")?.ino();
-        Ok(Self(Path::new(DEFAULT_PARENT).join(inode.to_string())))
+        Ok(Self(Path::new(DEFAULT_PARENT).join(namespace::number()?.to_string())))
     }
 
     pub(crate) fn path(&self) -> &Path {

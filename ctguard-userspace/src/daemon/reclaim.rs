@@ -1,9 +1,7 @@
 //! Relief for a table above its target: deletes entries that nobody answered, and shrinks timeouts
 //! where the operator wants that.
 
-use std::{
-    collections::HashSet, fs, io, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use anyhow::Context as _;
 use ctguard_ebpf::layout::Policy;
@@ -22,6 +20,7 @@ use crate::{
         sources::SourceScope,
     },
     events::What,
+    namespace,
 };
 
 /// After a pass that found nothing to delete the next one waits.
@@ -40,7 +39,8 @@ pub(crate) struct Relieving {
 impl Relieving {
     /// Restores the timeouts that a killed daemon left shrunk.
     pub(super) fn start() -> anyhow::Result<Self> {
-        let record = record_of_this_namespace().context("cannot tell the network namespace")?;
+        let record =
+            namespace::run_file("timeouts.json").context("cannot tell the network namespace")?;
         Ok(Self {
             pass: None,
             next: Duration::ZERO,
@@ -55,13 +55,6 @@ impl Relieving {
     pub(crate) fn restore(&mut self) -> anyhow::Result<()> {
         self.timeouts.restore().context("cannot restore timeouts")
     }
-}
-
-/// Not beside the pins, for a bpffs takes no plain file. What `/run` forgets, the kernel has
-/// forgotten too.
-fn record_of_this_namespace() -> io::Result<PathBuf> {
-    let inode = fs::metadata("/proc/self/ns/net")?.ino();
-    Ok(PathBuf::from(format!("/run/ctguard.{inode}.timeouts.json")))
 }
 
 /// Goes one step on; cheap where there is none.

@@ -2,31 +2,15 @@ use super::*;
 use crate::{
     conntrack::testing::TestTable,
     control::{regulars::Weather, sources::SourceScope},
+    testing::Directory,
 };
 
-/// A directory of the test's own, removed when dropped.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn make(test: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("ctguard-{}-{test}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn names(directory: &Directory) -> Vec<String> {
+    let entries = fs::read_dir(&**directory).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 fn learnt() -> Regulars {
@@ -42,7 +26,7 @@ fn learnt() -> Regulars {
 #[test]
 fn what_is_saved_is_loaded_again() {
     let directory = Directory::make("saved");
-    let file = StateFile::named(&directory.0.join("not/yet/there"), "host");
+    let file = StateFile::named(&directory.join("not/yet/there"), "host");
     assert_eq!(file.load().unwrap(), Regulars::default());
     file.save(&learnt()).unwrap();
     assert_eq!(file.load().unwrap(), learnt());
@@ -79,10 +63,10 @@ fn a_damaged_file_is_moved_aside_and_forgotten() {
     ];
     for damaged in damages {
         let directory = Directory::make("damaged");
-        let file = StateFile::named(&directory.0, "host");
+        let file = StateFile::named(&directory, "host");
         fs::write(&file.0, &damaged).unwrap();
         assert_eq!(file.load().unwrap(), Regulars::default());
-        assert_eq!(directory.names(), ["regulars-host.jsonl.damaged"]);
+        assert_eq!(names(&directory), ["regulars-host.jsonl.damaged"]);
         file.save(&learnt()).unwrap();
         assert_eq!(file.load().unwrap(), learnt());
     }
@@ -91,7 +75,7 @@ fn a_damaged_file_is_moved_aside_and_forgotten() {
 #[test]
 fn no_byte_of_the_file_makes_the_reader_panic() {
     let directory = Directory::make("bytes");
-    let file = StateFile::named(&directory.0, "host");
+    let file = StateFile::named(&directory, "host");
     let mut bytes = document(&learnt());
     for position in 0..bytes.len() {
         let intact = bytes[position];
@@ -107,25 +91,25 @@ fn no_byte_of_the_file_makes_the_reader_panic() {
 #[test]
 fn a_writer_that_died_midway_leaves_the_old_file() {
     let directory = Directory::make("midway");
-    let file = StateFile::named(&directory.0, "host");
+    let file = StateFile::named(&directory, "host");
     file.save(&learnt()).unwrap();
     fs::write(file.beside("new"), b"{\"form").unwrap();
     assert_eq!(file.load().unwrap(), learnt());
     file.save(&learnt()).unwrap();
-    assert_eq!(directory.names(), ["regulars-host.jsonl"]);
+    assert_eq!(names(&directory), ["regulars-host.jsonl"]);
 }
 
 #[test]
 fn a_namespace_is_known_by_what_outlives_a_reboot() {
     let directory = Directory::make("names");
-    let [blue, other] = ["blue", "other"].map(|name| directory.0.join(name));
+    let [blue, other] = ["blue", "other"].map(|name| directory.join(name));
     fs::write(&blue, "").unwrap();
     fs::write(&other, "").unwrap();
-    let name = namespace_name(inode(&blue).unwrap(), &directory.0);
+    let name = namespace_name(inode(&blue).unwrap(), &directory);
     assert_eq!(name.as_deref(), Some("netns-blue"));
-    assert_eq!(namespace_name((0, 0), &directory.0), None);
+    assert_eq!(namespace_name((0, 0), &directory), None);
     if let Some(host) = inode(Path::new("/proc/1/ns/net")) {
-        assert_eq!(namespace_name(host, &directory.0).as_deref(), Some("host"));
+        assert_eq!(namespace_name(host, &directory).as_deref(), Some("host"));
     }
 }
 
