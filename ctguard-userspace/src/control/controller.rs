@@ -35,7 +35,7 @@ const NEARLY_FULL: f64 = 0.9;
 const NEARLY_FULL_UNTIL: f64 = 0.85;
 
 /// The part of the headroom that a calm guard grants at a time, and the least.
-const CALM_PART: u64 = 8;
+const CALM_PART: u64 = 32;
 const CALM_LEAST: u64 = 64;
 
 /// The same for each of the tiers that take their own only when that of strangers is spent.
@@ -62,8 +62,13 @@ const SLACK: f64 = 1.25;
 const SAVED: f64 = 1.0;
 const SAVED_WITH_SHARES: f64 = 10.0;
 
-/// The part of the headroom that strangers get after calm until their shares are known.
-const UNTIL_KNOWN: f64 = 1.0 / 16.0;
+/// Shares are worth what they tell when no more than so much of strangers' flows comes from sources
+/// which were not seen yet, or nothing better is seen within so long after calm.
+const UNSEEN_MOST: f64 = 0.5;
+const SURVEYED_WITHIN: Duration = Duration::from_millis(300);
+
+/// The part of the headroom that strangers get after calm until then.
+const UNTIL_KNOWN: f64 = 1.0 / 32.0;
 
 /// What a table without a maximum may take in one tick: far more than any network brings.
 const UNLIMITED: u64 = 1 << 40;
@@ -100,6 +105,9 @@ pub(crate) struct Controller {
     demands: Demands,
     /// Loads were seen since the guard was calm.
     knows_demands: bool,
+    /// So many strangers were seen, or waited for, that shares are worth what they tell.
+    surveyed: bool,
+    left_calm: Duration,
     scanned: Duration,
     /// SYNs are challenged since then, though demands do not tell to.
     presumed: Option<Duration>,
@@ -129,6 +137,8 @@ impl Controller {
             stages: Stages::default(),
             demands: Demands::default(),
             knows_demands: false,
+            surveyed: false,
+            left_calm: Duration::ZERO,
             scanned: Duration::ZERO,
             presumed: None,
             shares: NO_SHARES,
@@ -144,9 +154,9 @@ impl Controller {
     }
 
     /// Whether the next snapshot should have the offered loads: never while all is calm. The first
-    /// are wanted [`FIRST_SCAN`] after the decision that ends calm.
+    /// are wanted [`FIRST_SCAN`] after the decision that ends calm, and as often until they suffice.
     pub(crate) fn wants_loads(&self, now: Duration) -> bool {
-        let interval = if self.knows_demands { SCAN_INTERVAL } else { FIRST_SCAN };
+        let interval = if self.surveyed { SCAN_INTERVAL } else { FIRST_SCAN };
         !self.stages.is_calm() && self.clock.at(now) >= self.scanned + interval
     }
 
@@ -245,7 +255,9 @@ impl Controller {
         self.stages.leave_calm();
         self.demands.replace(&[], &[0; CLASSES]);
         self.knows_demands = false;
+        self.surveyed = false;
         self.presumed = None;
+        self.left_calm = self.clock.now;
         self.scanned = self.clock.now;
         self.gains = [1.0; TIERS];
         self.scarce = [false; TIERS];

@@ -11,25 +11,52 @@ pub(crate) struct OfferedLoad {
     pub(crate) tier: Tier,
     /// New flows a second, averaged over some seconds: a share is of what is asked for on average.
     pub(crate) flows_per_second: f64,
+    /// It is known by one sample: where many are, more were not seen at all.
+    pub(crate) is_seen_once: bool,
 }
 
 /// The demands of all sources; no source asks for more than its ceiling.
 #[derive(Debug, Default)]
 pub(crate) struct Demands {
     of: [[Vec<f64>; CLASSES]; TIERS],
+    /// What strangers ask for, with no regard to ceilings, and who of them was seen once.
+    strangers: [Seen; CLASSES],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    flows_per_second: f64,
+    once: f64,
 }
 
 impl Demands {
     /// Takes the place of what was asked for before.
     pub(crate) fn replace(&mut self, loads: &[OfferedLoad], ceilings: &[u32; CLASSES]) {
         self.of.iter_mut().flatten().for_each(Vec::clear);
+        self.strangers = Default::default();
         for load in loads {
             let ceiling = f64::from(ceilings[load.class as usize]);
             if load.flows_per_second > 0.0 {
                 let demands = &mut self.of[load.tier as usize][load.class as usize];
                 demands.push(load.flows_per_second.min(ceiling));
+                if load.tier == Tier::Strangers {
+                    self.strangers[load.class as usize].add(load);
+                }
             }
         }
+    }
+
+    /// The part of strangers' next flows, of classes that `count`, that will come from sources
+    /// which were not seen yet: the part of samples that are the only one of their source (Good,
+    /// The population frequencies of species, Biometrika 40, 1953).
+    pub(crate) fn unseen(&self, counts: impl Fn(Class) -> bool) -> f64 {
+        let all = Class::ALL.into_iter().filter(|&class| counts(class));
+        let mut seen = Seen::default();
+        for class in all {
+            seen.flows_per_second += self.strangers[class as usize].flows_per_second;
+            seen.once += self.strangers[class as usize].once;
+        }
+        if seen.flows_per_second > 0.0 { seen.once / seen.flows_per_second } else { 0.0 }
     }
 
     /// What each source of a tier asks for, by class, leaving out classes that do not `count`.
@@ -51,6 +78,15 @@ impl Demands {
     /// How many sources of a tier ask for something in a class.
     pub(crate) fn sources(&self, tier: Tier, class: Class) -> usize {
         self.of[tier as usize][class as usize].len()
+    }
+}
+
+impl Seen {
+    fn add(&mut self, load: &OfferedLoad) {
+        self.flows_per_second += load.flows_per_second;
+        if load.is_seen_once {
+            self.once += load.flows_per_second;
+        }
     }
 }
 
@@ -83,7 +119,17 @@ mod tests {
         assert_eq!(demands.ask(Tier::Strangers, |_| true), 0.0);
     }
 
+    #[test]
+    fn as_much_is_unseen_as_was_seen_only_once() {
+        let once = OfferedLoad { is_seen_once: true, ..load(Class::Tcp, 160.0) };
+        let mut demands = Demands::default();
+        assert_eq!(demands.unseen(|_| true), 0.0);
+        demands.replace(&[once, once, once, load(Class::Tcp, 480.0)], &[50, 100, 20]);
+        assert_eq!(demands.unseen(|_| true), 0.5);
+        assert_eq!(demands.unseen(|class| class != Class::Tcp), 0.0);
+    }
+
     fn load(class: Class, flows_per_second: f64) -> OfferedLoad {
-        OfferedLoad { class, tier: Tier::Strangers, flows_per_second }
+        OfferedLoad { class, tier: Tier::Strangers, flows_per_second, is_seen_once: false }
     }
 }

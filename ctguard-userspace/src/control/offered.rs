@@ -91,8 +91,10 @@ impl OfferedRates {
         let mut loads = Vec::new();
         for (sums, counts) in self.unknown.iter_mut().zip(unknown) {
             for ((sum, counted), (tier, class)) in sums.iter_mut().zip(counts).zip(UNKNOWN) {
-                let flows_per_second = sum.add(counted, fade) * per_second;
-                push(&mut loads, OfferedLoad { class, tier, flows_per_second });
+                let flows = sum.add(counted, fade);
+                let is_seen_once = flows <= f64::from(OfferedSlot::SAMPLE);
+                let flows_per_second = flows * per_second;
+                push(&mut loads, OfferedLoad { class, tier, flows_per_second, is_seen_once });
             }
         }
         for (sums, counts) in self.known.iter_mut().zip(known) {
@@ -102,7 +104,8 @@ impl OfferedRates {
             };
             for ((sum, counted), class) in sums.iter_mut().zip(counts).zip(Class::ALL) {
                 let flows_per_second = sum.add(counted, fade) * per_second;
-                push(&mut loads, OfferedLoad { class, tier, flows_per_second });
+                let is_seen_once = false;
+                push(&mut loads, OfferedLoad { class, tier, flows_per_second, is_seen_once });
             }
         }
         loads
@@ -147,6 +150,15 @@ mod tests {
         assert_eq!(loads.len(), 1);
         assert!((loads[0].flows_per_second - 1600.0).abs() < 1e-6, "{loads:?}");
         assert_eq!((loads[0].tier, loads[0].class), (Tier::Strangers, Class::Tcp));
+        assert!(!loads[0].is_seen_once);
+    }
+
+    #[test]
+    fn a_source_of_one_sample_is_seen_once() {
+        let mut rates = OfferedRates::default();
+        observe(&mut rates, 0, 0, None);
+        assert!(observe(&mut rates, 20, OfferedSlot::SAMPLE, None)[0].is_seen_once);
+        assert!(!observe(&mut rates, 40, 2 * OfferedSlot::SAMPLE, None)[0].is_seen_once);
     }
 
     #[test]

@@ -140,7 +140,12 @@ mod tests {
     #[test]
     fn what_answered_is_shared_below_the_floor_when_it_asks_for_too_much() {
         let mut demands = Demands::default();
-        let load = OfferedLoad { class: Class::Tcp, tier: Tier::Answered, flows_per_second: 5.0 };
+        let load = OfferedLoad {
+            class: Class::Tcp,
+            tier: Tier::Answered,
+            flows_per_second: 5.0,
+            is_seen_once: false,
+        };
         demands.replace(&[load; 1000], &POLICY.ceilings);
         let shares = shares(&fair(), &demands, &[100.0; TIERS], [true; TIERS], &POLICY);
         assert!((shares[Tier::Answered as usize][0] - 0.1).abs() < 1e-9);
@@ -167,7 +172,10 @@ mod tests {
 
     fn demands(groups: &[(Class, usize, f64)]) -> Demands {
         let load = |&(class, count, flows_per_second): &(Class, usize, f64)| {
-            vec![OfferedLoad { class, tier: Tier::Strangers, flows_per_second }; count]
+            vec![
+                OfferedLoad { class, tier: Tier::Strangers, flows_per_second, is_seen_once: false };
+                count
+            ]
         };
         let loads: Vec<OfferedLoad> = groups.iter().flat_map(load).collect();
         let mut demands = Demands::default();

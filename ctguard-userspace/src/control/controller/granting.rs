@@ -73,7 +73,7 @@ impl Controller {
     fn earn(&mut self, room: &Room, rates: &[f64; TIERS], spent: &[u64; TIERS], elapsed: Duration) {
         for tier in Tier::SERVED {
             let rate = rates[tier as usize] * SLACK;
-            let known = tier != Tier::Strangers || self.knows_demands;
+            let known = tier != Tier::Strangers || self.surveyed;
             let most =
                 if known { rate * SAVED_WITH_SHARES } else { real(room.headroom()) * UNTIL_KNOWN };
             self.saved[tier as usize].earn(rate, elapsed, spent[tier as usize], most);

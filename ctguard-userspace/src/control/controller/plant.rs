@@ -458,7 +458,7 @@ impl Plant {
                 // Lines of buckets, as many as the loader might make.
                 let lines = (self.max / 16).clamp(256, 65_536);
                 let flows_per_second = rate / real(lines);
-                let load = OfferedLoad { class, tier, flows_per_second };
+                let load = OfferedLoad { class, tier, flows_per_second, is_seen_once: false };
                 loads.extend((0..lines).map(|_| load));
             }
             for (seen, average) in sender.seen.iter_mut().zip(&mut sender.average) {
@@ -466,7 +466,12 @@ impl Plant {
                     let rate = real(std::mem::take(&mut seen[kind])) / elapsed;
                     average[kind] += (rate - average[kind]) * elapsed / age;
                     if average[kind] > 0.01 {
-                        loads.push(OfferedLoad { class, tier, flows_per_second: average[kind] });
+                        loads.push(OfferedLoad {
+                            class,
+                            tier,
+                            flows_per_second: average[kind],
+                            is_seen_once: false,
+                        });
                     }
                 }
             }

@@ -11,7 +11,7 @@ use super::{
         tiers::{Precedence as _, TIERS, Tier, divide, kept},
     },
     Class, Controller, NEAR, NEAR_WHEN_FULL, NEARLY_FULL_UNTIL, PRESUMED_FOR, SAVED,
-    SAVED_WITH_SHARES, SLACK,
+    SAVED_WITH_SHARES, SLACK, SURVEYED_WITHIN, UNSEEN_MOST,
 };
 
 /// Paced tiers steer for so much less than where they must stop, in proportion to the maximum: who
@@ -47,7 +47,7 @@ impl Controller {
     pub(super) fn share(&mut self, room: &Room, policy: &ControlPolicy) {
         let now = self.clock.now;
         self.scanned = now;
-        let first = !std::mem::replace(&mut self.knows_demands, true);
+        self.knows_demands = true;
         let mut stages = self.stages;
         if let Some(since) = self.presumed
             && (now.saturating_sub(since) >= PRESUMED_FOR || !self.is_of_tcp())
@@ -61,11 +61,7 @@ impl Controller {
         self.stages = stages;
         let handed_out = self.steer(&self.rates(&ahead));
         self.shares = shares(&self.stages, &self.demands, &handed_out, self.scarce, policy);
-        if first {
-            let strangers = self.rates(room)[Tier::Strangers as usize] * SLACK;
-            let saved = if self.stages.challenges() { SAVED } else { SAVED_WITH_SHARES };
-            self.saved[Tier::Strangers as usize].grant(strangers * saved);
-        }
+        self.survey(room);
         self.scarce = [false; TIERS];
 
         let asked: f64 =
@@ -77,6 +73,18 @@ impl Controller {
         self.stages.calm_down(now, far && low);
         if self.stages.is_calm() {
             self.shares = NO_SHARES;
+        }
+    }
+
+    /// Gives strangers what they may save of their shares, once these hold them.
+    fn survey(&mut self, room: &Room) {
+        let unseen = self.demands.unseen(|class| !self.stages.is_challenged(class));
+        let waited = self.clock.now.saturating_sub(self.left_calm) >= SURVEYED_WITHIN;
+        if !self.surveyed && (unseen <= UNSEEN_MOST || waited) {
+            self.surveyed = true;
+            let strangers = self.rates(room)[Tier::Strangers as usize] * SLACK;
+            let saved = if self.stages.challenges() { SAVED } else { SAVED_WITH_SHARES };
+            self.saved[Tier::Strangers as usize].grant(strangers * saved);
         }
     }
 

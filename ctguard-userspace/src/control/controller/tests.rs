@@ -239,7 +239,7 @@ fn in_calm_a_grant_lies_ready_for_each_tier_that_is_told_apart_once_strangers_ha
     let [strangers, _, regulars, proven, answered, retried] =
         decision.grants.map(|grant| grant.limit);
     let headroom = u64::from(POLICY.target_ppm) * 10_000 / 1_000_000 - 1000;
-    assert!(strangers > headroom / 9 && strangers <= headroom / 8, "{strangers}");
+    assert!(strangers > headroom / 40 && strangers <= headroom / 32, "{strangers}");
     for ready in [regulars, proven, answered] {
         assert!(ready > headroom / 40 && ready <= headroom / 32, "{ready}");
     }
@@ -283,10 +283,10 @@ fn a_maximum_that_falls_below_the_count_grants_nothing_and_one_that_rises_grants
         let decision = controller.tick(&snapshot, &POLICY).unwrap();
         decision.grants[Tier::Strangers as usize].limit - 7
     };
-    assert_eq!(flows(0, 10_000), (8500 - 5000 - 2) / 8);
+    assert_eq!(flows(0, 10_000), (8500 - 5000 - 2) / 32);
     assert_eq!(flows(100, 4000), 0);
     assert_eq!(flows(200, 0), UNLIMITED);
-    assert_eq!(flows(300, 10_000), (8500 - 5000 - 2) / 8);
+    assert_eq!(flows(300, 10_000), (8500 - 5000 - 2) / 32);
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn a_clock_that_goes_back_is_no_time_and_no_credit() {
     assert_eq!(back.stages, [Stage::Calm; CLASSES]);
     let on = controller.tick(&snapshot(105, 60, 1060), &POLICY).unwrap();
     let headroom = 8500 - 1060 - 2;
-    assert_eq!(on.grants[Tier::Strangers as usize].limit, 60 + headroom / 8);
+    assert_eq!(on.grants[Tier::Strangers as usize].limit, 60 + headroom / 32);
 }
 
 #[test]
