@@ -39,6 +39,13 @@ const KEPT_FOR: f64 = 30.0;
 
 const KEPT_MOST: f64 = 0.25;
 
+/// Allowed sources get what the others leave, or where these ask for more than there is, so much of
+/// it as the others would be denied anyway, up to this part. And the quarter of the space above the
+/// target that is theirs, over the longest life of what nobody answers.
+const ALLOWED_PART: f64 = 0.25;
+
+const SPARE_LASTS: f64 = 120.0;
+
 /// Sources of a tier that is not paced are limited only when its stock would not last so long.
 const STOCK_LASTS: f64 = 15.0;
 
@@ -62,7 +69,7 @@ impl Controller {
         let handed_out = self.steer(&self.rates(&ahead));
         self.shares = shares(&self.stages, &self.demands, &handed_out, self.scarce, policy);
         self.survey(room);
-        self.scarce = [false; TIERS];
+        let scarce = std::mem::replace(&mut self.scarce, [false; TIERS]);
 
         let asked: f64 =
             Tier::SERVED.into_iter().map(|tier| self.demands.ask(tier, |_| true)).sum();
@@ -70,7 +77,8 @@ impl Controller {
         let far = asked < f64::midpoint(real(room.headroom()) / NEAR.as_secs_f64(), expiry);
         let low = room.fill_of_target() < NEARLY_FULL_UNTIL
             || asked < expiry + real(room.headroom()) / NEAR_WHEN_FULL.as_secs_f64() / 2.0;
-        self.stages.calm_down(now, far && low);
+        // Of allowed sources nothing tells what they ask for.
+        self.stages.calm_down(now, far && low && !scarce[Tier::Allowed as usize]);
         if self.stages.is_calm() {
             self.shares = NO_SHARES;
         }
@@ -122,16 +130,16 @@ impl Controller {
     fn rates_in(&self, room: &Room, stages: &Stages) -> [f64; TIERS] {
         let others = self.growth.others();
         let whole = budget(room.distance(Tier::Regulars), others);
-        let allowed = whole / 4.0 + real(room.spare()) / 60.0;
-        let allowed = allowed.min(self.needs[Tier::Allowed as usize].per_second());
-        let whole = (whole - allowed).max(0.0);
         let asks = self.asks(whole, stages);
+        let asked: f64 = Tier::SERVED.into_iter().map(|tier| asks[tier as usize]).sum();
+        let denied = (asked - whole).clamp(0.0, whole * ALLOWED_PART);
+        let taken = denied.min(self.needs[Tier::Allowed as usize].per_second());
+        let whole = whole - taken;
         let least = kept(whole, &asks);
         let mut rates = divide(whole, &asks);
-        rates[Tier::Allowed as usize] = whole / 4.0 + real(room.spare()) / 60.0;
 
         let margin = MARGIN * real(room.max());
-        let mut above = allowed;
+        let mut above = taken;
         let mut room_kept = 0.0;
         for tier in Tier::SERVED {
             let need = self.needs[tier as usize].per_second();
@@ -147,6 +155,10 @@ impl Controller {
             }
             above += need;
         }
+        let room_kept = room_kept.min(real(room.target()) * KEPT_MOST);
+        let level = budget(room.distance(Tier::Strangers) - room_kept - 2.0 * margin, others);
+        let left = (whole - asked).min(level - above).max(0.0);
+        rates[Tier::Allowed as usize] = denied.max(left) + real(room.spare()) / SPARE_LASTS;
         rates
     }
 
