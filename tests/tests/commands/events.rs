@@ -19,7 +19,7 @@ fn a_change_of_stage_is_an_event_that_outlives_the_daemon() -> Result<()> {
     let site = Site::build()?;
     ensure!(site.succeed(&["events"])?.starts_with("no events"));
     ensure!(site.succeed(&["events", "--json"])?.is_empty());
-    // A calm guard grants an eighth of it at a time.
+    // A calm guard grants a 32nd of it at a time.
     let _small = HostSysctl::set("net.netfilter.nf_conntrack_max", "2048")?;
     let daemon = site.guard()?;
     let wire = site.wire()?;

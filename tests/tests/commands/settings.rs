@@ -130,16 +130,16 @@ fn a_new_target_is_reckoned_with() -> Result<()> {
             Ok((site.number("/grant/remaining")? <= most).then_some(()))
         })
     };
-    // A calm guard grants an eighth of the way to the target at a time.
+    // A calm guard grants a 32nd of the way to the target at a time.
     site.succeed(&["set", "target=10%"])?;
-    granted_below(max / 80)?;
+    granted_below(max / 320)?;
     site.succeed(&["set", "target=1%"])?;
-    granted_below(max / 800)?;
+    granted_below(max / 3200)?;
     let ratio = site.status()?.pointer("/conntrack/target_ratio").and_then(Value::as_f64);
     ensure!(ratio.is_some_and(|ratio| (ratio - 0.01).abs() < 1e-9), "{ratio:?}");
     site.succeed(&["set", "target=85%"])?;
     wait_for("the grant of the old target", || {
-        Ok((site.number("/grant/remaining")? > max / 10).then_some(()))
+        Ok((site.number("/grant/remaining")? > max / 40).then_some(()))
     })
 }
 
