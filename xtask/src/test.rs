@@ -59,7 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 fn kernel_tests(options: &Options) -> Result<Command> {
     let mut cargo = exec::cargo()?;
-    cargo.args(["test", "--release", "--package", KERNEL_CRATE, "--no-fail-fast"]);
+    cargo.args(["test", "--profile", "kernel-tests", "--package", KERNEL_CRATE, "--no-fail-fast"]);
     if !privilege::is_root()
         && let Some(sudo) = exec::find("sudo")
     {

@@ -32,33 +32,30 @@ pub(super) struct Programs {
 /// Builds what is ours and finds the rest.
 pub(super) fn build() -> Result<Programs> {
     eprintln!("xtask: building ctguard and its tests for a guest");
-    exec::run(cargo("build")?.args(["--package", "ctguard"]))?;
-    exec::run(cargo("build")?.args(["--package", TESTS, "--bin", "ctguard-guest"]))?;
-    let mut verdicts = cargo("test")?;
-    verdicts.args(["--package", TESTS, "--test", "verdicts", "--no-run"]);
-    let messages = exec::output(verdicts.arg("--message-format=json-render-diagnostics"))?;
+    let messages = exec::output(&mut cargo()?)?;
+    let built =
+        |name: &str| executable(&messages, name).with_context(|| format!("cargo built no {name}"));
 
     let tools = TOOLS.map(|tool| exec::find(tool).with_context(|| format!("there is no {tool}")));
     let tools = tools.into_iter().collect::<Result<Vec<_>>>()?;
-    let built = directory()?.join(TARGET).join("release");
     Ok(Programs {
-        init: built.join("ctguard-guest"),
-        ctguard: built.join("ctguard"),
-        verdicts: executable(&messages, "verdicts").context("cargo names no test binary")?,
+        init: built("ctguard-guest")?,
+        ctguard: built("ctguard")?,
+        verdicts: built("verdicts")?,
         libraries: libraries(&tools)?,
         tools,
     })
 }
 
-/// Static programs would push the others out of cargo's cache.
-fn directory() -> Result<PathBuf> {
-    Ok(workspace::target()?.join("kernels/build"))
-}
-
-fn cargo(verb: &str) -> Result<Command> {
+/// One build of all, so that what they need is built once, and told in messages.
+fn cargo() -> Result<Command> {
     let mut cargo = exec::cargo()?;
-    cargo.env("RUSTFLAGS", STATIC).args([verb, "--release", "--target", TARGET]);
-    cargo.arg("--target-dir").arg(directory()?);
+    cargo.env("RUSTFLAGS", STATIC).args(["build", "--profile", "guest", "--target", TARGET]);
+    // Static programs would push the others out of cargo's cache.
+    cargo.arg("--target-dir").arg(workspace::target()?.join("kernels/build"));
+    cargo.args(["--package", "ctguard", "--package", TESTS]);
+    cargo.args(["--bin", "ctguard", "--bin", "ctguard-guest", "--test", "verdicts"]);
+    cargo.arg("--message-format=json-render-diagnostics");
     Ok(cargo)
 }
 
@@ -101,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_test_binary_is_the_one_that_cargo_tells() {
+    fn a_program_is_the_one_that_cargo_tells() {
         let messages = r#"{"reason":"compiler-artifact","target":{"name":"ctguard_tests"},"executable":null}
 {"reason":"compiler-artifact","target":{"name":"verdicts"},"executable":"/t/verdicts-1"}
 {"reason":"build-finished","success":true}"#;
