@@ -171,7 +171,7 @@ impl Bar {
             Self::NoWorseThanUnguarded => {
                 let found = Who::Everybody.success(legitimate)?.at_once_ratio();
                 let unguarded = beside.unguarded?.legitimate.during_flood.at_once_ratio();
-                Some((precise(found), found >= unguarded - NO_WORSE))
+                Some((precise(found), found >= unguarded - NO_WORSE - slack(STALLED)))
             }
             Self::NoneBroken => {
                 let broken = run.established.tcp_broken + run.established.udp_broken;
