@@ -146,7 +146,7 @@ mod tests {
             flows_per_second: 5.0,
             is_seen_once: false,
         };
-        demands.replace(&[load; 1000], &POLICY.ceilings);
+        demands.replace(&vec![load; 1000], &POLICY.ceilings);
         let shares = shares(&fair(), &demands, &[100.0; TIERS], [true; TIERS], &POLICY);
         assert!((shares[Tier::Answered as usize][0] - 0.1).abs() < 1e-9);
     }
