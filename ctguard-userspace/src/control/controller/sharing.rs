@@ -86,9 +86,12 @@ impl Controller {
 
     /// Gives strangers what they may save of their shares, once these hold them.
     fn survey(&mut self, room: &Room) {
+        if self.surveyed {
+            return;
+        }
         let unseen = self.demands.unseen(|class| !self.stages.is_challenged(class));
         let waited = self.clock.now.saturating_sub(self.left_calm) >= SURVEYED_WITHIN;
-        if !self.surveyed && (unseen <= UNSEEN_MOST || waited) {
+        if unseen <= UNSEEN_MOST || waited {
             self.surveyed = true;
             let strangers = self.rates(room)[Tier::Strangers as usize] * SLACK;
             let saved = if self.stages.challenges() { SAVED } else { SAVED_WITH_SHARES };
@@ -140,22 +143,21 @@ impl Controller {
 
         let margin = MARGIN * real(room.max());
         let mut above = taken;
-        let mut room_kept = 0.0;
+        let mut room_kept: f64 = 0.0;
+        let most_kept = real(room.target()) * KEPT_MOST;
         for tier in Tier::SERVED {
             let need = self.needs[tier as usize].per_second();
             if tier.stock().is_some() {
-                room_kept += need * KEPT_FOR;
+                room_kept = (room_kept + need * KEPT_FOR).min(most_kept);
                 let ready = room.distance(tier) / STOCK_LASTS * tier.kept_part();
                 rates[tier as usize] = rates[tier as usize].max(ready);
             } else {
-                let room_kept = room_kept.min(real(room.target()) * KEPT_MOST);
                 let level = budget(room.distance(tier) - room_kept - margin, others) - above;
                 let rate = &mut rates[tier as usize];
                 *rate = rate.min(level.max(least[tier as usize]));
             }
             above += need;
         }
-        let room_kept = room_kept.min(real(room.target()) * KEPT_MOST);
         let level = budget(room.distance(Tier::Strangers) - room_kept - 2.0 * margin, others);
         let left = (whole - asked).min(level - above).max(0.0);
         rates[Tier::Allowed as usize] = denied.max(left) + real(room.spare()) / SPARE_LASTS;
