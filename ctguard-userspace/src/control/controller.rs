@@ -68,7 +68,7 @@ const UNSEEN_MOST: f64 = 0.5;
 const SURVEYED_WITHIN: Duration = Duration::from_millis(300);
 
 /// The part of the headroom that strangers get after calm until then.
-const UNTIL_KNOWN: f64 = 1.0 / 32.0;
+const UNTIL_KNOWN: f64 = 1.0 / 64.0;
 
 /// What a table without a maximum may take in one tick: far more than any network brings.
 const UNLIMITED: u64 = 1 << 40;

@@ -27,7 +27,7 @@ fn a_flood_of_spoofed_sources_is_challenged_within_200_milliseconds() {
             println!("{name}");
             let reaction = plant.first(Stage::Challenge).unwrap() - 5 * SECOND;
             assert!(reaction <= 200 + 6 * delay, "{reaction} ms, {name}");
-            // A 32nd of the headroom in calm, and another until demands are known.
+            // A 32nd of the headroom in calm, and half as much until demands are known.
             assert!(plant.fullest * 8 < max, "{name}");
             assert_eq!(plant.changes.len(), 4, "{name}");
         }
