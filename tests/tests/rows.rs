@@ -1,6 +1,8 @@
 //! What ctguard promises, row by row, in a few seconds each. `cargo xtask lab --row all` shows the
 //! same at length, beside a router without a guard.
 
+use std::num::NonZeroU32;
+
 use anyhow::{Result, ensure};
 use ctguard_tests::{
     product, require,
@@ -14,8 +16,8 @@ fn every_row_of_the_promise_holds() -> Result<()> {
     if !require::root(TEST) || !require::release_binary(TEST) || !require::two_cpus(TEST) {
         return Ok(());
     }
-    let log = std::env::temp_dir().join("ctguard-rows/ctguard.log");
-    let mut bench = Bench::new(product::binary()?, log, Length::Short);
+    let out = std::env::temp_dir().join("ctguard-rows");
+    let mut bench = Bench::new(product::binary()?, out, Length::Short, NonZeroU32::MIN);
     let mut missed = Vec::new();
     println!("{}", rows::head());
     for row in ROWS.iter().filter(|row| row.is_paced()) {

@@ -1,5 +1,5 @@
 //! Shows on real traffic what a flood does to a NAT router, and what ctguard does to the flood.
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, num::NonZeroU32, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -54,7 +54,7 @@ struct Arguments {
     /// A setting for it, given on to `ctguard run --set`; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// Where report.json, lab.svg, lab.png and ctguard.log go
+    /// Where report.json, lab.svg, lab.png and ctguard.log go; of rows, a report for each round
     #[arg(long, default_value = "target/lab", value_name = "DIR")]
     out: PathBuf,
     /// Only the run with ctguard
@@ -81,6 +81,10 @@ struct Arguments {
     /// A few seconds a row, guarded runs only, by bars that bear a machine that stalls
     #[arg(long, requires = "rows")]
     short: bool,
+    /// Try each row so often, without and with ctguard in turn. The median counts; of the fill, of
+    /// flows dropped for a full table and of broken exchanges, the worst
+    #[arg(long, requires = "rows", default_value = "1", value_name = "N")]
+    rounds: NonZeroU32,
     /// Say nothing on standard error
     #[arg(short, long)]
     quiet: bool,
@@ -90,6 +94,7 @@ const EXAMPLES: &str = "Examples:
   cargo xtask lab
   cargo xtask lab --flood udp-spoofed --table 262144
   cargo xtask lab --row syn-spoofed --row killed
+  cargo xtask lab --row udp-spoofed --rounds 3
   cargo xtask lab --row all --short";
 
 fn main() -> ExitCode {
@@ -107,8 +112,8 @@ fn main() -> ExitCode {
 fn try_rows(arguments: &Arguments) -> Result<ExitCode> {
     let rows = rows::named(&arguments.rows)?;
     let length = if arguments.short { Length::Short } else { Length::Full };
-    let log = arguments.out.join("ctguard.log");
-    let mut bench = Bench::new(arguments.ctguard.clone(), log, length);
+    let mut bench =
+        Bench::new(arguments.ctguard.clone(), arguments.out.clone(), length, arguments.rounds);
     let mut missed = 0_usize;
     println!("{}", rows::head());
     for row in rows {

@@ -1,32 +1,12 @@
-//! Bars, and how a run is held against them.
+//! Bars: what is promised, in numbers.
 
 use std::fmt;
 
-use super::{Fill, Row, Who};
-use crate::{
-    recovery::Recovery,
-    report::{Run, ratio},
-    summary::{grouped, mebibytes, of_a_core, percent},
-};
+use super::Who;
+use crate::summary::{grouped, mebibytes, of_a_core, percent};
 
 /// The fill stays below the target and so much of the table.
 pub(super) const OVER_TARGET: f64 = 0.02;
-/// In a short run on a machine that may stall, so much less may succeed …
-const STALLED: f64 = 0.02;
-/// … the median may take so many milliseconds longer …
-const STALLED_MILLISECONDS: f64 = 5.0;
-/// … the table may hold so much more …
-const STALLED_FILL: f64 = 0.01;
-/// … and things may take so many seconds longer.
-const STALLED_SECONDS: f64 = 1.0;
-/// The daemon's core is another's as well: its share there is twice as much at worst.
-const STALLED_CPU: f64 = 0.05;
-/// What the daemon may cost: shares of a core, bytes.
-const IDLE_CPU: f64 = 0.002;
-const FLOOD_CPU: f64 = 0.05;
-const MEMORY: u64 = 15 << 20;
-/// A table that is so full is full.
-const FULL: f64 = 0.99;
 /// A run is no worse than another when not so much less succeeds.
 const NO_WORSE: f64 = 0.03;
 
@@ -67,150 +47,122 @@ pub enum Bar {
     Memory(u64),
 }
 
-/// How strictly a run is judged.
+/// What a number must be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Limit {
+    AtLeast(f64),
+    AtMost(f64),
+    Below(f64),
+}
+
+impl Limit {
+    /// Whether `number` keeps it, `slack` this side of it as well.
+    pub(super) fn is_kept(self, number: f64, slack: f64) -> bool {
+        match self {
+            Self::AtLeast(least) => number >= least - slack,
+            Self::AtMost(most) => number <= most + slack,
+            Self::Below(most) => number < most + slack,
+        }
+    }
+}
+
+/// What a bar's number is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Strictness {
-    /// By the promise itself.
-    Promise,
-    /// As a machine deserves that others use meanwhile.
-    Stalling,
+pub(super) enum Unit {
+    /// A share of flows, or an index of how evenly they are shared.
+    Share,
+    Index,
+    /// A share of the table, and how far it strays.
+    Fill,
+    Deviation,
+    Milliseconds,
+    /// Infinite for never.
+    Seconds,
+    /// A share of a core: idle, and in a flood.
+    IdleCore,
+    Core,
+    Count,
+    Bytes,
 }
 
-/// What a run is compared with.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Beside<'r> {
-    /// The run without a flood.
-    pub baseline: Option<&'r Run>,
-    /// The run without a guard.
-    pub unguarded: Option<&'r Run>,
+impl Unit {
+    pub(super) fn show(self, number: f64) -> String {
+        match self {
+            Self::Share | Self::Fill => precise(number),
+            Self::Index => format!("{number:.3}"),
+            Self::Deviation => format!("{:.2} %", number * 100.0),
+            Self::Milliseconds => format!("{number:.1} ms"),
+            Self::Seconds if number.is_infinite() => "never".to_owned(),
+            Self::Seconds => format!("{number:.1} s"),
+            Self::IdleCore | Self::Core => of_a_core(number),
+            Self::Count => grouped(whole(number)),
+            Self::Bytes => mebibytes(whole(number)),
+        }
+    }
 }
-
-/// A bar, and what the runs have against it.
-#[derive(Clone, Debug)]
-pub struct Judged {
-    /// The bar in words.
-    pub bar: String,
-    /// The guarded run's number.
-    pub guarded: String,
-    /// The unguarded run's.
-    pub unguarded: String,
-    /// It was cleared.
-    pub held: bool,
-}
-
-/// Holds a guarded run against every bar of a row.
-#[must_use]
-pub(super) fn judge(
-    row: &Row,
-    guarded: &Run,
-    beside: Beside<'_>,
-    strictness: Strictness,
-) -> Vec<Judged> {
-    let fill = match row.fill {
-        Fill::Within(above) => vec![Bar::FillAboveTarget(above), Bar::KernelDropsNone],
-        Fill::Anything => Vec::new(),
-    };
-    let cost = guarded.daemon.filter(|cost| cost.flood_cpu_ratio.is_some());
-    let idle = cost.and_then(|cost| cost.idle_cpu_ratio).map(|_| Bar::CpuIdle(IDLE_CPU));
-    let cost = cost.map(|_| [Bar::CpuInFlood(FLOOD_CPU), Bar::Memory(MEMORY)]);
-    let bars = row.bars.iter().copied().chain(fill).chain(idle).chain(cost.into_iter().flatten());
-    bars.map(|bar| bar.judge(guarded, beside, strictness)).collect()
-}
-
-/// A number of a run, and whether it clears the bar; none where the run does not have it.
-type Measured = Option<(String, bool)>;
 
 impl Bar {
-    fn judge(self, guarded: &Run, beside: Beside<'_>, strictness: Strictness) -> Judged {
-        let of = |run: &Run| self.measure(run, beside, strictness);
-        let shown = |measured: Measured| measured.map_or_else(|| "–".to_owned(), |(text, _)| text);
-        let measured = of(guarded);
-        Judged {
-            bar: self.to_string(),
-            held: measured.as_ref().is_some_and(|(_, held)| *held),
-            guarded: shown(measured),
-            unguarded: shown(beside.unguarded.and_then(of)),
+    pub(super) fn unit(self) -> Unit {
+        match self {
+            Self::AtOnce(..)
+            | Self::Eventually(..)
+            | Self::EventuallyInOutage(..)
+            | Self::NoWorseThanUnguarded => Unit::Share,
+            Self::MedianAdded(..) => Unit::Milliseconds,
+            Self::Jain(_) => Unit::Index,
+            Self::ServiceBack(_) | Self::FillBack | Self::BackInControl(_) => Unit::Seconds,
+            Self::NoneBroken | Self::KernelDropsNone => Unit::Count,
+            Self::FillAboveTarget(_) => Unit::Fill,
+            Self::Steady(_) => Unit::Deviation,
+            Self::CpuIdle(_) => Unit::IdleCore,
+            Self::CpuInFlood(_) => Unit::Core,
+            Self::Memory(_) => Unit::Bytes,
         }
     }
 
-    fn measure(self, run: &Run, beside: Beside<'_>, strictness: Strictness) -> Measured {
-        let slack = |stalled: f64| match strictness {
-            Strictness::Promise => 0.0,
-            Strictness::Stalling => stalled,
-        };
-        // What the lab's only queue loses, no guard can answer for.
-        let lost = run.flood.map_or(0.0, |flood| ratio(flood.lost_in_queue, flood.offered));
-        let share = |found: f64, least: f64| {
-            let held = found >= least - slack(STALLED + lost);
-            Some((precise(found), held))
-        };
-        let seconds = |found: Option<f64>, most: f64| match found {
-            Some(found) => Some((format!("{found:.1} s"), found <= most + slack(STALLED_SECONDS))),
-            None => Some(("never".to_owned(), false)),
-        };
-        let legitimate = &run.legitimate;
-        match self {
-            Self::AtOnce(who, least) => share(who.success(legitimate)?.at_once_ratio(), least),
-            Self::Eventually(who, least) => {
-                share(who.success(legitimate)?.eventually_ratio(), least)
+    /// What its number must be in runs with this target, beside the unguarded run's number.
+    pub(super) fn limit(self, target_ratio: f64, unguarded: Option<f64>) -> Option<Limit> {
+        Some(match self {
+            Self::AtOnce(_, least)
+            | Self::Eventually(_, least)
+            | Self::EventuallyInOutage(_, least)
+            | Self::Jain(least) => Limit::AtLeast(least),
+            Self::NoWorseThanUnguarded => Limit::AtLeast(unguarded? - NO_WORSE),
+            Self::ServiceBack(most) | Self::BackInControl(most) | Self::Steady(most) => {
+                Limit::AtMost(most)
             }
-            Self::EventuallyInOutage(who, least) => {
-                let meanwhile = &run.outage.as_ref()?.legitimate;
-                share(who.success(meanwhile)?.eventually_ratio(), least)
+            Self::FillBack => Limit::Below(f64::INFINITY),
+            Self::NoneBroken | Self::KernelDropsNone => Limit::AtMost(0.0),
+            Self::FillAboveTarget(above) => Limit::AtMost(target_ratio + above),
+            Self::MedianAdded(_, most) | Self::CpuIdle(most) | Self::CpuInFlood(most) => {
+                Limit::Below(most)
             }
-            Self::MedianAdded(who, most) => {
-                let added = who.median_added(legitimate, beside.baseline)?;
-                Some((format!("{added:.1} ms"), added < most + slack(STALLED_MILLISECONDS)))
-            }
-            Self::Jain(least) => {
-                let index = run.flood?.jain_index?;
-                Some((format!("{index:.3}"), index >= least - slack(STALLED)))
-            }
-            Self::ServiceBack(most) => seconds(from_full(run)?.service_seconds, most),
-            Self::FillBack => seconds(from_full(run)?.fill_seconds, f64::INFINITY),
-            Self::NoWorseThanUnguarded => {
-                let found = Who::Everybody.success(legitimate)?.at_once_ratio();
-                let unguarded = beside.unguarded?.legitimate.during_flood.at_once_ratio();
-                Some((precise(found), found >= unguarded - NO_WORSE - slack(STALLED)))
-            }
-            Self::NoneBroken => {
-                let broken = run.established.tcp_broken + run.established.udp_broken;
-                Some((format!("{broken} of {}", run.established.opened), broken == 0))
-            }
-            Self::BackInControl(most) => {
-                let recovery = run.recovery?;
-                let found = recovery.fill_seconds.map(|fill| fill.max(recovery.ready_seconds));
-                seconds(found, most)
-            }
-            Self::FillAboveTarget(above) => {
-                let most = run.target_ratio + above + slack(STALLED_FILL);
-                Some((precise(run.fill.peak_ratio), run.fill.peak_ratio <= most))
-            }
-            Self::KernelDropsNone => Some((grouped(run.kernel.drop), run.kernel.drop == 0)),
-            Self::Steady(most) => {
-                let found = run.fill.second_half?.deviation_ratio;
-                let shown = format!("{:.2} %", found * 100.0);
-                Some((shown, found <= most + slack(STALLED_FILL)))
-            }
-            Self::CpuIdle(most) => {
-                let found = run.daemon?.idle_cpu_ratio?;
-                Some((of_a_core(found), found < most))
-            }
-            Self::CpuInFlood(most) => {
-                let found = run.daemon?.flood_cpu_ratio?;
-                Some((of_a_core(found), found < most + slack(STALLED_CPU)))
-            }
-            Self::Memory(most) => {
-                let found = run.daemon?.resident_bytes?;
-                Some((mebibytes(found), found <= most))
-            }
-        }
+            Self::Memory(most) => Limit::AtMost(number(most)),
+        })
+    }
+
+    /// Whether it holds only if it holds in every round; of others the median round counts.
+    pub(super) fn allows_no_exception(self) -> bool {
+        matches!(
+            self,
+            Self::NoneBroken | Self::KernelDropsNone | Self::FillAboveTarget(_) | Self::Memory(_)
+        )
     }
 }
 
-/// A recovery from a table that was full; from another there is nothing to recover.
-fn from_full(run: &Run) -> Option<Recovery> {
-    run.recovery.filter(|recovery| recovery.fill_ratio_before.is_some_and(|fill| fill >= FULL))
+/// Counts of a run, and bytes of a daemon, are far below 2^52.
+#[expect(clippy::cast_precision_loss, reason = "says the function")]
+pub(super) fn number(count: u64) -> f64 {
+    count as f64
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts, made of whole numbers below 2^52"
+)]
+fn whole(number: f64) -> u64 {
+    number.round() as u64
 }
 
 /// Bars of 99.9 % need two digits; nothing is rounded up to 100 %.
@@ -231,12 +183,12 @@ impl fmt::Display for Bar {
             Self::ServiceBack(most) => write!(f, "service back in ≤ {most} s"),
             Self::FillBack => f.write_str("fill falls to the target"),
             Self::NoWorseThanUnguarded => f.write_str("at once no fewer than unguarded"),
-            Self::NoneBroken => f.write_str("no established exchange broken"),
+            Self::NoneBroken => f.write_str("established exchanges broken: 0"),
             Self::BackInControl(most) => write!(f, "back in control in ≤ {most} s"),
             Self::FillAboveTarget(above) => {
                 write!(f, "fill ≤ target + {} %", (above * 10_000.0).round() / 100.0)
             }
-            Self::KernelDropsNone => f.write_str("no flow dropped for a full table"),
+            Self::KernelDropsNone => f.write_str("flows dropped for a full table: 0"),
             Self::Steady(most) => write!(f, "standard deviation of the fill ≤ {}", percent(most)),
             Self::CpuIdle(most) => write!(f, "daemon: < {} of a core idle", percent(most)),
             Self::CpuInFlood(most) => {
@@ -266,5 +218,20 @@ mod tests {
         );
         assert_eq!(Bar::FillAboveTarget(0.0375).to_string(), "fill ≤ target + 3.75 %");
         assert_eq!(Bar::Memory(15 << 20).to_string(), "daemon: ≤ 15.0 MiB without its maps");
+    }
+
+    #[test]
+    fn what_never_came_back_keeps_no_limit() {
+        let back = |bar: Bar, seconds| bar.limit(0.85, None).unwrap().is_kept(seconds, 0.0);
+        assert!(back(Bar::FillBack, 30.0) && !back(Bar::FillBack, f64::INFINITY));
+        assert!(!back(Bar::ServiceBack(2.0), f64::INFINITY));
+        assert_eq!(Unit::Seconds.show(f64::INFINITY), "never");
+    }
+
+    #[test]
+    fn what_is_compared_with_an_unguarded_run_needs_one() {
+        assert_eq!(Bar::NoWorseThanUnguarded.limit(0.85, None), None);
+        let limit = Bar::NoWorseThanUnguarded.limit(0.85, Some(0.6)).unwrap();
+        assert!(limit.is_kept(0.58, 0.0) && !limit.is_kept(0.56, 0.0));
     }
 }

@@ -1,18 +1,18 @@
 //! Runs rows, one after the other.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fs, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::ValueEnum as _;
 
 use super::{
-    Bar, Judged, Length, Row, Strictness,
-    bar::{self, Beside},
+    Judged, Length, Round, Row,
+    judge::{self, Strictness},
 };
 use crate::{
     lab::{self, IDLE, LabOptions, Runs},
     recipe::FloodKind,
-    report::{Options, Report, Run, ratio},
+    report::{Options, Report, Run},
     summary,
 };
 
@@ -23,23 +23,25 @@ const NONE: Runs = Runs { baseline: false, unguarded: false, guarded: false, ide
 pub struct Bench {
     /// The `ctguard` to try.
     pub ctguard: PathBuf,
-    /// Where its output goes.
-    pub log: PathBuf,
+    /// Where its output goes, and the report of each round.
+    pub out: PathBuf,
     /// How long a row may take.
     pub length: Length,
+    /// How often each row is tried.
+    pub rounds: NonZeroU32,
     baselines: Vec<(Options, Run)>,
     idle_watched: bool,
 }
 
-/// What a row's runs found.
+/// What a row's rounds found.
 #[derive(Debug)]
 pub struct Told {
     /// The row.
     pub row: &'static Row,
     /// Entries that the table takes.
     pub table_max: u64,
-    /// The guarded run held against the bars, or why it could not be made.
-    pub found: Result<(Run, Vec<Judged>)>,
+    /// The rounds held against the bars, or why they could not be made.
+    pub found: Result<(Vec<Round>, Vec<Judged>)>,
 }
 
 impl Told {
@@ -53,8 +55,8 @@ impl Told {
 impl Bench {
     /// Nothing tried yet.
     #[must_use]
-    pub fn new(ctguard: PathBuf, log: PathBuf, length: Length) -> Self {
-        Self { ctguard, log, length, baselines: Vec::new(), idle_watched: false }
+    pub fn new(ctguard: PathBuf, out: PathBuf, length: Length, rounds: NonZeroU32) -> Self {
+        Self { ctguard, out, length, rounds, baselines: Vec::new(), idle_watched: false }
     }
 
     /// The tables that a row is tried at.
@@ -81,32 +83,32 @@ impl Bench {
         row: &'static Row,
         table_max: u64,
         progress: &(dyn Fn(&str) + Sync),
-    ) -> Result<(Run, Vec<Judged>)> {
+    ) -> Result<(Vec<Round>, Vec<Judged>)> {
         let options = self.options(row, table_max)?;
         let named = |what: &str| progress(&format!("{} ({table_max}): {what}", row.name));
-        let guarded = Runs { guarded: true, ..NONE };
-        match self.length {
-            Length::Short => {
-                let compares = row.bars.contains(&Bar::NoWorseThanUnguarded);
-                let runs = Runs { unguarded: compares, ..guarded };
-                let report = lab::run(&LabOptions { runs, ..options }, &named)?;
-                let run = report.guarded.context("the guarded run")?;
-                let beside = Beside { baseline: None, unguarded: report.unguarded.as_ref() };
-                let bars = bar::judge(row, &run, beside, Strictness::Stalling);
-                Ok((run, bars))
-            }
-            Length::Full => {
-                let baseline = self.baseline(&options, &named)?;
-                let runs = Runs { unguarded: true, ..guarded };
-                let Report { guarded, unguarded, .. } =
-                    lab::run(&LabOptions { runs, ..options }, &named)?;
-                let run = guarded.context("the guarded run")?;
-                let beside = Beside { baseline: Some(&baseline), unguarded: unguarded.as_ref() };
-                let bars = bar::judge(row, &run, beside, Strictness::Promise);
-                self.idle_watched = true;
-                Ok((run, bars))
-            }
+        let (baseline, strictness) = match self.length {
+            Length::Full => (Some(self.baseline(&options, &named)?), Strictness::Promise),
+            Length::Short => (None, Strictness::Stalling),
+        };
+        let unguarded = self.length == Length::Full || row.compares();
+        let options = LabOptions { runs: Runs { unguarded, guarded: true, ..NONE }, ..options };
+        let mut rounds = Vec::new();
+        for round in 1..=self.rounds.get() {
+            let report = lab::run(&options, &named)?;
+            self.keep(&report, &format!("{}-{table_max}-{round}.json", row.name))?;
+            let Report { guarded, unguarded, .. } = report;
+            rounds.push(Round { guarded: guarded.context("the guarded run")?, unguarded });
         }
+        self.idle_watched |= self.length == Length::Full;
+        let bars = judge::judge(row, &rounds, baseline.as_ref(), strictness);
+        Ok((rounds, bars))
+    }
+
+    /// Keeps a round's report, for whoever asks why a bar was missed.
+    fn keep(&self, report: &Report, name: &str) -> Result<()> {
+        let path = self.out.join(name);
+        let json = serde_json::to_string(report).context("cannot write the report")?;
+        fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn options(&self, row: &Row, table_max: u64) -> Result<LabOptions> {
@@ -125,7 +127,7 @@ impl Bench {
             legitimate_per_second: row.legitimate_per_second,
             script: row.script(self.length),
             idle: if watch_idle { IDLE } else { Duration::ZERO },
-            log: self.log.clone(),
+            log: self.out.join("ctguard.log"),
             ..LabOptions::new(flood)
         })
     }
@@ -148,18 +150,5 @@ impl Bench {
         let run = report.baseline.context("the run without a flood")?;
         self.baselines.push((report.options, run.clone()));
         Ok(run)
-    }
-}
-
-/// A row's fill for people: the peak, then how steady it was.
-pub(super) fn fill(run: &Run) -> String {
-    let peak = summary::percent(ratio(run.fill.peak, run.table_max));
-    match run.fill.second_half {
-        Some(spread) => format!(
-            "{peak} (mean {}, σ {:.2} %)",
-            summary::percent(spread.mean_ratio),
-            spread.deviation_ratio * 100.0
-        ),
-        None => peak,
     }
 }

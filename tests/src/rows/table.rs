@@ -1,7 +1,10 @@
 //! Rows as a Markdown table, a line for each bar.
 
-use super::{Told, run::fill};
-use crate::summary::grouped;
+use super::{Round, Told};
+use crate::{
+    report::{Run, ratio},
+    summary::{grouped, percent},
+};
 
 /// The head of the table.
 #[must_use]
@@ -14,18 +17,14 @@ pub fn head() -> String {
 #[must_use]
 pub fn table(told: &Told) -> String {
     let title = format!("{}: {} ({})", told.row.name, told.row.sentence, grouped(told.table_max));
-    let (run, bars) = match &told.found {
+    let (rounds, bars) = match &told.found {
         Ok(found) => found,
         Err(error) => {
             let reason = format!("{error:#}").replace('|', "/").replace('\n', " ");
             return line(&[&title, "", &format!("**not run**: {reason}"), "", "", ""]);
         }
     };
-    let lost = match run.others_lost_in_queue {
-        0 => String::new(),
-        some => format!(" ({} lost in the lab's queue)", grouped(some)),
-    };
-    let (fill, drop) = (fill(run), grouped(run.kernel.drop) + &lost);
+    let (fill, drop) = (fill(rounds), drop(rounds));
     let lines = bars.iter().enumerate().map(|(index, judged)| {
         let guarded = if judged.held {
             judged.guarded.clone()
@@ -43,6 +42,34 @@ pub fn table(told: &Told) -> String {
         ])
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The fill of the round in which it rose highest: the peak, then how steady it was.
+fn fill(rounds: &[Round]) -> String {
+    let highest = rounds.iter().map(|round| &round.guarded).max_by_key(|run| run.fill.peak);
+    highest.map_or_else(String::new, fill_of)
+}
+
+fn fill_of(run: &Run) -> String {
+    let peak = percent(ratio(run.fill.peak, run.table_max));
+    match run.fill.second_half {
+        Some(spread) => format!(
+            "{peak} (mean {}, σ {:.2} %)",
+            percent(spread.mean_ratio),
+            spread.deviation_ratio * 100.0
+        ),
+        None => peak,
+    }
+}
+
+/// Flows dropped for a full table in all rounds, and what the lab lost by itself.
+fn drop(rounds: &[Round]) -> String {
+    let sum = |of: fn(&Run) -> u64| rounds.iter().map(|round| of(&round.guarded)).sum::<u64>();
+    let dropped = grouped(sum(|run| run.kernel.drop));
+    match sum(|run| run.others_lost_in_queue) {
+        0 => dropped,
+        lost => format!("{dropped} ({} lost in the lab's queue)", grouped(lost)),
+    }
 }
 
 fn line(cells: &[&str]) -> String {

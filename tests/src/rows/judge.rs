@@ -1,0 +1,178 @@
+//! Holds what rounds found against the bars of a row.
+
+use super::{
+    Bar, Fill, Row,
+    bar::{Limit, Unit},
+    measure::lost_in_queue,
+};
+use crate::report::Run;
+
+/// In a short run on a machine that may stall, so much less may succeed …
+const STALLED: f64 = 0.02;
+/// … the median may take so many milliseconds longer …
+const STALLED_MILLISECONDS: f64 = 5.0;
+/// … the table may hold so much more …
+const STALLED_FILL: f64 = 0.01;
+/// … and things may take so many seconds longer.
+const STALLED_SECONDS: f64 = 1.0;
+/// The daemon's core is another's as well: its share there is twice as much at worst.
+const STALLED_CPU: f64 = 0.05;
+/// What the daemon may cost: shares of a core, bytes.
+const IDLE_CPU: f64 = 0.002;
+const FLOOD_CPU: f64 = 0.05;
+const MEMORY: u64 = 15 << 20;
+
+/// One round of a row.
+#[derive(Debug)]
+pub struct Round {
+    /// The run with ctguard.
+    pub guarded: Run,
+    /// The run without a guard, where one was made.
+    pub unguarded: Option<Run>,
+}
+
+/// How strictly rounds are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// By the promise itself.
+    Promise,
+    /// As a machine deserves that others use meanwhile.
+    Stalling,
+}
+
+/// A bar, and what the rounds have against it.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The bar in words.
+    pub bar: String,
+    /// The guarded runs' number.
+    pub guarded: String,
+    /// The unguarded runs'.
+    pub unguarded: String,
+    /// It was cleared.
+    pub held: bool,
+}
+
+/// Holds rounds against every bar of a row.
+#[must_use]
+pub(super) fn judge(
+    row: &Row,
+    rounds: &[Round],
+    baseline: Option<&Run>,
+    strictness: Strictness,
+) -> Vec<Judged> {
+    let fill = match row.fill {
+        Fill::Within(above) => vec![Bar::FillAboveTarget(above), Bar::KernelDropsNone],
+        Fill::Anything => Vec::new(),
+    };
+    let daemon = rounds.first().and_then(|round| round.guarded.daemon);
+    let cost = daemon.filter(|cost| cost.flood_cpu_ratio.is_some());
+    let idle = cost.and_then(|cost| cost.idle_cpu_ratio).map(|_| Bar::CpuIdle(IDLE_CPU));
+    let cost = cost.map(|_| [Bar::CpuInFlood(FLOOD_CPU), Bar::Memory(MEMORY)]);
+    let bars = row.bars.iter().copied().chain(fill).chain(idle).chain(cost.into_iter().flatten());
+    bars.map(|bar| judge_bar(bar, rounds, baseline, strictness)).collect()
+}
+
+fn judge_bar(bar: Bar, rounds: &[Round], baseline: Option<&Run>, strictness: Strictness) -> Judged {
+    let measure = |run: &Run| bar.measure(run, baseline);
+    let guarded = rounds.iter().map(|round| measure(&round.guarded)).collect();
+    let guarded = Numbers::of(guarded);
+    let unguarded = rounds.iter().map(|round| round.unguarded.as_ref().and_then(measure)).collect();
+    let unguarded = Numbers::of(unguarded);
+    let slack = match strictness {
+        Strictness::Promise => 0.0,
+        Strictness::Stalling => slack(bar.unit(), rounds),
+    };
+    let target_ratio = rounds.first().map_or(0.0, |round| round.guarded.target_ratio);
+    let limit = bar.limit(target_ratio, unguarded.as_ref().map(Numbers::median));
+    let held = guarded.as_ref().zip(limit).is_some_and(|(numbers, limit)| {
+        let counts =
+            if bar.allows_no_exception() { numbers.worst(limit) } else { numbers.median() };
+        limit.is_kept(counts, slack)
+    });
+    let shown = |numbers: &Option<Numbers>| {
+        numbers.as_ref().map_or_else(|| "–".to_owned(), |numbers| numbers.show(bar.unit()))
+    };
+    Judged { bar: bar.to_string(), guarded: shown(&guarded), unguarded: shown(&unguarded), held }
+}
+
+fn slack(unit: Unit, rounds: &[Round]) -> f64 {
+    match unit {
+        Unit::Share => {
+            let lost = rounds.iter().map(|round| lost_in_queue(&round.guarded));
+            STALLED + lost.fold(0.0, f64::max)
+        }
+        Unit::Index => STALLED,
+        Unit::Fill | Unit::Deviation => STALLED_FILL,
+        Unit::Milliseconds => STALLED_MILLISECONDS,
+        Unit::Seconds => STALLED_SECONDS,
+        Unit::Core => STALLED_CPU,
+        Unit::IdleCore | Unit::Count | Unit::Bytes => 0.0,
+    }
+}
+
+/// A bar's numbers, one of each round, from the least to the most; never empty.
+struct Numbers(Vec<f64>);
+
+impl Numbers {
+    /// None unless every round has one.
+    fn of(numbers: Vec<Option<f64>>) -> Option<Self> {
+        let mut numbers: Vec<f64> = numbers.into_iter().collect::<Option<_>>()?;
+        numbers.sort_by(f64::total_cmp);
+        (!numbers.is_empty()).then_some(Self(numbers))
+    }
+
+    /// Of an even number of rounds, the mean of the two in the middle.
+    fn median(&self) -> f64 {
+        let (low, high) = ((self.0.len() - 1) / 2, self.0.len() / 2);
+        f64::midpoint(self.0[low], self.0[high])
+    }
+
+    fn worst(&self, limit: Limit) -> f64 {
+        match limit {
+            Limit::AtLeast(_) => self.0[0],
+            Limit::AtMost(_) | Limit::Below(_) => self.0[self.0.len() - 1],
+        }
+    }
+
+    /// The median, and between which numbers it lies.
+    fn show(&self, unit: Unit) -> String {
+        let median = unit.show(self.median());
+        let (least, most) = (unit.show(self.0[0]), unit.show(self.0[self.0.len() - 1]));
+        if least == most { median } else { format!("{median} ({least} … {most})") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(of: &[f64]) -> Numbers {
+        Numbers::of(of.iter().copied().map(Some).collect()).expect("numbers")
+    }
+
+    #[test]
+    fn a_single_round_shows_its_number_and_several_the_median_and_the_range() {
+        assert_eq!(numbers(&[0.5]).show(Unit::Share), "50.00 %");
+        let three = numbers(&[1.0, 0.25, 0.5]);
+        assert_eq!(three.show(Unit::Share), "50.00 % (25.00 % … 100.00 %)");
+        assert!((numbers(&[1.0, 2.0]).median() - 1.5).abs() < 1e-9);
+    }
+
+    /// Fails when a drop or a peak in one round of many is forgotten.
+    #[test]
+    fn what_allows_no_exception_is_judged_by_the_worst_round() {
+        let worst = numbers(&[0.0, 0.0, 7.0]).worst(Limit::AtMost(0.0));
+        assert!((worst - 7.0).abs() < 1e-9);
+        assert!((numbers(&[0.2, 0.4]).worst(Limit::AtLeast(0.1)) - 0.2).abs() < 1e-9);
+        assert!(Bar::KernelDropsNone.allows_no_exception());
+        assert!(Bar::FillAboveTarget(0.02).allows_no_exception());
+    }
+
+    /// Fails when a round that has nothing to say counts as one that says yes.
+    #[test]
+    fn a_round_without_a_number_leaves_the_bar_without_one() {
+        assert!(Numbers::of(vec![Some(1.0), None]).is_none());
+        assert!(Numbers::of(Vec::new()).is_none());
+    }
+}
