@@ -25,11 +25,13 @@ pub(crate) const NO_SHARES: Shares = [[f64::INFINITY; CLASSES]; TIERS];
 /// Challenges strangers of as few classes as need be, those that ask for most first, so that the
 /// others' share is at least the policy's floor; ends challenges that are needed no more.
 ///
-/// `budget` tells the strangers' part of the budget rate in given stages.
+/// `budget` tells the strangers' part of the budget rate in given stages, `may_begin` which classes
+/// may be challenged.
 pub(crate) fn challenge(
     stages: &mut Stages,
     demands: &Demands,
     budget: impl Fn(&Stages) -> f64,
+    may_begin: impl Fn(Class) -> bool,
     policy: &ControlPolicy,
     now: Duration,
 ) {
@@ -43,7 +45,9 @@ pub(crate) fn challenge(
     loop {
         let shares = strangers(stages, demands, budget(stages));
         let short = Class::ALL.into_iter().filter(|&class| {
-            !stages.is_challenged(class) && shares[class as usize] < policy.floor(class)
+            !stages.is_challenged(class)
+                && may_begin(class)
+                && shares[class as usize] < policy.floor(class)
         });
         let asked = |class: &Class| demands.total(Tier::Strangers, *class);
         let Some(class) = short.max_by(|one, other| asked(one).total_cmp(&asked(other))) else {
@@ -130,7 +134,7 @@ mod tests {
     fn few_heavy_sources_are_limited_and_nobody_is_challenged() {
         let demands = demands(&[(Class::Tcp, 10, 50.0), (Class::Tcp, 100, 0.5)]);
         let mut stages = fair();
-        challenge(&mut stages, &demands, |_| 200.0, &POLICY, Duration::ZERO);
+        challenge(&mut stages, &demands, |_| 200.0, |_| true, &POLICY, Duration::ZERO);
         assert_eq!(stages.of(), [Stage::Fair; CLASSES]);
         let shares = shares(&stages, &demands, &[200.0; TIERS], [false; TIERS], &POLICY);
         assert_eq!(shares[Tier::Strangers as usize][0], 15.0);
@@ -160,7 +164,7 @@ mod tests {
 
     fn stages_after(demands: &Demands, budget: f64) -> [Stage; CLASSES] {
         let mut stages = fair();
-        challenge(&mut stages, demands, |_| budget, &POLICY, Duration::ZERO);
+        challenge(&mut stages, demands, |_| budget, |_| true, &POLICY, Duration::ZERO);
         stages.of()
     }
 

@@ -46,6 +46,10 @@ const ALLOWED_PART: f64 = 0.25;
 
 const SPARE_LASTS: f64 = 120.0;
 
+/// Demands are a sample, by which a few quiet sources look like many: while strangers' grant lasts, so
+/// that none of them is refused, a class is challenged only if it asks for so many times their part.
+const CLEARLY_TOO_MUCH: f64 = 4.0;
+
 /// Sources of a tier that is not paced are limited only when its stock would not last so long.
 const STOCK_LASTS: f64 = 15.0;
 
@@ -64,7 +68,13 @@ impl Controller {
         }
         let ahead = self.ahead(room);
         let budget = |stages: &Stages| self.strangers(&ahead, stages);
-        challenge(&mut stages, &self.demands, budget, policy, now);
+        let strangers = self.strangers(&ahead, &stages);
+        let may_begin = |class| {
+            self.stages.is_challenged(class)
+                || self.scarce[Tier::Strangers as usize]
+                || self.demands.total(Tier::Strangers, class) > strangers * CLEARLY_TOO_MUCH
+        };
+        challenge(&mut stages, &self.demands, budget, may_begin, policy, now);
         self.stages = stages;
         let handed_out = self.steer(&self.rates(&ahead));
         self.shares = shares(&self.stages, &self.demands, &handed_out, self.scarce, policy);

@@ -2,6 +2,7 @@ use super::{
     plant::{Group, JIFFIES_PER_SECOND, POLICY, Plant},
     *,
 };
+use crate::control::OfferedLoad;
 
 const SECOND: u64 = 1000;
 const FOREVER: u64 = u64::MAX;
@@ -228,6 +229,39 @@ fn calm_costs_ten_ticks_a_second_and_no_scan() {
     assert_eq!((plant.scans, plant.changes.len()), (0, 0));
     assert!(plant.ticks <= 901, "{}", plant.ticks);
     assert!(plant.outcome(0).success() >= 1.0);
+}
+
+/// Fails when a class is challenged for what a sample makes of a few quiet sources: its share may well
+/// be below the floor where known sources ask for most of what there is.
+#[test]
+fn quiet_strangers_are_not_challenged_while_their_grant_lasts() {
+    let load = |tier, class, flows_per_second| OfferedLoad {
+        tier,
+        class,
+        flows_per_second,
+        is_seen_once: true,
+    };
+    let mut loads = vec![load(Tier::Proven, Class::Tcp, 2.0); 50];
+    loads.extend([load(Tier::Strangers, Class::Udp, 1.0); 20]);
+    let stage_after = |limit: u64, flood: Option<OfferedLoad>| {
+        let mut controller = Controller::new(JIFFIES_PER_SECOND);
+        controller.tick(&snapshot(0, 0, 1000), &POLICY);
+        controller.tick(&snapshot(100, 4000, 5000), &POLICY);
+        let loads: Vec<_> =
+            loads.iter().copied().chain(vec![flood; 100].into_iter().flatten()).collect();
+        let mut limits = [0; TIERS];
+        limits[Tier::Strangers as usize] = limit;
+        let mut last = None;
+        for now in [500, 600, 700] {
+            let snapshot = Snapshot { limits, loads: Some(&loads), ..snapshot(now, 4000, 5000) };
+            last = controller.tick(&snapshot, &POLICY);
+        }
+        last.unwrap().stages[Class::Udp as usize]
+    };
+    assert_eq!(stage_after(5000, None), Stage::Fair);
+    assert_eq!(stage_after(4000, None), Stage::Challenge, "their grant is spent");
+    let flood = load(Tier::Strangers, Class::Udp, 50.0);
+    assert_eq!(stage_after(5000, Some(flood)), Stage::Challenge, "it is clearly too much");
 }
 
 /// Fails when known sources, or who answers a challenge, have nothing while a flood that the daemon
