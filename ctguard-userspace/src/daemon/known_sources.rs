@@ -24,9 +24,9 @@ use crate::{
 const LEARNING_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Of a table so large that asking takes long, so much of a processor is taken at most: one part of
-/// so many, under pressure and in calm.
+/// so many, under pressure and in calm, where who connects shall be known within a second as well.
 const PART_OF_A_PROCESSOR: u32 = 20;
-const PART_IN_CALM: u32 = 200;
+const PART_IN_CALM: u32 = 50;
 
 /// Where nothing has been admitted since the last but one look, the next is so much later.
 const QUIET: Duration = Duration::from_secs(10);
