@@ -1,11 +1,12 @@
 //! What happens to the guard in the midst of a flood.
 
 use std::{
+    fmt,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::guard::Standing;
 
@@ -34,6 +35,18 @@ pub struct Played {
     /// When a daemon was started in the flood, and how long it took to be ready.
     pub started: Option<(Instant, Duration)>,
 }
+
+/// Somebody wants the lab to end: a signal came.
+#[derive(Clone, Copy, Debug)]
+pub struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted; everything was put back")
+    }
+}
+
+impl std::error::Error for Interrupted {}
 
 /// Plays a script, whose times count from `flood`, and returns with its last event.
 pub(crate) fn play(
@@ -69,7 +82,7 @@ pub(crate) fn play(
 pub(crate) fn wait_until(time: Instant, interrupted: &AtomicBool) -> Result<()> {
     while let Some(left) = time.checked_duration_since(Instant::now()) {
         if interrupted.load(Ordering::Relaxed) {
-            bail!("interrupted; everything was put back");
+            return Err(Interrupted.into());
         }
         std::thread::sleep(left.min(Duration::from_millis(20)));
     }

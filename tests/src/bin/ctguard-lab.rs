@@ -1,7 +1,7 @@
 //! Shows on real traffic what a flood does to a NAT router, and what ctguard does to the flood.
 use std::{fs, num::NonZeroU32, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use ctguard_tests::{
     addresses::Family,
@@ -10,6 +10,7 @@ use ctguard_tests::{
     recipe::{FloodKind, Rate},
     report::Report,
     rows::{self, Bench, Length},
+    script::Interrupted,
     summary,
 };
 
@@ -119,6 +120,11 @@ fn try_rows(arguments: &Arguments) -> Result<ExitCode> {
     for row in rows {
         for &table_max in bench.tables(row) {
             let told = bench.run(row, table_max, &|what| arguments.say(what));
+            if let Err(error) = &told.found
+                && error.is::<Interrupted>()
+            {
+                bail!("{error:#}");
+            }
             missed += usize::from(!told.held());
             println!("{}", rows::table(&told));
         }
