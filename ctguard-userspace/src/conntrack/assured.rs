@@ -6,7 +6,7 @@ use ctguard_ebpf::packet::protocol;
 
 use super::{
     dump::{DumpError, StatusFilter, Summary, dump_filtered},
-    entry::ASSURED,
+    status::ASSURED,
 };
 
 /// Tells the source of every ASSURED TCP entry in its original direction; one with several

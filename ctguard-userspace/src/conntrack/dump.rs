@@ -37,6 +37,7 @@ use super::{
     entry::Entry,
     message::{HEADER_LENGTH, NFGENMSG_LENGTH, message},
     table::Setting,
+    tcp_state::TcpState,
 };
 
 const BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
@@ -123,6 +124,15 @@ pub(crate) fn dump(mut each: impl FnMut(&Entry)) -> Result<Summary, DumpError> {
         each(entry);
         ControlFlow::Continue(())
     })
+}
+
+/// Tells entries, each with the state of its connection if it is of TCP, until the reader breaks off.
+///
+/// The hash has no order, so the first entries of many are a fair sample of them.
+pub(crate) fn dump_some(
+    mut each: impl FnMut(&Entry, Option<TcpState>) -> ControlFlow<()>,
+) -> Result<Summary, DumpError> {
+    read_table(None, &mut |entry, attributes| each(entry, TcpState::decode(attributes)))
 }
 
 /// Tells the entries that pass the filter, each with its attributes as the kernel wrote them, until

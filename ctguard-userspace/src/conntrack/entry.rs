@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ctguard_ebpf::packet::protocol;
 use netlink_packet_core::{NlasIterator, parse_ip, parse_u8, parse_u16_be, parse_u32_be};
 
+use super::status;
+
 /// `enum ctattr_type`.
 mod attribute {
     pub(super) const ORIGINAL: u16 = 1;
@@ -51,7 +53,7 @@ pub(crate) struct Entry {
     pub(crate) reply: Tuple,
     /// IP protocol number.
     pub(crate) protocol: u8,
-    /// `IPS_*` (`include/uapi/linux/netfilter/nf_conntrack_common.h`).
+    /// Bits of [`status`].
     pub(crate) status: u32,
     /// What is left of its life.
     pub(crate) timeout_seconds: Option<u32>,
@@ -68,15 +70,11 @@ pub(crate) struct Tuple {
     pub(crate) key: u32,
 }
 
-/// `IPS_SEEN_REPLY`.
-pub(super) const SEEN_REPLY: u32 = 1 << 1;
-/// `IPS_ASSURED`.
-pub(super) const ASSURED: u32 = 1 << 2;
-
 impl Entry {
     /// Whether its flow goes both ways; of TCP, whether the handshake is complete.
     pub(crate) const fn is_answered(&self) -> bool {
-        let proof = if self.protocol == protocol::TCP { ASSURED } else { SEEN_REPLY };
+        let proof =
+            if self.protocol == protocol::TCP { status::ASSURED } else { status::SEEN_REPLY };
         self.status & proof != 0
     }
 

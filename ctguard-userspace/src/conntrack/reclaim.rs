@@ -24,7 +24,7 @@ use thiserror::Error;
 use super::{
     Entry,
     dump::{self, DumpError, StatusFilter, dump_filtered},
-    entry::{ASSURED, SEEN_REPLY},
+    status::{ASSURED, SEEN_REPLY},
 };
 pub(crate) use ages::Ages;
 
