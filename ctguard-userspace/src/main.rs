@@ -2,14 +2,16 @@
 //!
 //! `cli` holds a file for each verb; `daemon` runs the guard, `bpf` puts it into the kernel, `maps`
 //! is what they all share with it, `control` decides and knows neither, so that `simulation` runs it
-//! as well.
+//! as well. `doctor` audits what `host` reads, with or without a guard.
 
 mod bpf;
 mod cli;
 mod conntrack;
 mod control;
 mod daemon;
+mod doctor;
 mod events;
+mod host;
 mod lock;
 mod maps;
 mod namespace;

@@ -2,6 +2,7 @@
 
 mod context;
 mod detach;
+mod doctor;
 mod error;
 mod events;
 mod exit_code;
@@ -33,6 +34,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  ctguard doctor                          what is wrong with this machine's settings
   ctguard run -i wan0                     guard wan0 until Ctrl-C
   ctguard status                          what the guard sees and drops
   ctguard events --follow                 what it does, and why
@@ -57,6 +59,7 @@ enum Command {
         action: lists::ListAction,
     },
     Detach(detach::DetachArgs),
+    Doctor(doctor::DoctorArgs),
     Simulate(simulate::SimulateArgs),
 }
 
@@ -72,6 +75,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Allow { action } => lists::run(ListKind::Allow, &action, &context),
         Command::Deny { action } => lists::run(ListKind::Deny, &action, &context),
         Command::Detach(args) => detach::run(&args, &context),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Simulate(args) => simulate::run(&args),
     });
     exit_code::conclude(result)

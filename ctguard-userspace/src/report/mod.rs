@@ -5,6 +5,8 @@
 mod by_class;
 mod counters;
 mod detection;
+mod doctor;
+mod doctor_text;
 mod event_text;
 mod lists;
 mod settings;
@@ -15,6 +17,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+pub(crate) use doctor::DoctorReport;
 pub(crate) use event_text::event_text;
 pub(crate) use lists::ListReport;
 pub(crate) use settings::SettingsReport;

@@ -1,0 +1,253 @@
+//! Whether it has happened: the kernel's log and counters.
+
+use super::{
+    finding::{Finding, Findings},
+    presence::{MAX, TableNumbers},
+};
+use crate::host::{Host, KernelLog, LogCounts, STATISTICS, Statistics, Unread};
+
+/// Insertions that fail by races alone are fewer since the kernel was started.
+const RACES: u64 = 1000;
+/// A table that is less full loses no insertion for want of room.
+const HALF: f64 = 0.5;
+const SOFTNET: &str = "/proc/net/softnet_stat";
+
+/// Counters at both ends of an audit.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Meanwhile {
+    pub(super) before: Statistics,
+    pub(super) after: Statistics,
+}
+
+impl Meanwhile {
+    fn total(&self, column: &str) -> u64 {
+        self.after.get(column)
+    }
+
+    fn now(&self, column: &str) -> u64 {
+        self.after.get(column).saturating_sub(self.before.get(column))
+    }
+}
+
+pub(super) fn check_log(host: &Host, findings: &mut Findings) {
+    let Some(Some(log)) = findings.read("kernel-log", KernelLog::read(host)) else { return };
+    findings.add(table_full(&log));
+    findings.add((log.expectations_full > 0).then(|| {
+        Finding::fault(
+            "expectations-full",
+            format!("the kernel logged {} times: expectation table full", log.expectations_full),
+        )
+        .read(KernelLog::PLACE, format!("{} lines in 24 hours", log.expectations_full))
+        .because(
+            "flows that helpers announce (FTP, SIP, H.323, PPTP) fail; it is not the table of \
+             connections, and nf_conntrack_max does not help",
+        )
+        .by_hand("sysctl -w net.netfilter.nf_conntrack_expect_max=4096")
+    }));
+    findings.add((log.vmalloc > 0).then(|| {
+        Finding::note("vmalloc", "the hash was too large for contiguous memory")
+            .read(KernelLog::PLACE, "nf_conntrack: falling back to vmalloc")
+            .because("it works as well, a trifle slower: nothing needs to be done")
+    }));
+}
+
+fn table_full(log: &LogCounts) -> Option<Finding> {
+    (log.table_full > 0).then(|| {
+        let whose = log.namespaces.iter().map(|inode| format!("net:[{inode}]"));
+        let whose = whose.collect::<Vec<_>>().join(", ");
+        let place = if whose.is_empty() { String::new() } else { format!(", of {whose}") };
+        Finding::fault(
+            "table-full-logged",
+            format!("the kernel logged in 24 hours: table full, dropping packet{place}"),
+        )
+        .read(
+            KernelLog::PLACE,
+            format!("{} lines, and {} left out", log.table_full, log.suppressed),
+        )
+        .because("each line is a new flow of somebody's that died; lines are limited in rate, so there were more")
+        .tune("ctguard tune --apply")
+    })
+}
+
+pub(super) fn statistics(host: &Host, findings: &mut Findings) -> Statistics {
+    match findings.read("counters", Statistics::read(host)) {
+        Some(Some(statistics)) => statistics,
+        Some(None) => {
+            let reason = "absent: this kernel was built without CONFIG_NF_CONNTRACK_PROCFS";
+            findings.read::<()>("counters", Err(Unread::new(STATISTICS, reason)));
+            Statistics::default()
+        }
+        None => Statistics::default(),
+    }
+}
+
+pub(super) fn check_counters(table: TableNumbers, counted: &Meanwhile, findings: &mut Findings) {
+    findings.add(dropped(counted));
+    findings.add(early_drop(counted));
+    findings.add(insert_failed(table, counted));
+    findings.add(chains(counted));
+}
+
+fn shown(counted: &Meanwhile, column: &str) -> String {
+    format!("{column} {}, {} of them during the audit", counted.total(column), counted.now(column))
+}
+
+fn dropped(counted: &Meanwhile) -> Option<Finding> {
+    let (total, now) = (counted.total("drop"), counted.now("drop"));
+    let finding = match (total, now) {
+        (0, _) => return None,
+        (_, 0) => Finding::warning(
+            "dropped",
+            format!("the kernel has dropped {total} new flows for a full table, none just now"),
+        ),
+        _ => Finding::fault(
+            "dropped",
+            format!("the kernel is dropping new flows for a full table: {now} during this audit"),
+        ),
+    };
+    Some(
+        finding
+            .read(STATISTICS, shown(counted, "drop"))
+            .because("who opened them had to try again, or gave up")
+            .tune("ctguard tune --apply"),
+    )
+}
+
+fn early_drop(counted: &Meanwhile) -> Option<Finding> {
+    let (total, now) = (counted.total("early_drop"), counted.now("early_drop"));
+    if total == 0 {
+        return None;
+    }
+    let what =
+        format!("the kernel threw away {total} entries to make room, {now} during this audit");
+    let finding = if now > 0 {
+        Finding::warning("early-drop", what)
+    } else {
+        Finding::note("early-drop", what)
+    };
+    Some(
+        finding
+            .read(STATISTICS, shown(counted, "early_drop"))
+            .because("the table was full, and a few buckets held flows that were not established")
+            .tune("ctguard tune --apply"),
+    )
+}
+
+fn insert_failed(table: TableNumbers, counted: &Meanwhile) -> Option<Finding> {
+    let (total, now) = (counted.total("insert_failed"), counted.now("insert_failed"));
+    let roomy = table.fill_ratio().is_none_or(|fill| fill < HALF);
+    // A packet that the full table drops is none that could not be inserted.
+    let many = now > 0 || total >= RACES;
+    (roomy && many).then(|| {
+        Finding::warning(
+            "insert-failed",
+            format!("{total} new flows could not be inserted, {now} during this audit, with room in the table"),
+        )
+        .read(STATISTICS, shown(counted, "insert_failed"))
+        .read(STATISTICS, shown(counted, "clashres"))
+        .because(format!(
+            "two packets of one flow raced (a resolver that asks for A and AAAA over one socket, \
+             behind NAT), or NAT had no free port: the table's size is not the cause, and a larger \
+             {MAX} does not help"
+        ))
+        .by_hand("echo 'options single-request-reopen' >> /etc/resolv.conf    # on clients of glibc")
+        .by_hand("nft … masquerade fully-random")
+    })
+}
+
+fn chains(counted: &Meanwhile) -> Option<Finding> {
+    let now = counted.now("chainlength");
+    (now > 0).then(|| {
+        Finding::warning(
+            "chains",
+            format!("{now} new flows were refused during this audit because a bucket's chain was too long"),
+        )
+        .read(STATISTICS, shown(counted, "chainlength"))
+        .because("the hash has too few buckets for its entries, or somebody aims at one of them")
+        .tune("ctguard tune --apply")
+    })
+}
+
+/// Packets lost before any rule saw them, which some take for a full table.
+pub(super) fn check_softnet(before: Option<&str>, host: &Host, findings: &mut Findings) {
+    let Some(before) = before.map(softnet_dropped) else { return };
+    let Some(Some(after)) = findings.read("backlog", host.text(SOFTNET)) else { return };
+    let lost = softnet_dropped(&after).saturating_sub(before);
+    findings.add((lost > 0).then(|| {
+        Finding::warning(
+            "backlog",
+            format!("{lost} packets found a CPU's backlog full during this audit"),
+        )
+        .read(SOFTNET, "second column")
+        .because(
+            "a CPU cannot keep up: that is not a full table, and no setting of conntrack helps",
+        )
+        .by_hand("sysctl -w net.core.netdev_max_backlog=4096")
+    }));
+}
+
+/// The text to compare with later; none where it cannot be read, which is told once, later.
+pub(super) fn softnet(host: &Host) -> Option<String> {
+    host.text(SOFTNET).ok().flatten()
+}
+
+/// `softnet_seq_show`, `net/core/net-procfs.c`: a line for each CPU; processed, dropped, squeezed.
+fn softnet_dropped(text: &str) -> u64 {
+    let second = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    text.lines().filter_map(second).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::{Severity, testing::Machine};
+
+    const HEADER: &str = "entries clashres chainlength insert_failed drop early_drop\n";
+
+    fn counted(before: &str, after: &str) -> Meanwhile {
+        let read = |line: &str| {
+            let machine = Machine::healthy(&format!("history-{}", line.replace(' ', "-")));
+            machine.write(STATISTICS, &format!("{HEADER}{line}\n"));
+            Statistics::read(machine.host()).unwrap().unwrap()
+        };
+        Meanwhile { before: read(before), after: read(after) }
+    }
+
+    fn found(before: &str, after: &str, count: u64) -> Vec<(&'static str, Severity)> {
+        let table = TableNumbers { count, max: 1000, buckets: 1000 };
+        let mut findings = Findings::default();
+        check_counters(table, &counted(before, after), &mut findings);
+        findings.found.iter().map(|finding| (finding.check, finding.severity)).collect()
+    }
+
+    #[test]
+    fn drops_of_today_are_a_fault_and_those_of_the_past_a_warning() {
+        assert_eq!(found("1 0 0 0 0 0", "1 0 0 0 0 0", 10), []);
+        assert_eq!(found("2 0 0 0 5 0", "2 0 0 0 5 0", 10), [("dropped", Severity::Warning)]);
+        assert_eq!(found("3 0 0 0 5 0", "3 0 0 0 6 0", 990), [("dropped", Severity::Fault)]);
+    }
+
+    /// Fails when somebody is told to raise the maximum for a race.
+    #[test]
+    fn failed_insertions_count_only_where_the_table_has_room() {
+        assert_eq!(found("4 0 0 1 0 0", "4 0 0 2 0 0", 10), [("insert-failed", Severity::Warning)]);
+        assert_eq!(found("5 0 0 1 0 0", "5 0 0 2 0 0", 900), []);
+        assert_eq!(found("6 0 0 1 0 0", "6 0 0 1 0 0", 10), []);
+    }
+
+    #[test]
+    fn the_log_is_a_fault_that_names_the_namespace() {
+        let machine = Machine::healthy("history-log");
+        let line = "4,1,1000,-;nf_conntrack: table full in netns 17, dropping packet\n";
+        machine.write("/dev/kmsg", line);
+        assert_eq!(machine.found(), [("table-full-logged", Severity::Fault)]);
+        assert!(machine.audit().findings[0].what.contains("net:[17]"));
+        machine.write("/dev/kmsg", "4,1,1000,-;nf_conntrack: expectation table full\n");
+        assert_eq!(machine.found(), [("expectations-full", Severity::Fault)]);
+    }
+
+    #[test]
+    fn packets_lost_in_the_backlog_are_no_full_table() {
+        assert_eq!(softnet_dropped("00000001 0000000a 00000002\n00000001 00000001 0\n"), 11);
+    }
+}

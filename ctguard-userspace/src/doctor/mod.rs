@@ -1,0 +1,190 @@
+//! A read-only audit of a machine's connection tracking: what is wrong, why it matters, and the
+//! command that mends it.
+//!
+//! Each file is a group of checks of the list in `docs/doctor.md`: it reads through
+//! [`Host`] and judges. Nothing here loads conntrack, and nothing lists the table but a dump that is
+//! bounded in entries and time.
+
+mod capacity;
+mod causes;
+mod census;
+mod finding;
+mod heavy_hitters;
+mod history;
+mod neighbours;
+mod owners;
+mod persistence;
+mod presence;
+#[cfg(test)]
+pub(crate) mod testing;
+mod text;
+mod timeouts;
+
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+pub(crate) use capacity::Footprint;
+pub(crate) use finding::{Finding, Severity, Skipped};
+pub(crate) use presence::TableNumbers;
+
+use crate::{
+    conntrack::dump_some,
+    host::{EntrySize, Host, Memory, Unread, sysctl_path},
+};
+use census::Census;
+use finding::Findings;
+use history::Meanwhile;
+use neighbours::Neighbours;
+
+/// A dump stops at so many entries, or after so long: a sample of them tells as much.
+const MOST_ENTRIES: u64 = 200_000;
+const LONGEST: Duration = Duration::from_millis(500);
+/// Counters are read twice, so far apart at least.
+const APART: Duration = Duration::from_millis(200);
+/// `tcp_timeout_established` where it cannot be read (`net/netfilter/nf_conntrack_proto_tcp.c`).
+const ESTABLISHED_SECONDS: u32 = 432_000;
+
+/// What an audit found.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    /// None where conntrack is not loaded.
+    pub(crate) summary: Option<Summary>,
+    /// The worst first, and of equal ones the likeliest cause.
+    pub(crate) findings: Vec<Finding>,
+    /// What could not be read.
+    pub(crate) skipped: Vec<Skipped>,
+}
+
+/// The table in numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Summary {
+    pub(crate) table: TableNumbers,
+    /// Of a full table.
+    pub(crate) footprint: Footprint,
+    /// None where it cannot be read.
+    pub(crate) memory: Option<Memory>,
+}
+
+impl Summary {
+    /// How long new flows at this rate need to fill what is left; none without a maximum.
+    #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
+    pub(crate) fn seconds_to_full(&self, flows_per_second: u32) -> Option<f64> {
+        let left = self.table.max.checked_sub(1)?.saturating_sub(self.table.count);
+        Some(left as f64 / f64::from(flows_per_second.max(1)))
+    }
+}
+
+impl Audit {
+    /// Whether nothing is wrong; notes are no fault.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.findings.iter().all(|finding| finding.severity == Severity::Note)
+    }
+}
+
+/// Examines a machine.
+pub(crate) fn audit(host: &Host) -> Audit {
+    let mut findings = Findings::default();
+    let mut presence = Findings::default();
+    let table = presence::check(host, &mut presence);
+    if let Some(table) = table {
+        in_use(host, table, &mut findings);
+        findings.append(presence);
+        capacity::check(host, table, &mut findings);
+        timeouts::check(host, &mut findings);
+    } else {
+        findings.append(presence);
+        history::check_log(host, &mut findings);
+    }
+    persistence::check(host, table, &mut findings);
+    owners::check(host, &mut findings);
+
+    let Findings { mut found, skipped } = findings;
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Audit { summary: table.map(|table| summary(host, table)), findings: found, skipped }
+}
+
+fn summary(host: &Host, table: TableNumbers) -> Summary {
+    let footprint = Footprint::of(table, &EntrySize::read(host));
+    Summary { table, footprint, memory: Memory::read(host).ok() }
+}
+
+/// What happens in the table, and what has happened.
+fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
+    let began = Instant::now();
+    let mut counted =
+        Meanwhile { before: history::statistics(host, findings), ..Meanwhile::default() };
+    let backlog = history::softnet(host);
+    if let Some(census) = findings.read("entries", census(host)) {
+        let neighbours = Neighbours::read(host);
+        findings.add(causes::judge(&census, table, &|address| neighbours.name(address)));
+    }
+    if host.is_this() {
+        std::thread::sleep(APART.saturating_sub(began.elapsed()));
+    }
+    // What could not be read the first time was told then.
+    counted.after = history::statistics(host, &mut Findings::default());
+    history::check_log(host, findings);
+    history::check_counters(table, &counted, findings);
+    history::check_softnet(backlog.as_deref(), host, findings);
+}
+
+/// Counts what the table holds, or as much of it as is told in time.
+fn census(host: &Host) -> Result<Census, Unread> {
+    const PLACE: &str = "ctnetlink: a dump of the table";
+    if !host.is_this() {
+        return Err(Unread::new(PLACE, "only the machine itself can list its table"));
+    }
+    let established =
+        host.number(&sysctl_path("net.netfilter.nf_conntrack_tcp_timeout_established"))?;
+    let established = established.and_then(|seconds| u32::try_from(seconds).ok());
+    let mut census = Census::new(established.unwrap_or(ESTABLISHED_SECONDS));
+    let began = Instant::now();
+    let told = dump_some(|entry, state| {
+        census.note(entry, state);
+        let looks_up = census.entries.is_multiple_of(1024);
+        if census.entries >= MOST_ENTRIES || looks_up && began.elapsed() >= LONGEST {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    told.map_err(|error| Unread::new(PLACE, &error))?;
+    Ok(census)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::Machine, *};
+
+    /// Fails when a check finds something on a machine that was set up as `docs/doctor.md` says.
+    #[test]
+    fn nothing_is_found_on_a_machine_that_is_set_up_rightly() {
+        let machine = Machine::healthy("doctor-healthy");
+        let audit = machine.audit();
+        assert!(audit.is_clean(), "{:?}", audit.findings);
+        let skipped: Vec<_> = audit.skipped.iter().map(|skipped| skipped.check).collect();
+        assert_eq!(skipped, ["entries"], "a copy cannot list its table");
+    }
+
+    #[test]
+    fn the_worst_is_told_first() {
+        let machine = Machine::healthy("doctor-order");
+        machine.write("/proc/sys/net/netfilter/nf_conntrack_count", "200000\n");
+        machine.write("/dev/kmsg", "4,1,1000,-;nf_conntrack: table full, dropping packet\n");
+        let severities: Vec<_> = machine.audit().findings.iter().map(|f| f.severity).collect();
+        assert!(severities.is_sorted_by(|one, next| one >= next), "{severities:?}");
+        assert_eq!(machine.audit().findings[0].check, "table-full-logged");
+    }
+
+    #[test]
+    fn a_flood_of_a_hundred_thousand_a_second_fills_an_empty_table_in_seconds() {
+        let summary = machine_summary();
+        let seconds = summary.seconds_to_full(100_000).unwrap();
+        assert!((2.0..3.0).contains(&seconds), "{seconds}");
+    }
+
+    fn machine_summary() -> Summary {
+        Machine::healthy("doctor-summary").audit().summary.unwrap()
+    }
+}

@@ -1,0 +1,73 @@
+//! Who lives in the networks that this machine is part of, by hardware address and name.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use crate::host::Host;
+
+const ARP: &str = "/proc/net/arp";
+/// What dnsmasq, and `OpenWrt`'s, gave away: expiry, hardware address, address, name, client.
+const LEASES: [&str; 2] = ["/var/lib/misc/dnsmasq.leases", "/tmp/dhcp.leases"];
+
+/// Neighbours by address.
+#[derive(Debug, Default)]
+pub(super) struct Neighbours(HashMap<IpAddr, String>);
+
+impl Neighbours {
+    /// What cannot be read names nobody.
+    pub(super) fn read(host: &Host) -> Self {
+        let mut names = HashMap::new();
+        for line in text(host, ARP).lines().skip(1) {
+            let mut words = line.split_whitespace();
+            let address = words.next().and_then(|word| word.parse().ok());
+            if let (Some(address), Some(hardware)) = (address, words.nth(2)) {
+                names.insert(address, hardware.to_owned());
+            }
+        }
+        for line in
+            LEASES.iter().map(|path| text(host, path)).collect::<Vec<_>>().join("\n").lines()
+        {
+            let words: Vec<_> = line.split_whitespace().collect();
+            if let [_, hardware, address, name, ..] = words[..]
+                && let Ok(address) = address.parse()
+                && name != "*"
+            {
+                names.insert(address, format!("{name}, {hardware}"));
+            }
+        }
+        Self(names)
+    }
+
+    pub(super) fn name(&self, address: IpAddr) -> Option<String> {
+        self.0.get(&address).cloned()
+    }
+}
+
+fn text(host: &Host, path: &str) -> String {
+    host.text(path).ok().flatten().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testing::Fake;
+
+    #[test]
+    fn a_lease_names_who_arp_only_numbers() {
+        let fake = Fake::new(
+            "neighbours",
+            &[
+                (
+                    "/proc/net/arp",
+                    "IP address HW type Flags HW address Mask Device\n\
+                192.0.2.7 0x1 0x2 02:00:00:00:00:07 * lan0\n192.0.2.8 0x1 0x2 02:00:00:00:00:08 * lan0\n",
+                ),
+                ("/tmp/dhcp.leases", "1700000000 02:00:00:00:00:08 192.0.2.8 printer 01:02\n"),
+            ],
+        );
+        let neighbours = Neighbours::read(&fake.host);
+        let name = |address: &str| neighbours.name(address.parse().unwrap());
+        assert_eq!(name("192.0.2.7").as_deref(), Some("02:00:00:00:00:07"));
+        assert_eq!(name("192.0.2.8").as_deref(), Some("printer, 02:00:00:00:00:08"));
+        assert_eq!(name("192.0.2.9"), None);
+    }
+}

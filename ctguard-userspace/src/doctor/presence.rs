@@ -1,0 +1,116 @@
+//! Whether conntrack is there, and whether its settings are this namespace's to change.
+
+use super::finding::{Finding, Findings};
+use crate::host::{Host, Unread, sysctl_path};
+
+pub(super) const COUNT: &str = "net.netfilter.nf_conntrack_count";
+pub(super) const MAX: &str = "net.netfilter.nf_conntrack_max";
+pub(super) const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
+const OLD_MAX: &str = "net.nf_conntrack_max";
+
+/// The table as its settings show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TableNumbers {
+    pub(crate) count: u64,
+    /// 0 is no limit.
+    pub(crate) max: u64,
+    pub(crate) buckets: u64,
+}
+
+impl TableNumbers {
+    /// None where conntrack is not loaded.
+    pub(crate) fn read(host: &Host) -> Result<Option<Self>, Unread> {
+        let number = |key: &str| host.number(&sysctl_path(key));
+        let (Some(count), Some(max)) = (number(COUNT)?, number(MAX)?) else { return Ok(None) };
+        // Kernels without the sysctl in this namespace show the module's parameter.
+        let buckets = match number(BUCKETS)? {
+            Some(buckets) => Some(buckets),
+            None => host.number("/sys/module/nf_conntrack/parameters/hashsize")?,
+        };
+        Ok(Some(Self { count, max, buckets: buckets.unwrap_or(0) }))
+    }
+
+    /// None without a limit.
+    #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
+    pub(crate) fn fill_ratio(self) -> Option<f64> {
+        (self.max > 0).then(|| self.count as f64 / self.max as f64)
+    }
+}
+
+/// A, of the list in `docs/doctor.md`.
+pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers> {
+    let table = findings.read("table", TableNumbers::read(host))?;
+    let Some(table) = table else {
+        findings.add([Finding::note(
+            "not-loaded",
+            "this kernel tracks no connections: there is no table to fill",
+        )
+        .read(sysctl_path(COUNT), "absent")
+        .because(
+            "a rule with `ct state` or NAT loads conntrack; ctguard never does. Settings in \
+             sysctl.d hold from then on only if something applies them then",
+        )]);
+        return None;
+    };
+    findings.add(in_own_namespace(host));
+    if let Some(Some(old)) = findings.read("old-path", host.number(&sysctl_path(OLD_MAX))) {
+        findings.add((old != table.max).then(|| {
+            Finding::warning("old-path", "two files disagree on the table's maximum")
+                .read(sysctl_path(OLD_MAX), old)
+                .read(sysctl_path(MAX), table.max)
+                .because("both are the same number in the first network namespace; something hides one of them")
+                .by_hand(format!("sysctl -w {MAX}={}", table.max.max(old)))
+        }));
+    }
+    Some(table)
+}
+
+fn in_own_namespace(host: &Host) -> Option<Finding> {
+    let link = |path: &str| std::fs::read_link(host.path(path)).ok();
+    let (own, first) = (link("/proc/self/ns/net")?, link("/proc/1/ns/net")?);
+    let finding = Finding::warning(
+        "namespace",
+        "this network namespace is not that of process 1: its maximum and hash are not its own",
+    )
+    .read("/proc/self/ns/net", own.display())
+    .read("/proc/1/ns/net", first.display())
+    .because(
+        "outside the first network namespace `nf_conntrack_max` and `nf_conntrack_buckets` are \
+         read-only: the host's values hold here as well",
+    )
+    .by_hand("nsenter --target 1 --net ctguard doctor");
+    (own != first).then_some(finding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{doctor::testing::Machine, host::testing::Fake};
+
+    #[test]
+    fn a_kernel_without_conntrack_is_no_fault() {
+        let fake = Fake::new("presence-none", &[]);
+        let mut findings = Findings::default();
+        assert_eq!(check(&fake.host, &mut findings), None);
+        assert_eq!(findings.found[0].check, "not-loaded");
+        assert!(findings.skipped.is_empty());
+    }
+
+    #[test]
+    fn two_maxima_that_differ_are_found() {
+        let machine = Machine::healthy("presence-old");
+        machine.write("/proc/sys/net/nf_conntrack_max", "65536\n");
+        assert_eq!(machine.checks(), ["old-path"]);
+    }
+
+    #[test]
+    fn another_namespace_than_that_of_process_1_is_found() {
+        use std::os::unix::fs::symlink;
+        let machine = Machine::healthy("presence-namespace");
+        machine.write("/proc/1/ns/x", "");
+        machine.write("/proc/self/ns/x", "");
+        symlink("net:[1]", machine.host().path("/proc/1/ns/net")).unwrap();
+        symlink("net:[2]", machine.host().path("/proc/self/ns/net")).unwrap();
+        assert_eq!(machine.checks(), ["namespace"]);
+    }
+}

@@ -1,0 +1,79 @@
+//! A machine for tests: set up rightly, until a test breaks something.
+
+use std::fs;
+
+use super::{Audit, Finding, Severity, audit};
+use crate::host::{Host, testing::Fake};
+
+/// A server with 4 GiB, as `ctguard tune --apply --persist` leaves it.
+const HEALTHY: &[(&str, &str)] = &[
+    ("/proc/sys/kernel/osrelease", "6.12.0\n"),
+    ("/proc/uptime", "1000.0 2000.0\n"),
+    ("/proc/meminfo", "MemTotal: 4194304 kB\nMemAvailable: 3145728 kB\n"),
+    ("/proc/slabinfo", "nf_conntrack 96 160 256 16 1 : tunables 0 0 0\n"),
+    (
+        "/proc/net/stat/nf_conntrack",
+        "entries clashres drop early_drop insert_failed\n00000400 0 0 0 0\n",
+    ),
+    ("/proc/net/softnet_stat", "00000001 00000000 00000000\n"),
+    ("/proc/net/nf_conntrack_expect", ""),
+    ("/proc/self/mounts", "proc /proc proc rw,nosuid 0 0\n"),
+    ("/dev/kmsg", "6,1,1000,-;eth0: link up\n"),
+    ("/proc/sys/net/ipv4/ip_forward", "0\n"),
+    ("/proc/sys/net/nf_conntrack_max", "262144\n"),
+    ("/proc/sys/net/netfilter/nf_conntrack_count", "1024\n"),
+    ("/proc/sys/net/netfilter/nf_conntrack_max", "262144\n"),
+    ("/proc/sys/net/netfilter/nf_conntrack_buckets", "262144\n"),
+    ("/proc/sys/net/netfilter/nf_conntrack_expect_max", "1024\n"),
+    ("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", "86400\n"),
+    ("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent", "60\n"),
+    ("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait", "60\n"),
+    ("/proc/sys/net/netfilter/nf_conntrack_udp_timeout", "30\n"),
+    ("/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream", "120\n"),
+    ("/proc/sys/net/netfilter/nf_conntrack_generic_timeout", "120\n"),
+    ("/etc/modules-load.d/conntrack.conf", "nf_conntrack\n"),
+    ("/etc/sysctl.conf", "# a distribution's comment\n"),
+];
+
+pub(crate) struct Machine(Fake);
+
+impl Machine {
+    pub(crate) fn healthy(test: &str) -> Self {
+        Self(Fake::new(test, HEALTHY))
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        self.0.write(path, text);
+    }
+
+    pub(crate) fn remove(&self, path: &str) {
+        fs::remove_file(self.host().path(path)).unwrap();
+    }
+
+    pub(crate) fn audit(&self) -> Audit {
+        audit(self.host())
+    }
+
+    /// What is wrong, without notes.
+    pub(crate) fn found(&self) -> Vec<(&'static str, Severity)> {
+        self.all_found().into_iter().filter(|(_, severity)| *severity != Severity::Note).collect()
+    }
+
+    pub(crate) fn checks(&self) -> Vec<&'static str> {
+        self.found().into_iter().map(|(check, _)| check).collect()
+    }
+
+    pub(crate) fn all_found(&self) -> Vec<(&'static str, Severity)> {
+        self.audit().findings.iter().map(|finding| (finding.check, finding.severity)).collect()
+    }
+}
+
+impl Audit {
+    pub(crate) fn notes(&self, check: &str) -> Vec<&Finding> {
+        self.findings.iter().filter(|finding| finding.check == check).collect()
+    }
+}
