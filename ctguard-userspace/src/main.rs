@@ -2,7 +2,7 @@
 //!
 //! `cli` holds a file for each verb; `daemon` runs the guard, `bpf` puts it into the kernel, `maps`
 //! is what they all share with it, `control` decides and knows neither, so that `simulation` runs it
-//! as well. `doctor` audits what `host` reads, with or without a guard.
+//! as well. `doctor` audits what `host` reads and `tune` mends it, with or without a guard.
 
 mod bpf;
 mod cli;
@@ -21,6 +21,7 @@ mod settings;
 mod simulation;
 #[cfg(test)]
 mod testing;
+mod tune;
 
 use std::process::ExitCode;
 

@@ -27,6 +27,20 @@ pub fn two_cpus(test: &str) -> bool {
     two
 }
 
+/// Whether the release binary is built, and this program is there to run it with.
+///
+/// # Panics
+/// As [`root`].
+#[must_use]
+pub fn program(test: &str, name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
+    if !there {
+        skip(test, &format!("needs the program {name}"));
+    }
+    there && release_binary(test)
+}
+
 /// Whether the release binary is built.
 ///
 /// # Panics

@@ -23,6 +23,7 @@ pub(crate) const KERNEL_TESTS: &[Package] = &[
     program("ethtool", "ethtool", "to set offloads of test interfaces"),
     program("iproute2", "ip", "for network namespaces and veth pairs"),
     program("nftables", "nft", "for masquerade and filters of the test router"),
+    program("strace", "strace", "to kill ctguard at each of its system calls"),
     Package {
         name: "fonts-dejavu-core",
         probe: Probe::File("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"),

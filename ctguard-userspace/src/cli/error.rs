@@ -16,6 +16,7 @@ use crate::{
     maps::{ListError, OpenError, SlotError},
     settings::SettingError,
     simulation::SimulationError,
+    tune::{ApplyError, TuneError},
 };
 
 /// Why a command was not carried out.
@@ -54,6 +55,8 @@ pub(super) enum CliError {
     Events(#[from] EventsError),
     #[error(transparent)]
     Simulation(#[from] SimulationError),
+    #[error(transparent)]
+    Tune(#[from] TuneError),
     #[cfg(feature = "plot")]
     #[error(transparent)]
     Plot(#[from] PlotError),
@@ -99,6 +102,7 @@ impl CliError {
             | Self::EmptySpan { .. } => Code::Usage,
             Self::Start(error) => start_code(error),
             Self::Open(error) => open_code(error),
+            Self::Tune(error) => tune_code(error),
             Self::Table(_)
             | Self::Lock(_)
             | Self::Clock(_)
@@ -115,6 +119,18 @@ impl CliError {
             #[cfg(feature = "plot")]
             Self::Plot(_) => Code::No,
         }
+    }
+}
+
+fn tune_code(error: &TuneError) -> Code {
+    let not_permitted = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
+    match error {
+        TuneError::NotLoaded => Code::Kernel,
+        TuneError::Plan(_) => Code::Usage,
+        TuneError::Apply(ApplyError::Set { source, .. }) if not_permitted(source) => {
+            Code::NotPermitted
+        }
+        TuneError::Unread(_) | TuneError::Apply(_) => Code::No,
     }
 }
 

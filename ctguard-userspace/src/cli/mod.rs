@@ -13,6 +13,7 @@ mod run;
 mod set;
 mod simulate;
 mod status;
+mod tune;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -60,6 +61,7 @@ enum Command {
     },
     Detach(detach::DetachArgs),
     Doctor(doctor::DoctorArgs),
+    Tune(tune::TuneArgs),
     Simulate(simulate::SimulateArgs),
 }
 
@@ -76,6 +78,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Deny { action } => lists::run(ListKind::Deny, &action, &context),
         Command::Detach(args) => detach::run(&args, &context),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Simulate(args) => simulate::run(&args),
     });
     exit_code::conclude(result)

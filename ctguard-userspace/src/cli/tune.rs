@@ -1,0 +1,143 @@
+//! `ctguard tune`: sets what doctor advises, and takes it back.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{CliError, Outcome};
+use crate::{
+    host::Host,
+    tune::{self, Change, Max, Proposal, Reverted, Role},
+};
+
+/// Set connection tracking as `ctguard doctor` advises, or take that back
+///
+/// Shows what it would do, and does it with --apply. Entries that exist keep the timeouts that they
+/// have; the hash is resized without losing one.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  ctguard tune                      what would change, and why\n  \
+    ctguard tune --for nat-router --apply --persist\n  ctguard tune --revert             as it was before"
+)]
+#[expect(clippy::struct_excessive_bools, reason = "one field for each switch")]
+pub(super) struct TuneArgs {
+    /// What the machine does; guessed by whether it forwards and translates
+    #[arg(long = "for", value_name = "ROLE")]
+    role: Option<Role>,
+    /// Entries that the table shall take, or `auto`: an eighth of the memory, never fewer than now
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = parse_max)]
+    max: Max,
+    /// Show what would change, which is the default
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Set it now
+    #[arg(long, conflicts_with = "dry_run")]
+    apply: bool,
+    /// Have every boot set it, by files of ctguard's own
+    #[arg(long, requires = "apply")]
+    persist: bool,
+    /// Take back what was applied and persisted
+    #[arg(long, conflicts_with_all = ["role", "max", "dry_run", "apply", "persist"])]
+    revert: bool,
+    /// Print JSON (fields are only ever added)
+    #[arg(long)]
+    json: bool,
+    /// Work on the /proc, /sys and /etc below this directory
+    #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
+    root: PathBuf,
+}
+
+#[derive(Serialize)]
+struct TuneReport<'a> {
+    schema_version: u32,
+    role: String,
+    applied: bool,
+    changes: &'a [Change],
+    files: Vec<&'a str>,
+}
+
+fn parse_max(text: &str) -> Result<Max, String> {
+    match text {
+        "auto" => Ok(Max::Auto),
+        number => number.parse().map(Max::Entries).map_err(|_| "give a number, or auto".to_owned()),
+    }
+}
+
+pub(super) fn run(args: &TuneArgs) -> Result<Outcome, CliError> {
+    let host = Host::at(&args.root);
+    let mut out = io::stdout().lock();
+    if args.revert {
+        let done = tune::revert(&host).map_err(tune::TuneError::from)?;
+        reverted(done.as_deref(), &mut out).map_err(CliError::Output)?;
+        return Ok(if done.is_some() { Outcome::Done } else { Outcome::No });
+    }
+    let proposal = tune::propose(&host, args.role, args.max)?;
+    if args.apply {
+        let files = if args.persist { &proposal.files[..] } else { &[] };
+        tune::apply(&host, &proposal.changes, files).map_err(tune::TuneError::from)?;
+    }
+    if args.json { json(&proposal, args, &mut out) } else { text(&proposal, args, &mut out) }
+        .map_err(CliError::Output)?;
+    Ok(Outcome::Done)
+}
+
+fn files<'p>(proposal: &'p Proposal, args: &TuneArgs) -> Vec<&'p str> {
+    if args.persist { proposal.files.iter().map(|file| file.path).collect() } else { Vec::new() }
+}
+
+fn name(role: Role) -> String {
+    use clap::ValueEnum as _;
+    role.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+fn json(proposal: &Proposal, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
+    let report = TuneReport {
+        schema_version: 1,
+        role: name(proposal.role),
+        applied: args.apply,
+        changes: &proposal.changes,
+        files: files(proposal, args),
+    };
+    serde_json::to_writer_pretty(&mut *out, &report)?;
+    writeln!(out)
+}
+
+fn text(proposal: &Proposal, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "for a {}:", name(proposal.role))?;
+    let changes: Vec<_> = proposal.changes.iter().filter(|change| change.changes()).collect();
+    let width = changes.iter().map(|change| change.key.len()).max().unwrap_or(0);
+    for change in &changes {
+        let Change { key, now, then, why } = change;
+        writeln!(out, "  {key:<width$}  {now} → {then}    {why}")?;
+    }
+    if changes.is_empty() {
+        writeln!(out, "  nothing to change")?;
+    }
+    for file in files(proposal, args) {
+        writeln!(out, "  wrote {file}")?;
+    }
+    if args.apply {
+        writeln!(out, "applied; `ctguard tune --revert` takes it back")?;
+        writeln!(out, "entries that exist keep their timeouts until their next packet")
+    } else if changes.is_empty() {
+        Ok(())
+    } else {
+        writeln!(out, "nothing was changed; --apply sets it now, --persist for every boot as well")
+    }
+}
+
+fn reverted(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
+    let Some(done) = done else { return writeln!(out, "there is nothing to take back") };
+    for done in done {
+        match done {
+            Reverted::Set { key, from, to } => writeln!(out, "{key}  {from} → {to}")?,
+            Reverted::Left { what, why } => writeln!(out, "{what}  left as it is: {why}")?,
+            Reverted::Removed(path) => writeln!(out, "removed {path}")?,
+        }
+    }
+    writeln!(out, "as it was before")
+}

@@ -1,0 +1,122 @@
+//! Sets connection tracking as `doctor` advises, and can take it back.
+//!
+//! `plan` decides and touches nothing; `apply` writes what was before into a record, then sets, and
+//! reverts by the record.
+
+mod apply;
+mod files;
+mod plan;
+mod record;
+
+use thiserror::Error;
+
+pub(crate) use apply::{ApplyError, Reverted, apply, revert};
+pub(crate) use files::{Applier, OwnFile, files};
+pub(crate) use plan::{Change, Max, PlanError, Role};
+
+use crate::{
+    doctor::TableNumbers,
+    host::{Boot, EntrySize, Host, Memory, Unread, sysctl_path},
+};
+
+/// Why there is nothing to propose.
+#[derive(Debug, Error)]
+pub(crate) enum TuneError {
+    #[error("this kernel tracks no connections yet: load the module first, modprobe nf_conntrack")]
+    NotLoaded,
+    #[error(transparent)]
+    Unread(#[from] Unread),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+/// What tune would do on a machine.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    pub(crate) role: Role,
+    /// All settings, also those that stay.
+    pub(crate) changes: Vec<Change>,
+    /// What would have the next boot set them.
+    pub(crate) files: Vec<OwnFile>,
+}
+
+/// Proposes settings for what the machine is, or is said to be.
+pub(crate) fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Proposal, TuneError> {
+    let table = TableNumbers::read(host)?.ok_or(TuneError::NotLoaded)?;
+    let mut timeouts = Vec::new();
+    for key in plan::timeout_keys() {
+        timeouts.extend(host.number(&sysctl_path(key))?.map(|seconds| (key, seconds)));
+    }
+    let now = plan::Now {
+        count: table.count,
+        max: table.max,
+        buckets: table.buckets,
+        memory: Memory::read(host)?,
+        entry: EntrySize::read(host),
+        timeouts,
+    };
+    let role = match role {
+        Some(role) => role,
+        None => guess(host)?,
+    };
+    let changes = plan::plan(&now, role, max)?;
+    let files = files(&changes, &Boot::read(host)?, Applier::find(host));
+    Ok(Proposal { role, changes, files })
+}
+
+/// Whoever forwards is taken for a gateway, unless iptables has a table for NAT: the gateway's
+/// timeouts are the more careful.
+fn guess(host: &Host) -> Result<Role, Unread> {
+    if host.sysctl("net.ipv4.ip_forward")?.as_deref() != Some("1") {
+        return Ok(Role::Server);
+    }
+    let tables = host.text("/proc/net/ip_tables_names")?.unwrap_or_default();
+    let translates = tables.lines().any(|table| table.trim() == "nat");
+    Ok(if translates { Role::NatRouter } else { Role::Gateway })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::testing::Machine;
+
+    #[test]
+    fn a_machine_is_taken_for_what_it_does() {
+        let machine = Machine::healthy("tune-guess");
+        let role = || guess(machine.host()).unwrap();
+        assert_eq!(role(), Role::Server);
+        machine.write("/proc/sys/net/ipv4/ip_forward", "1\n");
+        assert_eq!(role(), Role::Gateway);
+        machine.write("/proc/net/ip_tables_names", "filter\nnat\n");
+        assert_eq!(role(), Role::NatRouter);
+    }
+
+    /// Fails when tune and doctor disagree about what is right.
+    #[test]
+    fn doctor_finds_nothing_wrong_after_what_it_advises_was_applied() {
+        let machine = Machine::healthy("tune-doctor");
+        let small =
+            [("max", "7680\n"), ("buckets", "512\n"), ("tcp_timeout_established", "432000\n")];
+        for (name, value) in small {
+            machine.write(&format!("/proc/sys/net/netfilter/nf_conntrack_{name}"), value);
+        }
+        machine.write("/proc/sys/net/ipv4/ip_forward", "1\n");
+        machine.remove("/proc/sys/net/nf_conntrack_max");
+        machine.remove("/etc/modules-load.d/conntrack.conf");
+        assert!(!machine.audit().is_clean());
+        let proposal = propose(machine.host(), Some(Role::NatRouter), Max::Auto).unwrap();
+        apply(machine.host(), &proposal.changes, &proposal.files).unwrap();
+        assert!(machine.found().is_empty(), "{:?}", machine.found());
+        let again = propose(machine.host(), Some(Role::NatRouter), Max::Auto).unwrap();
+        assert!(!again.changes.iter().any(Change::changes), "{:?}", again.changes);
+    }
+
+    #[test]
+    fn a_kernel_that_tracks_nothing_is_left_alone() {
+        let machine = Machine::healthy("tune-none");
+        machine.remove("/proc/sys/net/netfilter/nf_conntrack_max");
+        assert!(matches!(propose(machine.host(), None, Max::Auto), Err(TuneError::NotLoaded)));
+    }
+}

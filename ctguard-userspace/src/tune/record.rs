@@ -1,0 +1,197 @@
+//! What tune changed, and what was before: written before the first change, so that whatever
+//! happens in between can be taken back.
+//!
+//! `/var/lib/ctguard/tune.json`; format 1.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::host::Host;
+
+pub(crate) const RECORD: &str = "/var/lib/ctguard/tune.json";
+const FORMAT: u32 = 1;
+/// Beside a file that is being written.
+const UNFINISHED: &str = "ctguard-unfinished";
+
+/// Why a file cannot be read or written.
+#[derive(Debug, Error)]
+#[error("cannot {action} {}", path.display())]
+pub(crate) struct FileError {
+    pub(super) action: &'static str,
+    pub(super) path: PathBuf,
+    pub(super) source: io::Error,
+}
+
+/// One thing that was, or was to be, changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(crate) enum Step {
+    /// A setting of the running kernel.
+    Sysctl { key: String, before: u64, then: u64 },
+    /// A file of tune's own, which was not there.
+    File { path: String, then: String },
+    /// A directory that was not there.
+    Directory { path: String },
+}
+
+/// Everything that is to be taken back, in the order in which it was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    format: u32,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self { format: FORMAT, steps: Vec::new() }
+    }
+}
+
+impl Record {
+    /// None where nothing was changed.
+    pub(crate) fn load(host: &Host) -> Result<Option<Self>, FileError> {
+        let path = host.path(RECORD);
+        let error = |source| FileError { action: "read", path: path.clone(), source };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(error(source)),
+        };
+        let record: Self = serde_json::from_str(&text).map_err(|source| error(source.into()))?;
+        if record.format != FORMAT {
+            return Err(error(io::Error::other(format!("it is of format {}", record.format))));
+        }
+        Ok(Some(record))
+    }
+
+    pub(crate) fn save(&self, host: &Host) -> Result<(), FileError> {
+        let path = host.path(RECORD);
+        let json = serde_json::to_string_pretty(self).map_err(|source| FileError {
+            action: "write",
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).map_err(|source| FileError {
+                action: "make",
+                path: directory.to_owned(),
+                source,
+            })?;
+        }
+        replace(&path, &(json + "\n"))
+    }
+
+    pub(crate) fn remove(host: &Host) -> Result<(), FileError> {
+        let path = host.path(RECORD);
+        remove(&path)
+    }
+
+    /// Notes a change to come. What was before an earlier change of the same is what was before.
+    pub(crate) fn note(&mut self, step: Step) {
+        let known = self.steps.iter_mut().find(|known| known.is_of_the_same(&step));
+        match (known, step) {
+            (Some(Step::Sysctl { then, .. }), Step::Sysctl { then: new, .. }) => *then = new,
+            (Some(Step::File { then, .. }), Step::File { then: new, .. }) => *then = new,
+            (Some(_), _) => {}
+            (None, step) => self.steps.push(step),
+        }
+    }
+
+    /// Whether this file is tune's.
+    pub(crate) fn has_file(&self, wanted: &str) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::File { path, .. } if path == wanted))
+    }
+}
+
+impl Step {
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sysctl { key, .. }, Self::Sysctl { key: other, .. }) => key == other,
+            (Self::File { path, .. }, Self::File { path: other, .. })
+            | (Self::Directory { path }, Self::Directory { path: other }) => path == other,
+            _ => false,
+        }
+    }
+}
+
+/// Writes a file whole or not at all, and so that it outlasts a power failure.
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
+    let unfinished = unfinished(path);
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        sync_directory(path)
+    };
+    write().map_err(|source| FileError { action: "write", path: path.to_owned(), source })
+}
+
+/// Removes a file, and what a killed [`replace`] left beside it.
+pub(super) fn remove(path: &Path) -> Result<(), FileError> {
+    for path in [&unfinished(path), path] {
+        match fs::remove_file(path) {
+            Ok(()) => {}
+            Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => {
+                return Err(FileError { action: "remove", path: path.to_owned(), source });
+            }
+        }
+        sync_directory(path).map_err(|source| FileError {
+            action: "remove",
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_added_extension(UNFINISHED)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testing::Fake;
+
+    fn sysctl(key: &str, before: u64, then: u64) -> Step {
+        Step::Sysctl { key: key.to_owned(), before, then }
+    }
+
+    /// Fails when a second apply forgets what was before the first.
+    #[test]
+    fn what_was_before_the_first_change_is_what_was_before() {
+        let mut record = Record::default();
+        record.note(sysctl("a", 1, 2));
+        record.note(sysctl("b", 5, 6));
+        record.note(sysctl("a", 2, 3));
+        assert_eq!(record.steps, [sysctl("a", 1, 3), sysctl("b", 5, 6)]);
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_another_format_is_refused() {
+        let fake = Fake::new("tune-record", &[]);
+        assert_eq!(Record::load(&fake.host).unwrap(), None);
+        let mut record = Record::default();
+        record.note(sysctl("a", 1, 2));
+        record.note(Step::File { path: "/etc/x".to_owned(), then: "y\n".to_owned() });
+        record.save(&fake.host).unwrap();
+        assert_eq!(Record::load(&fake.host).unwrap(), Some(record));
+        fake.write(RECORD, "{\"format\":2,\"steps\":[]}");
+        assert!(Record::load(&fake.host).is_err());
+    }
+}
