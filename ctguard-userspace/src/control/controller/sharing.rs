@@ -152,6 +152,7 @@ impl Controller {
         let mut rates = divide(whole, &asks);
 
         let margin = MARGIN * real(room.max());
+        let fits = self.fits(whole, &asks);
         let mut above = taken;
         let mut room_kept: f64 = 0.0;
         let most_kept = real(room.target()) * KEPT_MOST;
@@ -165,6 +166,9 @@ impl Controller {
                 let level = budget(room.distance(tier) - room_kept - margin, others) - above;
                 let rate = &mut rates[tier as usize];
                 *rate = rate.min(level.max(least[tier as usize]));
+                if tier == Tier::Strangers && fits {
+                    *rate = rate.max(asks[tier as usize]);
+                }
             }
             above += need;
         }
@@ -172,6 +176,14 @@ impl Controller {
         let left = (whole - asked).min(level - above).max(0.0);
         rates[Tier::Allowed as usize] = denied.max(left) + real(room.spare()) / SPARE_LASTS;
         rates
+    }
+
+    /// Whether all that strangers ask for can be had beside what the others really take, which is
+    /// less than is kept for them: then nobody is refused for the sake of nobody.
+    fn fits(&self, whole: f64, asks: &[f64; TIERS]) -> bool {
+        let others = Tier::SERVED.into_iter().filter(|tier| *tier != Tier::Strangers);
+        let taken: f64 = others.map(|tier| self.needs[tier as usize].per_second()).sum();
+        taken + asks[Tier::Strangers as usize] <= whole
     }
 
     /// New flows a second that each tier asks for, of a `whole` that can be had.
