@@ -132,7 +132,14 @@ pub(crate) fn dump(mut each: impl FnMut(&Entry)) -> Result<Summary, DumpError> {
 pub(crate) fn dump_some(
     mut each: impl FnMut(&Entry, Option<TcpState>) -> ControlFlow<()>,
 ) -> Result<Summary, DumpError> {
-    read_table(None, &mut |entry, attributes| each(entry, TcpState::decode(attributes)))
+    dump_with_attributes(|entry, attributes| each(entry, TcpState::decode(attributes)))
+}
+
+/// The same with each entry's attributes as the kernel wrote them.
+pub(super) fn dump_with_attributes(
+    mut each: impl FnMut(&Entry, &[u8]) -> ControlFlow<()>,
+) -> Result<Summary, DumpError> {
+    read_table(None, &mut each)
 }
 
 /// Tells the entries that pass the filter, each with its attributes as the kernel wrote them, until

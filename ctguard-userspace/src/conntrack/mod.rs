@@ -1,10 +1,12 @@
 //! The guarded table itself, as the network namespace of this process shows it.
 
 pub(crate) mod assured;
+mod batch;
 mod dump;
 mod entry;
 mod message;
 pub(crate) mod reclaim;
+pub(crate) mod shorten;
 pub(crate) mod status;
 mod table;
 mod tcp_state;

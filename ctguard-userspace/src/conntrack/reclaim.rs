@@ -12,29 +12,20 @@
 mod ages;
 mod key;
 
-use std::{io, ops::ControlFlow, os::fd::OwnedFd};
+use std::{io, ops::ControlFlow};
 
-use netlink_packet_core::{ErrorBuffer, NLMSG_ERROR, NetlinkBuffer};
-use rustix::{
-    io::{Errno, retry_on_intr},
-    net::{RecvFlags, SendFlags, recv, send},
-};
 use thiserror::Error;
 
 use super::{
     Entry,
-    dump::{self, DumpError, StatusFilter, dump_filtered},
+    batch::{Batch, Sent},
+    dump::{DumpError, StatusFilter, dump_filtered},
     status::{ASSURED, SEEN_REPLY},
 };
 pub(crate) use ages::Ages;
 
 /// Neither answered nor ASSURED.
 const UNREPLIED: StatusFilter = StatusFilter { mask: SEEN_REPLY | ASSURED, value: 0 };
-
-/// Entries deleted by one call: each error of them, told in a message of its own, must find room in
-/// the socket's buffer.
-const BATCH: usize = 64;
-const BUFFER_LENGTH: usize = 1 << 13;
 
 /// What a pass over the table did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +62,7 @@ pub(crate) fn reclaim(
     if most == 0 {
         return Ok(reclaimed);
     }
-    let mut deletion = Deletion::open().map_err(ReclaimError::Delete)?;
+    let mut batch = Batch::open().map_err(ReclaimError::Delete)?;
     let mut failure = None;
     let mut chosen = 0;
     dump_filtered(UNREPLIED, |entry, attributes| {
@@ -86,14 +77,13 @@ pub(crate) fn reclaim(
             return ControlFlow::Continue(());
         };
         chosen += 1;
-        deletion.messages.extend(message);
-        deletion.count += 1;
         reclaimed.has_more = chosen == most;
         // At once, while what was read is still true.
-        if deletion.count == BATCH
-            && let Err(error) = deletion.send(&mut reclaimed)
-        {
-            failure = Some(error);
+        if batch.add(message) {
+            match batch.send() {
+                Ok(sent) => reclaimed.add(sent),
+                Err(error) => failure = Some(error),
+            }
         }
         if reclaimed.has_more || failure.is_some() {
             ControlFlow::Break(())
@@ -103,75 +93,17 @@ pub(crate) fn reclaim(
     })?;
     let sent = match failure {
         Some(error) => Err(error),
-        None => deletion.send(&mut reclaimed),
+        None => batch.send(),
     };
-    sent.map_err(ReclaimError::Delete)?;
+    reclaimed.add(sent.map_err(ReclaimError::Delete)?);
     Ok(reclaimed)
 }
 
-/// Deletions on their way.
-struct Deletion {
-    socket: OwnedFd,
-    messages: Vec<u8>,
-    count: usize,
-    buffer: Vec<u8>,
-}
-
-impl Deletion {
-    fn open() -> io::Result<Self> {
-        let (messages, buffer) = (Vec::new(), vec![0; BUFFER_LENGTH]);
-        Ok(Self { socket: dump::open()?, messages, count: 0, buffer })
+impl Reclaimed {
+    fn add(&mut self, sent: Sent) {
+        self.deleted += sent.done;
+        self.gone += sent.gone;
     }
-
-    /// The kernel has worked through all messages when `send` returns (`netlink_unicast_kernel`),
-    /// and tells only of those that failed.
-    fn send(&mut self, reclaimed: &mut Reclaimed) -> io::Result<()> {
-        if self.count == 0 {
-            return Ok(());
-        }
-        send(&self.socket, &self.messages, SendFlags::empty())?;
-        let failed = self.failures()?;
-        reclaimed.deleted += (self.count as u64).saturating_sub(failed);
-        reclaimed.gone += failed;
-        self.messages.clear();
-        self.count = 0;
-        Ok(())
-    }
-
-    fn failures(&mut self) -> io::Result<u64> {
-        let mut failed = 0;
-        loop {
-            let received =
-                retry_on_intr(|| recv(&self.socket, &mut *self.buffer, RecvFlags::DONTWAIT));
-            match received {
-                Ok((length, _)) => {
-                    failed += failures(self.buffer.get(..length).unwrap_or_default())?;
-                }
-                Err(Errno::AGAIN) => return Ok(failed),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-/// Counts the entries that were gone; every other refusal ends it.
-fn failures(mut messages: &[u8]) -> io::Result<u64> {
-    let mut failed = 0;
-    while let Ok(message) = NetlinkBuffer::new_checked(messages) {
-        if message.message_type() == NLMSG_ERROR {
-            let error = ErrorBuffer::new_checked(message.payload()).map_err(io::Error::other)?;
-            match error.code().map(|code| code.get().wrapping_neg()) {
-                None => {}
-                // Ended or another's; or in a flow table, where traffic keeps it (EBUSY, before
-                // Linux 6.4).
-                Some(libc::ENOENT | libc::EBUSY) => failed += 1,
-                Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
-            }
-        }
-        let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
-        messages = messages.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(failed)
 }
 
 #[cfg(test)]

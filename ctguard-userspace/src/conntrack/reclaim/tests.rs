@@ -112,12 +112,10 @@ fn another_entry_of_the_same_tuple_is_not_hit() {
         .unwrap();
         // Spoil the identity: the attribute behind the tuple, which ends the message.
         *message.last_mut().unwrap() ^= 1;
-        let mut deletion = Deletion::open().unwrap();
-        deletion.messages.clone_from(&message);
-        deletion.count = 1;
-        let mut reclaimed = Reclaimed::default();
-        deletion.send(&mut reclaimed).unwrap();
-        assert_eq!((reclaimed.deleted, reclaimed.gone, count()), (0, 1, 1));
+        let mut batch = Batch::open().unwrap();
+        batch.add(message);
+        assert_eq!(batch.send().unwrap(), Sent { done: 0, gone: 1 });
+        assert_eq!(count(), 1);
     });
 }
 
