@@ -130,7 +130,10 @@ fn tune_code(error: &TuneError) -> Code {
         TuneError::Apply(ApplyError::Set { source, .. }) if not_permitted(source) => {
             Code::NotPermitted
         }
-        TuneError::Unread(_) | TuneError::Apply(_) => Code::No,
+        TuneError::Unread(_)
+        | TuneError::Apply(_)
+        | TuneError::Elsewhere
+        | TuneError::Shorten(_) => Code::No,
     }
 }
 

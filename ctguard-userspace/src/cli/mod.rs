@@ -77,7 +77,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Allow { action } => lists::run(ListKind::Allow, &action, &context),
         Command::Deny { action } => lists::run(ListKind::Deny, &action, &context),
         Command::Detach(args) => detach::run(&args, &context),
-        Command::Doctor(args) => doctor::run(&args),
+        Command::Doctor(args) => doctor::run(&args, &context),
         Command::Tune(args) => tune::run(&args),
         Command::Simulate(args) => simulate::run(&args),
     });

@@ -65,7 +65,7 @@ fn memories(
     })
 }
 
-fn observe(context: &Context) -> Result<Observation, CliError> {
+pub(super) fn observe(context: &Context) -> Result<Observation, CliError> {
     let maps = context.maps()?;
     let table = Table::open()?;
     let environment = maps.environment()?;

@@ -40,8 +40,11 @@ pub(super) struct TuneArgs {
     /// Have every boot set it, by files of ctguard's own
     #[arg(long, requires = "apply")]
     persist: bool,
+    /// Shorten the lives of entries that exist to the new timeouts; this cannot be taken back
+    #[arg(long, requires = "apply")]
+    existing: bool,
     /// Take back what was applied and persisted
-    #[arg(long, conflicts_with_all = ["role", "max", "dry_run", "apply", "persist"])]
+    #[arg(long, conflicts_with_all = ["role", "max", "dry_run", "apply", "persist", "existing"])]
     revert: bool,
     /// Print JSON (fields are only ever added)
     #[arg(long)]
@@ -58,6 +61,8 @@ struct TuneReport<'a> {
     applied: bool,
     changes: &'a [Change],
     files: Vec<&'a str>,
+    /// Entries whose lives were shortened; null where that was not asked for.
+    shortened: Option<u64>,
 }
 
 fn parse_max(text: &str) -> Result<Max, String> {
@@ -80,8 +85,13 @@ pub(super) fn run(args: &TuneArgs) -> Result<Outcome, CliError> {
         let files = if args.persist { &proposal.files[..] } else { &[] };
         tune::apply(&host, &proposal.changes, files).map_err(tune::TuneError::from)?;
     }
-    if args.json { json(&proposal, args, &mut out) } else { text(&proposal, args, &mut out) }
-        .map_err(CliError::Output)?;
+    let shortened = if args.existing { Some(tune::shorten_existing(&host)?) } else { None };
+    if args.json {
+        json(&proposal, args, shortened, &mut out)
+    } else {
+        text(&proposal, args, shortened, &mut out)
+    }
+    .map_err(CliError::Output)?;
     Ok(Outcome::Done)
 }
 
@@ -94,19 +104,30 @@ fn name(role: Role) -> String {
     role.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-fn json(proposal: &Proposal, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
+fn json(
+    proposal: &Proposal,
+    args: &TuneArgs,
+    shortened: Option<u64>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let report = TuneReport {
         schema_version: 1,
         role: name(proposal.role),
         applied: args.apply,
         changes: &proposal.changes,
         files: files(proposal, args),
+        shortened,
     };
     serde_json::to_writer_pretty(&mut *out, &report)?;
     writeln!(out)
 }
 
-fn text(proposal: &Proposal, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
+fn text(
+    proposal: &Proposal,
+    args: &TuneArgs,
+    shortened: Option<u64>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     writeln!(out, "for a {}:", name(proposal.role))?;
     let changes: Vec<_> = proposal.changes.iter().filter(|change| change.changes()).collect();
     let width = changes.iter().map(|change| change.key.len()).max().unwrap_or(0);
@@ -122,7 +143,14 @@ fn text(proposal: &Proposal, args: &TuneArgs, out: &mut impl Write) -> io::Resul
     }
     if args.apply {
         writeln!(out, "applied; `ctguard tune --revert` takes it back")?;
-        writeln!(out, "entries that exist keep their timeouts until their next packet")
+        match shortened {
+            Some(many) => writeln!(out, "shortened the lives of {many} entries"),
+            None => writeln!(
+                out,
+                "entries that exist keep their timeouts until their next packet; --existing \
+                 shortens them"
+            ),
+        }
     } else if changes.is_empty() {
         Ok(())
     } else {

@@ -89,7 +89,10 @@ fn one_source(census: &Census, source: IpAddr, many: u64, neighbour: Neighbours<
             "dns-loop",
             format!("{name} holds {share} of the table with queries to port 53"),
         )
-        .because("each query from a port of its own is a flow for half a minute and more: a program asks in a loop, or the host takes part in an attack"),
+        .because(
+            "each query from a port of its own is a flow for half a minute and more: a \
+            program asks in a loop, or the host takes part in an attack",
+        ),
         Kind::Idle => return idle(census, census.of(Kind::Idle)),
         Kind::HalfOpen | Kind::UdpUnanswered if one_service => Finding::fault(
             if most == Kind::HalfOpen { "syn-flood" } else { "udp-flood" },
@@ -100,12 +103,14 @@ fn one_source(census: &Census, source: IpAddr, many: u64, neighbour: Neighbours<
             "scan",
             format!("{name} holds {share} of the table with flows that nobody answers"),
         )
-        .because("it scans other networks: a worm, a scanner, or a torrent client that looks for peers"),
-        Kind::Established | Kind::Closing | Kind::Udp | Kind::Other => Finding::warning(
-            "one-source",
-            format!("{name} holds {share} of the table"),
-        )
-        .because("one client should not be able to take the table from all others"),
+        .because(
+            "it scans other networks: a worm, a scanner, or a torrent client that looks for \
+            peers",
+        ),
+        Kind::Established | Kind::Closing | Kind::Udp | Kind::Other => {
+            Finding::warning("one-source", format!("{name} holds {share} of the table"))
+                .because("one client should not be able to take the table from all others")
+        }
     };
     let finding = held(census, finding, many);
     finding
@@ -120,7 +125,10 @@ fn syn_flood(census: &Census, many: u64) -> Finding {
     );
     let finding = held(census, Finding::fault("syn-flood", what), many);
     aimed_at(census, Kind::HalfOpen, finding)
-        .because("a SYN flood, its sources forged or many: an entry lives one or two minutes for each packet")
+        .because(
+            "a SYN flood, its sources forged or many: an entry lives one or two minutes for \
+            each packet",
+        )
         .tune("ctguard run -i IFACE    # the interface that it comes in by")
 }
 
@@ -131,7 +139,10 @@ fn udp_flood(census: &Census, many: u64) -> Finding {
     );
     let finding = held(census, Finding::fault("udp-flood", what), many);
     aimed_at(census, Kind::UdpUnanswered, finding)
-        .because("a UDP flood: each datagram from another address or port holds an entry for half a minute")
+        .because(
+            "a UDP flood: each datagram from another address or port holds an entry for half \
+            a minute",
+        )
         .tune("ctguard run -i IFACE    # the interface that it comes in by")
 }
 
@@ -139,7 +150,10 @@ fn dns(census: &Census, many: u64) -> Finding {
     let what = format!("{} of the table are queries to port 53", per_cent(census.share(many)));
     let finding = held(census, Finding::fault("dns-loop", what), many);
     aimed_at(census, Kind::Dns, finding)
-        .because("each query from a port of its own is a flow; on a resolver without NAT these need no tracking")
+        .because(
+            "each query from a port of its own is a flow; on a resolver without NAT these \
+            need no tracking",
+        )
         .tune("ctguard run -i IFACE")
 }
 
@@ -194,7 +208,10 @@ fn old_deadlines(census: &Census) -> Option<Finding> {
     (census.share(many) > 0.01).then(|| {
         let what = format!("{many} connections live by a timeout that was longer than that of now");
         held(census, Finding::note("old-deadlines", what), many)
-            .because("a timeout that is lowered holds for an entry from its next packet on; idle ones keep the old")
+            .because(
+                "a timeout that is lowered holds for an entry from its next packet on; idle \
+                ones keep the old",
+            )
             .tune("ctguard tune --apply --existing")
     })
 }

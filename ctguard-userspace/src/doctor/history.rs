@@ -10,6 +10,8 @@ use crate::host::{Host, KernelLog, LogCounts, STATISTICS, Statistics, Unread};
 const RACES: u64 = 1000;
 /// A table that is less full loses no insertion for want of room.
 const HALF: f64 = 0.5;
+/// Network namespaces that are told by number.
+const NAMED: usize = 3;
 const SOFTNET: &str = "/proc/net/softnet_stat";
 
 /// Counters at both ends of an audit.
@@ -31,7 +33,7 @@ impl Meanwhile {
 
 pub(super) fn check_log(host: &Host, findings: &mut Findings) {
     let Some(Some(log)) = findings.read("kernel-log", KernelLog::read(host)) else { return };
-    findings.add(table_full(&log));
+    findings.add(table_full(&log, own_namespace(host)));
     findings.add((log.expectations_full > 0).then(|| {
         Finding::fault(
             "expectations-full",
@@ -51,22 +53,44 @@ pub(super) fn check_log(host: &Host, findings: &mut Findings) {
     }));
 }
 
-fn table_full(log: &LogCounts) -> Option<Finding> {
-    (log.table_full > 0).then(|| {
-        let whose = log.namespaces.iter().map(|inode| format!("net:[{inode}]"));
-        let whose = whose.collect::<Vec<_>>().join(", ");
-        let place = if whose.is_empty() { String::new() } else { format!(", of {whose}") };
-        Finding::fault(
-            "table-full-logged",
-            format!("the kernel logged in 24 hours: table full, dropping packet{place}"),
-        )
-        .read(
-            KernelLog::PLACE,
-            format!("{} lines, and {} left out", log.table_full, log.suppressed),
-        )
-        .because("each line is a new flow of somebody's that died; lines are limited in rate, so there were more")
-        .tune("ctguard tune --apply")
-    })
+fn table_full(log: &LogCounts, own: Option<u64>) -> Option<Finding> {
+    if log.table_full == 0 {
+        return None;
+    }
+    let others = log.namespaces.len();
+    // Older kernels do not say whose table it is.
+    let elsewhere = others > 0 && own.is_some_and(|own| !log.namespaces.contains(&own));
+    let finding = if elsewhere {
+        let what = format!(
+            "the kernel logged in 24 hours: table full, in {others} other network namespaces"
+        );
+        Finding::warning("table-full-logged", what)
+    } else {
+        let what = "the kernel logged in 24 hours: table full, dropping packet";
+        Finding::fault("table-full-logged", what)
+    };
+    let inodes = log.namespaces.iter().map(|inode| format!("net:[{inode}]")).take(NAMED);
+    let named = inodes.collect::<Vec<_>>().join(", ");
+    let of = if named.is_empty() { String::new() } else { format!(", of {named}") };
+    let rest = if others > NAMED { " and others" } else { "" };
+    Some(
+        finding
+            .read(
+                KernelLog::PLACE,
+                format!("{} lines, and {} left out{of}{rest}", log.table_full, log.suppressed),
+            )
+            .because(
+                "each line is a new flow of somebody's that died; lines are limited in rate, so \
+                 there were more",
+            )
+            .tune("ctguard tune --apply"),
+    )
+}
+
+/// The number of this network namespace.
+fn own_namespace(host: &Host) -> Option<u64> {
+    let link = std::fs::read_link(host.path("/proc/self/ns/net")).ok()?;
+    link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
 pub(super) fn statistics(host: &Host, findings: &mut Findings) -> Statistics {
@@ -92,8 +116,11 @@ fn shown(counted: &Meanwhile, column: &str) -> String {
     format!("{column} {}, {} of them during the audit", counted.total(column), counted.now(column))
 }
 
+/// A flow that could not be inserted is counted as dropped as well (`nf_ct_resolve_clash`,
+/// `net/netfilter/nf_conntrack_core.c`).
 fn dropped(counted: &Meanwhile) -> Option<Finding> {
-    let (total, now) = (counted.total("drop"), counted.now("drop"));
+    let total = counted.total("drop").saturating_sub(counted.total("insert_failed"));
+    let now = counted.now("drop").saturating_sub(counted.now("insert_failed"));
     let finding = match (total, now) {
         (0, _) => return None,
         (_, 0) => Finding::warning(
@@ -141,7 +168,10 @@ fn insert_failed(table: TableNumbers, counted: &Meanwhile) -> Option<Finding> {
     (roomy && many).then(|| {
         Finding::warning(
             "insert-failed",
-            format!("{total} new flows could not be inserted, {now} during this audit, with room in the table"),
+            format!(
+                "{total} new flows could not be inserted, {now} during this audit, with room \
+                in the table"
+            ),
         )
         .read(STATISTICS, shown(counted, "insert_failed"))
         .read(STATISTICS, shown(counted, "clashres"))
@@ -150,7 +180,10 @@ fn insert_failed(table: TableNumbers, counted: &Meanwhile) -> Option<Finding> {
              behind NAT), or NAT had no free port: the table's size is not the cause, and a larger \
              {MAX} does not help"
         ))
-        .by_hand("echo 'options single-request-reopen' >> /etc/resolv.conf    # on clients of glibc")
+        .by_hand(
+            "echo 'options single-request-reopen' >> /etc/resolv.conf    # on clients of \
+            glibc",
+        )
         .by_hand("nft … masquerade fully-random")
     })
 }
@@ -160,7 +193,10 @@ fn chains(counted: &Meanwhile) -> Option<Finding> {
     (now > 0).then(|| {
         Finding::warning(
             "chains",
-            format!("{now} new flows were refused during this audit because a bucket's chain was too long"),
+            format!(
+                "{now} new flows were refused during this audit because a bucket's chain was \
+                too long"
+            ),
         )
         .read(STATISTICS, shown(counted, "chainlength"))
         .because("the hash has too few buckets for its entries, or somebody aims at one of them")
@@ -232,6 +268,8 @@ mod tests {
     fn failed_insertions_count_only_where_the_table_has_room() {
         assert_eq!(found("4 0 0 1 0 0", "4 0 0 2 0 0", 10), [("insert-failed", Severity::Warning)]);
         assert_eq!(found("5 0 0 1 0 0", "5 0 0 2 0 0", 900), []);
+        let both = [("insert-failed", Severity::Warning)];
+        assert_eq!(found("8 0 0 1 1 0", "8 0 0 2 2 0", 10), both, "counted as dropped as well");
         assert_eq!(found("6 0 0 1 0 0", "6 0 0 1 0 0", 10), []);
     }
 
@@ -241,7 +279,10 @@ mod tests {
         let line = "4,1,1000,-;nf_conntrack: table full in netns 17, dropping packet\n";
         machine.write("/dev/kmsg", line);
         assert_eq!(machine.found(), [("table-full-logged", Severity::Fault)]);
-        assert!(machine.audit().findings[0].what.contains("net:[17]"));
+        assert!(machine.audit().findings[0].read[0].value.ends_with("of net:[17]"));
+        machine.write("/proc/self/ns/x", "");
+        std::os::unix::fs::symlink("net:[4]", machine.host().path("/proc/self/ns/net")).unwrap();
+        assert_eq!(machine.found(), [("table-full-logged", Severity::Warning)], "of others");
         machine.write("/dev/kmsg", "4,1,1000,-;nf_conntrack: expectation table full\n");
         assert_eq!(machine.found(), [("expectations-full", Severity::Fault)]);
     }

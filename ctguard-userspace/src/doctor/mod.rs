@@ -5,10 +5,12 @@
 //! [`Host`] and judges. Nothing here loads conntrack, and nothing lists the table but a dump that is
 //! bounded in entries and time.
 
+mod attach;
 mod capacity;
 mod causes;
 mod census;
 mod finding;
+mod guard;
 mod heavy_hitters;
 mod history;
 mod neighbours;
@@ -19,6 +21,7 @@ mod presence;
 pub(crate) mod testing;
 mod text;
 mod timeouts;
+mod uses;
 
 use std::{
     ops::ControlFlow,
@@ -27,6 +30,7 @@ use std::{
 
 pub(crate) use capacity::Footprint;
 pub(crate) use finding::{Finding, Severity, Skipped};
+pub(crate) use guard::Health;
 pub(crate) use presence::TableNumbers;
 
 use crate::{
@@ -83,8 +87,17 @@ impl Audit {
     }
 }
 
+/// What is examined besides the machine itself.
+#[derive(Debug)]
+pub(crate) struct Besides<'a> {
+    /// Whether this interface can be guarded.
+    pub(crate) interface: Option<&'a str>,
+    /// A guard; none where none is loaded.
+    pub(crate) guard: Result<Option<Health>, Unread>,
+}
+
 /// Examines a machine.
-pub(crate) fn audit(host: &Host) -> Audit {
+pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     let mut findings = Findings::default();
     let mut presence = Findings::default();
     let table = presence::check(host, &mut presence);
@@ -98,7 +111,12 @@ pub(crate) fn audit(host: &Host) -> Audit {
         history::check_log(host, &mut findings);
     }
     persistence::check(host, table, &mut findings);
+    uses::check(host, &mut findings);
     owners::check(host, &mut findings);
+    guard::check(besides.guard, &mut findings);
+    if let Some(interface) = besides.interface {
+        attach::check(host, interface, &mut findings);
+    }
 
     let Findings { mut found, skipped } = findings;
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -125,8 +143,8 @@ fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
     }
     // What could not be read the first time was told then.
     counted.after = history::statistics(host, &mut Findings::default());
-    history::check_log(host, findings);
     history::check_counters(table, &counted, findings);
+    history::check_log(host, findings);
     history::check_softnet(backlog.as_deref(), host, findings);
 }
 
@@ -164,7 +182,7 @@ mod tests {
         let audit = machine.audit();
         assert!(audit.is_clean(), "{:?}", audit.findings);
         let skipped: Vec<_> = audit.skipped.iter().map(|skipped| skipped.check).collect();
-        assert_eq!(skipped, ["entries"], "a copy cannot list its table");
+        assert_eq!(skipped, ["entries", "rules"], "a copy cannot list its table and rules");
     }
 
     #[test]

@@ -23,7 +23,8 @@ const TRACES: [(&str, &str, &str); 4] = [
     (
         "/opt/vyatta",
         "VyOS",
-        "`set system conntrack table-size` and `hash-size` set both, a bucket for eight entries by default",
+        "`set system conntrack table-size` and `hash-size` set both, a bucket for eight entries by \
+         default",
     ),
 ];
 
@@ -62,7 +63,8 @@ fn agent(process: &Process) -> Option<Finding> {
             note("a reload may load conntrack's helpers again; it does not set the maximum")
         }
         "conntrackd" | "keepalived" => note(
-            "two machines share their tables: both need the same maximum, or the smaller loses flows at failover",
+            "two machines share their tables: both need the same maximum, or the smaller loses \
+             flows at failover",
         ),
         "tuned" => note("its profile may set conntrack's values: `tuned-adm active` names it"),
         _ => return None,

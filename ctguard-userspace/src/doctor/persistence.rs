@@ -68,9 +68,16 @@ fn only_by_hand(files: &SysctlFiles) -> Option<Finding> {
     Some(
         Finding::fault("not-read-at-boot", format!("{} is not read at boot", lost.file))
             .read(format!("{}:{}", lost.file, lost.line), format!("{}={}", lost.key, lost.value))
-            .because("systemd reads only *.conf of /etc/sysctl.d and the like; nothing there links to this file")
+            .because(
+                "systemd reads only *.conf of /etc/sysctl.d and the like; nothing there links \
+                to this file",
+            )
             .tune("ctguard tune --apply --persist")
-            .by_hand(format!("ln -s ../{} /etc/sysctl.d/99-sysctl.conf", lost.file.trim_start_matches("/etc/"))),
+            .by_hand(format!(
+                "ln -s ../{} \
+                /etc/sysctl.d/99-sysctl.conf",
+                lost.file.trim_start_matches("/etc/")
+            )),
     )
 }
 
@@ -113,11 +120,12 @@ fn wrong_lines(files: &SysctlFiles) -> Vec<Finding> {
         } else {
             return None;
         };
+        let name = assignment.key.rsplit('.').next().unwrap_or_default();
         Some(
             Finding::warning("wrong-line", format!("{place} {what}"))
                 .read(&place, &line)
                 .because(why)
-                .by_hand(format!("sed -i '{}d' {}", assignment.line, assignment.file)),
+                .by_hand(format!("sed -i '/{name}/d' {}", assignment.file)),
         )
     });
     wrong.collect()
@@ -133,18 +141,36 @@ fn overwritten(files: &SysctlFiles) -> Option<Finding> {
     (all && files.sysctl_conf_comments == 0).then(|| {
         Finding::note("overwritten", "/etc/sysctl.conf holds nothing but conntrack's lines")
             .read("/etc/sysctl.conf", "no comment, no other setting")
-            .because("distributions ship this file with comments: somebody may have written over it (`>` in place of `>>`)")
-            .by_hand("apt-get install --reinstall -o Dpkg::Options::=--force-confmiss procps    # of Debian")
+            .because(
+                "distributions ship this file with comments: somebody may have written over \
+                it (`>` in place of `>>`)",
+            )
+            .by_hand(
+                "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss procps    # \
+                of Debian",
+            )
     })
 }
 
 fn gone_modules(boot: &Boot, findings: &mut Findings) {
-    findings.add(boot.loaded.iter().filter(|named| GONE.contains(&named.module.as_str())).map(|named| {
-        Finding::fault("gone-module", format!("{} names {}, which is no module any more", named.file, named.module))
+    findings.add(boot.loaded.iter().filter(|named| GONE.contains(&named.module.as_str())).map(
+        |named| {
+            Finding::fault(
+                "gone-module",
+                format!(
+                    "{} names {}, which is no module any \
+            more",
+                    named.file, named.module
+                ),
+            )
             .read(&named.file, &named.module)
-            .because("systemd-modules-load fails at boot, and others wait for it; the module is part of nf_conntrack")
+            .because(
+                "systemd-modules-load fails at boot, and others wait for it; the module is \
+                part of nf_conntrack",
+            )
             .by_hand(format!("sed -i 's/^{}$/nf_conntrack/' {}", named.module, named.file))
-    }));
+        },
+    ));
 }
 
 fn hash_option(boot: &Boot, table: TableNumbers, findings: &mut Findings) {
@@ -161,10 +187,17 @@ fn hash_option(boot: &Boot, table: TableNumbers, findings: &mut Findings) {
     if hashsize.saturating_mul(4) < table.max {
         findings.add([Finding::warning(
             "hash-frozen",
-            format!("{} fixes the hash at {hashsize} buckets for a table of {} entries", option.file, table.max),
+            format!(
+                "{} fixes the hash at {hashsize} buckets for a table of {} \
+                entries",
+                option.file, table.max
+            ),
         )
         .read(&option.file, format!("hashsize={hashsize}"))
-        .because("it was chosen for another maximum (a quarter, an eighth of it) and stayed when that was raised")
+        .because(
+            "it was chosen for another maximum (a quarter, an eighth of it) and stayed when \
+            that was raised",
+        )
         .tune("ctguard tune --apply --persist")
         .by_hand(format!("sed -i 's/hashsize=[0-9]*/hashsize={}/' {}", table.max, option.file))]);
     } else if table.buckets != 0
@@ -176,7 +209,10 @@ fn hash_option(boot: &Boot, table: TableNumbers, findings: &mut Findings) {
         )
         .read(HASHSIZE, table.buckets)
         .read(&option.file, format!("hashsize={hashsize}"))
-        .because("the option counts only when the module is loaded: after the next boot it will be another")
+        .because(
+            "the option counts only when the module is loaded: after the next boot it will be \
+            another",
+        )
         .tune("ctguard tune --apply --persist")]);
     }
 }
@@ -186,9 +222,15 @@ fn hash_script(boot: &Boot) -> Option<Finding> {
     Some(
         Finding::warning("hash-script", format!("the size of the hash is set by {script} alone"))
             .read(script, "hashsize")
-            .because("it runs late at boot, if at all (systemd runs rc.local only where it is executable), and once")
+            .because(
+                "it runs late at boot, if at all (systemd runs rc.local only where it is \
+                executable), and once",
+            )
             .tune("ctguard tune --apply --persist")
-            .by_hand("echo 'options nf_conntrack hashsize=262144' > /etc/modprobe.d/nf_conntrack.conf"),
+            .by_hand(
+                "echo 'options nf_conntrack hashsize=262144' > \
+                /etc/modprobe.d/nf_conntrack.conf",
+            ),
     )
 }
 

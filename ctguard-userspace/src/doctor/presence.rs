@@ -58,7 +58,10 @@ pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers
             Finding::warning("old-path", "two files disagree on the table's maximum")
                 .read(sysctl_path(OLD_MAX), old)
                 .read(sysctl_path(MAX), table.max)
-                .because("both are the same number in the first network namespace; something hides one of them")
+                .because(
+                    "both are the same number in the first network namespace; something hides \
+                    one of them",
+                )
                 .by_hand(format!("sysctl -w {MAX}={}", table.max.max(old)))
         }));
     }

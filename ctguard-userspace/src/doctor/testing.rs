@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Audit, Finding, Severity, audit};
+use super::{Audit, Besides, Finding, Severity, audit};
 use crate::host::{Host, testing::Fake};
 
 /// A server with 4 GiB, as `ctguard tune --apply --persist` leaves it.
@@ -55,7 +55,7 @@ impl Machine {
     }
 
     pub(crate) fn audit(&self) -> Audit {
-        audit(self.host())
+        audit(self.host(), Besides { interface: None, guard: Ok(None) })
     }
 
     /// What is wrong, without notes.

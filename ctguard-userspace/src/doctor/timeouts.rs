@@ -177,7 +177,10 @@ fn switches(host: &Host, findings: &mut Findings) {
         findings.add((helper == 1).then(|| {
             Finding::warning("helpers", "helpers are assigned to flows by port alone")
                 .read(sysctl_path(&key("helper")), helper)
-                .because("whoever reaches such a port can have the firewall opened; kernels since 6.0 no longer know this")
+                .because(
+                    "whoever reaches such a port can have the firewall opened; kernels since \
+                    6.0 no longer know this",
+                )
                 .by_hand("sysctl -w net.netfilter.nf_conntrack_helper=0")
         }));
     }

@@ -1,14 +1,16 @@
-//! The interfaces of this network namespace, as rtnetlink tells them.
+//! The interfaces of this network namespace, as rtnetlink tells them, and its rules.
 //!
 //! Never through `/sys`, which belongs to another namespace after `nsenter --net`.
 
 pub(crate) mod clsact;
 mod link;
 mod netlink;
+mod nf_tables;
 mod resolve;
 mod station;
 
 pub(crate) use link::Link;
 pub(crate) use netlink::{LinkEvents, links};
+pub(crate) use nf_tables::{Rule, rules};
 pub(crate) use resolve::{Refusal, Resolved, resolve};
 pub(crate) use station::station;

@@ -1,4 +1,4 @@
-//! The rtnetlink socket: one dump of all interfaces, and the events when one changes.
+//! Netlink: requests and their answers, a dump of all interfaces, and the events when one changes.
 
 use std::{
     io,
@@ -6,8 +6,8 @@ use std::{
 };
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink,
-    recv, send, socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
+    netlink::SocketAddrNetlink, recv, send, socket_with,
 };
 
 use super::link::Link;
@@ -48,9 +48,21 @@ pub(super) struct Message {
     pub(super) payload: Vec<u8>,
 }
 
-/// Sends a request and collects the answers, up to the last of a dump or the acknowledgement.
+/// Sends a request to rtnetlink and collects the answers, up to the last of a dump or the
+/// acknowledgement.
 pub(super) fn request(kind: u16, dump: bool, body: &[u8]) -> io::Result<Vec<Message>> {
-    let socket = open(SocketFlags::CLOEXEC, 0)?;
+    // NETLINK_ROUTE is the protocol of number 0.
+    request_of(None, kind, dump, body)
+}
+
+/// The same of another family.
+pub(super) fn request_of(
+    protocol: Option<Protocol>,
+    kind: u16,
+    dump: bool,
+    body: &[u8],
+) -> io::Result<Vec<Message>> {
+    let socket = open(protocol, SocketFlags::CLOEXEC, 0)?;
     let flags = NLM_F_REQUEST | if dump { NLM_F_DUMP } else { NLM_F_ACK };
     send(&socket, &message(kind, flags, body), SendFlags::empty())?;
     let mut answers = Vec::new();
@@ -74,7 +86,7 @@ pub(crate) struct LinkEvents(OwnedFd);
 impl LinkEvents {
     /// Subscribes.
     pub(crate) fn subscribe() -> io::Result<Self> {
-        open(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, LINK_GROUP).map(Self)
+        open(None, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, LINK_GROUP).map(Self)
     }
 
     /// Forgets the events so far; an overrun is one more reason to look.
@@ -101,9 +113,8 @@ impl AsFd for LinkEvents {
     }
 }
 
-fn open(flags: SocketFlags, groups: u32) -> io::Result<OwnedFd> {
-    // NETLINK_ROUTE is the protocol of number 0.
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+fn open(protocol: Option<Protocol>, flags: SocketFlags, groups: u32) -> io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
     bind(&socket, &SocketAddrNetlink::new(0, groups))?;
     Ok(socket)
 }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     control::{TableSample, in_force},
+    doctor::Health,
     maps::Totals,
 };
 
@@ -209,6 +210,22 @@ struct MapsReport {
 }
 
 impl StatusReport {
+    /// What an audit wants to know of it.
+    pub(crate) fn health(&self) -> Health {
+        let named = |wanted: &dyn Fn(&InterfaceReport) -> bool| {
+            let interfaces = self.interfaces.iter().filter(|interface| wanted(interface));
+            interfaces.map(|interface| interface.name.clone()).collect()
+        };
+        Health {
+            daemon_runs: self.daemon.running,
+            fallback: self.grant.fallback_active,
+            dry_run: self.dry_run,
+            detached: named(&|interface| !interface.attached),
+            generic: named(&|interface| interface.attached && interface.mode == "generic"),
+            unlisted_client: None,
+        }
+    }
+
     pub(crate) fn new(observation: &Observation) -> Self {
         let Observation { table, policy, .. } = observation;
         let of = |class: Class| observation.found.stage(class);

@@ -15,6 +15,7 @@ pub(crate) use files::{Applier, OwnFile, files};
 pub(crate) use plan::{Change, Max, PlanError, Role};
 
 use crate::{
+    conntrack::shorten::{Longest, ShortenError, shorten},
     doctor::TableNumbers,
     host::{Boot, EntrySize, Host, Memory, Unread, sysctl_path},
 };
@@ -30,6 +31,10 @@ pub(crate) enum TuneError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error("only the machine itself can change its entries")]
+    Elsewhere,
+    #[error(transparent)]
+    Shorten(#[from] ShortenError),
 }
 
 /// What tune would do on a machine.
@@ -64,6 +69,23 @@ pub(crate) fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Propo
     let changes = plan::plan(&now, role, max)?;
     let files = files(&changes, &Boot::read(host)?, Applier::find(host));
     Ok(Proposal { role, changes, files })
+}
+
+/// Shortens the lives of entries that exist to the timeouts of now; how many.
+pub(crate) fn shorten_existing(host: &Host) -> Result<u64, TuneError> {
+    if !host.is_this() {
+        return Err(TuneError::Elsewhere);
+    }
+    let seconds = |name: &str| -> Result<u32, Unread> {
+        let seconds = host.number(&sysctl_path(&format!("net.netfilter.nf_conntrack_{name}")))?;
+        Ok(seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(u32::MAX))
+    };
+    let longest = Longest {
+        tcp_established: seconds("tcp_timeout_established")?,
+        tcp_syn_sent: seconds("tcp_timeout_syn_sent")?,
+        udp: seconds("udp_timeout_stream")?,
+    };
+    Ok(shorten(longest)?)
 }
 
 /// Whoever forwards is taken for a gateway, unless iptables has a table for NAT: the gateway's

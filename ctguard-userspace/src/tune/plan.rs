@@ -88,7 +88,8 @@ const TIMEOUTS: &[TimeoutRule] = &[
         key: "net.netfilter.nf_conntrack_tcp_timeout_established",
         fine: |seconds, role| (7440..=established(role)).contains(&seconds),
         then: |seconds, role| if seconds < 7440 { 7440 } else { established(role) },
-        why: "connections whose ends went away are forgotten sooner; RFC 5382 asks a NAT for 7440 s",
+        why: "connections whose ends went away are forgotten sooner; RFC 5382 asks a NAT for 7440 \
+            s",
     },
     TimeoutRule {
         key: "net.netfilter.nf_conntrack_tcp_timeout_syn_sent",

@@ -7,7 +7,7 @@ use ctguard_tests::{product, require};
 
 use crate::with_and_without_daemon;
 
-const VERBS: [&[&str]; 8] = [
+const VERBS: [&[&str]; 12] = [
     &["status"],
     &["status", "--json"],
     &["events"],
@@ -16,6 +16,10 @@ const VERBS: [&[&str]; 8] = [
     &["get", "--json"],
     &["deny", "list"],
     &["deny", "list", "--json"],
+    &["doctor"],
+    &["doctor", "--json"],
+    &["tune"],
+    &["tune", "--json"],
 ];
 
 /// Fails when a reader that has seen enough is an error, or a panic.

@@ -1,4 +1,4 @@
-//! `ctguard tune`, killed in the midst of everything it does.
+//! Killed at each system call that changes something.
 
 use std::{
     collections::BTreeMap,

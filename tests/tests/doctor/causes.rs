@@ -1,0 +1,177 @@
+//! Each known cause of a full table, with real packets through a NAT router.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use ctguard_tests::{
+    addresses::{FLOOD_PORT, Family},
+    cpus::Cpus,
+    exec,
+    flood::{Flood, FloodPlan},
+    netns::Handle,
+    recipe::{FloodKind, Rate, Route},
+    require,
+    router::Network,
+    sysctl::HostSysctl,
+};
+use tokio::net::TcpSocket;
+
+use super::{expect_first, found};
+
+const MAX: &str = "net.netfilter.nf_conntrack_max";
+const TABLE: &str = "4096";
+/// More than half of the table.
+const FLOWS: u16 = 3000;
+const INFECTED: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1));
+/// Nobody is there, and nobody says so.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
+const SERVER_PORT: u16 = 8080;
+
+fn is_possible(test: &str) -> bool {
+    require::root(test) && require::release_binary(test)
+}
+
+/// A flood that is long enough to fill any table here.
+fn flooded(kind: FloodKind, cause: &str) -> Result<()> {
+    let _table = HostSysctl::set(MAX, TABLE)?;
+    let network = Network::build()?;
+    let way = network.flood_way(kind)?;
+    let route = Route { link: way.link, family: Family::Ipv4, port: FLOOD_PORT };
+    let plan = FloodPlan { kind, rate: Rate::PerSecond(100_000), route };
+    let flood = Flood::start(plan, way.from, Cpus::share_out()?)?;
+    thread::sleep(Duration::from_millis(500));
+    flood.stop()?;
+    expect_first(&network.router, cause)
+}
+
+#[test]
+fn a_syn_flood_is_called_by_its_name() -> Result<()> {
+    const TEST: &str = "a_syn_flood_is_called_by_its_name";
+    if !is_possible(TEST) || !require::two_cpus(TEST) {
+        return Ok(());
+    }
+    flooded(FloodKind::SynSpoofed, "syn-flood")
+}
+
+#[test]
+fn a_udp_flood_is_called_by_its_name() -> Result<()> {
+    const TEST: &str = "a_udp_flood_is_called_by_its_name";
+    if !is_possible(TEST) || !require::two_cpus(TEST) {
+        return Ok(());
+    }
+    flooded(FloodKind::UdpSpoofed, "udp-flood")
+}
+
+/// A datagram from each of so many ports of an inside host.
+fn ask(from: &Handle, host: IpAddr, ports: std::ops::Range<u16>, to: SocketAddr) -> Result<()> {
+    from.run(|| {
+        for port in ports {
+            let socket = UdpSocket::bind((host, port)).context("a port is taken")?;
+            // What was refused before is told here, and is no concern of ours.
+            let _ = socket.send_to(b"?", to);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_host_that_resolves_in_a_loop_is_named() -> Result<()> {
+    if !is_possible("a_host_that_resolves_in_a_loop_is_named") {
+        return Ok(());
+    }
+    let _table = HostSysctl::set(MAX, TABLE)?;
+    let network = Network::build()?;
+    ask(&network.inside, INFECTED, 2000..2000 + FLOWS, SocketAddr::from((NOBODY, 53)))?;
+    expect_first(&network.router, "dns-loop")?;
+    let what = found(&network.router)?[0]["what"].to_string();
+    anyhow::ensure!(what.contains("10.0.1.1"), "the host is not named: {what}");
+    Ok(())
+}
+
+#[test]
+fn a_host_that_scans_is_named() -> Result<()> {
+    if !is_possible("a_host_that_scans_is_named") {
+        return Ok(());
+    }
+    let _table = HostSysctl::set(MAX, TABLE)?;
+    let network = Network::build()?;
+    network.inside.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            for number in 0..u32::from(FLOWS) {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind((INFECTED, 0).into())?;
+                let to = SocketAddr::from((Ipv4Addr::from(u32::from(NOBODY) + number), 445));
+                // The SYN leaves at once; nobody answers it.
+                let _ = tokio::time::timeout(Duration::ZERO, socket.connect(to)).await;
+            }
+            Ok(())
+        })
+    })?;
+    expect_first(&network.router, "scan")
+}
+
+#[test]
+fn connections_that_are_idle_for_hours_are_told_by_their_age() -> Result<()> {
+    const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
+    const CONNECTIONS: usize = 700;
+    const THREADS: usize = 20;
+    if !is_possible("connections_that_are_idle_for_hours_are_told_by_their_age") {
+        return Ok(());
+    }
+    let _table = HostSysctl::set(MAX, "1024")?;
+    let network = Network::build()?;
+    // What is left of their lives when they are hours old.
+    network.router.sysctl(&[(ESTABLISHED, "400000")])?;
+    let server = SocketAddr::new(Family::Ipv4.far_server(), SERVER_PORT);
+    let listener = network.far.run(|| Ok(TcpListener::bind(server)?))?;
+    let accepted = thread::spawn(move || -> Vec<TcpStream> {
+        listener.incoming().take(CONNECTIONS).flatten().collect()
+    });
+    let opened = network.inside.run(|| {
+        thread::scope(|scope| {
+            let open = || -> std::io::Result<Vec<TcpStream>> {
+                (0..CONNECTIONS / THREADS).map(|_| TcpStream::connect(server)).collect()
+            };
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(open)).collect();
+            let mut opened = Vec::new();
+            for thread in threads {
+                opened.extend(thread.join().ok().context("a thread panicked")??);
+            }
+            Ok(opened)
+        })
+    })?;
+    network.router.sysctl(&[(ESTABLISHED, "432000")])?;
+    expect_first(&network.router, "idle-connections")?;
+    drop((opened, accepted.join()));
+    Ok(())
+}
+
+#[test]
+fn nat_ports_that_run_out_are_told_from_a_full_table() -> Result<()> {
+    if !is_possible("nat_ports_that_run_out_are_told_from_a_full_table") {
+        return Ok(());
+    }
+    let _table = HostSysctl::set(MAX, "262144")?;
+    let network = Network::build()?;
+    ask(&network.inside, INFECTED, 2000..60_000, SocketAddr::from((NOBODY, 9999)))?;
+    expect_first(&network.router, "nat-ports")
+}
+
+#[test]
+fn flows_that_cannot_be_inserted_are_told_from_a_full_table() -> Result<()> {
+    if !is_possible("flows_that_cannot_be_inserted_are_told_from_a_full_table") {
+        return Ok(());
+    }
+    let _table = HostSysctl::set(MAX, "262144")?;
+    let network = Network::build()?;
+    let rules = "flush chain ip nat postrouting\n\
+        add rule ip nat postrouting meta l4proto udp masquerade to :20000-20009\n";
+    exec::run_with_input(network.router.command("nft").args(["-f", "-"]), rules)?;
+    ask(&network.inside, INFECTED, 2000..5000, SocketAddr::from((NOBODY, 9999)))?;
+    expect_first(&network.router, "insert-failed")
+}

@@ -1,0 +1,65 @@
+//! What an audit of a large table costs.
+
+use std::{
+    fs,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use ctguard_tests::{
+    addresses::{FLOOD_PORT, Family},
+    cpus::Cpus,
+    flood::{Flood, FloodPlan},
+    product,
+    recipe::{FloodKind, Rate, Route},
+    require,
+    router::Network,
+    sysctl::HostSysctl,
+    table,
+};
+
+const ENTRIES: u64 = 262_144;
+const MOST_KIBIBYTES: u64 = 32 << 10;
+
+/// Fails when an audit takes memory by the entry. Its time is told and not judged: others' load
+/// changes it.
+#[test]
+fn an_audit_of_a_full_table_of_262144_takes_less_than_32_mebibytes() -> Result<()> {
+    const TEST: &str = "an_audit_of_a_full_table_of_262144_takes_less_than_32_mebibytes";
+    if !require::root(TEST) || !require::release_binary(TEST) || !require::two_cpus(TEST) {
+        return Ok(());
+    }
+    let _table = HostSysctl::set("net.netfilter.nf_conntrack_max", &ENTRIES.to_string())?;
+    let network = Network::build()?;
+    let kind = FloodKind::SynSpoofed;
+    let way = network.flood_way(kind)?;
+    let route = Route { link: way.link, family: Family::Ipv4, port: FLOOD_PORT };
+    let plan = FloodPlan { kind, rate: Rate::PerSecond(300_000), route };
+    let flood = Flood::start(plan, way.from, Cpus::share_out()?)?;
+    thread::sleep(Duration::from_secs(4));
+    flood.stop()?;
+    let count = table::count(&network.router)?;
+    ensure!(count >= ENTRIES / 10 * 9, "only {count} entries");
+
+    let binary = product::binary()?;
+    let mut command = network.router.command(&binary.to_string_lossy());
+    let began = Instant::now();
+    let mut child = command.args(["doctor", "--json"]).stdout(Stdio::null()).spawn()?;
+    let mut kibibytes = 0;
+    while child.try_wait()?.is_none() {
+        kibibytes = kibibytes.max(peak_kibibytes(child.id()).unwrap_or(0));
+        thread::sleep(Duration::from_millis(2));
+    }
+    println!("an audit of {count} entries: {:?}, {kibibytes} KiB", began.elapsed());
+    ensure!((1..=MOST_KIBIBYTES).contains(&kibibytes), "{kibibytes} KiB");
+    Ok(())
+}
+
+/// The most memory that a process has had; none once it has ended.
+fn peak_kibibytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}

@@ -1,0 +1,46 @@
+//! `ctguard doctor` before tables that are full for real, each for another reason.
+
+mod causes;
+mod cost;
+
+use anyhow::{Context as _, Result, ensure};
+use ctguard_tests::{netns::Handle, product};
+use serde_json::Value;
+
+/// What doctor may name as the cause; it names one.
+const CAUSES: [&str; 9] = [
+    "scan",
+    "syn-flood",
+    "udp-flood",
+    "dns-loop",
+    "idle-connections",
+    "one-source",
+    "nat-ports",
+    "insert-failed",
+    "expectations-full",
+];
+
+/// What doctor finds in a namespace, the worst first.
+fn found(namespace: &Handle) -> Result<Vec<Value>> {
+    let binary = product::binary()?;
+    let mut command = namespace.command(&binary.to_string_lossy());
+    let output = command.args(["doctor", "--json"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let code = output.status.code();
+    ensure!(matches!(code, Some(0 | 1)), "{code:?}: {said}");
+    let report: Value = serde_json::from_slice(&output.stdout).context("doctor's JSON")?;
+    let findings = report.get("findings").and_then(Value::as_array);
+    Ok(findings.context("doctor's findings")?.clone())
+}
+
+/// Fails unless `cause` is what doctor tells first, and the only cause that it tells.
+fn expect_first(namespace: &Handle, cause: &str) -> Result<()> {
+    let found = found(namespace)?;
+    let checks: Vec<_> = found.iter().filter_map(|finding| finding["check"].as_str()).collect();
+    println!("{cause}: {}", found.first().map_or("", |first| first["what"].as_str().unwrap_or("")));
+    ensure!(checks.first() == Some(&cause), "{cause} is not first: {checks:?}");
+    let others: Vec<_> =
+        checks.iter().filter(|check| **check != cause && CAUSES.contains(check)).collect();
+    ensure!(others.is_empty(), "{cause} is told, and {others:?}");
+    Ok(())
+}

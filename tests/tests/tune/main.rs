@@ -1,0 +1,4 @@
+//! `ctguard tune`, killed in the midst of everything it does, and under live traffic.
+
+mod killed;
+mod live;
