@@ -10,6 +10,7 @@ mod conntrack;
 mod control;
 mod daemon;
 mod doctor;
+mod durable;
 mod events;
 mod host;
 mod lock;

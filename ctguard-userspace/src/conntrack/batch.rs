@@ -21,9 +21,10 @@ pub(super) struct Batch {
     messages: Vec<u8>,
     count: usize,
     buffer: Vec<u8>,
+    sent: Sent,
 }
 
-/// What became of the messages of a batch.
+/// What became of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sent {
     /// The kernel did as they say.
@@ -35,28 +36,36 @@ pub(super) struct Sent {
 impl Batch {
     pub(super) fn open() -> io::Result<Self> {
         let (messages, buffer) = (Vec::new(), vec![0; BUFFER_LENGTH]);
-        Ok(Self { socket: dump::open()?, messages, count: 0, buffer })
+        Ok(Self { socket: dump::open()?, messages, count: 0, buffer, sent: Sent::default() })
     }
 
-    /// Adds a message; whether the batch is to be sent now.
-    pub(super) fn add(&mut self, message: impl IntoIterator<Item = u8>) -> bool {
+    /// Adds a message, and sends those that are waiting when they are many: soon after the entries
+    /// were read.
+    pub(super) fn add(&mut self, message: impl IntoIterator<Item = u8>) -> io::Result<()> {
         self.messages.extend(message);
         self.count += 1;
-        self.count >= MOST
+        if self.count >= MOST { self.send() } else { Ok(()) }
+    }
+
+    /// Sends the rest; what became of all.
+    pub(super) fn finish(mut self) -> io::Result<Sent> {
+        self.send()?;
+        Ok(self.sent)
     }
 
     /// The kernel has worked through all messages when `send` returns (`netlink_unicast_kernel`),
     /// and tells only of those that failed.
-    pub(super) fn send(&mut self) -> io::Result<Sent> {
+    fn send(&mut self) -> io::Result<()> {
         if self.count == 0 {
-            return Ok(Sent::default());
+            return Ok(());
         }
         send(&self.socket, &self.messages, SendFlags::empty())?;
         let gone = self.failures()?;
-        let done = (self.count as u64).saturating_sub(gone);
+        self.sent.gone += gone;
+        self.sent.done += (self.count as u64).saturating_sub(gone);
         self.messages.clear();
         self.count = 0;
-        Ok(Sent { done, gone })
+        Ok(())
     }
 
     fn failures(&mut self) -> io::Result<u64> {

@@ -4,6 +4,7 @@ pub(crate) mod assured;
 mod batch;
 mod dump;
 mod entry;
+mod key;
 mod message;
 pub(crate) mod reclaim;
 pub(crate) mod shorten;

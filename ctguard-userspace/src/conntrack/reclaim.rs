@@ -10,7 +10,6 @@
 //! just those milliseconds.
 
 mod ages;
-mod key;
 
 use std::{io, ops::ControlFlow};
 
@@ -18,8 +17,9 @@ use thiserror::Error;
 
 use super::{
     Entry,
-    batch::{Batch, Sent},
+    batch::Batch,
     dump::{DumpError, StatusFilter, dump_filtered},
+    key::Key,
     status::{ASSURED, SEEN_REPLY},
 };
 pub(crate) use ages::Ages;
@@ -63,7 +63,7 @@ pub(crate) fn reclaim(
         return Ok(reclaimed);
     }
     let mut batch = Batch::open().map_err(ReclaimError::Delete)?;
-    let mut failure = None;
+    let mut added = Ok(());
     let mut chosen = 0;
     dump_filtered(UNREPLIED, |entry, attributes| {
         if !is_victim(entry) {
@@ -73,37 +73,20 @@ pub(crate) fn reclaim(
             reclaimed.spared += 1;
             return ControlFlow::Continue(());
         }
-        let Some(message) = key::deletion(entry, attributes) else {
+        let Some(message) = Key::of(entry, attributes).and_then(Key::deletion) else {
             return ControlFlow::Continue(());
         };
         chosen += 1;
         reclaimed.has_more = chosen == most;
-        // At once, while what was read is still true.
-        if batch.add(message) {
-            match batch.send() {
-                Ok(sent) => reclaimed.add(sent),
-                Err(error) => failure = Some(error),
-            }
-        }
-        if reclaimed.has_more || failure.is_some() {
+        added = batch.add(message);
+        if reclaimed.has_more || added.is_err() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
     })?;
-    let sent = match failure {
-        Some(error) => Err(error),
-        None => batch.send(),
-    };
-    reclaimed.add(sent.map_err(ReclaimError::Delete)?);
-    Ok(reclaimed)
-}
-
-impl Reclaimed {
-    fn add(&mut self, sent: Sent) {
-        self.deleted += sent.done;
-        self.gone += sent.gone;
-    }
+    let sent = added.and_then(|()| batch.finish()).map_err(ReclaimError::Delete)?;
+    Ok(Reclaimed { deleted: sent.done, gone: sent.gone, ..reclaimed })
 }
 
 #[cfg(test)]

@@ -8,23 +8,14 @@
 use std::{io, ops::ControlFlow};
 
 use ctguard_ebpf::packet::protocol;
-use netlink_packet_core::{DefaultNla, NLM_F_REQUEST, NlasIterator};
 use thiserror::Error;
 
 use super::{
     Entry, TcpState,
     batch::Batch,
     dump::{DumpError, dump_with_attributes},
-    message::message,
+    key::Key,
 };
-
-/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`, which changes an entry that is there.
-const CHANGE: u16 = 0x100;
-/// `CTA_TUPLE_ORIG`, `CTA_TIMEOUT`, `CTA_ZONE`; `NLA_F_NESTED`.
-const ORIGINAL: u16 = 1;
-const TIMEOUT: u16 = 7;
-const ZONE: u16 = 18;
-const NESTED: u16 = 1 << 15;
 
 /// The longest that entries of a kind may still live, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,50 +50,18 @@ pub(crate) enum ShortenError {
 /// Blocks for a pass over the table.
 pub(crate) fn shorten(longest: Longest) -> Result<u64, ShortenError> {
     let mut batch = Batch::open().map_err(ShortenError::Change)?;
-    let (mut shortened, mut failure) = (0, None);
+    let mut added = Ok(());
     dump_with_attributes(|entry, attributes| {
-        let Some(seconds) = longest.of(entry, TcpState::decode(attributes)) else {
-            return ControlFlow::Continue(());
-        };
-        if entry.timeout_seconds.is_none_or(|left| left <= seconds) {
-            return ControlFlow::Continue(());
+        if let Some(seconds) = longest.of(entry, TcpState::decode(attributes))
+            && entry.timeout_seconds.is_some_and(|left| left > seconds)
+            && let Some(key) = Key::of(entry, attributes)
+        {
+            added = batch.add(key.change_of_timeout(seconds));
         }
-        let Some(message) = change(entry, attributes, seconds) else {
-            return ControlFlow::Continue(());
-        };
-        if batch.add(message) {
-            match batch.send() {
-                Ok(sent) => shortened += sent.done,
-                Err(error) => {
-                    failure = Some(error);
-                    return ControlFlow::Break(());
-                }
-            }
-        }
-        ControlFlow::Continue(())
+        if added.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    let last = match failure {
-        Some(error) => Err(error),
-        None => batch.send(),
-    };
-    Ok(shortened + last.map_err(ShortenError::Change)?.done)
-}
-
-fn change(entry: &Entry, attributes: &[u8], seconds: u32) -> Option<Vec<u8>> {
-    let (mut original, mut zone) = (None, None);
-    for attribute in NlasIterator::new(attributes) {
-        let attribute = attribute.ok()?;
-        let value = attribute.value();
-        match attribute.kind() {
-            ORIGINAL => original = Some(DefaultNla::new(ORIGINAL | NESTED, value.to_vec())),
-            ZONE => zone = Some(DefaultNla::new(ZONE, value.to_vec())),
-            _ => {}
-        }
-    }
-    let family = if entry.original.source.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let timeout = DefaultNla::new(TIMEOUT, seconds.to_be_bytes().to_vec());
-    let attributes: Vec<_> = [original?, timeout].into_iter().chain(zone).collect();
-    Some(message(CHANGE, NLM_F_REQUEST, u8::try_from(family).ok()?, &attributes))
+    let sent = added.and_then(|()| batch.finish()).map_err(ShortenError::Change)?;
+    Ok(sent.done)
 }
 
 #[cfg(test)]

@@ -6,7 +6,5 @@ pub(crate) const SEEN_REPLY: u32 = 1 << 1;
 pub(crate) const ASSURED: u32 = 1 << 2;
 /// `IPS_SRC_NAT`.
 pub(crate) const SOURCE_NAT: u32 = 1 << 4;
-/// `IPS_DST_NAT`.
-pub(crate) const DESTINATION_NAT: u32 = 1 << 5;
 /// `IPS_OFFLOAD` and `IPS_HW_OFFLOAD`: its packets pass by conntrack.
 pub(crate) const OFFLOADED: u32 = 1 << 14 | 1 << 15;

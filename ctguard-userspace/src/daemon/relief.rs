@@ -13,10 +13,10 @@ use log::warn;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::state_file::replace;
 use crate::{
     conntrack::timeouts_writer::TimeoutSettings,
     control::adaptive::{Adaptation, AdaptiveRange, Record, adapt},
+    durable::replace,
 };
 
 const FORMAT: u32 = 1;

@@ -11,7 +11,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     str::Utf8Error,
@@ -19,11 +19,13 @@ use std::{
 };
 
 use log::warn;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::control::{regulars::Regulars, sources::NoScope};
+use crate::{
+    control::{regulars::Regulars, sources::NoScope},
+    durable::replace,
+};
 
 const FORMAT: u32 = 1;
 /// Of [`Regulars::CAPACITY`] lines, each shorter than 100 bytes.
@@ -126,22 +128,6 @@ impl StateFile {
 
     fn error(&self, action: &'static str, source: io::Error) -> StateError {
         StateError { action, path: self.0.clone(), source }
-    }
-}
-
-/// Puts `bytes` in the place of `path` by way of `temporary`, so that whatever ends this process or
-/// the machine leaves the old file or the new one.
-pub(super) fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory)?;
-    let mut file = File::create(temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(temporary, path)?;
-    match File::open(directory)?.sync_all() {
-        // Some file systems cannot, and order renames themselves.
-        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
-        done => done,
     }
 }
 

@@ -78,10 +78,7 @@ fn kernel(release: &str) -> Option<Finding> {
     } else if version < WITH_LOOKUP {
         Finding::note(
             "guard-kernel",
-            format!(
-                "Linux {release} does not answer XDP about its \
-            flows"
-            ),
+            format!("Linux {release} does not answer XDP about its flows"),
         )
         .because(
             "from 5.18 on conntrack itself is asked; before, a flow cache tells known \
@@ -102,11 +99,7 @@ fn device(host: &Host, link: &Link, instead_of: Option<&str>, findings: &mut Fin
     findings.add(link.xdp.map(|attached| {
         Finding::note(
             "other-program",
-            format!(
-                "{name} has an XDP program, number \
-            {}",
-                attached.program
-            ),
+            format!("{name} has an XDP program, number {}", attached.program),
         )
         .because(
             "if it is not ctguard's, ctguard run leaves it alone and refuses to start: \
@@ -141,8 +134,7 @@ fn by_driver(name: &str, driver: &str, mtu: u32) -> Vec<Finding> {
             Finding::warning(
                 "mtu",
                 format!(
-                    "{name} has an MTU of {mtu}, and {driver} may take \
-                {largest} at most under XDP"
+                    "{name} has an MTU of {mtu}, and {driver} may take {largest} at most under XDP"
                 ),
             )
             .read(format!("/sys/class/net/{name}/mtu"), mtu)
@@ -158,8 +150,7 @@ fn by_driver(name: &str, driver: &str, mtu: u32) -> Vec<Finding> {
             Finding::note(
                 "link-reset",
                 format!(
-                    "{driver} takes the link of {name} down when the \
-                first program is attached"
+                    "{driver} takes the link of {name} down when the first program is attached"
                 ),
             )
             .because(

@@ -2,10 +2,9 @@
 
 use super::{
     finding::{Finding, Findings},
-    presence::{BUCKETS, COUNT, MAX, TableNumbers},
     text::{mebibytes, per_cent},
 };
-use crate::host::{EntrySize, Host, Memory, sysctl_path};
+use crate::host::{BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path};
 
 /// Shares of the maximum: `node_exporter`'s alerts warn at 75 % and page at 90 %.
 const FILL: [f64; 2] = [0.75, 0.9];
@@ -46,14 +45,20 @@ impl Footprint {
     }
 }
 
-pub(super) fn check(host: &Host, table: TableNumbers, findings: &mut Findings) {
+pub(super) fn check(
+    host: &Host,
+    table: TableNumbers,
+    entry: &EntrySize,
+    memory: Option<Memory>,
+    findings: &mut Findings,
+) {
     findings.add(fill(table));
     findings.add(no_maximum(table));
     findings.add(hash(table));
-    let Some(memory) = findings.read("memory", Memory::read(host)) else { return };
-    findings.add(memory_of(table, &EntrySize::read(host), memory));
-    if let Some(forwards) = findings.read("small-table", host.sysctl("net.ipv4.ip_forward")) {
-        findings.add(small(table, memory, forwards.as_deref() == Some("1")));
+    let Some(memory) = memory else { return };
+    findings.add(memory_of(table, entry, memory));
+    if let Some(forwards) = findings.read("small-table", host.forwards()) {
+        findings.add(small(table, memory, forwards));
     }
     expectations(host, findings);
 }

@@ -7,9 +7,9 @@ use ctguard_ebpf::packet::protocol;
 use super::{
     census::{Census, Kind, Remote},
     finding::Finding,
-    presence::{MAX, TableNumbers},
     text::per_cent,
 };
+use crate::host::{MAX, TableNumbers};
 
 /// A table that is less full has no cause to be looked for.
 const HALF: f64 = 0.5;
@@ -25,7 +25,8 @@ const NAT_PORTS: u64 = 64_512;
 /// Share of them towards one remote.
 const NAT_PORTS_TAKEN: [f64; 2] = [0.8, 0.95];
 
-const DUMP: &str = "ctnetlink: a dump of the table";
+/// Where all this is read.
+pub(super) const DUMP: &str = "ctnetlink: a dump of the table";
 
 /// What a source is to this machine.
 pub(super) type Neighbours<'n> = &'n dyn Fn(IpAddr) -> Option<String>;
@@ -52,14 +53,14 @@ fn cause(census: &Census, neighbour: Neighbours<'_>) -> Option<Finding> {
     {
         return Some(one_source(census, source, held, neighbour));
     }
-    let of = |kinds: &[Kind]| kinds.iter().map(|kind| census.of(*kind)).sum::<u64>();
     let candidates = [
-        (of(&[Kind::HalfOpen]), syn_flood as fn(&Census, u64) -> Finding),
-        (of(&[Kind::Dns]), dns),
-        (of(&[Kind::UdpUnanswered]), udp_flood),
-        (of(&[Kind::Idle]), idle),
+        (Kind::HalfOpen, syn_flood as fn(&Census, u64) -> Finding),
+        (Kind::Dns, dns),
+        (Kind::UdpUnanswered, udp_flood),
+        (Kind::Idle, idle),
     ];
-    let (many, told) = candidates.into_iter().max_by_key(|(many, _)| *many)?;
+    let (kind, told) = candidates.into_iter().max_by_key(|(kind, _)| census.of(*kind))?;
+    let many = census.of(kind);
     (census.share(many) >= DOMINATES).then(|| told(census, many))
 }
 
@@ -119,30 +120,39 @@ fn one_source(census: &Census, source: IpAddr, many: u64, neighbour: Neighbours<
 }
 
 fn syn_flood(census: &Census, many: u64) -> Finding {
-    let what = format!(
-        "{} of the table are TCP handshakes that never completed, from many sources",
-        per_cent(census.share(many))
+    let finding = from_many_sources(
+        census,
+        (Kind::HalfOpen, many),
+        "syn-flood",
+        "TCP handshakes that never completed",
     );
-    let finding = held(census, Finding::fault("syn-flood", what), many);
-    aimed_at(census, Kind::HalfOpen, finding)
-        .because(
-            "a SYN flood, its sources forged or many: an entry lives one or two minutes for \
-            each packet",
-        )
-        .tune("ctguard run -i IFACE    # the interface that it comes in by")
+    finding.because(
+        "a SYN flood, its sources forged or many: an entry lives one or two minutes for each \
+         packet",
+    )
 }
 
 fn udp_flood(census: &Census, many: u64) -> Finding {
-    let what = format!(
-        "{} of the table are UDP flows that nobody answers, from many sources",
-        per_cent(census.share(many))
+    let finding = from_many_sources(
+        census,
+        (Kind::UdpUnanswered, many),
+        "udp-flood",
+        "UDP flows that nobody answers",
     );
-    let finding = held(census, Finding::fault("udp-flood", what), many);
-    aimed_at(census, Kind::UdpUnanswered, finding)
-        .because(
-            "a UDP flood: each datagram from another address or port holds an entry for half \
-            a minute",
-        )
+    finding.because(
+        "a UDP flood: each datagram from another address or port holds an entry for half a minute",
+    )
+}
+
+fn from_many_sources(
+    census: &Census,
+    (kind, many): (Kind, u64),
+    check: &'static str,
+    flows: &str,
+) -> Finding {
+    let share = per_cent(census.share(many));
+    let what = format!("{share} of the table are {flows}, from many sources");
+    aimed_at(census, kind, held(census, Finding::fault(check, what), many))
         .tune("ctguard run -i IFACE    # the interface that it comes in by")
 }
 

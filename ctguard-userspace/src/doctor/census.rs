@@ -88,8 +88,6 @@ pub(super) struct Census {
     /// Whom entries of a kind go to.
     pub(super) destinations: HeavyHitters<(Kind, IpAddr, u16)>,
     pub(super) remotes: HeavyHitters<Remote>,
-    /// Entries that NAT changed.
-    pub(super) translated: u64,
     /// Entries that will live longer than their timeout is now.
     pub(super) old_deadlines: u64,
     /// Entries whose packets pass by conntrack (flowtables).
@@ -107,7 +105,6 @@ impl Census {
             sources_of: HeavyHitters::new(STANDING_OUT),
             destinations: HeavyHitters::new(STANDING_OUT),
             remotes: HeavyHitters::new(STANDING_OUT),
-            translated: 0,
             old_deadlines: 0,
             offloaded: 0,
             established_seconds,
@@ -122,8 +119,6 @@ impl Census {
         self.sources_of.note((kind, entry.original.source));
         let port = destination_port(entry.original.key);
         self.destinations.note((kind, entry.original.destination, port));
-        self.translated +=
-            u64::from(entry.status & (status::SOURCE_NAT | status::DESTINATION_NAT) != 0);
         self.offloaded += u64::from(entry.status & status::OFFLOADED != 0);
         let is_established = matches!(kind, Kind::Idle | Kind::Established);
         let left = entry.timeout_seconds.unwrap_or(0);

@@ -1,10 +1,7 @@
 //! Whether it has happened: the kernel's log and counters.
 
-use super::{
-    finding::{Finding, Findings},
-    presence::{MAX, TableNumbers},
-};
-use crate::host::{Host, KernelLog, LogCounts, STATISTICS, Statistics, Unread};
+use super::finding::{Finding, Findings};
+use crate::host::{Host, LogCounts, MAX, STATISTICS, Statistics, TableNumbers, Unread};
 
 /// Insertions that fail by races alone are fewer since the kernel was started.
 const RACES: u64 = 1000;
@@ -32,14 +29,14 @@ impl Meanwhile {
 }
 
 pub(super) fn check_log(host: &Host, findings: &mut Findings) {
-    let Some(Some(log)) = findings.read("kernel-log", KernelLog::read(host)) else { return };
+    let Some(Some(log)) = findings.read("kernel-log", LogCounts::read(host)) else { return };
     findings.add(table_full(&log, own_namespace(host)));
     findings.add((log.expectations_full > 0).then(|| {
         Finding::fault(
             "expectations-full",
             format!("the kernel logged {} times: expectation table full", log.expectations_full),
         )
-        .read(KernelLog::PLACE, format!("{} lines in 24 hours", log.expectations_full))
+        .read(LogCounts::PLACE, format!("{} lines in 24 hours", log.expectations_full))
         .because(
             "flows that helpers announce (FTP, SIP, H.323, PPTP) fail; it is not the table of \
              connections, and nf_conntrack_max does not help",
@@ -48,7 +45,7 @@ pub(super) fn check_log(host: &Host, findings: &mut Findings) {
     }));
     findings.add((log.vmalloc > 0).then(|| {
         Finding::note("vmalloc", "the hash was too large for contiguous memory")
-            .read(KernelLog::PLACE, "nf_conntrack: falling back to vmalloc")
+            .read(LogCounts::PLACE, "nf_conntrack: falling back to vmalloc")
             .because("it works as well, a trifle slower: nothing needs to be done")
     }));
 }
@@ -76,7 +73,7 @@ fn table_full(log: &LogCounts, own: Option<u64>) -> Option<Finding> {
     Some(
         finding
             .read(
-                KernelLog::PLACE,
+                LogCounts::PLACE,
                 format!("{} lines, and {} left out{of}{rest}", log.table_full, log.suppressed),
             )
             .because(

@@ -31,11 +31,10 @@ use std::{
 pub(crate) use capacity::Footprint;
 pub(crate) use finding::{Finding, Severity, Skipped};
 pub(crate) use guard::Health;
-pub(crate) use presence::TableNumbers;
 
 use crate::{
     conntrack::dump_some,
-    host::{EntrySize, Host, Memory, Unread, sysctl_path},
+    host::{EntrySize, Host, Memory, TableNumbers, Unread, sysctl_path},
 };
 use census::Census;
 use finding::Findings;
@@ -101,11 +100,15 @@ pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     let mut findings = Findings::default();
     let mut presence = Findings::default();
     let table = presence::check(host, &mut presence);
+    let mut summary = None;
     if let Some(table) = table {
         in_use(host, table, &mut findings);
         findings.append(presence);
-        capacity::check(host, table, &mut findings);
+        let entry = EntrySize::read(host);
+        let memory = findings.read("memory", Memory::read(host));
+        capacity::check(host, table, &entry, memory, &mut findings);
         timeouts::check(host, &mut findings);
+        summary = Some(Summary { table, footprint: Footprint::of(table, &entry), memory });
     } else {
         findings.append(presence);
         history::check_log(host, &mut findings);
@@ -120,12 +123,7 @@ pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
 
     let Findings { mut found, skipped } = findings;
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    Audit { summary: table.map(|table| summary(host, table)), findings: found, skipped }
-}
-
-fn summary(host: &Host, table: TableNumbers) -> Summary {
-    let footprint = Footprint::of(table, &EntrySize::read(host));
-    Summary { table, footprint, memory: Memory::read(host).ok() }
+    Audit { summary, findings: found, skipped }
 }
 
 /// What happens in the table, and what has happened.
@@ -150,9 +148,8 @@ fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
 
 /// Counts what the table holds, or as much of it as is told in time.
 fn census(host: &Host) -> Result<Census, Unread> {
-    const PLACE: &str = "ctnetlink: a dump of the table";
     if !host.is_this() {
-        return Err(Unread::new(PLACE, "only the machine itself can list its table"));
+        return Err(Unread::new(causes::DUMP, "only the machine itself can list its table"));
     }
     let established =
         host.number(&sysctl_path("net.netfilter.nf_conntrack_tcp_timeout_established"))?;
@@ -167,7 +164,7 @@ fn census(host: &Host) -> Result<Census, Unread> {
         }
         ControlFlow::Continue(())
     });
-    told.map_err(|error| Unread::new(PLACE, &error))?;
+    told.map_err(|error| Unread::new(causes::DUMP, &error))?;
     Ok(census)
 }
 

@@ -1,21 +1,18 @@
 //! Whether the values of now are those of the next boot, and lines from the web that do nothing.
 
-use super::{
-    finding::{Finding, Findings},
-    presence::TableNumbers,
+use super::finding::{Finding, Findings};
+use crate::host::{
+    Assignment, Boot, COUNT, HASHSIZE, Host, Readers, SysctlFiles, TableNumbers, sysctl_path,
 };
-use crate::host::{Boot, Host, Readers, SysctlFiles, sysctl_path};
 
 /// Prefixes of keys that are about conntrack …
 const CURRENT: [&str; 2] = ["net.netfilter.nf_conntrack_", "net.nf_conntrack_max"];
 /// … and of those that `ip_conntrack` had. Linux 4.8 removed the last of them
 /// (`CONFIG_NF_CONNTRACK_PROC_COMPAT`).
 const OBSOLETE: [&str; 2] = ["net.ipv4.netfilter.ip_conntrack_", "net.ipv4.ip_conntrack_"];
-const COUNT: &str = "net.netfilter.nf_conntrack_count";
 /// Modules that became part of `nf_conntrack` in Linux 4.19 and 5.1.
 const GONE: [&str; 4] =
     ["nf_conntrack_ipv4", "nf_conntrack_ipv6", "nf_conntrack_proto_gre", "ip_conntrack"];
-const HASHSIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 
 /// F, of the list in `docs/doctor.md`.
 pub(super) fn check(host: &Host, table: Option<TableNumbers>, findings: &mut Findings) {
@@ -133,7 +130,7 @@ fn wrong_lines(files: &SysctlFiles) -> Vec<Finding> {
 
 /// `cat > /etc/sysctl.conf` in place of `>>` is common advice; a distribution's file has comments.
 fn overwritten(files: &SysctlFiles) -> Option<Finding> {
-    let here = |assignment: &&crate::host::Assignment| assignment.file == "/etc/sysctl.conf";
+    let here = |assignment: &&Assignment| assignment.file == "/etc/sysctl.conf";
     let mut lines =
         files.assignments.iter().map(|(assignment, _)| assignment).filter(here).peekable();
     lines.peek()?;

@@ -1,41 +1,9 @@
 //! Whether conntrack is there, and whether its settings are this namespace's to change.
 
 use super::finding::{Finding, Findings};
-use crate::host::{Host, Unread, sysctl_path};
+use crate::host::{COUNT, Host, MAX, TableNumbers, sysctl_path};
 
-pub(super) const COUNT: &str = "net.netfilter.nf_conntrack_count";
-pub(super) const MAX: &str = "net.netfilter.nf_conntrack_max";
-pub(super) const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
 const OLD_MAX: &str = "net.nf_conntrack_max";
-
-/// The table as its settings show it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TableNumbers {
-    pub(crate) count: u64,
-    /// 0 is no limit.
-    pub(crate) max: u64,
-    pub(crate) buckets: u64,
-}
-
-impl TableNumbers {
-    /// None where conntrack is not loaded.
-    pub(crate) fn read(host: &Host) -> Result<Option<Self>, Unread> {
-        let number = |key: &str| host.number(&sysctl_path(key));
-        let (Some(count), Some(max)) = (number(COUNT)?, number(MAX)?) else { return Ok(None) };
-        // Kernels without the sysctl in this namespace show the module's parameter.
-        let buckets = match number(BUCKETS)? {
-            Some(buckets) => Some(buckets),
-            None => host.number("/sys/module/nf_conntrack/parameters/hashsize")?,
-        };
-        Ok(Some(Self { count, max, buckets: buckets.unwrap_or(0) }))
-    }
-
-    /// None without a limit.
-    #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
-    pub(crate) fn fill_ratio(self) -> Option<f64> {
-        (self.max > 0).then(|| self.count as f64 / self.max as f64)
-    }
-}
 
 /// A, of the list in `docs/doctor.md`.
 pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers> {

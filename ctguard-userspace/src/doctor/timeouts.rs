@@ -75,7 +75,7 @@ const RULES: &[Rule] = &[
 
 /// E, of the list in `docs/doctor.md`.
 pub(super) fn check(host: &Host, findings: &mut Findings) {
-    let forwards = host.sysctl("net.ipv4.ip_forward").ok().flatten().as_deref() == Some("1");
+    let forwards = host.forwards().unwrap_or(false);
     if let Some(Some(seconds)) = findings.read("timeout", number(host, "tcp_timeout_established")) {
         findings.add(established(seconds, forwards));
     }

@@ -4,12 +4,11 @@ use std::{collections::BTreeSet, io};
 
 use super::finding::{Finding, Findings};
 use crate::{
-    host::{Host, Unread},
+    host::{Host, LEGACY_TABLES, Unread, sysctl_path},
     net::{Rule, rules},
 };
 
 const RULES: &str = "nf_tables: a dump of all rules";
-const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
 const SYN_COOKIES: &str = "net.ipv4.tcp_syncookies";
 
 /// Expressions of nftables, and extensions of iptables, that translate addresses …
@@ -33,14 +32,14 @@ const WRITERS: [(&str, &str); 7] = [
 
 /// A2, of the list in `docs/doctor.md`.
 pub(super) fn check(host: &Host, findings: &mut Findings) {
-    let legacy = findings.read("rules", host.text(LEGACY_TABLES));
-    if let (Some(rules), Some(legacy)) = (findings.read("rules", read(host)), legacy) {
-        findings.add(judge(&rules, &legacy.unwrap_or_default()));
+    let legacy_nat = findings.read("rules", host.has_legacy_nat());
+    if let (Some(rules), Some(legacy_nat)) = (findings.read("rules", read(host)), legacy_nat) {
+        findings.add(judge(&rules, legacy_nat));
     }
     if let Some(Some(cookies)) = findings.read("syn-cookies", host.sysctl(SYN_COOKIES)) {
         findings.add((cookies == "0").then(|| {
             Finding::warning("syn-cookies", "SYN cookies are off")
-                .read(format!("/proc/sys/{}", SYN_COOKIES.replace('.', "/")), cookies)
+                .read(sysctl_path(SYN_COOKIES), cookies)
                 .because(
                     "a flood of SYNs at this machine's own services fills their backlogs, whatever \
                      the table; with cookies they still answer",
@@ -55,12 +54,9 @@ fn read(host: &Host) -> Result<Vec<Rule>, Unread> {
     if !host.is_this() {
         return Err(Unread::new(RULES, "only the machine itself can list its rules"));
     }
-    let release = host.text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
-    let modules = format!("/lib/modules/{}", release.trim());
-    let built_in = host.text(&format!("{modules}/modules.builtin"))?.unwrap_or_default();
     let is_there = host.is_there("/sys/module/nf_tables")
-        || built_in.contains("/nf_tables.ko")
-        || !host.is_there(&modules);
+        || host.is_built_in("nf_tables")?
+        || !host.is_there(&host.modules()?);
     if !is_there {
         return Ok(Vec::new());
     }
@@ -77,13 +73,12 @@ fn read(host: &Host) -> Result<Vec<Rule>, Unread> {
     }
 }
 
-fn judge(rules: &[Rule], legacy_tables: &str) -> Vec<Finding> {
+fn judge(rules: &[Rule], legacy_nat: bool) -> Vec<Finding> {
     let with = |names: &[&str]| {
         let has = |rule: &&Rule| rule.expressions.iter().any(|name| names.contains(&name.as_str()));
         rules.iter().find(has)
     };
     let place = |rule: &Rule| format!("table {}, chain {}", rule.table, rule.chain);
-    let legacy_nat = legacy_tables.lines().any(|table| table == "nat");
     let translates = with(&TRANSLATE);
     let mut found = Vec::new();
     if let Some(rule) = translates {
@@ -162,18 +157,18 @@ mod tests {
         }
     }
 
-    fn checks(rules: &[Rule], legacy: &str) -> Vec<&'static str> {
-        judge(rules, legacy).iter().map(|finding| finding.check).collect()
+    fn checks(rules: &[Rule], legacy_nat: bool) -> Vec<&'static str> {
+        judge(rules, legacy_nat).iter().map(|finding| finding.check).collect()
     }
 
     /// Fails when somebody with NAT is told to go without conntrack.
     #[test]
     fn notrack_is_named_only_where_nothing_is_translated() {
-        assert_eq!(checks(&[], ""), ["no-nat"]);
-        assert_eq!(checks(&[], "filter\nnat\n"), ["nat"]);
-        assert_eq!(checks(&[rule("nat", "postrouting", &["meta", "masq"])], ""), ["nat"]);
+        assert_eq!(checks(&[], false), ["no-nat"]);
+        assert_eq!(checks(&[], true), ["nat"]);
+        assert_eq!(checks(&[rule("nat", "postrouting", &["meta", "masq"])], false), ["nat"]);
         let iptables = rule("nat", "POSTROUTING", &["cmp", "MASQUERADE"]);
-        assert_eq!(checks(&[iptables], ""), ["nat"]);
+        assert_eq!(checks(&[iptables], false), ["nat"]);
     }
 
     #[test]
@@ -183,8 +178,8 @@ mod tests {
             rule("filter", "DOCKER-USER", &["ct", "immediate"]),
             rule("filter", "ufw-user-input", &["reject"]),
         ];
-        assert_eq!(checks(&rules, ""), ["nat", "stateful", "reject", "writers"]);
-        let writers = judge(&rules, "").pop().unwrap();
+        assert_eq!(checks(&rules, false), ["nat", "stateful", "reject", "writers"]);
+        let writers = judge(&rules, false).pop().unwrap();
         assert_eq!(writers.what, "rules are written by Docker, ufw");
     }
 

@@ -3,8 +3,6 @@
 //! `modules-load.d` is read as `sysctl.d` is; of `modprobe.d` every file counts, and of options for
 //! one parameter the last (modprobe.d(5)).
 
-use std::collections::BTreeMap;
-
 use super::{Host, Unread};
 
 const LOAD_DIRECTORIES: [&str; 5] = [
@@ -59,12 +57,9 @@ pub(crate) struct Boot {
 
 impl Boot {
     pub(crate) fn read(host: &Host) -> Result<Self, Unread> {
-        let release = host.text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
-        let built_in = host
-            .text(&format!("/lib/modules/{}/modules.builtin", release.trim()))?
-            .is_some_and(|list| list.contains("/nf_conntrack.ko"));
+        let built_in = host.is_built_in("nf_conntrack")?;
         let mut boot = Self { built_in, ..Self::default() };
-        for file in files(host, &LOAD_DIRECTORIES, ".conf")?.iter().chain([&MODULES.to_owned()]) {
+        for file in host.drop_ins(&LOAD_DIRECTORIES, ".conf")?.iter().chain([&MODULES.to_owned()]) {
             let text = host.text(file)?.unwrap_or_default();
             let names = text.lines().filter_map(|line| line.split_whitespace().next());
             let names = names.filter(|name| !name.starts_with(['#', ';']));
@@ -72,13 +67,13 @@ impl Boot {
                 names.map(|name| NamedModule { file: file.clone(), module: name.to_owned() }),
             );
         }
-        for file in files(host, &OPTION_DIRECTORIES, ".conf")? {
+        for file in host.drop_ins(&OPTION_DIRECTORIES, ".conf")? {
             let text = host.text(&file)?.unwrap_or_default();
             if let Some(value) = text.lines().filter_map(hashsize).next_back() {
                 boot.hashsize = Some(ModuleOption { file, value: value.to_owned() });
             }
         }
-        for file in files(host, &UDEV_DIRECTORIES, ".rules")? {
+        for file in host.drop_ins(&UDEV_DIRECTORIES, ".rules")? {
             let text = host.text(&file)?.unwrap_or_default();
             if text.lines().any(|line| !line.starts_with('#') && line.contains("nf_conntrack")) {
                 boot.udev_rule = Some(file);
@@ -104,19 +99,6 @@ impl Boot {
             || self.udev_rule.is_some()
             || self.loaded.iter().any(|named| named.module == "nf_conntrack")
     }
-}
-
-/// Files of these directories by name, each from the first directory that has one of its name.
-fn files(host: &Host, directories: &[&str], ending: &str) -> Result<Vec<String>, Unread> {
-    let mut files = BTreeMap::new();
-    for directory in directories {
-        for name in host.names(directory)? {
-            if name.ends_with(ending) {
-                files.entry(name).or_insert_with_key(|name| format!("{directory}/{name}"));
-            }
-        }
-    }
-    Ok(files.into_values().collect())
 }
 
 /// The hash size of a line `options nf_conntrack hashsize=N`.

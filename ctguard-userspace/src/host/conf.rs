@@ -5,7 +5,7 @@
 //! (sysctl.d(5)). `/etc/sysctl.conf` is read only where a file of `sysctl.d` is a link to it, as
 //! Debian had until 12; `sysctl --system` of procps reads it last. `ufw` applies a file of its own.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeSet;
 
 use super::{Host, Unread};
 
@@ -54,17 +54,9 @@ pub(crate) struct SysctlFiles {
 
 impl SysctlFiles {
     pub(crate) fn read(host: &Host) -> Result<Self, Unread> {
-        let mut files = BTreeMap::new();
-        for directory in DIRECTORIES {
-            for name in host.names(directory)? {
-                if Path::new(&name).extension().is_some_and(|extension| extension == "conf") {
-                    files.entry(name).or_insert_with_key(|name| format!("{directory}/{name}"));
-                }
-            }
-        }
         let mut read = Self::default();
         let (mut linked, sysctl_conf) = (false, host.path(SYSCTL_CONF).canonicalize().ok());
-        for file in files.values() {
+        for file in &host.drop_ins(&DIRECTORIES, ".conf")? {
             let links = sysctl_conf.is_some() && host.path(file).canonicalize().ok() == sysctl_conf;
             linked |= links;
             let named = if links { SYSCTL_CONF } else { file };
@@ -99,7 +91,7 @@ impl SysctlFiles {
 
     /// Each key that some file assigns, once.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        let keys: std::collections::BTreeSet<_> =
+        let keys: BTreeSet<_> =
             self.assignments.iter().map(|(assignment, _)| assignment.key.as_str()).collect();
         keys.into_iter()
     }

@@ -33,14 +33,11 @@ pub(crate) struct LogCounts {
     pub(crate) vmalloc: u64,
 }
 
-/// Reads the log.
-pub(crate) struct KernelLog;
-
-impl KernelLog {
+impl LogCounts {
     pub(crate) const PLACE: &'static str = KMSG;
 
     /// None where there is no such device, as in most containers.
-    pub(crate) fn read(host: &Host) -> Result<Option<LogCounts>, Unread> {
+    pub(crate) fn read(host: &Host) -> Result<Option<Self>, Unread> {
         let records = if host.is_this() { device() } else { copied(host)? };
         let records = match records {
             Ok(records) => records,
@@ -53,7 +50,7 @@ impl KernelLog {
         let uptime = host.text("/proc/uptime")?.unwrap_or_default();
         let uptime = uptime.split_whitespace().next().and_then(|text| text.parse().ok());
         let uptime = Duration::try_from_secs_f64(uptime.unwrap_or(0.0)).unwrap_or_default();
-        let mut counts = LogCounts::default();
+        let mut counts = Self::default();
         for record in records {
             counts.note(&record, uptime.saturating_sub(DAY));
         }
@@ -128,7 +125,7 @@ mod tests {
             4,7,90000000005,-;nf_conntrack: falling back to vmalloc.\n\
             6,8,90000000006,-;eth0: link up\n";
         let fake = Fake::new("kmsg", &[("/dev/kmsg", log), ("/proc/uptime", "90100.0 1.0\n")]);
-        let counts = KernelLog::read(&fake.host).unwrap().unwrap();
+        let counts = LogCounts::read(&fake.host).unwrap().unwrap();
         assert_eq!((counts.table_full, counts.expectations_full), (3, 1));
         assert_eq!((counts.suppressed, counts.vmalloc), (1234, 1));
         assert_eq!(counts.namespaces.iter().copied().collect::<Vec<_>>(), [4_026_531_840]);
@@ -137,6 +134,6 @@ mod tests {
     #[test]
     fn a_machine_without_the_device_has_no_log() {
         let fake = Fake::new("kmsg-none", &[]);
-        assert_eq!(KernelLog::read(&fake.host).unwrap(), None);
+        assert_eq!(LogCounts::read(&fake.host).unwrap(), None);
     }
 }

@@ -9,8 +9,10 @@ mod kernel_log;
 mod memory;
 mod processes;
 mod statistics;
+mod table;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -19,10 +21,14 @@ use thiserror::Error;
 
 pub(crate) use boot::Boot;
 pub(crate) use conf::{Assignment, Readers, SysctlFiles};
-pub(crate) use kernel_log::{KernelLog, LogCounts};
+pub(crate) use kernel_log::LogCounts;
 pub(crate) use memory::{EntrySize, Memory};
 pub(crate) use processes::Process;
 pub(crate) use statistics::{STATISTICS, Statistics};
+pub(crate) use table::{BUCKETS, COUNT, HASHSIZE, MAX, TableNumbers};
+
+/// The tables that iptables has loaded.
+pub(crate) const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
 
 /// A machine's files.
 #[derive(Clone, Debug)]
@@ -99,6 +105,47 @@ impl Host {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// Whether it forwards packets for others.
+    pub(crate) fn forwards(&self) -> Result<bool, Unread> {
+        Ok(self.sysctl("net.ipv4.ip_forward")?.as_deref() == Some("1"))
+    }
+
+    /// Whether iptables, not as a front of nftables, has a table for NAT.
+    pub(crate) fn has_legacy_nat(&self) -> Result<bool, Unread> {
+        let tables = self.text(LEGACY_TABLES)?.unwrap_or_default();
+        Ok(tables.lines().any(|table| table.trim() == "nat"))
+    }
+
+    /// Where the modules of its kernel lie.
+    pub(crate) fn modules(&self) -> Result<String, Unread> {
+        let release = self.text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
+        Ok(format!("/lib/modules/{}", release.trim()))
+    }
+
+    /// Whether a module is part of its kernel.
+    pub(crate) fn is_built_in(&self, module: &str) -> Result<bool, Unread> {
+        let list = self.text(&format!("{}/modules.builtin", self.modules()?))?;
+        Ok(list.is_some_and(|list| list.contains(&format!("/{module}.ko"))))
+    }
+
+    /// The files of these directories by name, each from the first directory that has one of its
+    /// name: how systemd, udev and modprobe read theirs.
+    pub(crate) fn drop_ins(
+        &self,
+        directories: &[&str],
+        ending: &str,
+    ) -> Result<Vec<String>, Unread> {
+        let mut files = BTreeMap::new();
+        for directory in directories {
+            for name in self.names(directory)? {
+                if name.ends_with(ending) {
+                    files.entry(name).or_insert_with_key(|name| format!("{directory}/{name}"));
+                }
+            }
+        }
+        Ok(files.into_values().collect())
     }
 
     /// A sysctl's value now, its words separated by single spaces.

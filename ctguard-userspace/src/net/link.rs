@@ -120,7 +120,8 @@ fn number(value: &[u8]) -> Option<u32> {
     value.first_chunk().map(|&bytes| u32::from_ne_bytes(bytes))
 }
 
-fn text(value: &[u8]) -> String {
+/// Text ends with a zero.
+pub(super) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
     String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
 }

@@ -3,10 +3,12 @@
 
 use std::io;
 
-use netlink_packet_core::NlasIterator;
 use rustix::net::netlink;
 
-use super::netlink::request_of;
+use super::{
+    link::{attributes_of, text},
+    netlink::request_of,
+};
 
 /// `NFNL_SUBSYS_NFTABLES << 8` with `NFT_MSG_NEWRULE` and `NFT_MSG_GETRULE`.
 const NEW_RULE: u16 = 10 << 8 | 6;
@@ -45,14 +47,13 @@ pub(crate) fn rules() -> io::Result<Vec<Rule>> {
 impl Rule {
     fn decode(attributes: &[u8]) -> Self {
         let mut rule = Self::default();
-        for attribute in NlasIterator::new(attributes).filter_map(Result::ok) {
-            match attribute.kind() {
-                RULE_TABLE => rule.table = text(attribute.value()),
-                RULE_CHAIN => rule.chain = text(attribute.value()),
+        for (kind, value) in attributes_of(attributes) {
+            match kind {
+                RULE_TABLE => rule.table = text(value),
+                RULE_CHAIN => rule.chain = text(value),
                 RULE_EXPRESSIONS => {
-                    let elements = NlasIterator::new(attribute.value()).filter_map(Result::ok);
-                    let elements = elements.filter(|element| element.kind() == LIST_ELEMENT);
-                    rule.expressions = elements.map(|element| name(element.value())).collect();
+                    let elements = attributes_of(value).filter(|(kind, _)| *kind == LIST_ELEMENT);
+                    rule.expressions = elements.map(|(_, expression)| name(expression)).collect();
                 }
                 _ => {}
             }
@@ -62,28 +63,15 @@ impl Rule {
 }
 
 fn name(expression: &[u8]) -> String {
-    let (mut name, mut extension) = (String::new(), None);
-    for attribute in NlasIterator::new(expression).filter_map(Result::ok) {
-        match attribute.kind() {
-            EXPRESSION_NAME => name = text(attribute.value()),
-            EXPRESSION_DATA => {
-                let mut data = NlasIterator::new(attribute.value()).filter_map(Result::ok);
-                let found = data.find(|attribute| attribute.kind() == EXTENSION_NAME);
-                extension = found.map(|attribute| text(attribute.value()));
-            }
-            _ => {}
-        }
-    }
-    match (name.as_str(), extension) {
-        ("target" | "match", Some(extension)) => extension,
+    let find = |attributes, wanted| {
+        attributes_of(attributes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+    };
+    let name = find(expression, EXPRESSION_NAME).map(text).unwrap_or_default();
+    let extension = || find(find(expression, EXPRESSION_DATA)?, EXTENSION_NAME).map(text);
+    match name.as_str() {
+        "target" | "match" => extension().unwrap_or(name),
         _ => name,
     }
-}
-
-/// Text ends with a zero.
-fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
 }
 
 #[cfg(test)]

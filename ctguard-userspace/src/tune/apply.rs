@@ -1,15 +1,15 @@
 //! Carries a plan out, and takes it back.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, path::Path};
 
 use thiserror::Error;
 
 use super::{
     files::OwnFile,
-    plan::{BUCKETS, Change},
+    plan::Change,
     record::{FileError, Record, Step, remove, replace},
 };
-use crate::host::{Host, Unread, sysctl_path};
+use crate::host::{BUCKETS, Host, Unread, sysctl_path};
 
 /// The kernel rounds the hash up to whole pages of pointers (`nf_ct_alloc_hashtable`).
 const BUCKETS_IN_PAGE: u64 = 512;
@@ -67,15 +67,7 @@ pub(crate) fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Resul
         set(host, &change.key, change.then)?;
     }
     for file in files {
-        let path = host.path(file.path);
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).map_err(|source| FileError {
-                action: "make",
-                path: directory.to_owned(),
-                source,
-            })?;
-        }
-        replace(&path, &file.text)?;
+        replace(&host.path(file.path), &file.text)?;
     }
     Ok(())
 }
@@ -124,14 +116,13 @@ fn put_back(
 }
 
 fn take_away(host: &Host, path: &str, then: &str) -> Result<Option<Reverted>, ApplyError> {
-    let here: PathBuf = host.path(path);
     match host.text(path)? {
         Some(text) if text != then => {
             let why = "somebody has changed it".to_owned();
             Ok(Some(Reverted::Left { what: path.to_owned(), why }))
         }
         found => {
-            remove(&here)?;
+            remove(&host.path(path))?;
             Ok(found.map(|_| Reverted::Removed(path.to_owned())))
         }
     }
@@ -150,7 +141,7 @@ fn is(key: &str, live: u64, written: u64) -> bool {
 
 /// Directories on the way to a file that are not there, the outermost first.
 fn missing_directories(host: &Host, path: &str) -> Vec<String> {
-    let above = std::path::Path::new(path).ancestors().skip(1);
+    let above = Path::new(path).ancestors().skip(1);
     let missing = above.take_while(|directory| !host.path(&directory.to_string_lossy()).exists());
     let mut missing: Vec<_> = missing.map(|path| path.to_string_lossy().into_owned()).collect();
     missing.reverse();
@@ -161,8 +152,8 @@ fn missing_directories(host: &Host, path: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::{
-        host::testing::Fake,
-        tune::{files::SYSCTL, plan::MAX},
+        host::{MAX, testing::Fake},
+        tune::files::SYSCTL,
     };
 
     fn machine(test: &str) -> Fake {

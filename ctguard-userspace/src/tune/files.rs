@@ -1,8 +1,7 @@
 //! Files that have the next boot set what was set now: tune's own, beside everybody else's.
 
-use crate::host::{Boot, Host};
-
-use super::plan::{BUCKETS, Change};
+use super::plan::Change;
+use crate::host::{BUCKETS, Boot, Host};
 
 /// The last by name of what distributions and people have there, so that it counts.
 pub(crate) const SYSCTL: &str = "/etc/sysctl.d/99-zz-ctguard.conf";

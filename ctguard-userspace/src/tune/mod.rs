@@ -16,8 +16,7 @@ pub(crate) use plan::{Change, Max, PlanError, Role};
 
 use crate::{
     conntrack::shorten::{Longest, ShortenError, shorten},
-    doctor::TableNumbers,
-    host::{Boot, EntrySize, Host, Memory, Unread, sysctl_path},
+    host::{Boot, EntrySize, Host, Memory, TableNumbers, Unread, sysctl_path},
 };
 
 /// Why there is nothing to propose.
@@ -54,14 +53,8 @@ pub(crate) fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Propo
     for key in plan::timeout_keys() {
         timeouts.extend(host.number(&sysctl_path(key))?.map(|seconds| (key, seconds)));
     }
-    let now = plan::Now {
-        count: table.count,
-        max: table.max,
-        buckets: table.buckets,
-        memory: Memory::read(host)?,
-        entry: EntrySize::read(host),
-        timeouts,
-    };
+    let now =
+        plan::Now { table, memory: Memory::read(host)?, entry: EntrySize::read(host), timeouts };
     let role = match role {
         Some(role) => role,
         None => guess(host)?,
@@ -91,12 +84,10 @@ pub(crate) fn shorten_existing(host: &Host) -> Result<u64, TuneError> {
 /// Whoever forwards is taken for a gateway, unless iptables has a table for NAT: the gateway's
 /// timeouts are the more careful.
 fn guess(host: &Host) -> Result<Role, Unread> {
-    if host.sysctl("net.ipv4.ip_forward")?.as_deref() != Some("1") {
+    if !host.forwards()? {
         return Ok(Role::Server);
     }
-    let tables = host.text("/proc/net/ip_tables_names")?.unwrap_or_default();
-    let translates = tables.lines().any(|table| table.trim() == "nat");
-    Ok(if translates { Role::NatRouter } else { Role::Gateway })
+    Ok(if host.has_legacy_nat()? { Role::NatRouter } else { Role::Gateway })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::{EntrySize, Memory};
+use crate::host::{BUCKETS, EntrySize, MAX, Memory, TableNumbers};
 
 /// What a machine does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -23,11 +23,6 @@ pub(crate) enum Max {
     Entries(u64),
 }
 
-/// Settings that are tuned, in an order that can lose no flow while the table grows: the hash is
-/// wide before there is more to find in it.
-pub(crate) const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
-pub(crate) const MAX: &str = "net.netfilter.nf_conntrack_max";
-
 /// Entries of a table, whatever the memory: kube-proxy's limit, and enough for most.
 const MOST: u64 = 1 << 20;
 /// Of a router with a gibibyte and more.
@@ -39,9 +34,7 @@ const PART_OF_MEMORY: u64 = 8;
 /// What is so now.
 #[derive(Clone, Debug)]
 pub(crate) struct Now {
-    pub(crate) count: u64,
-    pub(crate) max: u64,
-    pub(crate) buckets: u64,
+    pub(crate) table: TableNumbers,
     pub(crate) memory: Memory,
     pub(crate) entry: EntrySize,
     /// Timeouts in seconds, of those that the kernel has, by key.
@@ -136,20 +129,26 @@ const fn established(role: Role) -> u64 {
     }
 }
 
-/// What to set, in the order in which it is to be set; settings that stay are among it.
+/// What to set, settings that stay among it, in an order that can lose no flow while the table
+/// grows: the hash is wide before there is more to find in it.
 pub(crate) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, PlanError> {
     let max = max(now, role, wanted)?;
-    let buckets = now.buckets.max(max.next_power_of_two());
+    let buckets = now.table.buckets.max(max.next_power_of_two());
     // A table that shall be smaller needs no wider hash, and keeps the one it has.
-    let buckets = if max < now.max { now.buckets } else { buckets };
+    let buckets = if max < now.table.max { now.table.buckets } else { buckets };
     let mut changes = vec![
         Change {
             key: BUCKETS.to_owned(),
-            now: now.buckets,
+            now: now.table.buckets,
             then: buckets,
             why: "a bucket for each entry: every packet walks a chain".to_owned(),
         },
-        Change { key: MAX.to_owned(), now: now.max, then: max, why: max_reason(now, wanted, max) },
+        Change {
+            key: MAX.to_owned(),
+            now: now.table.max,
+            then: max,
+            why: max_reason(now, wanted, max),
+        },
     ];
     for &(key, seconds) in &now.timeouts {
         let Some(timeout) = TIMEOUTS.iter().find(|timeout| timeout.key == key) else { continue };
@@ -168,8 +167,8 @@ pub(crate) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, Pl
 fn max(now: &Now, role: Role, wanted: Max) -> Result<u64, PlanError> {
     match wanted {
         Max::Entries(max) if max < 1024 => Err(PlanError::TooSmall(max)),
-        Max::Entries(max) if max <= now.count => {
-            Err(PlanError::BelowCount { max, count: now.count })
+        Max::Entries(max) if max <= now.table.count => {
+            Err(PlanError::BelowCount { max, count: now.table.count })
         }
         Max::Entries(max) => Ok(max),
         Max::Auto => {
@@ -183,7 +182,7 @@ fn max(now: &Now, role: Role, wanted: Max) -> Result<u64, PlanError> {
             } else {
                 0
             };
-            Ok(bears.min(MOST).max(least).max(now.max))
+            Ok(bears.min(MOST).max(least).max(now.table.max))
         }
     }
 }
@@ -191,7 +190,7 @@ fn max(now: &Now, role: Role, wanted: Max) -> Result<u64, PlanError> {
 fn max_reason(now: &Now, wanted: Max, max: u64) -> String {
     match wanted {
         Max::Entries(_) => "as asked for".to_owned(),
-        Max::Auto if max == now.max => "as large as now".to_owned(),
+        Max::Auto if max == now.table.max => "as large as now".to_owned(),
         Max::Auto => format!(
             "an eighth of {} MiB of memory bears as many; it is taken only when they come",
             now.memory.total_bytes >> 20
@@ -207,9 +206,7 @@ mod tests {
 
     fn small_machine() -> Now {
         Now {
-            count: 500,
-            max: 7680,
-            buckets: 7680,
+            table: TableNumbers { count: 500, max: 7680, buckets: 7680 },
             memory: Memory { total_bytes: GIBIBYTE, available_bytes: GIBIBYTE / 2 },
             entry: EntrySize { bytes: 256, place: None },
             timeouts: vec![(ESTABLISHED, 432_000)],
@@ -232,7 +229,10 @@ mod tests {
     /// Fails when a plan shrinks what somebody chose.
     #[test]
     fn nothing_is_lowered_that_was_not_asked_for() {
-        let now = Now { max: 4_000_000, buckets: 4_194_304, ..small_machine() };
+        let now = Now {
+            table: TableNumbers { count: 500, max: 4_000_000, buckets: 4_194_304 },
+            ..small_machine()
+        };
         let changes = plan(&now, Role::Server, Max::Auto).unwrap();
         assert_eq!(then(&changes, MAX), 4_000_000);
         assert_eq!(then(&changes, BUCKETS), 4_194_304);
@@ -240,7 +240,10 @@ mod tests {
 
     #[test]
     fn a_maximum_below_the_count_is_refused_with_both_numbers() {
-        let now = Now { count: 70_000, max: 131_072, ..small_machine() };
+        let now = Now {
+            table: TableNumbers { count: 70_000, max: 131_072, buckets: 7680 },
+            ..small_machine()
+        };
         let error = plan(&now, Role::Server, Max::Entries(65_536)).unwrap_err();
         assert_eq!(error, PlanError::BelowCount { max: 65_536, count: 70_000 });
         assert!(plan(&now, Role::Server, Max::Entries(5)).is_err());

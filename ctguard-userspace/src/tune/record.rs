@@ -4,15 +4,14 @@
 //! `/var/lib/ctguard/tune.json`; format 1.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::host::Host;
+use crate::{durable, host::Host};
 
 pub(crate) const RECORD: &str = "/var/lib/ctguard/tune.json";
 const FORMAT: u32 = 1;
@@ -77,19 +76,11 @@ impl Record {
             path: path.clone(),
             source: source.into(),
         })?;
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).map_err(|source| FileError {
-                action: "make",
-                path: directory.to_owned(),
-                source,
-            })?;
-        }
         replace(&path, &(json + "\n"))
     }
 
     pub(crate) fn remove(host: &Host) -> Result<(), FileError> {
-        let path = host.path(RECORD);
-        remove(&path)
+        remove(&host.path(RECORD))
     }
 
     /// Notes a change to come. What was before an earlier change of the same is what was before.
@@ -122,28 +113,17 @@ impl Step {
 
 /// Writes a file whole or not at all, and so that it outlasts a power failure.
 pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
-    let unfinished = unfinished(path);
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&unfinished)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        sync_directory(path)
-    };
-    write().map_err(|source| FileError { action: "write", path: path.to_owned(), source })
+    durable::replace(path, &unfinished(path), text.as_bytes()).map_err(|source| FileError {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Removes a file, and what a killed [`replace`] left beside it.
 pub(super) fn remove(path: &Path) -> Result<(), FileError> {
     for path in [&unfinished(path), path] {
-        match fs::remove_file(path) {
-            Ok(()) => {}
-            Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => {
-                return Err(FileError { action: "remove", path: path.to_owned(), source });
-            }
-        }
-        sync_directory(path).map_err(|source| FileError {
+        durable::remove(path).map_err(|source| FileError {
             action: "remove",
             path: path.to_owned(),
             source,
@@ -154,13 +134,6 @@ pub(super) fn remove(path: &Path) -> Result<(), FileError> {
 
 fn unfinished(path: &Path) -> PathBuf {
     path.with_added_extension(UNFINISHED)
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -8,19 +8,12 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ctguard_tests::{
-    addresses::{FLOOD_PORT, Family},
-    cpus::Cpus,
-    exec,
-    flood::{Flood, FloodPlan},
-    netns::Handle,
-    recipe::{FloodKind, Rate, Route},
-    require,
-    router::Network,
+    addresses::Family, exec, netns::Handle, recipe::FloodKind, require, router::Network,
     sysctl::HostSysctl,
 };
 use tokio::net::TcpSocket;
 
-use super::{expect_first, found};
+use super::{expect_first, flood, found};
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 const TABLE: &str = "4096";
@@ -39,12 +32,7 @@ fn is_possible(test: &str) -> bool {
 fn flooded(kind: FloodKind, cause: &str) -> Result<()> {
     let _table = HostSysctl::set(MAX, TABLE)?;
     let network = Network::build()?;
-    let way = network.flood_way(kind)?;
-    let route = Route { link: way.link, family: Family::Ipv4, port: FLOOD_PORT };
-    let plan = FloodPlan { kind, rate: Rate::PerSecond(100_000), route };
-    let flood = Flood::start(plan, way.from, Cpus::share_out()?)?;
-    thread::sleep(Duration::from_millis(500));
-    flood.stop()?;
+    flood(&network, kind, 100_000, Duration::from_millis(500))?;
     expect_first(&network.router, cause)
 }
 

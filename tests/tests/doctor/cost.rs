@@ -9,16 +9,10 @@ use std::{
 
 use anyhow::{Result, ensure};
 use ctguard_tests::{
-    addresses::{FLOOD_PORT, Family},
-    cpus::Cpus,
-    flood::{Flood, FloodPlan},
-    product,
-    recipe::{FloodKind, Rate, Route},
-    require,
-    router::Network,
-    sysctl::HostSysctl,
-    table,
+    product, recipe::FloodKind, require, router::Network, sysctl::HostSysctl, table,
 };
+
+use super::flood;
 
 const ENTRIES: u64 = 262_144;
 const MOST_KIBIBYTES: u64 = 32 << 10;
@@ -33,13 +27,7 @@ fn an_audit_of_a_full_table_of_262144_takes_less_than_32_mebibytes() -> Result<(
     }
     let _table = HostSysctl::set("net.netfilter.nf_conntrack_max", &ENTRIES.to_string())?;
     let network = Network::build()?;
-    let kind = FloodKind::SynSpoofed;
-    let way = network.flood_way(kind)?;
-    let route = Route { link: way.link, family: Family::Ipv4, port: FLOOD_PORT };
-    let plan = FloodPlan { kind, rate: Rate::PerSecond(300_000), route };
-    let flood = Flood::start(plan, way.from, Cpus::share_out()?)?;
-    thread::sleep(Duration::from_secs(4));
-    flood.stop()?;
+    flood(&network, FloodKind::SynSpoofed, 300_000, Duration::from_secs(4))?;
     let count = table::count(&network.router)?;
     ensure!(count >= ENTRIES / 10 * 9, "only {count} entries");
 

@@ -3,8 +3,18 @@
 mod causes;
 mod cost;
 
+use std::{thread, time::Duration};
+
 use anyhow::{Context as _, Result, ensure};
-use ctguard_tests::{netns::Handle, product};
+use ctguard_tests::{
+    addresses::{FLOOD_PORT, Family},
+    cpus::Cpus,
+    flood::{Flood, FloodPlan},
+    netns::Handle,
+    product,
+    recipe::{FloodKind, Rate, Route},
+    router::Network,
+};
 use serde_json::Value;
 
 /// What doctor may name as the cause; it names one.
@@ -19,6 +29,17 @@ const CAUSES: [&str; 9] = [
     "insert-failed",
     "expectations-full",
 ];
+
+/// Floods a router for so long.
+fn flood(network: &Network, kind: FloodKind, per_second: u32, lasts: Duration) -> Result<()> {
+    let way = network.flood_way(kind)?;
+    let route = Route { link: way.link, family: Family::Ipv4, port: FLOOD_PORT };
+    let plan = FloodPlan { kind, rate: Rate::PerSecond(per_second), route };
+    let flood = Flood::start(plan, way.from, Cpus::share_out()?)?;
+    thread::sleep(lasts);
+    flood.stop()?;
+    Ok(())
+}
 
 /// What doctor finds in a namespace, the worst first.
 fn found(namespace: &Handle) -> Result<Vec<Value>> {

@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
 use ctguard_ebpf::packet::protocol::{TCP, UDP};
 
-use super::{ages::testing::defaults, *};
+use super::{super::batch::Sent, ages::testing::defaults, *};
 use crate::conntrack::{
     dump,
     testing::{TestTable, Wanted, count, fill, status},
@@ -106,15 +106,15 @@ fn another_entry_of_the_same_tuple_is_not_hit() {
         fill([first].into_iter());
         let mut message = Vec::new();
         dump_filtered(UNREPLIED, |entry, attributes| {
-            message = key::deletion(entry, attributes).unwrap();
+            message = Key::of(entry, attributes).and_then(Key::deletion).unwrap();
             ControlFlow::Continue(())
         })
         .unwrap();
         // Spoil the identity: the attribute behind the tuple, which ends the message.
         *message.last_mut().unwrap() ^= 1;
         let mut batch = Batch::open().unwrap();
-        batch.add(message);
-        assert_eq!(batch.send().unwrap(), Sent { done: 0, gone: 1 });
+        batch.add(message).unwrap();
+        assert_eq!(batch.finish().unwrap(), Sent { done: 0, gone: 1 });
         assert_eq!(count(), 1);
     });
 }
