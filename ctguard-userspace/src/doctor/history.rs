@@ -23,14 +23,22 @@ impl Meanwhile {
         self.after.get(column)
     }
 
+    /// Whether new flows of this namespace may have been dropped for a full table: not where the
+    /// kernel counted none.
+    fn may_have_dropped(&self) -> bool {
+        !self.after.has("drop") || self.total("drop") > self.total("insert_failed")
+    }
+
     fn now(&self, column: &str) -> u64 {
         self.after.get(column).saturating_sub(self.before.get(column))
     }
 }
 
-pub(super) fn check_log(host: &Host, findings: &mut Findings) {
+pub(super) fn check_log(host: &Host, counted: &Meanwhile, findings: &mut Findings) {
     let Some(Some(log)) = findings.read("kernel-log", LogCounts::read(host)) else { return };
-    findings.add(table_full(&log, own_namespace(host)));
+    // A namespace of the past may have had this one's number.
+    let own = own_namespace(host).map(|own| (own, counted.may_have_dropped()));
+    findings.add(table_full(&log, own));
     findings.add((log.expectations_full > 0).then(|| {
         Finding::fault(
             "expectations-full",
@@ -50,13 +58,15 @@ pub(super) fn check_log(host: &Host, findings: &mut Findings) {
     }));
 }
 
-fn table_full(log: &LogCounts, own: Option<u64>) -> Option<Finding> {
+/// `own` is this namespace's number, and whether a line may be about its table.
+fn table_full(log: &LogCounts, own: Option<(u64, bool)>) -> Option<Finding> {
     if log.table_full == 0 {
         return None;
     }
     let others = log.namespaces.len();
     // Older kernels do not say whose table it is.
-    let elsewhere = others > 0 && own.is_some_and(|own| !log.namespaces.contains(&own));
+    let is_own = |(own, dropped): (u64, bool)| dropped && log.namespaces.contains(&own);
+    let elsewhere = others > 0 && own.is_some_and(|own| !is_own(own));
     let finding = if elsewhere {
         let what = format!(
             "the kernel logged in 24 hours: table full, in {others} other network namespaces"
@@ -280,6 +290,12 @@ mod tests {
         machine.write("/proc/self/ns/x", "");
         std::os::unix::fs::symlink("net:[4]", machine.host().path("/proc/self/ns/net")).unwrap();
         assert_eq!(machine.found(), [("table-full-logged", Severity::Warning)], "of others");
+        machine.write("/dev/kmsg", &line.replace("17", "4"));
+        assert_eq!(machine.found(), [("table-full-logged", Severity::Warning)], "of one before");
+        machine.write(STATISTICS, "entries drop insert_failed\n1 3 1\n");
+        let found = machine.found();
+        assert!(found.contains(&("table-full-logged", Severity::Fault)), "its own: {found:?}");
+        machine.write(STATISTICS, "entries drop insert_failed\n1 0 0\n");
         machine.write("/dev/kmsg", "4,1,1000,-;nf_conntrack: expectation table full\n");
         assert_eq!(machine.found(), [("expectations-full", Severity::Fault)]);
     }

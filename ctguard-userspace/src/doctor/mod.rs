@@ -111,7 +111,7 @@ pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
         summary = Some(Summary { table, footprint: Footprint::of(table, &entry), memory });
     } else {
         findings.append(presence);
-        history::check_log(host, &mut findings);
+        history::check_log(host, &Meanwhile::default(), &mut findings);
     }
     persistence::check(host, table, &mut findings);
     uses::check(host, &mut findings);
@@ -142,7 +142,7 @@ fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
     // What could not be read the first time was told then.
     counted.after = history::statistics(host, &mut Findings::default());
     history::check_counters(table, &counted, findings);
-    history::check_log(host, findings);
+    history::check_log(host, &counted, findings);
     history::check_softnet(backlog.as_deref(), host, findings);
 }
 

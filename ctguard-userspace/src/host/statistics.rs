@@ -33,6 +33,11 @@ impl Statistics {
         Some(Self(sums))
     }
 
+    /// Whether this kernel has the column.
+    pub(crate) fn has(&self, column: &str) -> bool {
+        self.0.contains_key(column)
+    }
+
     /// A column's sum; 0 where this kernel does not have it.
     pub(crate) fn get(&self, column: &str) -> u64 {
         self.0.get(column).copied().unwrap_or(0)
