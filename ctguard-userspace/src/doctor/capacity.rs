@@ -4,7 +4,9 @@ use super::{
     finding::{Finding, Findings},
     text::{mebibytes, per_cent},
 };
-use crate::host::{BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path};
+use crate::host::{
+    BUCKETS, COUNT, EXPECT_MAX, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path,
+};
 
 /// Shares of the maximum: `node_exporter`'s alerts warn at 75 % and page at 90 %.
 const FILL: [f64; 2] = [0.75, 0.9];
@@ -18,7 +20,6 @@ const ROUTER_MAX: u64 = 65_536;
 const GIBIBYTE: u64 = 1 << 30;
 /// Shares of the expectations' maximum.
 const EXPECTATIONS: [f64; 2] = [0.75, 1.0];
-const EXPECT_MAX: &str = "net.netfilter.nf_conntrack_expect_max";
 /// The list of expectations; the table of entries is never read so.
 const EXPECTED: &str = "/proc/net/nf_conntrack_expect";
 

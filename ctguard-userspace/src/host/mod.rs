@@ -25,7 +25,7 @@ pub(crate) use kernel_log::LogCounts;
 pub(crate) use memory::{EntrySize, Memory};
 pub(crate) use processes::Process;
 pub(crate) use statistics::{STATISTICS, Statistics};
-pub(crate) use table::{BUCKETS, COUNT, HASHSIZE, MAX, TableNumbers};
+pub(crate) use table::{BUCKETS, COUNT, EXPECT_MAX, HASHSIZE, MAX, TableNumbers};
 
 /// The tables that iptables has loaded.
 pub(crate) const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";

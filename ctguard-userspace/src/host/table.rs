@@ -5,6 +5,8 @@ use super::{Host, Unread, sysctl_path};
 pub(crate) const COUNT: &str = "net.netfilter.nf_conntrack_count";
 pub(crate) const MAX: &str = "net.netfilter.nf_conntrack_max";
 pub(crate) const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
+/// How many flows helpers may announce; derived from the hash's size when the module is loaded.
+pub(crate) const EXPECT_MAX: &str = "net.netfilter.nf_conntrack_expect_max";
 /// The hash where [`BUCKETS`] is missing; set when the module is loaded.
 pub(crate) const HASHSIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 

@@ -16,7 +16,7 @@ pub(crate) use plan::{Change, Max, PlanError, Role};
 
 use crate::{
     conntrack::shorten::{Longest, ShortenError, shorten},
-    host::{Boot, EntrySize, Host, Memory, TableNumbers, Unread, sysctl_path},
+    host::{Boot, EXPECT_MAX, EntrySize, Host, Memory, TableNumbers, Unread, sysctl_path},
 };
 
 /// Why there is nothing to propose.
@@ -53,8 +53,13 @@ pub(crate) fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Propo
     for key in plan::timeout_keys() {
         timeouts.extend(host.number(&sysctl_path(key))?.map(|seconds| (key, seconds)));
     }
-    let now =
-        plan::Now { table, memory: Memory::read(host)?, entry: EntrySize::read(host), timeouts };
+    let now = plan::Now {
+        table,
+        memory: Memory::read(host)?,
+        entry: EntrySize::read(host),
+        expect_max: host.number(&sysctl_path(EXPECT_MAX))?,
+        timeouts,
+    };
     let role = match role {
         Some(role) => role,
         None => guess(host)?,

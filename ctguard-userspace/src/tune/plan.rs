@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::{BUCKETS, EntrySize, MAX, Memory, TableNumbers};
+use crate::host::{BUCKETS, EXPECT_MAX, EntrySize, MAX, Memory, TableNumbers};
 
 /// What a machine does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -37,6 +37,8 @@ pub(crate) struct Now {
     pub(crate) table: TableNumbers,
     pub(crate) memory: Memory,
     pub(crate) entry: EntrySize,
+    /// Flows that helpers may announce; none where the kernel has no such limit.
+    pub(crate) expect_max: Option<u64>,
     /// Timeouts in seconds, of those that the kernel has, by key.
     pub(crate) timeouts: Vec<(&'static str, u64)>,
 }
@@ -150,6 +152,12 @@ pub(crate) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, Pl
             why: max_reason(now, wanted, max),
         },
     ];
+    changes.extend(now.expect_max.map(|expect_max| Change {
+        key: EXPECT_MAX.to_owned(),
+        now: expect_max,
+        then: expect_max,
+        why: "a module that is loaded with a wider hash would change it as well".to_owned(),
+    }));
     for &(key, seconds) in &now.timeouts {
         let Some(timeout) = TIMEOUTS.iter().find(|timeout| timeout.key == key) else { continue };
         let then =
@@ -209,6 +217,7 @@ mod tests {
             table: TableNumbers { count: 500, max: 7680, buckets: 7680 },
             memory: Memory { total_bytes: GIBIBYTE, available_bytes: GIBIBYTE / 2 },
             entry: EntrySize { bytes: 256, place: None },
+            expect_max: None,
             timeouts: vec![(ESTABLISHED, 432_000)],
         }
     }

@@ -79,8 +79,15 @@ impl Record {
         replace(&path, &(json + "\n"))
     }
 
+    /// Removes it, and its directory unless something else is kept there.
     pub(crate) fn remove(host: &Host) -> Result<(), FileError> {
-        remove(&host.path(RECORD))
+        let path = host.path(RECORD);
+        remove(&path)?;
+        if let Some(directory) = path.parent() {
+            // Others' files are the one reason why it may fail.
+            let _ = fs::remove_dir(directory);
+        }
+        Ok(())
     }
 
     /// Notes a change to come. What was before an earlier change of the same is what was before.
