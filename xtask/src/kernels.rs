@@ -1,29 +1,27 @@
 //! `cargo xtask kernels`: ctguard on other kernels, each in a virtual machine of its own.
 
 mod image;
-mod list;
-mod machine;
+pub(crate) mod list;
+pub(crate) mod machine;
 mod modules;
-mod outcome;
-mod package;
-mod programs;
+pub(crate) mod outcome;
+pub(crate) mod package;
+pub(crate) mod programs;
 mod table;
 
 use std::fs;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{ebpf, packages, workspace};
 use list::Kernel;
-use machine::{End, Machine};
+use machine::{Machine, Storage};
 use outcome::Outcome;
 use programs::Programs;
 use table::Trial;
-
-/// Lines of a machine's console that are shown when a step failed.
-const CONSOLE_TAIL: usize = 25;
 
 /// Which kernels are wanted.
 #[derive(clap::Args)]
@@ -45,10 +43,21 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     ebpf::warn_if_stale()?;
     let programs = programs::build()?;
 
-    let mut trials = Vec::new();
-    for kernel in wanted {
-        trials.push(try_kernel(kernel, &programs)?);
-    }
+    let machines = wanted
+        .into_iter()
+        .map(|kernel| Ok((kernel, machine(kernel, &programs)?)))
+        .collect::<Result<Vec<_>>>()?;
+    // Side by side: each has phases in which one of its processors is idle.
+    let trials = thread::scope(|scope| {
+        let running: Vec<_> = machines
+            .into_iter()
+            .map(|(kernel, machine)| scope.spawn(move || try_kernel(kernel, machine)))
+            .collect();
+        running
+            .into_iter()
+            .map(|trial| trial.join().map_err(|_| anyhow!("a kernel's thread panicked"))?)
+            .collect::<Result<Vec<_>>>()
+    })?;
     println!("\n{}\n", table::of(&trials));
     println!("kernels took {} s", began.elapsed().as_secs());
     let skipped = trials.iter().filter(|trial| trial.outcome.is_none()).count();
@@ -63,41 +72,33 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if failed == 0 && !refused { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn try_kernel(kernel: &'static Kernel, programs: &Programs) -> Result<Trial> {
-    let began = Instant::now();
+/// What a kernel is tried in, and the package that it came from; none where apt has none.
+fn machine(kernel: &'static Kernel, programs: &Programs) -> Result<Option<(String, Machine)>> {
     let Some(package) = package::newest(kernel)? else {
         println!("skipped: kernel {}: apt has no {}", kernel.name, kernel.described());
-        return Ok(Trial { kernel, package: None, outcome: None, seconds: 0 });
+        return Ok(None);
     };
     println!("kernel {} ({package})", kernel.name);
     let unpacked = package::unpacked(&package)?;
     let directory = workspace::target()?.join("kernels").join(kernel.name);
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
+    let image = directory.join("initramfs.cpio");
+    image::write(&image, programs, &modules::find(&unpacked)?)?;
     let machine = Machine {
         kernel: package::kernel_image(&unpacked)?,
-        image: directory.join("initramfs.cpio"),
+        storage: Storage::Initramfs(image),
         console: directory.join("console.log"),
     };
-    image::write(&machine.image, programs, &modules::find(&unpacked)?)?;
+    Ok(Some((package, machine)))
+}
 
-    let mut outcome = Outcome::default();
-    let end = machine.run(|line| {
-        if let Some(step) = outcome.read(line) {
-            println!("  {step}");
-        }
-    })?;
-    let unfinished = match end {
-        End::PoweredOff => "the machine ended before this step did".to_owned(),
-        End::TimedOut => format!("the machine was ended after {} s", machine::PATIENCE.as_secs()),
+fn try_kernel(kernel: &'static Kernel, machine: Option<(String, Machine)>) -> Result<Trial> {
+    let began = Instant::now();
+    let Some((package, machine)) = machine else {
+        return Ok(Trial { kernel, package: None, outcome: None, seconds: 0 });
     };
-    if let Some(step) = outcome.end(&unfinished) {
-        println!("  {step}");
-    }
-    if outcome.failed() > 0 {
-        println!("  the last lines of its console, all in {}:", machine.console.display());
-        println!("{}", machine.console_tail(CONSOLE_TAIL)?);
-    }
+    let outcome = Outcome::of(&machine, kernel.name)?;
     let seconds = began.elapsed().as_secs();
     Ok(Trial { kernel, package: Some(package), outcome: Some(outcome), seconds })
 }

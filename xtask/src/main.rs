@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod boot;
 mod ebpf;
 mod exec;
 mod kernels;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         Task::Ebpf(options) => ebpf::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Kernels(options) => kernels::run(&options),
+        Task::Boot => boot::run(),
         Task::Lab(options) => lab::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Lint => lint::run(),
@@ -45,6 +47,8 @@ enum Task {
     Test(test::Options),
     /// Try ctguard on other kernels, in virtual machines
     Kernels(kernels::Options),
+    /// Prove on a Debian machine that what tune persists is there after a boot
+    Boot,
     /// Show ctguard at work on a NAT router in network namespaces
     Lab(lab::Options),
     /// Measure what a packet costs

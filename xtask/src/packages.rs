@@ -35,6 +35,12 @@ pub(crate) const KERNEL_TESTS: &[Package] = &[
 pub(crate) const VIRTUAL_MACHINES: &[Package] =
     &[program("qemu-system-x86", "qemu-system-x86_64", "to boot other kernels")];
 
+/// What makes a Debian root and its disk.
+pub(crate) const DEBIAN_ROOT: &[Package] = &[
+    program("debootstrap", "debootstrap", "to make a Debian root"),
+    program("e2fsprogs", "mke2fs", "to put it on a disk's image"),
+];
+
 /// A compiler with `core` for eBPF.
 pub(crate) const EBPF_COMPILER: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
 

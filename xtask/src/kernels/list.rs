@@ -3,9 +3,9 @@
 use anyhow::{Result, bail};
 
 /// A kernel that the distribution has packages of.
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     /// What it is asked for by.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// How the names of its packages start.
     package_start: &'static str,
     /// How they end; `-unsigned` may follow.
@@ -19,7 +19,7 @@ const KERNELS: &[Kernel] = &[
 ];
 
 /// The kernels of these names, or all.
-pub(super) fn wanted(names: &[String]) -> Result<Vec<&'static Kernel>> {
+pub(crate) fn wanted(names: &[String]) -> Result<Vec<&'static Kernel>> {
     if let Some(unknown) = names.iter().find(|name| KERNELS.iter().all(|it| it.name != **name)) {
         let known: Vec<_> = KERNELS.iter().map(|kernel| kernel.name).collect();
         bail!("there is no kernel {unknown} in the list; there are {}", known.join(", "));
@@ -38,7 +38,7 @@ const fn debian(
 
 impl Kernel {
     /// The newest of `packages` that holds this kernel.
-    pub(super) fn newest<'p>(&self, packages: impl Iterator<Item = &'p str>) -> Option<&'p str> {
+    pub(crate) fn newest<'p>(&self, packages: impl Iterator<Item = &'p str>) -> Option<&'p str> {
         packages
             .filter_map(|package| Some((self.version(package)?, package)))
             // Of two that are equal, the signed one.
@@ -47,7 +47,7 @@ impl Kernel {
     }
 
     /// Its packages in words.
-    pub(super) fn described(&self) -> String {
+    pub(crate) fn described(&self) -> String {
         format!("{}*{}", self.package_start, self.package_end)
     }
 

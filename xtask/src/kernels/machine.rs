@@ -1,4 +1,4 @@
-//! A virtual machine under QEMU, by software alone: it needs no KVM, and no disk or network.
+//! A virtual machine under QEMU, by software alone: it needs no KVM and no network.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,25 +13,32 @@ use anyhow::{Context, Result};
 use crate::exec;
 
 /// A machine that is still on is ended. All steps take a third of this on two busy CPUs.
-pub(super) const PATIENCE: Duration = Duration::from_mins(4);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(8);
 
 const QEMU: &str = "qemu-system-x86_64";
+const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1";
 /// What has no dot and a value becomes a variable of init's environment.
-const COMMAND_LINE: &str =
-    "console=ttyS0 quiet panic=-1 PATH=/bin CTGUARD_BINARY=/bin/ctguard CI=true";
+const ENVIRONMENT: &str = "PATH=/bin CTGUARD_BINARY=/bin/ctguard CI=true";
 
 /// What a machine is made of.
-pub(super) struct Machine {
-    pub(super) kernel: PathBuf,
-    /// Its initial file system.
-    pub(super) image: PathBuf,
+pub(crate) struct Machine {
+    pub(crate) kernel: PathBuf,
+    pub(crate) storage: Storage,
     /// Where what it prints goes.
-    pub(super) console: PathBuf,
+    pub(crate) console: PathBuf,
+}
+
+/// Where a machine's root is.
+pub(crate) enum Storage {
+    /// In memory, as the archive has it.
+    Initramfs(PathBuf),
+    /// On a disk that outlasts the machine; the word is found in its `/proc/cmdline`.
+    Disk(PathBuf, &'static str),
 }
 
 /// How a machine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// By itself: it powered off, or its kernel panicked.
     PoweredOff,
     /// It was ended.
@@ -40,12 +47,12 @@ pub(super) enum End {
 
 impl Machine {
     /// Runs it, and gives each line of its second serial port to `read`.
-    pub(super) fn run(&self, read: impl FnMut(&str)) -> Result<End> {
+    pub(crate) fn run(&self, read: impl FnMut(&str)) -> Result<End> {
         watch(&mut self.command(), PATIENCE, read)
     }
 
     /// The last lines that it printed.
-    pub(super) fn console_tail(&self, lines: usize) -> Result<String> {
+    pub(crate) fn console_tail(&self, lines: usize) -> Result<String> {
         let path = self.console.display();
         let bytes = fs::read(&self.console).with_context(|| format!("cannot read {path}"))?;
         let text = String::from_utf8_lossy(&bytes);
@@ -62,10 +69,20 @@ impl Machine {
             .arg(format!("file:{}", self.console.display()))
             .args(["-serial", "stdio"])
             .arg("-kernel")
-            .arg(&self.kernel)
-            .arg("-initrd")
-            .arg(&self.image)
-            .args(["-append", COMMAND_LINE]);
+            .arg(&self.kernel);
+        let root = match &self.storage {
+            Storage::Initramfs(image) => {
+                qemu.arg("-initrd").arg(image);
+                ENVIRONMENT.to_owned()
+            }
+            Storage::Disk(image, word) => {
+                // Kernels of the cloud have this one's driver built in.
+                qemu.args(["-device", "nvme,drive=disk,serial=disk", "-drive"])
+                    .arg(format!("id=disk,if=none,format=raw,file={}", image.display()));
+                format!("root=/dev/nvme0n1 rw {word}")
+            }
+        };
+        qemu.args(["-append", &format!("{COMMAND_LINE} {root}")]);
         qemu
     }
 }

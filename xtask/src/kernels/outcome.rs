@@ -3,9 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use anyhow::Result;
+
+use super::machine::{End, Machine, PATIENCE};
+
+/// Lines of a machine's console that are shown when a step failed.
+const CONSOLE_TAIL: usize = 25;
+
 /// The steps of one guest, as far as they are known.
 #[derive(Default)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     ended: Vec<Step>,
     running: Option<String>,
     facts: BTreeMap<String, String>,
@@ -14,15 +21,40 @@ pub(super) struct Outcome {
 
 /// A step that has ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Step {
+pub(crate) struct Step {
     name: String,
     /// The reason, if it failed.
     failure: Option<String>,
 }
 
 impl Outcome {
+    /// Runs a machine, and prints its steps as they end, behind its name.
+    pub(crate) fn of(machine: &Machine, name: &str) -> Result<Self> {
+        let mut outcome = Self::default();
+        let end = machine.run(|line| {
+            if let Some(step) = outcome.read(line) {
+                println!("  {name}  {step}");
+            }
+        })?;
+        let unfinished = match end {
+            End::PoweredOff => "the machine ended before this step did".to_owned(),
+            End::TimedOut => format!("the machine was ended after {} s", PATIENCE.as_secs()),
+        };
+        if let Some(step) = outcome.end(&unfinished) {
+            println!("  {name}  {step}");
+        }
+        if outcome.failed() > 0 {
+            println!(
+                "  {name}: the last lines of its console, all in {}:",
+                machine.console.display()
+            );
+            println!("{}", machine.console_tail(CONSOLE_TAIL)?);
+        }
+        Ok(outcome)
+    }
+
     /// Takes one line into account, and tells which step it ended.
-    pub(super) fn read(&mut self, line: &str) -> Option<&Step> {
+    fn read(&mut self, line: &str) -> Option<&Step> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "step" => self.running = Some(rest.to_owned()),
@@ -41,7 +73,7 @@ impl Outcome {
     }
 
     /// The machine has ended; a step that it left unfinished has failed for `reason`.
-    pub(super) fn end(&mut self, reason: &str) -> Option<&Step> {
+    fn end(&mut self, reason: &str) -> Option<&Step> {
         if self.done {
             return None;
         }
@@ -49,16 +81,16 @@ impl Outcome {
         self.finish(Some(reason.to_owned()))
     }
 
-    pub(super) fn passed(&self) -> usize {
+    pub(crate) fn passed(&self) -> usize {
         self.ended.len() - self.failed()
     }
 
-    pub(super) fn failed(&self) -> usize {
+    pub(crate) fn failed(&self) -> usize {
         self.ended.iter().filter(|step| step.failure.is_some()).count()
     }
 
     /// Something that the guest found out.
-    pub(super) fn fact(&self, name: &str) -> Option<&str> {
+    pub(crate) fn fact(&self, name: &str) -> Option<&str> {
         self.facts.get(name).map(String::as_str)
     }
 

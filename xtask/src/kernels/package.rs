@@ -11,7 +11,7 @@ use super::list::Kernel;
 use crate::{exec, packages, workspace};
 
 /// The name of the newest package of `kernel`, or none where apt has none.
-pub(super) fn newest(kernel: &Kernel) -> Result<Option<String>> {
+pub(crate) fn newest(kernel: &Kernel) -> Result<Option<String>> {
     let find = || -> Result<Option<String>> {
         let mut search = Command::new("apt-cache");
         search.args(["search", "--names-only", "^linux-image-[0-9]"]);
@@ -27,7 +27,7 @@ pub(super) fn newest(kernel: &Kernel) -> Result<Option<String>> {
 }
 
 /// Where the package `name` lies unpacked; downloaded unless it was before.
-pub(super) fn unpacked(name: &str) -> Result<PathBuf> {
+pub(crate) fn unpacked(name: &str) -> Result<PathBuf> {
     let all = workspace::target()?.join("kernels/packages");
     let directory = all.join(name);
     if directory.is_dir() {
@@ -49,7 +49,7 @@ pub(super) fn unpacked(name: &str) -> Result<PathBuf> {
 }
 
 /// The compressed kernel of an unpacked package.
-pub(super) fn kernel_image(unpacked: &Path) -> Result<PathBuf> {
+pub(crate) fn kernel_image(unpacked: &Path) -> Result<PathBuf> {
     one_in(&unpacked.join("boot"), |name| name.starts_with("vmlinuz"))
 }
 

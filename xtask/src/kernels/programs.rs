@@ -32,7 +32,10 @@ pub(super) struct Programs {
 /// Builds what is ours and finds the rest.
 pub(super) fn build() -> Result<Programs> {
     eprintln!("xtask: building ctguard and its tests for a guest");
-    let messages = exec::output(&mut cargo()?)?;
+    let mut cargo = cargo()?;
+    cargo.args(["--package", "ctguard", "--package", TESTS]);
+    cargo.args(["--bin", "ctguard", "--bin", "ctguard-guest", "--test", "verdicts"]);
+    let messages = exec::output(&mut cargo)?;
     let built =
         |name: &str| executable(&messages, name).with_context(|| format!("cargo built no {name}"));
 
@@ -47,14 +50,19 @@ pub(super) fn build() -> Result<Programs> {
     })
 }
 
-/// One build of all, so that what they need is built once, and told in messages.
+/// Builds ctguard alone.
+pub(crate) fn ctguard() -> Result<PathBuf> {
+    eprintln!("xtask: building ctguard for a guest");
+    let messages = exec::output(cargo()?.args(["--package", "ctguard", "--bin", "ctguard"]))?;
+    executable(&messages, "ctguard").context("cargo built no ctguard")
+}
+
+/// Builds what is named to it, and tells in messages where.
 fn cargo() -> Result<Command> {
     let mut cargo = exec::cargo()?;
     cargo.env("RUSTFLAGS", STATIC).args(["build", "--profile", "guest", "--target", TARGET]);
     // Static programs would push the others out of cargo's cache.
     cargo.arg("--target-dir").arg(workspace::target()?.join("kernels/build"));
-    cargo.args(["--package", "ctguard", "--package", TESTS]);
-    cargo.args(["--bin", "ctguard", "--bin", "ctguard-guest", "--test", "verdicts"]);
     cargo.arg("--message-format=json-render-diagnostics");
     Ok(cargo)
 }
