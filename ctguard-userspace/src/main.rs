@@ -19,6 +19,7 @@ mod namespace;
 mod net;
 mod report;
 mod settings;
+mod signals;
 mod simulation;
 #[cfg(test)]
 mod testing;

@@ -46,7 +46,8 @@ fn every_command_of_the_guide_works_and_leaves_nothing_changed() -> Result<()> {
         .iter()
         .map(|command| match command.strip_prefix("ctguard doctor") {
             Some(rest) => format!("ctguard doctor{rest} > /dev/null || [ $? = 1 ]"),
-            None => format!("{command} > /dev/null"),
+            // Nobody has half a day here.
+            None => format!("{} > /dev/null", command.replace("--watch 12h", "--watch 1s")),
         })
         .collect();
     let script = format!("{SANDBOX}{}\n", lines.join("\n"));

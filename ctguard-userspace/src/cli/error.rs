@@ -37,6 +37,8 @@ pub(super) enum CliError {
     EndlessSpan { text: String },
     #[error("--for {text} is no time at all (write 10m or 2h 30m)")]
     EmptySpan { text: String },
+    #[error("--apply sets and --revert takes back: give one of them, or --watch as well")]
+    ApplyAndRevert,
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -99,7 +101,8 @@ impl CliError {
             | Self::Simulation(_)
             | Self::Span { .. }
             | Self::EndlessSpan { .. }
-            | Self::EmptySpan { .. } => Code::Usage,
+            | Self::EmptySpan { .. }
+            | Self::ApplyAndRevert => Code::Usage,
             Self::Start(error) => start_code(error),
             Self::Open(error) => open_code(error),
             Self::Tune(error) => tune_code(error),
@@ -126,7 +129,7 @@ fn tune_code(error: &TuneError) -> Code {
     let not_permitted = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
     match error {
         TuneError::NotLoaded => Code::Kernel,
-        TuneError::Plan(_) => Code::Usage,
+        TuneError::Plan(_) | TuneError::NothingApplied => Code::Usage,
         TuneError::Apply(ApplyError::Set { source, .. }) if not_permitted(source) => {
             Code::NotPermitted
         }

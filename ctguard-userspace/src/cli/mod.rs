@@ -14,6 +14,7 @@ mod set;
 mod simulate;
 mod status;
 mod tune;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -78,7 +79,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Deny { action } => lists::run(ListKind::Deny, &action, &context),
         Command::Detach(args) => detach::run(&args, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
-        Command::Tune(args) => tune::run(&args),
+        Command::Tune(args) => tune::run(&args, &context),
         Command::Simulate(args) => simulate::run(&args),
     });
     exit_code::conclude(result)

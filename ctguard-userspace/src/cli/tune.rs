@@ -3,15 +3,16 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, Outcome};
+use super::{CliError, Context, Outcome, watch};
 use crate::{
     host::Host,
-    tune::{self, Change, Max, Proposal, Reverted, Role},
+    tune::{self, Change, Max, Proposal, Reverted, Role, Verdict},
 };
 
 /// Set connection tracking as `ctguard doctor` advises, or take that back
@@ -21,7 +22,8 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ctguard tune                      what would change, and why\n  \
-    ctguard tune --for nat-router --apply --persist\n  ctguard tune --revert             as it was before"
+    ctguard tune --for nat-router --apply --persist\n  ctguard tune --revert             as it was before\n  \
+    ctguard tune --watch 3d           has it helped? (systemd-run keeps it running)"
 )]
 #[expect(clippy::struct_excessive_bools, reason = "one field for each switch")]
 pub(super) struct TuneArgs {
@@ -43,8 +45,11 @@ pub(super) struct TuneArgs {
     /// Shorten the lives of entries that exist to the new timeouts; this cannot be taken back
     #[arg(long, requires = "apply")]
     existing: bool,
-    /// Take back what was applied and persisted
-    #[arg(long, conflicts_with_all = ["role", "max", "dry_run", "apply", "persist", "existing"])]
+    /// Watch for so long (30m, 12h, 3d) whether it helps: fill, drops and refusals
+    #[arg(long, value_name = "TIME", value_parser = parse_span, conflicts_with = "dry_run")]
+    watch: Option<Duration>,
+    /// Take back what was applied and persisted; with --watch, at its end, if it did not help
+    #[arg(long, conflicts_with = "dry_run")]
     revert: bool,
     /// Print JSON (fields are only ever added)
     #[arg(long)]
@@ -65,6 +70,13 @@ struct TuneReport<'a> {
     shortened: Option<u64>,
 }
 
+fn parse_span(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(span) if !span.is_zero() => Ok(span),
+        _ => Err("give a time, as 30m, 12h or 3d".to_owned()),
+    }
+}
+
 fn parse_max(text: &str) -> Result<Max, String> {
     match text {
         "auto" => Ok(Max::Auto),
@@ -72,13 +84,17 @@ fn parse_max(text: &str) -> Result<Max, String> {
     }
 }
 
-pub(super) fn run(args: &TuneArgs) -> Result<Outcome, CliError> {
+pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Outcome, CliError> {
     let host = Host::at(&args.root);
     let mut out = io::stdout().lock();
-    if args.revert {
-        let done = tune::revert(&host).map_err(tune::TuneError::from)?;
-        reverted(done.as_deref(), &mut out).map_err(CliError::Output)?;
-        return Ok(if done.is_some() { Outcome::Done } else { Outcome::No });
+    match args.watch {
+        None if args.revert && args.apply => return Err(CliError::ApplyAndRevert),
+        None if args.revert => {
+            let done = take_back(&host, &mut out)?;
+            return Ok(if done { Outcome::Done } else { Outcome::No });
+        }
+        Some(span) if !args.apply => return watch(args, span, &host, context, &mut out),
+        _ => {}
     }
     let proposal = tune::propose(&host, args.role, args.max)?;
     if args.apply {
@@ -92,7 +108,41 @@ pub(super) fn run(args: &TuneArgs) -> Result<Outcome, CliError> {
         text(&proposal, args, shortened, &mut out)
     }
     .map_err(CliError::Output)?;
-    Ok(Outcome::Done)
+    match args.watch {
+        Some(span) => watch(args, span, &host, context, &mut out),
+        None => Ok(Outcome::Done),
+    }
+}
+
+/// Watches, tells whether it helped, and takes it back if it did not and that was asked for.
+fn watch(
+    args: &TuneArgs,
+    span: Duration,
+    host: &Host,
+    context: &Context,
+    out: &mut impl Write,
+) -> Result<Outcome, CliError> {
+    let watched = watch::watch(host, span, context, out, !args.json)?;
+    let useless = watched.verdict == Verdict::DidNotHelp;
+    if args.json {
+        if useless && args.revert {
+            take_back(host, &mut io::sink())?;
+        }
+        watch::json(&watched, useless && args.revert, out).map_err(CliError::Output)?;
+    } else {
+        watch::text(&watched, out).map_err(CliError::Output)?;
+        if useless && args.revert {
+            take_back(host, out)?;
+        }
+    }
+    Ok(if useless { Outcome::No } else { Outcome::Done })
+}
+
+/// Whether there was something to take back.
+fn take_back(host: &Host, out: &mut impl Write) -> Result<bool, CliError> {
+    let done = tune::revert(host).map_err(tune::TuneError::from)?;
+    reverted(done.as_deref(), out).map_err(CliError::Output)?;
+    Ok(done.is_some())
 }
 
 fn files<'p>(proposal: &'p Proposal, args: &TuneArgs) -> Vec<&'p str> {

@@ -14,7 +14,6 @@ use rustix::process::setpriority_process;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::{Builder, Runtime},
-    signal::unix::{Signal, SignalKind, signal},
 };
 
 use super::{
@@ -30,6 +29,7 @@ use crate::{
     control::Pace,
     events::What,
     net::LinkEvents,
+    signals::Stop,
 };
 
 /// Looks at interfaces no oftener, however often they change.
@@ -47,13 +47,6 @@ pub(crate) struct MainLoop {
     stop: Stop,
 }
 
-#[derive(Debug)]
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
 impl MainLoop {
     /// Catches signals from here on: one that comes while the guard is being loaded ends the loop
     /// as soon as it begins, and what is to be removed is removed.
@@ -61,11 +54,7 @@ impl MainLoop {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let stop = {
             let _context = runtime.enter();
-            Stop {
-                interrupt: signal(SignalKind::interrupt())?,
-                terminate: signal(SignalKind::terminate())?,
-                hang_up: signal(SignalKind::hangup())?,
-            }
+            Stop::catch()?
         };
         Ok(Self { runtime, stop })
     }
@@ -80,16 +69,6 @@ impl MainLoop {
         let Self { runtime, mut stop } = self;
         prefer_us();
         runtime.block_on(steer(guard, &mut stop, trace, ready))
-    }
-}
-
-impl Stop {
-    async fn requested(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
-        }
     }
 }
 

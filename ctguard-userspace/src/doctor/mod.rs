@@ -19,7 +19,7 @@ mod persistence;
 mod presence;
 #[cfg(test)]
 pub(crate) mod testing;
-mod text;
+pub(crate) mod text;
 mod timeouts;
 mod uses;
 

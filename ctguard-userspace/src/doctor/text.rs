@@ -1,7 +1,7 @@
 //! Numbers for people.
 
 /// Never rounded up to 100 %.
-pub(super) fn per_cent(ratio: f64) -> String {
+pub(crate) fn per_cent(ratio: f64) -> String {
     format!("{:.0} %", (ratio * 100.0).floor())
 }
 

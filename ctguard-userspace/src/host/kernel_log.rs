@@ -47,9 +47,7 @@ impl LogCounts {
             }
             Err(error) => return Err(Unread::new(KMSG, &error)),
         };
-        let uptime = host.text("/proc/uptime")?.unwrap_or_default();
-        let uptime = uptime.split_whitespace().next().and_then(|text| text.parse().ok());
-        let uptime = Duration::try_from_secs_f64(uptime.unwrap_or(0.0)).unwrap_or_default();
+        let uptime = host.uptime()?;
         let mut counts = Self::default();
         for record in records {
             counts.note(&record, uptime.saturating_sub(DAY));

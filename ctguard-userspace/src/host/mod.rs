@@ -15,6 +15,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -105,6 +106,13 @@ impl Host {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// How long ago it was booted; nothing where it does not tell.
+    pub(crate) fn uptime(&self) -> Result<Duration, Unread> {
+        let text = self.text("/proc/uptime")?.unwrap_or_default();
+        let seconds = text.split_whitespace().next().and_then(|text| text.parse().ok());
+        Ok(Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or_default())
     }
 
     /// Whether it forwards packets for others.

@@ -38,6 +38,12 @@ impl Statistics {
         self.0.contains_key(column)
     }
 
+    /// New flows dropped for a full table. One that could not be inserted is counted as dropped as
+    /// well (`nf_ct_resolve_clash`, `net/netfilter/nf_conntrack_core.c`), and is none of them.
+    pub(crate) fn dropped_for_room(&self) -> u64 {
+        self.get("drop").saturating_sub(self.get("insert_failed"))
+    }
+
     /// A column's sum; 0 where this kernel does not have it.
     pub(crate) fn get(&self, column: &str) -> u64 {
         self.0.get(column).copied().unwrap_or(0)

@@ -1,6 +1,6 @@
 //! The counters, summed over processors.
 
-use ctguard_ebpf::layout::{COUNTERS, Counter, Counters};
+use ctguard_ebpf::layout::{COUNTERS, Class, Counter, Counters};
 
 /// What all processors counted together.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +15,21 @@ impl Totals {
             }
         }
         Self(totals)
+    }
+
+    /// New flows that the guard has refused, for whatever reason.
+    pub(crate) fn refused(&self) -> u64 {
+        let reasons = [
+            Counter::RefusedSource,
+            Counter::RefusedGrant,
+            Counter::RefusedFallback,
+            Counter::RefusedDeny,
+            Counter::RefusedChallenge,
+            Counter::RefusedPrefix,
+            Counter::RefusedService,
+        ];
+        let all = reasons.iter().flat_map(|reason| Class::ALL.map(reason));
+        all.map(|counter| self.get(counter)).sum()
     }
 
     /// How often it happened.
@@ -45,5 +60,6 @@ mod tests {
         };
         let totals = Totals::sum([&processor; 2].into_iter());
         assert_eq!(totals.get(Counter::Seen(Class::Tcp)), 6);
+        assert_eq!(totals.refused(), 6 * 7 * 3, "seven reasons of three classes");
     }
 }

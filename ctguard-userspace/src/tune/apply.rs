@@ -6,7 +6,9 @@ use thiserror::Error;
 
 use super::{
     files::OwnFile,
+    journal,
     plan::Change,
+    reading::Before,
     record::{FileError, Record, Step, remove, replace},
 };
 use crate::host::{BUCKETS, Host, Unread, sysctl_path};
@@ -45,7 +47,10 @@ pub(crate) enum Reverted {
 
 /// Sets what changes, in the order of the plan, then writes the files.
 pub(crate) fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<(), ApplyError> {
-    let mut record = Record::load(host)?.unwrap_or_default();
+    let mut record = match Record::load(host)? {
+        Some(record) => record,
+        None => Record::new(Before::take(host)?),
+    };
     for file in files {
         if host.is_there(file.path) && !record.has_file(file.path) {
             return Err(ApplyError::Foreign(file.path.to_owned()));
@@ -90,6 +95,7 @@ pub(crate) fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
             }
         }
     }
+    journal::forget(host)?;
     Record::remove(host)?;
     Ok(Some(done))
 }

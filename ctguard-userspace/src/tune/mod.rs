@@ -1,22 +1,34 @@
 //! Sets connection tracking as `doctor` advises, and can take it back.
 //!
 //! `plan` decides and touches nothing; `apply` writes what was before into a record, then sets, and
-//! reverts by the record.
+//! reverts by the record. `watch` looks at what the table does afterwards, `journal` keeps it, and
+//! `verdict` tells whether it helped.
 
 mod apply;
 mod files;
+mod journal;
 mod plan;
+mod reading;
 mod record;
+mod verdict;
+mod watch;
 
 use thiserror::Error;
 
 pub(crate) use apply::{ApplyError, Reverted, apply, revert};
 pub(crate) use files::{Applier, OwnFile, files};
+pub(crate) use journal::JOURNAL;
 pub(crate) use plan::{Change, Max, PlanError, Role};
+pub(crate) use reading::Reading;
+pub(crate) use verdict::{Verdict, Watched};
+pub(crate) use watch::{Interval, Watch, interval_of};
+
+use record::Record;
 
 use crate::{
     conntrack::shorten::{Longest, ShortenError, shorten},
     host::{Boot, EXPECT_MAX, EntrySize, Host, Memory, TableNumbers, Unread, sysctl_path},
+    namespace,
 };
 
 /// Why there is nothing to propose.
@@ -30,6 +42,8 @@ pub(crate) enum TuneError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error("nothing was applied whose effect could be watched; give --apply as well")]
+    NothingApplied,
     #[error("only the machine itself can change its entries")]
     Elsewhere,
     #[error(transparent)]
@@ -67,6 +81,26 @@ pub(crate) fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Propo
     let changes = plan::plan(&now, role, max)?;
     let files = files(&changes, &Boot::read(host)?, Applier::find(host));
     Ok(Proposal { role, changes, files })
+}
+
+/// Keeps what was watched.
+pub(crate) fn keep(host: &Host, interval: &Interval) -> Result<(), TuneError> {
+    Ok(journal::append(host, interval).map_err(ApplyError::from)?)
+}
+
+/// Whether there is something whose effect can be watched.
+pub(crate) fn is_applied(host: &Host) -> Result<bool, TuneError> {
+    Ok(Record::load(host).map_err(ApplyError::from)?.is_some())
+}
+
+/// Judges all that was watched since the first application.
+pub(crate) fn judge(host: &Host) -> Result<Watched, TuneError> {
+    let record = Record::load(host).map_err(ApplyError::from)?.ok_or(TuneError::NothingApplied)?;
+    let intervals = journal::read(host).map_err(ApplyError::from)?;
+    let own = namespace::number().ok();
+    let before = record.before.filter(|before| Some(before.namespace) == own);
+    let max = intervals.last().map_or(0, |interval| interval.max);
+    Ok(verdict::judge(record.max_before().unwrap_or(max), before, &intervals))
 }
 
 /// Shortens the lives of entries that exist to the timeouts of now; how many.

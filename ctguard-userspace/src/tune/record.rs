@@ -11,7 +11,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{durable, host::Host};
+use super::reading::Before;
+use crate::{
+    durable,
+    host::{Host, MAX},
+};
 
 pub(crate) const RECORD: &str = "/var/lib/ctguard/tune.json";
 const FORMAT: u32 = 1;
@@ -43,16 +47,18 @@ pub(crate) enum Step {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     format: u32,
+    /// How the table was; none where it was not in use, and of releases that did not note it.
+    #[serde(default)]
+    pub(crate) before: Option<Before>,
     pub(crate) steps: Vec<Step>,
 }
 
-impl Default for Record {
-    fn default() -> Self {
-        Self { format: FORMAT, steps: Vec::new() }
-    }
-}
-
 impl Record {
+    /// Nothing was changed yet.
+    pub(crate) const fn new(before: Option<Before>) -> Self {
+        Self { format: FORMAT, before, steps: Vec::new() }
+    }
+
     /// None where nothing was changed.
     pub(crate) fn load(host: &Host) -> Result<Option<Self>, FileError> {
         let path = host.path(RECORD);
@@ -99,6 +105,14 @@ impl Record {
             (Some(_), _) => {}
             (None, step) => self.steps.push(step),
         }
+    }
+
+    /// The table's maximum before the first change of it; none where it was not changed.
+    pub(crate) fn max_before(&self) -> Option<u64> {
+        self.steps.iter().find_map(|step| {
+            let Step::Sysctl { key, before, .. } = step else { return None };
+            (key == MAX).then_some(*before)
+        })
     }
 
     /// Whether this file is tune's.
@@ -155,7 +169,7 @@ mod tests {
     /// Fails when a second apply forgets what was before the first.
     #[test]
     fn what_was_before_the_first_change_is_what_was_before() {
-        let mut record = Record::default();
+        let mut record = Record::new(None);
         record.note(sysctl("a", 1, 2));
         record.note(sysctl("b", 5, 6));
         record.note(sysctl("a", 2, 3));
@@ -166,7 +180,7 @@ mod tests {
     fn a_record_is_read_as_it_was_written_and_another_format_is_refused() {
         let fake = Fake::new("tune-record", &[]);
         assert_eq!(Record::load(&fake.host).unwrap(), None);
-        let mut record = Record::default();
+        let mut record = Record::new(None);
         record.note(sysctl("a", 1, 2));
         record.note(Step::File { path: "/etc/x".to_owned(), then: "y\n".to_owned() });
         record.save(&fake.host).unwrap();

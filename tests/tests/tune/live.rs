@@ -14,14 +14,14 @@ use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{addresses::Family, product, require, router::Network, sysctl, table};
 
 const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
-const MAX: &str = "net.netfilter.nf_conntrack_max";
-const RECORD: &str = "/var/lib/ctguard/tune.json";
+pub(super) const MAX: &str = "net.netfilter.nf_conntrack_max";
+pub(super) const RECORD: &str = "/var/lib/ctguard/tune.json";
 const PORT: u16 = 8080;
 const CONNECTIONS: usize = 40;
 const ROUNDS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn tune(arguments: &[&str]) -> Result<String> {
+pub(super) fn tune(arguments: &[&str]) -> Result<String> {
     let output = Command::new(product::binary()?).arg("tune").args(arguments).output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "tune {arguments:?}: {said}");
@@ -29,7 +29,7 @@ fn tune(arguments: &[&str]) -> Result<String> {
 }
 
 /// Takes back what a test that failed left applied.
-struct Applied;
+pub(super) struct Applied;
 
 impl Drop for Applied {
     fn drop(&mut self) {

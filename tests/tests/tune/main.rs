@@ -1,4 +1,6 @@
-//! `ctguard tune`, killed in the midst of everything it does, and under live traffic.
+//! `ctguard tune`, killed in the midst of everything it does, under live traffic, and watched.
 
 mod killed;
 mod live;
+mod machine;
+mod watch;
