@@ -177,9 +177,12 @@ impl Site {
         self.start(&["run", "-i", WAN])
     }
 
-    /// Starts `ctguard run` with these arguments; it guards when this returns.
+    /// Starts `ctguard run` with these arguments; it guards when this returns. What it remembers goes
+    /// with the site.
     pub fn start(&self, arguments: &[&str]) -> Result<Daemon> {
-        Daemon::start(&self.command(arguments), self.log())
+        let mut command = self.command(arguments);
+        command.arg("--state").arg(self.state());
+        Daemon::start(&command, self.log())
     }
 
     /// The identifier of the XDP program on a device of the guarded namespace.
@@ -238,6 +241,10 @@ impl Site {
         std::env::temp_dir().join(format!("{}-ctguard.log", self.guarded.name()))
     }
 
+    fn state(&self) -> PathBuf {
+        std::env::temp_dir().join(format!("{}-ctguard", self.guarded.name()))
+    }
+
     fn lock(&self) -> PathBuf {
         self.beside_pins("lock")
     }
@@ -257,6 +264,7 @@ impl Drop for Site {
         }
         let _ = fs::remove_file(self.lock());
         let _ = fs::remove_file(self.log());
+        let _ = fs::remove_dir_all(self.state());
         // Another namespace will have this one's number.
         for former in ["", ".former"] {
             let _ = fs::remove_file(self.beside_pins(&format!("events{former}.jsonl")));
