@@ -17,12 +17,27 @@ use super::{
     key::Key,
 };
 
+/// Protocols that have timeouts of their own (`nf_ct_l4proto_find`,
+/// `net/netfilter/nf_conntrack_proto.c`).
+const KNOWN: [u8; 8] = [
+    protocol::TCP,
+    protocol::UDP,
+    protocol::ICMP,
+    protocol::ICMPV6,
+    protocol::GRE,
+    protocol::SCTP,
+    protocol::DCCP,
+    protocol::UDPLITE,
+];
+
 /// The longest that entries of a kind may still live, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Longest {
     pub(crate) tcp_established: u32,
     pub(crate) tcp_syn_sent: u32,
     pub(crate) udp: u32,
+    /// Of protocols that conntrack does not know.
+    pub(crate) generic: u32,
 }
 
 impl Longest {
@@ -31,7 +46,8 @@ impl Longest {
             (protocol::TCP, Some(TcpState::Established)) => Some(self.tcp_established),
             (protocol::TCP, Some(TcpState::SynSent)) => Some(self.tcp_syn_sent),
             (protocol::UDP, _) => Some(self.udp),
-            _ => None,
+            (known, _) if KNOWN.contains(&known) => None,
+            _ => Some(self.generic),
         }
     }
 }
@@ -74,8 +90,11 @@ mod tests {
         testing::{TestTable, Wanted, count, fill, status},
     };
 
+    /// Encapsulated payload (RFC 4303), which conntrack does not know.
+    const ESP: u8 = 50;
     const SERVER: (&str, u16) = ("198.51.100.1", 443);
-    const LONGEST: Longest = Longest { tcp_established: 7440, tcp_syn_sent: 60, udp: 120 };
+    const LONGEST: Longest =
+        Longest { tcp_established: 7440, tcp_syn_sent: 60, udp: 120, generic: 100 };
 
     /// Fails when a life is shortened too far, or one that was short is made longer.
     #[test]
@@ -96,18 +115,22 @@ mod tests {
             seconds: 9000,
             ..Wanted::new(TCP, ("192.0.2.1", 1005), SERVER, status::ASSURED)
         };
+        let esp = Wanted {
+            seconds: 9000,
+            ..Wanted::new(ESP, ("192.0.2.1", 0), ("198.51.100.1", 0), status::REPLIED)
+        };
         table.run(|| {
-            fill([udp(1001, 9000), udp(1002, 50), other_zone, v6, tcp].into_iter());
-            assert_eq!(shorten(LONGEST).unwrap(), 3);
+            fill([udp(1001, 9000), udp(1002, 50), other_zone, v6, tcp, esp].into_iter());
+            assert_eq!(shorten(LONGEST).unwrap(), 4);
             let mut left = Vec::new();
             dump(|entry| left.push((entry.original.key >> 16, entry.timeout_seconds.unwrap())))
                 .unwrap();
             left.sort_unstable();
             let near = |seconds: u32, wanted: u32| seconds.abs_diff(wanted) <= 5;
-            for ((port, seconds), wanted) in left.into_iter().zip([120, 50, 120, 120, 9000]) {
+            for ((port, seconds), wanted) in left.into_iter().zip([100, 120, 50, 120, 120, 9000]) {
                 assert!(near(seconds, wanted), "{port}: {seconds} s");
             }
-            assert_eq!((shorten(LONGEST).unwrap(), count()), (0, 5));
+            assert_eq!((shorten(LONGEST).unwrap(), count()), (0, 6));
         });
     }
 }

@@ -116,6 +116,7 @@ pub(crate) fn shorten_existing(host: &Host) -> Result<u64, TuneError> {
         tcp_established: seconds("tcp_timeout_established")?,
         tcp_syn_sent: seconds("tcp_timeout_syn_sent")?,
         udp: seconds("udp_timeout_stream")?,
+        generic: seconds("generic_timeout")?,
     };
     Ok(shorten(longest)?)
 }

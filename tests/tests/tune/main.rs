@@ -1,5 +1,6 @@
 //! `ctguard tune`, killed in the midst of everything it does, under live traffic, and watched.
 
+mod existing;
 mod killed;
 mod live;
 mod machine;

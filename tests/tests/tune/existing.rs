@@ -1,0 +1,66 @@
+//! Entries that are there when a timeout is lowered.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use ctguard_tests::{addresses::Family, netns::Handle, product, require, router::Network, sysctl};
+
+use super::live::{Applied, MAX, RECORD};
+
+const PORT: u16 = 8080;
+
+/// Seconds that the connections to a port have left to live.
+fn lives(router: &Handle, port: u16) -> Result<Vec<u64>> {
+    let text = router.run(|| Ok(fs::read_to_string("/proc/thread-self/net/nf_conntrack")?))?;
+    let port = format!("dport={port} ");
+    let lines = text.lines().filter(|line| line.contains("ESTABLISHED") && line.contains(&port));
+    // Family, its number, protocol, its number, seconds.
+    lines.map(|line| Ok(line.split_whitespace().nth(4).context("a short line")?.parse()?)).collect()
+}
+
+/// Fails when a connection that is idle keeps its five days, or does not outlive their end.
+#[test]
+fn an_idle_connection_is_given_the_new_timeout_and_lives() -> Result<()> {
+    const TEST: &str = "an_idle_connection_is_given_the_new_timeout_and_lives";
+    if !require::root(TEST) || !require::release_binary(TEST) {
+        return Ok(());
+    }
+    ensure!(!Path::new(RECORD).exists(), "this machine was tuned: {RECORD}");
+    let network = Network::build()?;
+    let server = SocketAddr::new(Family::Ipv4.far_server(), PORT);
+    let listener = network.far.run(|| Ok(TcpListener::bind(server)?))?;
+    let mut client = network.inside.run(|| Ok(TcpStream::connect(server)?))?;
+    let (mut served, _) = listener.accept()?;
+    let days = lives(&network.router, PORT)?;
+    ensure!(matches!(days[..], [seconds] if seconds > 400_000), "{days:?}");
+
+    let _applied = Applied;
+    let tune = |more: &[&str]| {
+        // The table's size is not this namespace's to set, and stays.
+        let max = sysctl::read(MAX)?;
+        let binary = product::binary()?;
+        let mut command = network.router.command(&binary.to_string_lossy());
+        command.args(["tune", "--for", "nat-router", "--max", &max, "--apply"]).args(more);
+        let answer = product::answer(&mut command)?;
+        ensure!(answer.code == Some(0), "{}", answer.errors);
+        Ok(answer.out)
+    };
+    tune(&[])?;
+    let kept = lives(&network.router, PORT)?;
+    ensure!(
+        matches!(kept[..], [seconds] if seconds > 400_000),
+        "an idle one was shortened: {kept:?}"
+    );
+    let said = tune(&["--existing"])?;
+    ensure!(said.contains("shortened the lives of 1 entries"), "{said}");
+    let shortened = lives(&network.router, PORT)?;
+    ensure!(matches!(shortened[..], [seconds] if seconds <= 7440), "{shortened:?}");
+    client.write_all(b"?")?;
+    served.read_exact(&mut [0])?;
+    Ok(())
+}
