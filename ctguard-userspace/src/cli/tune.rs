@@ -51,7 +51,7 @@ pub(super) struct TuneArgs {
     /// Take back what was applied and persisted; with --watch, at its end, if it did not help
     #[arg(long, conflicts_with = "dry_run")]
     revert: bool,
-    /// Print JSON (fields are only ever added)
+    /// Print JSON (fields are only ever added); with --watch, a document of its own at the end
     #[arg(long)]
     json: bool,
     /// Work on the /proc, /sys and /etc below this directory
@@ -123,19 +123,20 @@ fn watch(
     out: &mut impl Write,
 ) -> Result<Outcome, CliError> {
     let watched = watch::watch(host, span, context, out, !args.json)?;
-    let useless = watched.verdict == Verdict::DidNotHelp;
-    if args.json {
-        if useless && args.revert {
-            take_back(host, &mut io::sink())?;
-        }
-        watch::json(&watched, useless && args.revert, out).map_err(CliError::Output)?;
-    } else {
-        watch::text(&watched, out).map_err(CliError::Output)?;
-        if useless && args.revert {
-            take_back(host, out)?;
-        }
+    let is_useless = watched.verdict == Verdict::DidNotHelp;
+    let reverts = is_useless && args.revert;
+    let mut taken_back = Vec::new();
+    if reverts {
+        // Before anything is told: nobody may be there to read it.
+        take_back(host, &mut taken_back)?;
     }
-    Ok(if useless { Outcome::No } else { Outcome::Done })
+    if args.json {
+        watch::json(&watched, reverts, out)
+    } else {
+        watch::text(&watched, out).and_then(|()| out.write_all(&taken_back))
+    }
+    .map_err(CliError::Output)?;
+    Ok(if is_useless { Outcome::No } else { Outcome::Done })
 }
 
 /// Whether there was something to take back.
