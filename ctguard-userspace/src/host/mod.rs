@@ -26,7 +26,9 @@ pub(crate) use kernel_log::LogCounts;
 pub(crate) use memory::{EntrySize, Memory};
 pub(crate) use processes::Process;
 pub(crate) use statistics::{STATISTICS, Statistics};
-pub(crate) use table::{BUCKETS, COUNT, EXPECT_MAX, HASHSIZE, MAX, TableNumbers};
+pub(crate) use table::{
+    BUCKETS, COUNT, EXPECT_MAX, HASHSIZE, MAX, TableNumbers, sets_buckets_by_sysctl, setting_path,
+};
 
 /// The tables that iptables has loaded.
 pub(crate) const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";

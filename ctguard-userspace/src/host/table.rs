@@ -1,5 +1,7 @@
 //! The table in numbers, as its settings show it.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::{Host, Unread, sysctl_path};
 
 pub(crate) const COUNT: &str = "net.netfilter.nf_conntrack_count";
@@ -7,8 +9,24 @@ pub(crate) const MAX: &str = "net.netfilter.nf_conntrack_max";
 pub(crate) const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
 /// How many flows helpers may announce; derived from the hash's size when the module is loaded.
 pub(crate) const EXPECT_MAX: &str = "net.netfilter.nf_conntrack_expect_max";
-/// The hash where [`BUCKETS`] is missing; set when the module is loaded.
+const OWNER_WRITES: u32 = 0o200;
+/// The hash as the module's parameter, which every kernel shows and lets be set.
 pub(crate) const HASHSIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
+
+/// Whether the hash is set by its sysctl, and not by the module's parameter alone, as before 4.7.
+pub(crate) fn sets_buckets_by_sysctl(host: &Host) -> bool {
+    let file = host.path(&sysctl_path(BUCKETS)).metadata();
+    file.is_ok_and(|file| file.permissions().mode() & OWNER_WRITES != 0)
+}
+
+/// The file of a setting of conntrack.
+pub(crate) fn setting_path(host: &Host, key: &str) -> String {
+    if key == BUCKETS && !sets_buckets_by_sysctl(host) {
+        HASHSIZE.to_owned()
+    } else {
+        sysctl_path(key)
+    }
+}
 
 /// The table as its settings show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::{
     reading::Before,
     record::{FileError, Record, Step, remove, replace},
 };
-use crate::host::{BUCKETS, Host, Unread, sysctl_path};
+use crate::host::{BUCKETS, Host, Unread, setting_path};
 
 /// The kernel rounds the hash up to whole pages of pointers (`nf_ct_alloc_hashtable`).
 const BUCKETS_IN_PAGE: u64 = 512;
@@ -106,7 +106,7 @@ fn put_back(
     before: u64,
     then: u64,
 ) -> Result<Option<Reverted>, ApplyError> {
-    let Some(live) = host.number(&sysctl_path(key))? else {
+    let Some(live) = host.number(&setting_path(host, key))? else {
         let why = "conntrack is not loaded".to_owned();
         return Ok(Some(Reverted::Left { what: key.to_owned(), why }));
     };
@@ -135,7 +135,7 @@ fn take_away(host: &Host, path: &str, then: &str) -> Result<Option<Reverted>, Ap
 }
 
 fn set(host: &Host, key: &str, value: u64) -> Result<(), ApplyError> {
-    let path = host.path(&sysctl_path(key));
+    let path = host.path(&setting_path(host, key));
     let written = fs::write(path, format!("{value}\n"));
     written.map_err(|source| ApplyError::Set { key: key.to_owned(), value, source })
 }
@@ -156,9 +156,11 @@ fn missing_directories(host: &Host, path: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::{
-        host::{MAX, testing::Fake},
+        host::{HASHSIZE, MAX, sysctl_path, testing::Fake},
         tune::files::SYSCTL,
     };
 
@@ -215,6 +217,20 @@ mod tests {
         let left = done.iter().filter(|done| matches!(done, Reverted::Left { .. })).count();
         assert_eq!((left, max(&fake)), (2, Some(100_000)));
         assert!(fake.host.is_there(SYSCTL));
+    }
+
+    /// Fails on kernels before 4.7, whose sysctl only shows the hash.
+    #[test]
+    fn a_hash_that_no_sysctl_sets_is_set_by_the_modules_parameter() {
+        let fake = machine("tune-hashsize");
+        let shown = fake.host.path(&sysctl_path(BUCKETS));
+        fs::set_permissions(shown, fs::Permissions::from_mode(0o444)).unwrap();
+        fake.write(HASHSIZE, "7680\n");
+        let hashsize = || fake.host.number(HASHSIZE).unwrap();
+        apply(&fake.host, &changes(), &[]).unwrap();
+        assert_eq!(hashsize(), Some(65_536));
+        revert(&fake.host).unwrap();
+        assert_eq!(hashsize(), Some(7680));
     }
 
     /// Fails when a hash that the kernel rounded up is taken for another's.

@@ -45,9 +45,20 @@ impl Applier {
     }
 }
 
+/// What a machine has to set settings at boot.
+#[derive(Debug)]
+pub(crate) struct Means<'a> {
+    pub(crate) boot: &'a Boot,
+    pub(crate) applier: Option<Applier>,
+    /// Else the module's option alone sets the hash.
+    pub(crate) buckets_by_sysctl: bool,
+}
+
 /// The files for these settings. Where conntrack is part of the kernel, `sysctl.d` alone is needed.
-pub(crate) fn files(changes: &[Change], boot: &Boot, applier: Option<Applier>) -> Vec<OwnFile> {
-    let lines = changes.iter().map(|change| format!("{} = {}\n", change.key, change.then));
+pub(crate) fn files(changes: &[Change], means: &Means<'_>) -> Vec<OwnFile> {
+    let Means { boot, applier, buckets_by_sysctl } = means;
+    let by_sysctl = changes.iter().filter(|change| *buckets_by_sysctl || change.key != BUCKETS);
+    let lines = by_sysctl.map(|change| format!("{} = {}\n", change.key, change.then));
     let text = lines.fold(HEAD.to_owned(), |text, line| text + &line);
     let mut files = vec![OwnFile { path: SYSCTL, text }];
     if boot.built_in {
@@ -73,6 +84,10 @@ pub(crate) fn files(changes: &[Change], boot: &Boot, applier: Option<Applier>) -
 mod tests {
     use super::*;
 
+    fn means(boot: &Boot, applier: Option<Applier>) -> Means<'_> {
+        Means { boot, applier, buckets_by_sysctl: true }
+    }
+
     fn changes() -> Vec<Change> {
         let change =
             |key: &str, then| Change { key: key.to_owned(), now: 1, then, why: String::new() };
@@ -83,7 +98,7 @@ mod tests {
     fn a_module_needs_four_files_and_a_built_in_conntrack_one() {
         let systemd = Some(Applier::Systemd("/usr/lib/systemd/systemd-sysctl"));
         let paths = |boot: &Boot| -> Vec<_> {
-            files(&changes(), boot, systemd).iter().map(|file| file.path).collect()
+            files(&changes(), &means(boot, systemd)).iter().map(|file| file.path).collect()
         };
         assert_eq!(paths(&Boot::default()), [SYSCTL, MODPROBE, MODULES, UDEV]);
         assert_eq!(paths(&Boot { built_in: true, ..Boot::default() }), [SYSCTL]);
@@ -91,7 +106,8 @@ mod tests {
 
     #[test]
     fn the_hash_is_set_before_the_maximum_and_as_the_modules_option() {
-        let files = files(&changes(), &Boot::default(), None);
+        let boot = Boot::default();
+        let files = files(&changes(), &means(&boot, None));
         let lines: Vec<_> = files[0].text.lines().skip(1).collect();
         assert_eq!(
             lines,
@@ -102,5 +118,14 @@ mod tests {
         );
         assert!(files[1].text.ends_with("options nf_conntrack hashsize=65536\n"));
         assert_eq!(files.len(), 3, "nobody would run a rule's command");
+    }
+
+    /// Fails when each boot of an old kernel complains of a sysctl that cannot be set.
+    #[test]
+    fn a_hash_that_no_sysctl_sets_is_the_modules_option_alone() {
+        let boot = Boot::default();
+        let means = Means { buckets_by_sysctl: false, ..means(&boot, None) };
+        let files = files(&changes(), &means);
+        assert!(!files[0].text.contains("buckets") && files[1].text.contains("hashsize=65536"));
     }
 }

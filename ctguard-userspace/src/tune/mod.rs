@@ -16,7 +16,7 @@ mod watch;
 use thiserror::Error;
 
 pub(crate) use apply::{ApplyError, Reverted, apply, revert};
-pub(crate) use files::{Applier, OwnFile, files};
+pub(crate) use files::{Applier, Means, OwnFile, files};
 pub(crate) use journal::JOURNAL;
 pub(crate) use plan::{Change, Max, PlanError, Role};
 pub(crate) use reading::Reading;
@@ -27,7 +27,10 @@ use record::Record;
 
 use crate::{
     conntrack::shorten::{Longest, ShortenError, shorten},
-    host::{Boot, EXPECT_MAX, EntrySize, Host, Memory, TableNumbers, Unread, sysctl_path},
+    host::{
+        Boot, EXPECT_MAX, EntrySize, Host, Memory, TableNumbers, Unread, sets_buckets_by_sysctl,
+        sysctl_path,
+    },
     namespace,
 };
 
@@ -79,7 +82,12 @@ pub(crate) fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Propo
         None => guess(host)?,
     };
     let changes = plan::plan(&now, role, max)?;
-    let files = files(&changes, &Boot::read(host)?, Applier::find(host));
+    let means = Means {
+        boot: &Boot::read(host)?,
+        applier: Applier::find(host),
+        buckets_by_sysctl: sets_buckets_by_sysctl(host),
+    };
+    let files = files(&changes, &means);
     Ok(Proposal { role, changes, files })
 }
 

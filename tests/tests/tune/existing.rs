@@ -35,7 +35,7 @@ fn an_idle_connection_is_given_the_new_timeout_and_lives() -> Result<()> {
     let server = SocketAddr::new(Family::Ipv4.far_server(), PORT);
     let listener = network.far.run(|| Ok(TcpListener::bind(server)?))?;
     let mut client = network.inside.run(|| Ok(TcpStream::connect(server)?))?;
-    let (mut served, _) = listener.accept()?;
+    let (mut accepted, _) = listener.accept()?;
     let days = lives(&network.router, PORT)?;
     ensure!(matches!(days[..], [seconds] if seconds > 400_000), "{days:?}");
 
@@ -61,6 +61,6 @@ fn an_idle_connection_is_given_the_new_timeout_and_lives() -> Result<()> {
     let shortened = lives(&network.router, PORT)?;
     ensure!(matches!(shortened[..], [seconds] if seconds <= 7440), "{shortened:?}");
     client.write_all(b"?")?;
-    served.read_exact(&mut [0])?;
+    accepted.read_exact(&mut [0])?;
     Ok(())
 }
