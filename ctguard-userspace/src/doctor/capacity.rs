@@ -4,9 +4,7 @@ use super::{
     finding::{Finding, Findings},
     text::{mebibytes, per_cent},
 };
-use crate::host::{
-    BUCKETS, COUNT, EXPECT_MAX, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path,
-};
+use crate::host::{BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path};
 
 /// Shares of the maximum: `node_exporter`'s alerts warn at 75 % and page at 90 %.
 const FILL: [f64; 2] = [0.75, 0.9];
@@ -18,11 +16,6 @@ const MEMORY: [f64; 2] = [0.25, 0.5];
 /// A router with a gibibyte or more that tracks fewer has the default of a small machine.
 const ROUTER_MAX: u64 = 65_536;
 const GIBIBYTE: u64 = 1 << 30;
-/// Shares of the expectations' maximum.
-const EXPECTATIONS: [f64; 2] = [0.75, 1.0];
-/// The list of expectations; the table of entries is never read so.
-const EXPECTED: &str = "/proc/net/nf_conntrack_expect";
-
 /// What entries and hash take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Footprint {
@@ -61,7 +54,6 @@ pub(super) fn check(
     if let Some(forwards) = findings.read("small-table", host.forwards()) {
         findings.add(small(table, memory, forwards));
     }
-    expectations(host, findings);
 }
 
 fn fill(table: TableNumbers) -> Option<Finding> {
@@ -151,28 +143,6 @@ fn small(table: TableNumbers, memory: Memory, forwards: bool) -> Option<Finding>
     })
 }
 
-fn expectations(host: &Host, findings: &mut Findings) {
-    let read = host.number(&sysctl_path(EXPECT_MAX));
-    let Some(Some(max)) = findings.read("expectations", read) else { return };
-    let Some(listed) = findings.read("expectations", host.text(EXPECTED)) else { return };
-    let count = listed.map_or(0, |text| text.lines().count());
-    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    let share = count as f64 / max.max(1) as f64;
-    let what = format!("{count} of {max} expectations are taken");
-    let finding = Finding::graded("expectations", share, EXPECTATIONS, what).map(|finding| {
-        finding
-            .read(EXPECTED, format!("{count} lines"))
-            .read(sysctl_path(EXPECT_MAX), max)
-            .because(
-                "helpers (FTP, SIP, H.323, PPTP) announce flows to come; without room the \
-                 announced flow fails, and nobody else's. This is not the table of connections: a \
-                 larger nf_conntrack_max does not help",
-            )
-            .by_hand(format!("sysctl -w {EXPECT_MAX}={}", max * 4))
-    });
-    findings.add(finding);
-}
-
 #[cfg(test)]
 mod tests {
     use crate::doctor::{Severity, testing::Machine};
@@ -215,14 +185,6 @@ mod tests {
         assert!(machine.found().is_empty());
         machine.write("/proc/sys/net/ipv4/ip_forward", "1\n");
         assert_eq!(machine.found(), [("small-table", Severity::Warning)]);
-    }
-
-    #[test]
-    fn expectations_that_run_out_are_not_taken_for_the_table() {
-        let machine = Machine::healthy("capacity-expectations");
-        machine.write("/proc/sys/net/netfilter/nf_conntrack_expect_max", "4\n");
-        machine.write("/proc/net/nf_conntrack_expect", "1\n2\n3\n");
-        assert_eq!(machine.found(), [("expectations", Severity::Warning)]);
     }
 
     #[test]

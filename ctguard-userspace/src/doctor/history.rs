@@ -34,23 +34,20 @@ impl Meanwhile {
     }
 }
 
-pub(super) fn check_log(host: &Host, counted: &Meanwhile, findings: &mut Findings) {
-    let Some(Some(log)) = findings.read("kernel-log", LogCounts::read(host)) else { return };
+/// The kernel's lines about conntrack.
+pub(super) fn log(host: &Host, findings: &mut Findings) -> Option<LogCounts> {
+    findings.read("kernel-log", LogCounts::read(host)).flatten()
+}
+
+pub(super) fn check_log(
+    host: &Host,
+    log: &LogCounts,
+    counted: &Meanwhile,
+    findings: &mut Findings,
+) {
     // A namespace of the past may have had this one's number.
     let own = own_namespace(host).map(|own| (own, counted.may_have_dropped()));
-    findings.add(table_full(&log, own));
-    findings.add((log.expectations_full > 0).then(|| {
-        Finding::fault(
-            "expectations-full",
-            format!("the kernel logged {} times: expectation table full", log.expectations_full),
-        )
-        .read(LogCounts::PLACE, format!("{} lines in 24 hours", log.expectations_full))
-        .because(
-            "flows that helpers announce (FTP, SIP, H.323, PPTP) fail; it is not the table of \
-             connections, and nf_conntrack_max does not help",
-        )
-        .by_hand("sysctl -w net.netfilter.nf_conntrack_expect_max=4096")
-    }));
+    findings.add(table_full(log, own));
     findings.add((log.vmalloc > 0).then(|| {
         Finding::note("vmalloc", "the hash was too large for contiguous memory")
             .read(LogCounts::PLACE, "nf_conntrack: falling back to vmalloc")
@@ -295,9 +292,6 @@ mod tests {
         machine.write(STATISTICS, "entries drop insert_failed\n1 3 1\n");
         let found = machine.found();
         assert!(found.contains(&("table-full-logged", Severity::Fault)), "its own: {found:?}");
-        machine.write(STATISTICS, "entries drop insert_failed\n1 0 0\n");
-        machine.write("/dev/kmsg", "4,1,1000,-;nf_conntrack: expectation table full\n");
-        assert_eq!(machine.found(), [("expectations-full", Severity::Fault)]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod attach;
 mod capacity;
 mod causes;
 mod census;
+mod expectations;
 mod finding;
 mod guard;
 mod heavy_hitters;
@@ -111,7 +112,9 @@ pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
         summary = Some(Summary { table, footprint: Footprint::of(table, &entry), memory });
     } else {
         findings.append(presence);
-        history::check_log(host, &Meanwhile::default(), &mut findings);
+        if let Some(log) = history::log(host, &mut findings) {
+            history::check_log(host, &log, &Meanwhile::default(), &mut findings);
+        }
     }
     persistence::check(host, table, &mut findings);
     uses::check(host, &mut findings);
@@ -142,7 +145,11 @@ fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
     // What could not be read the first time was told then.
     counted.after = history::statistics(host, &mut Findings::default());
     history::check_counters(table, &counted, findings);
-    history::check_log(host, &counted, findings);
+    let log = history::log(host, findings);
+    if let Some(log) = &log {
+        history::check_log(host, log, &counted, findings);
+    }
+    expectations::check(host, log.as_ref(), &counted.after, findings);
     history::check_softnet(backlog.as_deref(), host, findings);
 }
 

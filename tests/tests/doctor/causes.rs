@@ -54,13 +54,14 @@ fn a_udp_flood_is_called_by_its_name() -> Result<()> {
     flooded(FloodKind::UdpSpoofed, "udp-flood")
 }
 
-/// A datagram from each of so many ports of an inside host.
+/// A datagram from each of so many ports of an inside host: a read request of TFTP, to whoever
+/// speaks it.
 fn ask(from: &Handle, host: IpAddr, ports: std::ops::Range<u16>, to: SocketAddr) -> Result<()> {
     from.run(|| {
         for port in ports {
             let socket = UdpSocket::bind((host, port)).context("a port is taken")?;
             // What was refused before is told here, and is no concern of ours.
-            let _ = socket.send_to(b"?", to);
+            let _ = socket.send_to(b"\0\x01file\0octet\0", to);
         }
         Ok(())
     })
@@ -162,4 +163,28 @@ fn flows_that_cannot_be_inserted_are_told_from_a_full_table() -> Result<()> {
     exec::run_with_input(network.router.command("nft").args(["-f", "-"]), rules)?;
     ask(&network.inside, INFECTED, 2000..5000, SocketAddr::from((NOBODY, 9999)))?;
     expect_first(&network.router, "insert-failed")
+}
+
+/// TFTP's helper announces a flow for each request.
+#[test]
+fn expectations_that_run_out_are_told_from_a_full_table() -> Result<()> {
+    const EXPECT_MAX: &str = "net.netfilter.nf_conntrack_expect_max";
+    if !is_possible("expectations_that_run_out_are_told_from_a_full_table") {
+        return Ok(());
+    }
+    let (_table, _room) = (HostSysctl::set(MAX, TABLE)?, HostSysctl::set(EXPECT_MAX, "64")?);
+    let network = Network::build()?;
+    let rules = "table ip helpers {
+        ct helper tftp { type \"tftp\" protocol udp; }
+        chain prerouting {
+            type filter hook prerouting priority filter;
+            udp dport 69 ct helper set \"tftp\"
+        }
+    }\n";
+    exec::run_with_input(network.router.command("nft").args(["-f", "-"]), rules)?;
+    ask(&network.inside, INFECTED, 2000..2200, SocketAddr::from((NOBODY, 69)))?;
+    expect_first(&network.router, "expectations-full")?;
+    let what = found(&network.router)?[0]["what"].to_string();
+    anyhow::ensure!(what.contains("64 of 64"), "not by its numbers: {what}");
+    Ok(())
 }
