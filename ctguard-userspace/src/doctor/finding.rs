@@ -48,21 +48,21 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    fn new(check: &'static str, severity: Severity, what: impl Into<String>) -> Self {
+    pub(super) fn of(check: &'static str, severity: Severity, what: impl Into<String>) -> Self {
         let (read, why, mend) = (Vec::new(), String::new(), Vec::new());
         Self { check, severity, what: what.into(), read, why, mend }
     }
 
     pub(super) fn note(check: &'static str, what: impl Into<String>) -> Self {
-        Self::new(check, Severity::Note, what)
+        Self::of(check, Severity::Note, what)
     }
 
     pub(super) fn warning(check: &'static str, what: impl Into<String>) -> Self {
-        Self::new(check, Severity::Warning, what)
+        Self::of(check, Severity::Warning, what)
     }
 
     pub(super) fn fault(check: &'static str, what: impl Into<String>) -> Self {
-        Self::new(check, Severity::Fault, what)
+        Self::of(check, Severity::Fault, what)
     }
 
     /// A warning above one limit, a fault above another; nothing below both.

@@ -1,7 +1,9 @@
 //! Whether it has happened: the kernel's log and counters.
 
 use super::finding::{Finding, Findings};
-use crate::host::{Host, LogCounts, MAX, STATISTICS, Statistics, TableNumbers, Unread};
+use crate::host::{
+    Host, LogCounts, MAX, OtherTables, STATISTICS, Statistics, TableNumbers, Unread,
+};
 
 /// Insertions that fail by races alone are fewer since the kernel was started.
 const RACES: u64 = 1000;
@@ -9,7 +11,6 @@ const RACES: u64 = 1000;
 const HALF: f64 = 0.5;
 /// Network namespaces that are told by number.
 const NAMED: usize = 3;
-const SOFTNET: &str = "/proc/net/softnet_stat";
 
 /// Counters at both ends of an audit.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +20,7 @@ pub(super) struct Meanwhile {
 }
 
 impl Meanwhile {
-    fn total(&self, column: &str) -> u64 {
+    pub(super) fn total(&self, column: &str) -> u64 {
         self.after.get(column)
     }
 
@@ -29,7 +30,7 @@ impl Meanwhile {
         !self.after.has("drop") || self.total("drop") > self.total("insert_failed")
     }
 
-    fn now(&self, column: &str) -> u64 {
+    pub(super) fn now(&self, column: &str) -> u64 {
         self.after.get(column).saturating_sub(self.before.get(column))
     }
 }
@@ -43,11 +44,12 @@ pub(super) fn check_log(
     host: &Host,
     log: &LogCounts,
     counted: &Meanwhile,
+    others: &OtherTables,
     findings: &mut Findings,
 ) {
     // A namespace of the past may have had this one's number.
     let own = own_namespace(host).map(|own| (own, counted.may_have_dropped()));
-    findings.add(table_full(log, own));
+    findings.add(table_full(log, own, others));
     findings.add((log.vmalloc > 0).then(|| {
         Finding::note("vmalloc", "the hash was too large for contiguous memory")
             .read(LogCounts::PLACE, "nf_conntrack: falling back to vmalloc")
@@ -56,27 +58,35 @@ pub(super) fn check_log(
 }
 
 /// `own` is this namespace's number, and whether a line may be about its table.
-fn table_full(log: &LogCounts, own: Option<(u64, bool)>) -> Option<Finding> {
+fn table_full(
+    log: &LogCounts,
+    own: Option<(u64, bool)>,
+    others: &OtherTables,
+) -> Option<Finding> {
     if log.table_full == 0 {
         return None;
     }
-    let others = log.namespaces.len();
+    let many = log.namespaces.len();
     // Older kernels do not say whose table it is.
     let is_own = |(own, dropped): (u64, bool)| dropped && log.namespaces.contains(&own);
-    let elsewhere = others > 0 && own.is_some_and(|own| !is_own(own));
+    let elsewhere = many > 0 && own.is_some_and(|own| !is_own(own));
     let finding = if elsewhere {
         let what = format!(
-            "the kernel logged in 24 hours: table full, in {others} other network namespaces"
+            "the kernel logged in 24 hours: table full, in {many} other network namespaces"
         );
         Finding::warning("table-full-logged", what)
     } else {
         let what = "the kernel logged in 24 hours: table full, dropping packet";
         Finding::fault("table-full-logged", what)
     };
-    let inodes = log.namespaces.iter().map(|inode| format!("net:[{inode}]")).take(NAMED);
-    let named = inodes.collect::<Vec<_>>().join(", ");
+    let name = |number: &u64| {
+        let known = others.tables.iter().find(|other| other.number == *number);
+        let name = known.map_or_else(String::new, |other| format!(" ({})", other.name));
+        format!("net:[{number}]{name}")
+    };
+    let named = log.namespaces.iter().map(name).take(NAMED).collect::<Vec<_>>().join(", ");
     let of = if named.is_empty() { String::new() } else { format!(", of {named}") };
-    let rest = if others > NAMED { " and others" } else { "" };
+    let rest = if many > NAMED { " and others" } else { "" };
     Some(
         finding
             .read(
@@ -209,34 +219,6 @@ fn chains(counted: &Meanwhile) -> Option<Finding> {
 }
 
 /// Packets lost before any rule saw them, which some take for a full table.
-pub(super) fn check_softnet(before: Option<&str>, host: &Host, findings: &mut Findings) {
-    let Some(before) = before.map(softnet_dropped) else { return };
-    let Some(Some(after)) = findings.read("backlog", host.text(SOFTNET)) else { return };
-    let lost = softnet_dropped(&after).saturating_sub(before);
-    findings.add((lost > 0).then(|| {
-        Finding::warning(
-            "backlog",
-            format!("{lost} packets found a CPU's backlog full during this audit"),
-        )
-        .read(SOFTNET, "second column")
-        .because(
-            "a CPU cannot keep up: that is not a full table, and no setting of conntrack helps",
-        )
-        .by_hand("sysctl -w net.core.netdev_max_backlog=4096")
-    }));
-}
-
-/// The text to compare with later; none where it cannot be read, which is told once, later.
-pub(super) fn softnet(host: &Host) -> Option<String> {
-    host.text(SOFTNET).ok().flatten()
-}
-
-/// `softnet_seq_show`, `net/core/net-procfs.c`: a line for each CPU; processed, dropped, squeezed.
-fn softnet_dropped(text: &str) -> u64 {
-    let second = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
-    text.lines().filter_map(second).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,10 +274,5 @@ mod tests {
         machine.write(STATISTICS, "entries drop insert_failed\n1 3 1\n");
         let found = machine.found();
         assert!(found.contains(&("table-full-logged", Severity::Fault)), "its own: {found:?}");
-    }
-
-    #[test]
-    fn packets_lost_in_the_backlog_are_no_full_table() {
-        assert_eq!(softnet_dropped("00000001 0000000a 00000002\n00000001 00000001 0\n"), 11);
     }
 }

@@ -9,6 +9,7 @@ mod attach;
 mod capacity;
 mod causes;
 mod census;
+mod elsewhere;
 mod expectations;
 mod finding;
 mod guard;
@@ -16,12 +17,15 @@ mod heavy_hitters;
 mod history;
 mod neighbours;
 mod owners;
+mod pace;
 mod persistence;
 mod presence;
+mod services;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod text;
 mod timeouts;
+mod traffic;
 mod uses;
 
 use std::{
@@ -35,18 +39,17 @@ pub(crate) use guard::Health;
 
 use crate::{
     conntrack::dump_some,
-    host::{EntrySize, Host, Memory, TableNumbers, Unread, sysctl_path},
+    host::{EntrySize, Host, Memory, Statistics, TableNumbers, Unread, sysctl_path},
 };
 use census::Census;
 use finding::Findings;
 use history::Meanwhile;
 use neighbours::Neighbours;
+use pace::Pace;
 
 /// A dump stops at so many entries, or after so long: a sample of them tells as much.
 const MOST_ENTRIES: u64 = 200_000;
 const LONGEST: Duration = Duration::from_millis(500);
-/// Counters are read twice, so far apart at least.
-const APART: Duration = Duration::from_millis(200);
 /// `tcp_timeout_established` where it cannot be read (`net/netfilter/nf_conntrack_proto_tcp.c`).
 const ESTABLISHED_SECONDS: u32 = 432_000;
 
@@ -113,8 +116,12 @@ pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     } else {
         findings.append(presence);
         if let Some(log) = history::log(host, &mut findings) {
-            history::check_log(host, &log, &Meanwhile::default(), &mut findings);
+            let (none, others) = (Meanwhile::default(), elsewhere::read(host, &mut findings));
+            history::check_log(host, &log, &none, &others, &mut findings);
         }
+        let before = stack_counters(host, &mut findings);
+        let stack = Meanwhile { after: before.clone(), before };
+        services::check(host, &stack, &mut findings);
     }
     persistence::check(host, table, &mut findings);
     uses::check(host, &mut findings);
@@ -131,26 +138,33 @@ pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
 
 /// What happens in the table, and what has happened.
 fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
-    let began = Instant::now();
-    let mut counted =
+    let mut pace = Pace::start(host);
+    let mut conntrack =
         Meanwhile { before: history::statistics(host, findings), ..Meanwhile::default() };
-    let backlog = history::softnet(host);
+    let mut stack = Meanwhile { before: stack_counters(host, findings), ..Meanwhile::default() };
     if let Some(census) = findings.read("entries", census(host)) {
         let neighbours = Neighbours::read(host);
         findings.add(causes::judge(&census, table, &|address| neighbours.name(address)));
     }
-    if host.is_this() {
-        std::thread::sleep(APART.saturating_sub(began.elapsed()));
-    }
+    let others = elsewhere::read(host, findings);
+    pace.keep(host);
     // What could not be read the first time was told then.
-    counted.after = history::statistics(host, &mut Findings::default());
-    history::check_counters(table, &counted, findings);
+    conntrack.after = history::statistics(host, &mut Findings::default());
+    stack.after = stack_counters(host, &mut Findings::default());
+    history::check_counters(table, &conntrack, findings);
+    findings.add(pace.judge(table));
     let log = history::log(host, findings);
     if let Some(log) = &log {
-        history::check_log(host, log, &counted, findings);
+        history::check_log(host, log, &conntrack, &others, findings);
     }
-    expectations::check(host, log.as_ref(), &counted.after, findings);
-    history::check_softnet(backlog.as_deref(), host, findings);
+    expectations::check(host, log.as_ref(), &conntrack.after, findings);
+    findings.add(elsewhere::judge(&others));
+    traffic::check(host, &conntrack, &stack, findings);
+    services::check(host, &stack, findings);
+}
+
+fn stack_counters(host: &Host, findings: &mut Findings) -> Statistics {
+    findings.read("network-counters", Statistics::of_stack(host)).unwrap_or_default()
 }
 
 /// Counts what the table holds, or as much of it as is told in time.
@@ -186,7 +200,7 @@ mod tests {
         let audit = machine.audit();
         assert!(audit.is_clean(), "{:?}", audit.findings);
         let skipped: Vec<_> = audit.skipped.iter().map(|skipped| skipped.check).collect();
-        assert_eq!(skipped, ["entries", "rules"], "a copy cannot list its table and rules");
+        assert_eq!(skipped, ["entries", "namespaces", "rules"], "of a machine itself alone");
     }
 
     #[test]

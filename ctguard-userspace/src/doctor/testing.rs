@@ -13,9 +13,24 @@ const HEALTHY: &[(&str, &str)] = &[
     ("/proc/slabinfo", "nf_conntrack 96 160 256 16 1 : tunables 0 0 0\n"),
     (
         "/proc/net/stat/nf_conntrack",
-        "entries clashres drop early_drop insert_failed\n00000400 0 0 0 0\n",
+        "entries clashres drop early_drop insert_failed invalid\n00000400 0 0 0 0 100\n",
     ),
     ("/proc/net/softnet_stat", "00000001 00000000 00000000\n"),
+    ("/proc/net/snmp", "Ip: Forwarding InReceives\nIp: 2 100000\n"),
+    ("/proc/net/snmp6", "Ip6InReceives 100000\nIp6ReasmFails 2\n"),
+    (
+        "/proc/net/netstat",
+        "TcpExt: ListenOverflows TCPReqQFullDrop TCPReqQFullDoCookies\nTcpExt: 0 0 0\n",
+    ),
+    (
+        "/proc/net/tcp",
+        "sl local_address rem_address st tx_queue:rx_queue\n\
+            0: 00000000:0016 00000000:0000 0A 00000000:00000000\n",
+    ),
+    ("/proc/sys/net/core/somaxconn", "4096\n"),
+    ("/proc/sys/net/ipv4/tcp_syncookies", "1\n"),
+    ("/proc/sys/net/ipv4/tcp_max_syn_backlog", "512\n"),
+    ("/proc/sys/net/netfilter/nf_conntrack_frag6_high_thresh", "4194304\n"),
     ("/proc/net/nf_conntrack_expect", ""),
     ("/proc/self/mounts", "proc /proc proc rw,nosuid 0 0\n"),
     ("/dev/kmsg", "6,1,1000,-;eth0: link up\n"),

@@ -109,12 +109,8 @@ fn established(seconds: u64, forwards: bool) -> Option<Finding> {
 
 fn finding(name: &'static str, severity: Severity, seconds: u64, why: &str) -> Finding {
     let what = format!("{} is {seconds} s", key(name));
-    let found = match severity {
-        Severity::Note => Finding::note("timeout", what),
-        Severity::Warning => Finding::warning("timeout", what),
-        Severity::Fault => Finding::fault("timeout", what),
-    };
-    found.read(sysctl_path(&key(name)), seconds).because(why).tune("ctguard tune --apply")
+    Finding::of("timeout", severity, what)
+        .read(sysctl_path(&key(name)), seconds).because(why).tune("ctguard tune --apply")
 }
 
 impl Rule {

@@ -4,12 +4,11 @@ use std::{collections::BTreeSet, io};
 
 use super::finding::{Finding, Findings};
 use crate::{
-    host::{Host, LEGACY_TABLES, Unread, sysctl_path},
+    host::{Host, LEGACY_TABLES, Unread},
     net::{Rule, rules},
 };
 
 const RULES: &str = "nf_tables: a dump of all rules";
-const SYN_COOKIES: &str = "net.ipv4.tcp_syncookies";
 
 /// Expressions of nftables, and extensions of iptables, that translate addresses …
 const TRANSLATE: [&str; 9] =
@@ -35,17 +34,6 @@ pub(super) fn check(host: &Host, findings: &mut Findings) {
     let legacy_nat = findings.read("rules", host.has_legacy_nat());
     if let (Some(rules), Some(legacy_nat)) = (findings.read("rules", read(host)), legacy_nat) {
         findings.add(judge(&rules, legacy_nat));
-    }
-    if let Some(Some(cookies)) = findings.read("syn-cookies", host.sysctl(SYN_COOKIES)) {
-        findings.add((cookies == "0").then(|| {
-            Finding::warning("syn-cookies", "SYN cookies are off")
-                .read(sysctl_path(SYN_COOKIES), cookies)
-                .because(
-                    "a flood of SYNs at this machine's own services fills their backlogs, whatever \
-                     the table; with cookies they still answer",
-                )
-                .by_hand(format!("sysctl -w {SYN_COOKIES}=1"))
-        }));
     }
 }
 
@@ -147,7 +135,6 @@ fn writers(rules: &[Rule]) -> BTreeSet<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::testing::Machine;
 
     fn rule(table: &str, chain: &str, expressions: &[&str]) -> Rule {
         Rule {
@@ -181,13 +168,5 @@ mod tests {
         assert_eq!(checks(&rules, false), ["nat", "stateful", "reject", "writers"]);
         let writers = judge(&rules, false).pop().unwrap();
         assert_eq!(writers.what, "rules are written by Docker, ufw");
-    }
-
-    #[test]
-    fn syn_cookies_that_are_off_are_found() {
-        let machine = Machine::healthy("uses-cookies");
-        machine.write("/proc/sys/net/ipv4/tcp_syncookies", "0\n");
-        // A copy has no rules to list, and its settings are checked all the same.
-        assert_eq!(machine.checks(), ["syn-cookies"]);
     }
 }

@@ -6,8 +6,11 @@
 mod boot;
 mod conf;
 mod kernel_log;
+mod listeners;
 mod memory;
+mod namespaces;
 mod processes;
+mod stack;
 mod statistics;
 mod table;
 
@@ -23,8 +26,11 @@ use thiserror::Error;
 pub(crate) use boot::Boot;
 pub(crate) use conf::{Assignment, Readers, SysctlFiles};
 pub(crate) use kernel_log::LogCounts;
+pub(crate) use listeners::{LISTENERS, Listener};
 pub(crate) use memory::{EntrySize, Memory};
+pub(crate) use namespaces::{OtherTable, OtherTables};
 pub(crate) use processes::Process;
+pub(crate) use stack::{BACKLOG_FULL, NETSTAT, SOFTNET, SQUEEZED};
 pub(crate) use statistics::{STATISTICS, Statistics};
 pub(crate) use table::{
     BUCKETS, COUNT, EXPECT_MAX, HASHSIZE, MAX, TableNumbers, sets_buckets_by_sysctl, setting_path,

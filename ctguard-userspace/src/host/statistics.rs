@@ -33,6 +33,11 @@ impl Statistics {
         Some(Self(sums))
     }
 
+    /// Counters of other files, added to these.
+    pub(crate) fn extend(&mut self, counters: impl IntoIterator<Item = (String, u64)>) {
+        self.0.extend(counters);
+    }
+
     /// Whether this kernel has the column.
     pub(crate) fn has(&self, column: &str) -> bool {
         self.0.contains_key(column)

@@ -1,32 +1,26 @@
 //! Each known cause of a full table, with real packets through a NAT router.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use ctguard_tests::{
-    addresses::Family, exec, netns::Handle, recipe::FloodKind, require, router::Network,
-    sysctl::HostSysctl,
+    addresses::Family, exec, recipe::FloodKind, require, router::Network, sysctl::HostSysctl,
 };
 use tokio::net::TcpSocket;
 
-use super::{expect_first, flood, found};
+use super::{INFECTED, ask, expect_first, flood, found, is_possible};
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 const TABLE: &str = "4096";
 /// More than half of the table.
 const FLOWS: u16 = 3000;
-const INFECTED: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1));
 /// Nobody is there, and nobody says so.
 const NOBODY: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 const SERVER_PORT: u16 = 8080;
-
-fn is_possible(test: &str) -> bool {
-    require::root(test) && require::release_binary(test)
-}
 
 /// A flood that is long enough to fill any table here.
 fn flooded(kind: FloodKind, cause: &str) -> Result<()> {
@@ -54,19 +48,6 @@ fn a_udp_flood_is_called_by_its_name() -> Result<()> {
     flooded(FloodKind::UdpSpoofed, "udp-flood")
 }
 
-/// A datagram from each of so many ports of an inside host: a read request of TFTP, to whoever
-/// speaks it.
-fn ask(from: &Handle, host: IpAddr, ports: std::ops::Range<u16>, to: SocketAddr) -> Result<()> {
-    from.run(|| {
-        for port in ports {
-            let socket = UdpSocket::bind((host, port)).context("a port is taken")?;
-            // What was refused before is told here, and is no concern of ours.
-            let _ = socket.send_to(b"\0\x01file\0octet\0", to);
-        }
-        Ok(())
-    })
-}
-
 #[test]
 fn a_host_that_resolves_in_a_loop_is_named() -> Result<()> {
     if !is_possible("a_host_that_resolves_in_a_loop_is_named") {
@@ -74,7 +55,7 @@ fn a_host_that_resolves_in_a_loop_is_named() -> Result<()> {
     }
     let _table = HostSysctl::set(MAX, TABLE)?;
     let network = Network::build()?;
-    ask(&network.inside, INFECTED, 2000..2000 + FLOWS, SocketAddr::from((NOBODY, 53)))?;
+    ask(&network.inside, 2000..2000 + FLOWS, SocketAddr::from((NOBODY, 53)))?;
     expect_first(&network.router, "dns-loop")?;
     let what = found(&network.router)?[0]["what"].to_string();
     anyhow::ensure!(what.contains("10.0.1.1"), "the host is not named: {what}");
@@ -147,7 +128,7 @@ fn nat_ports_that_run_out_are_told_from_a_full_table() -> Result<()> {
     }
     let _table = HostSysctl::set(MAX, "262144")?;
     let network = Network::build()?;
-    ask(&network.inside, INFECTED, 2000..60_000, SocketAddr::from((NOBODY, 9999)))?;
+    ask(&network.inside, 2000..60_000, SocketAddr::from((NOBODY, 9999)))?;
     expect_first(&network.router, "nat-ports")
 }
 
@@ -161,7 +142,7 @@ fn flows_that_cannot_be_inserted_are_told_from_a_full_table() -> Result<()> {
     let rules = "flush chain ip nat postrouting\n\
         add rule ip nat postrouting meta l4proto udp masquerade to :20000-20009\n";
     exec::run_with_input(network.router.command("nft").args(["-f", "-"]), rules)?;
-    ask(&network.inside, INFECTED, 2000..5000, SocketAddr::from((NOBODY, 9999)))?;
+    ask(&network.inside, 2000..5000, SocketAddr::from((NOBODY, 9999)))?;
     expect_first(&network.router, "insert-failed")
 }
 
@@ -182,7 +163,7 @@ fn expectations_that_run_out_are_told_from_a_full_table() -> Result<()> {
         }
     }\n";
     exec::run_with_input(network.router.command("nft").args(["-f", "-"]), rules)?;
-    ask(&network.inside, INFECTED, 2000..2200, SocketAddr::from((NOBODY, 69)))?;
+    ask(&network.inside, 2000..2200, SocketAddr::from((NOBODY, 69)))?;
     expect_first(&network.router, "expectations-full")?;
     let what = found(&network.router)?[0]["what"].to_string();
     anyhow::ensure!(what.contains("64 of 64"), "not by its numbers: {what}");

@@ -2,8 +2,14 @@
 
 mod causes;
 mod cost;
+mod machine;
 
-use std::{thread, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    ops::Range,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
@@ -13,6 +19,7 @@ use ctguard_tests::{
     netns::Handle,
     product,
     recipe::{FloodKind, Rate, Route},
+    require,
     router::Network,
 };
 use serde_json::Value;
@@ -29,6 +36,26 @@ const CAUSES: [&str; 9] = [
     "insert-failed",
     "expectations-full",
 ];
+
+/// The inside host that misbehaves.
+const INFECTED: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1));
+
+fn is_possible(test: &str) -> bool {
+    require::root(test) && require::release_binary(test)
+}
+
+/// A datagram from each of so many ports of an inside host: a read request of TFTP, to whoever
+/// speaks it.
+fn ask(from: &Handle, ports: Range<u16>, to: SocketAddr) -> Result<()> {
+    from.run(|| {
+        for port in ports {
+            let socket = UdpSocket::bind((INFECTED, port)).context("a port is taken")?;
+            // What was refused before is told here, and is no concern of ours.
+            let _ = socket.send_to(b"\0\x01file\0octet\0", to);
+        }
+        Ok(())
+    })
+}
 
 /// Floods a router for so long.
 fn flood(network: &Network, kind: FloodKind, per_second: u32, lasts: Duration) -> Result<()> {

@@ -1,0 +1,102 @@
+//! How full the tables of other network namespaces are: containers, virtual routers.
+
+use super::{
+    finding::{Finding, Findings},
+    text::per_cent,
+};
+use crate::host::{COUNT, Host, MAX, OtherTable, OtherTables, Unread, sysctl_path};
+
+const CHECK: &str = "namespaces";
+/// As of this namespace's own.
+const FILL: [f64; 2] = [0.75, 0.9];
+/// Nothing is told of fewer entries than this in all of them.
+const FEW: u64 = 1000;
+
+/// A4, of the list in `docs/doctor.md`.
+pub(super) fn read(host: &Host, findings: &mut Findings) -> OtherTables {
+    let others = findings.read(CHECK, OtherTables::read(host)).unwrap_or_default();
+    if others.unseen > 0 {
+        let reason = format!(
+            "of processes that are not this one's to see: {}; run as root, or with CAP_SYS_PTRACE",
+            others.unseen
+        );
+        findings.read::<()>(CHECK, Err(Unread::new(OtherTables::PLACE, &reason)));
+    }
+    others
+}
+
+pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
+    let fill = |other: &OtherTable| other.table.fill_ratio().unwrap_or(0.0);
+    let worst = others.tables.iter().max_by(|one, next| fill(one).total_cmp(&fill(next)))?;
+    let sum: u64 = others.tables.iter().map(|other| other.table.count).sum();
+    let what = format!(
+        "the table of network namespace {} (net:[{}]) is {} full: {} of {} entries",
+        worst.name,
+        worst.number,
+        per_cent(fill(worst)),
+        worst.table.count,
+        worst.table.max
+    );
+    let finding = match Finding::graded("namespace-fill", fill(worst), FILL, what) {
+        Some(finding) => finding
+            .because(
+                "each network namespace counts its own entries against the maximum, so this one's \
+                 is no matter; flows of that container or virtual router are dropped",
+            )
+            .tune("ctguard tune --apply    # in the first network namespace")
+            .by_hand(format!("sysctl -w {MAX}={}", worst.table.max.saturating_mul(2))),
+        None if sum >= FEW => Finding::note(
+            CHECK,
+            format!(
+                "{} other network namespaces hold {sum} entries, most of them {} with {}",
+                others.tables.len(),
+                worst.name,
+                worst.table.count
+            ),
+        )
+        .because(
+            "each may have as many as the maximum, and all share one hash and the machine's memory",
+        ),
+        None => return None,
+    };
+    let left_out = match others.left_out {
+        0 => String::new(),
+        many => format!(", {many} more not looked at"),
+    };
+    let looked_at = format!("{} namespaces{left_out}", others.tables.len());
+    Some(finding.read(OtherTables::PLACE, looked_at).read(sysctl_path(COUNT), sum))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{doctor::Severity, host::TableNumbers};
+
+    fn found(counts: &[u64]) -> Option<(&'static str, Severity, String)> {
+        let other = |(number, count): (u64, &u64)| OtherTable {
+            number,
+            name: format!("pod{number}"),
+            table: TableNumbers { count: *count, max: 10_000, buckets: 10_000 },
+        };
+        let tables = (7..).zip(counts).map(other).collect();
+        let finding = judge(&OtherTables { tables, left_out: 0, unseen: 0 })?;
+        Some((finding.check, finding.severity, finding.what))
+    }
+
+    #[test]
+    fn the_fullest_of_other_namespaces_is_named() {
+        let (check, severity, what) = found(&[10, 8000, 7600]).unwrap();
+        assert_eq!((check, severity), ("namespace-fill", Severity::Warning));
+        assert!(what.contains("pod8 (net:[8]) is 80 % full: 8000 of 10000"), "{what}");
+        assert_eq!(found(&[9000]).unwrap().1, Severity::Fault);
+    }
+
+    #[test]
+    fn namespaces_with_room_are_a_note_and_empty_ones_are_not_mentioned() {
+        let (check, severity, what) = found(&[600, 500]).unwrap();
+        assert_eq!((check, severity), ("namespaces", Severity::Note));
+        assert!(what.contains("2 other network namespaces hold 1100 entries"), "{what}");
+        assert_eq!(found(&[10, 0]), None);
+        assert_eq!(found(&[]), None);
+    }
+}

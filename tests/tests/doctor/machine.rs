@@ -1,0 +1,129 @@
+//! What doctor finds on a machine beside what fills the table.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use ctguard_tests::{
+    addresses::{FLOOD_PORT, Family},
+    cpus::Cpus,
+    flood::{Flood, FloodPlan},
+    netns::Namespace,
+    recipe::{FloodKind, Rate, Route},
+    require,
+    router::Network,
+    sysctl::HostSysctl,
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use serde_json::Value;
+
+use super::{ask, found, is_possible};
+
+const MAX: &str = "net.netfilter.nf_conntrack_max";
+/// Audits that may be in vain, for others have the CPU.
+const AUDITS: u32 = 20;
+
+fn of_check<'f>(found: &'f [Value], check: &str) -> Option<&'f Value> {
+    found.iter().find(|finding| finding["check"] == check)
+}
+
+/// Fails when a container's full table is seen by nobody but itself.
+#[test]
+fn a_full_table_of_another_namespace_is_told_by_its_name() -> Result<()> {
+    if !is_possible("a_full_table_of_another_namespace_is_told_by_its_name") {
+        return Ok(());
+    }
+    let _table = HostSysctl::set(MAX, "4096")?;
+    let network = Network::build()?;
+    let nobody = SocketAddr::from((Ipv4Addr::new(100, 64, 0, 1), 9999));
+    ask(&network.inside, 2000..5300, nobody)?;
+    let found = found(&network.far)?;
+    let finding = of_check(&found, "namespace-fill").context("nothing of the router")?;
+    let what = finding["what"].as_str().unwrap_or_default();
+    println!("{what}");
+    ensure!(finding["severity"] == "warning", "{finding}");
+    ensure!(what.contains(network.router.name()), "the namespace is not named: {what}");
+    Ok(())
+}
+
+#[test]
+fn a_table_that_fills_is_told_before_it_is_full() -> Result<()> {
+    const TEST: &str = "a_table_that_fills_is_told_before_it_is_full";
+    if !is_possible(TEST) || !require::two_cpus(TEST) {
+        return Ok(());
+    }
+    let _table = HostSysctl::set(MAX, "4194304")?;
+    let network = Network::build()?;
+    ensure!(of_check(&found(&network.router)?, "filling").is_none(), "nothing comes");
+    let way = network.flood_way(FloodKind::SynSpoofed)?;
+    let route = Route { link: way.link, family: Family::Ipv4, port: FLOOD_PORT };
+    let rate = Rate::PerSecond(100_000);
+    let plan = FloodPlan { kind: FloodKind::SynSpoofed, rate, route };
+    let flood = Flood::start(plan, way.from, Cpus::share_out()?)?;
+    let mut told = None;
+    for _ in 0..AUDITS {
+        told = of_check(&found(&network.router)?, "filling").cloned();
+        if told.is_some() {
+            break;
+        }
+    }
+    flood.stop()?;
+    let told = told.context("no audit told that the table fills")?;
+    println!("{}", told["what"]);
+    Ok(())
+}
+
+/// A service that accepts nobody.
+#[test]
+fn a_service_whose_accept_queue_overflows_is_told_by_its_address() -> Result<()> {
+    if !is_possible("a_service_whose_accept_queue_overflows_is_told_by_its_address") {
+        return Ok(());
+    }
+    let host = Namespace::create("service")?;
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+    let tcp = |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
+    let (found, done) = (|| found(&host), AtomicBool::new(false));
+    let _service = host.run(|| {
+        let service = tcp(SocketFlags::empty())?;
+        bind(&service, &at)?;
+        listen(&service, 1)?;
+        Ok(service)
+    })?;
+    ensure!(of_check(&found()?, "accept-queue").is_none(), "nobody came");
+    let told = thread::scope(|scope| {
+        let clients = scope.spawn(|| {
+            host.run(|| {
+                let mut clients = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    let client = tcp(SocketFlags::NONBLOCK)?;
+                    // It is in progress, and stays so.
+                    let _ = connect(&client, &at);
+                    clients.push(client);
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Ok(())
+            })
+        });
+        let mut told = Ok(None);
+        for _ in 0..AUDITS {
+            told = found().map(|found| of_check(&found, "accept-queue").cloned());
+            if !matches!(&told, Ok(found) if found.as_ref().is_none_or(|one| one["severity"] == "note")) {
+                break;
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        match clients.join() {
+            Ok(ended) => ended.and(told),
+            Err(_) => bail!("the clients panicked"),
+        }
+    })?;
+    let told = told.context("no audit told that the queue overflows")?;
+    println!("{}", told["what"]);
+    ensure!(told["severity"] == "warning", "{told}");
+    ensure!(told["read"].to_string().contains("127.0.0.1:8080"), "not by its address: {told}");
+    Ok(())
+}
