@@ -36,6 +36,7 @@ use std::{
 pub(crate) use capacity::Footprint;
 pub(crate) use finding::{Finding, Severity, Skipped};
 pub(crate) use guard::Health;
+pub(crate) use uses::translates_addresses;
 
 use crate::{
     conntrack::dump_some,

@@ -37,6 +37,12 @@ pub(super) fn check(host: &Host, findings: &mut Findings) {
     }
 }
 
+/// Whether this machine translates addresses, as far as its rules can be read.
+pub(crate) fn translates_addresses(host: &Host) -> Result<bool, Unread> {
+    let by_rule = || read(host).is_ok_and(|rules| with(&rules, &TRANSLATE).is_some());
+    Ok(host.has_legacy_nat()? || by_rule())
+}
+
 /// Asks the kernel where no module can be loaded, or `nf_tables` is there: else to ask would load it.
 fn read(host: &Host) -> Result<Vec<Rule>, Unread> {
     if !host.is_this() {
@@ -61,13 +67,15 @@ fn read(host: &Host) -> Result<Vec<Rule>, Unread> {
     }
 }
 
+/// The first rule with one of these expressions.
+fn with<'r>(rules: &'r [Rule], names: &[&str]) -> Option<&'r Rule> {
+    let has = |rule: &&Rule| rule.expressions.iter().any(|name| names.contains(&name.as_str()));
+    rules.iter().find(has)
+}
+
 fn judge(rules: &[Rule], legacy_nat: bool) -> Vec<Finding> {
-    let with = |names: &[&str]| {
-        let has = |rule: &&Rule| rule.expressions.iter().any(|name| names.contains(&name.as_str()));
-        rules.iter().find(has)
-    };
     let place = |rule: &Rule| format!("table {}, chain {}", rule.table, rule.chain);
-    let translates = with(&TRANSLATE);
+    let translates = with(rules, &TRANSLATE);
     let mut found = Vec::new();
     if let Some(rule) = translates {
         found.push(nat().read(RULES, place(rule)));
@@ -76,7 +84,7 @@ fn judge(rules: &[Rule], legacy_nat: bool) -> Vec<Finding> {
     } else {
         found.push(without_nat());
     }
-    if let Some(rule) = with(&ASK) {
+    if let Some(rule) = with(rules, &ASK) {
         found.push(
             Finding::note("stateful", "rules ask conntrack about flows")
                 .read(RULES, place(rule))
@@ -86,7 +94,7 @@ fn judge(rules: &[Rule], legacy_nat: bool) -> Vec<Finding> {
                 ),
         );
     }
-    if let Some(rule) = with(&REJECT) {
+    if let Some(rule) = with(rules, &REJECT) {
         found.push(
             Finding::note("reject", "rules answer what they refuse")
                 .read(RULES, place(rule))

@@ -27,6 +27,7 @@ use record::Record;
 
 use crate::{
     conntrack::shorten::{Longest, ShortenError, shorten},
+    doctor::translates_addresses,
     host::{
         Boot, EXPECT_MAX, EntrySize, Host, Memory, TableNumbers, Unread, sets_buckets_by_sysctl,
         sysctl_path,
@@ -129,13 +130,13 @@ pub(crate) fn shorten_existing(host: &Host) -> Result<u64, TuneError> {
     Ok(shorten(longest)?)
 }
 
-/// Whoever forwards is taken for a gateway, unless iptables has a table for NAT: the gateway's
-/// timeouts are the more careful.
+/// Whoever forwards is taken for a gateway, unless its rules are seen to translate addresses: the
+/// gateway's timeouts are the more careful.
 fn guess(host: &Host) -> Result<Role, Unread> {
     if !host.forwards()? {
         return Ok(Role::Server);
     }
-    Ok(if host.has_legacy_nat()? { Role::NatRouter } else { Role::Gateway })
+    Ok(if translates_addresses(host)? { Role::NatRouter } else { Role::Gateway })
 }
 
 #[cfg(test)]

@@ -4,4 +4,5 @@ mod existing;
 mod killed;
 mod live;
 mod machine;
+mod role;
 mod watch;
