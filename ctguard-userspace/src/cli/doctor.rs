@@ -1,16 +1,20 @@
 //! `ctguard doctor`: what is wrong with this machine's connection tracking.
 
-use std::{io, net::IpAddr, path::PathBuf};
+use std::{io, net::IpAddr, path::PathBuf, time::Instant};
 
 use clap::Args;
 
 use super::{CliError, Context, Outcome, status};
 use crate::{
     doctor::{Besides, Health, audit},
+    events::{EventFile, What},
     host::{Host, Unread},
-    maps::{ListKind, OpenError},
-    report::{DoctorReport, StatusReport},
+    maps::{GuardMaps, ListKind, OpenError},
+    report::{DoctorReport, StatusReport, refused_by_reason},
 };
+
+/// The last change of stage is looked for among so many events.
+const EVENTS: usize = 1000;
 
 /// Find what is wrong with connection tracking on this machine, and what mends it
 ///
@@ -37,8 +41,12 @@ pub(super) struct DoctorArgs {
 
 pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Outcome, CliError> {
     let host = Host::at(&args.root);
-    let guard = if host.is_this() { guard(context) } else { Ok(None) };
-    let audit = audit(&host, Besides { interface: args.interface.as_deref(), guard });
+    let guard = if host.is_this() { Guarded::find(context) } else { Ok(None) };
+    let health = || guard?.map(|guard| guard.health(context)).transpose();
+    let audit = audit(
+        &host,
+        Besides { interface: args.interface.as_deref(), guard: Box::new(health) },
+    );
     let report = DoctorReport::new(&audit, args.flood);
     let mut out = io::stdout().lock();
     if args.json { report.write_json(&mut out) } else { report.write_text(&mut out) }
@@ -46,23 +54,63 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Outcome, CliEr
     Ok(if audit.is_clean() { Outcome::Done } else { Outcome::No })
 }
 
-/// How the guard is, if there is one.
-fn guard(context: &Context) -> Result<Option<Health>, Unread> {
-    match status::observe(context) {
-        Ok(observed) => Ok(Some(Health {
-            unlisted_client: unlisted_client(context),
+/// A guard, and what it had refused when the audit began.
+struct Guarded {
+    maps: GuardMaps,
+    began: Instant,
+    refused: u64,
+}
+
+impl Guarded {
+    /// None where none is loaded.
+    fn find(context: &Context) -> Result<Option<Self>, Unread> {
+        let maps = match context.maps() {
+            Ok(maps) => maps,
+            Err(CliError::Open(OpenError::NoGuard { .. })) => return Ok(None),
+            Err(error) => return Err(unread(&error)),
+        };
+        let totals = maps.totals().map_err(|error| unread(&error.into()))?;
+        Ok(Some(Self { maps, began: Instant::now(), refused: sum(&refused_by_reason(&totals)) }))
+    }
+
+    fn health(&self, context: &Context) -> Result<Health, Unread> {
+        let observed = status::observe(context, &self.maps).map_err(|error| unread(&error))?;
+        let refused = refused_by_reason(&observed.totals);
+        Ok(Health {
+            refused: refused.to_vec(),
+            refused_meanwhile: sum(&refused).saturating_sub(self.refused),
+            meanwhile: self.began.elapsed(),
+            last_stage: last_stage(),
+            unlisted_client: unlisted_client(&self.maps),
             ..StatusReport::new(&observed).health()
-        })),
-        Err(CliError::Open(OpenError::NoGuard { .. })) => Ok(None),
-        Err(error) => Err(Unread::new("the guard's maps", &error.sentence())),
+        })
     }
 }
 
+fn unread(error: &CliError) -> Unread {
+    Unread::new("the guard's maps", &error.sentence())
+}
+
+fn sum(refused: &[(&str, u64)]) -> u64 {
+    refused.iter().map(|(_, number)| number).sum()
+}
+
+/// When sources were limited last, or no longer were.
+fn last_stage() -> Option<String> {
+    let (events, _) = EventFile::of_this_namespace().ok()?.last(EVENTS).ok()?;
+    events.iter().rev().find_map(|event| match &event.what {
+        What::Stage(change) => {
+            Some(format!("{} from {} to {} at {}", change.class, change.from, change.to, event.time))
+        }
+        What::Started { .. } | What::Stopped | What::Relieved { .. } => None,
+    })
+}
+
 /// The address at the other end of this SSH session, unless it is on the allow list.
-fn unlisted_client(context: &Context) -> Option<String> {
+fn unlisted_client(maps: &GuardMaps) -> Option<String> {
     let connection = std::env::var("SSH_CONNECTION").ok()?;
     let client: IpAddr = connection.split_whitespace().next()?.parse().ok()?;
-    let allowed = context.maps().ok()?.lists.entries(ListKind::Allow).ok()?;
+    let allowed = maps.lists.entries(ListKind::Allow).ok()?;
     let listed = allowed.iter().any(|entry| entry.prefix.contains(&client));
     (!listed).then(|| client.to_string())
 }

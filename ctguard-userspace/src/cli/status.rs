@@ -31,7 +31,7 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Outcome, CliError> {
-    let report = StatusReport::new(&observe(context)?);
+    let report = StatusReport::new(&observe(context, &context.maps()?)?);
     let mut out = io::stdout().lock();
     if args.json { report.write_json(&mut out) } else { report.write_text(&mut out) }
         .map_err(CliError::Output)?;
@@ -65,8 +65,7 @@ fn memories(
     })
 }
 
-pub(super) fn observe(context: &Context) -> Result<Observation, CliError> {
-    let maps = context.maps()?;
+pub(super) fn observe(context: &Context, maps: &GuardMaps) -> Result<Observation, CliError> {
     let table = Table::open()?;
     let environment = maps.environment()?;
     let clock = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?;
@@ -86,8 +85,8 @@ pub(super) fn observe(context: &Context) -> Result<Observation, CliError> {
         admitted: grant.admissions(),
         limits: grant.limits(),
         found: maps.limits()?,
-        known_sources: known_sources(&maps)?,
-        memories: memories(&maps, &environment, Jiffies(now))?,
+        known_sources: known_sources(maps)?,
+        memories: memories(maps, &environment, Jiffies(now))?,
         interfaces: interfaces
             .into_iter()
             .map(|slot| ObservedInterface {

@@ -92,12 +92,11 @@ impl Audit {
 }
 
 /// What is examined besides the machine itself.
-#[derive(Debug)]
 pub(crate) struct Besides<'a> {
     /// Whether this interface can be guarded.
     pub(crate) interface: Option<&'a str>,
-    /// A guard; none where none is loaded.
-    pub(crate) guard: Result<Option<Health>, Unread>,
+    /// How a guard is at the audit's end; none where none is loaded.
+    pub(crate) guard: Box<dyn FnOnce() -> Result<Option<Health>, Unread> + 'a>,
 }
 
 /// Examines a machine.
@@ -127,7 +126,7 @@ pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     persistence::check(host, table, &mut findings);
     uses::check(host, &mut findings);
     owners::check(host, &mut findings);
-    guard::check(besides.guard, &mut findings);
+    guard::check((besides.guard)(), &mut findings);
     if let Some(interface) = besides.interface {
         attach::check(host, interface, &mut findings);
     }

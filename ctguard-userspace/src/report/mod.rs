@@ -17,6 +17,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+pub(crate) use counters::refused_by_reason;
 pub(crate) use doctor::DoctorReport;
 pub(crate) use event_text::event_text;
 pub(crate) use lists::ListReport;

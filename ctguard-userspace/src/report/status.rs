@@ -222,7 +222,11 @@ impl StatusReport {
             dry_run: self.dry_run,
             detached: named(&|interface| !interface.attached),
             generic: named(&|interface| interface.attached && interface.mode == "generic"),
-            unlisted_client: None,
+            heartbeat_age_seconds: self.daemon.heartbeat_age_seconds,
+            known_flows_load: self.known_flows.load_ratio,
+            known_sources_load: self.known_sources.load_ratio,
+            map_bytes: self.maps.bytes,
+            ..Health::default()
         }
     }
 
