@@ -20,8 +20,10 @@ pub(super) fn check(host: &Host, table: Option<TableNumbers>, findings: &mut Fin
     let Some(boot) = findings.read("boot", Boot::read(host)) else { return };
     if table.is_some() {
         for key in files.keys().filter(|key| is_current(key)) {
-            if let Some(Some(live)) = findings.read("drift", host.sysctl(key)) {
-                findings.add(drift(&files, key, &live));
+            match findings.read("drift", host.sysctl(key)) {
+                Some(Some(live)) => findings.add(drift(&files, key, &live)),
+                Some(None) => findings.add(unknown(&files, key)),
+                None => {}
             }
         }
         if let Some(table) = table {
@@ -52,6 +54,21 @@ fn drift(files: &SysctlFiles, key: &str, live: &str) -> Option<Finding> {
                  since: after the next boot it will be another again",
             )
             .by_hand(format!("sysctl -w {key}='{}'", at_boot.value)),
+    )
+}
+
+/// A key that was removed, or is misspelt.
+fn unknown(files: &SysctlFiles, key: &str) -> Option<Finding> {
+    let assignment = files.at_boot(key)?;
+    let place = format!("{}:{}", assignment.file, assignment.line);
+    Some(
+        Finding::note("unknown-key", format!("{place} sets {key}, which this kernel does not have"))
+            .read(sysctl_path(key), "absent")
+            .read(place, &assignment.value)
+            .because(
+                "the line does nothing: a kernel that is newer or older than the advice, or a \
+                 mistake in writing",
+            ),
     )
 }
 
@@ -254,6 +271,15 @@ mod tests {
         assert!(finding.what.contains("/etc/sysctl.d/90-router.conf:2"), "{finding:?}");
         machine.write(FILE, "net.netfilter.nf_conntrack_max = 262144\n");
         assert!(machine.found().is_empty());
+    }
+
+    #[test]
+    fn a_line_for_a_key_that_the_kernel_does_not_have_is_noted() {
+        let machine = Machine::healthy("persistence-unknown");
+        machine.write(FILE, "net.netfilter.nf_conntrack_tcp_timeout_establish = 3600\n");
+        assert!(machine.found().is_empty());
+        let audit = machine.audit();
+        assert!(audit.notes("unknown-key")[0].what.contains("90-router.conf:1"));
     }
 
     #[test]

@@ -13,6 +13,23 @@ struct Rule {
     most: Option<(Severity, u64, &'static str)>,
 }
 
+impl Rule {
+    /// Of a state that is rare: what is longer than the kernel's own was set by somebody.
+    const fn at_most(name: &'static str, seconds: u64, why: &'static str) -> Self {
+        Self { name, least: None, most: Some((Severity::Note, seconds, why)) }
+    }
+}
+
+/// What `ctguard tune` sets of them.
+const TUNED: [&str; 6] = [
+    "tcp_timeout_established",
+    "tcp_timeout_syn_sent",
+    "tcp_timeout_time_wait",
+    "udp_timeout",
+    "udp_timeout_stream",
+    "generic_timeout",
+];
+
 const ESTABLISHED_LONG: &str = "a connection whose ends went away without a word stays so long; \
     RFC 5382 (REQ-5) asks a NAT for 2 hours 4 minutes";
 const ESTABLISHED_SHORT: &str = "RFC 5382 (REQ-5) asks a NAT for 2 hours 4 minutes: TCP keepalive \
@@ -29,24 +46,41 @@ const RULES: &[Rule] = &[
         )),
     },
     Rule {
-        name: "tcp_timeout_time_wait",
-        least: None,
-        most: Some((Severity::Note, 60, "of short connections most entries are in this state")),
+        name: "tcp_timeout_syn_recv",
+        least: Some((Severity::Warning, 10, "SYN-ACKs are repeated after 1, 3 and 7 seconds")),
+        most: Some((Severity::Note, 60, "a SYN that is answered and given up holds it so long")),
     },
-    Rule {
-        name: "tcp_timeout_fin_wait",
-        least: None,
-        most: Some((
-            Severity::Note,
-            120,
-            "a connection that one side closed holds its entry so long",
-        )),
-    },
-    Rule {
-        name: "tcp_timeout_close_wait",
-        least: None,
-        most: Some((Severity::Note, 3599, "kube-proxy sets an hour, for servers that close late")),
-    },
+    Rule::at_most(
+        "tcp_timeout_time_wait",
+        60,
+        "of short connections most entries are in this state",
+    ),
+    Rule::at_most(
+        "tcp_timeout_fin_wait",
+        120,
+        "a connection that one side closed holds its entry so long",
+    ),
+    Rule::at_most(
+        "tcp_timeout_close_wait",
+        3599,
+        "kube-proxy sets an hour, for servers that close late",
+    ),
+    Rule::at_most("tcp_timeout_last_ack", 30, "both sides have closed, and one ACK is missing"),
+    Rule::at_most("tcp_timeout_close", 10, "a connection that was reset is over"),
+    Rule::at_most(
+        "tcp_timeout_unacknowledged",
+        300,
+        "data that nobody acknowledges: the other side is gone",
+    ),
+    Rule::at_most(
+        "tcp_timeout_max_retrans",
+        300,
+        "the same segment was sent three times: the other side is gone",
+    ),
+    Rule::at_most("icmp_timeout", 30, "each ping of another identifier is an entry"),
+    Rule::at_most("icmpv6_timeout", 30, "each ping of another identifier is an entry"),
+    Rule::at_most("gre_timeout", 30, "tunnels that nobody answers"),
+    Rule::at_most("gre_timeout_stream", 180, "tunnels after their last packet"),
     Rule {
         name: "udp_timeout",
         least: Some((Severity::Warning, 10, "an answer that takes longer finds no entry")),
@@ -84,7 +118,50 @@ pub(super) fn check(host: &Host, findings: &mut Findings) {
             findings.add(rule.judge(seconds));
         }
     }
+    for name in FLOWTABLE {
+        if let Some(Some(seconds)) = findings.read("timeout", host.number(&sysctl_path(name))) {
+            findings.add((seconds > FLOWTABLE_SECONDS).then(|| {
+                Finding::note("timeout", format!("{name} is {seconds} s"))
+                    .read(sysctl_path(name), seconds)
+                    .because("a flow stays in its flowtable so long after its last packet")
+            }));
+        }
+    }
     switches(host, findings);
+    events(host, findings);
+}
+
+/// Flowtables', where the kernel has them.
+const FLOWTABLE: [&str; 2] =
+    ["net.netfilter.nf_flowtable_tcp_timeout", "net.netfilter.nf_flowtable_udp_timeout"];
+const FLOWTABLE_SECONDS: u64 = 30;
+const SOCKETS: &str = "/proc/net/netlink";
+
+/// 1 prepares every entry for events; 2, the default since 5.19, only while somebody listens
+/// (`nf_ct_ecache_ext_add`, `net/netfilter/nf_conntrack_ecache.c`).
+fn events(host: &Host, findings: &mut Findings) {
+    let Some(Some(1)) = findings.read("events", number(host, "events")) else { return };
+    let Some(Some(sockets)) = findings.read("events", host.text(SOCKETS)) else { return };
+    findings.add((!sockets.lines().any(hears_conntrack)).then(|| {
+        Finding::note("events", "each entry is prepared for events that nobody listens to")
+            .read(sysctl_path(&key("events")), 1)
+            .read(SOCKETS, "no socket in a group of conntrack's")
+            .because(
+                "takes some bytes of each entry; 2 does so only while somebody listens (on \
+                 kernels before 5.19, 0 does not at all)",
+            )
+    }));
+}
+
+/// `sk Eth Pid Groups …`: of `NETLINK_NETFILTER`, in one of the groups of `enum nfnetlink_groups`
+/// that tell of entries.
+fn hears_conntrack(line: &str) -> bool {
+    const NETFILTER: &str = "12";
+    const NEW_UPDATE_DESTROY: u32 = 0b111;
+    let mut words = line.split_whitespace().skip(1);
+    let is_netfilter = words.next() == Some(NETFILTER);
+    let groups = words.nth(1).and_then(|groups| u32::from_str_radix(groups, 16).ok());
+    is_netfilter && groups.is_some_and(|groups| groups & NEW_UPDATE_DESTROY != 0)
 }
 
 fn number(host: &Host, name: &str) -> Result<Option<u64>, Unread> {
@@ -109,8 +186,9 @@ fn established(seconds: u64, forwards: bool) -> Option<Finding> {
 
 fn finding(name: &'static str, severity: Severity, seconds: u64, why: &str) -> Finding {
     let what = format!("{} is {seconds} s", key(name));
-    Finding::of("timeout", severity, what)
-        .read(sysctl_path(&key(name)), seconds).because(why).tune("ctguard tune --apply")
+    let found =
+        Finding::of("timeout", severity, what).read(sysctl_path(&key(name)), seconds).because(why);
+    if TUNED.contains(&name) { found.tune("ctguard tune --apply") } else { found }
 }
 
 impl Rule {
@@ -223,5 +301,20 @@ mod tests {
                 assert!(rule.judge(beyond).is_some(), "{} {beyond}", rule.name);
             }
         }
+    }
+
+    #[test]
+    fn events_that_nobody_hears_are_a_note() {
+        let machine = Machine::healthy("timeouts-events");
+        let noted = || !machine.audit().notes("events").is_empty();
+        machine.write(&sysctl_path(&key("events")), "1\n");
+        let header = "sk Eth Pid Groups Rmem\n";
+        machine.write(SOCKETS, &format!("{header}0 12 99 00000000 0\n0 0 7 00000007 0\n"));
+        assert!(noted(), "a socket of rtnetlink");
+        machine.write(SOCKETS, &format!("{header}0 12 99 00000001 0\n"));
+        assert!(!noted(), "conntrack -E");
+        machine.remove(SOCKETS);
+        machine.write(&sysctl_path(&key("events")), "2\n");
+        assert!(!noted());
     }
 }

@@ -80,7 +80,7 @@ fn judge(rules: &[Rule], legacy_nat: bool) -> Vec<Finding> {
     if let Some(rule) = translates {
         found.push(nat().read(RULES, place(rule)));
     } else if legacy_nat {
-        found.push(nat().read(LEGACY_TABLES, "nat"));
+        found.push(nat().read(LEGACY_TABLES.join(", "), "nat"));
     } else {
         found.push(without_nat());
     }

@@ -36,8 +36,9 @@ pub(crate) use table::{
     BUCKETS, COUNT, EXPECT_MAX, HASHSIZE, MAX, TableNumbers, sets_buckets_by_sysctl, setting_path,
 };
 
-/// The tables that iptables has loaded.
-pub(crate) const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
+/// The tables that iptables has loaded, and ip6tables.
+pub(crate) const LEGACY_TABLES: [&str; 2] =
+    ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 
 /// A machine's files.
 #[derive(Clone, Debug)]
@@ -128,10 +129,15 @@ impl Host {
         Ok(self.sysctl("net.ipv4.ip_forward")?.as_deref() == Some("1"))
     }
 
-    /// Whether iptables, not as a front of nftables, has a table for NAT.
+    /// Whether iptables, not as a front of nftables, has a table for NAT, of either family.
     pub(crate) fn has_legacy_nat(&self) -> Result<bool, Unread> {
-        let tables = self.text(LEGACY_TABLES)?.unwrap_or_default();
-        Ok(tables.lines().any(|table| table.trim() == "nat"))
+        for list in LEGACY_TABLES {
+            let tables = self.text(list)?.unwrap_or_default();
+            if tables.lines().any(|table| table.trim() == "nat") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Where the modules of its kernel lie.
