@@ -43,10 +43,8 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Outcome, CliEr
     let host = Host::at(&args.root);
     let guard = if host.is_this() { Guarded::find(context) } else { Ok(None) };
     let health = || guard?.map(|guard| guard.health(context)).transpose();
-    let audit = audit(
-        &host,
-        Besides { interface: args.interface.as_deref(), guard: Box::new(health) },
-    );
+    let audit =
+        audit(&host, Besides { interface: args.interface.as_deref(), guard: Box::new(health) });
     let report = DoctorReport::new(&audit, args.flood);
     let mut out = io::stdout().lock();
     if args.json { report.write_json(&mut out) } else { report.write_text(&mut out) }
@@ -99,9 +97,10 @@ fn sum(refused: &[(&str, u64)]) -> u64 {
 fn last_stage() -> Option<String> {
     let (events, _) = EventFile::of_this_namespace().ok()?.last(EVENTS).ok()?;
     events.iter().rev().find_map(|event| match &event.what {
-        What::Stage(change) => {
-            Some(format!("{} from {} to {} at {}", change.class, change.from, change.to, event.time))
-        }
+        What::Stage(change) => Some(format!(
+            "{} from {} to {} at {}",
+            change.class, change.from, change.to, event.time
+        )),
         What::Started { .. } | What::Stopped | What::Relieved { .. } => None,
     })
 }

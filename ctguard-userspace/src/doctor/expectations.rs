@@ -1,15 +1,15 @@
 //! Whether helpers have room for the flows that they announce.
+//!
+//! Each network namespace may have as many as the maximum, which is set in the first alone
+//! (`nf_conntrack_standalone_init_sysctl`, `net/netfilter/nf_conntrack_standalone.c`).
 
 use std::collections::BTreeMap;
 
 use super::finding::{Finding, Findings};
-use crate::host::{Host, LogCounts, Statistics, sysctl_path};
+use crate::host::{EXPECT_MAX as MAX, Host, LogCounts, Statistics, sysctl_path};
 
 /// Shares of the maximum.
 const TAKEN: [f64; 2] = [0.75, 1.0];
-/// Of all network namespaces, each of which may have as many; set in the first alone
-/// (`nf_conntrack_standalone_init_sysctl`, `net/netfilter/nf_conntrack_standalone.c`).
-const MAX: &str = "net.netfilter.nf_conntrack_expect_max";
 /// The list of expectations; the table of entries is never read so.
 const LIST: &str = "/proc/net/nf_conntrack_expect";
 const CREATED: &str = "expect_create";

@@ -58,11 +58,7 @@ pub(super) fn check_log(
 }
 
 /// `own` is this namespace's number, and whether a line may be about its table.
-fn table_full(
-    log: &LogCounts,
-    own: Option<(u64, bool)>,
-    others: &OtherTables,
-) -> Option<Finding> {
+fn table_full(log: &LogCounts, own: Option<(u64, bool)>, others: &OtherTables) -> Option<Finding> {
     if log.table_full == 0 {
         return None;
     }

@@ -62,13 +62,16 @@ fn unknown(files: &SysctlFiles, key: &str) -> Option<Finding> {
     let assignment = files.at_boot(key)?;
     let place = format!("{}:{}", assignment.file, assignment.line);
     Some(
-        Finding::note("unknown-key", format!("{place} sets {key}, which this kernel does not have"))
-            .read(sysctl_path(key), "absent")
-            .read(place, &assignment.value)
-            .because(
-                "the line does nothing: a kernel that is newer or older than the advice, or a \
+        Finding::note(
+            "unknown-key",
+            format!("{place} sets {key}, which this kernel does not have"),
+        )
+        .read(sysctl_path(key), "absent")
+        .read(place, &assignment.value)
+        .because(
+            "the line does nothing: a kernel that is newer or older than the advice, or a \
                  mistake in writing",
-            ),
+        ),
     )
 }
 

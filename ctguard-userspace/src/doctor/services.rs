@@ -149,9 +149,7 @@ mod tests {
     #[test]
     fn queues_that_overflow_now_are_told_from_those_that_did() {
         let netstat = |overflows, cookies| {
-            format!(
-                "TcpExt: ListenOverflows TCPReqQFullDoCookies\nTcpExt: {overflows} {cookies}\n"
-            )
+            format!("TcpExt: ListenOverflows TCPReqQFullDoCookies\nTcpExt: {overflows} {cookies}\n")
         };
         let machine = Machine::healthy("services-overflow");
         machine.write("/proc/net/tcp", LISTENING);
@@ -164,7 +162,11 @@ mod tests {
         let found = |before, after| {
             let mut findings = Findings::default();
             check(machine.host(), &Meanwhile { before, after }, &mut findings);
-            findings.found.into_iter().map(|found| (found.check, found.severity)).collect::<Vec<_>>()
+            findings
+                .found
+                .into_iter()
+                .map(|found| (found.check, found.severity))
+                .collect::<Vec<_>>()
         };
         assert_eq!(found(none.clone(), none), []);
         let past = [("accept-queue", Severity::Note), ("syn-backlog", Severity::Note)];

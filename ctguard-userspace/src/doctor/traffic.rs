@@ -63,9 +63,7 @@ fn squeezed(stack: &Meanwhile) -> Option<Finding> {
 /// Of those that arrived during the audit, if they are enough, else of all.
 #[expect(clippy::cast_precision_loss, reason = "a share needs no exact counts")]
 fn invalid(conntrack: &Meanwhile, stack: &Meanwhile) -> Option<Finding> {
-    let packets = |of: &dyn Fn(&str) -> u64| {
-        of("IpInReceives").saturating_add(of("Ip6InReceives"))
-    };
+    let packets = |of: &dyn Fn(&str) -> u64| of("IpInReceives").saturating_add(of("Ip6InReceives"));
     let arrived = packets(&|name| stack.now(name));
     let (invalid, packets, when) = if arrived >= ENOUGH {
         (conntrack.now("invalid"), arrived, "during this audit")

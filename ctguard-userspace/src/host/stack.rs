@@ -44,9 +44,9 @@ impl Statistics {
 fn pairs<'t>(names: &'t str, numbers: &'t str) -> impl Iterator<Item = (String, u64)> + 't {
     let mut names = names.split_whitespace();
     let protocol = names.next().unwrap_or_default().trim_end_matches(':');
-    names.zip(numbers.split_whitespace().skip(1)).filter_map(move |(name, number)| {
-        Some((format!("{protocol}{name}"), number.parse().ok()?))
-    })
+    names
+        .zip(numbers.split_whitespace().skip(1))
+        .filter_map(move |(name, number)| Some((format!("{protocol}{name}"), number.parse().ok()?)))
 }
 
 #[cfg(test)]

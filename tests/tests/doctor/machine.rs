@@ -111,7 +111,8 @@ fn a_service_whose_accept_queue_overflows_is_told_by_its_address() -> Result<()>
         let mut told = Ok(None);
         for _ in 0..AUDITS {
             told = found().map(|found| of_check(&found, "accept-queue").cloned());
-            if !matches!(&told, Ok(found) if found.as_ref().is_none_or(|one| one["severity"] == "note")) {
+            if !matches!(&told, Ok(found) if found.as_ref().is_none_or(|one| one["severity"] == "note"))
+            {
                 break;
             }
         }
