@@ -129,13 +129,14 @@ fn tune_code(error: &TuneError) -> Code {
     let not_permitted = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
     match error {
         TuneError::NotLoaded => Code::Kernel,
-        TuneError::Plan(_) | TuneError::NothingApplied => Code::Usage,
+        TuneError::Plan(_) | TuneError::NothingApplied | TuneError::NotPersistedHere => Code::Usage,
         TuneError::Apply(ApplyError::Set { source, .. }) if not_permitted(source) => {
             Code::NotPermitted
         }
         TuneError::Unread(_)
         | TuneError::Apply(_)
         | TuneError::Elsewhere
+        | TuneError::Journal(_)
         | TuneError::Shorten(_) => Code::No,
     }
 }

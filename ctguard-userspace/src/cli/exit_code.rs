@@ -1,6 +1,6 @@
 //! Exit codes, in one place.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use super::CliError;
 
@@ -43,7 +43,8 @@ pub(super) fn conclude(result: Result<Outcome, CliError>) -> ExitCode {
             Code::Done
         }
         Err(error) => {
-            eprintln!("ctguard: {}", error.sentence());
+            // Nobody may be there to read it.
+            let _ = writeln!(std::io::stderr(), "ctguard: {}", error.sentence());
             error.code()
         }
     };

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::{CliError, Context, Outcome, watch};
 use crate::{
-    host::Host,
-    tune::{self, Change, Max, Proposal, Reverted, Role, Verdict},
+    host::{Assignment, Host},
+    tune::{self, Change, Max, OwnFile, Proposal, Reverted, Role, TuneError, Verdict},
 };
 
 /// Set connection tracking as `ctguard doctor` advises, or take that back
@@ -40,7 +40,7 @@ pub(super) struct TuneArgs {
     #[arg(long, conflicts_with = "dry_run")]
     apply: bool,
     /// Have every boot set it, by files of ctguard's own
-    #[arg(long, requires = "apply")]
+    #[arg(long)]
     persist: bool,
     /// Shorten the lives of entries that exist to the new timeouts; this cannot be taken back
     #[arg(long, requires = "apply")]
@@ -65,9 +65,27 @@ struct TuneReport<'a> {
     role: String,
     applied: bool,
     changes: &'a [Change],
+    /// Written, or to be written.
     files: Vec<&'a str>,
+    /// What others' files set at boot all the same.
+    overridden: &'a [Assignment],
     /// Entries whose lives were shortened; null where that was not asked for.
     shortened: Option<u64>,
+}
+
+/// What `--revert --json` prints.
+#[derive(Serialize)]
+struct RevertReport<'a> {
+    schema_version: u32,
+    reverted: &'a [Reverted],
+}
+
+/// What was, or would be, done.
+struct Done<'a> {
+    proposal: &'a Proposal,
+    files: &'a [OwnFile],
+    shortened: Option<u64>,
+    overridden: &'a [Assignment],
 }
 
 fn parse_span(text: &str) -> Result<Duration, String> {
@@ -89,29 +107,41 @@ pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Outcome, CliErro
     let mut out = io::stdout().lock();
     match args.watch {
         None if args.revert && args.apply => return Err(CliError::ApplyAndRevert),
-        None if args.revert => {
-            let done = take_back(&host, &mut out)?;
-            return Ok(if done { Outcome::Done } else { Outcome::No });
-        }
+        None if args.revert => return revert(&host, args.json, &mut out),
         Some(span) if !args.apply => return watch(args, span, &host, context, &mut out),
         _ => {}
     }
     let proposal = tune::propose(&host, args.role, args.max)?;
+    if args.persist && !proposal.is_size_ours {
+        return Err(TuneError::NotPersistedHere.into());
+    }
+    let files = if args.persist { &proposal.files[..] } else { &[] };
     if args.apply {
-        let files = if args.persist { &proposal.files[..] } else { &[] };
-        tune::apply(&host, &proposal.changes, files).map_err(tune::TuneError::from)?;
+        tune::apply(&host, &proposal.changes, files).map_err(TuneError::from)?;
     }
     let shortened = if args.existing { Some(tune::shorten_existing(&host)?) } else { None };
-    if args.json {
-        json(&proposal, args, shortened, &mut out)
+    let overridden = if args.apply && args.persist {
+        tune::overridden(&host, &proposal.changes)?
     } else {
-        text(&proposal, args, shortened, &mut out)
-    }
-    .map_err(CliError::Output)?;
+        Vec::new()
+    };
+    let done = Done { proposal: &proposal, files, shortened, overridden: &overridden };
+    if args.json { json(&done, args, &mut out) } else { text(&done, args, &mut out) }
+        .map_err(CliError::Output)?;
     match args.watch {
         Some(span) => watch(args, span, &host, context, &mut out),
         None => Ok(Outcome::Done),
     }
+}
+
+/// Takes back what was applied.
+fn revert(host: &Host, is_json: bool, out: &mut impl Write) -> Result<Outcome, CliError> {
+    let done = tune::revert(host).map_err(TuneError::from)?;
+    let told = done.as_deref();
+    if is_json { reverted_json(told, out) } else { reverted(told, out) }
+        .map_err(CliError::Output)?;
+    let is_whole = done.is_some_and(|done| !done.iter().any(is_left));
+    Ok(if is_whole { Outcome::Done } else { Outcome::No })
 }
 
 /// Watches, tells whether it helped, and takes it back if it did not and that was asked for.
@@ -122,32 +152,29 @@ fn watch(
     context: &Context,
     out: &mut impl Write,
 ) -> Result<Outcome, CliError> {
-    let watched = watch::watch(host, span, context, out, !args.json)?;
+    let watch::Ended { watched, cut_short } = watch::watch(host, span, context, out, !args.json)?;
     let is_useless = watched.verdict == Verdict::DidNotHelp;
-    let reverts = is_useless && args.revert;
-    let mut taken_back = Vec::new();
-    if reverts {
-        // Before anything is told: nobody may be there to read it.
-        take_back(host, &mut taken_back)?;
-    }
-    if args.json {
-        watch::json(&watched, reverts, out)
+    // Before anything is told: nobody may be there to read it.
+    let taken_back = if is_useless && args.revert && !cut_short {
+        tune::revert(host).map_err(TuneError::from)?
     } else {
-        watch::text(&watched, out).and_then(|()| out.write_all(&taken_back))
+        None
+    };
+    let told = taken_back.as_deref();
+    if args.json {
+        watch::json(&watched, told.unwrap_or_default(), out)
+    } else {
+        watch::text(&watched, out)
+            .and_then(|()| told.map_or(Ok(()), |told| reverted(Some(told), out)))
     }
     .map_err(CliError::Output)?;
-    Ok(if is_useless { Outcome::No } else { Outcome::Done })
+    let is_good =
+        matches!(watched.verdict, Verdict::Helped | Verdict::NotEnough | Verdict::Undecided);
+    Ok(if is_good { Outcome::Done } else { Outcome::No })
 }
 
-/// Whether there was something to take back.
-fn take_back(host: &Host, out: &mut impl Write) -> Result<bool, CliError> {
-    let done = tune::revert(host).map_err(tune::TuneError::from)?;
-    reverted(done.as_deref(), out).map_err(CliError::Output)?;
-    Ok(done.is_some())
-}
-
-fn files<'p>(proposal: &'p Proposal, args: &TuneArgs) -> Vec<&'p str> {
-    if args.persist { proposal.files.iter().map(|file| file.path).collect() } else { Vec::new() }
+const fn is_left(done: &Reverted) -> bool {
+    matches!(done, Reverted::Left { .. })
 }
 
 fn name(role: Role) -> String {
@@ -155,30 +182,22 @@ fn name(role: Role) -> String {
     role.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-fn json(
-    proposal: &Proposal,
-    args: &TuneArgs,
-    shortened: Option<u64>,
-    out: &mut impl Write,
-) -> io::Result<()> {
+fn json(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
     let report = TuneReport {
         schema_version: 1,
-        role: name(proposal.role),
+        role: name(done.proposal.role),
         applied: args.apply,
-        changes: &proposal.changes,
-        files: files(proposal, args),
-        shortened,
+        changes: &done.proposal.changes,
+        files: done.files.iter().map(|file| file.path).collect(),
+        overridden: done.overridden,
+        shortened: done.shortened,
     };
     serde_json::to_writer_pretty(&mut *out, &report)?;
     writeln!(out)
 }
 
-fn text(
-    proposal: &Proposal,
-    args: &TuneArgs,
-    shortened: Option<u64>,
-    out: &mut impl Write,
-) -> io::Result<()> {
+fn text(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
+    let Done { proposal, files, shortened, overridden } = done;
     writeln!(out, "for a {}:", name(proposal.role))?;
     let changes: Vec<_> = proposal.changes.iter().filter(|change| change.changes()).collect();
     let width = changes.iter().map(|change| change.key.len()).max().unwrap_or(0);
@@ -187,25 +206,41 @@ fn text(
         writeln!(out, "  {key:<width$}  {now} → {then}    {why}")?;
     }
     if changes.is_empty() {
-        writeln!(out, "  nothing to change")?;
+        writeln!(out, "  no setting to change")?;
     }
-    for file in files(proposal, args) {
-        writeln!(out, "  wrote {file}")?;
+    if !proposal.is_size_ours {
+        writeln!(out, "  the table's size is the first network namespace's to set")?;
     }
-    if args.apply {
-        writeln!(out, "applied; `ctguard tune --revert` takes it back")?;
-        match shortened {
-            Some(many) => writeln!(out, "shortened the lives of {many} entries"),
-            None => writeln!(
+    for file in *files {
+        writeln!(out, "  {} {}", if args.apply { "wrote" } else { "would write" }, file.path)?;
+    }
+    for Assignment { file, line, key, value } in *overridden {
+        writeln!(
+            out,
+            "  {file}:{line} sets {key} to {value} at boot all the same: change it there"
+        )?;
+    }
+    let is_idle = changes.is_empty() && files.is_empty();
+    if !args.apply {
+        if !is_idle {
+            writeln!(
                 out,
-                "entries that exist keep their timeouts until their next packet; --existing \
-                 shortens them"
-            ),
+                "nothing was changed; --apply sets it now, --persist for every boot as well"
+            )?;
         }
-    } else if changes.is_empty() {
-        Ok(())
-    } else {
-        writeln!(out, "nothing was changed; --apply sets it now, --persist for every boot as well")
+        return Ok(());
+    }
+    if !is_idle {
+        writeln!(out, "applied; `ctguard tune --revert` takes it back")?;
+    }
+    match shortened {
+        Some(many) => writeln!(out, "shortened the lives of {many} entries"),
+        None if changes.is_empty() => Ok(()),
+        None => writeln!(
+            out,
+            "entries that exist keep their timeouts until their next packet; --existing shortens \
+             them"
+        ),
     }
 }
 
@@ -215,8 +250,17 @@ fn reverted(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
         match done {
             Reverted::Set { key, from, to } => writeln!(out, "{key}  {from} → {to}")?,
             Reverted::Left { what, why } => writeln!(out, "{what}  left as it is: {why}")?,
-            Reverted::Removed(path) => writeln!(out, "removed {path}")?,
+            Reverted::Removed { path } => writeln!(out, "removed {path}")?,
         }
     }
-    writeln!(out, "as it was before")
+    match done.iter().filter(|done| is_left(done)).count() {
+        0 => writeln!(out, "as it was before"),
+        left => writeln!(out, "as it was before, but for {left} left as they are"),
+    }
+}
+
+fn reverted_json(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
+    let report = RevertReport { schema_version: 1, reverted: done.unwrap_or_default() };
+    serde_json::to_writer_pretty(&mut *out, &report)?;
+    writeln!(out)
 }

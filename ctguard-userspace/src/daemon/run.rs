@@ -104,7 +104,7 @@ async fn steer(
     loop {
         tokio::select! {
             biased;
-            () = stop.requested() => break,
+            _ = stop.requested() => break,
             expired = timer.expired() => expired?,
             woken = wakeups.readable_mut() => {
                 let mut woken = woken?;

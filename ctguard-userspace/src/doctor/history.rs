@@ -27,7 +27,7 @@ impl Meanwhile {
     /// Whether new flows of this namespace may have been dropped for a full table: not where the
     /// kernel counted none.
     fn may_have_dropped(&self) -> bool {
-        !self.after.has("drop") || self.total("drop") > self.total("insert_failed")
+        !self.after.has("drop") || self.after.losses().in_all().dropped > 0
     }
 
     pub(super) fn now(&self, column: &str) -> u64 {
@@ -126,11 +126,9 @@ fn shown(counted: &Meanwhile, column: &str) -> String {
     format!("{column} {}, {} of them during the audit", counted.total(column), counted.now(column))
 }
 
-/// A flow that could not be inserted is counted as dropped as well (`nf_ct_resolve_clash`,
-/// `net/netfilter/nf_conntrack_core.c`).
 fn dropped(counted: &Meanwhile) -> Option<Finding> {
-    let total = counted.total("drop").saturating_sub(counted.total("insert_failed"));
-    let now = counted.now("drop").saturating_sub(counted.now("insert_failed"));
+    let losses = counted.after.losses();
+    let (total, now) = (losses.in_all().dropped, losses.since(counted.before.losses()).dropped);
     let finding = match (total, now) {
         (0, _) => return None,
         (_, 0) => Finding::warning(
@@ -267,7 +265,7 @@ mod tests {
         assert_eq!(machine.found(), [("table-full-logged", Severity::Warning)], "of others");
         machine.write("/dev/kmsg", &line.replace("17", "4"));
         assert_eq!(machine.found(), [("table-full-logged", Severity::Warning)], "of one before");
-        machine.write(STATISTICS, "entries drop insert_failed\n1 3 1\n");
+        machine.write(STATISTICS, "entries clashres drop insert_failed\n1 0 3 1\n");
         let found = machine.found();
         assert!(found.contains(&("table-full-logged", Severity::Fault)), "its own: {found:?}");
     }

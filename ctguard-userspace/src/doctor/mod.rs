@@ -33,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use capacity::Footprint;
+pub(crate) use capacity::{FULL_TABLE, Footprint};
 pub(crate) use finding::{Finding, Severity, Skipped};
 pub(crate) use guard::Health;
 pub(crate) use uses::translates_addresses;

@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn found(before: &[(&str, u64)], after: &[(&str, u64)]) -> Vec<&'static str> {
-        let machine = Machine::healthy(&format!("traffic-{:p}", after));
+        let machine = Machine::healthy(&format!("traffic-{after:p}"));
         machine.write(&sysctl_path(HIGH_THRESHOLD), "4194304\n");
         // Names of both kinds of counters differ.
         let both = Meanwhile { before: counters(before), after: counters(after) };

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
 use super::{Host, Unread};
 
 /// From the one that counts most.
@@ -21,7 +23,7 @@ const SYSCTL_CONF: &str = "/etc/sysctl.conf";
 const UFW: &str = "/etc/ufw/sysctl.conf";
 
 /// One line `key = value`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Assignment {
     /// The file.
     pub(crate) file: String,
@@ -85,7 +87,15 @@ impl SysctlFiles {
 
     /// The assignment of `key` that counts at boot.
     pub(crate) fn at_boot(&self, key: &str) -> Option<&Assignment> {
-        let mut found = self.assignments.iter().filter(|(_, readers)| *readers != Readers::ByHand);
+        self.at_boot_without("", key)
+    }
+
+    /// The one that would count if this file were not there.
+    pub(crate) fn at_boot_without(&self, file: &str, key: &str) -> Option<&Assignment> {
+        let mut found = self
+            .assignments
+            .iter()
+            .filter(|(assignment, readers)| *readers != Readers::ByHand && assignment.file != file);
         found.rfind(|(assignment, _)| assignment.key == key).map(|(assignment, _)| assignment)
     }
 

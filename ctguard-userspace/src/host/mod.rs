@@ -17,6 +17,7 @@ mod table;
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -28,12 +29,13 @@ pub(crate) use conf::{Assignment, Readers, SysctlFiles};
 pub(crate) use kernel_log::LogCounts;
 pub(crate) use listeners::{LISTENERS, Listener};
 pub(crate) use memory::{EntrySize, Memory};
-pub(crate) use namespaces::{OtherTable, OtherTables};
+pub(crate) use namespaces::{OtherTable, OtherTables, may_be_there};
 pub(crate) use processes::Process;
 pub(crate) use stack::{BACKLOG_FULL, NETSTAT, SOFTNET, SQUEEZED};
-pub(crate) use statistics::{STATISTICS, Statistics};
+pub(crate) use statistics::{Losses, Lost, STATISTICS, Statistics};
 pub(crate) use table::{
-    BUCKETS, COUNT, EXPECT_MAX, HASHSIZE, MAX, TableNumbers, sets_buckets_by_sysctl, setting_path,
+    BUCKETS, COUNT, EXPECT_MAX, HASHSIZE, MAX, TableNumbers, is_size_ours, sets_buckets_by_sysctl,
+    setting_path,
 };
 
 /// The tables that iptables has loaded, and ip6tables.
@@ -99,6 +101,12 @@ impl Host {
             Ok(number) => Ok(Some(number)),
             Err(_) => Err(Unread::new(path, &format_args!("{text:?} is no number"))),
         }
+    }
+
+    /// Whether its owner may write a file, whoever we are.
+    pub(crate) fn is_writable(&self, path: &str) -> bool {
+        let file = self.path(path).metadata();
+        file.is_ok_and(|file| file.permissions().mode() & OWNER_WRITES != 0)
     }
 
     /// What a directory holds, sorted; nothing where there is none.
@@ -176,6 +184,8 @@ impl Host {
         Ok(text.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")))
     }
 }
+
+const OWNER_WRITES: u32 = 0o200;
 
 /// The file of a sysctl, by its name with dots.
 pub(crate) fn sysctl_path(key: &str) -> String {

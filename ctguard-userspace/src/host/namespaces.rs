@@ -84,6 +84,13 @@ impl OtherTables {
     }
 }
 
+/// Whether there is another network namespace of this number, or may be one that cannot be seen.
+pub(crate) fn may_be_there(host: &Host, number: u64) -> Result<bool, Unread> {
+    let own = namespace::number().map_err(|error| Unread::new(PROCESSES, &error))?;
+    let (found, unseen) = find(host, own)?;
+    Ok(unseen > 0 || found.contains_key(&number))
+}
+
 /// Where a namespace can be entered.
 struct Place {
     path: String,

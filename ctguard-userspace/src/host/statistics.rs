@@ -11,6 +11,44 @@ pub(crate) const STATISTICS: &str = "/proc/net/stat/nf_conntrack";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Statistics(BTreeMap<String, u64>);
 
+/// What was lost for want of room, as the kernel counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Losses {
+    /// New flows that were dropped, those among them that could not be inserted
+    /// (`nf_ct_resolve_clash`, `net/netfilter/nf_conntrack_core.c`).
+    drop: u64,
+    not_inserted: u64,
+    early_drop: u64,
+}
+
+/// Losses of a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// New flows dropped for a full table.
+    pub(crate) dropped: u64,
+    /// Entries thrown away to make room.
+    pub(crate) early_dropped: u64,
+}
+
+impl Losses {
+    /// Since conntrack was loaded into this namespace.
+    pub(crate) fn in_all(self) -> Lost {
+        self.since(Self::default())
+    }
+
+    /// What was lost since; all of it where the counters began anew with their module.
+    pub(crate) fn since(self, before: Self) -> Lost {
+        let began_anew = self.drop < before.drop || self.early_drop < before.early_drop;
+        let before = if began_anew { Self::default() } else { before };
+        let not_inserted = self.not_inserted.saturating_sub(before.not_inserted);
+        Lost {
+            // Some are not inserted without being dropped, such as one that died meanwhile.
+            dropped: (self.drop - before.drop).saturating_sub(not_inserted),
+            early_dropped: self.early_drop - before.early_drop,
+        }
+    }
+}
+
 impl Statistics {
     /// None where the kernel has no such file.
     pub(crate) fn read(host: &Host) -> Result<Option<Self>, Unread> {
@@ -43,10 +81,14 @@ impl Statistics {
         self.0.contains_key(column)
     }
 
-    /// New flows dropped for a full table. One that could not be inserted is counted as dropped as
-    /// well (`nf_ct_resolve_clash`, `net/netfilter/nf_conntrack_core.c`), and is none of them.
-    pub(crate) fn dropped_for_room(&self) -> u64 {
-        self.get("drop").saturating_sub(self.get("insert_failed"))
+    /// What was lost for want of room.
+    pub(crate) fn losses(&self) -> Losses {
+        Losses {
+            drop: self.get("drop"),
+            // Before it had this column, a kernel counted no drop with it.
+            not_inserted: if self.has("clashres") { self.get("insert_failed") } else { 0 },
+            early_drop: self.get("early_drop"),
+        }
     }
 
     /// A column's sum; 0 where this kernel does not have it.
@@ -69,5 +111,32 @@ mod tests {
         assert_eq!(found.get("early_drop"), 3);
         assert_eq!(found.get("chainlength"), 0);
         assert_eq!(Statistics::parse("entries\nxyz\n"), None);
+    }
+
+    fn losses(text: &str) -> Losses {
+        Statistics::parse(text).unwrap().losses()
+    }
+
+    /// Fails when a flow that lost a race is told as one that found the table full, or when one that
+    /// is not inserted makes a million drops of before seem new.
+    #[test]
+    fn what_was_not_inserted_is_no_loss_for_want_of_room() {
+        let before = losses("clashres insert_failed drop early_drop\n0 2 100 5\n");
+        let lost = |text: &str| losses(text).since(before);
+        let header = "clashres insert_failed drop early_drop\n";
+        assert_eq!(lost(&format!("{header}0 3 100 5\n")), Lost::default());
+        let now = lost(&format!("{header}0 3 105 6\n"));
+        assert_eq!((now.dropped, now.early_dropped), (4, 1));
+        assert_eq!(
+            losses("searched insert_failed drop early_drop\n0 9 10 0\n").in_all().dropped,
+            16
+        );
+    }
+
+    #[test]
+    fn counters_that_began_anew_count_from_nothing() {
+        let before = losses("clashres insert_failed drop early_drop\n0 0 100 5\n");
+        let now = losses("clashres insert_failed drop early_drop\n0 1 3 0\n").since(before);
+        assert_eq!((now.dropped, now.early_dropped), (2, 0));
     }
 }

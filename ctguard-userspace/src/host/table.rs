@@ -1,7 +1,5 @@
 //! The table in numbers, as its settings show it.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use super::{Host, Unread, sysctl_path};
 
 pub(crate) const COUNT: &str = "net.netfilter.nf_conntrack_count";
@@ -9,19 +7,23 @@ pub(crate) const MAX: &str = "net.netfilter.nf_conntrack_max";
 pub(crate) const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
 /// How many flows helpers may announce; derived from the hash's size when the module is loaded.
 pub(crate) const EXPECT_MAX: &str = "net.netfilter.nf_conntrack_expect_max";
-const OWNER_WRITES: u32 = 0o200;
 /// The hash as the module's parameter, which every kernel shows and lets be set.
 pub(crate) const HASHSIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 
+/// Whether the maximum and the hash can be set from this network namespace: only from the first
+/// (`nf_conntrack_standalone_init_sysctl`, `net/netfilter/nf_conntrack_standalone.c`).
+pub(crate) fn is_size_ours(host: &Host) -> bool {
+    host.is_writable(&sysctl_path(MAX))
+}
+
 /// Whether the hash is set by its sysctl, and not by the module's parameter alone, as before 4.7.
 pub(crate) fn sets_buckets_by_sysctl(host: &Host) -> bool {
-    let file = host.path(&sysctl_path(BUCKETS)).metadata();
-    file.is_ok_and(|file| file.permissions().mode() & OWNER_WRITES != 0)
+    host.is_writable(&sysctl_path(BUCKETS))
 }
 
 /// The file of a setting of conntrack.
 pub(crate) fn setting_path(host: &Host, key: &str) -> String {
-    if key == BUCKETS && !sets_buckets_by_sysctl(host) {
+    if key == BUCKETS && is_size_ours(host) && !sets_buckets_by_sysctl(host) {
         HASHSIZE.to_owned()
     } else {
         sysctl_path(key)

@@ -1,15 +1,20 @@
-//! Carries a plan out, and takes it back.
+//! Carries a plan out.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::Path,
+};
 
 use thiserror::Error;
 
 use super::{
-    files::OwnFile,
+    files::{self, OwnFile},
     journal,
+    place::{Place, Relation},
     plan::Change,
     reading::Before,
-    record::{FileError, Record, Step, remove, replace},
+    record::{FileError, RECORD, Record, Step, replace},
 };
 use crate::host::{BUCKETS, Host, Unread, setting_path};
 
@@ -27,121 +32,102 @@ pub(crate) enum ApplyError {
     Set { key: String, value: u64, source: io::Error },
     #[error("{0} is there, and not of ctguard's: move it away, or do without --persist")]
     Foreign(String),
+    #[error("another `ctguard tune` is at work")]
+    Busy,
+    #[error(
+        "what was applied is of another network namespace, net:[{0}]: run it there, as with nsenter \
+         --net"
+    )]
+    Elsewhere(u64),
 }
 
-/// What became of one step that was to be taken back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reverted {
-    Set {
-        key: String,
-        from: u64,
-        to: u64,
-    },
-    /// Somebody else set it since: theirs stays.
-    Left {
-        what: String,
-        why: String,
-    },
-    Removed(String),
-}
-
-/// Sets what changes, in the order of the plan, then writes the files.
-pub(crate) fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<(), ApplyError> {
-    let mut record = match Record::load(host)? {
-        Some(record) => record,
-        None => Record::new(Before::take(host)?),
-    };
-    for file in files {
-        if host.is_there(file.path) && !record.has_file(file.path) {
-            return Err(ApplyError::Foreign(file.path.to_owned()));
-        }
+/// Sets what changes, in the order of the plan, then writes the files; whether there was something
+/// to do.
+pub(crate) fn apply(
+    host: &Host,
+    changes: &[Change],
+    files: &[OwnFile],
+) -> Result<bool, ApplyError> {
+    let changing = || changes.iter().filter(|change| change.changes());
+    let new_files = files_to_write(host, files)?;
+    if changing().next().is_none() && new_files.is_empty() {
+        return Ok(false);
     }
-    for change in changes.iter().filter(|change| change.changes()) {
-        let (key, before, then) = (change.key.clone(), change.now, change.then);
-        record.note(Step::Sysctl { key, before, then });
+    let _alone = alone(host)?;
+    let mut record = Record::load(host)?.unwrap_or_else(|| Record::new(Place::of(host)));
+    refuse_elsewhere(&record, host)?;
+    if changing().next().is_some() {
+        record.before = Before::take(host)?;
+        journal::forget(host)?;
     }
-    for file in files {
+    for change in changing() {
+        record.note(Step::sysctl(change.key.clone(), change.now, change.then));
+    }
+    for file in &new_files {
         for path in missing_directories(host, file.path) {
             record.note(Step::Directory { path });
         }
-        record.note(Step::File { path: file.path.to_owned(), then: file.text.clone() });
+        record.note(Step::file(file.path.to_owned(), file.text.clone()));
     }
     record.save(host)?;
 
-    for change in changes.iter().filter(|change| change.changes()) {
+    for change in changing() {
         set(host, &change.key, change.then)?;
     }
-    for file in files {
+    for file in new_files {
         replace(&host.path(file.path), &file.text)?;
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Takes back what the record tells, the last first; none where there is none.
-pub(crate) fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
-    let Some(record) = Record::load(host)? else { return Ok(None) };
-    let mut done = Vec::new();
-    for step in record.steps.iter().rev() {
-        match step {
-            Step::Sysctl { key, before, then } => {
-                done.extend(put_back(host, key, *before, *then)?);
+/// Those that are not there as they shall be; none may be another's.
+fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFile>, ApplyError> {
+    let record = Record::load(host)?;
+    let is_noted = |path| record.as_ref().is_some_and(|record| record.has_file(path));
+    let mut missing = Vec::new();
+    for file in files {
+        match host.text(file.path)? {
+            // Where the record does not outlast a boot, the file says whose it is.
+            Some(text) if !is_noted(file.path) && !files::is_own(&text) => {
+                return Err(ApplyError::Foreign(file.path.to_owned()));
             }
-            Step::File { path, then } => done.extend(take_away(host, path, then)?),
-            Step::Directory { path } => {
-                // Others may have put something there.
-                if fs::remove_dir(host.path(path)).is_ok() {
-                    done.push(Reverted::Removed(path.clone()));
-                }
-            }
+            Some(text) if text == file.text && is_noted(file.path) => {}
+            _ => missing.push(file),
         }
     }
-    journal::forget(host)?;
-    Record::remove(host)?;
-    Ok(Some(done))
+    Ok(missing)
 }
 
-fn put_back(
-    host: &Host,
-    key: &str,
-    before: u64,
-    then: u64,
-) -> Result<Option<Reverted>, ApplyError> {
-    let Some(live) = host.number(&setting_path(host, key))? else {
-        let why = "conntrack is not loaded".to_owned();
-        return Ok(Some(Reverted::Left { what: key.to_owned(), why }));
-    };
-    if is(key, live, before) {
-        return Ok(None);
-    }
-    if !is(key, live, then) {
-        let why = format!("it is {live}, which somebody else has set");
-        return Ok(Some(Reverted::Left { what: key.to_owned(), why }));
-    }
-    set(host, key, before)?;
-    Ok(Some(Reverted::Set { key: key.to_owned(), from: live, to: before }))
-}
-
-fn take_away(host: &Host, path: &str, then: &str) -> Result<Option<Reverted>, ApplyError> {
-    match host.text(path)? {
-        Some(text) if text != then => {
-            let why = "somebody has changed it".to_owned();
-            Ok(Some(Reverted::Left { what: path.to_owned(), why }))
-        }
-        found => {
-            remove(&host.path(path))?;
-            Ok(found.map(|_| Reverted::Removed(path.to_owned())))
-        }
+/// Keeps others from applying and reverting until it is dropped.
+pub(super) fn alone(host: &Host) -> Result<File, ApplyError> {
+    let record = host.path(RECORD);
+    let directory = record.parent().unwrap_or(Path::new("/"));
+    let failed = |action| move |source| FileError { action, path: directory.to_owned(), source };
+    fs::create_dir_all(directory).map_err(failed("make"))?;
+    let lock = File::open(directory).map_err(failed("open"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(ApplyError::Busy),
+        Err(TryLockError::Error(source)) => Err(failed("lock")(source).into()),
     }
 }
 
-fn set(host: &Host, key: &str, value: u64) -> Result<(), ApplyError> {
+/// One record is of one network namespace.
+pub(super) fn refuse_elsewhere(record: &Record, host: &Host) -> Result<(), ApplyError> {
+    match (record.relation(host), &record.place) {
+        (Relation::Other, Some(place)) => Err(ApplyError::Elsewhere(place.namespace)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn set(host: &Host, key: &str, value: u64) -> Result<(), ApplyError> {
     let path = host.path(&setting_path(host, key));
     let written = fs::write(path, format!("{value}\n"));
     written.map_err(|source| ApplyError::Set { key: key.to_owned(), value, source })
 }
 
 /// Whether a setting is what was written to it.
-fn is(key: &str, live: u64, written: u64) -> bool {
+pub(super) fn is(key: &str, live: u64, written: u64) -> bool {
     live == written || key == BUCKETS && live == written.next_multiple_of(BUCKETS_IN_PAGE)
 }
 
@@ -161,7 +147,7 @@ mod tests {
     use super::*;
     use crate::{
         host::{HASHSIZE, MAX, sysctl_path, testing::Fake},
-        tune::files::SYSCTL,
+        tune::{files::SYSCTL, revert::revert},
     };
 
     fn machine(test: &str) -> Fake {
@@ -186,37 +172,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_applied_is_taken_back_with_every_file_and_directory() {
-        let fake = machine("tune-apply");
-        apply(&fake.host, &changes(), &[file()]).unwrap();
-        assert_eq!(max(&fake), Some(65_536));
-        assert!(fake.host.is_there(SYSCTL));
-        let done = revert(&fake.host).unwrap().unwrap();
-        assert_eq!(max(&fake), Some(7680));
-        assert!(!fake.host.is_there("/etc/sysctl.d") && fake.host.is_there("/etc/hostname"));
-        assert_eq!(done.len(), 4, "{done:?}");
-        assert_eq!(revert(&fake.host).unwrap(), None);
-    }
-
-    #[test]
     fn another_ones_file_stops_all_before_anything_is_set() {
         let fake = machine("tune-foreign");
         fake.write(SYSCTL, "mine\n");
         assert!(matches!(apply(&fake.host, &changes(), &[file()]), Err(ApplyError::Foreign(_))));
         assert_eq!(max(&fake), Some(7680));
         assert_eq!(revert(&fake.host).unwrap(), None);
-    }
-
-    #[test]
-    fn what_somebody_changed_since_stays_theirs() {
-        let fake = machine("tune-theirs");
-        apply(&fake.host, &changes(), &[file()]).unwrap();
-        fake.write(&sysctl_path(MAX), "100000\n");
-        fake.write(SYSCTL, "x = 2\n");
-        let done = revert(&fake.host).unwrap().unwrap();
-        let left = done.iter().filter(|done| matches!(done, Reverted::Left { .. })).count();
-        assert_eq!((left, max(&fake)), (2, Some(100_000)));
-        assert!(fake.host.is_there(SYSCTL));
     }
 
     /// Fails on kernels before 4.7, whose sysctl only shows the hash.
@@ -231,6 +192,25 @@ mod tests {
         assert_eq!(hashsize(), Some(65_536));
         revert(&fake.host).unwrap();
         assert_eq!(hashsize(), Some(7680));
+    }
+
+    /// Fails when a record is made of nothing, which a watch would take for a change.
+    #[test]
+    fn what_changes_nothing_leaves_no_record() {
+        let fake = machine("tune-nothing");
+        let same = Change { now: 65_536, ..changes().remove(0) };
+        assert!(!apply(&fake.host, &[same], &[]).unwrap());
+        assert!(!fake.host.is_there(RECORD));
+        assert!(apply(&fake.host, &changes(), &[]).unwrap());
+    }
+
+    #[test]
+    fn only_one_is_at_work_at_a_time() {
+        let fake = machine("tune-alone");
+        let first = alone(&fake.host).unwrap();
+        assert!(matches!(apply(&fake.host, &changes(), &[]), Err(ApplyError::Busy)));
+        drop(first);
+        assert!(apply(&fake.host, &changes(), &[]).is_ok());
     }
 
     /// Fails when a hash that the kernel rounded up is taken for another's.

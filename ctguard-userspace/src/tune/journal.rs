@@ -1,10 +1,12 @@
-//! The record of what was watched: `/var/lib/ctguard/tune-watch.jsonl`, a line of JSON for each
-//! interval, kept until what was applied is taken back.
+//! What a watch saw: `/var/lib/ctguard/tune-watch.jsonl`, a line of JSON for each interval since the
+//! last change, kept until it is taken back.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read as _, Write as _},
 };
+
+use thiserror::Error;
 
 use super::{
     record::{FileError, remove},
@@ -14,26 +16,57 @@ use crate::host::Host;
 
 pub(crate) const JOURNAL: &str = "/var/lib/ctguard/tune-watch.jsonl";
 
-/// Adds a line.
-pub(crate) fn append(host: &Host, interval: &Interval) -> Result<(), FileError> {
-    let path = host.path(JOURNAL);
-    let write = || -> io::Result<()> {
-        let line = serde_json::to_string(interval)? + "\n";
-        let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
-        file.write_all(line.as_bytes())
-    };
-    write().map_err(|source| FileError { action: "write", path: path.clone(), source })
+/// Why nothing can be watched.
+#[derive(Debug, Error)]
+pub(crate) enum JournalError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("another `ctguard tune --watch` is at work")]
+    Busy,
 }
 
-/// All lines that are whole; a boot or a kill may have cut one short.
-pub(crate) fn read(host: &Host) -> Result<Vec<Interval>, FileError> {
-    let path = host.path(JOURNAL);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(source) => return Err(FileError { action: "read", path, source }),
-    };
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+/// One watcher's; no other can have it meanwhile.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    file: File,
+    intervals: Vec<Interval>,
+}
+
+impl Journal {
+    /// With what earlier watches of the same change saw. A boot or a kill may have cut a line short.
+    pub(crate) fn open(host: &Host) -> Result<Self, JournalError> {
+        let path = host.path(JOURNAL);
+        let failed = |action| {
+            let path = path.clone();
+            move |source| FileError { action, path, source }
+        };
+        let open = OpenOptions::new().read(true).append(true).create(true).open(&path);
+        let mut file = open.map_err(failed("open"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(JournalError::Busy),
+            Err(TryLockError::Error(source)) => return Err(failed("lock")(source).into()),
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed("read"))?;
+        if bytes.last().is_some_and(|last| *last != b'\n') {
+            file.write_all(b"\n").map_err(failed("write"))?;
+        }
+        let lines = bytes.split(|byte| *byte == b'\n');
+        let intervals = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        Ok(Self { file, intervals })
+    }
+
+    /// Adds an interval. It stays in memory where it cannot be written.
+    pub(crate) fn add(&mut self, interval: Interval) -> io::Result<()> {
+        let line = serde_json::to_string(&interval)? + "\n";
+        self.intervals.push(interval);
+        self.file.write_all(line.as_bytes())
+    }
+
+    pub(crate) fn intervals(&self) -> &[Interval] {
+        &self.intervals
+    }
 }
 
 /// Forgets it.
@@ -46,28 +79,41 @@ mod tests {
     use super::*;
     use crate::host::testing::Fake;
 
-    /// Fails when a watch that a boot cut short forgets what it had seen.
+    fn interval(count: u64) -> Interval {
+        Interval {
+            at: "2026-01-01T00:00:00Z".to_owned(),
+            seconds: 1.5,
+            count,
+            peak: 20,
+            max: 100,
+            dropped: Some(1),
+            early_dropped: None,
+            refused: Some(3),
+        }
+    }
+
+    /// Fails when a watch that a boot cut short forgets what it had seen, or spoils what follows.
     #[test]
     fn a_journal_is_read_as_it_was_written_but_for_a_line_cut_short() {
         let fake = Fake::new("tune-journal", &[]);
-        assert_eq!(read(&fake.host).unwrap(), []);
-        let interval = Interval {
-            at: "2026-01-01T00:00:00Z".to_owned(),
-            seconds: 1.5,
-            count: 10,
-            peak: 20,
-            max: 100,
-            dropped: 1,
-            early_dropped: 2,
-            refused: Some(3),
-        };
-        let line = serde_json::to_string(&interval).unwrap();
+        let line = serde_json::to_string(&interval(1)).unwrap();
         fake.write(JOURNAL, &format!("{line}\n{{\"at\":\"2026"));
-        assert_eq!(read(&fake.host).unwrap(), std::slice::from_ref(&interval));
-        fake.write(JOURNAL, "");
-        append(&fake.host, &interval).unwrap();
-        append(&fake.host, &interval).unwrap();
-        assert_eq!(read(&fake.host).unwrap(), [interval.clone(), interval]);
+        let mut journal = Journal::open(&fake.host).unwrap();
+        assert_eq!(journal.intervals(), [interval(1)]);
+        journal.add(interval(2)).unwrap();
+        drop(journal);
+        let journal = Journal::open(&fake.host).unwrap();
+        assert_eq!(journal.intervals(), [interval(1), interval(2)]);
+    }
+
+    /// Fails when two watches write the same losses twice.
+    #[test]
+    fn one_watches_at_a_time() {
+        let fake = Fake::new("tune-journal-busy", &[("/var/lib/ctguard/tune.json", "{}")]);
+        let first = Journal::open(&fake.host).unwrap();
+        assert!(matches!(Journal::open(&fake.host), Err(JournalError::Busy)));
+        drop(first);
+        assert!(Journal::open(&fake.host).is_ok());
         forget(&fake.host).unwrap();
         assert!(!fake.host.is_there(JOURNAL));
     }

@@ -1,38 +1,42 @@
 //! Sets connection tracking as `doctor` advises, and can take it back.
 //!
-//! `plan` decides and touches nothing; `apply` writes what was before into a record, then sets, and
-//! reverts by the record. `watch` looks at what the table does afterwards, `journal` keeps it, and
-//! `verdict` tells whether it helped.
+//! `plan` decides and touches nothing; `apply` writes what was before into a record, then sets;
+//! `revert` goes by the record. `watch` looks at what the table does afterwards, `journal` keeps it,
+//! and `verdict` tells whether it helped.
 
 mod apply;
 mod files;
 mod journal;
+mod place;
 mod plan;
 mod reading;
 mod record;
+mod revert;
 mod verdict;
 mod watch;
 
 use thiserror::Error;
 
-pub(crate) use apply::{ApplyError, Reverted, apply, revert};
+pub(crate) use apply::{ApplyError, apply};
 pub(crate) use files::{Applier, Means, OwnFile, files};
-pub(crate) use journal::JOURNAL;
+pub(crate) use journal::{JOURNAL, Journal, JournalError};
 pub(crate) use plan::{Change, Max, PlanError, Role};
 pub(crate) use reading::Reading;
+pub(crate) use revert::{Reverted, revert};
 pub(crate) use verdict::{Verdict, Watched};
 pub(crate) use watch::{Interval, Watch, interval_of};
 
-use record::Record;
+use place::Relation;
+use reading::Before;
+use record::{Record, Step};
 
 use crate::{
     conntrack::shorten::{Longest, ShortenError, shorten},
     doctor::translates_addresses,
     host::{
-        Boot, EXPECT_MAX, EntrySize, Host, Memory, TableNumbers, Unread, sets_buckets_by_sysctl,
-        sysctl_path,
+        Assignment, BUCKETS, Boot, EXPECT_MAX, EntrySize, Host, MAX, Memory, SysctlFiles,
+        TableNumbers, Unread, is_size_ours, sets_buckets_by_sysctl, setting_path, sysctl_path,
     },
-    namespace,
 };
 
 /// Why there is nothing to propose.
@@ -46,8 +50,12 @@ pub(crate) enum TuneError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    #[error("nothing was applied whose effect could be watched; give --apply as well")]
+    #[error("nothing was changed whose effect could be watched")]
     NothingApplied,
+    #[error("files for the next boot are written from the first network namespace alone")]
+    NotPersistedHere,
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     #[error("only the machine itself can change its entries")]
     Elsewhere,
     #[error(transparent)]
@@ -62,6 +70,8 @@ pub(crate) struct Proposal {
     pub(crate) changes: Vec<Change>,
     /// What would have the next boot set them.
     pub(crate) files: Vec<OwnFile>,
+    /// The maximum and the hash can be set from here.
+    pub(crate) is_size_ours: bool,
 }
 
 /// Proposes settings for what the machine is, or is said to be.
@@ -73,6 +83,7 @@ pub(crate) fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Propo
     }
     let now = plan::Now {
         table,
+        is_size_ours: is_size_ours(host),
         memory: Memory::read(host)?,
         entry: EntrySize::read(host),
         expect_max: host.number(&sysctl_path(EXPECT_MAX))?,
@@ -85,31 +96,76 @@ pub(crate) fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Propo
     let changes = plan::plan(&now, role, max)?;
     let means = Means {
         boot: &Boot::read(host)?,
+        sysctl_files: &SysctlFiles::read(host)?,
         applier: Applier::find(host),
         buckets_by_sysctl: sets_buckets_by_sysctl(host),
     };
-    let files = files(&changes, &means);
-    Ok(Proposal { role, changes, files })
+    let files = if now.is_size_ours { files(&changes, &means) } else { Vec::new() };
+    Ok(Proposal { role, changes, files, is_size_ours: now.is_size_ours })
 }
 
-/// Keeps what was watched.
-pub(crate) fn keep(host: &Host, interval: &Interval) -> Result<(), TuneError> {
-    Ok(journal::append(host, interval).map_err(ApplyError::from)?)
+/// What others' files set at boot after tune's own, and otherwise.
+pub(crate) fn overridden(host: &Host, changes: &[Change]) -> Result<Vec<Assignment>, TuneError> {
+    let files = SysctlFiles::read(host)?;
+    let counts = changes.iter().filter_map(|change| {
+        let assignment = files.at_boot(&change.key)?;
+        (assignment.value != change.then.to_string()).then(|| assignment.clone())
+    });
+    Ok(counts.collect())
 }
 
-/// Whether there is something whose effect can be watched.
-pub(crate) fn is_applied(host: &Host) -> Result<bool, TuneError> {
-    Ok(Record::load(host).map_err(ApplyError::from)?.is_some())
+/// A change whose effect is watched.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    before: Before,
+    steps: Vec<Step>,
+    /// Only the table's size is ours to see from another network namespace.
+    relation: Relation,
 }
 
-/// Judges all that was watched since the first application.
-pub(crate) fn judge(host: &Host) -> Result<Watched, TuneError> {
-    let record = Record::load(host).map_err(ApplyError::from)?.ok_or(TuneError::NothingApplied)?;
-    let intervals = journal::read(host).map_err(ApplyError::from)?;
-    let own = namespace::number().ok();
-    let before = record.before.filter(|before| Some(before.namespace) == own);
-    let max = intervals.last().map_or(0, |interval| interval.max);
-    Ok(verdict::judge(record.max_before().unwrap_or(max), before, &intervals))
+impl Applied {
+    /// The last change.
+    pub(crate) fn last(host: &Host) -> Result<Self, TuneError> {
+        let record = Record::load(host).map_err(ApplyError::from)?;
+        let record = record.ok_or(TuneError::NothingApplied)?;
+        let (relation, before) = (record.relation(host), record.before);
+        let before = before.ok_or(TuneError::NothingApplied)?;
+        // The other namespace's entries and losses tell nothing of this one's.
+        let before = match relation {
+            Relation::Same => before,
+            Relation::Other | Relation::Gone => {
+                Before { count: None, lost_per_second: None, ..before }
+            }
+        };
+        Ok(Self { before, steps: record.steps, relation })
+    }
+
+    /// Why it is no more in force; none while it is, or while conntrack is not loaded.
+    pub(crate) fn lapsed(&self, host: &Host) -> Result<Option<String>, TuneError> {
+        let Some(record) = Record::load(host).map_err(ApplyError::from)? else {
+            return Ok(Some("it was taken back meanwhile".to_owned()));
+        };
+        if record.steps != self.steps {
+            return Ok(Some("something else was applied meanwhile".to_owned()));
+        }
+        for step in &self.steps {
+            let Step::Sysctl { key, then, .. } = step else { continue };
+            if self.relation != Relation::Same && ![BUCKETS, MAX].contains(&key.as_str()) {
+                continue;
+            }
+            match host.number(&setting_path(host, key))? {
+                Some(live) if !apply::is(key, live, *then) => {
+                    return Ok(Some(format!("{key} is {live}, which somebody else has set")));
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn judge(&self, intervals: &[Interval]) -> Watched {
+        verdict::judge(self.before, intervals)
+    }
 }
 
 /// Shortens the lives of entries that exist to the timeouts of now; how many.

@@ -28,6 +28,10 @@ const MOST: u64 = 1 << 20;
 /// Of a router with a gibibyte and more.
 const LEAST_OF_ROUTER: u64 = 1 << 16;
 const GIBIBYTE: u64 = 1 << 30;
+/// A pointer.
+const BUCKET_BYTES: u64 = 8;
+/// The part of the available memory that the hash may take, which the kernel takes at once.
+const PART_OF_AVAILABLE: u64 = 4;
 /// The part of the memory that a full table may take.
 const PART_OF_MEMORY: u64 = 8;
 
@@ -35,6 +39,8 @@ const PART_OF_MEMORY: u64 = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Now {
     pub(crate) table: TableNumbers,
+    /// The maximum and the hash can be set from here.
+    pub(crate) is_size_ours: bool,
     pub(crate) memory: Memory,
     pub(crate) entry: EntrySize,
     /// Flows that helpers may announce; none where the kernel has no such limit.
@@ -68,6 +74,16 @@ pub(crate) enum PlanError {
     BelowCount { max: u64, count: u64 },
     #[error("--max {0} is no size for a table; give 1024 at least")]
     TooSmall(u64),
+    #[error(
+        "--max {max} needs a hash of {hash_mebibytes} MiB at once, of {available_mebibytes} MiB of \
+         memory that are available: give less"
+    )]
+    TooLarge { max: u64, hash_mebibytes: u64, available_mebibytes: u64 },
+    #[error(
+        "the maximum can be set in the first network namespace alone: leave out --max, or use \
+         nsenter --target 1 --net"
+    )]
+    NotOurs,
 }
 
 /// A timeout's rule: behind `net.netfilter.nf_conntrack_`, what is fine, and what else it becomes.
@@ -135,9 +151,15 @@ const fn established(role: Role) -> u64 {
 /// grows: the hash is wide before there is more to find in it.
 pub(crate) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, PlanError> {
     let max = max(now, role, wanted)?;
-    let buckets = now.table.buckets.max(max.next_power_of_two());
     // A table that shall be smaller needs no wider hash, and keeps the one it has.
-    let buckets = if max < now.table.max { now.table.buckets } else { buckets };
+    let buckets = if max < now.table.max || !now.is_size_ours {
+        now.table.buckets
+    } else {
+        match buckets(now, max) {
+            Err(_) if wanted == Max::Auto => now.table.buckets,
+            buckets => buckets?.max(now.table.buckets),
+        }
+    };
     let mut changes = vec![
         Change {
             key: BUCKETS.to_owned(),
@@ -172,15 +194,33 @@ pub(crate) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, Pl
     Ok(changes)
 }
 
+/// A bucket for each entry. The kernel takes the memory at once, which must leave enough to others.
+fn buckets(now: &Now, max: u64) -> Result<u64, PlanError> {
+    let most = now.memory.available_bytes / PART_OF_AVAILABLE;
+    let buckets = max.checked_next_power_of_two().unwrap_or(u64::MAX);
+    let bytes = buckets.saturating_mul(BUCKET_BYTES);
+    if bytes > most {
+        return Err(PlanError::TooLarge {
+            max,
+            hash_mebibytes: bytes >> 20,
+            available_mebibytes: now.memory.available_bytes >> 20,
+        });
+    }
+    Ok(buckets)
+}
+
 fn max(now: &Now, role: Role, wanted: Max) -> Result<u64, PlanError> {
     match wanted {
+        Max::Auto if !now.is_size_ours => Ok(now.table.max),
+        Max::Entries(max) if max == now.table.max => Ok(max),
+        Max::Entries(_) if !now.is_size_ours => Err(PlanError::NotOurs),
         Max::Entries(max) if max < 1024 => Err(PlanError::TooSmall(max)),
         Max::Entries(max) if max <= now.table.count => {
             Err(PlanError::BelowCount { max, count: now.table.count })
         }
         Max::Entries(max) => Ok(max),
         Max::Auto => {
-            let each = (now.entry.bytes * 115 / 100 + 8).max(1);
+            let each = (now.entry.bytes * 115 / 100 + BUCKET_BYTES).max(1);
             let bears = now.memory.total_bytes / PART_OF_MEMORY / each;
             // Rounded down to a power of two.
             let bears = (bears + 1).next_power_of_two() / 2;
@@ -215,6 +255,7 @@ mod tests {
     fn small_machine() -> Now {
         Now {
             table: TableNumbers { count: 500, max: 7680, buckets: 7680 },
+            is_size_ours: true,
             memory: Memory { total_bytes: GIBIBYTE, available_bytes: GIBIBYTE / 2 },
             entry: EntrySize { bytes: 256, place: None },
             expect_max: None,
@@ -258,6 +299,26 @@ mod tests {
         assert!(plan(&now, Role::Server, Max::Entries(5)).is_err());
         let lower = plan(&now, Role::Server, Max::Entries(100_000)).unwrap();
         assert_eq!((then(&lower, MAX), then(&lower, BUCKETS)), (100_000, 7680));
+    }
+
+    /// Fails when one zero too many brings the machine down.
+    #[test]
+    fn a_hash_that_memory_does_not_bear_is_refused_with_its_size() {
+        let plan = |max| plan(&small_machine(), Role::NatRouter, Max::Entries(max));
+        assert!(matches!(plan(100_000_000), Err(PlanError::TooLarge { hash_mebibytes: 1024, .. })));
+        assert!(matches!(plan(u64::MAX), Err(PlanError::TooLarge { .. })));
+        assert!(plan(4_000_000).is_ok());
+    }
+
+    /// Fails when a container is told to set what is the host's.
+    #[test]
+    fn outside_the_first_namespace_the_size_stays_and_timeouts_are_set() {
+        let elsewhere = Now { is_size_ours: false, ..small_machine() };
+        let changes = plan(&elsewhere, Role::NatRouter, Max::Auto).unwrap();
+        assert_eq!((then(&changes, MAX), then(&changes, BUCKETS)), (7680, 7680));
+        assert_eq!(then(&changes, ESTABLISHED), 7440);
+        let refused = plan(&elsewhere, Role::NatRouter, Max::Entries(65_536));
+        assert_eq!(refused.unwrap_err(), PlanError::NotOurs);
     }
 
     #[test]

@@ -1,55 +1,68 @@
 //! The table and its losses, read at one moment.
 
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    host::{Host, Statistics, TableNumbers, Unread},
-    namespace,
+use std::{
+    thread,
+    time::{Duration, Instant},
 };
 
-/// Counters since conntrack was loaded into this network namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+use serde::{Deserialize, Serialize};
+
+use crate::host::{Host, Losses, Lost, Statistics, TableNumbers, Unread};
+
+/// Losses before a change are counted for so long.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// One look at the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) count: u64,
     /// 0 is no limit.
     pub(crate) max: u64,
-    /// New flows dropped for a full table.
-    pub(crate) dropped: u64,
-    /// Entries thrown away to make room.
-    pub(crate) early_dropped: u64,
+    /// None where the kernel does not tell (without `CONFIG_NF_CONNTRACK_PROCFS`).
+    pub(crate) losses: Option<Losses>,
 }
 
-/// How it was before anything was applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How it was just before something was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Before {
-    /// The network namespace whose table it is.
-    pub(crate) namespace: u64,
-    /// The most that the counters can be of.
-    pub(crate) uptime_seconds: u64,
-    #[serde(flatten)]
-    pub(crate) reading: Reading,
+    /// None of another network namespace's.
+    pub(crate) count: Option<u64>,
+    /// 0 is no limit.
+    pub(crate) max: u64,
+    /// New flows dropped for a full table, and entries thrown away to make room; none where the
+    /// kernel does not tell.
+    pub(crate) lost_per_second: Option<f64>,
 }
 
 impl Reading {
     /// None where conntrack is not loaded.
     pub(crate) fn take(host: &Host) -> Result<Option<Self>, Unread> {
         let Some(table) = TableNumbers::read(host)? else { return Ok(None) };
-        let counters = Statistics::read(host)?.unwrap_or_default();
-        Ok(Some(Self {
-            count: table.count,
-            max: table.max,
-            dropped: counters.dropped_for_room(),
-            early_dropped: counters.get("early_drop"),
-        }))
+        let losses = Statistics::read(host)?.map(|counters| counters.losses());
+        Ok(Some(Self { count: table.count, max: table.max, losses }))
     }
 }
 
 impl Before {
     /// None where conntrack is not loaded.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "fewer than 2^52 flows are lost in so short a time"
+    )]
     pub(crate) fn take(host: &Host) -> Result<Option<Self>, Unread> {
-        let Some(reading) = Reading::take(host)? else { return Ok(None) };
-        let namespace =
-            namespace::number().map_err(|error| Unread::new("/proc/thread-self/ns/net", &error))?;
-        Ok(Some(Self { namespace, uptime_seconds: host.uptime()?.as_secs(), reading }))
+        let began = Instant::now();
+        let Some(first) = Reading::take(host)? else { return Ok(None) };
+        if host.is_this() {
+            thread::sleep(LOOK);
+        }
+        let Some(then) = Reading::take(host)? else { return Ok(None) };
+        let seconds = began.elapsed().max(LOOK).as_secs_f64();
+        let lost = first.losses.zip(then.losses).map(|(first, then)| then.since(first));
+        let per_second = |lost: Lost| (lost.dropped + lost.early_dropped) as f64 / seconds;
+        Ok(Some(Self {
+            count: Some(then.count),
+            max: then.max,
+            lost_per_second: lost.map(per_second),
+        }))
     }
 }

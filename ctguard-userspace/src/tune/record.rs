@@ -11,11 +11,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::reading::Before;
-use crate::{
-    durable,
-    host::{Host, MAX},
+use super::{
+    place::{Place, Relation},
+    reading::Before,
 };
+use crate::{durable, host::Host};
 
 pub(crate) const RECORD: &str = "/var/lib/ctguard/tune.json";
 const FORMAT: u32 = 1;
@@ -36,18 +36,33 @@ pub(crate) struct FileError {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub(crate) enum Step {
     /// A setting of the running kernel.
-    Sysctl { key: String, before: u64, then: u64 },
+    Sysctl {
+        key: String,
+        before: u64,
+        then: u64,
+        /// What tune set it to before that, and may have left when it was ended.
+        #[serde(default)]
+        earlier: Vec<u64>,
+    },
     /// A file of tune's own, which was not there.
-    File { path: String, then: String },
+    File {
+        path: String,
+        then: String,
+        #[serde(default)]
+        earlier: Vec<String>,
+    },
     /// A directory that was not there.
     Directory { path: String },
 }
 
 /// Everything that is to be taken back, in the order in which it was done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     format: u32,
-    /// How the table was; none where it was not in use, and of releases that did not note it.
+    /// None of another machine's.
+    #[serde(default)]
+    pub(crate) place: Option<Place>,
+    /// How the table was before the last change.
     #[serde(default)]
     pub(crate) before: Option<Before>,
     pub(crate) steps: Vec<Step>,
@@ -55,8 +70,8 @@ pub(crate) struct Record {
 
 impl Record {
     /// Nothing was changed yet.
-    pub(crate) const fn new(before: Option<Before>) -> Self {
-        Self { format: FORMAT, before, steps: Vec::new() }
+    pub(crate) const fn new(place: Option<Place>) -> Self {
+        Self { format: FORMAT, place, before: None, steps: Vec::new() }
     }
 
     /// None where nothing was changed.
@@ -100,19 +115,20 @@ impl Record {
     pub(crate) fn note(&mut self, step: Step) {
         let known = self.steps.iter_mut().find(|known| known.is_of_the_same(&step));
         match (known, step) {
-            (Some(Step::Sysctl { then, .. }), Step::Sysctl { then: new, .. }) => *then = new,
-            (Some(Step::File { then, .. }), Step::File { then: new, .. }) => *then = new,
+            (Some(Step::Sysctl { then, earlier, .. }), Step::Sysctl { then: new, .. }) => {
+                follow(then, earlier, new);
+            }
+            (Some(Step::File { then, earlier, .. }), Step::File { then: new, .. }) => {
+                follow(then, earlier, new);
+            }
             (Some(_), _) => {}
             (None, step) => self.steps.push(step),
         }
     }
 
-    /// The table's maximum before the first change of it; none where it was not changed.
-    pub(crate) fn max_before(&self) -> Option<u64> {
-        self.steps.iter().find_map(|step| {
-            let Step::Sysctl { key, before, .. } = step else { return None };
-            (key == MAX).then_some(*before)
-        })
+    /// How the place where it was applied relates to this one.
+    pub(crate) fn relation(&self, host: &Host) -> Relation {
+        self.place.as_ref().map_or(Relation::Same, |place| place.relation(host))
     }
 
     /// Whether this file is tune's.
@@ -121,7 +137,22 @@ impl Record {
     }
 }
 
+/// What was set last, and all that was set before it.
+fn follow<T: PartialEq>(then: &mut T, earlier: &mut Vec<T>, new: T) {
+    if *then != new {
+        earlier.push(std::mem::replace(then, new));
+    }
+}
+
 impl Step {
+    pub(crate) const fn sysctl(key: String, before: u64, then: u64) -> Self {
+        Self::Sysctl { key, before, then, earlier: Vec::new() }
+    }
+
+    pub(crate) const fn file(path: String, then: String) -> Self {
+        Self::File { path, then, earlier: Vec::new() }
+    }
+
     fn is_of_the_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Sysctl { key, .. }, Self::Sysctl { key: other, .. }) => key == other,
@@ -163,17 +194,19 @@ mod tests {
     use crate::host::testing::Fake;
 
     fn sysctl(key: &str, before: u64, then: u64) -> Step {
-        Step::Sysctl { key: key.to_owned(), before, then }
+        Step::sysctl(key.to_owned(), before, then)
     }
 
-    /// Fails when a second apply forgets what was before the first.
+    /// Fails when a second apply forgets what was before the first, or what the first set.
     #[test]
     fn what_was_before_the_first_change_is_what_was_before() {
         let mut record = Record::new(None);
         record.note(sysctl("a", 1, 2));
         record.note(sysctl("b", 5, 6));
         record.note(sysctl("a", 2, 3));
-        assert_eq!(record.steps, [sysctl("a", 1, 3), sysctl("b", 5, 6)]);
+        record.note(sysctl("a", 3, 3));
+        let twice = Step::Sysctl { key: "a".to_owned(), before: 1, then: 3, earlier: vec![2] };
+        assert_eq!(record.steps, [twice, sysctl("b", 5, 6)]);
     }
 
     #[test]
@@ -182,7 +215,7 @@ mod tests {
         assert_eq!(Record::load(&fake.host).unwrap(), None);
         let mut record = Record::new(None);
         record.note(sysctl("a", 1, 2));
-        record.note(Step::File { path: "/etc/x".to_owned(), then: "y\n".to_owned() });
+        record.note(Step::file("/etc/x".to_owned(), "y\n".to_owned()));
         record.save(&fake.host).unwrap();
         assert_eq!(Record::load(&fake.host).unwrap(), Some(record));
         fake.write(RECORD, "{\"format\":2,\"steps\":[]}");

@@ -18,10 +18,10 @@ pub(crate) struct Interval {
     pub(crate) peak: u64,
     /// 0 is no limit.
     pub(crate) max: u64,
-    /// New flows dropped for a full table.
-    pub(crate) dropped: u64,
-    /// Entries thrown away to make room.
-    pub(crate) early_dropped: u64,
+    /// New flows dropped for a full table; none where the kernel does not tell.
+    pub(crate) dropped: Option<u64>,
+    /// Entries thrown away to make room; none where the kernel does not tell.
+    pub(crate) early_dropped: Option<u64>,
     /// New flows that the guard refused; none where none is loaded.
     pub(crate) refused: Option<u64>,
 }
@@ -30,6 +30,7 @@ pub(crate) struct Interval {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watch {
     start: Reading,
+    now: Reading,
     /// Since the guard was loaded.
     refused: Option<u64>,
     peak: u64,
@@ -37,41 +38,36 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) const fn begin(start: Reading, refused: Option<u64>) -> Self {
-        Self { start, refused, peak: start.count }
+        Self { start, now: start, refused, peak: start.count }
     }
 
     /// Takes a look into account.
     pub(crate) fn see(&mut self, now: Reading) {
+        self.now = now;
         self.peak = self.peak.max(now.count);
     }
 
-    /// Ends the interval, `length` after the one before, and begins the next.
-    pub(crate) fn end(
-        &mut self,
-        now: Reading,
-        refused: Option<u64>,
-        length: Duration,
-        at: String,
-    ) -> Interval {
-        self.see(now);
+    /// Ends the interval with the last look, `length` after the one before, and begins the next.
+    pub(crate) fn end(&mut self, refused: Option<u64>, length: Duration, at: String) -> Interval {
+        let Self { start, now, peak, .. } = *self;
+        let lost = start.losses.zip(now.losses).map(|(start, now)| now.since(start));
         let interval = Interval {
             at,
             seconds: length.as_secs_f64(),
             count: now.count,
-            peak: self.peak,
+            peak,
             max: now.max,
-            dropped: since(self.start.dropped, now.dropped),
-            early_dropped: since(self.start.early_dropped, now.early_dropped),
-            refused: self.refused.zip(refused).map(|(before, now)| since(before, now)),
+            dropped: lost.map(|lost| lost.dropped),
+            early_dropped: lost.map(|lost| lost.early_dropped),
+            // It began anew with the guard.
+            refused: self
+                .refused
+                .zip(refused)
+                .map(|(then, now)| now.checked_sub(then).unwrap_or(now)),
         };
         *self = Self::begin(now, refused);
         interval
     }
-}
-
-/// What a counter counted; it began anew with whatever it belongs to.
-fn since(before: u64, now: u64) -> u64 {
-    now.checked_sub(before).unwrap_or(now)
 }
 
 /// A line of the journal for a thousandth of the whole, each minute at least and each second at
@@ -83,35 +79,43 @@ pub(crate) fn interval_of(span: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::{STATISTICS, Statistics, testing::Fake};
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     fn reading(count: u64, dropped: u64) -> Reading {
-        Reading { count, max: 1000, dropped, early_dropped: 0 }
+        let text = format!("drop early_drop\n{dropped:x} 0\n");
+        let fake = Fake::new(&format!("tune-watch-{count}-{dropped}"), &[(STATISTICS, &text)]);
+        let counters = Statistics::read(&fake.host).unwrap().unwrap();
+        Reading { count, max: 1000, losses: Some(counters.losses()) }
     }
 
     #[test]
     fn an_interval_has_its_peak_and_what_was_counted_within() {
         let mut watch = Watch::begin(reading(10, 100), Some(7));
         watch.see(reading(900, 120));
-        watch.see(reading(50, 130));
-        let second = Duration::from_secs(1);
-        let first = watch.end(reading(40, 135), Some(9), second, String::new());
-        assert_eq!((first.count, first.peak, first.dropped, first.refused), (40, 900, 35, Some(2)));
-        let next = watch.end(reading(30, 135), None, second, String::new());
-        assert_eq!((next.peak, next.dropped, next.refused), (40, 0, None));
+        watch.see(reading(40, 135));
+        let first = watch.end(Some(9), SECOND, String::new());
+        assert_eq!((first.count, first.peak), (40, 900));
+        assert_eq!((first.dropped, first.refused), (Some(35), Some(2)));
+        watch.see(reading(30, 135));
+        let next = watch.end(None, SECOND, String::new());
+        assert_eq!((next.peak, next.dropped, next.refused), (40, Some(0), None));
     }
 
-    /// Fails when a boot within a watch makes a counter go round the world.
+    /// Fails when a kernel that counts no losses is told to have none.
     #[test]
-    fn a_counter_that_began_anew_counts_from_nothing() {
-        let mut watch = Watch::begin(reading(10, 100), None);
-        let interval = watch.end(reading(10, 3), Some(5), Duration::from_secs(1), String::new());
-        assert_eq!((interval.dropped, interval.refused), (3, None));
+    fn what_the_kernel_does_not_count_is_not_told_as_none() {
+        let mut watch = Watch::begin(Reading { losses: None, ..reading(10, 1) }, None);
+        watch.see(Reading { losses: None, ..reading(11, 1) });
+        let interval = watch.end(None, SECOND, String::new());
+        assert_eq!((interval.dropped, interval.early_dropped), (None, None));
     }
 
     #[test]
     fn a_watch_of_days_has_a_line_each_minute_and_a_short_one_each_second() {
         assert_eq!(interval_of(Duration::from_hours(72)), Duration::from_mins(1));
         assert_eq!(interval_of(Duration::from_hours(2)), Duration::from_millis(7200));
-        assert_eq!(interval_of(Duration::from_secs(5)), Duration::from_secs(1));
+        assert_eq!(interval_of(Duration::from_secs(5)), SECOND);
     }
 }

@@ -5,12 +5,13 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use ctguard_tests::{addresses::Family, netns::Handle, product, require, router::Network, sysctl};
+use ctguard_tests::{addresses::Family, netns::Handle, product, require, router::Network};
 
-use super::live::{Applied, MAX, RECORD};
+use super::live::RECORD;
 
 const PORT: u16 = 8080;
 
@@ -23,7 +24,8 @@ fn lives(router: &Handle, port: u16) -> Result<Vec<u64>> {
     lines.map(|line| Ok(line.split_whitespace().nth(4).context("a short line")?.parse()?)).collect()
 }
 
-/// Fails when a connection that is idle keeps its five days, or does not outlive their end.
+/// Fails when a connection that is idle keeps its five days, or does not outlive their end; or when
+/// the host takes back what was applied in another namespace, and uses up its record.
 #[test]
 fn an_idle_connection_is_given_the_new_timeout_and_lives() -> Result<()> {
     const TEST: &str = "an_idle_connection_is_given_the_new_timeout_and_lives";
@@ -39,25 +41,31 @@ fn an_idle_connection_is_given_the_new_timeout_and_lives() -> Result<()> {
     let days = lives(&network.router, PORT)?;
     ensure!(matches!(days[..], [seconds] if seconds > 400_000), "{days:?}");
 
-    let _applied = Applied;
-    let tune = |more: &[&str]| {
-        // The table's size is not this namespace's to set, and stays.
-        let max = sysctl::read(MAX)?;
+    let tune = |arguments: &[&str]| {
         let binary = product::binary()?;
         let mut command = network.router.command(&binary.to_string_lossy());
-        command.args(["tune", "--for", "nat-router", "--max", &max, "--apply"]).args(more);
-        let answer = product::answer(&mut command)?;
-        ensure!(answer.code == Some(0), "{}", answer.errors);
+        let answer = product::answer(command.arg("tune").args(arguments))?;
+        ensure!(answer.code == Some(0), "{arguments:?}: {}", answer.errors);
         Ok(answer.out)
     };
-    tune(&[])?;
-    let kept = lives(&network.router, PORT)?;
-    ensure!(
-        matches!(kept[..], [seconds] if seconds > 400_000),
-        "an idle one was shortened: {kept:?}"
-    );
-    let said = tune(&["--existing"])?;
-    ensure!(said.contains("shortened the lives of 1 entries"), "{said}");
+    // Of the table's size, which is not this namespace's to set, nothing is said but that.
+    let applied = tune(&["--for", "nat-router", "--apply"]);
+    let tried = || -> Result<()> {
+        ensure!(applied?.contains("the first network namespace's to set"));
+        let kept = lives(&network.router, PORT)?;
+        ensure!(matches!(kept[..], [seconds] if seconds > 400_000), "it was shortened: {kept:?}");
+        let said = tune(&["--for", "nat-router", "--apply", "--existing"])?;
+        ensure!(said.contains("shortened the lives of 1 entries"), "{said}");
+        Ok(())
+    };
+    let tried = tried();
+    let host = Command::new(product::binary()?).args(["tune", "--revert"]).output()?;
+    tune(&["--revert"])?;
+    tried?;
+    let said = String::from_utf8_lossy(&host.stderr).into_owned();
+    ensure!(said.contains("of another network namespace"), "the host took it back: {said}");
+    ensure!(!Path::new(RECORD).exists(), "the record is left");
+
     let shortened = lives(&network.router, PORT)?;
     ensure!(matches!(shortened[..], [seconds] if seconds <= 7440), "{shortened:?}");
     client.write_all(b"?")?;

@@ -52,6 +52,31 @@ fn whatever_was_done_when_it_was_killed_is_taken_back_byte_for_byte() -> Result<
     Ok(())
 }
 
+/// Fails when what the first of two applications set is taken for somebody else's.
+#[test]
+fn a_second_application_that_was_killed_is_taken_back_with_the_first() -> Result<()> {
+    const SECOND: &[&str] = &["--max", "40000", "--apply", "--persist"];
+    if !require::program("a_second_application_that_was_killed", "strace") {
+        return Ok(());
+    }
+    let machine = Machine::new("second")?;
+    let before = machine.files()?;
+    let mut kills = 0_u32;
+    loop {
+        succeed(&machine.tune(&["--max", "20000", "--apply", "--persist"])?)?;
+        let killed = tune_killed(&machine, SECOND, kills + 1)?;
+        succeed(&machine.tune(REVERT)?)?;
+        ensure!(machine.files()? == before, "killed at change {}", kills + 1);
+        if !killed {
+            break;
+        }
+        kills += 1;
+    }
+    println!("killed at each of {kills} changes of a second apply");
+    ensure!(kills > 20, "only {kills} changes");
+    Ok(())
+}
+
 /// Fails when taking back, killed half way, cannot be taken up again.
 #[test]
 fn a_revert_that_was_killed_goes_on_where_it_ended() -> Result<()> {

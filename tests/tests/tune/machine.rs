@@ -21,6 +21,7 @@ const MACHINE: &[(&str, &str)] = &[
     ("proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent", "120\n"),
     ("etc/sysctl.d/99-sysctl.conf", "# somebody else's\nnet.ipv4.ip_forward = 1\n"),
     ("usr/lib/systemd/systemd-sysctl", ""),
+    ("usr/bin/udevadm", ""),
 ];
 
 /// Files by path, without the directory that tune keeps its record in.
