@@ -212,7 +212,6 @@ fn chains(counted: &Meanwhile) -> Option<Finding> {
     })
 }
 
-/// Packets lost before any rule saw them, which some take for a full table.
 #[cfg(test)]
 mod tests {
     use super::*;
