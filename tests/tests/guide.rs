@@ -14,7 +14,7 @@ const SETTINGS: [&str; 3] = [
 /// A machine of its own as far as files go: what the commands write into is a copy.
 const SANDBOX: &str = "set -e
     copy=$(mktemp -d)
-    trap 'ctguard tune --revert >/dev/null || true; nft delete table netdev early 2>/dev/null || true; umount /etc /var/lib; rm -rf $copy' EXIT
+    trap 'ctguard tune --revert >/dev/null || true; nft delete table netdev early 2>/dev/null || true; nft delete table inet untracked 2>/dev/null || true; umount /etc /var/lib; rm -rf $copy' EXIT
     mkdir $copy/etc $copy/lib
     cp -a /etc/. $copy/etc
     mount --bind $copy/etc /etc

@@ -15,8 +15,9 @@ pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers
         )
         .read(sysctl_path(COUNT), "absent")
         .because(
-            "a rule with `ct state` or NAT loads conntrack; ctguard never does. Settings in \
-             sysctl.d hold from then on only if something applies them then",
+            "a rule with `ct state` or NAT loads conntrack, and so does a look at NAT's rules \
+             (`iptables -t nat -L`); ctguard never does. Settings in sysctl.d hold from then on \
+             only if something applies them then",
         )]);
         return None;
     };

@@ -1,10 +1,13 @@
 //! What makes this machine track connections, and what that means for whoever wants to change it.
 
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use super::finding::{Finding, Findings};
 use crate::{
-    host::{Host, LEGACY_TABLES, Unread},
+    host::{Host, LEGACY_TABLES, Listener, Unread},
     net::{Rule, rules},
 };
 
@@ -18,22 +21,33 @@ const ASK: [&str; 7] = ["ct", "conntrack", "state", "connlimit", "connbytes", "c
 /// … and that tell senders that their packets were refused.
 const REJECT: [&str; 2] = ["reject", "REJECT"];
 
-/// Who writes rules, by the names that tables or chains of theirs have.
-const WRITERS: [(&str, &str); 7] = [
-    ("DOCKER", "Docker"),
-    ("KUBE-", "Kubernetes"),
-    ("ufw-", "ufw"),
-    ("firewalld", "firewalld"),
-    ("fw4", "OpenWrt"),
-    ("LIBVIRT_", "libvirt"),
-    ("SANITY", "APF"),
+/// Who writes rules, by how the names of their tables or chains begin, and where one's own rules
+/// go instead.
+const WRITERS: [(&str, &str, &str); 16] = [
+    ("DOCKER", "Docker", "the chain DOCKER-USER"),
+    ("docker-bridges", "Docker", "a table of one's own"),
+    ("KUBE-", "Kubernetes", "Services and NetworkPolicies"),
+    ("kube-proxy", "Kubernetes", "Services and NetworkPolicies"),
+    ("cali-", "Calico", "its policies"),
+    ("CILIUM_", "Cilium", "its policies"),
+    ("FLANNEL-", "flannel", "a table of one's own"),
+    ("ufw-", "ufw", "/etc/ufw/before.rules"),
+    ("firewalld", "firewalld", "firewall-cmd --permanent"),
+    ("fw4", "OpenWrt", "/etc/config/firewall and /etc/nftables.d"),
+    ("LIBVIRT_", "libvirt", "/etc/libvirt/hooks/network"),
+    ("libvirt_network", "libvirt", "/etc/libvirt/hooks/network"),
+    ("SANITY", "APF", "/etc/apf/preroute.rules and postroute.rules"),
+    ("LOGDROPIN", "CSF", "/etc/csf/csfpre.sh and csfpost.sh"),
+    ("f2b-", "fail2ban", "a table of one's own"),
+    ("vyos_", "VyOS", "`set firewall`"),
 ];
 
 /// A2, of the list in `docs/doctor.md`.
 pub(super) fn check(host: &Host, findings: &mut Findings) {
     let legacy_nat = findings.read("rules", host.has_legacy_nat());
     if let (Some(rules), Some(legacy_nat)) = (findings.read("rules", read(host)), legacy_nat) {
-        findings.add(judge(&rules, legacy_nat));
+        let served = findings.read("no-nat", Served::read(host)).unwrap_or_default();
+        findings.add(judge(&rules, legacy_nat, &served));
     }
 }
 
@@ -73,7 +87,7 @@ fn with<'r>(rules: &'r [Rule], names: &[&str]) -> Option<&'r Rule> {
     rules.iter().find(has)
 }
 
-fn judge(rules: &[Rule], legacy_nat: bool) -> Vec<Finding> {
+fn judge(rules: &[Rule], legacy_nat: bool, served: &Served) -> Vec<Finding> {
     let place = |rule: &Rule| format!("table {}, chain {}", rule.table, rule.chain);
     let translates = with(rules, &TRANSLATE);
     let mut found = Vec::new();
@@ -82,7 +96,7 @@ fn judge(rules: &[Rule], legacy_nat: bool) -> Vec<Finding> {
     } else if legacy_nat {
         found.push(nat().read(LEGACY_TABLES.join(", "), "nat"));
     } else {
-        found.push(without_nat());
+        found.push(without_nat(served, with(rules, &ASK).is_some()));
     }
     if let Some(rule) = with(rules, &ASK) {
         found.push(
@@ -106,13 +120,17 @@ fn judge(rules: &[Rule], legacy_nat: bool) -> Vec<Finding> {
     }
     let writers = writers(rules);
     if !writers.is_empty() {
-        let writers: Vec<_> = writers.into_iter().collect();
+        let names: Vec<_> = writers.keys().copied().collect();
+        let places: Vec<_> =
+            writers.iter().map(|(writer, place)| format!("of {writer} to {place}")).collect();
         found.push(
-            Finding::note("writers", format!("rules are written by {}", writers.join(", ")))
-                .because(
-                    "what is changed by hand in theirs is gone at their next start: use their \
-                    own settings",
+            Finding::note("writers", format!("rules are written by {}", names.join(", "))).because(
+                format!(
+                    "what is changed by hand in theirs is gone at their next start; one's own \
+                     rules go beside those {}",
+                    places.join(", ")
                 ),
+            ),
         );
     }
     found
@@ -124,18 +142,91 @@ fn nat() -> Finding {
     )
 }
 
-fn without_nat() -> Finding {
-    Finding::note("no-nat", "this machine translates no addresses").because(
-        "a busy service that no rule asks conntrack about can go untracked, both ways: \
-         `nft add rule inet raw prerouting udp dport 53 notrack` and \
-         `nft add rule inet raw output udp sport 53 notrack` for a DNS server",
-    )
+/// Ports that this machine serves to others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Served {
+    tcp: BTreeSet<u16>,
+    udp: BTreeSet<u16>,
 }
 
-fn writers(rules: &[Rule]) -> BTreeSet<&'static str> {
+impl Served {
+    fn read(host: &Host) -> Result<Self, Unread> {
+        // Other sockets of UDP are mostly clients'.
+        let is_dns = |listener: &Listener| listener.at.port() == DNS;
+        let ports = |listeners: Vec<Listener>, wanted: &dyn Fn(&Listener) -> bool| {
+            let served = listeners.iter().filter(|socket| !socket.is_local() && wanted(socket));
+            served.map(|socket| socket.at.port()).collect()
+        };
+        Ok(Self {
+            // Whoever is at the door over SSH is better off with conntrack's protection.
+            tcp: ports(Listener::read(host)?, &|socket| socket.at.port() != SSH),
+            udp: ports(Listener::of_udp(host)?, &is_dns),
+        })
+    }
+
+    /// `tcp`, its ports as nftables writes them; at most a few of them.
+    fn matches(&self) -> Vec<(&'static str, String)> {
+        let all = [("udp", &self.udp), ("tcp", &self.tcp)];
+        let all = all.into_iter().filter(|(_, ports)| !ports.is_empty());
+        let words = |ports: &BTreeSet<u16>| {
+            let ports = ports.iter().take(MOST_PORTS).map(u16::to_string);
+            format!("{{ {} }}", ports.collect::<Vec<_>>().join(", "))
+        };
+        all.map(|(protocol, ports)| (protocol, words(ports))).collect()
+    }
+}
+
+const DNS: u16 = 53;
+const SSH: u16 = 22;
+const MOST_PORTS: usize = 8;
+
+fn without_nat(served: &Served, rules_ask: bool) -> Finding {
+    let answer = if rules_ask {
+        "rules here ask conntrack: they see such packets as `ct state untracked`, and must accept \
+         them"
+    } else {
+        "no rule here asks conntrack about them"
+    };
+    let finding = Finding::note("no-nat", "this machine translates no addresses");
+    let matches = served.matches();
+    if matches.is_empty() {
+        return finding.because(format!(
+            "a busy service could go untracked, both ways (`docs/table-full.md` has the rules); \
+             {answer}"
+        ));
+    }
+    let named: Vec<_> =
+        matches.iter().map(|(protocol, ports)| format!("{protocol} {ports}")).collect();
+    let finding = finding
+        .because(format!(
+            "what it serves ({}) could go untracked, both ways; {answer}",
+            named.join(", ")
+        ))
+        .by_hand("nft add table inet untracked")
+        .by_hand(chain("prerouting"))
+        .by_hand(chain("output"));
+    matches.iter().fold(finding, |finding, (protocol, ports)| {
+        finding
+            .by_hand(format!(
+                "nft 'add rule inet untracked prerouting fib daddr type local {protocol} dport \
+                 {ports} notrack'"
+            ))
+            .by_hand(format!(
+                "nft 'add rule inet untracked output {protocol} sport {ports} notrack'"
+            ))
+    })
+}
+
+fn chain(hook: &str) -> String {
+    format!("nft 'add chain inet untracked {hook} {{ type filter hook {hook} priority raw; }}'")
+}
+
+/// By name, and where one's own rules go.
+fn writers(rules: &[Rule]) -> BTreeMap<&'static str, &'static str> {
     let of = |rule: &Rule| {
         let named = |mark: &str| rule.table.starts_with(mark) || rule.chain.starts_with(mark);
-        WRITERS.iter().find(|(mark, _)| named(mark)).map(|(_, writer)| *writer)
+        let found = WRITERS.iter().find(|(mark, ..)| named(mark));
+        found.map(|(_, writer, place)| (*writer, *place))
     };
     rules.iter().filter_map(of).collect()
 }
@@ -143,6 +234,7 @@ fn writers(rules: &[Rule]) -> BTreeSet<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::testing::Machine;
 
     fn rule(table: &str, chain: &str, expressions: &[&str]) -> Rule {
         Rule {
@@ -153,7 +245,7 @@ mod tests {
     }
 
     fn checks(rules: &[Rule], legacy_nat: bool) -> Vec<&'static str> {
-        judge(rules, legacy_nat).iter().map(|finding| finding.check).collect()
+        judge(rules, legacy_nat, &Served::default()).iter().map(|finding| finding.check).collect()
     }
 
     /// Fails when somebody with NAT is told to go without conntrack.
@@ -174,7 +266,41 @@ mod tests {
             rule("filter", "ufw-user-input", &["reject"]),
         ];
         assert_eq!(checks(&rules, false), ["nat", "stateful", "reject", "writers"]);
-        let writers = judge(&rules, false).pop().unwrap();
+        let writers = judge(&rules, false, &Served::default()).pop().unwrap();
         assert_eq!(writers.what, "rules are written by Docker, ufw");
+    }
+
+    /// Fails when a router is told how not to track what it translates.
+    #[test]
+    fn notrack_is_told_for_the_ports_that_are_served_and_never_beside_nat() {
+        let served = Served { tcp: BTreeSet::from([80, 443]), udp: BTreeSet::from([53]) };
+        let commands = |rules: &[Rule], legacy| -> String {
+            let found = judge(rules, legacy, &served);
+            let mends = found.iter().flat_map(|finding| &finding.mend);
+            mends.map(|mend| mend.command.as_str()).collect::<Vec<_>>().join("\n")
+        };
+        let told = commands(&[], false);
+        assert!(told.contains("udp dport { 53 } notrack"), "{told}");
+        assert!(told.contains("output tcp sport { 80, 443 } notrack"), "{told}");
+        assert_eq!(commands(&[], true), "");
+        assert_eq!(commands(&[rule("nat", "postrouting", &["masq"])], false), "");
+        let asks = judge(&[rule("filter", "input", &["ct"])], false, &served);
+        assert!(asks[0].why.contains("ct state untracked"), "{}", asks[0].why);
+    }
+
+    #[test]
+    fn what_only_this_machine_reaches_is_not_served() {
+        let machine = Machine::healthy("uses-served");
+        let line = |address: &str, state: &str| {
+            format!("0: {address} 00000000:0000 {state} 00000000:00000000\n")
+        };
+        let tcp = [("00000000:0016", "0A"), ("00000000:0050", "0A"), ("0100007F:1F90", "0A")];
+        let tcp: String = tcp.iter().map(|(address, state)| line(address, state)).collect();
+        machine.write("/proc/net/tcp", &format!("heading\n{tcp}"));
+        let udp = [("00000000:0035", "07"), ("00000000:A000", "07")];
+        let udp: String = udp.iter().map(|(address, state)| line(address, state)).collect();
+        machine.write("/proc/net/udp", &format!("heading\n{udp}"));
+        let served = Served::read(machine.host()).unwrap();
+        assert_eq!(served, Served { tcp: BTreeSet::from([80]), udp: BTreeSet::from([53]) });
     }
 }

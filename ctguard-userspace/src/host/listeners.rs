@@ -1,17 +1,19 @@
-//! TCP sockets that listen: `/proc/net/tcp` and `/proc/net/tcp6`, which tell listening sockets
+//! Sockets that wait for whoever comes. `/proc/net/tcp` and `/proc/net/tcp6` tell listening sockets
 //! before all others (`tcp_get_idx`, `net/ipv4/tcp_ipv4.c`), so that the rest is never read.
 
 use std::{
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use super::{Host, Unread, is_absent};
 
 pub(crate) const LISTENERS: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
-/// `TCP_LISTEN` of `include/net/tcp_states.h`.
+const DATAGRAMS: [&str; 2] = ["/proc/net/udp", "/proc/net/udp6"];
+/// `TCP_LISTEN` and `TCP_CLOSE` of `include/net/tcp_states.h`; the latter is UDP of no one peer.
 const LISTEN: &str = "0A";
+const UNCONNECTED: &str = "07";
 /// No more are read of a family.
 const MOST: usize = 4096;
 
@@ -24,28 +26,36 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
+    /// Of TCP.
     pub(crate) fn read(host: &Host) -> Result<Vec<Self>, Unread> {
         let mut found = Vec::new();
         for path in LISTENERS {
-            let file = match File::open(host.path(path)) {
-                Ok(file) => file,
-                Err(error) if is_absent(&error) => continue,
-                Err(error) => return Err(Unread::new(path, &error)),
-            };
-            for line in BufReader::new(file).lines().skip(1).take(MOST) {
+            for line in lines(host, path)? {
                 let line = line.map_err(|error| Unread::new(path, &error))?;
-                let Some(listener) = Self::parse(&line) else { break };
+                let Some(listener) = Self::parse(&line, LISTEN) else { break };
                 found.push(listener);
             }
         }
         Ok(found)
     }
 
-    /// None of a socket that does not listen.
-    fn parse(line: &str) -> Option<Self> {
+    /// Of UDP, among its first sockets.
+    pub(crate) fn of_udp(host: &Host) -> Result<Vec<Self>, Unread> {
+        let mut found = Vec::new();
+        for path in DATAGRAMS {
+            for line in lines(host, path)? {
+                let line = line.map_err(|error| Unread::new(path, &error))?;
+                found.extend(Self::parse(&line, UNCONNECTED));
+            }
+        }
+        Ok(found)
+    }
+
+    /// None of a socket in another state.
+    fn parse(line: &str, state: &str) -> Option<Self> {
         let mut words = line.split_whitespace().skip(1);
         let (address, port) = words.next()?.split_once(':')?;
-        if words.nth(1)? != LISTEN {
+        if words.nth(1)? != state {
             return None;
         }
         let (_, waiting) = words.next()?.split_once(':')?;
@@ -62,6 +72,19 @@ impl Listener {
             IpAddr::V6(address) => address.to_canonical().is_loopback(),
         }
     }
+}
+
+/// As many as are looked at, without the heading.
+fn lines(
+    host: &Host,
+    path: &str,
+) -> Result<impl Iterator<Item = io::Result<String>> + use<>, Unread> {
+    let file = match File::open(host.path(path)) {
+        Ok(file) => Some(file),
+        Err(error) if is_absent(&error) => None,
+        Err(error) => return Err(Unread::new(path, &error)),
+    };
+    Ok(file.into_iter().flat_map(|file| BufReader::new(file).lines().skip(1).take(MOST)))
 }
 
 /// Words of 32 bits, each as this machine's memory holds it.
@@ -83,7 +106,7 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, UdpSocket};
 
     use super::*;
 
@@ -101,10 +124,23 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_of_udp_is_found_until_it_has_one_peer() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = socket.local_addr().unwrap();
+        let is_found = || {
+            let found = Listener::of_udp(&Host::at("/")).unwrap();
+            found.iter().any(|listener| listener.at == at)
+        };
+        assert!(is_found());
+        socket.connect("127.0.0.1:9").unwrap();
+        assert!(!is_found());
+    }
+
+    #[test]
     fn a_connection_is_no_listener() {
         let line = "  0: 0100007F:1F90 0100007F:A000 01 00000000:00000003 00:00000000 0";
-        assert_eq!(Listener::parse(line), None);
-        let listener = Listener::parse(&line.replace(" 01 ", " 0A ")).unwrap();
+        assert_eq!(Listener::parse(line, LISTEN), None);
+        let listener = Listener::parse(&line.replace(" 01 ", " 0A "), LISTEN).unwrap();
         assert_eq!((listener.at.port(), listener.waiting), (8080, 3));
     }
 }

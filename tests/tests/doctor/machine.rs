@@ -12,16 +12,18 @@ use ctguard_tests::{
     addresses::{FLOOD_PORT, Family},
     cpus::Cpus,
     flood::{Flood, FloodPlan},
+    guard::{Guard, Orders},
     netns::Namespace,
+    product,
     recipe::{FloodKind, Rate, Route},
     require,
-    router::Network,
+    router::{Network, WAN},
     sysctl::HostSysctl,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use serde_json::Value;
 
-use super::{ask, found, is_possible};
+use super::{ask, flood, found, is_possible};
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 /// Audits that may be in vain, for others have the CPU.
@@ -126,5 +128,34 @@ fn a_service_whose_accept_queue_overflows_is_told_by_its_address() -> Result<()>
     println!("{}", told["what"]);
     ensure!(told["severity"] == "warning", "{told}");
     ensure!(told["read"].to_string().contains("127.0.0.1:8080"), "not by its address: {told}");
+    Ok(())
+}
+
+/// Fails when an audit says nothing of the guard that refuses a flood, or other than its counters.
+#[test]
+fn a_guard_is_told_by_what_it_refused() -> Result<()> {
+    const TEST: &str = "a_guard_is_told_by_what_it_refused";
+    if !is_possible(TEST) || !require::two_cpus(TEST) {
+        return Ok(());
+    }
+    let _table = HostSysctl::set(MAX, "4096")?;
+    let network = Network::build()?;
+    let guard = Guard::Ctguard(Orders {
+        binary: product::binary()?,
+        settings: Vec::new(),
+        interfaces: vec![WAN],
+        allowed: Vec::new(),
+        regulars: Vec::new(),
+    });
+    let log = std::env::temp_dir().join(format!("ctguard-doctor-{}.log", std::process::id()));
+    let _standing = guard.start(&network.router, FLOOD_PORT, &log)?;
+    flood(&network, FloodKind::UdpSpoofed, 50_000, Duration::from_secs(1))?;
+    let found = found(&network.router)?;
+    let told = of_check(&found, "guard").context("nothing of the guard")?;
+    std::fs::remove_file(&log)?;
+    println!("{}: {}", told["what"], told["why"]);
+    let what = told["what"].as_str().unwrap_or_default();
+    let refused = what.split_whitespace().nth(3).and_then(|word| word.parse::<u64>().ok());
+    ensure!(refused.is_some_and(|refused| refused > 0), "{what}");
     Ok(())
 }
