@@ -204,6 +204,14 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_tracks_nothing_has_services_all_the_same() {
+        let machine = Machine::healthy("doctor-untracked");
+        machine.remove("/proc/sys/net/netfilter/nf_conntrack_max");
+        machine.write("/proc/sys/net/ipv4/tcp_syncookies", "0\n");
+        assert_eq!(machine.checks(), ["syn-cookies"]);
+    }
+
+    #[test]
     fn the_worst_is_told_first() {
         let machine = Machine::healthy("doctor-order");
         machine.write("/proc/sys/net/netfilter/nf_conntrack_count", "200000\n");

@@ -55,8 +55,13 @@ impl OtherTables {
         let own = namespace::number().map_err(|error| Unread::new(PROCESSES, &error))?;
         let (found, unseen) = find(host, own)?;
         // A thread of its own, so that nothing else is ever in another namespace.
-        let read = thread::scope(|scope| scope.spawn(|| Self::enter_each(host, &found)).join())
-            .map_err(|_| Unread::new(PROCESSES, "the thread that enters them ended"))??;
+        let read = thread::scope(|scope| {
+            let thread =
+                thread::Builder::new().spawn_scoped(scope, || Self::enter_each(host, &found));
+            let thread = thread.map_err(|error| Unread::new(PROCESSES, &error))?;
+            let ended = |_| Unread::new(PROCESSES, "the thread that enters them panicked");
+            thread.join().map_err(ended)?
+        })?;
         Ok(Self { unseen, ..read })
     }
 
