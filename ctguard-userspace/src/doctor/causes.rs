@@ -152,14 +152,15 @@ fn from_many_sources(
 ) -> Finding {
     let share = per_cent(census.share(many));
     let what = format!("{share} of the table are {flows}, from many sources");
-    aimed_at(census, kind, held(census, Finding::fault(check, what), many))
+    let finding = aimed_at(census, kind, held(census, Finding::fault(check, what), many));
+    from_network(census, kind, finding)
         .tune("ctguard run -i IFACE    # the interface that it comes in by")
 }
 
 fn dns(census: &Census, many: u64) -> Finding {
     let what = format!("{} of the table are queries to port 53", per_cent(census.share(many)));
     let finding = held(census, Finding::fault("dns-loop", what), many);
-    aimed_at(census, Kind::Dns, finding)
+    from_network(census, Kind::Dns, aimed_at(census, Kind::Dns, finding))
         .because(
             "each query from a port of its own is a flow; on a resolver without NAT these \
             need no tracking",
@@ -184,6 +185,15 @@ fn aimed_at(census: &Census, kind: Kind, finding: Finding) -> Finding {
         Some(((_, address, port), count)) => {
             finding.read("aimed at", format!("{address} port {port} ({count} entries)"))
         }
+        None => finding,
+    }
+}
+
+/// Many sources may be neighbours: a provider's customers, or one host with many addresses.
+fn from_network(census: &Census, kind: Kind, finding: Finding) -> Finding {
+    let first = census.networks.first_that(|(of, _)| *of == kind);
+    match first.filter(|(_, count)| census.share(*count) >= ONE_SOURCE) {
+        Some(((_, network), count)) => finding.read("from", format!("{network} ({count} entries)")),
         None => finding,
     }
 }

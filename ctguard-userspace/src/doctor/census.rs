@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::heavy_hitters::HeavyHitters;
 use crate::conntrack::{Entry, TcpState, status};
 use ctguard_ebpf::packet::protocol;
@@ -85,6 +87,8 @@ pub(super) struct Census {
     kinds: [u64; Kind::ALL.len()],
     pub(super) sources: HeavyHitters<IpAddr>,
     pub(super) sources_of: HeavyHitters<(Kind, IpAddr)>,
+    /// Networks of sources, a /24 or a /64 each.
+    pub(super) networks: HeavyHitters<(Kind, IpNet)>,
     /// Whom entries of a kind go to.
     pub(super) destinations: HeavyHitters<(Kind, IpAddr, u16)>,
     pub(super) remotes: HeavyHitters<Remote>,
@@ -103,6 +107,7 @@ impl Census {
             kinds: [0; Kind::ALL.len()],
             sources: HeavyHitters::new(STANDING_OUT),
             sources_of: HeavyHitters::new(STANDING_OUT),
+            networks: HeavyHitters::new(STANDING_OUT),
             destinations: HeavyHitters::new(STANDING_OUT),
             remotes: HeavyHitters::new(STANDING_OUT),
             old_deadlines: 0,
@@ -117,6 +122,7 @@ impl Census {
         self.kinds[kind as usize] += 1;
         self.sources.note(entry.original.source);
         self.sources_of.note((kind, entry.original.source));
+        self.networks.note((kind, network(entry.original.source)));
         let port = destination_port(entry.original.key);
         self.destinations.note((kind, entry.original.destination, port));
         self.offloaded += u64::from(entry.status & status::OFFLOADED != 0);
@@ -142,6 +148,12 @@ impl Census {
     pub(super) fn share(&self, part: u64) -> f64 {
         if self.entries == 0 { 0.0 } else { part as f64 / self.entries as f64 }
     }
+}
+
+/// What one customer, or one host with many addresses, is most likely within.
+fn network(address: IpAddr) -> IpNet {
+    let length = if address.is_ipv4() { 24 } else { 64 };
+    IpNet::new_assert(address, length).trunc()
 }
 
 /// A key has the source port above the destination port.

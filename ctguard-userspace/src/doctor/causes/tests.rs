@@ -90,6 +90,26 @@ fn spoofed_syns_are_a_syn_flood() {
     );
 }
 
+/// Fails when one host with many addresses, each below any limit, is told as the whole world.
+#[test]
+fn sources_of_one_network_are_told_by_it() {
+    let flow = |number: u32| Flow {
+        protocol: UDP,
+        from: (0xc000_0200 + number % 200, u16::try_from(number).unwrap()),
+        to: (SERVER, 4500),
+        status: 0,
+        left: 20,
+        state: None,
+    };
+    let told = |flow: &dyn Fn(u32) -> Flow| {
+        let found = judge(&census((0..ENTRIES).map(flow)), TABLE, &|_| None);
+        assert_eq!(found[0].check, "udp-flood");
+        found[0].read.iter().find(|read| read.place == "from").map(|read| read.value.clone())
+    };
+    assert_eq!(told(&flow).unwrap(), "192.0.2.0/24 (10000 entries)");
+    assert_eq!(told(&|number| Flow { from: (spread(number), 1), ..flow(number) }), None);
+}
+
 #[test]
 fn spoofed_datagrams_are_a_udp_flood() {
     let flow = |number| Flow {
