@@ -1,7 +1,7 @@
 //! What doctor finds on a machine beside what fills the table.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ctguard_tests::{
     addresses::{FLOOD_PORT, Family},
     cpus::Cpus,
+    exec,
     flood::{Flood, FloodPlan},
     guard::{Guard, Orders},
     netns::Namespace,
@@ -19,6 +20,7 @@ use ctguard_tests::{
     require,
     router::{Network, WAN},
     sysctl::HostSysctl,
+    table,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use serde_json::Value;
@@ -28,6 +30,7 @@ use super::{ask, flood, found, is_possible};
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 /// Audits that may be in vain, for others have the CPU.
 const AUDITS: u32 = 20;
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn of_check<'f>(found: &'f [Value], check: &str) -> Option<&'f Value> {
     found.iter().find(|finding| finding["check"] == check)
@@ -157,5 +160,51 @@ fn a_guard_is_told_by_what_it_refused() -> Result<()> {
     let what = told["what"].as_str().unwrap_or_default();
     let refused = what.split_whitespace().nth(3).and_then(|word| word.parse::<u64>().ok());
     ensure!(refused.is_some_and(|refused| refused > 0), "{what}");
+    Ok(())
+}
+
+/// Fails when the rules that doctor prints are refused, or leave entries, or no answers.
+#[test]
+fn the_rules_of_notrack_that_are_told_leave_no_entries() -> Result<()> {
+    const ASKED: u64 = 10;
+    if !is_possible("the_rules_of_notrack_that_are_told_leave_no_entries") {
+        return Ok(());
+    }
+    let network = Network::build()?;
+    let host = &network.inside;
+    let rules = "add table inet asks\n\
+        add chain inet asks input { type filter hook input priority filter; }\n\
+        add rule inet asks input ct state new counter accept\n";
+    exec::run_with_input(host.command("nft").args(["-f", "-"]), rules)?;
+    let at = SocketAddr::new(Family::Ipv4.inside_server(), 53);
+    let server = host.run(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, at.port()))?))?;
+    // Entries that a round of questions and answers leaves.
+    let left = || -> Result<u64> {
+        let before = table::count(host)?;
+        network.router.run(|| {
+            let mut buffer = [0; 16];
+            for _ in 0..ASKED {
+                let client = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+                client.set_read_timeout(Some(PATIENCE))?;
+                client.send_to(b"?", at)?;
+                server.set_read_timeout(Some(PATIENCE))?;
+                let (_, from) = server.recv_from(&mut buffer).context("no question came")?;
+                server.send_to(b"!", from)?;
+                client.recv_from(&mut buffer).context("no answer came")?;
+            }
+            Ok(())
+        })?;
+        Ok(table::count(host)?.saturating_sub(before))
+    };
+    ensure!(left()? == ASKED, "the host tracks nothing");
+    let found = found(host)?;
+    let told = of_check(&found, "no-nat").context("nothing of NAT")?;
+    let mends = told["mend"].as_array().context("no rules")?;
+    for command in mends.iter().filter_map(|mend| mend["command"].as_str()) {
+        exec::run(host.command("sh").args(["-c", command]))?;
+    }
+    ensure!(mends.len() >= 4, "{told}");
+    let more = left()?;
+    ensure!(more == 0, "{more} entries beside the rules");
     Ok(())
 }
