@@ -1,6 +1,8 @@
 //! A message to ctnetlink, as bytes.
 
-use netlink_packet_core::{DefaultNla, Emitable, NetlinkBuffer};
+use netlink_packet_core::{DefaultNla, NetlinkBuffer};
+
+use crate::net::emitted;
 
 /// `struct nlmsghdr`.
 pub(super) const HEADER_LENGTH: usize = 16;
@@ -18,17 +20,5 @@ pub(super) fn message(kind: u16, flags: u16, family: u8, attributes: &[DefaultNl
     message.set_length(length);
     message.set_message_type(kind);
     message.set_flags(flags);
-    bytes
-}
-
-/// Attributes one after the other, each padded as netlink wants it.
-pub(super) fn emitted(attributes: &[DefaultNla]) -> Vec<u8> {
-    let mut bytes = vec![0; attributes.iter().map(Emitable::buffer_len).sum()];
-    let mut rest = &mut bytes[..];
-    for attribute in attributes {
-        let (own, behind) = rest.split_at_mut(attribute.buffer_len());
-        attribute.emit(own);
-        rest = behind;
-    }
     bytes
 }

@@ -46,7 +46,8 @@ fn within<T>(attributes: &[u8], kind: u16, read: impl FnOnce(&[u8]) -> Option<T>
 mod tests {
     use netlink_packet_core::DefaultNla;
 
-    use super::{super::message::emitted, *};
+    use super::*;
+    use crate::net::emitted;
 
     fn nested(kind: u16, value: Vec<u8>) -> Vec<u8> {
         emitted(&[DefaultNla::new(kind, value)])

@@ -8,10 +8,8 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use super::{
-    dump,
-    message::{emitted, message},
-};
+use super::{dump, message::message};
+use crate::net::emitted;
 
 /// Status bits as the kernel has them.
 pub(crate) mod status {

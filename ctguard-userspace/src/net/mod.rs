@@ -10,7 +10,7 @@ mod resolve;
 mod station;
 
 pub(crate) use link::Link;
-pub(crate) use netlink::{LinkEvents, links};
+pub(crate) use netlink::{LinkEvents, emitted, links};
 pub(crate) use nf_tables::{Rule, rules};
 pub(crate) use resolve::{Refusal, Resolved, resolve};
 pub(crate) use station::station;

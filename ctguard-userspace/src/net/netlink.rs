@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
+use netlink_packet_core::{DefaultNla, Emitable};
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
     netlink::SocketAddrNetlink, recv, send, socket_with,
@@ -71,12 +72,24 @@ pub(super) fn request_of(
         let (length, _) = recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
         for (kind, payload) in messages(buffer.get(..length).unwrap_or_default()) {
             match kind {
-                NLMSG_DONE => return Ok(answers),
-                NLMSG_ERROR => return verdict(payload).map(|()| answers),
+                // A dump that fails on its way ends with its error (`netlink_dump`).
+                NLMSG_DONE | NLMSG_ERROR => return verdict(payload).map(|()| answers),
                 _ => answers.push(Message { kind, payload: payload.to_owned() }),
             }
         }
     }
+}
+
+/// Attributes one after the other, each padded as netlink wants it.
+pub(crate) fn emitted(attributes: &[DefaultNla]) -> Vec<u8> {
+    let mut bytes = vec![0; attributes.iter().map(Emitable::buffer_len).sum()];
+    let mut rest = &mut bytes[..];
+    for attribute in attributes {
+        let (own, behind) = rest.split_at_mut(attribute.buffer_len());
+        attribute.emit(own);
+        rest = behind;
+    }
+    bytes
 }
 
 /// Tells that some interface changed; what changed is read by [`links`].
