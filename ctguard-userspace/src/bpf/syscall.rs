@@ -2,8 +2,8 @@
 //! pins, their facts; the kernel's BTF objects; programs that call kernel functions.
 //!
 //! aya falls back to netlink when the kernel refuses an XDP link with EINVAL, and such an
-//! attachment dies with nobody's knowledge; here a refusal is a refusal. One of the two modules of
-//! this crate with unsafe code (the other is `maps::memory`).
+//! attachment dies with nobody's knowledge; here a refusal is a refusal. One of the three modules of
+//! this crate with unsafe code (the others are `maps::memory` and `net::driver`).
 
 mod btf;
 mod program;

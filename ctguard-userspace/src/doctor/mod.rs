@@ -20,6 +20,7 @@ mod owners;
 mod pace;
 mod persistence;
 mod presence;
+mod provider;
 mod services;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -102,6 +103,7 @@ pub(crate) struct Besides<'a> {
 /// Examines a machine.
 pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     let mut findings = Findings::default();
+    let allowances = provider::read(host);
     let mut presence = Findings::default();
     let table = presence::check(host, &mut presence);
     let mut summary = None;
@@ -123,6 +125,7 @@ pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
         let stack = Meanwhile { after: before.clone(), before };
         services::check(host, &stack, &mut findings);
     }
+    provider::check(allowances, table, &mut findings);
     persistence::check(host, table, &mut findings);
     uses::check(host, &mut findings);
     owners::check(host, &mut findings);
@@ -200,7 +203,8 @@ mod tests {
         let audit = machine.audit();
         assert!(audit.is_clean(), "{:?}", audit.findings);
         let skipped: Vec<_> = audit.skipped.iter().map(|skipped| skipped.check).collect();
-        assert_eq!(skipped, ["entries", "namespaces", "rules"], "of a machine itself alone");
+        let alone = ["entries", "namespaces", "provider-limit", "rules"];
+        assert_eq!(skipped, alone, "of a machine itself alone");
     }
 
     #[test]

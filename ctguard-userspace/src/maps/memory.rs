@@ -1,6 +1,7 @@
 //! The only place where the layout's types meet kernel memory.
 //!
-//! One of the two modules of this crate with unsafe code (the other is `bpf::syscall`).
+//! One of the three modules of this crate with unsafe code (the others are `bpf::syscall` and
+//! `net::driver`).
 
 use std::{
     io,
