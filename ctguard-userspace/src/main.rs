@@ -17,6 +17,7 @@ mod lock;
 mod maps;
 mod namespace;
 mod net;
+mod privileges;
 mod report;
 mod settings;
 mod signals;

@@ -81,6 +81,21 @@ pub(crate) enum AttachError {
     Load(#[from] LoadError),
 }
 
+/// Whose program is on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Occupant {
+    Guard {
+        /// Unknown where its lock is gone.
+        pins: Option<Pins>,
+        /// Of its daemon, while one runs.
+        pid: Option<u32>,
+    },
+    Foreign {
+        /// Nameless, gone since, or not ours to ask about.
+        program: Option<String>,
+    },
+}
+
 impl Mode {
     /// Its name in messages and JSON.
     pub(crate) const fn name(self) -> &'static str {
@@ -246,17 +261,28 @@ fn link_error(link: &Link, source: io::Error) -> AttachError {
     }
 }
 
-/// Whose program is on the interface.
 fn occupied(link: &Link, id: u32) -> AttachError {
     let name = link.name.clone();
-    let program = loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-        .and_then(|program| program.name_as_str().map(ToOwned::to_owned))
-        .unwrap_or_else(|| "of another".to_owned());
-    if program == programs::INGRESS {
-        let (pins, pid) = lock::guard_of(link.index, id).unzip();
-        return AttachError::OtherGuard { name, pins, pid: pid.flatten() };
+    match Occupant::of(link.index, id) {
+        Occupant::Guard { pins, pid } => AttachError::OtherGuard { name, pins, pid },
+        Occupant::Foreign { program } => {
+            let program = program.unwrap_or_else(|| "of another".to_owned());
+            AttachError::Foreign { name, program, id }
+        }
     }
-    AttachError::Foreign { name, program, id }
+}
+
+impl Occupant {
+    /// Who put the program `id` onto `ifindex`.
+    pub(crate) fn of(ifindex: u32, id: u32) -> Self {
+        let program = loaded_programs()
+            .filter_map(Result::ok)
+            .find(|program| program.id() == id)
+            .and_then(|program| program.name_as_str().map(ToOwned::to_owned));
+        if program.as_deref() == Some(programs::INGRESS) {
+            let (pins, pid) = lock::guard_of(ifindex, id).unzip();
+            return Self::Guard { pins, pid: pid.flatten() };
+        }
+        Self::Foreign { program }
+    }
 }

@@ -51,22 +51,16 @@ pub(crate) enum MountError {
 pub(crate) fn prepare(pins: &Pins) -> Result<(), MountError> {
     let path = pins.path();
     let prepare = |source| MountError::Prepare { path: path.to_owned(), source };
-    let parent = path
-        .parent()
-        .filter(|parent| *parent != Path::new("/") && *parent != Path::new(""))
-        .ok_or_else(|| MountError::NoParent { path: path.to_owned() })?;
-    if path.file_name().is_some_and(|name| name.to_string_lossy().contains('.')) {
-        return Err(MountError::Dot { path: path.to_owned() });
-    }
     let _lock = lock().map_err(prepare)?;
-    if is_bpffs(parent).map_err(prepare)? {
-        if !outlives_us(parent) {
-            return Err(MountError::Private { namespace: namespace_name() });
-        }
-    } else {
+    if let Place::ToMount(parent) = find(pins)? {
         mount_at(parent)?;
     }
     fs::create_dir_all(path).map_err(prepare)
+}
+
+/// Why [`prepare`] would find no place, as far as can be told without mounting anything.
+pub(crate) fn check(pins: &Pins) -> Result<(), MountError> {
+    find(pins).map(|_| ())
 }
 
 /// Removes the directory of `pins` and, if it was the last on a mount of ours, the mount.
@@ -86,15 +80,48 @@ pub(crate) fn remove(pins: &Pins) -> io::Result<()> {
     Ok(())
 }
 
-fn mount_at(parent: &Path) -> Result<(), MountError> {
-    let failed = |source: io::Error| MountError::Mount { path: parent.to_owned(), source };
+/// Where pins go.
+enum Place<'p> {
+    /// There is a bpffs.
+    There,
+    /// None yet, and nothing in its way.
+    ToMount(&'p Path),
+}
+
+fn find(pins: &Pins) -> Result<Place<'_>, MountError> {
+    let path = pins.path();
+    let parent = path
+        .parent()
+        .filter(|parent| *parent != Path::new("/") && *parent != Path::new(""))
+        .ok_or_else(|| MountError::NoParent { path: path.to_owned() })?;
+    if path.file_name().is_some_and(|name| name.to_string_lossy().contains('.')) {
+        return Err(MountError::Dot { path: path.to_owned() });
+    }
+    let prepare = |source| MountError::Prepare { path: path.to_owned(), source };
+    if is_bpffs(parent).map_err(prepare)? {
+        if !outlives_us(parent) {
+            return Err(MountError::Private { namespace: namespace_name() });
+        }
+        return Ok(Place::There);
+    }
     if !in_namespace_of_init() {
         return Err(MountError::Private { namespace: namespace_name() });
     }
-    fs::create_dir_all(parent).map_err(failed)?;
-    if fs::read_dir(parent).map_err(failed)?.next().is_some() {
-        return Err(MountError::InUse { path: parent.to_owned() });
+    let is_empty = match fs::read_dir(parent) {
+        Ok(mut held) => held.next().is_none(),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => true,
+        Err(source) => return Err(MountError::Mount { path: parent.to_owned(), source }),
+    };
+    if is_empty {
+        Ok(Place::ToMount(parent))
+    } else {
+        Err(MountError::InUse { path: parent.to_owned() })
     }
+}
+
+fn mount_at(parent: &Path) -> Result<(), MountError> {
+    let failed = |source: io::Error| MountError::Mount { path: parent.to_owned(), source };
+    fs::create_dir_all(parent).map_err(failed)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount(MOUNT_SOURCE, parent, "bpf", flags, c"mode=0700").map_err(|error| failed(error.into()))
 }

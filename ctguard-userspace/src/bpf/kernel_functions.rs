@@ -94,6 +94,11 @@ impl KernelFunctions {
     }
 }
 
+/// Why a guard could not ask conntrack here.
+pub(crate) fn check() -> Result<(), FunctionsError> {
+    KernelFunctions::find().map(|_| ())
+}
+
 fn open_module() -> Result<OwnedFd, FunctionsError> {
     match syscall::module_btf(MODULE) {
         Ok(Some(module)) => Ok(module),

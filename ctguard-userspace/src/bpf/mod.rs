@@ -14,11 +14,11 @@ mod refusal;
 pub(crate) mod sizes;
 mod syscall;
 
-pub(crate) use attach::{AttachError, Attachment, Mode, ModeChoice, attach, is_attached};
-pub(crate) use bpffs::{MountError, prepare, remove};
+pub(crate) use attach::{AttachError, Attachment, Mode, ModeChoice, Occupant, attach, is_attached};
+pub(crate) use bpffs::{MountError, check as check_pins, prepare, remove};
 pub(crate) use clock::{ClockError, KernelClock, monotonic};
 pub(crate) use detection::{DetectionChoice, Detector};
-pub(crate) use kernel_functions::FunctionsError;
+pub(crate) use kernel_functions::{FunctionsError, check as check_lookup};
 pub(crate) use load::{LoadError, Programs};
 pub(crate) use pins::Pins;
 pub(crate) use sizes::Sizes;

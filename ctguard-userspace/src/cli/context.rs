@@ -2,13 +2,8 @@
 
 use std::path::PathBuf;
 
-use rustix::{
-    process::geteuid,
-    thread::{CapabilitySet, capabilities},
-};
-
 use super::CliError;
-use crate::{bpf::Pins, maps::GuardMaps};
+use crate::{bpf::Pins, maps::GuardMaps, privileges};
 
 /// Where the guard is, or will be.
 #[derive(Debug)]
@@ -34,14 +29,10 @@ impl Context {
 
 /// Says what is missing before the kernel says "not permitted" somewhere in between.
 pub(super) fn require_privileges() -> Result<(), CliError> {
-    let Ok(sets) = capabilities(None) else { return Ok(()) };
-    let administrator = sets.effective.contains(CapabilitySet::SYS_ADMIN);
-    let missing = if !sets.effective.contains(CapabilitySet::NET_ADMIN) {
-        "CAP_NET_ADMIN"
-    } else if !administrator && !sets.effective.contains(CapabilitySet::BPF) {
-        "CAP_BPF"
-    } else {
-        return Ok(());
-    };
-    Err(CliError::NotPermitted { missing, root: geteuid().is_root() })
+    match privileges::missing() {
+        Some(missing) => {
+            Err(CliError::NotPermitted { missing: missing.capability, root: missing.root })
+        }
+        None => Ok(()),
+    }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{CliError, Context, Outcome, status};
 use crate::{
-    doctor::{Besides, Health, audit},
+    doctor::{Asked, Besides, Health, audit},
     events::{EventFile, What},
     host::{Host, Unread},
     maps::{GuardMaps, ListKind, OpenError},
@@ -43,8 +43,9 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Outcome, CliEr
     let host = Host::at(&args.root);
     let guard = if host.is_this() { Guarded::find(context) } else { Ok(None) };
     let health = || guard?.map(|guard| guard.health(context)).transpose();
-    let audit =
-        audit(&host, Besides { interface: args.interface.as_deref(), guard: Box::new(health) });
+    let interface = args.interface.as_deref();
+    let interface = interface.map(|interface| Asked { interface, pins: &context.pins });
+    let audit = audit(&host, Besides { interface, guard: Box::new(health) });
     let report = DoctorReport::new(&audit, args.flood);
     let mut out = io::stdout().lock();
     if args.json { report.write_json(&mut out) } else { report.write_text(&mut out) }

@@ -34,6 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use attach::Asked;
 pub(crate) use capacity::{FULL_TABLE, Footprint};
 pub(crate) use finding::{Finding, Severity, Skipped};
 pub(crate) use guard::Health;
@@ -95,7 +96,7 @@ impl Audit {
 /// What is examined besides the machine itself.
 pub(crate) struct Besides<'a> {
     /// Whether this interface can be guarded.
-    pub(crate) interface: Option<&'a str>,
+    pub(crate) interface: Option<Asked<'a>>,
     /// How a guard is at the audit's end; none where none is loaded.
     pub(crate) guard: Box<dyn FnOnce() -> Result<Option<Health>, Unread> + 'a>,
 }
@@ -130,8 +131,8 @@ pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     uses::check(host, &mut findings);
     owners::check(host, &mut findings);
     guard::check((besides.guard)(), &mut findings);
-    if let Some(interface) = besides.interface {
-        attach::check(host, interface, &mut findings);
+    if let Some(asked) = besides.interface {
+        attach::check(host, asked, &mut findings);
     }
 
     let Findings { mut found, skipped } = findings;

@@ -12,7 +12,7 @@ mod resolve;
 mod station;
 
 pub(crate) use driver::{Driver, Statistic};
-pub(crate) use link::Link;
+pub(crate) use link::{Attached, Link};
 pub(crate) use netlink::{LinkEvents, emitted, links};
 pub(crate) use nf_tables::{Rule, rules};
 pub(crate) use resolve::{Refusal, Resolved, resolve};
