@@ -10,7 +10,7 @@ use crate::{
     events::{EventFile, What},
     host::{Host, Unread},
     maps::{GuardMaps, ListKind, OpenError},
-    report::{DoctorReport, StatusReport, refused_by_reason},
+    report::{DoctorReport, Observation, StatusReport, refused_by_reason},
 };
 
 /// The last change of stage is looked for among so many events.
@@ -80,6 +80,7 @@ impl Guarded {
             refused_meanwhile: sum(&refused).saturating_sub(self.refused),
             meanwhile: self.began.elapsed(),
             last_stage: last_stage(),
+            unanswering: unanswering(&observed),
             unlisted_client: unlisted_client(&self.maps),
             ..StatusReport::new(&observed).health()
         })
@@ -104,6 +105,11 @@ fn last_stage() -> Option<String> {
         )),
         What::Started { .. } | What::Stopped | What::Relieved { .. } => None,
     })
+}
+
+fn unanswering(observed: &Observation) -> Vec<String> {
+    let silent = observed.interfaces.iter().filter(|it| it.interface.answers_nothing != 0);
+    silent.map(|it| it.name.clone()).collect()
 }
 
 /// The address at the other end of this SSH session, unless it is on the allow list.

@@ -23,6 +23,8 @@ pub(crate) struct Health {
     pub(crate) detached: Vec<String>,
     /// Interfaces with a generic program, which costs more.
     pub(crate) generic: Vec<String>,
+    /// Interfaces on which no SYN is answered.
+    pub(crate) unanswering: Vec<String>,
     /// From where the operator came in over SSH, unless that is on the allow list.
     pub(crate) unlisted_client: Option<String>,
     /// None before the first.

@@ -104,6 +104,7 @@ pub(crate) struct Besides<'a> {
 /// Examines a machine.
 pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     let mut findings = Findings::default();
+    let examination = besides.interface.map(|asked| attach::Examination::begin(host, asked));
     let allowances = provider::read(host);
     let mut presence = Findings::default();
     let table = presence::check(host, &mut presence);
@@ -130,10 +131,12 @@ pub(crate) fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     persistence::check(host, table, &mut findings);
     uses::check(host, &mut findings);
     owners::check(host, &mut findings);
-    guard::check((besides.guard)(), &mut findings);
-    if let Some(asked) = besides.interface {
-        attach::check(host, asked, &mut findings);
+    let guard = (besides.guard)();
+    if let Some(examination) = examination {
+        let health = guard.as_ref().ok().and_then(Option::as_ref);
+        examination.finish(host, health, &mut findings);
     }
+    guard::check(guard, &mut findings);
 
     let Findings { mut found, skipped } = findings;
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

@@ -5,15 +5,24 @@
 
 pub(crate) mod clsact;
 mod driver;
+mod ethtool;
+mod generic;
 mod link;
+mod netdev;
 mod netlink;
 mod nf_tables;
+mod queues;
 mod resolve;
 mod station;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use driver::{Driver, Statistic};
+pub(crate) use ethtool::{Channels, Offloads};
 pub(crate) use link::{Attached, Link};
+pub(crate) use netdev::XdpFeatures;
 pub(crate) use netlink::{LinkEvents, emitted, links};
 pub(crate) use nf_tables::{Rule, rules};
+pub(crate) use queues::received_by_queue;
 pub(crate) use resolve::{Refusal, Resolved, resolve};
 pub(crate) use station::station;

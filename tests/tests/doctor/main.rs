@@ -2,6 +2,7 @@
 
 mod causes;
 mod cost;
+mod interfaces;
 mod machine;
 
 use std::{

@@ -1,20 +1,22 @@
 //! Whether an interface can be guarded, and how well.
 
+mod channels;
 mod machine;
+mod native;
 mod program;
+mod spread;
+mod tags;
 
-use super::finding::{Finding, Findings};
+use super::{
+    Health,
+    finding::{Finding, Findings},
+};
 use crate::{
     bpf::Pins,
     host::{Host, Unread},
-    net::{Link, Resolved, links, resolve},
+    net::{Channels, Driver, Link, Offloads, Resolved, XdpFeatures, links, resolve},
 };
-
-/// Drivers that take the link down for a while when the first program is attached.
-const RESET: [&str; 5] = ["mlx5_core", "i40e", "ixgbe", "ena", "bnxt_en"];
-/// Drivers whose largest frame under XDP is smaller, unless the program takes fragments.
-const LARGEST: [(&str, u32); 4] =
-    [("ena", 3498), ("bnxt_en", 3502), ("ixgbevf", 3050), ("virtio_net", 3506)];
+use spread::Arrivals;
 
 /// An interface that is asked about.
 #[derive(Clone, Copy, Debug)]
@@ -24,17 +26,49 @@ pub(crate) struct Asked<'a> {
     pub(crate) pins: &'a Pins,
 }
 
-/// G, of the list in `docs/doctor.md`.
-pub(super) fn check(host: &Host, asked: Asked<'_>, findings: &mut Findings) {
-    machine::check(host, asked.pins, findings);
-    let Some(links) = findings.read("interface", links_of(host)) else { return };
-    match resolve(&links, asked.interface) {
-        Ok(Resolved { link, instead_of }) => {
-            program::check(&link, asked.pins, findings);
-            device(host, &link, instead_of.as_deref(), findings);
+/// An examination under way: packets are counted at its two ends.
+pub(super) struct Examination<'a> {
+    asked: Asked<'a>,
+    links: Result<Vec<Link>, Unread>,
+    before: Vec<Result<Option<Arrivals>, Unread>>,
+}
+
+impl<'a> Examination<'a> {
+    pub(super) fn begin(host: &Host, asked: Asked<'a>) -> Self {
+        let links = links_of(host);
+        let resolved = links.as_ref().ok().and_then(|all| resolve(all, asked.interface).ok());
+        let before = match (&links, &resolved) {
+            (Ok(all), Some(resolved)) => {
+                let cards = cards(all, &resolved.link).into_iter();
+                cards.map(Arrivals::at).collect()
+            }
+            _ => Vec::new(),
+        };
+        Self { asked, links, before }
+    }
+
+    /// G, of the list in `docs/doctor.md`.
+    pub(super) fn finish(self, host: &Host, guard: Option<&Health>, findings: &mut Findings) {
+        machine::check(host, self.asked.pins, findings);
+        let Some(links) = findings.read("interface", self.links) else { return };
+        match resolve(&links, self.asked.interface) {
+            Ok(Resolved { link, instead_of }) => {
+                let name = &link.name;
+                findings.add(instead_of.map(|kind| {
+                    let what = format!("the guard belongs on {name}, below this {kind}");
+                    Finding::note("interface", what).because("ctguard run finds it by itself")
+                }));
+                let surroundings = Surroundings { host, links: &links, guard };
+                device(&surroundings, &link, self.asked.pins, findings);
+                for before in self.before {
+                    if let Some(Some(before)) = findings.read("spread", before) {
+                        spread::check(&before, cpus(host), findings);
+                    }
+                }
+            }
+            Err(refusal) => findings.add([Finding::fault("interface", refusal.to_string())
+                .because("ctguard run refuses it for the same reason")]),
         }
-        Err(refusal) => findings.add([Finding::fault("interface", refusal.to_string())
-            .because("ctguard run refuses it for the same reason")]),
     }
 }
 
@@ -46,79 +80,116 @@ fn links_of(host: &Host) -> Result<Vec<Link>, Unread> {
     links().map_err(|error| Unread::new(PLACE, &error))
 }
 
-fn device(host: &Host, link: &Link, instead_of: Option<&str>, findings: &mut Findings) {
-    let name = &link.name;
-    findings.add(instead_of.map(|kind| {
-        Finding::note("interface", format!("the guard belongs on {name}, below this {kind}"))
-            .because("ctguard run finds it by itself")
-    }));
-    let driver =
-        std::fs::read_link(host.path(&format!("/sys/class/net/{name}/device/driver"))).ok();
-    let driver = driver.as_deref().and_then(std::path::Path::file_name);
-    let driver = driver.map(|driver| driver.to_string_lossy().into_owned()).unwrap_or_default();
-    findings.add(by_driver(name, &driver, link.mtu));
-    if let Some(queues) =
-        findings.read("queues", host.names(&format!("/sys/class/net/{name}/queues")))
-    {
-        let queues = queues.iter().filter(|queue| queue.starts_with("rx-")).count();
-        findings.add((queues == 1 && !driver.is_empty()).then(|| {
-            Finding::note("queues", format!("{name} has one queue for what arrives"))
-                .read(format!("/sys/class/net/{name}/queues"), queues)
-                .because(
-                    "one CPU takes all of a flood; `ethtool -L` sets more where the card has \
-                    them",
-                )
-        }));
+/// Where a device is.
+struct Surroundings<'a> {
+    host: &'a Host,
+    links: &'a [Link],
+    /// None where there is no guard, or it cannot be read.
+    guard: Option<&'a Health>,
+}
+
+fn device(surroundings: &Surroundings<'_>, link: &Link, pins: &Pins, findings: &mut Findings) {
+    let guarded = program::check(link, pins, findings);
+    let features = findings.read("native", told(link, "XDP features", XdpFeatures::of)).flatten();
+    findings.add(native::generic_only(&link.name, features));
+    // A driver that runs the program already does not refuse it any more.
+    let may_become_native = guarded != Some(true) && native::is_possible(features);
+    let would_be_native = guarded.unwrap_or(may_become_native);
+    for card in cards(surroundings.links, link) {
+        let card = Card::read(card, findings);
+        if may_become_native {
+            findings.add(native::obstacles(&card));
+            findings.add(channels::for_native(&card, cpus(surroundings.host)));
+        }
+        findings.add(channels::single(&card));
+    }
+    if would_be_native {
+        let offloads = told(link, "offloads", Offloads::of);
+        if let Some(Some(offloads)) = findings.read("vlan-tags", offloads) {
+            findings.add(tags::judge(surroundings, link, &offloads));
+        }
     }
 }
 
-fn by_driver(name: &str, driver: &str, mtu: u32) -> Vec<Finding> {
-    let mut found = Vec::new();
-    if let Some((_, largest)) = LARGEST.iter().find(|(of, largest)| *of == driver && mtu > *largest)
-    {
-        found.push(
-            Finding::warning(
-                "mtu",
-                format!(
-                    "{name} has an MTU of {mtu}, and {driver} may take {largest} at most under XDP"
-                ),
-            )
-            .read(format!("/sys/class/net/{name}/mtu"), mtu)
-            .because(
-                "where the driver does not take programs that accept fragments, generic \
-                    XDP is used, which costs more",
-            )
-            .by_hand(format!("ip link set {name} mtu {largest}")),
-        );
+/// The devices whose drivers run the program: of a bond, its members (`bond_xdp_set`,
+/// `drivers/net/bonding/bond_main.c`).
+fn cards<'a>(links: &'a [Link], link: &'a Link) -> Vec<&'a Link> {
+    if !link.is_a("bond") {
+        return vec![link];
     }
-    if RESET.contains(&driver) {
-        found.push(
-            Finding::note(
-                "link-reset",
-                format!(
-                    "{driver} takes the link of {name} down when the first program is attached"
-                ),
-            )
-            .because(
-                "for up to ten seconds, once: ctguard replaces programs in place \
-                    afterwards, restarts included",
-            ),
-        );
+    links.iter().filter(|member| member.master == Some(link.index)).collect()
+}
+
+/// What a network card tells of itself.
+#[derive(Clone, Debug, Default)]
+struct Card {
+    name: String,
+    mtu: u32,
+    /// Not one of the kernel's own kinds of device.
+    is_hardware: bool,
+    /// Empty where it does not tell.
+    driver: String,
+    features: Option<XdpFeatures>,
+    /// None where the kernel does not tell.
+    offloads: Option<Offloads>,
+    /// None where kernel or driver do not tell.
+    channels: Option<Channels>,
+}
+
+impl Card {
+    fn read(link: &Link, findings: &mut Findings) -> Self {
+        let driver = told(link, "driver", |_| Driver::of(&link.name));
+        Self {
+            name: link.name.clone(),
+            mtu: link.mtu,
+            is_hardware: link.kind.is_none(),
+            driver: findings
+                .read("driver", driver)
+                .flatten()
+                .map_or_else(String::new, |it| it.name),
+            // Told of the device itself, if it cannot be read.
+            features: XdpFeatures::of(link.index).ok().flatten(),
+            offloads: findings.read("offloads", told(link, "offloads", Offloads::of)).flatten(),
+            channels: findings.read("channels", told(link, "channels", Channels::of)).flatten(),
+        }
     }
-    found
+}
+
+fn told<T>(link: &Link, what: &str, ask: impl Fn(u32) -> std::io::Result<T>) -> Result<T, Unread> {
+    ask(link.index).map_err(|error| Unread::new(format!("{what} of {}", link.name), &error))
+}
+
+/// How many CPUs there may be, as drivers count them (`nr_cpu_ids`).
+fn cpus(host: &Host) -> Option<u32> {
+    let possible = host.text("/sys/devices/system/cpu/possible").ok()??;
+    let last = possible.trim().rsplit(['-', ',']).next()?;
+    last.parse::<u32>().ok()?.checked_add(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::testing::Fake;
 
     #[test]
-    fn a_large_mtu_is_found_only_where_the_driver_minds() {
-        let checks = |driver, mtu| -> Vec<_> {
-            by_driver("eth0", driver, mtu).iter().map(|finding| finding.check).collect()
+    fn cpus_are_counted_as_far_as_they_may_come() {
+        for (text, count) in [("0-7\n", Some(8)), ("0\n", Some(1)), ("0-3,8-11\n", Some(12))] {
+            let fake = Fake::new("cpus", &[("/sys/devices/system/cpu/possible", text)]);
+            assert_eq!(cpus(&fake.host), count, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_cards_of_a_bond_are_its_members() {
+        let link = |index, kind: Option<&str>, master| Link {
+            index,
+            kind: kind.map(str::to_owned),
+            master,
+            ..Link::default()
         };
-        assert_eq!(checks("ena", 9001), ["mtu", "link-reset"]);
-        assert_eq!(checks("ena", 1500), ["link-reset"]);
-        assert_eq!(checks("veth", 9000), Vec::<&str>::new());
+        let links = [link(1, Some("bond"), None), link(2, None, Some(1)), link(3, None, None)];
+        let indices = |of| cards(&links, of).iter().map(|card| card.index).collect::<Vec<_>>();
+        assert_eq!(indices(&links[0]), [2]);
+        assert_eq!(indices(&links[2]), [3]);
     }
 }
