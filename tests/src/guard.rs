@@ -246,8 +246,8 @@ fn arguments(orders: &Orders, asker: &Asker, log: &Path) -> Result<Vec<OsString>
     for setting in &orders.settings {
         arguments.extend(["--set".into(), setting.into()]);
     }
-    // A ctguard without regulars can be tried as well.
-    if !orders.regulars.is_empty() && asker.ask(&["run", "--help"])?.contains("--state") {
+    // A ctguard that remembers nothing can be tried as well.
+    if asker.ask(&["run", "--help"])?.contains("--state") {
         let directory = log.with_file_name("state");
         if directory.exists() {
             std::fs::remove_dir_all(&directory)

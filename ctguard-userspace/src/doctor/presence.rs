@@ -1,7 +1,7 @@
 //! Whether conntrack is there, and whether its settings are this namespace's to change.
 
 use super::finding::{Finding, Findings};
-use crate::host::{COUNT, Host, MAX, TableNumbers, sysctl_path};
+use crate::host::{COUNT, Host, MAX, TableNumbers, is_size_ours, sysctl_path};
 
 const OLD_MAX: &str = "net.nf_conntrack_max";
 
@@ -37,21 +37,24 @@ pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers
     Some(table)
 }
 
+/// By process 1, where it may be asked; else by whether the maximum can be set.
 fn in_own_namespace(host: &Host) -> Option<Finding> {
     let link = |path: &str| std::fs::read_link(host.path(path)).ok();
-    let (own, first) = (link("/proc/self/ns/net")?, link("/proc/1/ns/net")?);
     let finding = Finding::warning(
         "namespace",
-        "this network namespace is not that of process 1: its maximum and hash are not its own",
+        "this is not the first network namespace: the table's maximum and hash are not its own",
     )
-    .read("/proc/self/ns/net", own.display())
-    .read("/proc/1/ns/net", first.display())
     .because(
         "outside the first network namespace `nf_conntrack_max` and `nf_conntrack_buckets` are \
          read-only: the host's values hold here as well",
     )
     .by_hand("nsenter --target 1 --net ctguard doctor");
-    (own != first).then_some(finding)
+    match (link("/proc/self/ns/net"), link("/proc/1/ns/net")) {
+        (Some(own), Some(first)) => (own != first).then(|| {
+            finding.read("/proc/self/ns/net", own.display()).read("/proc/1/ns/net", first.display())
+        }),
+        _ => (!is_size_ours(host)).then(|| finding.read(sysctl_path(MAX), "read-only")),
+    }
 }
 
 #[cfg(test)]

@@ -74,7 +74,8 @@ impl Outcome {
 
     /// The machine has ended; a step that it left unfinished has failed for `reason`.
     fn end(&mut self, reason: &str) -> Option<&Step> {
-        if self.done {
+        // A machine that tries nothing proves nothing.
+        if self.done && !self.ended.is_empty() {
             return None;
         }
         self.running.get_or_insert_with(|| "the machine reports its last step".to_owned());
@@ -144,6 +145,11 @@ mod tests {
         let ended = outcome.end("the machine hung").map(ToString::to_string);
         assert_eq!(ended.as_deref(), Some("FAILED  two: the machine hung"));
         assert_eq!((outcome.passed(), outcome.failed()), (1, 1));
+    }
+
+    #[test]
+    fn a_machine_that_tried_nothing_has_failed() {
+        assert!(outcome(&["done"]).end("it ended").is_some());
     }
 
     #[test]
