@@ -112,12 +112,18 @@ impl Row {
         self.bars.contains(&Bar::NoWorseThanUnguarded)
     }
 
+    /// Whether a bar is about how even shares are.
+    fn shares(&self) -> bool {
+        self.bars.iter().any(|bar| matches!(bar, Bar::Jain(_)))
+    }
+
     /// Seconds of flood. Runs without a guard are a matter of luck, which takes some seconds to
-    /// even out.
+    /// even out; and so are shares, until a source has some dozens of connections.
     #[must_use]
     pub fn seconds(&self, length: Length) -> u32 {
         match (length, self.plot) {
             (Length::Short, _) if self.compares() => 16,
+            (Length::Short, _) if self.shares() => 12,
             (Length::Full, Plot::Throughout) => 20,
             (Length::Full, Plot::Late | Plot::Outage) => 24,
             (Length::Short, Plot::Throughout) => 4,

@@ -152,10 +152,11 @@ fn watch(
     context: &Context,
     out: &mut impl Write,
 ) -> Result<Outcome, CliError> {
-    let watch::Ended { watched, cut_short } = watch::watch(host, span, context, out, !args.json)?;
+    let watch::Ended { watched, cut_short, is_only_change } =
+        watch::watch(host, span, context, out, !args.json)?;
     let is_useless = watched.verdict == Verdict::DidNotHelp;
     // Before anything is told: nobody may be there to read it.
-    let taken_back = if is_useless && args.revert && !cut_short {
+    let taken_back = if is_useless && args.revert && !cut_short && is_only_change {
         tune::revert(host).map_err(TuneError::from)?
     } else {
         None
@@ -164,8 +165,15 @@ fn watch(
     if args.json {
         watch::json(&watched, told.unwrap_or_default(), out)
     } else {
-        watch::text(&watched, out)
-            .and_then(|()| told.map_or(Ok(()), |told| reverted(Some(told), out)))
+        watch::text(&watched, out).and_then(|()| match told {
+            Some(told) => reverted(Some(told), out),
+            None if is_useless && args.revert => writeln!(
+                out,
+                "nothing was taken back: {}; `ctguard tune --revert` takes back all",
+                if cut_short { "the watch was cut short" } else { "there were changes before it" }
+            ),
+            None => Ok(()),
+        })
     }
     .map_err(CliError::Output)?;
     let is_good =
@@ -212,7 +220,12 @@ fn text(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()
         writeln!(out, "  the table's size is the first network namespace's to set")?;
     }
     for file in *files {
-        writeln!(out, "  {} {}", if args.apply { "wrote" } else { "would write" }, file.path)?;
+        writeln!(
+            out,
+            "  {} {}",
+            if args.apply { "for every boot:" } else { "would write" },
+            file.path
+        )?;
     }
     for Assignment { file, line, key, value } in *overridden {
         writeln!(

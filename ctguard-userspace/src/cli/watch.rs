@@ -39,6 +39,8 @@ pub(super) struct Ended {
     pub(super) watched: Watched,
     /// By the machine or the terminal that goes, not by its time or by somebody.
     pub(super) cut_short: bool,
+    /// To take back all is to take back what was watched.
+    pub(super) is_only_change: bool,
 }
 
 /// Watches for so long, or until a signal, and judges all that was watched since the change.
@@ -95,6 +97,7 @@ pub(super) fn watch(
                         None => watched,
                     },
                     cut_short: asked == Some(Asked::End),
+                    is_only_change: applied.is_only(),
                 });
             }
         }

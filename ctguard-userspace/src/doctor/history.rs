@@ -107,7 +107,7 @@ pub(super) fn statistics(host: &Host, findings: &mut Findings) -> Statistics {
     match findings.read("counters", Statistics::read(host)) {
         Some(Some(statistics)) => statistics,
         Some(None) => {
-            let reason = "absent: this kernel was built without CONFIG_NF_CONNTRACK_PROCFS";
+            let reason = "absent, and ctnetlink tells none; run as root, or with CAP_NET_ADMIN";
             findings.read::<()>("counters", Err(Unread::new(STATISTICS, reason)));
             Statistics::default()
         }
@@ -142,7 +142,7 @@ fn dropped(counted: &Meanwhile) -> Option<Finding> {
     };
     Some(
         finding
-            .read(STATISTICS, shown(counted, "drop"))
+            .read(counted.after.place(), shown(counted, "drop"))
             .because("who opened them had to try again, or gave up")
             .tune("ctguard tune --apply"),
     )
@@ -162,7 +162,7 @@ fn early_drop(counted: &Meanwhile) -> Option<Finding> {
     };
     Some(
         finding
-            .read(STATISTICS, shown(counted, "early_drop"))
+            .read(counted.after.place(), shown(counted, "early_drop"))
             .because("the table was full, and a few buckets held flows that were not established")
             .tune("ctguard tune --apply"),
     )
@@ -181,8 +181,8 @@ fn insert_failed(table: TableNumbers, counted: &Meanwhile) -> Option<Finding> {
                 in the table"
             ),
         )
-        .read(STATISTICS, shown(counted, "insert_failed"))
-        .read(STATISTICS, shown(counted, "clashres"))
+        .read(counted.after.place(), shown(counted, "insert_failed"))
+        .read(counted.after.place(), shown(counted, "clashres"))
         .because(format!(
             "two packets of one flow raced (a resolver that asks for A and AAAA over one socket, \
              behind NAT), or NAT had no free port: the table's size is not the cause, and a larger \
@@ -206,7 +206,7 @@ fn chains(counted: &Meanwhile) -> Option<Finding> {
                 too long"
             ),
         )
-        .read(STATISTICS, shown(counted, "chainlength"))
+        .read(counted.after.place(), shown(counted, "chainlength"))
         .because("the hash has too few buckets for its entries, or somebody aims at one of them")
         .tune("ctguard tune --apply")
     })

@@ -4,7 +4,7 @@ use super::{
     finding::{Finding, Findings},
     history::Meanwhile,
 };
-use crate::host::{BACKLOG_FULL, Host, SOFTNET, SQUEEZED, STATISTICS, sysctl_path};
+use crate::host::{BACKLOG_FULL, Host, SOFTNET, SQUEEZED, sysctl_path};
 
 /// Packets that make a share.
 const ENOUGH: u64 = 1000;
@@ -74,7 +74,7 @@ fn invalid(conntrack: &Meanwhile, stack: &Meanwhile) -> Option<Finding> {
     (packets >= ENOUGH && share >= INVALID).then(|| {
         let what = format!("{invalid} of {packets} packets {when} were invalid to conntrack");
         Finding::note("invalid", what)
-            .read(STATISTICS, format!("invalid {}", conntrack.total("invalid")))
+            .read(conntrack.after.place(), format!("invalid {}", conntrack.total("invalid")))
             .because(
                 "they belong to no connection that it knows, and have no entry: scans, traffic of \
                  which only one direction passes here, or connections older than the table. \

@@ -29,7 +29,7 @@ pub(crate) use conf::{Assignment, Readers, SysctlFiles};
 pub(crate) use kernel_log::LogCounts;
 pub(crate) use listeners::{LISTENERS, Listener};
 pub(crate) use memory::{EntrySize, Memory};
-pub(crate) use namespaces::{OtherTable, OtherTables, may_be_there};
+pub(crate) use namespaces::{OtherTable, OtherTables, may_be_there, most_entries};
 pub(crate) use processes::Process;
 pub(crate) use stack::{BACKLOG_FULL, NETSTAT, SOFTNET, SQUEEZED};
 pub(crate) use statistics::{Losses, Lost, STATISTICS, Statistics};

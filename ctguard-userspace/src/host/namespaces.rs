@@ -89,6 +89,12 @@ impl OtherTables {
     }
 }
 
+/// The most entries that a network namespace holds which can be seen: the maximum is one for all.
+pub(crate) fn most_entries(host: &Host, own: u64) -> u64 {
+    let others = OtherTables::read(host).map(|others| others.tables).unwrap_or_default();
+    others.iter().map(|other| other.table.count).fold(own, u64::max)
+}
+
 /// Whether there is another network namespace of this number, or may be one that cannot be seen.
 pub(crate) fn may_be_there(host: &Host, number: u64) -> Result<bool, Unread> {
     let own = namespace::number().map_err(|error| Unread::new(PROCESSES, &error))?;

@@ -4,12 +4,19 @@
 use std::collections::BTreeMap;
 
 use super::{Host, Unread};
+use crate::net::conntrack_counters;
 
 pub(crate) const STATISTICS: &str = "/proc/net/stat/nf_conntrack";
 
+/// Where they are told as well, where the kernel was built without that file.
+const CTNETLINK: &str = "ctnetlink: the counters of each CPU";
+
 /// Sums over all CPUs, since conntrack was loaded into this namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Statistics(BTreeMap<String, u64>);
+pub(crate) struct Statistics {
+    sums: BTreeMap<String, u64>,
+    over_ctnetlink: bool,
+}
 
 /// What was lost for want of room, as the kernel counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,10 +57,22 @@ impl Losses {
 }
 
 impl Statistics {
-    /// None where the kernel has no such file.
+    /// None where the kernel has no such file, nor tells them over ctnetlink.
     pub(crate) fn read(host: &Host) -> Result<Option<Self>, Unread> {
-        let Some(text) = host.text(STATISTICS)? else { return Ok(None) };
+        let Some(text) = host.text(STATISTICS)? else {
+            return Ok(if host.is_this() { Self::over_ctnetlink() } else { None });
+        };
         Self::parse(&text).map(Some).ok_or_else(|| Unread::new(STATISTICS, "a line is garbled"))
+    }
+
+    fn over_ctnetlink() -> Option<Self> {
+        let sums = conntrack_counters().ok().filter(|sums| !sums.is_empty())?;
+        Some(Self { sums, over_ctnetlink: true })
+    }
+
+    /// Where they were read.
+    pub(crate) const fn place(&self) -> &'static str {
+        if self.over_ctnetlink { CTNETLINK } else { STATISTICS }
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -68,17 +87,17 @@ impl Statistics {
                 *sum = if *name == "entries" { number } else { sum.saturating_add(number) };
             }
         }
-        Some(Self(sums))
+        Some(Self { sums, over_ctnetlink: false })
     }
 
     /// Counters of other files, added to these.
     pub(crate) fn extend(&mut self, counters: impl IntoIterator<Item = (String, u64)>) {
-        self.0.extend(counters);
+        self.sums.extend(counters);
     }
 
     /// Whether this kernel has the column.
     pub(crate) fn has(&self, column: &str) -> bool {
-        self.0.contains_key(column)
+        self.sums.contains_key(column)
     }
 
     /// What was lost for want of room.
@@ -86,20 +105,28 @@ impl Statistics {
         Losses {
             drop: self.get("drop"),
             // Before it had this column, a kernel counted no drop with it.
-            not_inserted: if self.has("clashres") { self.get("insert_failed") } else { 0 },
+            // Nor does it for those whose bucket's chain was too long.
+            not_inserted: if self.has("clashres") {
+                self.get("insert_failed").saturating_sub(self.get("chainlength"))
+            } else {
+                0
+            },
             early_drop: self.get("early_drop"),
         }
     }
 
     /// A column's sum; 0 where this kernel does not have it.
     pub(crate) fn get(&self, column: &str) -> u64 {
-        self.0.get(column).copied().unwrap_or(0)
+        self.sums.get(column).copied().unwrap_or(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ctguard_ebpf::packet::protocol::UDP;
+
     use super::*;
+    use crate::conntrack::testing::{TestTable, Wanted, fill, status};
 
     #[test]
     fn columns_are_summed_over_cpus_by_name_and_entries_are_not() {
@@ -138,5 +165,24 @@ mod tests {
         let before = losses("clashres insert_failed drop early_drop\n0 0 100 5\n");
         let now = losses("clashres insert_failed drop early_drop\n0 1 3 0\n").since(before);
         assert_eq!((now.dropped, now.early_dropped), (2, 0));
+    }
+
+    /// Fails when a counter has another's number.
+    #[test]
+    fn ctnetlink_tells_what_the_file_tells() {
+        let test = "ctnetlink_tells_what_the_file_tells";
+        let Some(table) = TestTable::make(test) else { return };
+        table.run(|| {
+            let flow =
+                |port| Wanted::new(UDP, ("192.0.2.1", port), ("198.51.100.1", 53), status::REPLIED);
+            fill((1000..1020).map(flow));
+            let shown = std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack").unwrap();
+            let file = Statistics::parse(&shown).unwrap();
+            let told = Statistics::over_ctnetlink().unwrap();
+            assert!(told.get("insert") >= 20, "{told:?}");
+            for (name, sum) in &told.sums {
+                assert_eq!(file.get(name), *sum, "{name}");
+            }
+        });
     }
 }

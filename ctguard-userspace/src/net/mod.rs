@@ -4,6 +4,7 @@
 //! Never through `/sys`, which belongs to another namespace after `nsenter --net`.
 
 pub(crate) mod clsact;
+mod conntrack_counters;
 mod driver;
 mod ethtool;
 mod generic;
@@ -17,6 +18,7 @@ mod station;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use conntrack_counters::conntrack_counters;
 pub(crate) use driver::{Driver, Statistic};
 pub(crate) use ethtool::{Channels, Offloads};
 pub(crate) use link::{Attached, Link};

@@ -24,6 +24,10 @@ pub(super) fn write(report: &DoctorReport<'_>, out: &mut impl Write) -> io::Resu
     }
     for note in notes {
         paragraph("note", &format!("{}: {}", note.what, note.why), out)?;
+        // What `ctguard tune` sets it lists itself.
+        if !note.mend.iter().any(|mend| mend.reversible) {
+            commands(note, out)?;
+        }
     }
     for skipped in report.skipped {
         let text =
@@ -80,9 +84,14 @@ fn finding(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
     if !finding.why.is_empty() {
         paragraph("  why", &finding.why, out)?;
     }
-    // Commands are there to be copied: they keep their lines.
+    commands(finding, out)
+}
+
+/// They are there to be copied, and keep their lines.
+fn commands(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
+    let by_hand = if finding.mend.iter().any(|mend| mend.reversible) { "  or" } else { "  run" };
     for mend in &finding.mend {
-        let by = if mend.reversible { "  mend" } else { "  or" };
+        let by = if mend.reversible { "  mend" } else { by_hand };
         writeln!(out, "{by:<8}{}", mend.command)?;
     }
     Ok(())

@@ -14,7 +14,7 @@ use super::{
     place::{Place, Relation},
     plan::Change,
     reading::Before,
-    record::{FileError, RECORD, Record, Step, replace},
+    record::{FileError, RECORD, Record, Setting, Step, replace},
 };
 use crate::host::{BUCKETS, Host, Unread, setting_path};
 
@@ -30,7 +30,7 @@ pub(crate) enum ApplyError {
     Unread(#[from] Unread),
     #[error("cannot set {key} to {value}; in a container, run it on the host")]
     Set { key: String, value: u64, source: io::Error },
-    #[error("{0} is there, and not of ctguard's: move it away, or do without --persist")]
+    #[error("{0} is there, and not as ctguard writes it: move it away, or do without --persist")]
     Foreign(String),
     #[error("another `ctguard tune` is at work")]
     Busy,
@@ -56,8 +56,17 @@ pub(crate) fn apply(
     let _alone = alone(host)?;
     let mut record = Record::load(host)?.unwrap_or_else(|| Record::new(Place::of(host)));
     refuse_elsewhere(&record, host)?;
+    if record.relation(host) == Relation::Gone {
+        // Its settings went with it; files did not.
+        record.steps.retain(|step| !matches!(step, Step::Sysctl { .. }));
+        record.place = Place::of(host);
+    }
+    let is_lost = |file: &OwnFile| host.is_there(file.path) && !record.has_file(file.path);
+    record.forgot |= new_files.iter().any(|file| is_lost(file));
     if changing().next().is_some() {
         record.before = Before::take(host)?;
+        let set = |change: &Change| Setting { key: change.key.clone(), then: change.then };
+        record.last = changing().map(set).collect();
         journal::forget(host)?;
     }
     for change in changing() {
@@ -83,15 +92,18 @@ pub(crate) fn apply(
 /// Those that are not there as they shall be; none may be another's.
 fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFile>, ApplyError> {
     let record = Record::load(host)?;
+    let known =
+        |path: &str, text: &str| record.as_ref().is_some_and(|record| record.wrote(path, text));
     let is_noted = |path| record.as_ref().is_some_and(|record| record.has_file(path));
     let mut missing = Vec::new();
     for file in files {
         match host.text(file.path)? {
+            Some(text) if known(file.path, &text) && text == file.text => {}
+            Some(text) if known(file.path, &text) => missing.push(file),
             // Where the record does not outlast a boot, the file says whose it is.
-            Some(text) if !is_noted(file.path) && !files::is_own(&text) => {
+            Some(text) if is_noted(file.path) || !files::is_own(file.path, &text) => {
                 return Err(ApplyError::Foreign(file.path.to_owned()));
             }
-            Some(text) if text == file.text && is_noted(file.path) => {}
             _ => missing.push(file),
         }
     }

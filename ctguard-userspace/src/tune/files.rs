@@ -18,9 +18,17 @@ pub(crate) const ALL: [&str; 4] = [SYSCTL, MODPROBE, MODULES, UDEV];
 
 const HEAD: &str = "# Written by `ctguard tune`; `ctguard tune --revert` removes it.\n";
 
-/// What a file of tune's says, whatever record there is of it.
-pub(crate) fn is_own(text: &str) -> bool {
-    text.starts_with(HEAD)
+/// Whether a file says that it is tune's, whatever record there is of it, and holds nothing else than
+/// what tune writes there.
+pub(crate) fn is_own(path: &str, text: &str) -> bool {
+    let start = match path {
+        SYSCTL => "net.netfilter.nf_conntrack_",
+        MODPROBE => "options nf_conntrack hashsize=",
+        MODULES => "nf_conntrack",
+        UDEV => "ACTION==\"add\", SUBSYSTEM==\"module\", KERNEL==\"nf_conntrack\"",
+        _ => return false,
+    };
+    text.strip_prefix(HEAD).is_some_and(|rest| rest.lines().all(|line| line.starts_with(start)))
 }
 
 /// A file of tune's with this text.
@@ -182,6 +190,16 @@ mod tests {
         // It applies tune's file alone, late.
         let files = with(&format!("{theirs}\n"), &Boot::default(), PROCPS, true);
         assert_eq!(lines(&files[0]).len(), 2);
+    }
+
+    /// Fails when a line that somebody added goes with tune's.
+    #[test]
+    fn a_file_that_somebody_has_added_to_is_tunes_no_more() {
+        for file in with("", &Boot::default(), SYSTEMD, true) {
+            assert!(is_own(file.path, &file.text), "{}", file.path);
+            let added = format!("{}net.ipv4.ip_forward = 1\n", file.text);
+            assert!(!is_own(file.path, &added), "{}", file.path);
+        }
     }
 
     #[test]

@@ -28,14 +28,15 @@ pub(crate) use watch::{Interval, Watch, interval_of};
 
 use place::Relation;
 use reading::Before;
-use record::{Record, Step};
+use record::{Record, Setting};
 
 use crate::{
     conntrack::shorten::{Longest, ShortenError, shorten},
     doctor::translates_addresses,
     host::{
         Assignment, BUCKETS, Boot, EXPECT_MAX, EntrySize, Host, MAX, Memory, SysctlFiles,
-        TableNumbers, Unread, is_size_ours, sets_buckets_by_sysctl, setting_path, sysctl_path,
+        TableNumbers, Unread, is_size_ours, most_entries, sets_buckets_by_sysctl, setting_path,
+        sysctl_path,
     },
 };
 
@@ -77,6 +78,7 @@ pub(crate) struct Proposal {
 /// Proposes settings for what the machine is, or is said to be.
 pub(crate) fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Proposal, TuneError> {
     let table = TableNumbers::read(host)?.ok_or(TuneError::NotLoaded)?;
+    let table = TableNumbers { count: most_entries(host, table.count), ..table };
     let mut timeouts = Vec::new();
     for key in plan::timeout_keys() {
         timeouts.extend(host.number(&sysctl_path(key))?.map(|seconds| (key, seconds)));
@@ -118,7 +120,8 @@ pub(crate) fn overridden(host: &Host, changes: &[Change]) -> Result<Vec<Assignme
 #[derive(Debug)]
 pub(crate) struct Applied {
     before: Before,
-    steps: Vec<Step>,
+    last: Vec<Setting>,
+    is_only: bool,
     /// Only the table's size is ours to see from another network namespace.
     relation: Relation,
 }
@@ -137,25 +140,30 @@ impl Applied {
                 Before { count: None, lost_per_second: None, ..before }
             }
         };
-        Ok(Self { before, steps: record.steps, relation })
+        Ok(Self { before, is_only: record.is_only_change(), last: record.last, relation })
+    }
+
+    /// Whether to take back all is to take back this change, and no earlier one.
+    pub(crate) const fn is_only(&self) -> bool {
+        self.is_only
     }
 
     /// Why it is no more in force; none while it is, or while conntrack is not loaded.
     pub(crate) fn lapsed(&self, host: &Host) -> Result<Option<String>, TuneError> {
-        let Some(record) = Record::load(host).map_err(ApplyError::from)? else {
+        let record = Record::load(host).map_err(ApplyError::from)?;
+        let Some(record) = record.filter(|record| record.before.is_some()) else {
             return Ok(Some("it was taken back meanwhile".to_owned()));
         };
-        if record.steps != self.steps {
+        if record.last != self.last {
             return Ok(Some("something else was applied meanwhile".to_owned()));
         }
-        for step in &self.steps {
-            let Step::Sysctl { key, then, .. } = step else { continue };
+        for Setting { key, then } in &self.last {
             if self.relation != Relation::Same && ![BUCKETS, MAX].contains(&key.as_str()) {
                 continue;
             }
             match host.number(&setting_path(host, key))? {
                 Some(live) if !apply::is(key, live, *then) => {
-                    return Ok(Some(format!("{key} is {live}, which somebody else has set")));
+                    return Ok(Some(format!("{key} is {live}, and was to be {then}")));
                 }
                 _ => {}
             }

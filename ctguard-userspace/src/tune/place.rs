@@ -43,6 +43,10 @@ impl Place {
         Some(Self { namespace, is_first, boot })
     }
 
+    pub(crate) const fn is_first(&self) -> bool {
+        self.is_first
+    }
+
     /// How `self`, noted before, relates to where this process is.
     pub(crate) fn relation(&self, host: &Host) -> Relation {
         let Some(here) = Self::of(host) else { return Relation::Same };

@@ -68,8 +68,9 @@ impl Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PlanError {
     #[error(
-        "--max {max} is no more than the table holds now ({count} entries): new flows would be \
-         dropped at once; give more, or wait until it holds less"
+        "--max {max} leaves no room beside what the table, or another network namespace's, holds now \
+         ({count} entries): new flows would be dropped at once; give more, or wait until it holds \
+         less"
     )]
     BelowCount { max: u64, count: u64 },
     #[error("--max {0} is no size for a table; give 1024 at least")]
@@ -215,7 +216,7 @@ fn max(now: &Now, role: Role, wanted: Max) -> Result<u64, PlanError> {
         Max::Entries(max) if max == now.table.max => Ok(max),
         Max::Entries(_) if !now.is_size_ours => Err(PlanError::NotOurs),
         Max::Entries(max) if max < 1024 => Err(PlanError::TooSmall(max)),
-        Max::Entries(max) if max <= now.table.count => {
+        Max::Entries(max) if max <= with_margin(now.table.count) => {
             Err(PlanError::BelowCount { max, count: now.table.count })
         }
         Max::Entries(max) => Ok(max),
@@ -230,9 +231,20 @@ fn max(now: &Now, role: Role, wanted: Max) -> Result<u64, PlanError> {
             } else {
                 0
             };
-            Ok(bears.min(MOST).max(least).max(now.table.max))
+            // Of a table without a maximum, as of any, what it holds must leave room.
+            let holds = if now.table.count * 2 > now.table.max {
+                now.table.count.saturating_mul(2).checked_next_power_of_two().unwrap_or(u64::MAX)
+            } else {
+                0
+            };
+            Ok(bears.min(MOST).max(least).max(now.table.max).max(holds))
         }
     }
+}
+
+/// A table that is full but for an eighth is full at once.
+pub(super) fn with_margin(count: u64) -> u64 {
+    count.saturating_add(count / 8)
 }
 
 fn max_reason(now: &Now, wanted: Max, max: u64) -> String {
@@ -299,6 +311,18 @@ mod tests {
         assert!(plan(&now, Role::Server, Max::Entries(5)).is_err());
         let lower = plan(&now, Role::Server, Max::Entries(100_000)).unwrap();
         assert_eq!((then(&lower, MAX), then(&lower, BUCKETS)), (100_000, 7680));
+    }
+
+    /// Fails when a table without a maximum is given one that it exceeds.
+    #[test]
+    fn a_maximum_that_is_chosen_leaves_room_for_what_the_table_holds() {
+        let unlimited = Now {
+            table: TableNumbers { count: 600_000, max: 0, buckets: 65_536 },
+            ..small_machine()
+        };
+        let changes = plan(&unlimited, Role::Server, Max::Auto).unwrap();
+        assert_eq!(then(&changes, MAX), 2_097_152);
+        assert!(plan(&unlimited, Role::Server, Max::Entries(650_000)).is_err());
     }
 
     /// Fails when one zero too many brings the machine down.

@@ -18,7 +18,7 @@ pub(crate) struct Reading {
     pub(crate) count: u64,
     /// 0 is no limit.
     pub(crate) max: u64,
-    /// None where the kernel does not tell (without `CONFIG_NF_CONNTRACK_PROCFS`).
+    /// None where the kernel does not tell, or not us.
     pub(crate) losses: Option<Losses>,
 }
 

@@ -65,13 +65,33 @@ pub(crate) struct Record {
     /// How the table was before the last change.
     #[serde(default)]
     pub(crate) before: Option<Before>,
+    /// What the last change set.
+    #[serde(default)]
+    pub(crate) last: Vec<Setting>,
+    /// An earlier record was lost, and with it what was before.
+    #[serde(default)]
+    pub(crate) forgot: bool,
     pub(crate) steps: Vec<Step>,
+}
+
+/// A setting, and what it was set to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Setting {
+    pub(crate) key: String,
+    pub(crate) then: u64,
 }
 
 impl Record {
     /// Nothing was changed yet.
     pub(crate) const fn new(place: Option<Place>) -> Self {
-        Self { format: FORMAT, place, before: None, steps: Vec::new() }
+        Self {
+            format: FORMAT,
+            place,
+            before: None,
+            last: Vec::new(),
+            forgot: false,
+            steps: Vec::new(),
+        }
     }
 
     /// None where nothing was changed.
@@ -115,7 +135,14 @@ impl Record {
     pub(crate) fn note(&mut self, step: Step) {
         let known = self.steps.iter_mut().find(|known| known.is_of_the_same(&step));
         match (known, step) {
-            (Some(Step::Sysctl { then, earlier, .. }), Step::Sysctl { then: new, .. }) => {
+            (
+                Some(Step::Sysctl { before, then, earlier, .. }),
+                Step::Sysctl { before: now, then: new, .. },
+            ) => {
+                // Somebody set it in between: that is what was before.
+                if now != *then && now != *before && !earlier.contains(&now) {
+                    *before = now;
+                }
                 follow(then, earlier, new);
             }
             (Some(Step::File { then, earlier, .. }), Step::File { then: new, .. }) => {
@@ -126,9 +153,30 @@ impl Record {
         }
     }
 
+    /// Whether all settings that it tells of are those of the last change.
+    pub(crate) fn is_only_change(&self) -> bool {
+        self.steps.iter().all(|step| match step {
+            Step::Sysctl { key, earlier, .. } => {
+                earlier.is_empty() && self.last.iter().any(|setting| setting.key == *key)
+            }
+            Step::File { earlier, .. } => earlier.is_empty(),
+            Step::Directory { .. } => true,
+        })
+    }
+
     /// How the place where it was applied relates to this one.
     pub(crate) fn relation(&self, host: &Host) -> Relation {
         self.place.as_ref().map_or(Relation::Same, |place| place.relation(host))
+    }
+
+    /// Whether tune wrote this text into this file.
+    pub(crate) fn wrote(&self, wanted: &str, text: &str) -> bool {
+        self.steps.iter().any(|step| match step {
+            Step::File { path, then, earlier } => {
+                path == wanted && (then == text || earlier.iter().any(|earlier| earlier == text))
+            }
+            Step::Sysctl { .. } | Step::Directory { .. } => false,
+        })
     }
 
     /// Whether this file is tune's.
@@ -207,6 +255,11 @@ mod tests {
         record.note(sysctl("a", 3, 3));
         let twice = Step::Sysctl { key: "a".to_owned(), before: 1, then: 3, earlier: vec![2] };
         assert_eq!(record.steps, [twice, sysctl("b", 5, 6)]);
+        // What somebody set in between is what was before.
+        record.note(sysctl("b", 100, 200));
+        let between =
+            Step::Sysctl { key: "b".to_owned(), before: 100, then: 200, earlier: vec![6] };
+        assert_eq!(record.steps[1], between);
     }
 
     #[test]

@@ -7,10 +7,11 @@ use serde::Serialize;
 use super::{
     apply::{ApplyError, alone, is, refuse_elsewhere, set},
     files, journal,
-    place::Relation,
+    place::{Place, Relation},
+    plan::with_margin,
     record::{RECORD, Record, Step, remove},
 };
-use crate::host::{Host, MAX, TableNumbers, setting_path};
+use crate::host::{BUCKETS, Host, MAX, TableNumbers, most_entries, setting_path};
 
 /// What became of one step that was to be taken back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -53,6 +54,10 @@ pub(crate) fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
             Step::Sysctl { key, .. } if is_gone => {
                 Taken::left(key, "its network namespace is gone".to_owned())
             }
+            // As many entries in a narrower hash make chains on which the kernel drops new flows.
+            Step::Sysctl { key, .. } if key == BUCKETS && is_waiting(&waiting, MAX) => {
+                Taken { waits: true, ..Taken::left(key, "it goes with the maximum".to_owned()) }
+            }
             Step::Sysctl { key, before, then, earlier } => {
                 put_back(host, key, *before, earlier.iter().chain([then]))?
             }
@@ -71,12 +76,19 @@ pub(crate) fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
         }
         done.extend(taken.done);
     }
+    if record.forgot {
+        done.push(forgotten());
+    }
     if waiting.is_empty() {
         journal::forget(host)?;
         Record::remove(host)?;
     } else {
         waiting.reverse();
         record.steps = waiting;
+        // What is left is nobody's change to watch.
+        record.before = None;
+        record.last.clear();
+        journal::forget(host)?;
         record.save(host)?;
     }
     Ok(Some(done))
@@ -85,8 +97,11 @@ pub(crate) fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
 /// Where records do not outlast a boot, as with `/var` in memory, the files do.
 fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
     let mut done = Vec::new();
+    if Place::of(host).is_some_and(|place| !place.is_first()) {
+        return Ok(None);
+    }
     for path in files::ALL {
-        if host.text(path)?.is_some_and(|text| files::is_own(&text)) {
+        if host.text(path)?.is_some_and(|text| files::is_own(path, &text)) {
             remove(&host.path(path))?;
             done.push(Reverted::Removed { path: path.to_owned() });
         }
@@ -94,11 +109,19 @@ fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
     if done.is_empty() {
         return Ok(None);
     }
-    done.push(Reverted::Left {
-        what: "settings".to_owned(),
-        why: "nothing tells what they were; the next boot has the kernel's".to_owned(),
-    });
+    done.push(forgotten());
     Ok(Some(done))
+}
+
+fn forgotten() -> Reverted {
+    Reverted::Left {
+        what: "settings of before".to_owned(),
+        why: "nothing tells what they were; the next boot has the kernel's".to_owned(),
+    }
+}
+
+fn is_waiting(waiting: &[Step], wanted: &str) -> bool {
+    waiting.iter().any(|step| matches!(step, Step::Sysctl { key, .. } if key == wanted))
 }
 
 impl Taken {
@@ -135,11 +158,15 @@ fn put_back<'w>(
 
 /// Why a setting must not be put back now.
 fn harm(host: &Host, key: &str, before: u64) -> Result<Option<String>, ApplyError> {
-    let count = TableNumbers::read(host)?.map_or(0, |table| table.count);
-    Ok((key == MAX && before > 0 && count >= before).then(|| {
+    if key != MAX || before == 0 {
+        return Ok(None);
+    }
+    let own = TableNumbers::read(host)?.map_or(0, |table| table.count);
+    let count = most_entries(host, own);
+    Ok((with_margin(count) >= before).then(|| {
         format!(
-            "the table holds {count} entries, and with {before} every new flow would be dropped; \
-             try again later"
+            "a table holds {count} entries, and with {before} new flows would be dropped; try again \
+             later"
         )
     }))
 }
@@ -164,7 +191,7 @@ fn take_away<'w>(
 mod tests {
     use super::*;
     use crate::{
-        host::{BUCKETS, COUNT, sysctl_path, testing::Fake},
+        host::{COUNT, sysctl_path, testing::Fake},
         tune::{
             apply::apply,
             files::{OwnFile, SYSCTL},
@@ -187,7 +214,8 @@ mod tests {
     }
 
     fn file(text: &str) -> OwnFile {
-        OwnFile { path: SYSCTL, text: files::own(text) }
+        let text = format!("net.netfilter.nf_conntrack_{text}");
+        OwnFile { path: SYSCTL, text: files::own(&text) }
     }
 
     fn max(fake: &Fake) -> Option<u64> {
@@ -233,7 +261,7 @@ mod tests {
         let fake = machine("tune-theirs");
         apply(&fake.host, &changes(7680, 65_536), &[file("x = 1\n")]).unwrap();
         fake.write(&sysctl_path(MAX), "100000\n");
-        fake.write(SYSCTL, "x = 2\n");
+        fake.write(SYSCTL, "y = 2\n");
         let done = revert(&fake.host).unwrap().unwrap();
         assert_eq!((left(&done), max(&fake)), (2, Some(100_000)));
         assert!(fake.host.is_there(SYSCTL));
@@ -246,8 +274,8 @@ mod tests {
         apply(&fake.host, &changes(7680, 65_536), &[]).unwrap();
         fake.write(&sysctl_path(COUNT), "20000\n");
         let done = revert(&fake.host).unwrap().unwrap();
-        assert_eq!((left(&done), max(&fake)), (1, Some(65_536)), "{done:?}");
-        assert_eq!(fake.host.number(&sysctl_path(BUCKETS)).unwrap(), Some(7680));
+        assert_eq!((left(&done), max(&fake)), (2, Some(65_536)), "{done:?}");
+        assert_eq!(fake.host.number(&sysctl_path(BUCKETS)).unwrap(), Some(65_536));
         fake.write(&sysctl_path(COUNT), "500\n");
         let done = revert(&fake.host).unwrap().unwrap();
         assert_eq!((left(&done), max(&fake)), (0, Some(7680)));

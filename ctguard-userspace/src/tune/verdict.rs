@@ -11,6 +11,8 @@ use crate::doctor::{FULL_TABLE, text::per_cent};
 
 /// A table that was half full and is half as full has become emptier.
 const HALF: f64 = 0.5;
+/// Losses of before are too few to compare with, in so short a look.
+const COMPARABLE_PER_SECOND: f64 = 30.0;
 
 /// Whether a change helped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -165,7 +167,9 @@ impl Watched {
             "in the last {} {now}{compared}. `ctguard doctor` names what fills it",
             later.span()
         );
-        let as_before = lost_before.is_some_and(|before| later.lost_per_second() >= before * HALF);
+        let as_before = lost_before.is_some_and(|before| {
+            before >= COMPARABLE_PER_SECOND && later.lost_per_second() >= before * HALF
+        });
         (if as_before { Verdict::DidNotHelp } else { Verdict::NotEnough }, because)
     }
 

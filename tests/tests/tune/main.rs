@@ -4,5 +4,6 @@ mod existing;
 mod killed;
 mod live;
 mod machine;
+mod persist;
 mod role;
 mod watch;

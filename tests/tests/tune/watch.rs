@@ -202,8 +202,9 @@ fn of_a_real_table_it_is_told_whether_a_larger_one_was_large_enough() -> Result<
     ensure!(!Path::new(RECORD).exists(), "this machine was tuned: {RECORD}");
     let watched = |max: &str| -> Result<String> {
         let _small = HostSysctl::set(MAX, "3000")?;
-        let network = Network::build()?;
+        // Dropped after the network: its entries would keep the maximum from being put back.
         let _applied = Applied;
+        let network = Network::build()?;
         // The maximum is the initial namespace's to set, the table is the router's.
         tune(&["--max", max, "--apply"])?;
         let binary = product::binary()?;
