@@ -18,10 +18,12 @@ use anyhow::{Context as _, Result, anyhow};
 use rustix::net::netdevice::name_to_index;
 
 use crate::{
+    addresses::Family,
     cpus::Cpus,
     netns::Handle,
     random,
     recipe::{self, Again, FloodKind, Rate, Route},
+    router::Network,
 };
 
 use fits::Fits;
@@ -85,6 +87,20 @@ impl Flood {
             run.make(device, &stopped)
         })?;
         Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Starts a flood of this kind through a router, towards a port of its address of the family.
+    pub fn through(
+        network: &Network,
+        kind: FloodKind,
+        rate: Rate,
+        to: (Family, u16),
+        cpus: Cpus,
+    ) -> Result<Self> {
+        let way = network.flood_way(kind)?;
+        let (family, port) = to;
+        let route = Route { link: way.link, family, port };
+        Self::start(FloodPlan { kind, rate, route }, way.from, cpus)
     }
 
     /// Stops the flood and tells what it did.

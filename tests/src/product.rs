@@ -80,6 +80,13 @@ pub fn binary() -> Result<PathBuf> {
     path.canonicalize().context("no target/release/ctguard; cargo build --release")
 }
 
+/// `ctguard` in a namespace.
+pub fn command_in(namespace: &Handle, arguments: &[&str]) -> Result<Command> {
+    let mut command = namespace.command(&binary()?.to_string_lossy());
+    command.args(arguments);
+    Ok(command)
+}
+
 impl Site {
     /// Two namespaces with a link between them, nothing guarded yet. One site stands at a time,
     /// for all share the file system that guards are pinned in.

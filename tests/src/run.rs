@@ -11,12 +11,12 @@ use anyhow::Result;
 use crate::{
     addresses::Family,
     cpus::Cpus,
-    flood::{Flood, FloodPlan},
+    flood::Flood,
     guard::{Guard, Standing},
     legit::{ANSWERED, ESTABLISHED, INSIDE_SHARE, Load, PATIENCE, Schedule},
     object::{self, Program},
     process::{CpuMeter, DaemonCost},
-    recipe::{FloodKind, Rate, Route},
+    recipe::{FloodKind, Rate},
     recovery::{self, Outage, Recovery},
     report::{Fill, FloodOutcome, Legitimate, Run, Spread, jain_index, ratio},
     router::{ISP, LAN, Network, SERVERS},
@@ -108,9 +108,8 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     let counted = wan::read(&network)?;
     let flood = match plan.flood {
         Some((kind, rate)) => {
-            let way = network.flood_way(kind)?;
-            let route = Route { link: way.link, family: plan.family, port: plan.port };
-            Some(Flood::start(FloodPlan { kind, rate, route }, way.from, cpus)?)
+            let to = (plan.family, plan.port);
+            Some(Flood::through(&network, kind, rate, to, cpus)?)
         }
         None => None,
     };

@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr, time::Duration};
 use ctguard_tests::{
     addresses::{CROWD_PORT, Family},
     cpus::Cpus,
-    flood::{Flood, FloodPlan, Flooded, Sampler},
+    flood::{Flood, Flooded, Sampler},
     object::{self, Program},
     recipe::{FloodKind, Rate, Route, check_family, layout::CLIENT_SEQUENCE},
     report::ratio,
@@ -186,10 +186,9 @@ fn serve(network: &Network) -> object::Attached {
 }
 
 fn start(network: &Network, kind: FloodKind, family: Family, rate: Rate) -> Flood {
-    let way = network.flood_way(kind).expect("the way");
-    let route = Route { link: way.link, family, port: kind.port(false).unwrap_or(80) };
+    let to = (family, kind.port(false).unwrap_or(80));
     let cpus = Cpus::share_out().expect("CPUs");
-    Flood::start(FloodPlan { kind, rate, route }, way.from, cpus).expect("the flood starts")
+    Flood::through(network, kind, rate, to, cpus).expect("the flood starts")
 }
 
 /// A bare ACK in answer to a SYN, as a guard makes it.

@@ -6,8 +6,8 @@ use clap::ValueEnum as _;
 use ctguard_tests::{
     addresses::{FLOOD_PORT, Family},
     cpus::Cpus,
-    flood::{Flood, FloodPlan},
-    recipe::{FloodKind, Rate, Route, check_family},
+    flood::Flood,
+    recipe::{FloodKind, Rate, check_family},
     report::ratio,
     require,
     router::Network,
@@ -45,12 +45,11 @@ fn nearly_every_packet_of_each_flood_makes_an_entry_unless_rules_drop_it() {
 
 /// Frames of a short flood that were not sent before: some hundred, so that they fit every table.
 fn flood(network: &Network, kind: FloodKind, family: Family, port: u16) -> u64 {
-    let way = network.flood_way(kind).expect("the way");
-    let route = Route { link: way.link, family, port };
-    let plan = FloodPlan { kind, rate: Rate::PerSecond(2000), route };
+    let rate = Rate::PerSecond(2000);
     let cpus = Cpus::share_out().expect("CPUs");
     let mut tries = (0..20).map(|_| {
-        let flood = Flood::start(plan, way.from, cpus).expect("the flood starts");
+        let flood = Flood::through(network, kind, rate, (family, port), cpus);
+        let flood = flood.expect("the flood starts");
         std::thread::sleep(Duration::from_millis(250));
         let flooded = flood.stop().expect("the flood ends");
         flooded.offered - flooded.sent_again

@@ -10,7 +10,7 @@ use crate::{
     events::{EventFile, What},
     host::{Host, Unread},
     maps::{GuardMaps, ListKind, OpenError},
-    report::{DoctorReport, Observation, StatusReport, refused_by_reason},
+    report::{DoctorReport, Observation, StatusReport},
 };
 
 /// The last change of stage is looked for among so many events.
@@ -69,15 +69,14 @@ impl Guarded {
             Err(error) => return Err(unread(&error)),
         };
         let totals = maps.totals().map_err(|error| unread(&error.into()))?;
-        Ok(Some(Self { maps, began: Instant::now(), refused: sum(&refused_by_reason(&totals)) }))
+        Ok(Some(Self { maps, began: Instant::now(), refused: totals.refused() }))
     }
 
     fn health(&self, context: &Context) -> Result<Health, Unread> {
         let observed = status::observe(context, &self.maps).map_err(|error| unread(&error))?;
-        let refused = refused_by_reason(&observed.totals);
         Ok(Health {
-            refused: refused.to_vec(),
-            refused_meanwhile: sum(&refused).saturating_sub(self.refused),
+            refused: observed.totals.refused_by_reason().to_vec(),
+            refused_meanwhile: observed.totals.refused().saturating_sub(self.refused),
             meanwhile: self.began.elapsed(),
             last_stage: last_stage(),
             unanswering: unanswering(&observed),
@@ -89,10 +88,6 @@ impl Guarded {
 
 fn unread(error: &CliError) -> Unread {
     Unread::new("the guard's maps", &error.sentence())
-}
-
-fn sum(refused: &[(&str, u64)]) -> u64 {
-    refused.iter().map(|(_, number)| number).sum()
 }
 
 /// When sources were limited last, or no longer were.

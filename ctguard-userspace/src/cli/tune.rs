@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{CliError, Context, Outcome, watch};
 use crate::{
     host::{Assignment, Host},
+    report::write_json,
     tune::{self, Change, Max, OwnFile, Proposal, Reverted, Role, TuneError, Verdict},
 };
 
@@ -200,8 +201,7 @@ fn json(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()
         overridden: done.overridden,
         shortened: done.shortened,
     };
-    serde_json::to_writer_pretty(&mut *out, &report)?;
-    writeln!(out)
+    write_json(out, &report)
 }
 
 fn text(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
@@ -274,6 +274,5 @@ fn reverted(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
 
 fn reverted_json(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
     let report = RevertReport { schema_version: 1, reverted: done.unwrap_or_default() };
-    serde_json::to_writer_pretty(&mut *out, &report)?;
-    writeln!(out)
+    write_json(out, &report)
 }

@@ -12,6 +12,7 @@ use super::{CliError, Context};
 use crate::{
     host::Host,
     maps::GuardMaps,
+    report::write_json,
     signals::{Asked, Stop},
     tune::{
         Applied, Interval, JOURNAL, Journal, Reading, Reverted, TuneError, Verdict, Watch, Watched,
@@ -177,7 +178,5 @@ pub(super) fn json(
     reverted: &[Reverted],
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let report = WatchReport { schema_version: 1, watched, reverted };
-    serde_json::to_writer_pretty(&mut *out, &report)?;
-    writeln!(out)
+    write_json(out, &WatchReport { schema_version: 1, watched, reverted })
 }

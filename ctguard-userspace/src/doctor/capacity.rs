@@ -7,7 +7,7 @@ use super::{
 use crate::host::{BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path};
 
 /// Shares of the maximum: `node_exporter`'s alerts warn at 75 % and page at 90 %.
-const FILL: [f64; 2] = [FULL_TABLE, 0.9];
+pub(super) const FILL: [f64; 2] = [FULL_TABLE, 0.9];
 /// The share of its maximum from which a table is as good as full.
 pub(crate) const FULL_TABLE: f64 = 0.75;
 /// Entries for each bucket: more than 4, more than 8. Each entry is in the hash twice, so one for each bucket makes chains of

@@ -1,14 +1,13 @@
 //! How full the tables of other network namespaces are: containers, virtual routers.
 
 use super::{
+    capacity::FILL,
     finding::{Finding, Findings},
     text::per_cent,
 };
 use crate::host::{COUNT, Host, MAX, OtherTable, OtherTables, Unread, sysctl_path};
 
 const CHECK: &str = "namespaces";
-/// As of this namespace's own.
-const FILL: [f64; 2] = [0.75, 0.9];
 /// Nothing is told of fewer entries than this in all of them.
 const FEW: u64 = 1000;
 

@@ -17,19 +17,25 @@ impl Totals {
         Self(totals)
     }
 
-    /// New flows that the guard has refused, for whatever reason.
+    /// New flows that were refused, of all classes, by reason.
+    pub(crate) fn refused_by_reason(&self) -> [(&'static str, u64); 7] {
+        let of = |counter: fn(Class) -> Counter| {
+            Class::ALL.into_iter().map(|class| self.get(counter(class))).sum()
+        };
+        [
+            ("source", of(Counter::RefusedSource)),
+            ("prefix", of(Counter::RefusedPrefix)),
+            ("service", of(Counter::RefusedService)),
+            ("grant", of(Counter::RefusedGrant)),
+            ("fallback", of(Counter::RefusedFallback)),
+            ("challenge", of(Counter::RefusedChallenge)),
+            ("deny", of(Counter::RefusedDeny)),
+        ]
+    }
+
+    /// New flows that were refused, for whatever reason.
     pub(crate) fn refused(&self) -> u64 {
-        let reasons = [
-            Counter::RefusedSource,
-            Counter::RefusedGrant,
-            Counter::RefusedFallback,
-            Counter::RefusedDeny,
-            Counter::RefusedChallenge,
-            Counter::RefusedPrefix,
-            Counter::RefusedService,
-        ];
-        let all = reasons.iter().flat_map(|reason| Class::ALL.map(reason));
-        all.map(|counter| self.get(counter)).sum()
+        self.refused_by_reason().iter().map(|(_, number)| number).sum()
     }
 
     /// How often it happened.

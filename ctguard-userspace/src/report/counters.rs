@@ -59,22 +59,6 @@ pub(super) struct PacketCounters {
     pub(super) challenge_answered: u64,
 }
 
-/// New flows that were refused, of all classes, by reason.
-pub(crate) fn refused_by_reason(totals: &Totals) -> [(&'static str, u64); 7] {
-    let of = |counter: fn(Class) -> Counter| {
-        Class::ALL.into_iter().map(|class| totals.get(counter(class))).sum()
-    };
-    [
-        ("source", of(Counter::RefusedSource)),
-        ("prefix", of(Counter::RefusedPrefix)),
-        ("service", of(Counter::RefusedService)),
-        ("grant", of(Counter::RefusedGrant)),
-        ("fallback", of(Counter::RefusedFallback)),
-        ("challenge", of(Counter::RefusedChallenge)),
-        ("deny", of(Counter::RefusedDeny)),
-    ]
-}
-
 impl CounterReport {
     pub(super) fn new(totals: &Totals) -> Self {
         Self {

@@ -17,7 +17,6 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-pub(crate) use counters::refused_by_reason;
 pub(crate) use doctor::DoctorReport;
 pub(crate) use event_text::event_text;
 pub(crate) use lists::ListReport;
@@ -30,7 +29,7 @@ pub(crate) use status::{
 const SCHEMA_VERSION: u32 = 2;
 
 /// One document, and a line's end.
-fn write_json(out: &mut impl Write, document: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write_json(out: &mut impl Write, document: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, document)?;
     writeln!(out)
 }

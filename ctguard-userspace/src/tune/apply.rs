@@ -98,8 +98,9 @@ fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFi
     let mut missing = Vec::new();
     for file in files {
         match host.text(file.path)? {
-            Some(text) if known(file.path, &text) && text == file.text => {}
-            Some(text) if known(file.path, &text) => missing.push(file),
+            Some(text) if known(file.path, &text) => {
+                missing.extend((text != file.text).then_some(file));
+            }
             // Where the record does not outlast a boot, the file says whose it is.
             Some(text) if is_noted(file.path) || !files::is_own(file.path, &text) => {
                 return Err(ApplyError::Foreign(file.path.to_owned()));

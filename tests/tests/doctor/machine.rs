@@ -10,13 +10,11 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use ctguard_tests::{
     addresses::{FLOOD_PORT, Family},
-    cpus::Cpus,
     exec,
-    flood::{Flood, FloodPlan},
     guard::{Guard, Orders},
     netns::Namespace,
     product,
-    recipe::{FloodKind, Rate, Route},
+    recipe::FloodKind,
     require,
     router::{Network, WAN},
     sysctl::HostSysctl,
@@ -25,7 +23,7 @@ use ctguard_tests::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use serde_json::Value;
 
-use super::{ask, flood, found, is_possible};
+use super::{ask, flood, found, is_possible, start_flood};
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 /// Audits that may be in vain, for others have the CPU.
@@ -64,11 +62,7 @@ fn a_table_that_fills_is_told_before_it_is_full() -> Result<()> {
     let _table = HostSysctl::set(MAX, "4194304")?;
     let network = Network::build()?;
     ensure!(of_check(&found(&network.router)?, "filling").is_none(), "nothing comes");
-    let way = network.flood_way(FloodKind::SynSpoofed)?;
-    let route = Route { link: way.link, family: Family::Ipv4, port: FLOOD_PORT };
-    let rate = Rate::PerSecond(100_000);
-    let plan = FloodPlan { kind: FloodKind::SynSpoofed, rate, route };
-    let flood = Flood::start(plan, way.from, Cpus::share_out()?)?;
+    let flood = start_flood(&network, FloodKind::SynSpoofed, 100_000)?;
     let mut told = None;
     for _ in 0..AUDITS {
         told = of_check(&found(&network.router)?, "filling").cloned();

@@ -16,10 +16,10 @@ use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
     addresses::{FLOOD_PORT, Family},
     cpus::Cpus,
-    flood::{Flood, FloodPlan},
+    flood::Flood,
     netns::Handle,
     product,
-    recipe::{FloodKind, Rate, Route},
+    recipe::{FloodKind, Rate},
     require,
     router::Network,
 };
@@ -60,20 +60,20 @@ fn ask(from: &Handle, ports: Range<u16>, to: SocketAddr) -> Result<()> {
 
 /// Floods a router for so long.
 fn flood(network: &Network, kind: FloodKind, per_second: u32, lasts: Duration) -> Result<()> {
-    let way = network.flood_way(kind)?;
-    let route = Route { link: way.link, family: Family::Ipv4, port: FLOOD_PORT };
-    let plan = FloodPlan { kind, rate: Rate::PerSecond(per_second), route };
-    let flood = Flood::start(plan, way.from, Cpus::share_out()?)?;
+    let flood = start_flood(network, kind, per_second)?;
     thread::sleep(lasts);
     flood.stop()?;
     Ok(())
 }
 
+fn start_flood(network: &Network, kind: FloodKind, per_second: u32) -> Result<Flood> {
+    let to = (Family::Ipv4, FLOOD_PORT);
+    Flood::through(network, kind, Rate::PerSecond(per_second), to, Cpus::share_out()?)
+}
+
 /// What doctor finds in a namespace, the worst first.
 fn found(namespace: &Handle) -> Result<Vec<Value>> {
-    let binary = product::binary()?;
-    let mut command = namespace.command(&binary.to_string_lossy());
-    let output = command.args(["doctor", "--json"]).output()?;
+    let output = product::command_in(namespace, &["doctor", "--json"])?.output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     let code = output.status.code();
     ensure!(matches!(code, Some(0 | 1)), "{code:?}: {said}");

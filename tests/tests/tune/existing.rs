@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{addresses::Family, netns::Handle, product, require, router::Network};
 
-use super::live::RECORD;
+use super::live::{RECORD, refuse_tuned};
 
 const PORT: u16 = 8080;
 
@@ -32,7 +32,7 @@ fn an_idle_connection_is_given_the_new_timeout_and_lives() -> Result<()> {
     if !require::root(TEST) || !require::release_binary(TEST) {
         return Ok(());
     }
-    ensure!(!Path::new(RECORD).exists(), "this machine was tuned: {RECORD}");
+    refuse_tuned()?;
     let network = Network::build()?;
     let server = SocketAddr::new(Family::Ipv4.far_server(), PORT);
     let listener = network.far.run(|| Ok(TcpListener::bind(server)?))?;
@@ -42,9 +42,8 @@ fn an_idle_connection_is_given_the_new_timeout_and_lives() -> Result<()> {
     ensure!(matches!(days[..], [seconds] if seconds > 400_000), "{days:?}");
 
     let tune = |arguments: &[&str]| {
-        let binary = product::binary()?;
-        let mut command = network.router.command(&binary.to_string_lossy());
-        let answer = product::answer(command.arg("tune").args(arguments))?;
+        let mut command = product::command_in(&network.router, &["tune"])?;
+        let answer = product::answer(command.args(arguments))?;
         ensure!(answer.code == Some(0), "{arguments:?}: {}", answer.errors);
         Ok(answer.out)
     };

@@ -28,6 +28,12 @@ pub(super) fn tune(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// What a test applies is not to be mixed with what somebody has applied.
+pub(super) fn refuse_tuned() -> Result<()> {
+    ensure!(!Path::new(RECORD).exists(), "this machine was tuned: {RECORD}");
+    Ok(())
+}
+
 /// Takes back what a test that failed left applied.
 pub(super) struct Applied;
 
@@ -66,7 +72,7 @@ fn no_live_flow_is_lost_while_the_hash_is_resized() -> Result<()> {
     if !require::root(TEST) || !require::release_binary(TEST) {
         return Ok(());
     }
-    ensure!(!Path::new(RECORD).exists(), "this machine was tuned: {RECORD}");
+    refuse_tuned()?;
     let before = [BUCKETS, MAX].map(sysctl::read);
     let [Ok(buckets), Ok(max)] = before else { anyhow::bail!("conntrack is not loaded") };
     let wanted = (max.trim().parse::<u64>()? * 2).to_string();

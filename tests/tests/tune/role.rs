@@ -5,9 +5,8 @@ use ctguard_tests::{exec, product, require, router::Network};
 use serde_json::Value;
 
 fn role(network: &Network) -> Result<String> {
-    let binary = product::binary()?;
-    let mut command = network.router.command(&binary.to_string_lossy());
-    let shown: Value = serde_json::from_str(&exec::run(command.args(["tune", "--json"]))?)?;
+    let mut command = product::command_in(&network.router, &["tune", "--json"])?;
+    let shown: Value = serde_json::from_str(&exec::run(&mut command)?)?;
     Ok(shown["role"].as_str().unwrap_or_default().to_owned())
 }
 

@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
     addresses::{FLOOD_PORT, Family},
     cpus::Cpus,
-    flood::{Flood, FloodPlan},
+    flood::Flood,
     frames,
     product::{self, Site, wait_for},
-    recipe::{FloodKind, Rate, Route},
+    recipe::{FloodKind, Rate},
     require,
     router::Network,
     sysctl::{self, HostSysctl},
@@ -23,7 +23,7 @@ use ctguard_tests::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
-    live::{Applied, MAX, RECORD, tune},
+    live::{Applied, MAX, RECORD, refuse_tuned, tune},
     machine::Machine,
 };
 
@@ -199,7 +199,7 @@ fn of_a_real_table_it_is_told_whether_a_larger_one_was_large_enough() -> Result<
     if !require::root(TEST) || !require::release_binary(TEST) {
         return Ok(());
     }
-    ensure!(!Path::new(RECORD).exists(), "this machine was tuned: {RECORD}");
+    refuse_tuned()?;
     let watched = |max: &str| -> Result<String> {
         let _small = HostSysctl::set(MAX, "3000")?;
         // Dropped after the network: its entries would keep the maximum from being put back.
@@ -207,9 +207,7 @@ fn of_a_real_table_it_is_told_whether_a_larger_one_was_large_enough() -> Result<
         let network = Network::build()?;
         // The maximum is the initial namespace's to set, the table is the router's.
         tune(&["--max", max, "--apply"])?;
-        let binary = product::binary()?;
-        let mut command = network.router.command(&binary.to_string_lossy());
-        command.args(["tune", "--watch", "1h"]);
+        let command = product::command_in(&network.router, &["tune", "--watch", "1h"])?;
         let watching = Watching::start(command)?;
         open(&network, FLOWS)?;
         let (_, said) = watching.interrupt()?;
@@ -232,16 +230,11 @@ fn what_did_not_help_is_taken_back_also_when_nobody_reads() -> Result<()> {
     if !require::root(TEST) || !require::release_binary(TEST) || !require::two_cpus(TEST) {
         return Ok(());
     }
-    ensure!(!Path::new(RECORD).exists(), "this machine was tuned: {RECORD}");
+    refuse_tuned()?;
     let _small = HostSysctl::set(MAX, "1000")?;
     let network = Network::build()?;
-    let way = network.flood_way(FloodKind::UdpSpoofed)?;
-    let plan = FloodPlan {
-        kind: FloodKind::UdpSpoofed,
-        rate: Rate::PerSecond(4000),
-        route: Route { link: way.link, family: Family::Ipv4, port: FLOOD_PORT },
-    };
-    let flood = Flood::start(plan, way.from, Cpus::share_out()?)?;
+    let (rate, to) = (Rate::PerSecond(4000), (Family::Ipv4, FLOOD_PORT));
+    let flood = Flood::through(&network, FloodKind::UdpSpoofed, rate, to, Cpus::share_out()?)?;
     let losses = || {
         table::kernel_counters(&network.router).map(|counters| counters.early_drop + counters.drop)
     };
@@ -253,10 +246,8 @@ fn what_did_not_help_is_taken_back_also_when_nobody_reads() -> Result<()> {
     let established = || network.router.run(|| sysctl::read(ESTABLISHED));
     let before = established()?;
     let start = || {
-        let binary = product::binary()?;
-        let mut command = network.router.command(&binary.to_string_lossy());
-        command.args(["tune", "--for", "nat-router", "--apply", "--watch", "1h", "--revert"]);
-        Watching::start(command)
+        let arguments = ["tune", "--for", "nat-router", "--apply", "--watch", "1h", "--revert"];
+        Watching::start(product::command_in(&network.router, &arguments)?)
     };
 
     let watching = start()?;
@@ -283,7 +274,7 @@ fn refusals_of_a_guard_are_told_beside_drops() -> Result<()> {
     if !require::root(TEST) || !require::release_binary(TEST) {
         return Ok(());
     }
-    ensure!(!Path::new(RECORD).exists(), "this machine was tuned: {RECORD}");
+    refuse_tuned()?;
     let site = Site::build()?;
     let daemon = site.guard()?;
     site.succeed(&["deny", "add", "192.0.2.0/24"])?;

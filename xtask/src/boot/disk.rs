@@ -53,7 +53,7 @@ fn debian(directory: &Path) -> Result<PathBuf> {
         return Ok(root);
     }
     let unfinished = directory.join("unfinished");
-    remove_directory(&unfinished)?;
+    workspace::remove_directory(&unfinished)?;
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     eprintln!("xtask: making a root of Debian {RELEASE}");
@@ -61,7 +61,7 @@ fn debian(directory: &Path) -> Result<PathBuf> {
     debootstrap.args(["--variant=minbase", &format!("--include={PACKAGES}"), RELEASE]);
     debootstrap.arg(&unfinished).args(mirror());
     exec::run_quietly(&mut debootstrap)?;
-    remove_directory(&unfinished.join("var/cache/apt/archives"))?;
+    workspace::remove_directory(&unfinished.join("var/cache/apt/archives"))?;
     fs::rename(&unfinished, &root).with_context(|| format!("cannot make {}", root.display()))?;
     Ok(root)
 }
@@ -76,7 +76,7 @@ fn mirror() -> Option<String> {
 /// Copies the modules, and has them found by name.
 fn copy_modules(from: &Path, root: &Path) -> Result<()> {
     let to = root.join("usr/lib/modules");
-    remove_directory(&to)?;
+    workspace::remove_directory(&to)?;
     exec::run_quietly(Command::new("cp").arg("-r").arg(from).arg(&to))?;
     let releases =
         fs::read_dir(&to).with_context(|| format!("cannot list {}", to.display()))?.flatten();
@@ -105,13 +105,6 @@ fn link(to: &str, path: &Path) -> Result<()> {
 fn remove(path: &Path) -> Result<()> {
     if path.is_symlink() || path.exists() {
         fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
-    }
-    Ok(())
-}
-
-fn remove_directory(path: &Path) -> Result<()> {
-    if path.exists() {
-        fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))?;
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ pub(crate) fn unpacked(name: &str) -> Result<PathBuf> {
     eprintln!("xtask: downloading {name}");
     let (download, unpacking) = (all.join("download"), all.join("unpacking"));
     for fresh in [&download, &unpacking] {
-        remove_if_there(fresh)?;
+        workspace::remove_directory(fresh)?;
         fs::create_dir_all(fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
     }
     exec::run_quietly(Command::new("apt-get").current_dir(&download).args(["download", name]))?;
@@ -44,7 +44,7 @@ pub(crate) fn unpacked(name: &str) -> Result<PathBuf> {
     exec::run_quietly(Command::new("dpkg").arg("-x").arg(archive).arg(&unpacking))?;
     fs::rename(&unpacking, &directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
-    remove_if_there(&download)?;
+    workspace::remove_directory(&download)?;
     Ok(directory)
 }
 
@@ -59,12 +59,4 @@ fn one_in(directory: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
     let mut paths = entries.flatten().map(|entry| entry.path());
     let found = paths.find(|path| path.file_name().is_some_and(|it| is_it(&it.to_string_lossy())));
     found.with_context(|| format!("{} lacks what a package has there", directory.display()))
-}
-
-fn remove_if_there(directory: &Path) -> Result<()> {
-    if directory.exists() {
-        fs::remove_dir_all(directory)
-            .with_context(|| format!("cannot remove {}", directory.display()))?;
-    }
-    Ok(())
 }
