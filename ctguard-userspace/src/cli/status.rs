@@ -19,7 +19,7 @@ use crate::{
     report::{KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport},
 };
 
-/// Show the table's fill, the limits in force, and what was refused
+/// Show how full the table is, the limits in force and what was refused
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ctguard status\n  ctguard status --json | jq .conntrack.fill_ratio"

@@ -29,7 +29,7 @@ pub(crate) struct Change {
 /// Why a setting cannot be read or made.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum SettingError {
-    #[error("{text} is no KEY=VALUE")]
+    #[error("{text} is not KEY=VALUE")]
     NoAssignment { text: String },
     #[error(transparent)]
     Key(#[from] UnknownKey),
@@ -38,8 +38,8 @@ pub(crate) enum SettingError {
     #[error("{key}: interface {name} is not guarded; guarded: {}", guarded.join(", "))]
     Interface { key: Key, name: String, guarded: Vec<String> },
     #[error(
-        "{key}: this kernel's lookup knows no zone {zone}, only the default one (Linux 6.10 does); \
-         take it back, or guard with --new-flow-detection flow-cache"
+        "{key}: this kernel can look up flows in the default zone only, not in zone {zone} (Linux \
+         6.10 can); set {key}=default, or run with --new-flow-detection flow-cache"
     )]
     ZoneUnknown { key: Key, zone: u16 },
 }
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn what_has_no_equals_sign_is_no_assignment() {
         let error = "target".parse::<Assignment>().unwrap_err();
-        assert_eq!(error.to_string(), "target is no KEY=VALUE");
+        assert_eq!(error.to_string(), "target is not KEY=VALUE");
     }
 
     fn settings() -> Settings {

@@ -43,8 +43,8 @@ impl Zones {
         match self {
             Self::Kept => None,
             Self::Mixed(interfaces) => Some(format!(
-                "the flow cache answers and does not tell zones apart: on {} a packet passes for \
-                 known if its addresses and ports are a flow's of another zone",
+                "the flow cache ignores zones: on {} a packet counts as known if any zone has a flow \
+                 with its addresses and ports",
                 interfaces.join(", ")
             )),
         }
