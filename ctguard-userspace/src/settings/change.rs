@@ -26,7 +26,7 @@ pub(crate) struct Change {
     pub(crate) new: Value,
 }
 
-/// Why a setting cannot be read or made.
+/// Why a setting cannot be read or changed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum SettingError {
     #[error("{text} is not KEY=VALUE")]
@@ -59,7 +59,7 @@ impl FromStr for Assignment {
     }
 }
 
-/// The policy and what is set for the guarded interfaces.
+/// The policy and the settings of the guarded interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) policy: Policy,

@@ -24,18 +24,18 @@ pub(crate) enum Key {
     Prefix(Class, Part),
     /// A limit per service.
     Service(Class, Part),
-    /// The fair share below which strangers of a class are challenged.
+    /// The fair share below which strangers are challenged.
     Floor(Class),
     /// A ceiling per source of one interface.
     Interface(String, Class, Part),
     /// The conntrack zone of what arrives on one interface (`CT --zone`, nft `ct zone set`).
     ///
-    /// The data path looks a flow up in its interface's zone, but its hash of a tuple has no zone:
-    /// the same tuple in two zones shares the bits of the known-flows filter, which costs a lookup,
-    /// and a slot of the flow cache and of the recent tuples, so that one which has just been found
-    /// in its zone passes for known in the other for at most a second.
+    /// The data path looks a flow up in its interface's zone, but hashes its tuple without the zone.
+    /// So the same tuple in two zones shares bits of the known-flows filter, which costs a lookup. It
+    /// also shares a slot of the flow cache and of the recent tuples: once it was found in one zone,
+    /// it counts as known in the other for at most a second.
     Zone(String),
-    /// SYNs of strangers are answered on this interface, to challenge them.
+    /// Whether SYNs of strangers are answered on this interface, to challenge them.
     Answer(String),
 }
 
