@@ -1,0 +1,112 @@
+//! The command line: one file a verb, no BPF and no maths here.
+
+mod context;
+mod detach;
+mod doctor;
+mod error;
+mod events;
+mod exit_code;
+mod get;
+mod lists;
+mod logging;
+mod run;
+mod set;
+mod simulate;
+mod status;
+mod tune;
+mod watch;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use self::{context::Context, error::CliError, exit_code::Outcome};
+use ctguard_kernel::maps::ListKind;
+
+/// Keep floods from filling the connection table (nf_conntrack), with XDP
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES, disable_help_subcommand = true)]
+struct Cli {
+    /// Directory where the guard is pinned [default: /run/ctguard/INODE-OF-THE-NETNS]
+    #[arg(long, global = true, value_name = "DIR", display_order = 900)]
+    pin_path: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ctguard doctor                          find out what is wrong with this machine
+  ctguard run -i wan0                     guard wan0 until Ctrl-C
+  ctguard status                          what the guard sees and drops
+  ctguard events --follow                 what the daemon does, and why
+  ctguard set source.tcp.rate=200/s       change a ceiling, effective at once
+  ctguard allow add 192.0.2.7 --for 10m   let an address in for ten minutes";
+
+const ALLOW_EXAMPLES: &str = "\
+Examples:
+  ctguard allow add 192.0.2.7
+  ctguard allow add 2001:db8::/48 --for 10m
+  ctguard allow list";
+
+const DENY_EXAMPLES: &str = "\
+Examples:
+  ctguard deny add 203.0.113.0/24 --for 10m
+  ctguard deny del 203.0.113.0/24
+  ctguard deny list";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Status(status::StatusArgs),
+    Events(events::EventsArgs),
+    Get(get::GetArgs),
+    Set(set::SetArgs),
+    /// Manage the allow list: sources that have no ceiling
+    #[command(after_help = ALLOW_EXAMPLES)]
+    Allow {
+        #[command(subcommand)]
+        action: lists::ListAction,
+    },
+    /// Manage the deny list: sources whose packets are all dropped
+    #[command(after_help = DENY_EXAMPLES)]
+    Deny {
+        #[command(subcommand)]
+        action: lists::ListAction,
+    },
+    Detach(detach::DetachArgs),
+    Doctor(doctor::DoctorArgs),
+    Tune(tune::TuneArgs),
+    Simulate(simulate::SimulateArgs),
+}
+
+/// Parses, runs, and turns the result into a sentence and an exit code.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = Context::new(cli.pin_path).and_then(|context| match cli.command {
+        Command::Run(args) => run::run(&args, &context),
+        Command::Status(args) => status::run(&args, &context),
+        Command::Events(args) => events::run(&args),
+        Command::Get(args) => get::run(&args, &context),
+        Command::Set(args) => set::run(&args, &context),
+        Command::Allow { action } => lists::run(ListKind::Allow, &action, &context),
+        Command::Deny { action } => lists::run(ListKind::Deny, &action, &context),
+        Command::Detach(args) => detach::run(&args, &context),
+        Command::Doctor(args) => doctor::run(&args, &context),
+        Command::Tune(args) => tune::run(&args, &context),
+        Command::Simulate(args) => simulate::run(&args),
+    });
+    exit_code::conclude(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
