@@ -65,7 +65,7 @@ fn a_command_without_its_arguments_is_a_bad_command() {
 
 /// Every verb, and the sentence that its help begins with.
 const HELP: [(&[&str], &str); 15] = [
-    (&[], "Keep floods from filling the connection table (nf_conntrack), with XDP"),
+    (&[], "Keep floods from filling the connection table (`nf_conntrack`), with XDP"),
     (&["run"], "Guard interfaces until Ctrl-C (SIGINT) or SIGTERM"),
     (&["status"], "Show how full the table is, the limits in force and what was refused"),
     (&["events"], "Show what the daemon did since the last boot, and why"),

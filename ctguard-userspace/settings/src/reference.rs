@@ -24,10 +24,8 @@ pub fn reference() -> String {
             || key.to_string(),
             |class| key.to_string().replacen(&format!(".{class}."), ".CLASS.", 1),
         );
-        let default = match default {
-            Value::Default => key.unset().to_owned(),
-            value => value.to_string(),
-        };
+        let default =
+            if default == Value::Default { key.unset().to_owned() } else { default.to_string() };
         let head = format!("{name}={}", key.form().notation());
         match entries.iter_mut().find(|(other, ..)| *other == head) {
             Some((.., defaults)) if defaults.contains(&default) => {}

@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 use self::{context::Context, error::CliError, exit_code::Outcome};
 use ctguard_kernel::maps::ListKind;
 
-/// Keep floods from filling the connection table (nf_conntrack), with XDP
+/// Keep floods from filling the connection table (`nf_conntrack`), with XDP
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES, disable_help_subcommand = true)]
 struct Cli {
