@@ -162,7 +162,7 @@ fn assert_usage(arguments: &[&str], part: &str) {
 fn help(verb: &[&str], flag: &str) -> String {
     let output = ctguard(&[verb, &[flag]].concat());
     assert_eq!(output.status.code(), Some(0), "{verb:?} {flag}");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("help is text")
 }
 
 fn lines(text: &[u8]) -> usize {
