@@ -1,6 +1,6 @@
 //! The defaults, written here and nowhere else.
 
-use ctguard_ebpf::layout::{CLASSES, LAYOUT_VERSION, Policy, Rate};
+use ctguard_layout::{CLASSES, LAYOUT_VERSION, Policy, Rate};
 
 /// The policy of a new guard.
 ///
