@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ctguard_ebpf::layout::{CLASSES, Class, Rate};
+use ctguard_layout::{CLASSES, Class, Rate};
 
 use super::{
     DEFAULT_POLICY,
