@@ -13,6 +13,7 @@ mod agenda;
 mod capture;
 mod clock;
 mod flow;
+mod flows;
 mod frame;
 mod group;
 mod network;
