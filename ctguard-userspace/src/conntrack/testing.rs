@@ -1,15 +1,12 @@
 //! A table that a test fills over ctnetlink, in a network namespace of its own.
 
-use std::{net::IpAddr, os::fd::OwnedFd, process::Command};
+use std::{net::IpAddr, process::Command};
 
 use netlink_packet_core::{DefaultNla, NLM_F_REQUEST};
-use rustix::{
-    net::{SendFlags, send},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{dump, message::message};
-use crate::net::emitted;
+use crate::net::{attribute, nested, netlink::Socket};
 
 /// Status bits as the kernel has them.
 pub(crate) mod status {
@@ -123,9 +120,9 @@ pub(crate) fn empty() {
     flush(&dump::open().unwrap(), &mut request);
 }
 
-fn flush(socket: &OwnedFd, batch: &mut Vec<u8>) {
+fn flush(socket: &Socket, batch: &mut Vec<u8>) {
     if !batch.is_empty() {
-        send(socket, batch, SendFlags::empty()).unwrap();
+        socket.send(batch).unwrap();
         batch.clear();
     }
 }
@@ -161,14 +158,6 @@ fn tuple(
         attribute(3, &destination_port.to_be_bytes()),
     ];
     [nested(1, &addresses), nested(2, &transport)]
-}
-
-fn nested(kind: u16, inner: &[DefaultNla]) -> DefaultNla {
-    attribute(kind | 1 << 15, &emitted(inner))
-}
-
-fn attribute(kind: u16, value: &[u8]) -> DefaultNla {
-    DefaultNla::new(kind, value.to_vec())
 }
 
 fn ip(arguments: &[&str]) {

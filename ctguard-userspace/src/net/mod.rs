@@ -3,6 +3,7 @@
 //!
 //! Never through `/sys`, which belongs to another namespace after `nsenter --net`.
 
+mod attribute;
 pub(crate) mod clsact;
 mod conntrack_counters;
 mod driver;
@@ -10,7 +11,7 @@ mod ethtool;
 mod generic;
 mod link;
 mod netdev;
-mod netlink;
+pub(crate) mod netlink;
 mod nf_tables;
 mod queues;
 mod resolve;
@@ -18,12 +19,14 @@ mod station;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use attribute::nested;
+pub(crate) use attribute::{attribute, emitted, find};
 pub(crate) use conntrack_counters::conntrack_counters;
 pub(crate) use driver::{Driver, Statistic};
 pub(crate) use ethtool::{Channels, Offloads};
-pub(crate) use link::{Attached, Link};
+pub(crate) use link::{Attached, Link, LinkEvents, link, links};
 pub(crate) use netdev::XdpFeatures;
-pub(crate) use netlink::{LinkEvents, emitted, links};
 pub(crate) use nf_tables::{Rule, rules};
 pub(crate) use queues::received_by_queue;
 pub(crate) use resolve::{Refusal, Resolved, resolve};
