@@ -1,0 +1,143 @@
+//! Offloads and channels of a device, as the family `ethtool` tells
+//! (`Documentation/networking/ethtool-netlink.rst`, `include/uapi/linux/ethtool_netlink.h`).
+
+use std::{collections::BTreeSet, io};
+
+use super::{
+    attribute::{attribute, attributes, find, nested, number, text},
+    generic,
+    netlink::request,
+};
+
+const FAMILY: &str = "ethtool";
+
+const FEATURES_GET: u8 = 11;
+const CHANNELS_GET: u8 = 17;
+
+/// In every request and answer.
+const HEADER: u16 = 1;
+const HEADER_INDEX: u16 = 1;
+
+const FEATURES_CHANGEABLE: u16 = 2;
+const FEATURES_ACTIVE: u16 = 4;
+/// `ETHTOOL_A_BITSET_NOMASK`: only bits that are set are listed.
+const BITSET_IS_LIST: u16 = 1;
+const BITSET_BITS: u16 = 3;
+const BIT_NAME: u16 = 2;
+const BIT_IS_SET: u16 = 3;
+
+const RECEIVE_MAX: u16 = 2;
+const COMBINED_MAX: u16 = 5;
+const RECEIVE_COUNT: u16 = 6;
+const COMBINED_COUNT: u16 = 9;
+
+/// What a device does to packets by itself, by names such as `rx-gro-hw`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offloads {
+    on: BTreeSet<String>,
+    changeable: BTreeSet<String>,
+}
+
+impl Offloads {
+    /// None where the kernel does not tell, as before Linux 5.10.
+    pub fn of(ifindex: u32) -> io::Result<Option<Self>> {
+        Ok(ask(FEATURES_GET, ifindex)?.map(|answer| Self::decode(&answer)))
+    }
+
+    fn decode(answer: &[u8]) -> Self {
+        let names = |kind| find(answer, kind).map(names).unwrap_or_default();
+        Self { on: names(FEATURES_ACTIVE), changeable: names(FEATURES_CHANGEABLE) }
+    }
+
+    pub fn is_on(&self, name: &str) -> bool {
+        self.on.contains(name)
+    }
+
+    /// Nobody can switch it.
+    pub fn is_fixed(&self, name: &str) -> bool {
+        !self.changeable.contains(name)
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub fn new(on: &[&str], changeable: &[&str]) -> Self {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Self { on: owned(on), changeable: owned(changeable) }
+    }
+}
+
+/// Queues of a device, those that only receive apart from those that do both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Channels {
+    pub receive: u32,
+    pub receive_max: u32,
+    pub combined: u32,
+    pub combined_max: u32,
+}
+
+impl Channels {
+    /// None where kernel or driver do not tell.
+    pub fn of(ifindex: u32) -> io::Result<Option<Self>> {
+        Ok(ask(CHANNELS_GET, ifindex)?.map(|answer| Self::decode(&answer)))
+    }
+
+    fn decode(answer: &[u8]) -> Self {
+        let count = |kind| find(answer, kind).and_then(number).unwrap_or_default();
+        Self {
+            receive: count(RECEIVE_COUNT),
+            receive_max: count(RECEIVE_MAX),
+            combined: count(COMBINED_COUNT),
+            combined_max: count(COMBINED_MAX),
+        }
+    }
+
+    /// Queues for what arrives.
+    pub const fn receiving(&self) -> u32 {
+        self.receive.saturating_add(self.combined)
+    }
+}
+
+fn ask(command: u8, ifindex: u32) -> io::Result<Option<Vec<u8>>> {
+    let header = nested(HEADER, &[attribute(HEADER_INDEX, &ifindex.to_ne_bytes())]);
+    let answers = generic::ask(request, FAMILY, command, &[header])?;
+    Ok(answers.and_then(|answers| answers.into_iter().next()))
+}
+
+/// The names of a bitset's bits that are set.
+fn names(bitset: &[u8]) -> BTreeSet<String> {
+    let is_list = find(bitset, BITSET_IS_LIST).is_some();
+    let bits = attributes(find(bitset, BITSET_BITS).unwrap_or_default()).map(|(_, bit)| bit);
+    let set = bits.filter(|bit| is_list || find(bit, BIT_IS_SET).is_some());
+    set.filter_map(|bit| find(bit, BIT_NAME)).map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::emitted;
+
+    /// Fails when a bit that is listed and not set is taken for one that is.
+    #[test]
+    fn offloads_of_the_loopback_device_are_read() {
+        let Some(offloads) = Offloads::of(1).unwrap() else { return };
+        assert!(offloads.is_on("loopback") && offloads.is_fixed("loopback"), "{offloads:?}");
+        assert!(!offloads.is_on("rx-lro"), "{offloads:?}");
+        assert!(!offloads.is_fixed("tx-tcp-segmentation"), "{offloads:?}");
+    }
+
+    #[test]
+    fn a_device_without_channels_has_none() {
+        assert_eq!(Channels::of(1).unwrap(), None);
+    }
+
+    #[test]
+    fn combined_channels_and_those_that_only_receive_are_told_apart() {
+        let count = |kind, count: u32| attribute(kind, &count.to_ne_bytes());
+        let channels = Channels::decode(&emitted(&[
+            count(RECEIVE_MAX, 1),
+            count(COMBINED_MAX, 8),
+            count(RECEIVE_COUNT, 1),
+            count(COMBINED_COUNT, 4),
+        ]));
+        assert_eq!((channels.receiving(), channels.combined_max), (5, 8));
+    }
+}
