@@ -136,7 +136,8 @@ fn write_lines(waiting: &Receiver<Waiting>, dropped: &AtomicU64, mut out: impl W
         }
         let count = dropped.swap(0, Ordering::Relaxed);
         if count > 0 {
-            let line = format!("ctguard: warning: {count} lines were dropped, nobody read them\n");
+            let line =
+                format!("ctguard: warning: {count} lines were dropped because nobody read them\n");
             if out.write_all(line.as_bytes()).is_err() {
                 dropped.fetch_add(count, Ordering::Relaxed);
             }
@@ -201,7 +202,7 @@ mod tests {
         let (lines, rest) = shown.split_once("ctguard: warning: ").unwrap();
         let written = lines.lines().count();
         assert!(written >= 10 && lines.starts_with("line 0\nline 1\n"), "{shown}");
-        let dropped = format!("{} lines were dropped, nobody read them\n", LINES - written);
+        let dropped = format!("{} lines were dropped because nobody read them\n", LINES - written);
         assert_eq!(rest, dropped);
     }
 
