@@ -21,16 +21,22 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `command`, whose output goes to `log`, and waits until it says that it guards.
     pub fn start(command: &Command, log: PathBuf) -> Result<Self> {
-        let output = fs::File::create(&log).context("cannot write the daemon's log")?;
+        let errors = fs::File::create(&log).context("cannot write the daemon's log")?;
+        let mut daemon = Self::start_into(command, errors.into())?;
+        daemon.log = log;
+        wait_for("the daemon", || daemon.is_ready())?;
+        Ok(daemon)
+    }
+
+    /// Starts `command`, whose standard error goes elsewhere; it may not guard yet.
+    pub fn start_into(command: &Command, errors: Stdio) -> Result<Self> {
         // A test that is killed takes its daemon along.
         let mut tied = Command::new("setpriv");
         tied.args(["--pdeathsig", "KILL", "--"]);
         tied.arg(command.get_program()).args(command.get_args());
-        tied.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
+        tied.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let child = tied.spawn().context("cannot start ctguard")?;
-        let mut daemon = Self { child, log };
-        wait_for("the daemon", || daemon.is_ready())?;
-        Ok(daemon)
+        Ok(Self { child, log: PathBuf::new() })
     }
 
     /// Its process: `setpriv` and `nsenter` become the program that they start.

@@ -36,6 +36,12 @@ impl Pinned {
         Ok(Self { counters, grant })
     }
 
+    /// When the daemon ticked last, in jiffies.
+    #[must_use]
+    pub fn heartbeat(&self) -> u64 {
+        self.grant.get().iter().map(|grant| grant.heartbeat.load()).sum()
+    }
+
     /// What was counted until now.
     pub fn counts(&self) -> Result<Counts> {
         let mut values = [0; COUNTERS];

@@ -187,9 +187,18 @@ impl Site {
     /// Starts `ctguard run` with these arguments; it guards when this returns. What it remembers goes
     /// with the site.
     pub fn start(&self, arguments: &[&str]) -> Result<Daemon> {
+        Daemon::start(&self.run_command(arguments), self.log())
+    }
+
+    /// The same with its standard error elsewhere; it may not guard yet.
+    pub fn start_into(&self, arguments: &[&str], errors: Stdio) -> Result<Daemon> {
+        Daemon::start_into(&self.run_command(arguments), errors)
+    }
+
+    fn run_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(arguments);
         command.arg("--state").arg(self.state());
-        Daemon::start(&command, self.log())
+        command
     }
 
     /// The identifier of the XDP program on a device of the guarded namespace.

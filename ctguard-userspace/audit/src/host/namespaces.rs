@@ -7,6 +7,7 @@ use std::{
     io,
     os::fd::AsFd as _,
     os::unix::fs::MetadataExt as _,
+    panic::resume_unwind,
     thread,
     time::{Duration, Instant},
 };
@@ -59,8 +60,7 @@ impl OtherTables {
             let thread =
                 thread::Builder::new().spawn_scoped(scope, || Self::enter_each(host, &found));
             let thread = thread.map_err(|error| Unread::new(PROCESSES, &error))?;
-            let ended = |_| Unread::new(PROCESSES, "the thread that enters them panicked");
-            thread.join().map_err(ended)?
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
         })?;
         Ok(Self { unseen, ..read })
     }
