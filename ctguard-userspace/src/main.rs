@@ -4,6 +4,8 @@
 //! is what they all share with it, `control` decides and knows neither, so that `simulation` runs it
 //! as well. `doctor` audits what `host` reads and `tune` mends it, with or without a guard.
 
+#![warn(clippy::print_stdout, clippy::print_stderr, reason = "`terminal` escapes what it writes")]
+
 mod bpf;
 mod cli;
 mod conntrack;
@@ -22,6 +24,7 @@ mod report;
 mod settings;
 mod signals;
 mod simulation;
+mod terminal;
 #[cfg(test)]
 mod testing;
 mod tune;

@@ -9,6 +9,7 @@ use crate::{
     daemon::dismantle,
     lock::DaemonLock,
     maps::{GuardMaps, OpenError, layout_of},
+    terminal::complain,
 };
 
 /// Remove the guard from the kernel: programs, maps, pins
@@ -23,7 +24,7 @@ pub(super) fn run(_args: &DetachArgs, context: &Context) -> Result<Outcome, CliE
     let result = check(context).and_then(|()| dismantle(&context.pins).map_err(CliError::Detach));
     lock.remove();
     result?;
-    eprintln!("ctguard: removed {}", context.pins.path().display());
+    complain(format_args!("removed {}", context.pins.path().display()));
     Ok(Outcome::Done)
 }
 

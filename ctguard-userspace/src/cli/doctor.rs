@@ -1,6 +1,6 @@
 //! `ctguard doctor`: what is wrong with this machine's connection tracking.
 
-use std::{io, net::IpAddr, path::PathBuf, time::Instant};
+use std::{net::IpAddr, path::PathBuf, time::Instant};
 
 use clap::Args;
 
@@ -11,6 +11,7 @@ use crate::{
     host::{Host, Unread},
     maps::{GuardMaps, ListKind, OpenError},
     report::{DoctorReport, Observation, StatusReport},
+    terminal::Terminal,
 };
 
 /// The last change of stage is looked for among so many events.
@@ -47,7 +48,7 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Outcome, CliEr
     let interface = interface.map(|interface| Asked { interface, pins: &context.pins });
     let audit = audit(&host, Besides { interface, guard: Box::new(health) });
     let report = DoctorReport::new(&audit, args.flood);
-    let mut out = io::stdout().lock();
+    let mut out = Terminal::stdout();
     if args.json { report.write_json(&mut out) } else { report.write_text(&mut out) }
         .map_err(CliError::Output)?;
     Ok(if audit.is_clean() { Outcome::Done } else { Outcome::No })

@@ -1,8 +1,9 @@
 //! Exit codes, in one place.
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use super::CliError;
+use crate::terminal::complain;
 
 /// A command that was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +44,7 @@ pub(super) fn conclude(result: Result<Outcome, CliError>) -> ExitCode {
             Code::Done
         }
         Err(error) => {
-            // Nobody may be there to read it.
-            let _ = writeln!(std::io::stderr(), "ctguard: {}", error.sentence());
+            complain(format_args!("{}", error.sentence()));
             error.code()
         }
     };

@@ -1,6 +1,6 @@
 //! `ctguard get`: the settings in force.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use clap::Args;
 
@@ -8,6 +8,7 @@ use super::{CliError, Context, Outcome, set::read_settings};
 use crate::{
     report::SettingsReport,
     settings::{Key, SettingError},
+    terminal::Terminal,
 };
 
 /// Show settings
@@ -43,7 +44,7 @@ pub(super) fn run(args: &GetArgs, context: &Context) -> Result<Outcome, CliError
         .into_iter()
         .map(|key| settings.get(&key).map(|value| (key, value)))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut out = io::stdout().lock();
+    let mut out = Terminal::stdout();
     match (&key, values.as_slice()) {
         (_, values) if args.json => {
             let report = SettingsReport::new(values);

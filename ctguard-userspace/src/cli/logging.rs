@@ -5,6 +5,8 @@ use std::io::Write as _;
 use env_logger::Builder;
 use log::{Level, LevelFilter};
 
+use crate::terminal::visible;
+
 /// Log targets of the eBPF program begin so.
 const PROGRAM: &str = "ctguard_";
 
@@ -17,13 +19,12 @@ pub(super) fn start(trace: bool) {
     }
     builder.parse_default_env();
     builder.format(|out, record| {
-        let target = record.target();
+        let (target, text) = (record.target(), record.args().to_string());
+        let text = visible(&text);
         match record.level() {
-            _ if target.starts_with(PROGRAM) => writeln!(out, "trace: {}", record.args()),
-            Level::Error | Level::Warn => writeln!(out, "ctguard: warning: {}", record.args()),
-            Level::Info | Level::Debug | Level::Trace => {
-                writeln!(out, "ctguard: {}", record.args())
-            }
+            _ if target.starts_with(PROGRAM) => writeln!(out, "trace: {text}"),
+            Level::Error | Level::Warn => writeln!(out, "ctguard: warning: {text}"),
+            Level::Info | Level::Debug | Level::Trace => writeln!(out, "ctguard: {text}"),
         }
     });
     builder.init();

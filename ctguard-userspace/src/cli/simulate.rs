@@ -1,10 +1,6 @@
 //! `ctguard simulate`: what a load would come to, in a time of its own.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -12,6 +8,7 @@ use super::{CliError, Outcome};
 use crate::{
     settings::Assignment,
     simulation::{self, Options},
+    terminal::{Terminal, write_json},
 };
 
 /// Run the guard over a described or recorded load, without a kernel
@@ -65,9 +62,13 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Outcome, CliError> {
     if let Some(path) = &args.plot {
         simulation::draw(&report, path)?;
     }
-    let mut out = io::stdout().lock();
-    if args.json { report.write_json(&mut out) } else { write!(out, "{report}") }
-        .map_err(CliError::Output)?;
+    let mut out = Terminal::stdout();
+    if args.json {
+        write_json(&mut out, &report)
+    } else {
+        out.write_all(report.to_string().as_bytes())
+    }
+    .map_err(CliError::Output)?;
     Ok(if report.is_as_expected() { Outcome::Done } else { Outcome::No })
 }
 

@@ -1,7 +1,5 @@
 //! `ctguard status`: what the guard sees and does, at one glance.
 
-use std::io;
-
 use clap::Args;
 use ctguard_ebpf::{
     layout::{Environment, Tier, maps, programs},
@@ -17,6 +15,7 @@ use crate::{
     lock,
     maps::{GuardMaps, ListKind},
     report::{KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport},
+    terminal::Terminal,
 };
 
 /// Show the table's fill, the limits in force, and what was refused
@@ -32,7 +31,7 @@ pub(super) struct StatusArgs {
 
 pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Outcome, CliError> {
     let report = StatusReport::new(&observe(context, &context.maps()?)?);
-    let mut out = io::stdout().lock();
+    let mut out = Terminal::stdout();
     if args.json { report.write_json(&mut out) } else { report.write_text(&mut out) }
         .map_err(CliError::Output)?;
     Ok(Outcome::Done)

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{CliError, Context, Outcome, watch};
 use crate::{
     host::{Assignment, Host},
-    report::write_json,
+    terminal::{Terminal, write_json},
     tune::{self, Change, Max, OwnFile, Proposal, Reverted, Role, TuneError, Verdict},
 };
 
@@ -105,7 +105,7 @@ fn parse_max(text: &str) -> Result<Max, String> {
 
 pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Outcome, CliError> {
     let host = Host::at(&args.root);
-    let mut out = io::stdout().lock();
+    let mut out = Terminal::stdout();
     match args.watch {
         None if args.revert && args.apply => return Err(CliError::ApplyAndRevert),
         None if args.revert => return revert(&host, args.json, &mut out),

@@ -12,8 +12,8 @@ use super::{CliError, Context};
 use crate::{
     host::Host,
     maps::GuardMaps,
-    report::write_json,
     signals::{Asked, Stop},
+    terminal::write_json,
     tune::{
         Applied, Interval, JOURNAL, Journal, Reading, Reverted, TuneError, Verdict, Watch, Watched,
         interval_of,

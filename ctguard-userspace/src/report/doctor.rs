@@ -4,8 +4,11 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{SCHEMA_VERSION, doctor_text, write_json};
-use crate::doctor::{Audit, Finding, Skipped};
+use super::{SCHEMA_VERSION, doctor_text};
+use crate::{
+    doctor::{Audit, Finding, Skipped},
+    terminal::write_json,
+};
 
 /// An audit for programs; `doctor_text` writes it for people.
 #[derive(Debug, Serialize)]

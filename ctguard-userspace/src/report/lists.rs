@@ -7,8 +7,8 @@ use std::{
 
 use serde::Serialize;
 
-use super::{SCHEMA_VERSION, write_json};
-use crate::maps::Entry;
+use super::SCHEMA_VERSION;
+use crate::{maps::Entry, terminal::write_json};
 
 /// What `ctguard allow list --json` prints.
 #[derive(Debug, Serialize)]

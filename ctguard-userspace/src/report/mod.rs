@@ -13,10 +13,6 @@ mod settings;
 mod status;
 mod status_text;
 
-use std::io::{self, Write};
-
-use serde::Serialize;
-
 pub(crate) use doctor::DoctorReport;
 pub(crate) use event_text::event_text;
 pub(crate) use lists::ListReport;
@@ -27,9 +23,3 @@ pub(crate) use status::{
 
 /// Of every document here. 2: `new_flow_detection` of the status has a reason too.
 const SCHEMA_VERSION: u32 = 2;
-
-/// One document, and a line's end.
-pub(crate) fn write_json(out: &mut impl Write, document: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, document)?;
-    writeln!(out)
-}

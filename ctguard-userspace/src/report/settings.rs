@@ -7,8 +7,11 @@ use std::{
 
 use serde::Serialize;
 
-use super::{SCHEMA_VERSION, write_json};
-use crate::settings::{Key, Value};
+use super::SCHEMA_VERSION;
+use crate::{
+    settings::{Key, Value},
+    terminal::write_json,
+};
 
 /// What `ctguard get --json` prints.
 #[derive(Debug, Serialize)]

@@ -11,12 +11,13 @@ use serde::Serialize;
 
 use super::{
     SCHEMA_VERSION, by_class::ByClass, counters::CounterReport, detection::DetectionReport,
-    status_text, write_json,
+    status_text,
 };
 use crate::{
     control::{TableSample, in_force},
     doctor::Health,
     maps::Totals,
+    terminal::write_json,
 };
 
 const MILLION: f64 = 1_000_000.0;
