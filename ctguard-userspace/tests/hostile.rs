@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::PathBuf,
     process::{Child, Command, Output},
 };
@@ -27,6 +28,36 @@ fn control_characters_of_files_and_processes_do_not_reach_the_terminal() {
         }
         assert!(!said.contains("\n fake line"), "{said}");
     }
+}
+
+/// Fails, or hangs, when an audit of a copy opens what has no end, or leaves the copy.
+#[test]
+fn files_of_a_copy_that_are_no_plain_files_are_told_and_not_read() {
+    let machine = Machine::make("kinds");
+    let fifo = machine.path("etc/sysctl.d/10-fifo.conf");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let said = assert_harmless(&machine.doctor(&[]));
+    assert!(said.contains("10-fifo.conf: not a regular file"), "{said}");
+    fs::remove_file(fifo).unwrap();
+    for (name, to) in [("20-zero", "/dev/zero"), ("30-loop", "30-loop.conf"), ("40-out", "/etc")] {
+        let link = machine.path(&format!("etc/sysctl.d/{name}.conf"));
+        symlink(to, &link).unwrap();
+        let said = assert_harmless(&machine.doctor(&[]));
+        let problem = match name {
+            "20-zero" => None,
+            "30-loop" => Some("30-loop.conf: Too many levels of symbolic links"),
+            _ => Some("40-out.conf: a directory, not a file"),
+        };
+        match problem {
+            Some(problem) => assert!(said.contains(problem), "{said}"),
+            None => assert!(!said.contains(name), "there is no such file in the copy: {said}"),
+        }
+        fs::remove_file(link).unwrap();
+    }
+    let sparse = fs::File::create(machine.path("etc/sysctl.d/50-sparse.conf")).unwrap();
+    sparse.set_len(1 << 30).unwrap();
+    let said = assert_harmless(&machine.doctor(&[]));
+    assert!(said.contains("50-sparse.conf: longer than 4096 KiB"), "{said}");
 }
 
 #[test]

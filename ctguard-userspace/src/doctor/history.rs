@@ -48,7 +48,7 @@ pub(super) fn check_log(
     findings: &mut Findings,
 ) {
     // A namespace of the past may have had this one's number.
-    let own = own_namespace(host).map(|own| (own, counted.may_have_dropped()));
+    let own = host.network_namespace("self").map(|own| (own, counted.may_have_dropped()));
     findings.add(table_full(log, own, others));
     findings.add((log.vmalloc > 0).then(|| {
         Finding::note("vmalloc", "the hash was too large for contiguous memory")
@@ -95,12 +95,6 @@ fn table_full(log: &LogCounts, own: Option<(u64, bool)>, others: &OtherTables) -
             )
             .tune("ctguard tune --apply"),
     )
-}
-
-/// The number of this network namespace.
-fn own_namespace(host: &Host) -> Option<u64> {
-    let link = std::fs::read_link(host.path("/proc/self/ns/net")).ok()?;
-    link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
 pub(super) fn statistics(host: &Host, findings: &mut Findings) -> Statistics {

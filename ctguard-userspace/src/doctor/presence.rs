@@ -39,7 +39,6 @@ pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers
 
 /// By process 1, where it may be asked; else by whether the maximum can be set.
 fn in_own_namespace(host: &Host) -> Option<Finding> {
-    let link = |path: &str| std::fs::read_link(host.path(path)).ok();
     let finding = Finding::warning(
         "namespace",
         "this is not the first network namespace: the table's maximum and hash are not its own",
@@ -49,9 +48,10 @@ fn in_own_namespace(host: &Host) -> Option<Finding> {
          read-only: the host's values hold here as well",
     )
     .by_hand("nsenter --target 1 --net ctguard doctor");
-    match (link("/proc/self/ns/net"), link("/proc/1/ns/net")) {
+    match (host.network_namespace("self"), host.network_namespace("1")) {
         (Some(own), Some(first)) => (own != first).then(|| {
-            finding.read("/proc/self/ns/net", own.display()).read("/proc/1/ns/net", first.display())
+            let link = |number| format!("net:[{number}]");
+            finding.read("/proc/self/ns/net", link(own)).read("/proc/1/ns/net", link(first))
         }),
         _ => (!is_size_ours(host)).then(|| finding.read(sysctl_path(MAX), "read-only")),
     }

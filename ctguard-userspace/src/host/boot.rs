@@ -3,7 +3,7 @@
 //! `modules-load.d` is read as `sysctl.d` is; of `modprobe.d` every file counts, and of options for
 //! one parameter the last (modprobe.d(5)).
 
-use super::{Host, Unread};
+use super::machine::{Host, Unread};
 
 const LOAD_DIRECTORIES: [&str; 5] = [
     "/etc/modules-load.d",

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Host, Unread};
+use super::machine::{Host, Unread};
 
 /// From the one that counts most.
 const DIRECTORIES: [&str; 5] = [
@@ -57,9 +57,9 @@ pub(crate) struct SysctlFiles {
 impl SysctlFiles {
     pub(crate) fn read(host: &Host) -> Result<Self, Unread> {
         let mut read = Self::default();
-        let (mut linked, sysctl_conf) = (false, host.path(SYSCTL_CONF).canonicalize().ok());
+        let mut linked = false;
         for file in &host.drop_ins(&DIRECTORIES, ".conf")? {
-            let links = sysctl_conf.is_some() && host.path(file).canonicalize().ok() == sysctl_conf;
+            let links = host.is_same_file(file, SYSCTL_CONF);
             linked |= links;
             let named = if links { SYSCTL_CONF } else { file };
             read.add(host, named, Readers::Boot)?;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Host, Unread};
+use super::machine::{Host, Unread};
 
 const KMSG: &str = "/dev/kmsg";
 const DAY: Duration = Duration::from_hours(24);

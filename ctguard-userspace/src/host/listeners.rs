@@ -3,11 +3,11 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Read as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use super::{Host, Unread, is_absent};
+use super::machine::{Host, Unread};
 
 pub(crate) const LISTENERS: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 const DATAGRAMS: [&str; 2] = ["/proc/net/udp", "/proc/net/udp6"];
@@ -16,6 +16,8 @@ const LISTEN: &str = "0A";
 const UNCONNECTED: &str = "07";
 /// No more are read of a family.
 const MOST: usize = 4096;
+/// A line has some 150 bytes.
+const LONGEST: u64 = 1 << 20;
 
 /// A socket that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +81,8 @@ fn lines(
     host: &Host,
     path: &str,
 ) -> Result<impl Iterator<Item = io::Result<String>> + use<>, Unread> {
-    let file = match File::open(host.path(path)) {
-        Ok(file) => Some(file),
-        Err(error) if is_absent(&error) => None,
-        Err(error) => return Err(Unread::new(path, &error)),
-    };
-    Ok(file.into_iter().flat_map(|file| BufReader::new(file).lines().skip(1).take(MOST)))
+    let lines = |file: File| BufReader::new(file.take(LONGEST)).lines().skip(1).take(MOST);
+    Ok(host.file(path)?.into_iter().flat_map(lines))
 }
 
 /// Words of 32 bits, each as this machine's memory holds it.

@@ -1,6 +1,6 @@
 //! How much memory the machine has, and how much of it an entry takes.
 
-use super::{Host, Unread};
+use super::machine::{Host, Unread};
 
 const MEMINFO: &str = "/proc/meminfo";
 const SLAB: &str = "/sys/kernel/slab/nf_conntrack/slab_size";

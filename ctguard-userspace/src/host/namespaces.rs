@@ -3,17 +3,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::{self, OpenOptions},
     io,
     os::fd::AsFd as _,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Host, TableNumbers, Unread};
+use super::{
+    machine::{Host, Unread},
+    table::TableNumbers,
+};
 use crate::namespace;
 
 /// Where `ip netns` and Docker keep namespaces that may have no process.
@@ -141,7 +144,7 @@ fn find(host: &Host, own: u64) -> Result<(BTreeMap<u64, Place>, usize), Unread> 
 
 /// Moves this thread.
 fn enter(path: &str) -> io::Result<()> {
-    let namespace = File::open(path)?;
+    let namespace = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
 

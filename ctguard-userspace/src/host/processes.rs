@@ -1,6 +1,6 @@
 //! Who runs on the machine, by name.
 
-use super::Host;
+use super::machine::Host;
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]

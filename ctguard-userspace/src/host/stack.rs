@@ -3,7 +3,10 @@
 //! protocol), `/proc/net/snmp6` (a name and a number a line), and of each CPU's backlog
 //! `/proc/net/softnet_stat` (`softnet_seq_show`, `net/core/net-procfs.c`).
 
-use super::{Host, Statistics, Unread};
+use super::{
+    machine::{Host, Unread},
+    statistics::Statistics,
+};
 
 const SNMP: &str = "/proc/net/snmp";
 const SNMP6: &str = "/proc/net/snmp6";

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Host, Unread};
+use super::machine::{Host, Unread};
 use crate::net::conntrack_counters;
 
 pub(crate) const STATISTICS: &str = "/proc/net/stat/nf_conntrack";

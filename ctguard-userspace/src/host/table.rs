@@ -1,6 +1,6 @@
 //! The table in numbers, as its settings show it.
 
-use super::{Host, Unread, sysctl_path};
+use super::machine::{Host, Unread, sysctl_path};
 
 pub(crate) const COUNT: &str = "net.netfilter.nf_conntrack_count";
 pub(crate) const MAX: &str = "net.netfilter.nf_conntrack_max";
