@@ -1,4 +1,4 @@
-//! `ctguard doctor`: what is wrong with this machine's connection tracking.
+//! `ctguard doctor`: finds what is wrong with this machine's connection tracking.
 
 use std::{net::IpAddr, path::PathBuf, time::Instant};
 
@@ -10,32 +10,32 @@ use crate::{
     events::{EventFile, What},
     host::{Host, Unread},
     maps::{GuardMaps, ListKind, OpenError},
-    report::{DoctorReport, Observation, StatusReport},
-    terminal::Terminal,
+    report::{DoctorReport, Observation, StatusReport, write_doctor},
+    terminal::{Terminal, write_json},
 };
 
-/// The last change of stage is looked for among so many events.
+/// How many events are searched for the last change of stage.
 const EVENTS: usize = 1000;
 
-/// Find what is wrong with connection tracking on this machine, and what mends it
+/// Find what is wrong with connection tracking on this machine, and how to fix it
 ///
-/// Reads and changes nothing, whether or not a guard runs. Exit status 1 when something is wrong.
+/// Changes nothing, and needs no guard. Exit status 1 when something is wrong.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ctguard doctor\n  ctguard doctor --json | jq '.findings[].check'\n  \
-    ctguard doctor --flood 500000    how long would such a flood take to fill the table?"
+    ctguard doctor --flood 500000    how soon would such a flood fill the table?"
 )]
 pub(super) struct DoctorArgs {
-    /// Check as well whether this interface can be guarded
+    /// Also check whether this interface can be guarded
     #[arg(short, long, value_name = "IFACE")]
     interface: Option<String>,
     /// Print JSON (fields are only ever added; see `schema_version`)
     #[arg(long)]
     json: bool,
-    /// New flows a second of the flood whose time to fill the table is told
+    /// Say how soon a flood of so many new flows a second would fill the table
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     flood: u32,
-    /// Examine another machine by a copy of its /proc, /sys and /etc
+    /// Examine a copy of another machine's /proc, /sys and /etc
     #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
 }
@@ -49,12 +49,12 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Outcome, CliEr
     let audit = audit(&host, Besides { interface, guard: Box::new(health) });
     let report = DoctorReport::new(&audit, args.flood);
     let mut out = Terminal::stdout();
-    if args.json { report.write_json(&mut out) } else { report.write_text(&mut out) }
+    if args.json { write_json(&mut out, &report) } else { write_doctor(&report, &mut out) }
         .map_err(CliError::Output)?;
     Ok(if audit.is_clean() { Outcome::Done } else { Outcome::No })
 }
 
-/// A guard, and what it had refused when the audit began.
+/// A guard, and what it had refused before the audit.
 struct Guarded {
     maps: GuardMaps,
     began: Instant,
@@ -91,7 +91,7 @@ fn unread(error: &CliError) -> Unread {
     Unread::new("the guard's maps", &error.sentence())
 }
 
-/// When sources were limited last, or no longer were.
+/// The last change of stage.
 fn last_stage() -> Option<String> {
     let (events, _) = EventFile::of_this_namespace().ok()?.last(EVENTS).ok()?;
     events.iter().rev().find_map(|event| match &event.what {
@@ -108,7 +108,7 @@ fn unanswering(observed: &Observation) -> Vec<String> {
     silent.map(|it| it.name.clone()).collect()
 }
 
-/// The address at the other end of this SSH session, unless it is on the allow list.
+/// The SSH client's address, unless it is on the allow list.
 fn unlisted_client(maps: &GuardMaps) -> Option<String> {
     let connection = std::env::var("SSH_CONNECTION").ok()?;
     let client: IpAddr = connection.split_whitespace().next()?.parse().ok()?;

@@ -37,7 +37,7 @@ pub(super) enum CliError {
     EndlessSpan { text: String },
     #[error("--for {text} is no time at all (write 10m or 2h 30m)")]
     EmptySpan { text: String },
-    #[error("--apply sets and --revert takes back: give one of them, or --watch as well")]
+    #[error("--apply and --revert exclude each other, except with --watch")]
     ApplyAndRevert,
     #[error(transparent)]
     Start(#[from] StartError),

@@ -1,4 +1,4 @@
-//! `ctguard tune --watch`: looks at the table after a change, and says whether it helped.
+//! `ctguard tune --watch`: watches the table after a change, and says whether it helped.
 
 use std::{
     io::{self, Write},
@@ -20,33 +20,33 @@ use crate::{
     },
 };
 
-/// A flood fills a table in seconds.
+/// How often the table is read: a flood fills it in seconds.
 const LOOK: Duration = Duration::from_secs(1);
-/// Lines that are shown while it lasts.
+/// How many lines a watch shows.
 const SHOWN: u32 = 20;
 
-/// What is printed as JSON when it has ended.
+/// What is printed as JSON at the end.
 #[derive(Serialize)]
 struct WatchReport<'a> {
     schema_version: u32,
     #[serde(flatten)]
     watched: &'a Watched,
-    /// What was taken back, and what was left.
+    /// What was reverted, and what was not.
     reverted: &'a [Reverted],
 }
 
 /// How a watch ended.
 pub(super) struct Ended {
     pub(super) watched: Watched,
-    /// By the machine or the terminal that goes, not by its time or by somebody.
+    /// The machine or the terminal went away.
     pub(super) cut_short: bool,
-    /// To take back all is to take back what was watched.
+    /// A revert would revert only what was watched.
     pub(super) is_only_change: bool,
 }
 
-/// Watches for so long, or until a signal, and judges all that was watched since the change.
+/// Watches for this long, or until a signal, and judges all watches since the change.
 ///
-/// Output that fails ends only the showing.
+/// If output fails, it goes on without output.
 pub(super) fn watch(
     host: &Host,
     span: Duration,
@@ -72,7 +72,7 @@ pub(super) fn watch(
                 asked = stop.requested() => Some(asked),
                 () = tokio::time::sleep(left.min(LOOK)) => None,
             };
-            // Without conntrack there is nothing to see; it may come back.
+            // Conntrack may be unloaded for a while.
             if let Some(now) = read(host)? {
                 watch.see(now);
             }
@@ -87,7 +87,7 @@ pub(super) fn watch(
                 shown = kept;
                 is_shown = show(&interval, out).is_ok();
             }
-            // What a full disk does not take is judged all the same.
+            // With a full disk the interval still counts.
             let _ = journal.add(interval);
             let lapsed = applied.lapsed(host)?;
             if is_over || lapsed.is_some() {
@@ -109,7 +109,7 @@ fn read(host: &Host) -> Result<Option<Reading>, TuneError> {
     Ok(Reading::take(host)?)
 }
 
-/// What the guard has refused so far; none where none is loaded, or it cannot be asked.
+/// What the guard has refused so far; none without a guard that can be read.
 fn refused(context: &Context) -> Option<u64> {
     Some(GuardMaps::open(&context.pins).ok()?.totals().ok()?.refused())
 }
@@ -125,7 +125,7 @@ fn show(interval: &Interval, out: &mut impl Write) -> io::Result<()> {
     write!(out, "  {at}  {count} entries of {max}")?;
     for (number, what) in [
         (interval.dropped, "dropped"),
-        (interval.early_dropped, "thrown away"),
+        (interval.early_dropped, "evicted"),
         (interval.refused, "refused by the guard"),
     ] {
         if let Some(number) = number {
@@ -139,11 +139,11 @@ fn show(interval: &Interval, out: &mut impl Write) -> io::Result<()> {
 /// What was watched, for people.
 pub(super) fn text(watched: &Watched, out: &mut impl Write) -> io::Result<()> {
     let Watched { peak, max, before, because, .. } = watched;
-    writeln!(out, "watched for {}, kept in {JOURNAL}:", watched.span())?;
-    writeln!(out, "  {peak} entries at most, of {max}")?;
+    writeln!(out, "watched for {} (journal: {JOURNAL}):", watched.span())?;
+    writeln!(out, "  at most {peak} entries of {max}")?;
     let losses = [
-        (watched.dropped, "new flows dropped for a full table"),
-        (watched.early_dropped, "entries thrown away to make room"),
+        (watched.dropped, "new flows dropped because the table was full"),
+        (watched.early_dropped, "entries evicted to make room"),
         (watched.refused, "new flows refused by the guard"),
     ];
     for (number, what) in losses {
@@ -152,11 +152,11 @@ pub(super) fn text(watched: &Watched, out: &mut impl Write) -> io::Result<()> {
         }
     }
     if watched.dropped.is_none() {
-        writeln!(out, "  this kernel does not tell what it drops")?;
+        writeln!(out, "  this kernel does not count what it drops")?;
     }
     match before.count {
-        Some(count) => write!(out, "  just before the change: {count} entries of {}", before.max)?,
-        None => write!(out, "  just before the change: a maximum of {}", before.max)?,
+        Some(count) => write!(out, "  before the change: {count} entries of {}", before.max)?,
+        None => write!(out, "  before the change: a maximum of {}", before.max)?,
     }
     match before.lost_per_second {
         Some(lost) => writeln!(out, ", {lost:.0} lost a second")?,
@@ -164,10 +164,10 @@ pub(super) fn text(watched: &Watched, out: &mut impl Write) -> io::Result<()> {
     }
     let verdict = match watched.verdict {
         Verdict::Helped => "it helped",
-        Verdict::NotEnough => "it is not enough",
-        Verdict::Undecided => "it cannot be told yet",
+        Verdict::NotEnough => "it was not enough",
+        Verdict::Undecided => "it is too early to say",
         Verdict::DidNotHelp => "it did not help",
-        Verdict::NotInForce => "it is not in force any more",
+        Verdict::NotInForce => "the change is no longer in force",
     };
     writeln!(out, "{verdict}: {because}")
 }

@@ -1,5 +1,5 @@
-//! Sockets that wait for whoever comes. `/proc/net/tcp` and `/proc/net/tcp6` tell listening sockets
-//! before all others (`tcp_get_idx`, `net/ipv4/tcp_ipv4.c`), so that the rest is never read.
+//! Listening sockets. `/proc/net/tcp` and `/proc/net/tcp6` start with them (`tcp_get_idx`,
+//! `net/ipv4/tcp_ipv4.c`), so the rest is never read.
 
 use std::{
     fs::File,
@@ -11,10 +11,10 @@ use super::machine::{Host, Unread};
 
 pub(crate) const LISTENERS: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 const DATAGRAMS: [&str; 2] = ["/proc/net/udp", "/proc/net/udp6"];
-/// `TCP_LISTEN` and `TCP_CLOSE` of `include/net/tcp_states.h`; the latter is UDP of no one peer.
+/// `TCP_LISTEN` and `TCP_CLOSE` of `include/net/tcp_states.h`; the latter is unconnected UDP.
 const LISTEN: &str = "0A";
 const UNCONNECTED: &str = "07";
-/// No more are read of a family.
+/// The most lines that are read of a file.
 const MOST: usize = 4096;
 /// A line has some 150 bytes.
 const LONGEST: u64 = 1 << 20;
@@ -23,12 +23,12 @@ const LONGEST: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Listener {
     pub(crate) at: SocketAddr,
-    /// Connections that are complete and not yet accepted.
+    /// Complete connections that wait to be accepted.
     pub(crate) waiting: u64,
 }
 
 impl Listener {
-    /// Of TCP.
+    /// TCP sockets.
     pub(crate) fn read(host: &Host) -> Result<Vec<Self>, Unread> {
         let mut found = Vec::new();
         for path in LISTENERS {
@@ -41,7 +41,7 @@ impl Listener {
         Ok(found)
     }
 
-    /// Of UDP, among its first sockets.
+    /// Unconnected UDP sockets.
     pub(crate) fn of_udp(host: &Host) -> Result<Vec<Self>, Unread> {
         let mut found = Vec::new();
         for path in DATAGRAMS {
@@ -53,7 +53,7 @@ impl Listener {
         Ok(found)
     }
 
-    /// None of a socket in another state.
+    /// None for a socket in another state.
     fn parse(line: &str, state: &str) -> Option<Self> {
         let mut words = line.split_whitespace().skip(1);
         let (address, port) = words.next()?.split_once(':')?;
@@ -67,7 +67,7 @@ impl Listener {
         })
     }
 
-    /// Only this machine reaches it.
+    /// Whether only this machine can reach it.
     pub(crate) fn is_local(&self) -> bool {
         match self.at.ip() {
             IpAddr::V4(address) => address.is_loopback(),
@@ -76,7 +76,7 @@ impl Listener {
     }
 }
 
-/// As many as are looked at, without the heading.
+/// The first lines, without the header.
 fn lines(
     host: &Host,
     path: &str,
@@ -85,7 +85,7 @@ fn lines(
     Ok(host.file(path)?.into_iter().flat_map(lines))
 }
 
-/// Words of 32 bits, each as this machine's memory holds it.
+/// Words of 32 bits in this machine's byte order.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         let word = u32::from_str_radix(text.get(at * 8..at * 8 + 8)?, 16).ok()?;

@@ -73,13 +73,11 @@ impl Host {
     pub(crate) fn number(&self, path: &str) -> Result<Option<u64>, Unread> {
         let Some(text) = self.text(path)? else { return Ok(None) };
         let text = text.trim();
-        match text.parse() {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => {
-                let start: String = text.chars().take(80).collect();
-                Err(Unread::new(path, &format_args!("{start:?} is not a number")))
-            }
-        }
+        let start = || text.chars().take(80).collect::<String>();
+        let number = text.parse();
+        number
+            .map(Some)
+            .map_err(|_| Unread::new(path, &format_args!("{:?} is not a number", start())))
     }
 
     /// Whether the file's owner may write it, whoever we are.

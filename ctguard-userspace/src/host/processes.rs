@@ -1,4 +1,4 @@
-//! Who runs on the machine, by name.
+//! Running processes, by name.
 
 use super::machine::Host;
 
@@ -6,14 +6,13 @@ use super::machine::Host;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
-    /// As the kernel shortens it: 15 bytes.
+    /// At most 15 bytes, as the kernel has it.
     pub(crate) name: String,
     pub(crate) arguments: Vec<String>,
 }
 
 impl Process {
-    /// Those that have one of these names; whoever ends meanwhile, or is another's to see, is not
-    /// among them.
+    /// Those with one of these names; processes that end meanwhile or are hidden are left out.
     pub(crate) fn named(host: &Host, names: &[&str]) -> Vec<Self> {
         let listed = host.names("/proc").unwrap_or_default();
         let pids = listed.iter().filter_map(|name| name.parse().ok());

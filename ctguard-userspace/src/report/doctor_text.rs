@@ -13,7 +13,7 @@ use crate::{
 const COLUMNS: usize = 100;
 const MARGIN: &str = "        ";
 
-pub(super) fn write(report: &DoctorReport<'_>, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write_doctor(report: &DoctorReport<'_>, out: &mut impl Write) -> io::Result<()> {
     let is_note = |finding: &&Finding| finding.severity == Severity::Note;
     let (notes, wrong): (Vec<_>, Vec<_>) = report.findings.iter().partition(is_note);
     if let Some(table) = &report.table {

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::SCHEMA_VERSION;
+use super::schema::SCHEMA_VERSION;
 use crate::{maps::Entry, terminal::write_json};
 
 /// What `ctguard allow list --json` prints.

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::SCHEMA_VERSION;
+use super::schema::SCHEMA_VERSION;
 use crate::{
     settings::{Key, Value},
     terminal::write_json,

@@ -10,7 +10,7 @@ use ctguard_ebpf::{
 use serde::Serialize;
 
 use super::{
-    SCHEMA_VERSION, by_class::ByClass, counters::CounterReport, detection::DetectionReport,
+    by_class::ByClass, counters::CounterReport, detection::DetectionReport, schema::SCHEMA_VERSION,
     status_text,
 };
 use crate::{
