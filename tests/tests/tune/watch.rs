@@ -150,7 +150,12 @@ fn a_change_that_helped_stays_and_a_second_watch_remembers_the_first() -> Result
     let watching = Watching::start(machine.command(&["--apply", "--watch", "1h", "--revert"])?)?;
     machine.write(COUNT, "50000\n")?;
     let (status, said) = watching.interrupt()?;
-    ensure!(said.contains("it helped: the table held 50000 entries at once, more than the old maximum of 7680"), "{said}");
+    ensure!(
+        said.contains(
+            "it helped: the table held 50000 entries at once, more than the old maximum of 7680"
+        ),
+        "{said}"
+    );
     ensure!(status == Some(0) && machine.0.join("var/lib/ctguard/tune.json").exists());
     machine.write(COUNT, "100\n")?;
     let again = machine.tune(&["--watch", "1s", "--json"])?;

@@ -1,0 +1,226 @@
+//! Whether a loaded guard works, and what it costs.
+
+use std::time::Duration;
+
+use super::{
+    finding::{Finding, Findings},
+    text::{mebibytes, per_cent},
+};
+use crate::host::Unread;
+
+const STATUS: &str = "ctguard status";
+/// A fuller filter or memory starts to mistake one flow for another.
+const CROWDED: f64 = 0.5;
+
+/// The state of a guard.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    pub daemon_runs: bool,
+    /// Without a heartbeat the fallback rate applies.
+    pub fallback: bool,
+    pub dry_run: bool,
+    /// Interfaces that lost the program.
+    pub detached: Vec<String>,
+    /// Interfaces in generic XDP mode.
+    pub generic: Vec<String>,
+    /// Interfaces with `answer=off`.
+    pub unanswering: Vec<String>,
+    /// The operator's own address over SSH, unless it is on the allow list.
+    pub unlisted_client: Option<String>,
+    /// None before the first.
+    pub heartbeat_age_seconds: Option<f64>,
+    /// New flows refused since the guard was loaded, by reason.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Refused during the audit, and how long it took.
+    pub refused_meanwhile: u64,
+    pub meanwhile: Duration,
+    /// The last change of stage, and when.
+    pub last_stage: Option<String>,
+    /// Share of the bits of the known-flows filter that are set, 0 to 1.
+    pub known_flows_load: f64,
+    /// Share of the places for known sources that are taken, 0 to 1.
+    pub known_sources_load: f64,
+    pub map_bytes: u64,
+}
+
+/// H, of the list in `docs/doctor.md`.
+pub(super) fn check(guard: Result<Option<Health>, Unread>, findings: &mut Findings) {
+    if let Some(Some(health)) = findings.read("guard", guard) {
+        findings.add(judge(&health));
+    }
+}
+
+fn judge(health: &Health) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for interface in &health.detached {
+        found.push(
+            Finding::fault(
+                "guard-detached",
+                format!("the guard is no longer attached to {interface}"),
+            )
+            .read(STATUS, format!("{interface}: NOT ATTACHED"))
+            .because("another program or a user removed it; the interface is not protected")
+            .tune(format!("ctguard run -i {interface}")),
+        );
+    }
+    if !health.daemon_runs {
+        found.push(
+            Finding::warning("guard-alone", "no daemon is running for the guard")
+                .read(STATUS, if health.fallback { "fallback rate in force" } else { "just ended" })
+                .because("nothing watches how full the table is; the guard admits new flows at a fixed rate")
+                .tune("ctguard run -i IFACE"),
+        );
+    } else if health.fallback {
+        found.push(
+            Finding::fault("guard-stuck", "the guard's daemon is running but does not respond")
+                .read(STATUS, "fallback rate in force")
+                .because("its heartbeat is over two seconds old: it gets no CPU time, or cannot read the table")
+                .by_hand("ctguard events"),
+        );
+    }
+    if health.dry_run {
+        found.push(
+            Finding::warning("dry-run", "the guard is in dry-run mode and drops nothing")
+                .read("ctguard get", "dry-run=on")
+                .because("dry-run is for trying the guard out")
+                .tune("ctguard set dry-run=off"),
+        );
+    }
+    if let Some(client) = &health.unlisted_client {
+        found.push(
+            Finding::note("ssh-client", format!("your own address {client} is not on the allow list"))
+                .because(format!(
+                    "`ctguard allow add {client}` lets you in during an attack too, as long as your address does not change"
+                )),
+        );
+    }
+    for interface in &health.generic {
+        found.push(
+            Finding::note(
+                "guard-generic",
+                format!("the guard runs in generic XDP mode on {interface}"),
+            )
+            .because("it protects as well as native XDP, at more CPU time a packet"),
+        );
+    }
+    found.push(work(health));
+    found.extend(crowded(health));
+    found
+}
+
+/// What it has refused, and what it costs.
+fn work(health: &Health) -> Finding {
+    let refused: u64 = health.refused.iter().map(|(_, number)| number).sum();
+    let reasons = health.refused.iter().filter(|(_, number)| *number > 0);
+    let reasons = reasons.map(|(reason, number)| format!("{reason} {number}"));
+    let reasons = reasons.collect::<Vec<_>>().join(", ");
+    let by = if reasons.is_empty() { String::new() } else { format!(" ({reasons})") };
+    let seconds = health.meanwhile.as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no exact count")]
+    let rate = if seconds > 0.0 { health.refused_meanwhile as f64 / seconds } else { 0.0 };
+    let heartbeat = match health.heartbeat_age_seconds {
+        Some(age) => format!("last heartbeat {age:.1} s ago"),
+        None => "no heartbeat yet".to_owned(),
+    };
+    let last = health.last_stage.as_deref().unwrap_or("none since boot");
+    Finding::note(
+        "guard",
+        format!("the guard has refused {refused} new flows{by}, {rate:.0} a second now"),
+    )
+    .read(STATUS, format!("maps use {}", mebibytes(health.map_bytes)))
+    .because(format!(
+        "{heartbeat}; its maps use {}; last change of stage: {last}. `ctguard events` has the reasons",
+        mebibytes(health.map_bytes)
+    ))
+}
+
+/// With a load of p, a share p^4 of unknown flows looks known and costs a lookup.
+fn crowded(health: &Health) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if health.known_flows_load > CROWDED {
+        let wrong = health.known_flows_load.powi(4);
+        found.push(
+            Finding::note(
+                "guard-known-flows",
+                format!("the known-flows filter is {} full", per_cent(health.known_flows_load)),
+            )
+            .because(format!(
+                "{} of the packets of unknown flows look known and cost a lookup in conntrack: slower, \
+                 but as safe",
+                per_cent(wrong)
+            )),
+        );
+    }
+    if health.known_sources_load > CROWDED {
+        found.push(
+            Finding::note(
+                "guard-known-sources",
+                format!(
+                    "the table of known sources is {} full",
+                    per_cent(health.known_sources_load)
+                ),
+            )
+            .because("sources that it forgets are treated as unknown during an attack"),
+        );
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::finding::Severity;
+
+    fn worst(health: &Health) -> Option<(&'static str, Severity)> {
+        let found = judge(health);
+        found.iter().max_by_key(|finding| finding.severity).map(|one| (one.check, one.severity))
+    }
+
+    #[test]
+    fn a_guard_that_does_its_work_is_a_note() {
+        let healthy = Health { daemon_runs: true, ..Health::default() };
+        assert_eq!(worst(&healthy), Some(("guard", Severity::Note)));
+        let unlisted = Health { unlisted_client: Some("192.0.2.7".to_owned()), ..healthy };
+        let found = judge(&unlisted);
+        assert!(found.iter().any(|finding| finding.check == "ssh-client"), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_refused_now_is_told_with_its_reasons() {
+        let health = Health {
+            daemon_runs: true,
+            refused: vec![("source", 7), ("grant", 3), ("deny", 0)],
+            refused_meanwhile: 5,
+            meanwhile: Duration::from_millis(500),
+            ..Health::default()
+        };
+        let what = &judge(&health)[0].what;
+        let told = "the guard has refused 10 new flows (source 7, grant 3), 10 a second now";
+        assert_eq!(what, told);
+    }
+
+    #[test]
+    fn a_filter_is_told_only_when_it_is_crowded() {
+        let checks = |known_flows_load| {
+            let health = Health { daemon_runs: true, known_flows_load, ..Health::default() };
+            judge(&health).iter().map(|finding| finding.check).collect::<Vec<_>>()
+        };
+        assert_eq!(checks(0.5), ["guard"]);
+        assert_eq!(checks(0.51), ["guard", "guard-known-flows"]);
+    }
+
+    #[test]
+    fn a_daemon_that_is_gone_is_told_from_one_that_is_stuck() {
+        let gone = Health { fallback: true, ..Health::default() };
+        assert_eq!(worst(&gone), Some(("guard-alone", Severity::Warning)));
+        let stuck = Health { daemon_runs: true, ..gone };
+        assert_eq!(worst(&stuck), Some(("guard-stuck", Severity::Fault)));
+    }
+
+    #[test]
+    fn an_interface_that_lost_its_program_is_a_fault() {
+        let health =
+            Health { daemon_runs: true, detached: vec!["wan0".to_owned()], ..Health::default() };
+        assert_eq!(worst(&health), Some(("guard-detached", Severity::Fault)));
+    }
+}

@@ -1,0 +1,44 @@
+//! A read-only audit of a machine's connection tracking: what is wrong, why it matters, and the
+//! command that fixes it.
+//!
+//! `audit` has the order. Each other file is a group of checks of the list in `docs/doctor.md`; it
+//! reads through [`Host`](crate::host::Host) and judges. `size`, `timeout_rules` and `role` hold what
+//! doctor judges by and `tune` sets. Nothing here loads conntrack, and the table is listed only by a
+//! dump that is bounded in entries and time.
+
+mod attach;
+mod audit;
+mod capacity;
+mod causes;
+mod census;
+mod elsewhere;
+mod expectations;
+mod finding;
+mod guard;
+mod heavy_hitters;
+mod history;
+mod neighbours;
+mod owners;
+mod pace;
+mod persistence;
+mod presence;
+mod provider;
+mod role;
+mod services;
+mod size;
+#[cfg(test)]
+pub mod testing;
+mod text;
+mod timeout_rules;
+mod timeouts;
+mod traffic;
+mod uses;
+
+pub use attach::Asked;
+pub use audit::{Audit, Besides, audit};
+pub use finding::{Finding, Severity, Skipped};
+pub use guard::Health;
+pub use role::Role;
+pub use size::{BUCKET_BYTES, LEAST_OF_ROUTER, NEARLY_FULL, entries_bytes, has_gibibyte};
+pub use text::per_cent;
+pub use timeout_rules::{TIMEOUTS, TimeoutRule};

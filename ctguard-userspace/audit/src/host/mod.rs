@@ -1,0 +1,33 @@
+//! A machine as its files tell it, below a root: this one's, or a copy of another's.
+//!
+//! Everything here reads and judges nothing. `machine` finds files, `reader` opens them safely.
+
+mod boot;
+mod conf;
+mod kernel_log;
+mod listeners;
+mod machine;
+mod memory;
+mod namespaces;
+mod processes;
+mod reader;
+mod stack;
+mod statistics;
+mod table;
+#[cfg(test)]
+pub mod testing;
+
+pub use boot::Boot;
+pub use conf::{Assignment, Readers, SysctlFiles};
+pub use kernel_log::LogCounts;
+pub use listeners::{LISTENERS, Listener};
+pub use machine::{Host, LEGACY_TABLES, Unread, sysctl_path};
+pub use memory::{EntrySize, Memory};
+pub use namespaces::{OtherTable, OtherTables, may_be_there, most_entries};
+pub use processes::Process;
+pub use stack::{BACKLOG_FULL, NETSTAT, SOFTNET, SQUEEZED};
+pub use statistics::{Losses, Lost, STATISTICS, Statistics};
+pub use table::{
+    BUCKETS, COUNT, EXPECT_MAX, HASHSIZE, MAX, TableNumbers, is_size_ours, sets_buckets_by_sysctl,
+    setting_path,
+};

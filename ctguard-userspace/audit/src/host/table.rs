@@ -1,0 +1,60 @@
+//! The table's count, maximum and hash.
+
+use super::machine::{Host, Unread, sysctl_path};
+
+pub const COUNT: &str = "net.netfilter.nf_conntrack_count";
+pub const MAX: &str = "net.netfilter.nf_conntrack_max";
+pub const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
+/// The most expected connections; derived from the hash's size when the module is loaded.
+pub const EXPECT_MAX: &str = "net.netfilter.nf_conntrack_expect_max";
+/// The hash as the module's parameter, which can be set on every kernel.
+pub const HASHSIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
+
+/// Whether this network namespace can set the maximum and the hash, as only the first can
+/// (`nf_conntrack_standalone_init_sysctl`, `net/netfilter/nf_conntrack_standalone.c`).
+pub fn is_size_ours(host: &Host) -> bool {
+    host.is_writable(&sysctl_path(MAX))
+}
+
+/// Whether a sysctl sets the hash; before Linux 4.7 only the module's parameter did.
+pub fn sets_buckets_by_sysctl(host: &Host) -> bool {
+    host.is_writable(&sysctl_path(BUCKETS))
+}
+
+/// The file of a setting of conntrack.
+pub fn setting_path(host: &Host, key: &str) -> String {
+    if key == BUCKETS && is_size_ours(host) && !sets_buckets_by_sysctl(host) {
+        HASHSIZE.to_owned()
+    } else {
+        sysctl_path(key)
+    }
+}
+
+/// The table in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableNumbers {
+    pub count: u64,
+    /// 0 is no limit.
+    pub max: u64,
+    pub buckets: u64,
+}
+
+impl TableNumbers {
+    /// None where conntrack is not loaded.
+    pub fn read(host: &Host) -> Result<Option<Self>, Unread> {
+        let number = |key: &str| host.number(&sysctl_path(key));
+        let (Some(count), Some(max)) = (number(COUNT)?, number(MAX)?) else { return Ok(None) };
+        // Where this namespace has no such sysctl, the module's parameter shows it.
+        let buckets = match number(BUCKETS)? {
+            Some(buckets) => Some(buckets),
+            None => host.number(HASHSIZE)?,
+        };
+        Ok(Some(Self { count, max, buckets: buckets.unwrap_or(0) }))
+    }
+
+    /// None without a limit.
+    #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
+    pub fn fill_ratio(self) -> Option<f64> {
+        (self.max > 0).then(|| self.count as f64 / self.max as f64)
+    }
+}

@@ -1,0 +1,33 @@
+//! Sets connection tracking as `doctor` advises, and can revert it.
+//!
+//! `proposal` and `plan` decide and change nothing; `apply` records the old values, then sets the new
+//! ones; `revert` goes by that record. `watch` reads the table afterwards, `journal` stores what it
+//! saw, `verdict` judges whether the change helped.
+
+mod applied;
+mod apply;
+mod error;
+mod existing;
+mod files;
+mod journal;
+mod place;
+mod plan;
+mod proposal;
+mod reading;
+mod record;
+mod revert;
+mod verdict;
+mod watch;
+
+pub use applied::Applied;
+pub use apply::{ApplyError, apply};
+pub use error::TuneError;
+pub use existing::lower_existing_timeouts;
+pub use files::OwnFile;
+pub use journal::{JOURNAL, Journal};
+pub use plan::{Change, Max};
+pub use proposal::{Proposal, overridden, propose};
+pub use reading::Reading;
+pub use revert::{Reverted, revert};
+pub use verdict::{Verdict, Watched};
+pub use watch::{Interval, Watch, interval_of};

@@ -1,0 +1,98 @@
+//! An audit for people: what is wrong first, what is good to know last.
+
+use std::io::{self, Write};
+
+use textwrap::Options;
+
+use super::doctor::{DoctorReport, TableReport};
+use crate::terminal::visible;
+use ctguard_audit::doctor::{Finding, Severity};
+
+const COLUMNS: usize = 100;
+const MARGIN: &str = "        ";
+
+pub(crate) fn write_doctor(report: &DoctorReport<'_>, out: &mut impl Write) -> io::Result<()> {
+    let is_note = |finding: &&Finding| finding.severity == Severity::Note;
+    let (notes, wrong): (Vec<_>, Vec<_>) = report.findings.iter().partition(is_note);
+    if let Some(table) = &report.table {
+        self::table(table, out)?;
+    }
+    for finding in &wrong {
+        writeln!(out)?;
+        self::finding(finding, out)?;
+    }
+    if !notes.is_empty() {
+        writeln!(out)?;
+    }
+    for note in notes {
+        paragraph("note", &format!("{}: {}", note.what, note.why), out)?;
+        // `ctguard tune` lists what it sets by itself.
+        if !note.mend.iter().any(|mend| mend.reversible) {
+            commands(note, out)?;
+        }
+    }
+    for skipped in report.skipped {
+        let text = format!("{}: cannot read {}: {}", skipped.check, skipped.place, skipped.reason);
+        paragraph("skipped", &text, out)?;
+    }
+    writeln!(out)?;
+    match wrong.len() {
+        0 => paragraph("result", "nothing is wrong", out),
+        1 => paragraph("result", "1 problem found", out),
+        many => paragraph("result", &format!("{many} problems found"), out),
+    }
+}
+
+fn table(table: &TableReport, out: &mut impl Write) -> io::Result<()> {
+    let fill = match table.fill_ratio {
+        Some(fill) => format!("{} of {} entries ({:.1} %)", table.count, table.max, fill * 100.0),
+        None => format!("{} entries, no maximum", table.count),
+    };
+    let memory = match table.memory_bytes {
+        Some(bytes) => format!(" of the machine's {} MiB", bytes >> 20),
+        None => String::new(),
+    };
+    let mebibytes = table.full_entries_bytes.saturating_add(table.hash_bytes) >> 20;
+    let text =
+        format!("{fill}, {} buckets; a full table takes {mebibytes} MiB{memory}", table.buckets);
+    paragraph("table", &text, out)?;
+    let Some(seconds) = table.flood_seconds_to_full else { return Ok(()) };
+    let text = format!(
+        "a flood of {} new flows a second would fill the rest in {seconds:.1} s",
+        table.flood_flows_per_second
+    );
+    paragraph("flood", &text, out)
+}
+
+fn finding(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
+    let severity = match finding.severity {
+        Severity::Fault => "FAULT",
+        Severity::Warning => "WARNING",
+        Severity::Note => "note",
+    };
+    paragraph(severity, &format!("{} [{}]", finding.what, finding.check), out)?;
+    for reading in &finding.read {
+        paragraph("  read", &format!("{}: {}", reading.place, reading.value), out)?;
+    }
+    if !finding.why.is_empty() {
+        paragraph("  why", &finding.why, out)?;
+    }
+    commands(finding, out)
+}
+
+/// Commands keep to one line each, so that they can be copied.
+fn commands(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
+    let by_hand = if finding.mend.iter().any(|mend| mend.reversible) { "  or" } else { "  run" };
+    for mend in &finding.mend {
+        let by = if mend.reversible { "  fix" } else { by_hand };
+        writeln!(out, "{by:<8}{}", mend.command)?;
+    }
+    Ok(())
+}
+
+/// Control characters are escaped before lines are broken: a newline from a file must not start one.
+fn paragraph(head: &str, text: &str, out: &mut impl Write) -> io::Result<()> {
+    let text = format!("{head:<8}{text}");
+    let options = Options::new(COLUMNS).subsequent_indent(MARGIN);
+    textwrap::wrap(&visible(&text), options).iter().try_for_each(|line| writeln!(out, "{line}"))
+}

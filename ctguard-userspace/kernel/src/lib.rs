@@ -1,0 +1,22 @@
+//! Access to the kernel: the program and its maps, the connection table, the network's devices.
+//!
+//! `bpf` puts the program into the kernel, `maps` opens what is pinned, `conntrack` reads and changes
+//! the table over ctnetlink, `net` asks about devices.
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "only the binary writes to a terminal"
+)]
+#![expect(
+    missing_docs,
+    reason = "internal to the product: names of fields and messages of errors say what they are"
+)]
+
+pub mod bpf;
+pub mod conntrack;
+pub mod durable;
+pub mod lock;
+pub mod maps;
+pub mod namespace;
+pub mod net;
+pub mod privileges;
