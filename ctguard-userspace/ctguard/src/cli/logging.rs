@@ -18,6 +18,8 @@ use std::{
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
 
+use crate::terminal::{Terminal, visible};
+
 /// Log targets of the eBPF program begin so.
 const PROGRAM: &str = "ctguard_program";
 
@@ -31,7 +33,7 @@ static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// Sentences for people; `trace` adds what the program logs, and `RUST_LOG` whatever it names.
 pub(super) fn start(trace: bool) -> io::Result<()> {
-    let queue = Queue::start(CAPACITY, io::stderr())?;
+    let queue = Queue::start(CAPACITY, Terminal::stderr())?;
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Info).filter_module("aya", LevelFilter::Warn);
     if trace {
@@ -39,13 +41,12 @@ pub(super) fn start(trace: bool) -> io::Result<()> {
     }
     builder.parse_default_env();
     builder.format(|out, record| {
-        let target = record.target();
+        let (target, text) = (record.target(), record.args().to_string());
+        let text = visible(&text);
         match record.level() {
-            _ if target.starts_with(PROGRAM) => writeln!(out, "trace: {}", record.args()),
-            Level::Error | Level::Warn => writeln!(out, "ctguard: warning: {}", record.args()),
-            Level::Info | Level::Debug | Level::Trace => {
-                writeln!(out, "ctguard: {}", record.args())
-            }
+            _ if target.starts_with(PROGRAM) => writeln!(out, "trace: {text}"),
+            Level::Error | Level::Warn => writeln!(out, "ctguard: warning: {text}"),
+            Level::Info | Level::Debug | Level::Trace => writeln!(out, "ctguard: {text}"),
         }
     });
     builder.target(Target::Pipe(Box::new(queue.clone())));
@@ -61,11 +62,11 @@ pub(super) fn start(trace: bool) -> io::Result<()> {
 
 /// Writes a line to standard error, behind those that wait.
 pub(super) fn say(line: &str) {
-    let line = format!("{line}\n");
+    let line = format!("{}\n", visible(line));
     // Nobody may be there to read it.
     let _ = match QUEUE.get() {
         Some(queue) => queue.clone().write_all(line.as_bytes()),
-        None => io::stderr().write_all(line.as_bytes()),
+        None => Terminal::stderr().write_all(line.as_bytes()),
     };
 }
 

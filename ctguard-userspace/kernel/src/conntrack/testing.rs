@@ -59,6 +59,7 @@ pub struct TestTable {
 
 impl TestTable {
     /// Makes one, or says why `test` is skipped.
+    #[allow(clippy::print_stdout, reason = "a test's own output, if clippy sees that it is one")]
     pub fn make(test: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             assert!(std::env::var_os("CI").is_none(), "{test} may not be skipped in CI");
