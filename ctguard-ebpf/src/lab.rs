@@ -6,7 +6,6 @@
 //! byte is written every time; the sums in the recipe make that cheap.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
 
 #[path = "kernel/answer.rs"]
 mod answer;

@@ -14,7 +14,6 @@
 )]
 
 pub mod admission;
-pub mod blur;
 pub mod bucket;
 pub mod challenge;
 pub mod classify;
@@ -33,4 +32,4 @@ pub mod shared;
 pub mod sources;
 pub mod tracked;
 pub mod units;
-pub mod verdict;
+pub mod verifier;

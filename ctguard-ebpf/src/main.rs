@@ -24,13 +24,12 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use ctguard_ebpf::{
-    blur::Blur,
-    guard::{Guard, Judgement},
-    layout::{Counter, Policy},
+    guard::Guard,
+    layout::{Action, Policy},
     leaving::note_leaving,
     packet::Reader,
     units::Jiffies,
-    verdict::{Action, verdict},
+    verifier::OpaqueZero,
 };
 use kernel::{
     clock,
@@ -59,26 +58,25 @@ pub fn ctguard_ingress(context: XdpContext) -> u32 {
 fn judge(context: &XdpContext) -> Option<Action> {
     let counters = CpuCounters::of_this_cpu()?;
     let environment = maps::ENVIRONMENT.get(0)?;
-    let guard = Guard { environment, tables: KernelTables { context, environment, counters } };
+    let workspace = maps::WORKSPACE.get(0)?;
+    let guard = Guard { environment, tables: KernelTables { context, environment, workspace } };
     let now = clock::now();
     // SAFETY: the verifier checks every access against the frame's end; the driver aligns the
     // frame to at least two bytes.
     let frame = unsafe {
         let (start, end) = (context.data() as *const u8, context.data_end() as *const u8);
-        Reader::new(start, end, Blur::new(environment.zero))
+        Reader::new(start, end, OpaqueZero::new(environment.zero))
     };
 
-    let Judgement { outcome, wake } = guard.judge(frame, now);
-    trace::note_outcome(outcome);
-    let verdict =
-        verdict(outcome, || maps::POLICY.get(0).is_some_and(|policy| policy.has(Policy::DRY_RUN)));
-    counters.count(&verdict);
-    if wake {
-        counters.add(Counter::Wakeups);
+    let judgement = guard.judge(frame, now);
+    trace::note_judgement(judgement);
+    judgement.count(|index| counters.add(index));
+    if judgement.wakes() {
         wake_daemon(now);
     }
     trace::log(context);
-    Some(verdict.action)
+    let is_dry_run = || maps::POLICY.get(0).is_some_and(|policy| policy.has(Policy::DRY_RUN));
+    Some(judgement.action(is_dry_run))
 }
 
 /// Remembers a packet that leaves, so that its answer is known, and lets it go.
@@ -91,7 +89,7 @@ pub fn ctguard_egress(context: TcContext) -> i32 {
             // SAFETY: as in `judge`; the network header of a socket buffer is aligned too.
             let frame = unsafe {
                 let (start, end) = (context.data() as *const u8, context.data_end() as *const u8);
-                Reader::new(start, end, Blur::new(environment.zero))
+                Reader::new(start, end, OpaqueZero::new(environment.zero))
             };
             note_leaving(frame, environment, &KernelFlows, now)
         };

@@ -5,27 +5,25 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use ctguard_ebpf::{
-    blur::Blur,
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Memory, Offered, Scope, Tables},
+    guard::{Answer, Memory, Offered, Scope, Tables, Workspace},
     known_flows::KnownWords,
     layout::{
         BucketLine, Environment, FlowLine, Grant, Interface, Limits, List, ListEntry, MemoryLine,
-        Policy, SCRATCH_WORDS, SourceCells, SourceLine,
+        Policy, SourceCells, SourceLine,
     },
     packet::{Address, Ipv4, Ipv6, Packet},
-    recent,
     shared::Shared,
     sources::SourceSet,
     units::Jiffies,
+    verifier::OpaqueZero,
 };
 
 use super::{
     answer,
     conntrack::{self, Question},
-    count::CpuCounters,
     interface, maps, trace,
 };
 
@@ -52,8 +50,8 @@ pub(crate) struct KernelTables<'c> {
     pub(crate) context: &'c XdpContext,
     /// What every packet needs.
     pub(crate) environment: &'static Environment,
-    /// This CPU's counters.
-    pub(crate) counters: CpuCounters,
+    /// This CPU's.
+    pub(crate) workspace: &'static Workspace,
 }
 
 impl FlowLines for KernelTables<'_> {
@@ -84,13 +82,8 @@ impl SourceSet for KernelTables<'_> {
 
 impl Tables for KernelTables<'_> {
     #[inline(always)]
-    fn recent(&self, hash: u64) -> Option<&Shared> {
-        Some(recent::slot(self.counters.recent(), hash))
-    }
-
-    #[inline(always)]
-    fn scratch(&self) -> &[Shared; SCRATCH_WORDS] {
-        self.counters.scratch()
+    fn workspace(&self) -> &Workspace {
+        self.workspace
     }
 
     #[inline(always)]
@@ -121,7 +114,7 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn samples(&self) -> bool {
-        self.counters.samples()
+        self.workspace.samples()
     }
 
     #[inline(always)]
@@ -149,12 +142,12 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn addresses<A: Answering>(&self) -> Option<(A, A)> {
-        A::read(answer::frame(self.context).reader(Blur::new(self.environment.zero)))
+        A::read(answer::frame(self.context).reader(OpaqueZero::new(self.environment.zero)))
     }
 
     #[inline(always)]
     fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool {
-        answer::write(self.context, Blur::new(self.environment.zero), answer)
+        answer::write(self.context, OpaqueZero::new(self.environment.zero), answer)
     }
 
     #[inline(always)]

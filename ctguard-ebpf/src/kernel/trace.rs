@@ -10,8 +10,8 @@ use aya_log_ebpf::{
     macro_support::{Level, level_enabled},
 };
 use ctguard_ebpf::{
-    admission::Refusal,
-    guard::Outcome,
+    guard::Judgement,
+    layout::{Group, TABLE},
     packet::{Address, Ipv6, Packet, Transport},
     units::Jiffies,
 };
@@ -26,7 +26,7 @@ struct Decision {
     family: u32,
     protocol: u32,
     port: u32,
-    /// Position in [`NAMES`] plus one; 0: nothing to log.
+    /// An outcome's number plus one; 0: nothing to log.
     name: u32,
 }
 
@@ -62,23 +62,14 @@ pub(crate) fn note<A: Address>(packet: &Packet<A>, now: Jiffies) {
     decision.name = UNDECIDED;
 }
 
-/// Notes what became of the packet that was noted, if one was.
+/// Notes what became of the packet that was noted, if one was. Packets without a class are not
+/// shown.
 #[inline(always)]
-pub(crate) fn note_outcome(outcome: Outcome) {
+pub(crate) fn note_judgement(judgement: Judgement) {
     if !level_enabled(Level::Debug) {
         return;
     }
-    let name = match outcome {
-        Outcome::Admitted(..) => 1,
-        Outcome::Refused(_, Refusal::Source) => 2,
-        Outcome::Refused(_, Refusal::Grant) => 3,
-        Outcome::Refused(_, Refusal::Fallback) => 4,
-        Outcome::Denied(_) => 5,
-        Outcome::Challenged(..) | Outcome::Refused(_, Refusal::Challenge) => 6,
-        Outcome::Refused(_, Refusal::Prefix) => 7,
-        Outcome::Refused(_, Refusal::Service) => 8,
-        _ => 0,
-    };
+    let name = if judgement.has_class() { judgement.number() + 1 } else { 0 };
     let Some(decision) = DECISION.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's value of the map.
     let decision = unsafe { &mut *decision };
@@ -127,23 +118,39 @@ pub(crate) fn log(context: &XdpContext) {
     }
 }
 
-/// What can become of a new flow; all names have one length, so that the verifier need not know
-/// which it is.
-static NAMES: [[u8; 8]; 8] = [
-    *b"admitted",
-    *b"source  ",
-    *b"grant   ",
-    *b"fallback",
-    *b"denied  ",
-    *b"asked   ",
-    *b"prefix  ",
-    *b"service ",
-];
+/// Labels of all outcomes, by number; all have one length, so that the verifier need not know which
+/// it is.
+static NAMES: [[u8; NAME_BYTES]; NAME_SLOTS] = {
+    let (mut names, mut position) = ([[b' '; NAME_BYTES]; NAME_SLOTS], 0);
+    while position < TABLE.len() {
+        let (label, mut at) = (TABLE[position].label.as_bytes(), 0);
+        while at < label.len() && at < NAME_BYTES {
+            names[position][at] = label[at];
+            at += 1;
+        }
+        position += 1;
+    }
+    names
+};
+
+const NAME_SLOTS: usize = TABLE.len().next_power_of_two();
+/// The longest label of what is shown.
+const NAME_BYTES: usize = {
+    let (mut longest, mut position) = (0, 0);
+    while position < TABLE.len() {
+        let row = &TABLE[position];
+        if !matches!(row.group, Group::Packet) && row.label.len() > longest {
+            longest = row.label.len();
+        }
+        position += 1;
+    }
+    longest
+};
 
 #[inline(always)]
 fn name(position: u32) -> &'static str {
-    // SAFETY: every name is ASCII.
-    unsafe { core::str::from_utf8_unchecked(&NAMES[position as usize & (NAMES.len() - 1)]) }
+    // SAFETY: every label is ASCII.
+    unsafe { core::str::from_utf8_unchecked(&NAMES[position as usize & (NAME_SLOTS - 1)]) }
 }
 
 #[inline(always)]

@@ -13,10 +13,12 @@ mod known_source;
 mod limits;
 mod list;
 mod memory_line;
+mod outcome;
 mod policy;
 mod source_line;
 
-pub use counter::{COUNTERS, Counter, Counters, SCRATCH_WORDS};
+pub(crate) use counter::NO_CLASS;
+pub use counter::{COUNTERS, Counter, Counters};
 pub use detection::Detection;
 pub use environment::{CookieKey, Environment, FLOW_KINDS, FlowKind, HashKey};
 pub use flow_line::FlowLine;
@@ -26,11 +28,13 @@ pub use known_source::{SourceCells, SourceLine};
 pub use limits::{Limits, Stage};
 pub use list::{List, ListEntry};
 pub use memory_line::MemoryLine;
+pub(crate) use outcome::Outcomes;
+pub use outcome::{Action, Group, Outcome, Row, TABLE};
 pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
 pub use source_line::{BucketLine, OfferedSlot};
 
 /// Version of everything in this module, the first word of the `policy` map.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Names of the maps, as they are pinned; the kernel keeps 15 bytes of each.
 pub mod maps {
@@ -68,6 +72,8 @@ pub mod maps {
     pub const KNOWN_FLOWS: &str = "known_flows";
     /// [`super::Counters`], one for each CPU.
     pub const COUNTERS: &str = "counters";
+    /// [`crate::guard::Workspace`], one for each CPU; userspace reads nothing of it.
+    pub const WORKSPACE: &str = "workspace";
     /// Ring buffer that wakes the daemon when a grant is nearly spent.
     pub const WAKEUPS: &str = "wakeups";
     /// Allowed IPv4 prefixes ([`super::ListEntry`]).
@@ -80,7 +86,7 @@ pub mod maps {
     pub const DENY_V6: &str = "deny_v6";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 22] = [
+    pub const PINNED: [&str; 23] = [
         POLICY,
         ENVIRONMENT,
         INTERFACES,
@@ -98,6 +104,7 @@ pub mod maps {
         FLOW_CACHE,
         KNOWN_FLOWS,
         COUNTERS,
+        WORKSPACE,
         WAKEUPS,
         ALLOW_V4,
         ALLOW_V6,

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use crate::blur::Blur;
+use crate::verifier::OpaqueZero;
 
 /// A field of two bytes in network byte order.
 #[repr(transparent)]
@@ -64,7 +64,7 @@ unsafe impl<const N: usize> WireHeader for [Be32; N] {}
 pub struct Reader<'p> {
     at: *const u8,
     end: *const u8,
-    blur: Blur,
+    zero: OpaqueZero,
     frame: PhantomData<&'p [u8]>,
 }
 
@@ -73,8 +73,8 @@ impl<'p> Reader<'p> {
     /// `at..end` is readable for `'p`, and `at` is 2-byte aligned.
     #[inline(always)]
     #[must_use]
-    pub const unsafe fn new(at: *const u8, end: *const u8, blur: Blur) -> Self {
-        Self { at, end, blur, frame: PhantomData }
+    pub const unsafe fn new(at: *const u8, end: *const u8, zero: OpaqueZero) -> Self {
+        Self { at, end, zero, frame: PhantomData }
     }
 
     /// The next header, or `None` when the frame ends inside it.
@@ -100,7 +100,7 @@ impl<'p> Reader<'p> {
     #[inline(always)]
     pub fn skip_read_words<const MOST: u32>(&mut self, words: u16) -> Option<u32> {
         const { assert!((MOST + 1).is_power_of_two()) };
-        let bytes = (self.blur.hide(u32::from(words)) & MOST) * 4;
+        let bytes = (self.zero.hide(u32::from(words)) & MOST) * 4;
         self.advance(bytes as usize)?;
         Some(bytes)
     }
@@ -120,7 +120,7 @@ impl<'p> Reader<'p> {
 /// Frames for tests: a reader over a copy that is aligned as the kernel aligns it.
 #[cfg(test)]
 pub(crate) mod testing {
-    use super::{Blur, Reader};
+    use super::{OpaqueZero, Reader};
 
     #[repr(align(2))]
     pub(crate) struct AlignedFrame {
@@ -138,7 +138,7 @@ pub(crate) mod testing {
         pub(crate) fn reader(&self) -> Reader<'_> {
             let range = self.bytes[..self.length].as_ptr_range();
             // SAFETY: the range lies in `self`, which is 2-byte aligned and outlives the reader.
-            unsafe { Reader::new(range.start, range.end, Blur::new(0)) }
+            unsafe { Reader::new(range.start, range.end, OpaqueZero::new(0)) }
         }
     }
 }

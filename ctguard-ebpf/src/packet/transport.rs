@@ -113,7 +113,7 @@ pub enum Transport {
 
 /// Control bits of a TCP segment, in a word: what is narrower the compiler packs together with its
 /// neighbours and takes apart again, ten instructions a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpFlags(pub u32);
 
 impl TcpFlags {

@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use super::{Reader, reader::WireHeader};
-use crate::blur::Blur;
+use crate::verifier::OpaqueZero;
 
 /// A frame whose headers are replaced in place.
 pub struct Writer<'p> {
@@ -37,9 +37,9 @@ impl<'p> Writer<'p> {
     /// A reader of the frame as it is.
     #[inline(always)]
     #[must_use]
-    pub const fn reader(&self, blur: Blur) -> Reader<'_> {
+    pub const fn reader(&self, zero: OpaqueZero) -> Reader<'_> {
         // SAFETY: the range that `new` was promised, which nobody writes while it is borrowed.
-        unsafe { Reader::new(self.start, self.end, blur) }
+        unsafe { Reader::new(self.start, self.end, zero) }
     }
 
     /// The header at an even `offset`, or `None` when the frame ends inside it.

@@ -1,10 +1,10 @@
 //! Writes what has changed among the known sources into the set that the data path reads.
 
 use ctguard_ebpf::{
-    blur::Blur,
     layout::HashKey,
     place::Place,
     sources::{self, Insertion, LINES, SourceSet},
+    verifier::OpaqueZero,
 };
 
 use crate::control::sources::{Changes, KnownSources, SourceScope};
@@ -17,7 +17,7 @@ pub(crate) fn apply<S: SourceSet>(
     changes: Changes,
     written: &mut KnownSources,
 ) -> Vec<SourceScope> {
-    let place = |source: SourceScope| Place::of(source.hash(key), LINES - 1, Blur::new(0));
+    let place = |source: SourceScope| Place::of(source.hash(key), LINES - 1, OpaqueZero::new(0));
     for source in changes.removed {
         sources::remove(set, place(source));
         written.remove(&source);
@@ -69,7 +69,7 @@ mod tests {
     }
 
     fn find(set: &Set, source: SourceScope) -> Option<Tiers> {
-        let place = Place::of(source.hash(&KEY), LINES - 1, Blur::new(0));
+        let place = Place::of(source.hash(&KEY), LINES - 1, OpaqueZero::new(0));
         sources::find(set, place).map(|known| known.tiers)
     }
 

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use ctguard_ebpf::{
-    blur::Blur,
     classify::{self, Flow, Meaning},
     hash,
     layout::{Class, Environment},
     packet::{self, Address, Network, Packet, Reader, protocol},
+    verifier::OpaqueZero,
 };
 
 /// Bytes kept of a frame: more than any chain of headers that the parser reads.
@@ -134,7 +134,7 @@ impl Frame {
     pub(super) fn reader(&self) -> Reader<'_> {
         let range = self.bytes().as_ptr_range();
         // SAFETY: the range lies in `self`, which is 2-byte aligned and outlives the reader.
-        unsafe { Reader::new(range.start, range.end, Blur::new(0)) }
+        unsafe { Reader::new(range.start, range.end, OpaqueZero::new(0)) }
     }
 
     /// The flow that the frame opens, if it opens one: an ACK may, where `tcp_loose`.
