@@ -3,9 +3,10 @@
 //! `packet` reads the headers, `classify` tells whether the packet could make conntrack allocate,
 //! `flow` whether conntrack knows its flow already, `admission` whether a new flow may pass by its
 //! source's ceiling (`bucket`) and by the grant, `challenge` whether somebody lives at the address
-//! of a SYN. `guard` holds the order, `verdict` what comes of it, `layout` every type that userspace
-//! reads too. The library knows no kernel helper and runs on the host as it runs in the kernel; the
-//! program around it is `main.rs` with `kernel`.
+//! of a SYN. `guard` holds the order, `verifier` what the kernel's verifier asks for, `layout` every
+//! type that userspace reads too, among them the table of outcomes. The library knows no kernel
+//! helper and runs on the host as it runs in the kernel; the program around it is `main.rs` with
+//! `kernel`.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(

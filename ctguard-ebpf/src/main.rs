@@ -47,16 +47,17 @@ const LEAVING_HEADERS_BYTES: u32 = 256;
 #[xdp(frags)]
 #[inline(always)]
 pub fn ctguard_ingress(context: XdpContext) -> u32 {
-    match judge(&context) {
-        Some(Action::Drop) => xdp_action::XDP_DROP,
-        Some(Action::Answer) => xdp_action::XDP_TX,
-        Some(Action::Pass) | None => xdp_action::XDP_PASS,
-    }
+    judge(&context).unwrap_or(Action::Pass) as u32
 }
+
+const _: () = assert!(
+    Action::Drop as u32 == xdp_action::XDP_DROP
+        && Action::Pass as u32 == xdp_action::XDP_PASS
+        && Action::Answer as u32 == xdp_action::XDP_TX
+);
 
 #[inline(always)]
 fn judge(context: &XdpContext) -> Option<Action> {
-    let counters = CpuCounters::of_this_cpu()?;
     let environment = maps::ENVIRONMENT.get(0)?;
     let workspace = maps::WORKSPACE.get(0)?;
     let guard = Guard { environment, tables: KernelTables { context, environment, workspace } };
@@ -70,6 +71,7 @@ fn judge(context: &XdpContext) -> Option<Action> {
 
     let judgement = guard.judge(frame, now);
     trace::note_judgement(judgement);
+    let counters = CpuCounters::of_this_cpu()?;
     judgement.count(|index| counters.add(index));
     if judgement.wakes() {
         wake_daemon(now);

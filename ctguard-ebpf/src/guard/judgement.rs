@@ -105,6 +105,10 @@ impl Judgement {
     #[inline(always)]
     pub fn count(self, mut add: impl FnMut(u32)) {
         add(self.0 & Self::INDEX);
+        if self.0 <= Self::INDEX {
+            // No tier but the strangers', and no wake-up: nearly every packet ends here.
+            return;
+        }
         if self.is(Outcome::Admitted) && self.tier() == Tier::Allowed as u32 {
             add(Counter::Allowed(Class::Tcp).index() + (self.0 & Self::CLASS));
         }

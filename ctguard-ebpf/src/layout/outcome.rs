@@ -59,15 +59,16 @@ pub enum Outcome {
     ChallengeAnswered,
 }
 
-/// What happens to the packet.
+/// What happens to the packet, by the numbers of `enum xdp_action`.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Goes on to the stack.
-    Pass,
     /// Ends here.
-    Drop,
+    Drop = 1,
+    /// Goes on to the stack.
+    Pass = 2,
     /// Goes back, as the answer that was written in its place.
-    Answer,
+    Answer = 3,
 }
 
 /// What an outcome is reported under.
