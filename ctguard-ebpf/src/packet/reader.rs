@@ -2,11 +2,13 @@
 
 use core::marker::PhantomData;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use crate::verifier::OpaqueZero;
 
 /// A field of two bytes in network byte order.
 #[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 pub(crate) struct Be16(u16);
 
 impl Be16 {
@@ -27,7 +29,7 @@ impl Be16 {
 
 /// A field of four bytes in network byte order, at an even offset.
 #[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 pub struct Be32([Be16; 2]);
 
 impl Be32 {
@@ -46,18 +48,9 @@ impl Be32 {
     }
 }
 
-/// A header that may be viewed in place.
-///
-/// # Safety
-/// `repr(C)`, alignment at most 2, no padding, every bit pattern valid.
-pub unsafe trait WireHeader: Copy {}
-
-// SAFETY: a transparent `u16`.
-unsafe impl WireHeader for Be16 {}
-// SAFETY: a transparent pair of `u16`s.
-unsafe impl WireHeader for Be32 {}
-// SAFETY: an array has no padding of its own.
-unsafe impl<const N: usize> WireHeader for [Be32; N] {}
+/// A header that may be viewed in place: any bytes are one, and it has no padding.
+pub trait WireHeader: Copy + FromBytes + IntoBytes + Immutable {}
+impl<H: Copy + FromBytes + IntoBytes + Immutable> WireHeader for H {}
 
 /// Bytes of a frame not parsed yet.
 #[derive(Clone)]
@@ -84,7 +77,7 @@ impl<'p> Reader<'p> {
         let header = self.at;
         self.advance(size_of::<H>())?;
         // SAFETY: `advance` found `size_of::<H>()` readable bytes at `header`, which is 2-byte
-        // aligned because every step is even; `WireHeader` allows any bit pattern.
+        // aligned because every step is even; any bytes are a `WireHeader`.
         Some(unsafe { &*header.cast::<H>() })
     }
 

@@ -46,7 +46,7 @@ impl<'p> Writer<'p> {
     #[inline(always)]
     pub(crate) fn get<H: WireHeader>(&self, offset: u32) -> Option<H> {
         let header = self.at::<H>(offset)?;
-        // SAFETY: `at` found it aligned and in the frame; `WireHeader` allows any bit pattern.
+        // SAFETY: `at` found it aligned and in the frame; any bytes are a `WireHeader`.
         Some(unsafe { *header })
     }
 

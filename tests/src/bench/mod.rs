@@ -48,7 +48,7 @@ struct Row {
 #[derive(Clone, Copy, Debug)]
 struct Beside {
     nanoseconds: f64,
-    /// This build's time by the other's, the median of all rounds.
+    /// This build's time by the other's, of the middle half of all rounds.
     ratio: f64,
 }
 
@@ -116,7 +116,7 @@ fn section(
             let other = if round % 2 == 0 { before } else { time_other()? };
             times[position].push((time, time - floor_of(case, &floor_now)));
             if let Some(other) = other.map(nanoseconds) {
-                other_times[position].push((other, time / other));
+                other_times[position].push(other);
             }
         }
     }
@@ -125,9 +125,9 @@ fn section(
         nanoseconds: median(times.iter().map(|(time, _)| *time)),
         over_floor: median(times.iter().map(|(_, over)| *over)),
         bar_ns: case.bar_ns,
-        beside: other_times.get(position).map(|times| Beside {
-            nanoseconds: median(times.iter().map(|(time, _)| *time)),
-            ratio: median(times.iter().map(|(_, ratio)| *ratio)),
+        beside: other_times.get(position).map(|others| Beside {
+            nanoseconds: median(others.iter().copied()),
+            ratio: middle(times.iter().map(|(time, _)| *time)) / middle(others.iter().copied()),
         }),
     });
     Ok(Section {
@@ -176,6 +176,15 @@ impl fmt::Display for Report {
 
 fn nanoseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e9
+}
+
+/// The mean of the middle half: the kernel tells whole nanoseconds, of which a median would be one.
+fn middle(numbers: impl IntoIterator<Item = f64>) -> f64 {
+    let mut numbers: Vec<f64> = numbers.into_iter().collect();
+    numbers.sort_by(f64::total_cmp);
+    let quarter = numbers.len() / 4;
+    let half = numbers.get(quarter..numbers.len() - quarter).unwrap_or(&[]);
+    half.iter().sum::<f64>() / half.iter().map(|_| 1.0).sum::<f64>()
 }
 
 fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
