@@ -6,22 +6,20 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use ctguard_ebpf::{
+use ctguard_datapath::{
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
     guard::{Answer, Guard, Memory, Offered, Scope, Tables, Workspace},
     known_flows::KnownWords,
-    layout::{
-        self, BucketLine, COUNTERS, Environment, FlowLine, Grant, Interface, Limits, List,
-        MemoryLine, OfferedSlot, Policy, SourceCells, SourceLine,
-    },
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, Reader},
-    shared::Shared,
     sources::SourceSet,
-    units::Jiffies,
     verifier::OpaqueZero,
+};
+use ctguard_layout::{
+    self as layout, BucketLine, COUNTERS, Environment, FlowLine, Grant, Interface, Limits, List,
+    MemoryLine, OfferedSlot, Policy, SourceCells, SourceLine, shared::Shared, units::Jiffies,
 };
 use ctguard_tests::data_path::Action;
 

@@ -1,0 +1,102 @@
+//! Counters: an outcome and a class, or one of the few that are no outcome.
+
+use super::{
+    outcome::{Group, Outcome, TABLE},
+    policy::{CLASS_SLOTS, Class},
+};
+
+/// Counters in the line; a power of two, so that a mask finds the place.
+pub const COUNTERS: usize = 1 << INDEX_BITS;
+const INDEX_BITS: u32 = 7;
+
+/// The `counters` map's value, one for each CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Counters {
+    /// By [`Counter::index`].
+    pub values: [u64; COUNTERS],
+}
+
+/// What is counted. Each outcome has a place for each class, and one for packets without a class;
+/// at the end of the line are the counters of what is no outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// New flows with this outcome.
+    Flows(Outcome, Class),
+    /// Packets with this outcome, which has no class.
+    Packets(Outcome),
+    /// New flows admitted for being on the allow list; counted as admitted too.
+    Allowed(Class),
+    /// Wake-ups sent to the daemon.
+    Wakeups,
+}
+
+/// Low bits of an index that tell the class; those above are the number of the outcome.
+pub const CLASS_BITS: u32 = 2;
+/// In place of a class, of what has none.
+pub const NO_CLASS: u32 = (1 << CLASS_BITS) - 1;
+
+/// The row of what is no outcome.
+const LAST_ROW: u32 = (1 << (INDEX_BITS - CLASS_BITS)) - 1;
+
+const _: () = assert!(1 << CLASS_BITS == CLASS_SLOTS && TABLE.len() <= LAST_ROW as usize);
+
+impl Counter {
+    /// Where it lies in [`Counters::values`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        let (row, place) = match self {
+            Self::Flows(outcome, class) => (outcome as u32, class as u32),
+            Self::Packets(outcome) => (outcome as u32, NO_CLASS),
+            Self::Allowed(class) => (LAST_ROW, class as u32),
+            Self::Wakeups => (LAST_ROW, NO_CLASS),
+        };
+        row << CLASS_BITS | place
+    }
+
+    /// Every counter.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let outcomes = TABLE.iter().flat_map(|row| {
+            let of_class = move |class| match row.group {
+                Group::Packet => None,
+                Group::Admitted | Group::Challenged | Group::Refused => {
+                    Some(Self::Flows(row.outcome, class))
+                }
+            };
+            let packets = (row.group == Group::Packet).then_some(Self::Packets(row.outcome));
+            Class::ALL.into_iter().filter_map(of_class).chain(packets)
+        });
+        outcomes.chain(Class::ALL.map(Self::Allowed)).chain([Self::Wakeups])
+    }
+
+    /// The counters of a class that come to the new flows seen.
+    pub fn seen(class: Class) -> impl Iterator<Item = Self> {
+        let new = TABLE.iter().filter(|row| row.is_new_flow);
+        new.map(move |row| Self::Flows(row.outcome, class))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_counter_has_a_place_of_its_own() {
+        let places: BTreeSet<u32> = Counter::all().map(Counter::index).collect();
+        assert_eq!(places.len(), Counter::all().count());
+        assert!(places.iter().all(|&place| (place as usize) < COUNTERS));
+    }
+
+    #[test]
+    fn new_flows_seen_are_those_admitted_challenged_or_refused_by_a_limit() {
+        let seen = |outcome| {
+            Counter::seen(Class::Udp).any(|counter| counter == Counter::Flows(outcome, Class::Udp))
+        };
+        assert!(seen(Outcome::Admitted) && seen(Outcome::ChallengedBySilence));
+        assert!(seen(Outcome::RefusedGrant) && !seen(Outcome::Denied) && !seen(Outcome::Known));
+    }
+}

@@ -1,0 +1,147 @@
+//! What is asked of strangers, by class, and how long a change must be justified before it happens.
+
+use std::time::Duration;
+
+pub(super) use ctguard_layout::Stage;
+use ctguard_layout::{CLASSES, Class};
+
+/// How long demand must be low before the guard is calm again.
+const CALM_AFTER: Duration = Duration::from_secs(5);
+
+/// How long the shares must suffice for all strangers of a class before they are let in unasked.
+const UNCHALLENGED_AFTER: Duration = Duration::from_secs(10);
+
+/// The stages in force, and since when better ones would do.
+///
+/// Calm ends for all classes at once: tiers are told apart or not, whatever the class, and who is
+/// no stranger must not take from the strangers' grant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stages {
+    of: [Stage; CLASSES],
+    quiet: Lasting,
+    sufficient: [Lasting; CLASSES],
+}
+
+impl Stages {
+    pub(crate) const fn of(&self) -> [Stage; CLASSES] {
+        self.of
+    }
+
+    pub(crate) fn is_calm(&self) -> bool {
+        self.of == [Stage::Calm; CLASSES]
+    }
+
+    pub(crate) fn is_challenged(&self, class: Class) -> bool {
+        self.of[class as usize] == Stage::Challenge
+    }
+
+    /// Whether strangers of some class are challenged.
+    pub(crate) fn challenges(&self) -> bool {
+        self.of.contains(&Stage::Challenge)
+    }
+
+    /// Tiers are told apart from now on.
+    pub(crate) fn leave_calm(&mut self) {
+        *self = Self { of: [Stage::Fair; CLASSES], ..Self::default() };
+    }
+
+    /// Strangers of this class are challenged from now on.
+    pub(crate) fn challenge(&mut self, class: Class) {
+        self.of[class as usize] = Stage::Challenge;
+        self.sufficient[class as usize] = Lasting::default();
+    }
+
+    /// The same stages, this class challenged no more.
+    pub(crate) fn unchallenged(&self, class: Class) -> Self {
+        let mut stages = *self;
+        if stages.is_challenged(class) {
+            stages.of[class as usize] = Stage::Fair;
+        }
+        stages
+    }
+
+    /// Ends the challenge of a class for whose strangers the shares have been `sufficient` for
+    /// long enough.
+    pub(crate) fn end_challenge(&mut self, class: Class, now: Duration, sufficient: bool) {
+        let lasting = &mut self.sufficient[class as usize];
+        if lasting.observe(now, sufficient) >= UNCHALLENGED_AFTER && self.is_challenged(class) {
+            self.of[class as usize] = Stage::Fair;
+        }
+    }
+
+    /// Is calm again when it has been `quiet` for long enough, and nobody is challenged.
+    pub(crate) fn calm_down(&mut self, now: Duration, quiet: bool) {
+        let quiet = quiet && self.of == [Stage::Fair; CLASSES];
+        if self.quiet.observe(now, quiet) >= CALM_AFTER {
+            *self = Self::default();
+        }
+    }
+}
+
+/// Since when something has held without a break.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lasting(Option<Duration>);
+
+impl Lasting {
+    fn observe(&mut self, now: Duration, holds: bool) -> Duration {
+        self.0 = if holds { self.0.or(Some(now)) } else { None };
+        self.0.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calm_ends_for_all_classes_at_once() {
+        let mut stages = Stages::default();
+        assert!(stages.is_calm());
+        stages.leave_calm();
+        assert_eq!(stages.of(), [Stage::Fair; CLASSES]);
+    }
+
+    #[test]
+    fn five_quiet_seconds_without_a_break_are_calm() {
+        let mut stages = fair();
+        stages.calm_down(seconds(0), true);
+        stages.calm_down(seconds(4), false);
+        stages.calm_down(seconds(5), true);
+        stages.calm_down(seconds(9), true);
+        assert!(!stages.is_calm());
+        stages.calm_down(seconds(10), true);
+        assert!(stages.is_calm());
+    }
+
+    #[test]
+    fn a_challenge_ends_after_ten_seconds_in_which_it_was_not_needed() {
+        let mut stages = fair();
+        stages.challenge(Class::Udp);
+        assert_eq!(stages.of(), [Stage::Fair, Stage::Challenge, Stage::Fair]);
+        stages.end_challenge(Class::Udp, seconds(1), true);
+        stages.end_challenge(Class::Udp, seconds(10), true);
+        assert!(stages.is_challenged(Class::Udp));
+        stages.end_challenge(Class::Udp, seconds(11), true);
+        assert_eq!(stages.of(), [Stage::Fair; CLASSES]);
+    }
+
+    #[test]
+    fn nothing_is_calm_while_somebody_is_challenged() {
+        let mut stages = fair();
+        stages.challenge(Class::Tcp);
+        for second in 0..100 {
+            stages.calm_down(seconds(second), true);
+        }
+        assert!(stages.is_challenged(Class::Tcp));
+    }
+
+    fn fair() -> Stages {
+        let mut stages = Stages::default();
+        stages.leave_calm();
+        stages
+    }
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+}

@@ -1,0 +1,128 @@
+//! Who is served in which order, and what is kept for each while the guard is not calm.
+
+pub(super) use ctguard_layout::{TIERS, Tier};
+
+/// How tiers share the room below the target.
+pub(crate) trait Precedence: Sized {
+    /// The tiers that share the room below the target, in the order in which they are served.
+    const SERVED: [Self; 5];
+
+    /// How far below the target this tier must stop, in parts per million of the maximum: the
+    /// tiers above it find that much room, however long a flood has lasted.
+    fn stops_below_target_ppm(self) -> u32;
+
+    /// The part of the budget rate that nobody above takes away while this tier asks for it.
+    fn kept_part(self) -> f64;
+
+    /// The part of the headroom that lies ready for a tier which is not paced, for its sources are
+    /// few and known. Together well below all: what is taken back from one tier can be given to
+    /// another only a tick later.
+    fn stock(self) -> Option<f64>;
+}
+
+impl Precedence for Tier {
+    const SERVED: [Self; 5] =
+        [Self::Regulars, Self::Proven, Self::Answered, Self::Retried, Self::Strangers];
+
+    fn stops_below_target_ppm(self) -> u32 {
+        match self {
+            Self::Strangers | Self::Retried => 60_000,
+            Self::Answered => 40_000,
+            Self::Proven => 20_000,
+            Self::Regulars | Self::Allowed => 0,
+        }
+    }
+
+    fn kept_part(self) -> f64 {
+        match self {
+            Self::Regulars => 0.4,
+            Self::Proven => 0.25,
+            Self::Answered => 0.2,
+            Self::Strangers => 0.1,
+            Self::Retried => 0.05,
+            Self::Allowed => 0.0,
+        }
+    }
+
+    fn stock(self) -> Option<f64> {
+        match self {
+            Self::Regulars => Some(0.3),
+            Self::Proven => Some(0.2),
+            Self::Answered | Self::Retried | Self::Strangers | Self::Allowed => None,
+        }
+    }
+}
+
+/// What of a budget rate is kept for each tier: what it asks for, up to its kept part. Who comes
+/// again may have what those who answer leave of theirs, where these ask for less: UDP knows no
+/// answers.
+pub(crate) fn kept(budget: f64, asks: &[f64; TIERS]) -> [f64; TIERS] {
+    let mut kept = Tier::ALL.map(|tier| asks[tier as usize].min(budget * tier.kept_part()));
+    let [answered, retried] = [Tier::Answered, Tier::Retried].map(|tier| tier as usize);
+    if asks[retried] > asks[answered] {
+        let parts = Tier::Answered.kept_part() + Tier::Retried.kept_part();
+        kept[retried] = asks[retried].min(budget * parts - kept[answered]);
+    }
+    kept
+}
+
+/// Divides a budget rate: each tier gets what is kept for it, and what is left goes down the order.
+pub(crate) fn divide(budget: f64, asks: &[f64; TIERS]) -> [f64; TIERS] {
+    let mut rates = kept(budget, asks);
+    let mut rest = budget - rates.iter().sum::<f64>();
+    for tier in Tier::SERVED {
+        let more = (asks[tier as usize] - rates[tier as usize]).clamp(0.0, rest.max(0.0));
+        rates[tier as usize] += more;
+        rest -= more;
+    }
+    rates
+}
+
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these numbers come out exactly")]
+mod tests {
+    use super::*;
+
+    const EVERYTHING: f64 = f64::INFINITY;
+
+    #[test]
+    fn who_asks_for_everything_leaves_the_others_their_kept_parts() {
+        let [strangers, _, regulars, proven, answered, retried] = divide(100.0, &[EVERYTHING; 6]);
+        assert_eq!([regulars, proven, answered, retried, strangers], [40.0, 25.0, 20.0, 5.0, 10.0]);
+    }
+
+    #[test]
+    fn who_comes_again_has_what_those_who_answer_leave() {
+        let asks = [EVERYTHING, 0.0, EVERYTHING, EVERYTHING, 5.0, EVERYTHING];
+        assert_eq!(kept(100.0, &asks), [10.0, 0.0, 40.0, 25.0, 5.0, 20.0]);
+    }
+
+    #[test]
+    fn what_one_does_not_ask_for_goes_down_the_order() {
+        let asks = [EVERYTHING, 0.0, 10.0, 0.0, 50.0, 0.0];
+        let [strangers, _, regulars, proven, answered, retried] = divide(100.0, &asks);
+        assert_eq!([regulars, proven, answered, retried, strangers], [10.0, 0.0, 50.0, 0.0, 40.0]);
+    }
+
+    #[test]
+    fn no_more_is_given_than_there_is_or_was_asked_for() {
+        for step in 0..4096_u32 {
+            let ask = |digit: u32| f64::from(step >> (2 * digit) & 3) * 17.0;
+            let asks = [ask(0), 0.0, ask(1), ask(2), ask(3), ask(4)];
+            let rates = divide(100.0, &asks);
+            assert!(rates.iter().sum::<f64>() <= 100.0 + 1e-9, "{asks:?}");
+            assert!(rates.iter().zip(asks).all(|(rate, ask)| *rate <= ask), "{asks:?}");
+            let all = asks.iter().sum::<f64>().min(100.0);
+            assert!(
+                (rates.iter().sum::<f64>() - all).abs() < 1e-9,
+                "nothing is left over: {asks:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_kept_parts_are_the_whole() {
+        let whole: f64 = Tier::SERVED.into_iter().map(Tier::kept_part).sum();
+        assert!((whole - 1.0).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,199 @@
+//! The status as one screen, for a bad day.
+
+use std::io::{self, Write};
+
+use ctguard_layout::Outcome;
+
+use super::{
+    by_class::ByClass,
+    detection::DetectionReport,
+    status::{ScopesReport, StatusReport, TierReport},
+};
+
+pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "{}", headline(report))?;
+    writeln!(out, "table   {}", table(report))?;
+    writeln!(out, "grant   {}", grant(report))?;
+    let known = &report.known_sources;
+    writeln!(
+        out,
+        "known   {} regulars and {} proven sources of at most {}",
+        known.regulars, known.proven, known.capacity
+    )?;
+    writeln!(out, "daemon  {}", daemon(report))?;
+    writeln!(out, "detect  {}{}", report.new_flow_detection, filter(report))?;
+    for interface in &report.interfaces {
+        let gone = if interface.attached { "" } else { ", NOT ATTACHED" };
+        let own = limits_note(&interface.limits, &report.limits);
+        let zone = zone(interface.zone, &report.new_flow_detection);
+        writeln!(out, "guards  {} ({}{gone}){zone}{own}", interface.name, interface.mode)?;
+    }
+    writeln!(out, "lists   {} allowed, {} denied", report.lists.allow, report.lists.deny)?;
+    writeln!(out)?;
+    classes(report, out)?;
+    writeln!(out)?;
+    if report.stage != "calm" {
+        tiers(report, out)?;
+        writeln!(out)?;
+    }
+    let packets = &report.counters.packets;
+    let malformed: u64 = [
+        Outcome::MalformedLink,
+        Outcome::MalformedIpv4,
+        Outcome::MalformedIpv6,
+        Outcome::MalformedTcp,
+        Outcome::MalformedUdp,
+        Outcome::MalformedIcmp,
+    ]
+    .map(|outcome| packets.of(outcome))
+    .iter()
+    .sum();
+    writeln!(
+        out,
+        "packets {} of known flows, {} repeated, {} that make no entry, {} later fragments,\n        \
+         {} exempt, {} not ours, {malformed} malformed, {} tiny fragments dropped",
+        packets.of(Outcome::Known),
+        packets.of(Outcome::Repeated),
+        packets.of(Outcome::MakesNoEntry),
+        packets.of(Outcome::LaterFragment),
+        packets.of(Outcome::Exempt),
+        packets.of(Outcome::NotOurs),
+        packets.of(Outcome::TinyFragment),
+    )
+}
+
+fn headline(report: &StatusReport) -> String {
+    let dry_run = if report.dry_run { ", DRY RUN: nothing is dropped" } else { "" };
+    let ByClass { tcp, udp, other } = report.stages;
+    let stages = if report.stage == "calm" {
+        String::new()
+    } else {
+        format!(" (tcp {tcp}, udp {udp}, other {other})")
+    };
+    format!("stage   {}{stages}{dry_run}", report.stage)
+}
+
+fn table(report: &StatusReport) -> String {
+    let table = &report.conntrack;
+    if !table.loaded {
+        return "conntrack is not loaded: nothing is tracked, only the ceilings hold".to_owned();
+    }
+    let target = table.target_ratio * 100.0;
+    match table.fill_ratio {
+        Some(fill) => format!(
+            "{} of {} entries ({:.1} %), target {target:.1} %",
+            table.count,
+            table.max,
+            fill * 100.0
+        ),
+        None => format!("{} entries, no maximum", table.count),
+    }
+}
+
+fn filter(report: &StatusReport) -> String {
+    if report.new_flow_detection.asks_conntrack() && !report.known_flows.complete {
+        return "; the table has not been dumped yet, so floods pay for lookups".to_owned();
+    }
+    let load = report.known_flows.load_ratio * 100.0;
+    match report.known_flows.dump_age_seconds {
+        Some(age) => format!("; the table was dumped {age:.0} s ago, filter {load:.1} % full"),
+        None => format!("; filter {load:.1} % full"),
+    }
+}
+
+fn grant(report: &StatusReport) -> String {
+    if report.grant.fallback_active {
+        return "the fallback rate holds, for no daemon steers".to_owned();
+    }
+    format!(
+        "{} new flows, {} more for allowed sources",
+        report.grant.remaining, report.grant.allowed_remaining
+    )
+}
+
+fn daemon(report: &StatusReport) -> String {
+    let daemon = &report.daemon;
+    let age = daemon
+        .heartbeat_age_seconds
+        .map(|age| format!(", heartbeat {age:.1} s ago"))
+        .unwrap_or_default();
+    match daemon.pid {
+        Some(pid) => format!("runs (pid {pid}{age})"),
+        None => format!("NOT RUNNING{age}"),
+    }
+}
+
+fn zone(zone: u32, detection: &DetectionReport) -> String {
+    match zone {
+        0 => String::new(),
+        zone if detection.asks_conntrack() => format!(", zone {zone}"),
+        zone => format!(", zone {zone} (which the flow cache does not tell from others)"),
+    }
+}
+
+fn limits_note(own: &ByClass<ScopesReport>, policy: &ByClass<ScopesReport>) -> String {
+    let mut notes = Vec::new();
+    for (name, own, policy) in [
+        ("tcp", own.tcp.source, policy.tcp.source),
+        ("udp", own.udp.source, policy.udp.source),
+        ("other", own.other.source, policy.other.source),
+    ] {
+        if own != policy {
+            notes.push(format!("{name} {}/s burst {}", own.rate, own.burst));
+        }
+    }
+    if notes.is_empty() { String::new() } else { format!(", {}", notes.join(", ")) }
+}
+
+/// Who is served how, once tiers are told apart.
+fn tiers(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "tier      {:>12} {:>12}   share of each source, tcp / udp / other",
+        "admitted", "may open"
+    )?;
+    for TierReport { name, admitted, remaining, share } in &report.tiers {
+        let ByClass { tcp, udp, other } = share;
+        let [tcp, udp, other] = [tcp, udp, other].map(|share| match share {
+            Some(share) => format!("{share:.2}/s"),
+            None => "–".to_owned(),
+        });
+        writeln!(out, "{name:<10}{admitted:>12} {remaining:>12}   {tcp} / {udp} / {other}")?;
+    }
+    Ok(())
+}
+
+fn classes(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "        {:>16} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}",
+        "per source",
+        "seen",
+        "admitted",
+        "challenged",
+        "over limit",
+        "over grant",
+        "fallback",
+        "denied"
+    )?;
+    for (name, counters, limits) in [
+        ("tcp", &report.counters.tcp, &report.limits.tcp),
+        ("udp", &report.counters.udp, &report.limits.udp),
+        ("other", &report.counters.other, &report.limits.other),
+    ] {
+        let of = |outcome| counters.refused.of(outcome);
+        let challenged = of(Outcome::RefusedChallenge);
+        let [grant, fallback, denied] =
+            [Outcome::RefusedGrant, Outcome::RefusedFallback, Outcome::Denied].map(of);
+        let limited = counters.refused.total() - challenged - grant - fallback - denied;
+        writeln!(
+            out,
+            "{name:<8}{:>16} {:>12} {:>12} {:>12} {limited:>12} {grant:>12} {fallback:>10} {denied:>10}",
+            format!("{}/s, {}", limits.source.rate, limits.source.burst),
+            counters.seen,
+            counters.admitted,
+            counters.challenged + challenged,
+        )?;
+    }
+    Ok(())
+}

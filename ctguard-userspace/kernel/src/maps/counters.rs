@@ -1,0 +1,68 @@
+//! The counters, summed over processors.
+
+use ctguard_layout::{COUNTERS, Class, Counter, Counters, Group, Outcome, TABLE};
+
+/// What all processors counted together.
+#[derive(Clone, Copy, Debug)]
+pub struct Totals([u64; COUNTERS]);
+
+impl Totals {
+    pub(super) fn sum<'a>(processors: impl Iterator<Item = &'a Counters>) -> Self {
+        let mut totals = [0; COUNTERS];
+        for counters in processors {
+            for (total, value) in totals.iter_mut().zip(counters.values) {
+                *total = value.wrapping_add(*total);
+            }
+        }
+        Self(totals)
+    }
+
+    /// New flows of a class that were seen.
+    pub fn seen(&self, class: Class) -> u64 {
+        Counter::seen(class).map(|counter| self.get(counter)).sum()
+    }
+
+    /// New flows with an outcome, of all classes.
+    pub fn of_all_classes(&self, outcome: Outcome) -> u64 {
+        Class::ALL.into_iter().map(|class| self.get(Counter::Flows(outcome, class))).sum()
+    }
+
+    /// New flows that were refused, of all classes, by reason.
+    pub fn refused_by_reason(&self) -> Vec<(&'static str, u64)> {
+        let refusals = TABLE.iter().filter(|row| row.group == Group::Refused);
+        refusals.map(|row| (row.label, self.of_all_classes(row.outcome))).collect()
+    }
+
+    /// New flows that were refused, for whatever reason.
+    pub fn refused(&self) -> u64 {
+        self.refused_by_reason().iter().map(|(_, number)| number).sum()
+    }
+
+    /// How often it happened.
+    pub fn get(&self, counter: Counter) -> u64 {
+        usize::try_from(counter.index())
+            .ok()
+            .and_then(|index| self.0.get(index))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ctguard_layout::Row;
+
+    use super::*;
+
+    #[test]
+    fn processors_are_summed() {
+        let processor = Counters { values: [3; COUNTERS] };
+        let totals = Totals::sum([&processor; 2].into_iter());
+        assert_eq!(totals.get(Counter::Wakeups), 6);
+        let rows = |is_meant: fn(&Row) -> bool| -> u64 {
+            TABLE.iter().filter(|row| is_meant(row)).map(|_| 6).sum()
+        };
+        assert_eq!(totals.refused(), 3 * rows(|row| row.group == Group::Refused));
+        assert_eq!(totals.seen(Class::Tcp), rows(|row| row.is_new_flow));
+    }
+}
