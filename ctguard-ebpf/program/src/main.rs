@@ -63,13 +63,12 @@ fn judge(context: &XdpContext) -> Option<Action> {
     };
 
     let judgement = guard.judge(frame, now);
-    trace::note_judgement(judgement);
     let counters = CpuCounters::of_this_cpu()?;
     judgement.count(|index| counters.add(index));
     if judgement.wakes() {
         wake_daemon(now);
     }
-    trace::log(context);
+    trace::log(context, judgement);
     let is_dry_run = || maps::POLICY.get(0).is_some_and(|policy| policy.has(Policy::DRY_RUN));
     Some(judgement.action(is_dry_run))
 }

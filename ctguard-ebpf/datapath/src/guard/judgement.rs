@@ -10,6 +10,8 @@ use crate::layout::{Action, CLASS_BITS, Class, Counter, NO_CLASS, Outcome, Outco
 pub struct Judgement(u32);
 
 impl Judgement {
+    /// What nearly every packet comes to: it is asked for first, and needs no table.
+    const KNOWN: Self = Self::packet(Outcome::Known);
     /// Nothing is decided yet.
     pub(super) const UNDECIDED: Self = Self(u32::MAX);
     const CLASS: u32 = NO_CLASS;
@@ -91,7 +93,7 @@ impl Judgement {
     #[must_use]
     pub fn action(self, dry_run: impl FnOnce() -> bool) -> Action {
         let number = self.number();
-        if Outcomes::PASSED.holds(number) || dry_run() {
+        if self == Self::KNOWN || Outcomes::PASSED.holds(number) || dry_run() {
             Action::Pass
         } else if Outcomes::ANSWERED.holds(number) {
             Action::Answer
@@ -103,11 +105,10 @@ impl Judgement {
     /// Adds one to the counter at each index that counts this.
     #[inline(always)]
     pub fn count(self, mut add: impl FnMut(u32)) {
-        add(self.0 & Self::INDEX);
-        if self.0 <= Self::INDEX {
-            // No tier but the strangers', and no wake-up: nearly every packet ends here.
-            return;
+        if self == Self::KNOWN {
+            return add(Self::KNOWN.0);
         }
+        add(self.0 & Self::INDEX);
         if self.is(Outcome::Admitted) && self.tier() == Tier::Allowed as u32 {
             add(Counter::Allowed(Class::Tcp).index() + (self.0 & Self::CLASS));
         }

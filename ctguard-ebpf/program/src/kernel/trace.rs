@@ -1,8 +1,8 @@
 //! Single decisions on new flows, for `ctguard run --trace`.
 //!
 //! `AYA_LOG_LEVEL` is a constant to the verifier, so without `--trace` all of this is dead code
-//! that never reaches the processor. A decision is noted where it is made and logged where all
-//! paths have met: the verifier would walk the logging once for each of them.
+//! that never reaches the processor. A packet is noted where its addresses are known, and logged
+//! where all paths have met: the verifier would walk the logging once for each of them.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray, programs::XdpContext};
 use aya_log_ebpf::{
@@ -25,12 +25,9 @@ struct Decision {
     family: u32,
     protocol: u32,
     port: u32,
-    /// An outcome's number plus one; 0: nothing to log.
-    name: u32,
+    /// 1: a packet is noted and not logged yet.
+    is_noted: u32,
 }
-
-/// The name of what is not decided yet.
-const UNDECIDED: u32 = u32::MAX;
 
 #[map(name = "decision")]
 static DECISION: PerCpuArray<Decision> = PerCpuArray::with_max_entries(1, 0);
@@ -58,38 +55,26 @@ pub(crate) fn note<A: Address>(packet: &Packet<A>, now: Jiffies) {
         // where the other variants have set no ports, which the verifier refuses to read.
         unsafe { (&raw mut decision.port).write_volatile(ports & 0xffff) };
     }
-    decision.name = UNDECIDED;
+    decision.is_noted = 1;
 }
 
-/// Notes what became of the packet that was noted, if one was. Packets without a class are not
-/// shown.
+/// Logs what became of the packet that was noted, if one was. Packets without a class are not shown.
 #[inline(always)]
-pub(crate) fn note_judgement(judgement: Judgement) {
+pub(crate) fn log(context: &XdpContext, judgement: Judgement) {
     if !level_enabled(Level::Debug) {
         return;
     }
-    let name = if judgement.has_class() { judgement.number() + 1 } else { 0 };
     let Some(decision) = DECISION.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's value of the map.
     let decision = unsafe { &mut *decision };
-    if decision.name == UNDECIDED {
-        decision.name = name;
-    }
-}
-
-/// Logs the decision that was noted, if one was.
-#[inline(always)]
-pub(crate) fn log(context: &XdpContext) {
-    if !level_enabled(Level::Debug) {
+    if decision.is_noted == 0 {
         return;
     }
-    let Some(decision) = DECISION.get_ptr_mut(0) else { return };
-    // SAFETY: as above.
-    let decision = unsafe { &mut *decision };
-    let Some(name) = decision.name.checked_sub(1).filter(|_| decision.name != UNDECIDED) else {
+    decision.is_noted = 0;
+    if !judgement.has_class() {
         return;
-    };
-    decision.name = 0;
+    }
+    let name = judgement.number();
     let (protocol, port) = (decision.protocol, decision.port);
     if decision.family == 4 {
         let ([source, ..], [destination, ..]) = (decision.source, decision.destination);
