@@ -78,7 +78,12 @@ pub struct DataPath {
 impl DataPath {
     /// Loads the object and sets its maps up.
     pub fn load(setup: Setup) -> Result<Self> {
-        let (object, options_bytes) = calls::rewritten(OBJECT, setup.asks_conntrack)?;
+        Self::load_object(OBJECT, setup)
+    }
+
+    /// Loads another build of the object. What is written to its maps has today's layout.
+    pub fn load_object(object: &[u8], setup: Setup) -> Result<Self> {
+        let (object, options_bytes) = calls::rewritten(object, setup.asks_conntrack)?;
         let mut object = EbpfLoader::new()
             .map_max_entries(layout::maps::BUCKETS_SOURCE, setup.source_lines)
             .map_max_entries(layout::maps::OFFERED_SOURCE, setup.source_lines)

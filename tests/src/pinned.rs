@@ -5,13 +5,15 @@ use std::{mem::offset_of, os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData, PerCpuArray};
-use ctguard_layout::{COUNTERS, Class, Counter, Counters, Environment, Grant, maps};
+use ctguard_layout::{
+    COUNTERS, Class, Counter, Counters, Environment, Grant, Group, Outcome, maps,
+};
 
 use crate::mapped::Mapped;
 
-/// Of one CPU, counters first.
-type CpuWords = [u64; size_of::<Counters>() / size_of::<u64>()];
-const _: () = assert!(offset_of!(Counters, values) == 0);
+/// Of one CPU.
+type CpuWords = [u64; COUNTERS];
+const _: () = assert!(size_of::<Counters>() == size_of::<CpuWords>());
 
 /// A guard's counters and its grant.
 pub struct Pinned {
@@ -69,36 +71,28 @@ impl Counts {
     /// New flows refused, for whatever reason.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        let is_refusal = |counter: &Counter| {
-            matches!(
-                counter,
-                Counter::RefusedSource(_)
-                    | Counter::RefusedGrant(_)
-                    | Counter::RefusedFallback(_)
-                    | Counter::RefusedDeny(_)
-            )
+        let is_refusal = |counter: &Counter| match counter {
+            Counter::Flows(outcome, _) => outcome.row().group == Group::Refused,
+            Counter::Packets(_) | Counter::Allowed(_) | Counter::Wakeups => false,
         };
-        Counter::ALL.into_iter().filter(is_refusal).map(|counter| self.of(counter)).sum()
+        Counter::all().filter(is_refusal).map(|counter| self.of(counter)).sum()
     }
 
     /// Packets judged: each is counted in one of these.
     #[must_use]
     pub fn judged(&self) -> u64 {
-        let besides =
-            |counter| matches!(counter, Counter::Seen(_) | Counter::Allowed(_) | Counter::Wakeups);
-        let outcomes = Counter::ALL.into_iter().filter(|counter| !besides(*counter));
+        let besides = |counter| matches!(counter, Counter::Allowed(_) | Counter::Wakeups);
+        let outcomes = Counter::all().filter(|counter| !besides(*counter));
         outcomes.map(|counter| self.of(counter)).sum()
     }
 
     /// Takes off one new flow that was admitted; false where there is none.
     pub fn take_admitted(&mut self, class: Class) -> bool {
-        let counters = [Counter::Seen(class), Counter::Admitted(class)];
-        let is_there = self.taken > 0 && counters.iter().all(|counter| self.of(*counter) > 0);
+        let counter = Counter::Flows(Outcome::Admitted, class);
+        let is_there = self.taken > 0 && self.of(counter) > 0;
         if is_there {
             self.taken -= 1;
-            for counter in counters {
-                self.values[counter.index() as usize] -= 1;
-            }
+            self.values[counter.index() as usize] -= 1;
         }
         is_there
     }

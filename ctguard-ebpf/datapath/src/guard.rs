@@ -2,95 +2,35 @@
 //! cache, conntrack, standing, admission; and the outcome.
 
 mod admit;
-mod outcome;
+mod judgement;
+mod opening;
 mod standing;
+mod tables;
+mod workspace;
 
 pub use crate::layout::Offered;
-pub use outcome::{Answer, Challenge, Judgement, Outcome};
+pub use judgement::Judgement;
+pub use tables::{Answer, Memory, Scope, Tables};
+pub use workspace::Workspace;
 
-use admit::{Opening, Tuple};
-use outcome::{Decision, Packed, Vouched};
+use opening::{Opening, Tuple};
 
 use crate::{
-    blur::{self, Blur},
-    challenge::{self, Answering},
+    challenge::Answering,
     classify::{self, Flow, Meaning},
-    flow::{self, FlowLines, Found, Passing},
-    hash,
-    known_flows::{self, KnownWords},
-    layout::{
-        BucketLine, Class, Environment, FlowKind, Grant, Interface, Limits, List, MemoryLine,
-        Policy, SCRATCH_WORDS, Tier,
-    },
+    flow::{self, Found, Passing},
+    hash, known_flows,
+    layout::{Class, Environment, FlowKind, List, Outcome, Tier},
     packet::{
         self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader, TcpFlags, Transport,
     },
     place::Place,
     recent,
-    shared::Shared,
-    sources::SourceSet,
     units::{Coarse, Jiffies},
+    verifier::{OpaqueZero, keep_conditions_apart},
 };
 
-/// The maps that not every packet needs.
-pub trait Tables: FlowLines + KnownWords + SourceSet {
-    /// The line of a scope's cells at `index`.
-    fn bucket_line(&self, scope: Scope, index: u32) -> Option<&BucketLine>;
-    /// The line at `index` of a memory.
-    fn memory_line(&self, memory: Memory, index: u32) -> Option<&MemoryLine>;
-    /// Whether the list holds the IPv4 address, not expired at `now`.
-    fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool;
-    /// Whether the list holds the IPv6 address, not expired at `now`.
-    fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool;
-    /// The interface that the packet arrived on.
-    fn interface(&self) -> Option<&Interface>;
-    /// What the operator set.
-    fn policy(&self) -> Option<&Policy>;
-    /// The grant.
-    fn grant(&self) -> Option<&Grant>;
-    /// What the controller found.
-    fn limits(&self) -> Option<&Limits>;
-    /// This CPU's slot for a tuple that goes on.
-    fn recent(&self, hash: u64) -> Option<&Shared>;
-    /// This CPU's scratch memory.
-    fn scratch(&self) -> &[Shared; SCRATCH_WORDS];
-    /// Asks conntrack about the flow of a TCP or UDP packet.
-    fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer;
-    /// Source and destination of the packet, read from the frame again.
-    fn addresses<A: Answering>(&self) -> Option<(A, A)>;
-    /// Writes a challenge ACK in the place of a SYN, and tells whether it could.
-    fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool;
-    /// Whether this new flow's offered load is written down.
-    fn samples(&self) -> bool;
-    /// Keeps what is to be shown of a packet that opens a flow, or is denied.
-    fn show<A: Address>(&self, packet: &Packet<A>, now: Jiffies);
-    /// Notes offered load of a source.
-    fn note_offered(&self, line: u32, offered: Offered);
-}
-
-/// What cells count for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// A source.
-    Source,
-    /// A prefix of sources.
-    Prefix,
-    /// A destination address, protocol and port.
-    Service,
-}
-
-/// What is remembered for seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
-    /// Tuples that were refused and may come again.
-    Retries,
-    /// Tuples that answered a challenge.
-    Answered,
-    /// Sources that ended a flow they had answered for.
-    Resets,
-}
-
-/// The map that every packet needs, and the others.
+/// Judges packets.
 pub struct Guard<'m, T> {
     /// What every packet needs.
     pub environment: &'m Environment,
@@ -127,67 +67,62 @@ impl<T: Tables> Guard<'_, T> {
     /// Judges a frame that arrives.
     #[inline(always)]
     pub fn judge(&self, mut frame: Reader<'_>, now: Jiffies) -> Judgement {
-        let packed = match self.try_judge(&mut frame, now) {
-            Ok(packed) => packed,
-            Err(malformed) => Packed::of(Outcome::Malformed(malformed)),
-        };
-        packed.unpack()
+        match self.try_judge(&mut frame, now) {
+            Ok(judgement) => judgement,
+            Err(malformed) => Judgement::packet(malformed.outcome()),
+        }
     }
 
     #[inline(always)]
-    fn try_judge(&self, reader: &mut Reader<'_>, now: Jiffies) -> Result<Packed, Malformed> {
+    fn try_judge(&self, reader: &mut Reader<'_>, now: Jiffies) -> Result<Judgement, Malformed> {
         let frame = packet::parse_link(reader)?;
         if self.environment.stations_in_use != 0 && self.is_for_another(frame) {
-            return Ok(Packed::of(Outcome::NotOurs));
+            return Ok(Judgement::packet(Outcome::NotOurs));
         }
-        let next = match frame.network {
+        let judgement = match frame.network {
             Network::Ipv4 => self.look_at(&packet::parse_ipv4(reader)?, now),
             Network::Ipv6 => self.look_at(&packet::parse_ipv6(reader)?, now),
-            Network::NotIp => Packed::of(Outcome::Exempt),
+            Network::NotIp => Judgement::packet(Outcome::Exempt),
             // No address was read: all such frames share the cells of 0.0.0.0.
-            Network::Untold => self.untold(Ipv4(0), Tier::Strangers),
+            Network::Untold => self.open_untold(Ipv4(0), Tier::Strangers),
         };
-        if next != Packed::UNDECIDED {
-            return Ok(next);
+        if judgement != Judgement::UNDECIDED {
+            return Ok(judgement);
         }
-        let opening = Opening::read(self.tables.scratch());
-        // From here on the family is a number: what follows is in the program once.
-        Ok(if opening.is_reset == 0 { self.open(&opening, now) } else { self.reset(&opening, now) })
+        let opening = self.tables.workspace().opening.get();
+        Ok(if opening.is_reset { self.reset(&opening, now) } else { self.open(&opening, now) })
     }
 
     #[inline(always)]
-    fn look_at<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Packed {
+    fn look_at<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Judgement {
         let meaning = classify::classify(packet);
         if self.is_listed(A::DENY, packet.source, now) && !classify::is_exempt(packet) {
-            let denied = Outcome::Denied(class_of(packet.protocol));
             self.tables.show(packet, now);
-            return Packed::of(denied);
+            return Judgement::of(Outcome::Denied, class_of(packet.protocol) as u32);
         }
         match meaning {
             Meaning::MakesNoEntry | Meaning::Untold if classify::is_exempt(packet) => {
-                Packed::of(Outcome::Exempt)
+                Judgement::packet(Outcome::Exempt)
             }
-            Meaning::MakesNoEntry => Packed::of(Outcome::MakesNoEntry),
-            Meaning::LaterFragment => Packed::of(Outcome::LaterFragment),
-            Meaning::TinyFragment => Packed::of(Outcome::TinyFragment),
-            Meaning::Untold => self.untold(packet.source, self.tier(packet, now)),
+            Meaning::MakesNoEntry => Judgement::packet(Outcome::MakesNoEntry),
+            Meaning::LaterFragment => Judgement::packet(Outcome::LaterFragment),
+            Meaning::TinyFragment => Judgement::packet(Outcome::TinyFragment),
+            Meaning::Untold => self.open_untold(packet.source, self.tier(packet, now)),
             Meaning::Of(flow) => self.look_up(packet, flow, now),
         }
     }
 
     #[inline(always)]
-    fn look_up<A: Listed>(&self, packet: &Packet<A>, flow: Flow, now: Jiffies) -> Packed {
+    fn look_up<A: Listed>(&self, packet: &Packet<A>, flow: Flow, now: Jiffies) -> Judgement {
         let coarse = self.coarse(now);
         let hash = self.tuple_hash(packet, flow);
-        let (recent, mark) = (self.tables.recent(hash), recent::mark(hash, coarse));
-        if flow.goes_on() && recent.is_some_and(|slot| slot.load() == mark) {
-            return Packed::of(Outcome::Known);
+        let (recent, mark) = (self.tables.workspace().recent(hash), recent::mark(hash, coarse));
+        if flow.goes_on() && recent.load() == mark {
+            return Judgement::packet(Outcome::Known);
         }
-        if flow.flags.any(TcpFlags::RST)
-            && let Some(slot) = recent
-        {
+        if flow.flags.any(TcpFlags::RST) {
             // It may have ended the entry (`nf_conntrack_tcp_packet`).
-            slot.store(0);
+            recent.store(0);
         }
         let place = Place::of_flow(hash, self.environment);
         let exact = self.environment.asks_conntrack(flow.class);
@@ -200,10 +135,8 @@ impl<T: Tables> Guard<'_, T> {
             && flow.goes_on()
             && found.is_fresh(self.environment, flow.kind, coarse)
         {
-            if let Some(slot) = recent {
-                slot.store(mark);
-            }
-            return Packed::of(Outcome::Known);
+            recent.store(mark);
+            return Judgement::packet(Outcome::Known);
         }
 
         let opens = flow.opens(self.environment.tcp_loose != 0);
@@ -216,10 +149,10 @@ impl<T: Tables> Guard<'_, T> {
         };
         if answer == Answer::Tracked {
             if flow.is_syn() {
-                return Packed::of(Outcome::Repeated);
+                return Judgement::packet(Outcome::Repeated);
             }
             self.put(found, place, confirmed(flow), coarse);
-            return Packed::of(Outcome::Known);
+            return Judgement::packet(Outcome::Known);
         }
         let known = found.as_ref().filter(|found| found.is_alive(coarse));
         if let Some(known) = known
@@ -235,63 +168,56 @@ impl<T: Tables> Guard<'_, T> {
         }
 
         // Where conntrack has no entry yet, what follows the first packet at once may make one too.
-        let vouched = match (answer, known) {
-            (Answer::Silent, Some(known)) => self.vouched(known, flow, coarse),
-            _ => Vouched::No,
+        let passes_as = match (answer, known) {
+            (Answer::Silent, Some(known)) => self.passes_as(known, flow, coarse),
+            _ => Outcome::Admitted,
         };
-        if vouched == Vouched::No {
+        if passes_as == Outcome::Admitted {
             if classify::is_exempt(packet) {
-                return Packed::of(Outcome::Exempt);
+                return Judgement::packet(Outcome::Exempt);
             }
             if self.learns(flow, now) {
                 let passing = Passing { answers: true, ..arriving(flow) };
                 flow::remember(&self.tables, place, self.environment, passing, coarse);
                 known_flows::note(&self.tables, self.environment, hash);
-                return Packed::of(Outcome::Known);
+                return Judgement::packet(Outcome::Known);
             }
         }
         // A live connection outlasts a SYN of its tuple, which conntrack ignores.
         let outlasts = known.is_some_and(|known| {
-            blur::apart();
+            keep_conditions_apart();
             answer == Answer::Silent && flow.is_syn() && known.is_established()
         });
         self.tables.show(packet, now);
-        Opening {
+        self.decide_later(Opening {
+            tuple: self.tuple(packet, flow, hash),
             class: flow.class as u32,
             tier: self.tier(packet, now) as u32,
-            vouched: vouched as u32,
-            tuple: self.tuple(packet, flow, hash),
-            has_tuple: 1,
-            outlasts: u32::from(outlasts),
-            is_reset: 0,
-        }
-        .write(self.tables.scratch());
-        Packed::UNDECIDED
+            passes_as,
+            has_tuple: true,
+            outlasts,
+            is_reset: false,
+        })
     }
 
-    /// A packet that no more is known of than its source.
+    /// Leaves a packet to [`Guard::open`] or [`Guard::reset`], which both families share.
     #[inline(always)]
-    fn untold<A: Address>(&self, source: A, tier: Tier) -> Packed {
-        Opening {
-            class: Class::Other as u32,
-            tier: tier as u32,
-            vouched: Vouched::No as u32,
-            tuple: Tuple {
-                family: A::FAMILY,
-                scope: source.source_scope(),
-                kind: FlowKind::Generic as u32,
-                key: 0,
-                flags: TcpFlags(0),
-                hash: 0,
-                service: 0,
-                sequence: 0,
-            },
-            has_tuple: 0,
-            outlasts: 0,
-            is_reset: 0,
-        }
-        .write(self.tables.scratch());
-        Packed::UNDECIDED
+    fn decide_later(&self, opening: Opening) -> Judgement {
+        self.tables.workspace().opening.put(opening);
+        Judgement::UNDECIDED
+    }
+
+    /// A packet of which only the source is known.
+    #[inline(always)]
+    fn open_untold<A: Address>(&self, source: A, tier: Tier) -> Judgement {
+        let tuple = Tuple {
+            family: A::FAMILY,
+            scope: source.source_scope(),
+            kind: FlowKind::Generic as u32,
+            ..Tuple::default()
+        };
+        let (class, tier) = (Class::Other as u32, tier as u32);
+        self.decide_later(Opening { tuple, class, tier, ..Opening::default() })
     }
 
     /// What a packet comes to that opens nothing; a RST may answer a challenge all the same.
@@ -303,25 +229,21 @@ impl<T: Tables> Guard<'_, T> {
         hash: u64,
         found: Option<&Found<'_>>,
         known: bool,
-    ) -> Packed {
-        if flow.flags.any(TcpFlags::RST) {
-            let completed = match found {
-                Some(found) => self.blur().hide(u32::from(found.is_answered())),
-                None => 0,
-            };
-            Opening {
-                class: flow.class as u32,
-                tier: Tier::Strangers as u32,
-                vouched: if known { Vouched::Known } else { Vouched::No } as u32,
-                tuple: self.tuple(packet, flow, hash),
-                has_tuple: 1,
-                outlasts: completed,
-                is_reset: 1,
-            }
-            .write(self.tables.scratch());
-            return Packed::UNDECIDED;
+    ) -> Judgement {
+        let passes_as = if known { Outcome::Known } else { Outcome::MakesNoEntry };
+        if !flow.flags.any(TcpFlags::RST) {
+            return Judgement::packet(passes_as);
         }
-        if known { Packed::of(Outcome::Known) } else { Packed::of(Outcome::MakesNoEntry) }
+        let outlasts = found.is_some_and(Found::is_answered);
+        self.decide_later(Opening {
+            tuple: self.tuple(packet, flow, hash),
+            class: flow.class as u32,
+            tier: Tier::Strangers as u32,
+            passes_as,
+            has_tuple: true,
+            outlasts,
+            is_reset: true,
+        })
     }
 
     #[inline(always)]
@@ -352,32 +274,27 @@ impl<T: Tables> Guard<'_, T> {
 
     /// Takes a RST for the answer to a challenge, or for what it is otherwise.
     #[inline(always)]
-    fn reset(&self, reset: &Opening, now: Jiffies) -> Packed {
-        Packed::of(if self.takes_reset(&reset.tuple, reset.outlasts != 0, now) {
-            Outcome::ChallengeAnswered
-        } else if reset.vouched == Vouched::Known as u32 {
-            Outcome::Known
-        } else {
-            Outcome::MakesNoEntry
-        })
+    fn reset(&self, reset: &Opening, now: Jiffies) -> Judgement {
+        let answers = self.takes_reset(&reset.tuple, reset.outlasts, now);
+        Judgement::packet(if answers { Outcome::ChallengeAnswered } else { reset.passes_as })
     }
 
     /// Decides on a packet that would open a flow, and remembers the flow if it passes.
     #[inline(always)]
-    fn open(&self, opening: &Opening, now: Jiffies) -> Packed {
+    fn open(&self, opening: &Opening, now: Jiffies) -> Judgement {
         let decided = self.admit(opening, now);
         let Tuple { hash, kind, flags, .. } = opening.tuple;
-        if decided.passes & opening.has_tuple != 0 {
+        if decided.passes && opening.has_tuple {
             known_flows::note(&self.tables, self.environment, hash);
         }
-        let is_admitted = decided.decision == Decision::Admitted as u32;
-        if is_admitted && opening.has_tuple & !opening.outlasts & 1 != 0 {
+        let is_admitted = decided.judgement.is(Outcome::Admitted);
+        if is_admitted && opening.has_tuple && !opening.outlasts {
             let place = Place::of_flow(hash, self.environment);
             let arriving = Passing { leaving: false, answers: false, kind, flags };
             let found = flow::find(&self.tables, place);
             self.put(found, place, arriving, self.coarse(now));
         }
-        Decision::packed(decided.decision, opening.class, decided.tier).waking(decided.wake)
+        decided.judgement
     }
 
     /// Remembers a flow as `passing` opens it, in the slot that it has or in a new one.
@@ -389,17 +306,16 @@ impl<T: Tables> Guard<'_, T> {
         }
     }
 
-    /// What a packet is that rests on an admission of its tuple: one that nobody inside has
-    /// answered yet, so that the packet admitted may never have reached conntrack. It is not
-    /// charged to its source again, but takes one from the grant as if it made an entry.
+    /// What a packet is, unless it is refused, whose flow nobody inside has answered yet (see
+    /// [`Opening::rests_on_admission`]).
     #[inline(always)]
-    fn vouched(&self, known: &Found<'_>, flow: Flow, coarse: Coarse) -> Vouched {
+    fn passes_as(&self, known: &Found<'_>, flow: Flow, coarse: Coarse) -> Outcome {
         if !flow.is_syn() {
-            Vouched::Known
+            Outcome::Known
         } else if known.is_just_opened(self.environment, coarse) {
-            Vouched::Repeated
+            Outcome::Repeated
         } else {
-            Vouched::No
+            Outcome::Admitted
         }
     }
 
@@ -435,8 +351,8 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
-    const fn blur(&self) -> Blur {
-        Blur::new(self.environment.zero)
+    const fn zero(&self) -> OpaqueZero {
+        OpaqueZero::new(self.environment.zero)
     }
 
     #[inline(always)]

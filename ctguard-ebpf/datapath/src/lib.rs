@@ -3,8 +3,8 @@
 //! `packet` reads the headers, `classify` tells whether the packet could make conntrack allocate,
 //! `flow` whether conntrack knows its flow already, `admission` whether a new flow may pass by its
 //! source's ceiling (`bucket`) and by the grant, `challenge` whether somebody lives at the address
-//! of a SYN. `guard` holds the order, `verdict` what comes of it. The library knows no kernel helper
-//! and runs on the host as it runs in the kernel.
+//! of a SYN. `guard` holds the order, `verifier` what the kernel's verifier asks for. The library
+//! knows no kernel helper and runs on the host as it runs in the kernel.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
@@ -13,7 +13,6 @@
 )]
 
 pub mod admission;
-pub mod blur;
 pub mod bucket;
 pub mod challenge;
 pub mod classify;
@@ -28,6 +27,6 @@ pub mod place;
 pub mod recent;
 pub mod sources;
 pub mod tracked;
-pub mod verdict;
+pub mod verifier;
 
 use ctguard_layout::{self as layout, shared, units};

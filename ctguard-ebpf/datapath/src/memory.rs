@@ -8,11 +8,11 @@
 //! the memory is.
 
 use crate::{
-    blur::{Blur, sign},
     hash::low_word,
     layout::MemoryLine,
     shared::SharedWord,
     units::Jiffies,
+    verifier::{OpaqueZero, sign},
 };
 
 const TIME: u32 = 0xff;
@@ -71,7 +71,7 @@ pub const fn other(hash: u64) -> u64 {
 ///
 /// Without a branch: the verifier would follow each of the ways through fifteen comparisons.
 #[inline(always)]
-pub fn find(line: &MemoryLine, hash: u64, now: Moment, blur: Blur) -> Option<Remembered<'_>> {
+pub fn find(line: &MemoryLine, hash: u64, now: Moment, zero: OpaqueZero) -> Option<Remembered<'_>> {
     let wanted = fingerprint(hash);
     let mut found = 0_i64;
     for (word, position) in line.words.iter().zip(0..).skip(1) {
@@ -81,17 +81,17 @@ pub fn find(line: &MemoryLine, hash: u64, now: Moment, blur: Blur) -> Option<Rem
     if found == 0 {
         return None;
     }
-    let position = blur.hide(low_word(found.cast_unsigned())) as usize;
+    let position = zero.hide(low_word(found.cast_unsigned())) as usize;
     let word = &line.words[position & (MemoryLine::WORDS - 1)];
     Some(Remembered { word, age: now.0.wrapping_sub(word.load()) & TIME })
 }
 
 /// Remembers a hash from now on, in the place of what its line has held longest.
 #[inline(always)]
-pub fn remember(line: &MemoryLine, hash: u64, now: Moment, blur: Blur) {
+pub fn remember(line: &MemoryLine, hash: u64, now: Moment, zero: OpaqueZero) {
     let last = line.words[0].load() & (WORDS - 1);
     // A mask bounds it for every verifier, which LLVM would leave out if it saw that none is needed.
-    let next = blur.hide(if last < WORDS - 1 { last + 1 } else { 1 }) & (WORDS - 1);
+    let next = zero.hide(if last < WORDS - 1 { last + 1 } else { 1 }) & (WORDS - 1);
     line.words[0].store(next);
     line.words[next as usize].store(fingerprint(hash) | now.0);
 }
@@ -120,14 +120,14 @@ mod tests {
     use super::*;
     use crate::{hash, hash::testing::KEY, packet::Ipv4};
 
-    const BLUR: Blur = Blur::new(0);
+    const ZERO: OpaqueZero = OpaqueZero::new(0);
 
     #[test]
     fn what_was_remembered_is_found_with_its_age() {
         let line = MemoryLine::default();
-        remember(&line, hash_of(1), moment(250), BLUR);
-        remember(&line, hash_of(2), moment(252), BLUR);
-        let age = |tuple, now| find(&line, hash_of(tuple), moment(now), BLUR).map(|it| it.age);
+        remember(&line, hash_of(1), moment(250), ZERO);
+        remember(&line, hash_of(2), moment(252), ZERO);
+        let age = |tuple, now| find(&line, hash_of(tuple), moment(now), ZERO).map(|it| it.age);
         assert_eq!(age(1, 253), Some(3));
         assert_eq!(age(2, 258), Some(6), "the time wraps");
         assert_eq!(age(3, 253), None);
@@ -137,34 +137,34 @@ mod tests {
     fn a_line_holds_fifteen_and_the_oldest_gives_way() {
         let line = MemoryLine::default();
         for tuple in 0..16 {
-            remember(&line, hash_of(tuple), moment(1), BLUR);
+            remember(&line, hash_of(tuple), moment(1), ZERO);
         }
-        let held = |tuple: &u32| find(&line, hash_of(*tuple), moment(1), BLUR).is_some();
+        let held = |tuple: &u32| find(&line, hash_of(*tuple), moment(1), ZERO).is_some();
         assert_eq!((0..16).filter(held).collect::<Vec<_>>(), (1..16).collect::<Vec<_>>());
     }
 
     #[test]
     fn what_is_forgotten_is_not_found() {
         let line = MemoryLine::default();
-        remember(&line, hash_of(1), moment(1), BLUR);
-        find(&line, hash_of(1), moment(1), BLUR).unwrap().forget();
-        assert!(find(&line, hash_of(1), moment(1), BLUR).is_none());
+        remember(&line, hash_of(1), moment(1), ZERO);
+        find(&line, hash_of(1), moment(1), ZERO).unwrap().forget();
+        assert!(find(&line, hash_of(1), moment(1), ZERO).is_none());
     }
 
     #[test]
     fn what_is_renewed_is_young_again() {
         let line = MemoryLine::default();
-        remember(&line, hash_of(1), moment(1), BLUR);
-        find(&line, hash_of(1), moment(9), BLUR).unwrap().renew(moment(9));
-        assert_eq!(find(&line, hash_of(1), moment(10), BLUR).unwrap().age, 1);
+        remember(&line, hash_of(1), moment(1), ZERO);
+        find(&line, hash_of(1), moment(9), ZERO).unwrap().renew(moment(9));
+        assert_eq!(find(&line, hash_of(1), moment(10), ZERO).unwrap().age, 1);
     }
 
     #[test]
     fn the_other_hash_is_another() {
         let line = MemoryLine::default();
-        remember(&line, other(hash_of(1)), moment(1), BLUR);
-        assert!(find(&line, hash_of(1), moment(1), BLUR).is_none());
-        assert!(find(&line, other(hash_of(1)), moment(1), BLUR).is_some());
+        remember(&line, other(hash_of(1)), moment(1), ZERO);
+        assert!(find(&line, hash_of(1), moment(1), ZERO).is_none());
+        assert!(find(&line, other(hash_of(1)), moment(1), ZERO).is_some());
     }
 
     /// Fails when bits are lost, so that strangers are let in by chance.
@@ -174,11 +174,11 @@ mod tests {
         let lines: Vec<MemoryLine> = (0..LINES).map(|_| MemoryLine::default()).collect();
         let line = |hash| &lines[line_index(hash, LINES - 1) as usize];
         for tuple in 0..20 * LINES {
-            remember(line(hash_of(tuple)), hash_of(tuple), moment(1), BLUR);
+            remember(line(hash_of(tuple)), hash_of(tuple), moment(1), ZERO);
         }
         let strangers = 10_000_000..15_000_000;
         let taken = strangers
-            .filter(|&tuple| find(line(hash_of(tuple)), hash_of(tuple), moment(1), BLUR).is_some())
+            .filter(|&tuple| find(line(hash_of(tuple)), hash_of(tuple), moment(1), ZERO).is_some())
             .count();
         // 4.5 are expected of five million; twelve would be one chance in a thousand.
         assert!(taken <= 12, "{taken} of five million");
@@ -191,13 +191,13 @@ mod tests {
         let lines: Vec<MemoryLine> = (0..LINES).map(|_| MemoryLine::default()).collect();
         let line = |hash| &lines[line_index(hash, LINES - 1) as usize];
         for tuple in 0..10_000 {
-            remember(line(hash_of(tuple)), hash_of(tuple), moment(1), BLUR);
+            remember(line(hash_of(tuple)), hash_of(tuple), moment(1), ZERO);
         }
         for tuple in 1_000_000..1_500_000 {
-            remember(line(hash_of(tuple)), hash_of(tuple), moment(3), BLUR);
+            remember(line(hash_of(tuple)), hash_of(tuple), moment(3), ZERO);
         }
         let lasting = (0..10_000)
-            .filter(|&tuple| find(line(hash_of(tuple)), hash_of(tuple), moment(9), BLUR).is_some())
+            .filter(|&tuple| find(line(hash_of(tuple)), hash_of(tuple), moment(9), ZERO).is_some())
             .count();
         assert!(lasting >= 9_700, "{lasting} of 10,000");
     }

@@ -6,7 +6,8 @@
 
 use crate::{hash::low_word, shared::Shared, units::Coarse};
 
-pub use crate::layout::RECENT_SLOTS as SLOTS;
+/// Slots of one CPU: 16 KiB, half of what the kernel gives a CPU's value (`PCPU_MIN_UNIT_SIZE`).
+pub const SLOTS: usize = 2048;
 
 const TIME: u64 = (1 << 28) - 1;
 

@@ -1,9 +1,13 @@
-//! Counters: one enum is index, metric label and field name.
+//! Counters: an outcome and a class, or one of the few that are no outcome.
 
-use super::policy::Class;
+use super::{
+    outcome::{Group, Outcome, TABLE},
+    policy::{CLASS_SLOTS, Class},
+};
 
-/// Counters in the line.
-pub const COUNTERS: usize = 64;
+/// Counters in the line; a power of two, so that a mask finds the place.
+pub const COUNTERS: usize = 1 << INDEX_BITS;
+const INDEX_BITS: u32 = 7;
 
 /// The `counters` map's value, one for each CPU.
 #[repr(C)]
@@ -11,188 +15,88 @@ pub const COUNTERS: usize = 64;
 pub struct Counters {
     /// By [`Counter::index`].
     pub values: [u64; COUNTERS],
-    /// No counters: tuples that go on (see `recent`), here because every packet looks this value
-    /// up anyway.
-    pub recent: [u64; RECENT_SLOTS],
-    /// No counters either: what is known of the packet that is being judged (see `guard`).
-    pub scratch: [u64; SCRATCH_WORDS],
 }
 
-/// Slots of [`Counters::recent`]: 16 KiB, half of what the kernel gives a CPU's value
-/// (`PCPU_MIN_UNIT_SIZE`).
-pub const RECENT_SLOTS: usize = 2048;
-
-/// Words of [`Counters::scratch`].
-pub const SCRATCH_WORDS: usize = 16;
-
-/// What happened to a packet. Appended to, never renumbered within a layout version.
+/// What is counted. Each outcome has a place for each class, and one for packets without a class;
+/// at the end of the line are the counters of what is no outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// New flows seen.
-    Seen(Class),
-    /// New flows admitted.
-    Admitted(Class),
-    /// New flows admitted for being on the allow list; counted in `Admitted` too.
+    /// New flows with this outcome.
+    Flows(Outcome, Class),
+    /// Packets with this outcome, which has no class.
+    Packets(Outcome),
+    /// New flows admitted for being on the allow list; counted as admitted too.
     Allowed(Class),
-    /// New flows refused: their source asks for more than its ceiling.
-    RefusedSource(Class),
-    /// New flows refused: the grant is spent.
-    RefusedGrant(Class),
-    /// New flows refused: no daemon lives and the fallback rate is spent.
-    RefusedFallback(Class),
-    /// Packets refused: their source is on the deny list.
-    RefusedDeny(Class),
-    /// SYNs sent again for a tuple just admitted, not charged again.
-    Repeated,
-    /// Packets of flows that conntrack knows.
-    Known,
-    /// Packets of no known flow that make no entry (RST, SYN-ACK, FIN, ICMP answers and errors).
-    MakesNoEntry,
-    /// Later fragments.
-    LaterFragment,
-    /// ARP, neighbour discovery, DHCP, link-local multicast and what is not IP.
-    Exempt,
-    /// Frames for a MAC address that is not ours, on a promiscuous port.
-    NotOurs,
-    /// First fragments without the whole transport header, dropped.
-    TinyFragment,
-    /// Frames too short for their link header.
-    MalformedLink,
-    /// IPv4 headers cut short or with impossible fields.
-    MalformedIpv4,
-    /// IPv6 headers cut short or with impossible fields.
-    MalformedIpv6,
-    /// TCP headers cut short or with impossible fields.
-    MalformedTcp,
-    /// UDP headers cut short or with impossible fields.
-    MalformedUdp,
-    /// ICMP headers cut short.
-    MalformedIcmp,
-    /// Packets on an interface that has no slot; they pass.
-    UnknownInterface,
     /// Wake-ups sent to the daemon.
     Wakeups,
-    /// New flows of strangers challenged.
-    Challenged(Class),
-    /// New flows refused: of a class whose strangers are challenged, by a packet or a source that
-    /// cannot be.
-    RefusedChallenge(Class),
-    /// New flows refused: their prefix asks for more than its limit.
-    RefusedPrefix(Class),
-    /// New flows refused: their service is asked for more than its limit.
-    RefusedService(Class),
-    /// Resets that answered a challenge; they end here.
-    ChallengeAnswered,
 }
 
-impl Counter {
-    /// Every counter.
-    pub const ALL: [Self; 49] = {
-        use Counter::{
-            Admitted, Allowed, ChallengeAnswered, Challenged, Exempt, Known, LaterFragment,
-            MakesNoEntry, MalformedIcmp, MalformedIpv4, MalformedIpv6, MalformedLink, MalformedTcp,
-            MalformedUdp, NotOurs, RefusedChallenge, RefusedDeny, RefusedFallback, RefusedGrant,
-            RefusedPrefix, RefusedService, RefusedSource, Repeated, Seen, TinyFragment,
-            UnknownInterface, Wakeups,
-        };
-        [
-            Seen(Class::Tcp),
-            Seen(Class::Udp),
-            Seen(Class::Other),
-            Admitted(Class::Tcp),
-            Admitted(Class::Udp),
-            Admitted(Class::Other),
-            Allowed(Class::Tcp),
-            Allowed(Class::Udp),
-            Allowed(Class::Other),
-            RefusedSource(Class::Tcp),
-            RefusedSource(Class::Udp),
-            RefusedSource(Class::Other),
-            RefusedGrant(Class::Tcp),
-            RefusedGrant(Class::Udp),
-            RefusedGrant(Class::Other),
-            RefusedFallback(Class::Tcp),
-            RefusedFallback(Class::Udp),
-            RefusedFallback(Class::Other),
-            RefusedDeny(Class::Tcp),
-            RefusedDeny(Class::Udp),
-            RefusedDeny(Class::Other),
-            Repeated,
-            Known,
-            MakesNoEntry,
-            LaterFragment,
-            Exempt,
-            NotOurs,
-            TinyFragment,
-            MalformedLink,
-            MalformedIpv4,
-            MalformedIpv6,
-            MalformedTcp,
-            MalformedUdp,
-            MalformedIcmp,
-            UnknownInterface,
-            Wakeups,
-            Challenged(Class::Tcp),
-            Challenged(Class::Udp),
-            Challenged(Class::Other),
-            RefusedChallenge(Class::Tcp),
-            RefusedChallenge(Class::Udp),
-            RefusedChallenge(Class::Other),
-            RefusedPrefix(Class::Tcp),
-            RefusedPrefix(Class::Udp),
-            RefusedPrefix(Class::Other),
-            RefusedService(Class::Tcp),
-            RefusedService(Class::Udp),
-            RefusedService(Class::Other),
-            ChallengeAnswered,
-        ]
-    };
+/// Low bits of an index that tell the class; those above are the number of the outcome.
+pub const CLASS_BITS: u32 = 2;
+/// In place of a class, of what has none.
+pub const NO_CLASS: u32 = (1 << CLASS_BITS) - 1;
 
+/// The row of what is no outcome.
+const LAST_ROW: u32 = (1 << (INDEX_BITS - CLASS_BITS)) - 1;
+
+const _: () = assert!(1 << CLASS_BITS == CLASS_SLOTS && TABLE.len() <= LAST_ROW as usize);
+
+impl Counter {
     /// Where it lies in [`Counters::values`].
     #[inline(always)]
     #[must_use]
     pub const fn index(self) -> u32 {
-        match self {
-            Self::Seen(class) => class as u32,
-            Self::Admitted(class) => 3 + class as u32,
-            Self::Allowed(class) => 6 + class as u32,
-            Self::RefusedSource(class) => 9 + class as u32,
-            Self::RefusedGrant(class) => 12 + class as u32,
-            Self::RefusedFallback(class) => 15 + class as u32,
-            Self::RefusedDeny(class) => 18 + class as u32,
-            Self::Repeated => 21,
-            Self::Known => 22,
-            Self::MakesNoEntry => 23,
-            Self::LaterFragment => 24,
-            Self::Exempt => 25,
-            Self::NotOurs => 26,
-            Self::TinyFragment => 27,
-            Self::MalformedLink => 28,
-            Self::MalformedIpv4 => 29,
-            Self::MalformedIpv6 => 30,
-            Self::MalformedTcp => 31,
-            Self::MalformedUdp => 32,
-            Self::MalformedIcmp => 33,
-            Self::UnknownInterface => 34,
-            Self::Wakeups => 35,
-            Self::Challenged(class) => 36 + class as u32,
-            Self::RefusedChallenge(class) => 39 + class as u32,
-            Self::RefusedPrefix(class) => 42 + class as u32,
-            Self::RefusedService(class) => 45 + class as u32,
-            Self::ChallengeAnswered => 48,
-        }
+        let (row, place) = match self {
+            Self::Flows(outcome, class) => (outcome as u32, class as u32),
+            Self::Packets(outcome) => (outcome as u32, NO_CLASS),
+            Self::Allowed(class) => (LAST_ROW, class as u32),
+            Self::Wakeups => (LAST_ROW, NO_CLASS),
+        };
+        row << CLASS_BITS | place
+    }
+
+    /// Every counter.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let outcomes = TABLE.iter().flat_map(|row| {
+            let of_class = move |class| match row.group {
+                Group::Packet => None,
+                Group::Admitted | Group::Challenged | Group::Refused => {
+                    Some(Self::Flows(row.outcome, class))
+                }
+            };
+            let packets = (row.group == Group::Packet).then_some(Self::Packets(row.outcome));
+            Class::ALL.into_iter().filter_map(of_class).chain(packets)
+        });
+        outcomes.chain(Class::ALL.map(Self::Allowed)).chain([Self::Wakeups])
+    }
+
+    /// The counters of a class that come to the new flows seen.
+    pub fn seen(class: Class) -> impl Iterator<Item = Self> {
+        let new = TABLE.iter().filter(|row| row.is_new_flow);
+        new.map(move |row| Self::Flows(row.outcome, class))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn counters_are_dense_and_fit_the_line() {
-        for (position, counter) in Counter::ALL.iter().enumerate() {
-            assert_eq!(counter.index() as usize, position, "{counter:?}");
-        }
-        assert!(Counter::ALL.len() <= COUNTERS);
+    fn every_counter_has_a_place_of_its_own() {
+        let places: BTreeSet<u32> = Counter::all().map(Counter::index).collect();
+        assert_eq!(places.len(), Counter::all().count());
+        assert!(places.iter().all(|&place| (place as usize) < COUNTERS));
+    }
+
+    #[test]
+    fn new_flows_seen_are_those_admitted_challenged_or_refused_by_a_limit() {
+        let seen = |outcome| {
+            Counter::seen(Class::Udp).any(|counter| counter == Counter::Flows(outcome, Class::Udp))
+        };
+        assert!(seen(Outcome::Admitted) && seen(Outcome::ChallengedBySilence));
+        assert!(seen(Outcome::RefusedGrant) && !seen(Outcome::Denied) && !seen(Outcome::Known));
     }
 }

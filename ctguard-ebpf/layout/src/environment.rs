@@ -79,7 +79,7 @@ pub struct Environment {
     pub tcp_loose: u32,
     /// How long a SYN sent again is not charged again, in coarse units.
     pub repeat_window_coarse: u32,
-    /// Zero, which the verifier does not know (see `blur`).
+    /// Zero, which the verifier does not know (see `verifier`).
     pub zero: u32,
     /// 1 while any interface has a `station`.
     pub stations_in_use: u32,

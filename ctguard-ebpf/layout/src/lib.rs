@@ -20,12 +20,13 @@ mod known_source;
 mod limits;
 mod list;
 mod memory_line;
+mod outcome;
 mod policy;
 pub mod shared;
 mod source_line;
 pub mod units;
 
-pub use counter::{COUNTERS, Counter, Counters, RECENT_SLOTS, SCRATCH_WORDS};
+pub use counter::{CLASS_BITS, COUNTERS, Counter, Counters, NO_CLASS};
 pub use detection::Detection;
 pub use environment::{CookieKey, Environment, FLOW_KINDS, FlowKind, HashKey};
 pub use flow_line::FlowLine;
@@ -35,11 +36,12 @@ pub use known_source::{SourceCells, SourceLine};
 pub use limits::{Limits, Stage};
 pub use list::{List, ListEntry};
 pub use memory_line::MemoryLine;
+pub use outcome::{Action, Group, Outcome, Outcomes, Row, TABLE};
 pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
 pub use source_line::{BucketLine, Offered, OfferedSlot};
 
 /// Version of everything in this module, the first word of the `policy` map.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Names of the maps, as they are pinned; the kernel keeps 15 bytes of each.
 pub mod maps {
@@ -77,6 +79,8 @@ pub mod maps {
     pub const KNOWN_FLOWS: &str = "known_flows";
     /// [`super::Counters`], one for each CPU.
     pub const COUNTERS: &str = "counters";
+    /// The data path's workspace, one for each CPU; userspace reads nothing of it.
+    pub const WORKSPACE: &str = "workspace";
     /// Ring buffer that wakes the daemon when a grant is nearly spent.
     pub const WAKEUPS: &str = "wakeups";
     /// Allowed IPv4 prefixes ([`super::ListEntry`]).
@@ -89,7 +93,7 @@ pub mod maps {
     pub const DENY_V6: &str = "deny_v6";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 22] = [
+    pub const PINNED: [&str; 23] = [
         POLICY,
         ENVIRONMENT,
         INTERFACES,
@@ -107,6 +111,7 @@ pub mod maps {
         FLOW_CACHE,
         KNOWN_FLOWS,
         COUNTERS,
+        WORKSPACE,
         WAKEUPS,
         ALLOW_V4,
         ALLOW_V6,

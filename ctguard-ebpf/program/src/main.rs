@@ -22,14 +22,8 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use ctguard_datapath::{
-    blur::Blur,
-    guard::{Guard, Judgement},
-    leaving::note_leaving,
-    packet::Reader,
-    verdict::{Action, verdict},
-};
-use ctguard_layout::{Counter, Policy, units::Jiffies};
+use ctguard_datapath::{guard::Guard, leaving::note_leaving, packet::Reader, verifier::OpaqueZero};
+use ctguard_layout::{Action, Policy, units::Jiffies};
 use kernel::{
     clock,
     count::{CpuCounters, wake_daemon},
@@ -46,37 +40,37 @@ const LEAVING_HEADERS_BYTES: u32 = 256;
 #[xdp(frags)]
 #[inline(always)]
 pub fn ctguard_ingress(context: XdpContext) -> u32 {
-    match judge(&context) {
-        Some(Action::Drop) => xdp_action::XDP_DROP,
-        Some(Action::Answer) => xdp_action::XDP_TX,
-        Some(Action::Pass) | None => xdp_action::XDP_PASS,
-    }
+    judge(&context).unwrap_or(Action::Pass) as u32
 }
+
+const _: () = assert!(
+    Action::Drop as u32 == xdp_action::XDP_DROP
+        && Action::Pass as u32 == xdp_action::XDP_PASS
+        && Action::Answer as u32 == xdp_action::XDP_TX
+);
 
 #[inline(always)]
 fn judge(context: &XdpContext) -> Option<Action> {
-    let counters = CpuCounters::of_this_cpu()?;
     let environment = maps::ENVIRONMENT.get(0)?;
-    let guard = Guard { environment, tables: KernelTables { context, environment, counters } };
+    let workspace = maps::WORKSPACE.get(0)?;
+    let guard = Guard { environment, tables: KernelTables { context, environment, workspace } };
     let now = clock::now();
     // SAFETY: the verifier checks every access against the frame's end; the driver aligns the
     // frame to at least two bytes.
     let frame = unsafe {
         let (start, end) = (context.data() as *const u8, context.data_end() as *const u8);
-        Reader::new(start, end, Blur::new(environment.zero))
+        Reader::new(start, end, OpaqueZero::new(environment.zero))
     };
 
-    let Judgement { outcome, wake } = guard.judge(frame, now);
-    trace::note_outcome(outcome);
-    let verdict =
-        verdict(outcome, || maps::POLICY.get(0).is_some_and(|policy| policy.has(Policy::DRY_RUN)));
-    counters.count(&verdict);
-    if wake {
-        counters.add(Counter::Wakeups);
+    let judgement = guard.judge(frame, now);
+    let counters = CpuCounters::of_this_cpu()?;
+    judgement.count(|index| counters.add(index));
+    if judgement.wakes() {
         wake_daemon(now);
     }
-    trace::log(context);
-    Some(verdict.action)
+    trace::log(context, judgement);
+    let is_dry_run = || maps::POLICY.get(0).is_some_and(|policy| policy.has(Policy::DRY_RUN));
+    Some(judgement.action(is_dry_run))
 }
 
 /// Remembers a packet that leaves, so that its answer is known, and lets it go.
@@ -89,7 +83,7 @@ pub fn ctguard_egress(context: TcContext) -> i32 {
             // SAFETY: as in `judge`; the network header of a socket buffer is aligned too.
             let frame = unsafe {
                 let (start, end) = (context.data() as *const u8, context.data_end() as *const u8);
-                Reader::new(start, end, Blur::new(environment.zero))
+                Reader::new(start, end, OpaqueZero::new(environment.zero))
             };
             note_leaving(frame, environment, &KernelFlows, now)
         };

@@ -5,11 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ctguard_datapath::{
-    admission::Refusal,
-    guard::{Challenge, Outcome},
-};
-use ctguard_layout::OfferedSlot;
+use ctguard_layout::{OfferedSlot, Outcome};
 
 use super::{
     agenda::Event,
@@ -65,14 +61,14 @@ impl Run<'_> {
         let flow =
             Flow { group: index, source, tuple: Some(tuple), key, began, tries: 1, cookie: 0 };
         let outcome = self.offer(flow);
-        let refused = outcome.filter(|outcome| is_for_all(group, *outcome));
-        let next = if let Some(outcome) = refused {
+        let refused = outcome.filter(|outcome| is_for_all(group, *outcome)).and_then(Reason::of);
+        let next = if let Some(reason) = refused {
             let horizon = self.steady_until();
             let Some(traffic) = self.traffic.get(index) else { return };
             let (skipped, next) = traffic.skip(self.now, horizon, &mut self.random);
             self.note_samples(group, network, skipped);
             self.record.flows_began(index, self.now, skipped);
-            self.record.refused(index, self.now, Reason::of(outcome), skipped);
+            self.record.refused(index, self.now, reason, skipped);
             self.record.failed(index, self.now, skipped);
             next
         } else {
@@ -158,14 +154,14 @@ impl Run<'_> {
             .groups
             .get(flow.group)
             .filter(|group| flow.tuple.is_some() && group.answers_challenges());
-        if judged.passes {
-            self.confirm_later(flow);
-        } else if let (Some(cookie), Some(group)) = (judged.cookie, answers) {
-            self.record.refused(flow.group, self.now, Reason::of(judged.outcome), 1);
-            let flow = self.flows.put(Flow { cookie, ..flow });
-            self.agenda.note(self.now + group.round_trip.0, Event::Reset { flow });
-        } else {
-            self.refuse(flow, Reason::of(judged.outcome));
+        match (judged.refused, judged.cookie, answers) {
+            (None, ..) => self.confirm_later(flow),
+            (Some(reason), Some(cookie), Some(group)) => {
+                self.record.refused(flow.group, self.now, reason, 1);
+                let flow = self.flows.put(Flow { cookie, ..flow });
+                self.agenda.note(self.now + group.round_trip.0, Event::Reset { flow });
+            }
+            (Some(reason), ..) => self.refuse(flow, reason),
         }
         judged.outcome
     }
@@ -259,8 +255,8 @@ impl Run<'_> {
         {
             self.frame.write(Kind::Ack, &tuple);
             let judged = self.maps.judge(&self.frame, self.now, self.clock.jiffies(self.now));
-            if !judged.passes {
-                self.record.refused(flow.group, self.now, Reason::of(judged.outcome), 1);
+            if let Some(reason) = judged.refused {
+                self.record.refused(flow.group, self.now, reason, 1);
                 return;
             }
         }
@@ -294,26 +290,14 @@ impl Run<'_> {
 /// not be judged one by one. Sources that come again may be in several tiers.
 fn is_for_all(group: &Group, outcome: Outcome) -> bool {
     let is_one = group.sources == 1 && !group.spoofed;
-    group.tries() == 1
-        && match outcome {
-            Outcome::Refused(_, Refusal::Grant | Refusal::Challenge)
-            | Outcome::Challenged(_, Challenge::Ack) => group.spoofed || is_one,
-            Outcome::Refused(_, Refusal::Source) => is_one,
-            Outcome::Refused(_, Refusal::Fallback | Refusal::Prefix | Refusal::Service)
-            | Outcome::Challenged(_, Challenge::Retry)
-            | Outcome::ChallengeAnswered
-            | Outcome::Exempt
-            | Outcome::NotOurs
-            | Outcome::UnknownInterface
-            | Outcome::Known
-            | Outcome::Repeated
-            | Outcome::MakesNoEntry
-            | Outcome::LaterFragment
-            | Outcome::TinyFragment
-            | Outcome::Malformed(_)
-            | Outcome::Denied(_)
-            | Outcome::Admitted(..) => false,
-        }
+    let is_alike = if outcome == Outcome::RefusedSource {
+        is_one
+    } else {
+        use Outcome::{ChallengedByAck, RefusedChallenge, RefusedGrant};
+        matches!(outcome, RefusedGrant | RefusedChallenge | ChallengedByAck)
+            && (group.spoofed || is_one)
+    };
+    group.tries() == 1 && is_alike
 }
 
 const fn first_packet(group: &Group) -> Kind {

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use ctguard_datapath::{
-    blur::Blur,
     classify::{self, Flow, Meaning},
     hash,
     packet::{self, Address, Network, Packet, Reader, protocol},
+    verifier::OpaqueZero,
 };
 use ctguard_layout::{Class, Environment};
 
@@ -134,7 +134,7 @@ impl Frame {
     pub(super) fn reader(&self) -> Reader<'_> {
         let range = self.bytes().as_ptr_range();
         // SAFETY: the range lies in `self`, which is 2-byte aligned and outlives the reader.
-        unsafe { Reader::new(range.start, range.end, Blur::new(0)) }
+        unsafe { Reader::new(range.start, range.end, OpaqueZero::new(0)) }
     }
 
     /// The flow that the frame opens, if it opens one: an ACK may, where `tcp_loose`.

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use ctguard_datapath::{admission::Refusal, guard::Outcome};
-use serde::Serialize;
+use ctguard_layout::{Action, Outcome, TABLE};
+use serde::{Serialize, Serializer};
 
 use super::quantity::float;
 
@@ -19,32 +19,17 @@ const FEWEST_FOR_FAIRNESS: f64 = 20.0;
 /// Why a packet did not get on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// Its source's ceiling or share.
-    Source,
-    /// The limit of its prefix or its service.
-    Scope,
-    /// Strangers of its class are challenged.
-    Challenge,
-    Grant,
-    Fallback,
-    /// The deny list, or what no flow begins with.
-    Denied,
+    /// The guard dropped or answered it.
+    Guard(Outcome),
     /// The kernel had no room.
     TableFull,
 }
 
 /// Packets refused, by reason.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Refused {
-    pub(super) source: u64,
-    /// The limit of a prefix or a service.
-    pub(super) scope: u64,
-    /// Challenged, by an answer or by silence.
-    pub(super) challenge: u64,
-    pub(super) grant: u64,
-    pub(super) fallback: u64,
-    pub(super) denied: u64,
-    pub(super) table_full: u64,
+    by_outcome: [u64; TABLE.len()],
+    table_full: u64,
 }
 
 /// What came of flows, by the time at which they began.
@@ -90,46 +75,42 @@ pub(super) struct Record {
 }
 
 impl Reason {
-    /// Why an outcome did not pass.
-    pub(super) const fn of(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Refused(_, Refusal::Source) => Self::Source,
-            Outcome::Refused(_, Refusal::Prefix | Refusal::Service) => Self::Scope,
-            Outcome::Refused(_, Refusal::Challenge) | Outcome::Challenged(..) => Self::Challenge,
-            Outcome::Refused(_, Refusal::Grant) => Self::Grant,
-            Outcome::Refused(_, Refusal::Fallback) => Self::Fallback,
-            Outcome::Denied(_)
-            | Outcome::Exempt
-            | Outcome::NotOurs
-            | Outcome::UnknownInterface
-            | Outcome::Known
-            | Outcome::Repeated
-            | Outcome::MakesNoEntry
-            | Outcome::LaterFragment
-            | Outcome::TinyFragment
-            | Outcome::Malformed(_)
-            | Outcome::ChallengeAnswered
-            | Outcome::Admitted(..) => Self::Denied,
-        }
+    /// Why an outcome does not pass; none where it does.
+    pub(super) fn of(outcome: Outcome) -> Option<Self> {
+        (outcome.row().action != Action::Pass).then_some(Self::Guard(outcome))
     }
 }
 
 impl Refused {
-    pub(super) const fn total(&self) -> u64 {
-        let of_limits = self.source + self.scope + self.challenge;
-        of_limits + self.grant + self.fallback + self.denied + self.table_full
+    pub(super) fn total(&self) -> u64 {
+        self.by_label().iter().map(|(_, count)| count).sum()
+    }
+
+    /// By the outcomes' labels. Outcomes with one label, such as the challenges, are added up.
+    pub(super) fn by_label(&self) -> Vec<(&'static str, u64)> {
+        let mut counts: Vec<(&'static str, u64)> = Vec::new();
+        let rows = TABLE.iter().zip(self.by_outcome);
+        for (row, count) in rows.filter(|(row, _)| Reason::of(row.outcome).is_some()) {
+            match counts.iter_mut().find(|(label, _)| *label == row.label) {
+                Some((_, sum)) => *sum += count,
+                None => counts.push((row.label, count)),
+            }
+        }
+        counts.push(("table_full", self.table_full));
+        counts
     }
 
     const fn add(&mut self, reason: Reason, count: u64) {
         match reason {
-            Reason::Source => self.source += count,
-            Reason::Scope => self.scope += count,
-            Reason::Challenge => self.challenge += count,
-            Reason::Grant => self.grant += count,
-            Reason::Fallback => self.fallback += count,
-            Reason::Denied => self.denied += count,
+            Reason::Guard(outcome) => self.by_outcome[outcome as usize] += count,
             Reason::TableFull => self.table_full += count,
         }
+    }
+}
+
+impl Serialize for Refused {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.by_label())
     }
 }
 
@@ -264,6 +245,33 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Refused {
+        pub(crate) fn of(&self, label: &str) -> u64 {
+            self.by_label().iter().filter(|(of, _)| *of == label).map(|(_, count)| count).sum()
+        }
+    }
+
+    #[test]
+    fn what_passes_was_refused_for_no_reason() {
+        for row in TABLE {
+            let reason = Reason::of(row.outcome);
+            assert_eq!(reason.is_none(), row.action == Action::Pass, "{row:?}: {reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_counted_under_its_own_label() {
+        let mut refused = Refused::default();
+        for (outcome, count) in [(Outcome::RefusedPrefix, 1), (Outcome::Denied, 2)] {
+            refused.add(Reason::of(outcome).unwrap(), count);
+        }
+        for outcome in [Outcome::RefusedChallenge, Outcome::ChallengedByAck] {
+            refused.add(Reason::of(outcome).unwrap(), 4);
+        }
+        assert_eq!((refused.of("prefix"), refused.of("deny"), refused.of("challenge")), (1, 2, 8));
+        assert_eq!(refused.total(), 11);
+    }
 
     #[test]
     fn one_source_of_four_that_gets_all_is_a_quarter_fair() {

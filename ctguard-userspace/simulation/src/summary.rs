@@ -54,17 +54,8 @@ impl fmt::Display for SimulationReport {
 
 fn write_group(f: &mut fmt::Formatter<'_>, group: &GroupReport, width: usize) -> fmt::Result {
     let refused = &group.refused_packets;
-    let reasons = [
-        ("source's ceiling or share", refused.source),
-        ("prefix or service limit", refused.scope),
-        ("challenge", refused.challenge),
-        ("grant", refused.grant),
-        ("fallback rate", refused.fallback),
-        ("deny list", refused.denied),
-        ("full table", refused.table_full),
-    ];
-    let total: u64 = reasons.iter().map(|(_, count)| count).sum();
-    let named = reasons.iter().filter(|(_, count)| *count > 0).map(|(reason, _)| *reason);
+    let reasons = refused.by_label();
+    let named = reasons.iter().filter(|(_, count)| *count > 0).map(|(label, _)| *label);
     writeln!(
         f,
         "{:width$} {:>12} {:>9} {:>9} {:>8} {:>8} {:>8} {:>12}  {}",
@@ -75,7 +66,7 @@ fn write_group(f: &mut fmt::Formatter<'_>, group: &GroupReport, width: usize) ->
         percent(group.share_ratio),
         group.delay_p99_milliseconds.map_or_else(|| "-".to_owned(), |wait| format!("{wait} ms")),
         group.fairness_index.map_or_else(|| "-".to_owned(), |index| format!("{index:.3}")),
-        total,
+        refused.total(),
         named.collect::<Vec<_>>().join(", "),
     )
 }

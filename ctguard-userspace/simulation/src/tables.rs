@@ -11,24 +11,23 @@ use ctguard_datapath::{
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Guard, Judgement, Memory, Offered, Outcome, Scope, Tables},
+    guard::{Answer, Guard, Memory, Offered, Scope, Tables, Workspace},
     hash,
     known_flows::KnownWords,
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet},
-    recent,
     sources::{self, SourceSet},
-    verdict::{Action, Verdict, verdict},
 };
 use ctguard_layout::{
-    BucketLine, Class, CookieKey, Environment, FlowKind, FlowLine, Grant, HashKey, Interface,
-    Limits, List, MemoryLine, OfferedSlot, Policy, SCRATCH_WORDS, SourceCells, SourceLine, Tier,
-    shared::Shared, units::Jiffies,
+    Action, BucketLine, Class, CookieKey, Environment, FlowKind, FlowLine, Grant, HashKey,
+    Interface, Limits, List, MemoryLine, OfferedSlot, Outcome, Policy, SourceCells, SourceLine,
+    Tier, shared::Shared, units::Jiffies,
 };
 
 use super::{
     frame::{Frame, tuple_key},
     network::Network,
+    outcome::Reason,
     scenario::{Lifetimes, Scenario},
     table::ConnectionTable,
 };
@@ -59,17 +58,16 @@ pub(super) struct Maps {
     sources: Vec<SourceLine>,
     source_cells: Vec<SourceCells>,
     flow_lines: Vec<FlowLine>,
-    recent: [Shared; recent::SLOTS],
-    scratch: [Shared; SCRATCH_WORDS],
+    workspace: Workspace,
     lists: Vec<(List, Network)>,
     new_flows: Cell<u64>,
-    seen: Cell<u32>,
 }
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Judged {
-    pub(super) passes: bool,
+    /// Why it goes no further, if it does not.
+    pub(super) refused: Option<Reason>,
     pub(super) outcome: Outcome,
     pub(super) wake: bool,
     /// What the answer to a SYN asks its source to send back.
@@ -130,11 +128,9 @@ impl Maps {
             sources: lines(sources::LINES),
             source_cells: lines(sources::SLOTS),
             flow_lines: lines(sizes.flow_lines),
-            recent: std::array::from_fn(|_| Shared::new(0)),
-            scratch: std::array::from_fn(|_| Shared::new(0)),
+            workspace: Workspace::default(),
             lists,
             new_flows: Cell::default(),
-            seen: Cell::default(),
             table: RefCell::new(table),
         };
         maps.set_fallback(true);
@@ -152,16 +148,14 @@ impl Maps {
     pub(super) fn judge(&self, frame: &Frame, now: Duration, jiffies: Jiffies) -> Judged {
         let judging = Judging { maps: self, frame, now, cookie: Cell::new(None) };
         let guard = Guard { environment: &self.environment, tables: &judging };
-        let Judgement { outcome, wake } = guard.judge(frame.reader(), jiffies);
-        let verdict = verdict(outcome, || self.policy.has(Policy::DRY_RUN));
-        if verdict.seen != Verdict::NONE {
-            self.seen.set(self.seen.get().wrapping_add(1));
-        }
-        if matches!(outcome, Outcome::Admitted(..)) {
+        let judgement = guard.judge(frame.reader(), jiffies);
+        let outcome = judgement.outcome();
+        if outcome == Outcome::Admitted {
             self.new_flows.set(self.new_flows.get() + 1);
         }
-        let passes = verdict.action == Action::Pass;
-        Judged { passes, outcome, wake, cookie: judging.cookie.get() }
+        let passes = judgement.action(|| self.policy.has(Policy::DRY_RUN)) == Action::Pass;
+        let refused = if passes { None } else { Reason::of(outcome) };
+        Judged { refused, outcome, wake: judgement.wakes(), cookie: judging.cookie.get() }
     }
 
     /// Notes a frame that leaves.
@@ -328,12 +322,8 @@ impl Tables for &Judging<'_> {
         Some(&self.maps.limits)
     }
 
-    fn recent(&self, hash: u64) -> Option<&Shared> {
-        Some(recent::slot(&self.maps.recent, hash))
-    }
-
-    fn scratch(&self) -> &[Shared; SCRATCH_WORDS] {
-        &self.maps.scratch
+    fn workspace(&self) -> &Workspace {
+        &self.maps.workspace
     }
 
     fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer {
@@ -355,7 +345,7 @@ impl Tables for &Judging<'_> {
     }
 
     fn samples(&self) -> bool {
-        self.maps.seen.get().is_multiple_of(OfferedSlot::SAMPLE)
+        self.maps.workspace.samples()
     }
 
     fn show<A: Address>(&self, _packet: &Packet<A>, _now: Jiffies) {}

@@ -23,7 +23,7 @@ fn another_seed_is_another_load() {
 fn spoofed_syns_are_challenged_and_cost_clients_nothing() {
     let report = run_text(FLOOD, &options(1));
     assert_eq!(report.groups[0].at_once_ratio, Some(1.0), "{report}");
-    assert!(report.groups[1].refused_packets.challenge > 40_000, "{report}");
+    assert!(report.groups[1].refused_packets.of("challenge") > 40_000, "{report}");
     assert!(report.is_as_expected());
     let challenged = report.stages.iter().find(|change| change.to == "challenge").unwrap();
     assert!((1.0..1.2).contains(&challenged.seconds), "{report}");
@@ -51,7 +51,7 @@ fn a_full_table_is_relieved() {
 fn who_was_known_before_is_asked_nothing() {
     let text = FLOOD.replace("name = 'clients'", "name = 'clients'\nknown-before = true");
     let report = run_text(&text, &options(1));
-    assert_eq!(report.groups[0].refused_packets.challenge, 0, "{report}");
+    assert_eq!(report.groups[0].refused_packets.of("challenge"), 0, "{report}");
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn without_a_guard_the_same_flood_fills_it_all() {
     let assignments = vec!["dry-run=on".parse().unwrap()];
     let report = run_text(FLOOD, &Options { assignments, ..options(1) });
     assert_eq!(report.table.peak_entries, 1000);
-    assert!(report.groups[1].refused_packets.table_full > 0);
+    assert!(report.groups[1].refused_packets.of("table_full") > 0);
     assert!(!report.is_as_expected());
 }
 
@@ -79,7 +79,7 @@ fn lists_decide_before_rates_do() {
         [[group]]\nname = 'foe'\nnetwork = '2001:db8::/48'\nrate = '9/s'\ntries = 1\nlist = 'deny'";
     let report = run_text(text, &options(1));
     assert_eq!(report.groups[0].at_once, report.groups[0].flows);
-    assert_eq!(report.groups[1].refused_packets.denied, report.groups[1].flows);
+    assert_eq!(report.groups[1].refused_packets.of("deny"), report.groups[1].flows);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn without_a_daemon_the_fallback_rate_takes_over() {
     let outage = "outages = [{ begins = '3s', ends = '20s' }]";
     let text = FLOOD.replace("[guard]", &format!("[guard]\n{outage}"));
     let report = run_text(&text, &options(1));
-    assert!(report.groups[0].refused_packets.fallback > 0, "{report}");
+    assert!(report.groups[0].refused_packets.of("fallback") > 0, "{report}");
 }
 
 #[test]

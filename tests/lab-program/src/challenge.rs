@@ -8,9 +8,9 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use ctguard_datapath::{
-    blur::Blur,
     challenge::{Answer, Answering, Connection, Slot, choose, proves},
     packet::{self, Network, Packet, Reader, TcpFlags, Transport},
+    verifier::OpaqueZero,
 };
 use ctguard_layout::CookieKey;
 use ctguard_program::answer;
@@ -48,17 +48,17 @@ pub fn lab_rechallenge(context: XdpContext) -> u32 {
 fn challenge(context: &XdpContext) -> Option<u32> {
     let key = KEY.get(0)?;
     let [slot, zero] = *SLOT.get(0)?;
-    let blur = Blur::new(zero);
+    let zero = OpaqueZero::new(zero);
     // SAFETY: the verifier checks every access against the frame's end; the driver aligns the
     // frame to at least two bytes.
     let mut reader = unsafe {
         let (start, end) = (context.data() as *const u8, context.data_end() as *const u8);
-        Reader::new(start, end, blur)
+        Reader::new(start, end, zero)
     };
     let slot = Slot(slot);
     let verdict = match packet::parse_link(&mut reader).ok()?.network {
-        Network::Ipv4 => judge(context, key, slot, blur, &packet::parse_ipv4(&mut reader).ok()?),
-        Network::Ipv6 => judge(context, key, slot, blur, &packet::parse_ipv6(&mut reader).ok()?),
+        Network::Ipv4 => judge(context, key, slot, zero, &packet::parse_ipv4(&mut reader).ok()?),
+        Network::Ipv6 => judge(context, key, slot, zero, &packet::parse_ipv6(&mut reader).ok()?),
         Network::NotIp | Network::Untold => xdp_action::XDP_PASS,
     };
     Some(verdict)
@@ -69,7 +69,7 @@ fn judge<A: Answering>(
     context: &XdpContext,
     key: &CookieKey,
     slot: Slot,
-    blur: Blur,
+    zero: OpaqueZero,
     packet: &Packet<A>,
 ) -> u32 {
     let Packet { source, destination, transport, .. } = *packet;
@@ -87,7 +87,7 @@ fn judge<A: Answering>(
         return xdp_action::XDP_PASS;
     }
     let answered = choose(key, &connection, sequence, slot).is_some_and(|cookie| {
-        answer::write(context, blur, &Answer { connection, sequence, cookie })
+        answer::write(context, zero, &Answer { connection, sequence, cookie })
     });
     if answered { xdp_action::XDP_TX } else { xdp_action::XDP_PASS }
 }

@@ -4,12 +4,17 @@
 mod cases;
 mod table;
 
-use std::{fmt, sync::atomic::AtomicBool, time::Duration};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{lab, netns::Namespace, sysctl::HostSysctl};
-use cases::{Case, Floor};
+use cases::{Case, Floor, Subject};
 
 /// What is measured, and how long.
 #[derive(clap::Parser, Debug)]
@@ -24,6 +29,9 @@ pub struct Options {
     /// Runs of the program in each timing
     #[arg(long, default_value_t = 500_000)]
     repeat: u32,
+    /// Another build of ctguard.bpf.o, timed in turns with this one
+    #[arg(long, value_name = "OBJECT")]
+    beside: Option<PathBuf>,
 }
 
 /// One line of the report.
@@ -33,6 +41,15 @@ struct Row {
     nanoseconds: f64,
     over_floor: f64,
     bar_ns: Option<u32>,
+    beside: Option<Beside>,
+}
+
+/// What the other build takes.
+#[derive(Clone, Copy, Debug)]
+struct Beside {
+    nanoseconds: f64,
+    /// This build's time by the other's, of the middle half of all rounds.
+    ratio: f64,
 }
 
 /// Medians of all rounds with one table.
@@ -53,37 +70,65 @@ pub fn run(options: &Options) -> Result<Report> {
     let _max = HostSysctl::set("net.netfilter.nf_conntrack_max", "524288")?;
     let namespace = Namespace::create("bench")?;
     table::track(&namespace)?;
+    let beside = options.beside.as_deref().map(read).transpose()?;
     namespace.run(|| {
         let live = table::Live::open()?;
-        let empty = section(options, &live, 0)?;
+        let section = |entries| section(options, &live, beside.as_deref(), entries);
+        let empty = section(0)?;
         table::fill()?;
-        Ok(Report(vec![empty, section(options, &live, table::ENTRIES)?]))
+        Ok(Report(vec![empty, section(table::ENTRIES)?]))
     })
 }
 
-fn section(options: &Options, live: &table::Live, entries: u32) -> Result<Section> {
+fn read(object: &Path) -> Result<Vec<u8>> {
+    fs::read(object).with_context(|| format!("cannot read {}", object.display()))
+}
+
+fn section(
+    options: &Options,
+    live: &table::Live,
+    beside: Option<&[u8]>,
+    entries: u32,
+) -> Result<Section> {
+    let subject = Subject { object: None, full: entries > 0 };
     let floors = cases::floors()?;
-    let cases = cases::cases(entries > 0, live)?;
+    let cases = cases::cases(subject, live)?;
+    let others = match beside {
+        Some(_) => cases::cases(Subject { object: beside, ..subject }, live)?,
+        None => Vec::new(),
+    };
     let mut floor_times = vec![Vec::new(); floors.len()];
     let mut times = vec![Vec::new(); cases.len()];
-    for _ in 0..options.rounds.max(1) {
+    let mut other_times = vec![Vec::new(); others.len()];
+    for round in 0..options.rounds.max(1) {
         let mut floor_now = Vec::new();
         for (floor, times) in floors.iter().zip(&mut floor_times) {
             let time = nanoseconds(floor(options.repeat)?);
             floor_now.push(time);
             times.push(time);
         }
-        for (case, times) in cases.iter().zip(&mut times) {
+        for (position, case) in cases.iter().enumerate() {
+            let time_other =
+                || others.get(position).map(|other| (other.time)(options.repeat)).transpose();
+            // The two take turns in going first.
+            let before = if round % 2 == 0 { time_other()? } else { None };
             let time = nanoseconds((case.time)(options.repeat)?);
-            let floor = floor_of(case, &floor_now);
-            times.push((time, time - floor));
+            let other = if round % 2 == 0 { before } else { time_other()? };
+            times[position].push((time, time - floor_of(case, &floor_now)));
+            if let Some(other) = other.map(nanoseconds) {
+                other_times[position].push(other);
+            }
         }
     }
-    let rows = cases.iter().zip(&times).map(|(case, times)| Row {
+    let rows = cases.iter().zip(&times).enumerate().map(|(position, (case, times))| Row {
         name: case.name,
-        nanoseconds: median(times.iter().map(|(time, _)| *time).collect()),
-        over_floor: median(times.iter().map(|(_, over)| *over).collect()),
+        nanoseconds: median(times.iter().map(|(time, _)| *time)),
+        over_floor: median(times.iter().map(|(_, over)| *over)),
         bar_ns: case.bar_ns,
+        beside: other_times.get(position).map(|others| Beside {
+            nanoseconds: median(others.iter().copied()),
+            ratio: middle(times.iter().map(|(time, _)| *time)) / middle(others.iter().copied()),
+        }),
     });
     Ok(Section {
         entries,
@@ -117,7 +162,11 @@ impl fmt::Display for Report {
             for row in rows {
                 let bar = row.bar_ns.map_or(String::from("–"), |bar| format!("≤ {bar}"));
                 let (name, time, over) = (row.name, row.nanoseconds, row.over_floor);
-                writeln!(f, "{name:<42} {time:>8.1} {over:>+11.1} {bar:>6}")?;
+                write!(f, "{name:<42} {time:>8.1} {over:>+11.1} {bar:>6}")?;
+                if let Some(Beside { nanoseconds, ratio }) = row.beside {
+                    write!(f, "   beside {nanoseconds:>8.1}, ratio {ratio:.3}")?;
+                }
+                writeln!(f)?;
             }
             writeln!(f)?;
         }
@@ -129,7 +178,17 @@ fn nanoseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e9
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
+/// The mean of the middle half: the kernel tells whole nanoseconds, of which a median would be one.
+fn middle(numbers: impl IntoIterator<Item = f64>) -> f64 {
+    let mut numbers: Vec<f64> = numbers.into_iter().collect();
+    numbers.sort_by(f64::total_cmp);
+    let quarter = numbers.len() / 4;
+    let half = numbers.get(quarter..numbers.len() - quarter).unwrap_or(&[]);
+    half.iter().sum::<f64>() / half.iter().map(|_| 1.0).sum::<f64>()
+}
+
+fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
+    let mut numbers: Vec<f64> = numbers.into_iter().collect();
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ctguard_layout::{Class, Counter};
+use ctguard_layout::{Class, Counter, Outcome};
 use ctguard_tests::pinned::Counts;
 
 use crate::{
@@ -75,10 +75,14 @@ fn first(reasons: &[Reason], facts: &Facts<'_>) -> Option<&'static str> {
 const UNCHARGED: [Reason; 5] = [
     (
         "the table does not grow: the entry of a closed connection ends (tcp_packet, NF_REPEAT)",
-        |facts| !is_of_cache(facts) && facts.was_known && facts.counts.of(Counter::Repeated) > 0,
+        |facts| {
+            !is_of_cache(facts)
+                && facts.was_known
+                && facts.counts.of(Counter::Packets(Outcome::Repeated)) > 0
+        },
     ),
     ("exempt: multicast of a link, DHCP (classify::is_exempt)", |facts| {
-        facts.counts.of(Counter::Exempt) > 0
+        facts.counts.of(Counter::Packets(Outcome::Exempt)) > 0
     }),
     ("conntrack's answer of this second, before it was deleted or reset", |facts| {
         !is_of_cache(facts) && is_known_since(facts, &[Note::Deleted, Note::Reset], UNIT)
@@ -86,7 +90,7 @@ const UNCHARGED: [Reason; 5] = [
     ("conntrack's answer of this second, before its entry timed out", |facts| {
         let arrived =
             |noted: &Noted| matches!(noted.note, Note::Arrived(_)) && noted.at.elapsed() < UNIT;
-        let was_known = facts.counts.of(Counter::Known) > 0;
+        let was_known = facts.counts.of(Counter::Packets(Outcome::Known)) > 0;
         !is_of_cache(facts) && was_known && facts.notes.iter().any(arrived)
     }),
     ("flow cache: known until its timeout after it was deleted", |facts| {
@@ -104,7 +108,7 @@ const FAULTS: [Reason; 3] = [
         |facts| {
             let refused = |noted: &Noted| matches!(noted.note, Note::Arrived(kind) | Note::Left(kind) if REFUSED.contains(&kind));
             is_of_cache(facts)
-                && facts.counts.of(Counter::Known) > 0
+                && facts.counts.of(Counter::Packets(Outcome::Known)) > 0
                 && facts.notes.iter().any(refused)
         },
     ),
@@ -129,7 +133,7 @@ fn is_of_cache(facts: &Facts<'_>) -> bool {
 /// Passed for known, and one of these was noted so lately.
 fn is_known_since(facts: &Facts<'_>, notes: &[Note], lately: Duration) -> bool {
     let holds = |noted: &Noted| notes.contains(&noted.note) && noted.at.elapsed() < lately;
-    facts.counts.of(Counter::Known) > 0 && facts.notes.iter().any(holds)
+    facts.counts.of(Counter::Packets(Outcome::Known)) > 0 && facts.notes.iter().any(holds)
 }
 
 /// GRE of version 1, which conntrack tells apart by its call.
@@ -140,9 +144,8 @@ fn is_call(ip: &Ip) -> bool {
 /// The first that holds is told, so what is sure comes before what is likely.
 const FOR_NOTHING: [Reason; 23] = [
     ("known by an admission alone, so charged to the grant again", |facts| {
-        let seen: u64 =
-            Class::ALL.into_iter().map(|class| facts.counts.of(Counter::Seen(class))).sum();
-        seen < facts.counts.taken
+        let seen = Class::ALL.into_iter().flat_map(Counter::seen);
+        seen.map(|counter| facts.counts.of(counter)).sum::<u64>() < facts.counts.taken
     }),
     ("for another station: ip_rcv_core, ip6_rcv_core", |facts| {
         let to = facts.frame.destination;

@@ -8,7 +8,7 @@ use ctguard_tests::pinned::Counts;
 /// The counters that went up, and what was taken from the grant.
 pub(crate) fn counted(counts: &Counts) -> String {
     let mut text = String::new();
-    for counter in Counter::ALL.into_iter().filter(|counter| counts.of(*counter) > 0) {
+    for counter in Counter::all().filter(|counter| counts.of(*counter) > 0) {
         // Writing to a string cannot fail.
         let _ = write!(text, "{counter:?} {}, ", counts.of(counter));
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use ctguard_layout::{Class, Counter};
+use ctguard_layout::{Class, Counter, Outcome};
 use ctguard_tests::{
     conntrack::{ConntrackTable, Entry, NewEntries, Tuple},
     pinned::{self, Counts, Pinned},
@@ -179,7 +179,7 @@ impl Run {
         let refused = counts.refused();
         let charged = counts.taken + refused;
         // A dry run lets go on what it would drop.
-        let dropped = counts.of(Counter::TinyFragment);
+        let dropped = counts.of(Counter::Packets(Outcome::TinyFragment));
         if made == charged || made > charged && made <= charged + dropped {
             let agreed = if made > 0 { Finding::AgreedNew } else { Finding::AgreedOld };
             self.tally.add(kind, agreed);

@@ -1,14 +1,15 @@
 //! Admission: ceilings, the grant, the fallback rate, a dry run.
 
 use anyhow::Result;
-use ctguard_layout::{Class, Counter, Grant, Policy, units::Ticks};
+use ctguard_layout::{Class, Counter, Grant, Outcome, Policy, units::Ticks};
 use ctguard_tests::{data_path::DataPath, require};
 
 use crate::{
     packets::{self, LOCAL, LOCAL6, REMOTE, REMOTE6},
     row::{self, BURST, Row, drops, passes},
 };
-use Counter::{Admitted, Challenged, RefusedFallback, RefusedGrant, RefusedSource, Seen, Wakeups};
+use Counter::{Flows, Wakeups};
+use Outcome::{Admitted, ChallengedByAck, RefusedFallback, RefusedGrant, RefusedSource};
 
 /// Fails when a new flow of any class passes or falls for another reason than the one it meets
 /// first, or when it is counted elsewhere, too often or not at all.
@@ -24,34 +25,33 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for (class, new) in CLASSES {
         rows.extend([
-            passes("a new flow", new(200), &[Seen(class), Admitted(class)]),
-            passes("the last of a burst", new(200), &[Seen(class), Admitted(class)])
+            passes("a new flow", new(200), &[Flows(Admitted, class)]),
+            passes("the last of a burst", new(200), &[Flows(Admitted, class)])
                 .after(move |path| spend(path, new, BURST - 1)),
-            drops("one more than a burst", new(200), &[Seen(class), RefusedSource(class)])
+            drops("one more than a burst", new(200), &[Flows(RefusedSource, class)])
                 .after(move |path| spend(path, new, BURST)),
-            passes("one more in a dry run", new(200), &[Seen(class), RefusedSource(class)])
+            passes("one more in a dry run", new(200), &[Flows(RefusedSource, class)])
                 .after(move |path| spend(path, new, BURST))
                 .after(dry_run),
             without_grant(class, new(200)).without_grant(),
-            passes("the same in a dry run", new(200), &[Seen(class), spent(class), Wakeups])
+            passes("the same in a dry run", new(200), &[spent(class), Wakeups])
                 .without_grant()
                 .after(dry_run),
-            passes("the wake-up mark", new(200), &[Seen(class), Admitted(class), Wakeups])
+            passes("the wake-up mark", new(200), &[Flows(Admitted, class), Wakeups])
                 .where_grant(|grant| grant.allowances[0].wake_at.store(0)),
-            passes("the fallback rate", new(200), &[Seen(class), Admitted(class)])
-                .where_grant(orphan),
-            drops("a spent fallback", new(200), &[Seen(class), RefusedFallback(class)])
+            passes("the fallback rate", new(200), &[Flows(Admitted, class)]).where_grant(orphan),
+            drops("a spent fallback", new(200), &[Flows(RefusedFallback, class)])
                 .where_grant(orphan)
                 .after_arrival_of(new(100)),
-            passes("a spent fallback, dry run", new(200), &[Seen(class), RefusedFallback(class)])
+            passes("a spent fallback, dry run", new(200), &[Flows(RefusedFallback, class)])
                 .where_grant(orphan)
                 .after_arrival_of(new(100))
                 .after(dry_run),
-            passes("a spent fallback, fail-open", new(200), &[Seen(class), Admitted(class)])
+            passes("a spent fallback, fail-open", new(200), &[Flows(Admitted, class)])
                 .where_grant(orphan)
                 .after_arrival_of(new(100))
                 .after(fail_open),
-            drops("a ceiling, fail-open", new(200), &[Seen(class), RefusedSource(class)])
+            drops("a ceiling, fail-open", new(200), &[Flows(RefusedSource, class)])
                 .where_grant(orphan)
                 .after(fail_open)
                 .after(move |path| spend(path, new, BURST)),
@@ -61,7 +61,7 @@ pub(crate) fn rows() -> Vec<Row> {
         drops(
             "another host of a spent IPv6 network",
             packets::udp("2001:db8:0:1:ffff::9", LOCAL6, 1),
-            &[Seen(Class::Udp), RefusedSource(Class::Udp)],
+            &[Flows(RefusedSource, Class::Udp)],
         )
         .after(|path| spend(path, |port| packets::udp(REMOTE6, LOCAL6, port.into()), BURST)),
     );
@@ -69,7 +69,7 @@ pub(crate) fn rows() -> Vec<Row> {
         passes(
             "a flow of another class than the spent one",
             packets::udp(REMOTE, LOCAL, 1),
-            &[Seen(Class::Udp), Admitted(Class::Udp)],
+            &[Flows(Admitted, Class::Udp)],
         )
         .after(|path| spend(path, |port| packets::syn(port.into()), BURST)),
     );
@@ -79,11 +79,11 @@ pub(crate) fn rows() -> Vec<Row> {
 /// A SYN is answered.
 fn without_grant(class: Class, frame: Vec<u8>) -> Row {
     let row = if class == Class::Tcp { row::answers } else { drops };
-    row("a spent grant", frame, &[Seen(class), spent(class), Wakeups])
+    row("a spent grant", frame, &[spent(class), Wakeups])
 }
 
 fn spent(class: Class) -> Counter {
-    if class == Class::Tcp { Challenged(class) } else { RefusedGrant(class) }
+    if class == Class::Tcp { Flows(ChallengedByAck, class) } else { Flows(RefusedGrant, class) }
 }
 
 /// Makes a new flow, told apart from others by a number.

@@ -161,7 +161,7 @@ fn list_on_both(path: &mut DataPath, host: &mut Host) -> Result<()> {
 /// Counters that differ. Wake-ups by refusals are left out: one a jiffy, by each side's own clock.
 fn differences(kernel: &[u64], host: &[u64]) -> String {
     let mut text = String::new();
-    for counter in Counter::ALL.into_iter().filter(|counter| *counter != Counter::Wakeups) {
+    for counter in Counter::all().filter(|counter| *counter != Counter::Wakeups) {
         let index = counter.index() as usize;
         if kernel[index] != host[index] {
             // Writing to a string cannot fail.
@@ -174,9 +174,9 @@ fn differences(kernel: &[u64], host: &[u64]) -> String {
 /// Which counters the packets reached: too few would make the comparison worthless.
 fn tell(path: &mut DataPath) -> Result<()> {
     let counters = path.counters()?;
-    let reached = Counter::ALL.iter().filter(|counter| counters[counter.index() as usize] > 0);
+    let reached = Counter::all().filter(|counter| counters[counter.index() as usize] > 0);
     let reached = reached.count();
-    println!("{reached} of {} counters reached", Counter::ALL.len());
+    println!("{reached} of {} counters reached", Counter::all().count());
     ensure!(reached >= 8, "random packets that reach {reached} counters compare nothing");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use ctguard_layout::{Class, Counter, List};
+use ctguard_layout::{Class, Counter, List, Outcome};
 use ctguard_tests::{
     data_path::{Action, DataPath},
     require,
@@ -52,7 +52,7 @@ fn an_allowed_source_is_a_stranger_again_when_its_entry_ends() -> Result<()> {
     let ended = path.jiffies()? - 1;
     path.list_ipv4(List::AllowV4, ipv4_bytes(REMOTE), 32, ended)?;
     path.judge(&packets::udp(REMOTE, LOCAL, 1))?;
-    ensure!(path.counter(Counter::Admitted(Class::Udp))? == 1);
+    ensure!(path.counter(Counter::Flows(Outcome::Admitted, Class::Udp))? == 1);
     ensure!(path.counter(Counter::Allowed(Class::Udp))? == 0);
     ensure!(path.grant().admitted[0].0.load() == 1, "it is charged to the strangers' grant");
     Ok(())

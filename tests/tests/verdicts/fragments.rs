@@ -1,7 +1,7 @@
 //! Fragments, and chains of IPv6 extension headers.
 
 use anyhow::Result;
-use ctguard_layout::{Class, Counter, List, Policy};
+use ctguard_layout::{Class, Counter, List, Outcome, Policy};
 use ctguard_tests::require;
 
 use crate::{
@@ -11,11 +11,12 @@ use crate::{
     },
     row::{self, Row, drops, passes},
 };
-use Counter::{Admitted, LaterFragment, RefusedDeny, RefusedGrant, Seen, TinyFragment, Wakeups};
+use Counter::{Flows, Packets, Wakeups};
+use Outcome::{Admitted, Denied, LaterFragment, RefusedGrant, TinyFragment};
 
-const NEW_TCP: [Counter; 2] = [Seen(Class::Tcp), Admitted(Class::Tcp)];
-const NEW_UDP: [Counter; 2] = [Seen(Class::Udp), Admitted(Class::Udp)];
-const NEW_OTHER: [Counter; 2] = [Seen(Class::Other), Admitted(Class::Other)];
+const NEW_TCP: [Counter; 1] = [Flows(Admitted, Class::Tcp)];
+const NEW_UDP: [Counter; 1] = [Flows(Admitted, Class::Udp)];
+const NEW_OTHER: [Counter; 1] = [Flows(Admitted, Class::Other)];
 const MORE: u16 = 0x2000;
 const OPTIONS: u8 = 60;
 /// Extension headers that the parser reads.
@@ -46,21 +47,34 @@ fn cut() -> Vec<Row> {
     vec![
         passes("a first fragment with its whole header", four(TCP, MORE, &syn), &NEW_TCP),
         passes("the same of UDP", four(UDP, MORE, &datagram), &NEW_UDP),
-        passes("a later fragment", four(TCP, 185, &[0; 64]), &[LaterFragment]).without_grant(),
-        passes("the last fragment", four(UDP, MORE | 2, &[0; 64]), &[LaterFragment]),
-        passes("UDP at offset 1", four(UDP, 1, &[0; 64]), &[LaterFragment]),
-        drops("TCP at offset 1", four(TCP, 1, &[0; 64]), &[TinyFragment]),
-        drops("TCP at offset 1, more to come", four(TCP, MORE | 1, &[0; 64]), &[TinyFragment]),
-        drops("eight bytes of TCP", four(TCP, MORE, &syn[..8]), &[TinyFragment]),
-        drops("sixteen bytes of TCP", four(TCP, MORE, &syn[..16]), &[TinyFragment]),
-        drops("no byte of UDP", four(UDP, MORE, &[]), &[TinyFragment]),
-        drops("half an ICMP header", four(packets::ICMP, MORE, &[8, 0, 0, 0]), &[TinyFragment]),
-        passes("a tiny fragment in a dry run", four(TCP, MORE, &syn[..8]), &[TinyFragment])
-            .after(|path| path.set_policy(|policy| policy.switches = Policy::DRY_RUN)),
+        passes("a later fragment", four(TCP, 185, &[0; 64]), &[Packets(LaterFragment)])
+            .without_grant(),
+        passes("the last fragment", four(UDP, MORE | 2, &[0; 64]), &[Packets(LaterFragment)]),
+        passes("UDP at offset 1", four(UDP, 1, &[0; 64]), &[Packets(LaterFragment)]),
+        drops("TCP at offset 1", four(TCP, 1, &[0; 64]), &[Packets(TinyFragment)]),
+        drops(
+            "TCP at offset 1, more to come",
+            four(TCP, MORE | 1, &[0; 64]),
+            &[Packets(TinyFragment)],
+        ),
+        drops("eight bytes of TCP", four(TCP, MORE, &syn[..8]), &[Packets(TinyFragment)]),
+        drops("sixteen bytes of TCP", four(TCP, MORE, &syn[..16]), &[Packets(TinyFragment)]),
+        drops("no byte of UDP", four(UDP, MORE, &[]), &[Packets(TinyFragment)]),
+        drops(
+            "half an ICMP header",
+            four(packets::ICMP, MORE, &[8, 0, 0, 0]),
+            &[Packets(TinyFragment)],
+        ),
+        passes(
+            "a tiny fragment in a dry run",
+            four(TCP, MORE, &syn[..8]),
+            &[Packets(TinyFragment)],
+        )
+        .after(|path| path.set_policy(|policy| policy.switches = Policy::DRY_RUN)),
         drops(
             "a later fragment of a denied source",
             four(TCP, 185, &[0; 64]),
-            &[RefusedDeny(Class::Tcp)],
+            &[Flows(Denied, Class::Tcp)],
         )
         .after(|path| {
             path.list_ipv4(List::DenyV4, ipv4_bytes(REMOTE), 32, 0)?;
@@ -75,17 +89,29 @@ fn cut6() -> Vec<Row> {
     vec![
         passes("a first IPv6 fragment", fragment6(TCP, 0, true, &syn), &NEW_TCP),
         passes("an atomic IPv6 fragment", fragment6(UDP, 0, false, &datagram), &NEW_UDP),
-        passes("a later IPv6 fragment", fragment6(TCP, 100, false, &[0; 64]), &[LaterFragment])
-            .without_grant(),
-        drops("IPv6 TCP at offset 1", fragment6(TCP, 1, false, &[0; 64]), &[TinyFragment]),
-        drops("eight bytes of TCP on IPv6", fragment6(TCP, 0, true, &syn[..8]), &[TinyFragment]),
-        drops("half a UDP header on IPv6", fragment6(UDP, 0, true, &[0; 4]), &[TinyFragment]),
+        passes(
+            "a later IPv6 fragment",
+            fragment6(TCP, 100, false, &[0; 64]),
+            &[Packets(LaterFragment)],
+        )
+        .without_grant(),
+        drops("IPv6 TCP at offset 1", fragment6(TCP, 1, false, &[0; 64]), &[Packets(TinyFragment)]),
+        drops(
+            "eight bytes of TCP on IPv6",
+            fragment6(TCP, 0, true, &syn[..8]),
+            &[Packets(TinyFragment)],
+        ),
+        drops(
+            "half a UDP header on IPv6",
+            fragment6(UDP, 0, true, &[0; 4]),
+            &[Packets(TinyFragment)],
+        ),
     ]
 }
 
 fn behind_headers() -> Vec<Row> {
     let syn = syn_header(1);
-    let refused = [Seen(Class::Other), RefusedGrant(Class::Other), Wakeups];
+    let refused = [Flows(RefusedGrant, Class::Other), Wakeups];
     let mut rows = Vec::new();
     for headers in 0..=READ {
         rows.push(passes(

@@ -7,22 +7,19 @@ use std::{
 
 use anyhow::{Result, ensure};
 use ctguard_datapath::{
-    blur::Blur,
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Guard, Judgement, Memory, Offered, Scope, Tables},
+    guard::{Answer, Guard, Memory, Offered, Scope, Tables, Workspace},
     known_flows::KnownWords,
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, Reader},
-    recent,
     sources::SourceSet,
-    verdict::{self, Verdict, verdict},
+    verifier::OpaqueZero,
 };
 use ctguard_layout::{
-    BucketLine, COUNTERS, Counter, Environment, FlowLine, Grant, Interface, Limits, List,
-    MemoryLine, OfferedSlot, Policy, SCRATCH_WORDS, SourceCells, SourceLine, shared::Shared,
-    units::Jiffies,
+    self as layout, BucketLine, COUNTERS, Environment, FlowLine, Grant, Interface, Limits, List,
+    MemoryLine, OfferedSlot, Policy, SourceCells, SourceLine, shared::Shared, units::Jiffies,
 };
 use ctguard_tests::data_path::Action;
 
@@ -41,8 +38,7 @@ pub(crate) struct Host {
     counters: Cell<[u64; COUNTERS]>,
     offered: RefCell<BTreeMap<u32, [u64; 2]>>,
     flows: Vec<FlowLine>,
-    recent: [Shared; recent::SLOTS],
-    scratch: [Shared; SCRATCH_WORDS],
+    workspace: Workspace,
     buckets: Vec<BucketLine>,
     limits: Limits,
 }
@@ -66,8 +62,7 @@ impl Host {
             counters: Cell::new([0; COUNTERS]),
             offered: RefCell::default(),
             flows,
-            recent: std::array::from_fn(|_| Shared::new(0)),
-            scratch: std::array::from_fn(|_| Shared::new(0)),
+            workspace: Workspace::default(),
             buckets,
             limits: Limits::default(),
         }
@@ -77,20 +72,12 @@ impl Host {
     pub(crate) fn judge(&self, frame: &[u8]) -> Result<Action> {
         let aligned = align(frame)?;
         let guard = Guard { environment: &self.environment, tables: self };
-        let Judgement { outcome, wake } = guard.judge(reader(&aligned, frame.len()), self.now);
-        let verdict = verdict(outcome, || self.policy.has(Policy::DRY_RUN));
-        for index in [verdict.counter, verdict.seen, verdict.allowed] {
-            if index != Verdict::NONE {
-                self.count(index);
-            }
-        }
-        if wake {
-            self.count(Counter::Wakeups.index());
-        }
-        Ok(match verdict.action {
-            verdict::Action::Pass => Action::Pass,
-            verdict::Action::Drop => Action::Drop,
-            verdict::Action::Answer => Action::Answer,
+        let judgement = guard.judge(reader(&aligned, frame.len()), self.now);
+        judgement.count(|index| self.count(index));
+        Ok(match judgement.action(|| self.policy.has(Policy::DRY_RUN)) {
+            layout::Action::Pass => Action::Pass,
+            layout::Action::Drop => Action::Drop,
+            layout::Action::Answer => Action::Answer,
         })
     }
 
@@ -141,7 +128,7 @@ fn align(frame: &[u8]) -> Result<Box<Aligned>> {
 fn reader(frame: &Aligned, length: usize) -> Reader<'_> {
     let range = frame.0[..length].as_ptr_range();
     // SAFETY: the range lies in `frame`, which is aligned and outlives the reader.
-    unsafe { Reader::new(range.start, range.end, Blur::new(0)) }
+    unsafe { Reader::new(range.start, range.end, OpaqueZero::new(0)) }
 }
 
 impl FlowLines for &Host {
@@ -167,12 +154,8 @@ impl SourceSet for &Host {
 }
 
 impl Tables for &Host {
-    fn recent(&self, hash: u64) -> Option<&Shared> {
-        Some(recent::slot(&self.recent, hash))
-    }
-
-    fn scratch(&self) -> &[Shared; SCRATCH_WORDS] {
-        &self.scratch
+    fn workspace(&self) -> &Workspace {
+        &self.workspace
     }
 
     fn ask_conntrack<A: Address>(&self, _packet: &Packet<A>, _flow: Flow) -> Answer {
@@ -225,8 +208,7 @@ impl Tables for &Host {
     fn show<A: Address>(&self, _packet: &Packet<A>, _now: Jiffies) {}
 
     fn samples(&self) -> bool {
-        let seen: u64 = self.counters.get()[..3].iter().sum();
-        seen.is_multiple_of(OfferedSlot::SAMPLE.into())
+        self.workspace.samples()
     }
 
     fn note_offered(&self, line: u32, offered: Offered) {

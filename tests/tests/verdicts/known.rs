@@ -1,20 +1,21 @@
 //! Flows that conntrack knows, and packets that make no entry.
 
 use anyhow::Result;
-use ctguard_layout::{Class, Counter};
+use ctguard_layout::{Class, Counter, Outcome};
 use ctguard_tests::{frames::flags, require};
 
 use crate::{
     packets::{self, LOCAL, LOCAL6, REMOTE, REMOTE6},
     row::{self, Row, drops, passes},
 };
-use Counter::{Admitted, Challenged, Known, MakesNoEntry, RefusedGrant, Repeated, Seen, Wakeups};
+use Counter::{Flows, Packets, Wakeups};
+use Outcome::{Admitted, ChallengedByAck, Known, MakesNoEntry, RefusedGrant, Repeated};
 
-const NEW_TCP: [Counter; 2] = [Seen(Class::Tcp), Admitted(Class::Tcp)];
-const REFUSED: [Counter; 3] = [Seen(Class::Tcp), RefusedGrant(Class::Tcp), Wakeups];
-const ASKED: [Counter; 3] = [Seen(Class::Tcp), Challenged(Class::Tcp), Wakeups];
-const NEW_UDP: [Counter; 2] = [Seen(Class::Udp), Admitted(Class::Udp)];
-const NEW_OTHER: [Counter; 2] = [Seen(Class::Other), Admitted(Class::Other)];
+const NEW_TCP: [Counter; 1] = [Flows(Admitted, Class::Tcp)];
+const REFUSED: [Counter; 2] = [Flows(RefusedGrant, Class::Tcp), Wakeups];
+const ASKED: [Counter; 2] = [Flows(ChallengedByAck, Class::Tcp), Wakeups];
+const NEW_UDP: [Counter; 1] = [Flows(Admitted, Class::Udp)];
+const NEW_OTHER: [Counter; 1] = [Flows(Admitted, Class::Other)];
 const SYN_ACK: u8 = flags::SYN | flags::ACK;
 const FIN_ACK: u8 = flags::FIN | flags::ACK;
 const RST_ACK: u8 = flags::RST | flags::ACK;
@@ -42,27 +43,28 @@ fn tcp() -> Vec<Row> {
     let arrives = |flags| packets::tcp(REMOTE, LOCAL, 7, flags);
     let leaves = |flags| packets::tcp_back(LOCAL, REMOTE, 7, flags);
     vec![
-        passes("a SYN sent again", packets::syn(7), &[Repeated]).after_arrival_of(packets::syn(7)),
+        passes("a SYN sent again", packets::syn(7), &[Packets(Repeated)])
+            .after_arrival_of(packets::syn(7)),
         passes("a SYN sent again much later", packets::syn(7), &NEW_TCP)
             .after_arrival_of(packets::syn(7))
             .long_after(),
         drops(
             "a SYN on a live connection, the grant spent",
             packets::syn(7),
-            &[Seen(Class::Tcp), RefusedGrant(Class::Tcp), Wakeups],
+            &[Flows(RefusedGrant, Class::Tcp), Wakeups],
         )
         .after_arrival_of(packets::syn(7))
         .after_departure_of(leaves(flags::ACK))
         .without_any_grant(),
-        passes("an ACK of an admitted connection", arrives(flags::ACK), &[Known])
+        passes("an ACK of an admitted connection", arrives(flags::ACK), &[Packets(Known)])
             .after_arrival_of(packets::syn(7)),
         passes("an ACK of a connection long ended", arrives(flags::ACK), &NEW_TCP)
             .after_arrival_of(packets::syn(7))
             .long_after(),
         passes("an ACK of no connection", arrives(flags::ACK), &NEW_TCP),
-        passes("the same, tcp_loose off", arrives(flags::ACK), &[MakesNoEntry])
+        passes("the same, tcp_loose off", arrives(flags::ACK), &[Packets(MakesNoEntry)])
             .where_environment(|environment| environment.tcp_loose = 0),
-        passes("an ACK to an answered SYN, tcp_loose off", arrives(flags::ACK), &[Known])
+        passes("an ACK to an answered SYN, tcp_loose off", arrives(flags::ACK), &[Packets(Known)])
             .where_environment(|environment| environment.tcp_loose = 0)
             .after_arrival_of(packets::syn(7))
             .after_departure_of(data_back()),
@@ -73,25 +75,29 @@ fn tcp() -> Vec<Row> {
         )
         .after_arrival_of(packets::syn(7))
         .without_grant(),
-        passes("an ACK to an answered SYN, the grant spent", arrives(flags::ACK), &[Known])
-            .after_arrival_of(packets::syn(7))
-            .after_departure_of(data_back())
-            .without_grant(),
+        passes(
+            "an ACK to an answered SYN, the grant spent",
+            arrives(flags::ACK),
+            &[Packets(Known)],
+        )
+        .after_arrival_of(packets::syn(7))
+        .after_departure_of(data_back())
+        .without_grant(),
         drops("a SYN sent again, the grant spent", packets::syn(7), &REFUSED)
             .after_arrival_of(packets::syn(7))
             .without_any_grant(),
-        passes("a SYN sent again, that of strangers spent", packets::syn(7), &[Repeated])
+        passes("a SYN sent again, that of strangers spent", packets::syn(7), &[Packets(Repeated)])
             .after_arrival_of(packets::syn(7))
             .without_grant(),
-        passes("a connection older than the maps", arrives(flags::ACK), &[Known])
+        passes("a connection older than the maps", arrives(flags::ACK), &[Packets(Known)])
             .where_environment(|environment| environment.learning_until = u64::MAX)
             .without_grant(),
         row::answers("a SYN while connections are learnt", packets::syn(7), &ASKED)
             .where_environment(|environment| environment.learning_until = u64::MAX)
             .without_grant(),
-        passes("a FIN of a connection", arrives(FIN_ACK), &[Known])
+        passes("a FIN of a connection", arrives(FIN_ACK), &[Packets(Known)])
             .after_arrival_of(packets::syn(7)),
-        passes("a RST of a connection", arrives(flags::RST), &[Known])
+        passes("a RST of a connection", arrives(flags::RST), &[Packets(Known)])
             .after_arrival_of(packets::syn(7)),
         passes("an ACK from another port", packets::tcp(REMOTE, LOCAL, 8, flags::ACK), &NEW_TCP)
             .after_arrival_of(packets::syn(7)),
@@ -101,18 +107,30 @@ fn tcp() -> Vec<Row> {
 fn answers() -> Vec<Row> {
     let syn_ack = packets::tcp_back(REMOTE, LOCAL, 9, SYN_ACK);
     vec![
-        passes("a SYN-ACK to a SYN from inside", syn_ack.clone(), &[Known])
+        passes("a SYN-ACK to a SYN from inside", syn_ack.clone(), &[Packets(Known)])
             .without_grant()
             .after_departure_of(packets::tcp(LOCAL, REMOTE, 9, flags::SYN)),
-        passes("the same over IPv6", packets::tcp_back(REMOTE6, LOCAL6, 9, SYN_ACK), &[Known])
-            .without_grant()
-            .after_departure_of(packets::tcp(LOCAL6, REMOTE6, 9, flags::SYN)),
-        passes("UDP to a question from inside", packets::udp_to(REMOTE, LOCAL, 53, 4000), &[Known])
-            .without_grant()
-            .after_departure_of(packets::udp_to(LOCAL, REMOTE, 4000, 53)),
-        passes("the same, tagged", vlan(&packets::udp_to(REMOTE, LOCAL, 53, 4000)), &[Known])
-            .without_grant()
-            .after_departure_of(packets::udp_to(LOCAL, REMOTE, 4000, 53)),
+        passes(
+            "the same over IPv6",
+            packets::tcp_back(REMOTE6, LOCAL6, 9, SYN_ACK),
+            &[Packets(Known)],
+        )
+        .without_grant()
+        .after_departure_of(packets::tcp(LOCAL6, REMOTE6, 9, flags::SYN)),
+        passes(
+            "UDP to a question from inside",
+            packets::udp_to(REMOTE, LOCAL, 53, 4000),
+            &[Packets(Known)],
+        )
+        .without_grant()
+        .after_departure_of(packets::udp_to(LOCAL, REMOTE, 4000, 53)),
+        passes(
+            "the same, tagged",
+            vlan(&packets::udp_to(REMOTE, LOCAL, 53, 4000)),
+            &[Packets(Known)],
+        )
+        .without_grant()
+        .after_departure_of(packets::udp_to(LOCAL, REMOTE, 4000, 53)),
         passes("UDP to another port", packets::udp_to(REMOTE, LOCAL, 53, 4001), &NEW_UDP)
             .after_departure_of(packets::udp_to(LOCAL, REMOTE, 4000, 53)),
         passes("UDP from another host", packets::udp_to("192.0.2.2", LOCAL, 53, 4000), &NEW_UDP)
@@ -120,13 +138,13 @@ fn answers() -> Vec<Row> {
         passes("UDP after its timeout", packets::udp_to(REMOTE, LOCAL, 53, 4000), &NEW_UDP)
             .after_departure_of(packets::udp_to(LOCAL, REMOTE, 4000, 53))
             .long_after(),
-        passes("GRE to GRE from inside", gre(REMOTE, LOCAL), &[Known])
+        passes("GRE to GRE from inside", gre(REMOTE, LOCAL), &[Packets(Known)])
             .without_grant()
             .after_departure_of(gre(LOCAL, REMOTE)),
-        passes("SCTP to SCTP from inside", sctp(REMOTE, LOCAL, 3, 5), &[Known])
+        passes("SCTP to SCTP from inside", sctp(REMOTE, LOCAL, 3, 5), &[Packets(Known)])
             .without_grant()
             .after_departure_of(sctp(LOCAL, REMOTE, 5, 3)),
-        passes("a SYN-ACK to a RST from inside", syn_ack.clone(), &[MakesNoEntry])
+        passes("a SYN-ACK to a RST from inside", syn_ack.clone(), &[Packets(MakesNoEntry)])
             .after_departure_of(packets::tcp(LOCAL, REMOTE, 9, RST_ACK)),
         passes(
             "an echo request to ICMP from inside",
@@ -134,7 +152,7 @@ fn answers() -> Vec<Row> {
             &NEW_OTHER,
         )
         .after_departure_of(packets::icmp(LOCAL, REMOTE, 8, 1)),
-        passes("an echo request again", packets::icmp(REMOTE, LOCAL, 8, 1), &[Known])
+        passes("an echo request again", packets::icmp(REMOTE, LOCAL, 8, 1), &[Packets(Known)])
             .after_arrival_of(packets::icmp(REMOTE, LOCAL, 8, 1)),
     ]
 }
@@ -143,21 +161,27 @@ fn without_entry() -> Vec<Row> {
     let mut rows = Vec::new();
     for flags in [flags::RST, RST_ACK, FIN_ACK, flags::FIN, SYN_ACK, 0] {
         let segment = packets::tcp(REMOTE, LOCAL, 7, flags);
-        rows.push(passes("RST, FIN, SYN-ACK, nothing", segment, &[MakesNoEntry]).without_grant());
+        rows.push(
+            passes("RST, FIN, SYN-ACK, nothing", segment, &[Packets(MakesNoEntry)]).without_grant(),
+        );
     }
     for kind in [8, 13, 15, 17] {
         rows.push(passes("an ICMP request", packets::icmp(REMOTE, LOCAL, kind, 1), &NEW_OTHER));
     }
     for kind in [0, 3, 4, 5, 9, 11, 12, 14, 16, 18] {
         let message = packets::icmp(REMOTE, LOCAL, kind, 1);
-        rows.push(passes("an ICMP answer or error", message, &[MakesNoEntry]).without_grant());
+        rows.push(
+            passes("an ICMP answer or error", message, &[Packets(MakesNoEntry)]).without_grant(),
+        );
     }
     for kind in [128, 139] {
         rows.push(passes("an ICMPv6 request", packets::icmp(REMOTE6, LOCAL6, kind, 1), &NEW_OTHER));
     }
     for kind in [1, 2, 3, 4, 129, 140] {
         let message = packets::icmp(REMOTE6, LOCAL6, kind, 1);
-        rows.push(passes("an ICMPv6 answer or error", message, &[MakesNoEntry]).without_grant());
+        rows.push(
+            passes("an ICMPv6 answer or error", message, &[Packets(MakesNoEntry)]).without_grant(),
+        );
     }
     rows
 }

@@ -1,19 +1,18 @@
 //! What stands before IP: tags, PPPoE, other stations, interfaces without a slot.
 
 use anyhow::Result;
-use ctguard_layout::{Class, Counter, Interface};
+use ctguard_layout::{Class, Counter, Interface, Outcome};
 use ctguard_tests::{data_path::DataPath, frames::flags, require};
 
 use crate::{
     packets::{self, LOCAL, LOCAL6, REMOTE, REMOTE6, in_pppoe, pppoe, tagged},
     row::{self, Row, drops, passes},
 };
-use Counter::{
-    Admitted, Exempt, Known, NotOurs, RefusedGrant, RefusedSource, Seen, UnknownInterface, Wakeups,
-};
+use Counter::{Flows, Packets, Wakeups};
+use Outcome::{Admitted, Exempt, Known, NotOurs, RefusedGrant, RefusedSource, UnknownInterface};
 
-const NEW_TCP: [Counter; 2] = [Seen(Class::Tcp), Admitted(Class::Tcp)];
-const NEW_OTHER: [Counter; 2] = [Seen(Class::Other), Admitted(Class::Other)];
+const NEW_TCP: [Counter; 1] = [Flows(Admitted, Class::Tcp)];
+const NEW_OTHER: [Counter; 1] = [Flows(Admitted, Class::Other)];
 const DOT1Q: u16 = 0x8100;
 const DOT1AD: u16 = 0x88a8;
 /// The station that the tables' frames are for.
@@ -48,12 +47,12 @@ pub(crate) fn rows() -> Vec<Row> {
         rows.push(passes(name, frame.clone(), &NEW_TCP));
         let six = name.contains("IPv6");
         rows.push(
-            drops(name, frame, &[Seen(Class::Tcp), RefusedSource(Class::Tcp)])
+            drops(name, frame, &[Flows(RefusedSource, Class::Tcp)])
                 .after(move |path| exhaust(path, six)),
         );
     }
     let many = tagged(&syn, &[DOT1Q, DOT1Q, DOT1Q]);
-    let refused = [Seen(Class::Other), RefusedGrant(Class::Other), Wakeups];
+    let refused = [Flows(RefusedGrant, Class::Other), Wakeups];
     rows.extend([
         passes("more tags than are read", many.clone(), &NEW_OTHER),
         passes("multilink PPP", pppoe(0x003d, &syn[14..]), &NEW_OTHER),
@@ -62,16 +61,16 @@ pub(crate) fn rows() -> Vec<Row> {
         passes("the same again, told from nothing", many.clone(), &NEW_OTHER)
             .after_arrival_of(many.clone()),
         drops("more tags than are read, no grant", many, &refused).without_grant(),
-        passes("an interface without a slot", syn.clone(), &[UnknownInterface])
+        passes("an interface without a slot", syn.clone(), &[Packets(UnknownInterface)])
             .after(|path| path.set_interface(|interface| *interface = Interface::FREE)),
         drops(
             "an interface without a slot, no grant",
             syn.clone(),
-            &[Seen(Class::Tcp), RefusedGrant(Class::Tcp), Wakeups],
+            &[Flows(RefusedGrant, Class::Tcp), Wakeups],
         )
         .after(|path| path.set_interface(|interface| *interface = Interface::FREE))
         .without_grant(),
-        passes("an answer there", packets::udp_to(REMOTE, LOCAL, 53, 4000), &[Known])
+        passes("an answer there", packets::udp_to(REMOTE, LOCAL, 53, 4000), &[Packets(Known)])
             .after_departure_of(packets::udp_to(LOCAL, REMOTE, 4000, 53))
             .after(|path| path.set_interface(|interface| *interface = Interface::FREE))
             .without_grant(),
@@ -89,11 +88,11 @@ fn stations(syn: &[u8]) -> Vec<Row> {
     };
     vec![
         promiscuous(passes("a frame for us", syn.to_vec(), &NEW_TCP), STATION),
-        promiscuous(passes("a frame for another", syn.to_vec(), &[NotOurs]), STATION + 1),
-        promiscuous(passes("ARP for another", arp.clone(), &[NotOurs]), STATION + 1),
+        promiscuous(passes("a frame for another", syn.to_vec(), &[Packets(NotOurs)]), STATION + 1),
+        promiscuous(passes("ARP for another", arp.clone(), &[Packets(NotOurs)]), STATION + 1),
         promiscuous(passes("a frame for a group", for_group, &NEW_TCP), STATION + 1),
         promiscuous(passes("a port that is not promiscuous", syn.to_vec(), &NEW_TCP), 0),
-        passes("ARP", arp, &[Exempt]),
+        passes("ARP", arp, &[Packets(Exempt)]),
     ]
 }
 

@@ -1,17 +1,15 @@
 //! Allow and deny lists, both families.
 
 use anyhow::Result;
-use ctguard_layout::{Class, Counter, List, Policy};
+use ctguard_layout::{Class, Counter, List, Outcome, Policy};
 use ctguard_tests::{data_path::DataPath, frames::flags, require};
 
 use crate::{
     packets::{self, LOCAL, LOCAL6, REMOTE, REMOTE6, ipv4_bytes, ipv6_bytes},
     row::{self, Row, drops, passes},
 };
-use Counter::{
-    Admitted, Allowed, Exempt, RefusedDeny, RefusedFallback, RefusedGrant, RefusedSource, Seen,
-    Wakeups,
-};
+use Counter::{Allowed, Flows, Packets, Wakeups};
+use Outcome::{Admitted, Denied, Exempt, RefusedFallback, RefusedGrant, RefusedSource};
 
 /// Fails when a list is not asked, asked of the wrong address or family, or holds beyond its
 /// purpose: an allowed source skips its ceiling, never its own grant.
@@ -26,12 +24,12 @@ fn lists_hold_for_their_prefixes_and_no_further() -> Result<()> {
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for (class, four, six) in FLOWS {
-        let new = [Seen(class), Admitted(class)];
-        let allowed = [Seen(class), Admitted(class), Allowed(class)];
+        let new = [Flows(Admitted, class)];
+        let allowed = [Flows(Admitted, class), Allowed(class)];
         rows.extend([
-            drops("a denied source", four(), &[RefusedDeny(class)]).after(listed(List::DenyV4)),
-            drops("a denied network", six(), &[RefusedDeny(class)]).after(listed(List::DenyV6)),
-            passes("a denied source, dry run", four(), &[RefusedDeny(class)])
+            drops("a denied source", four(), &[Flows(Denied, class)]).after(listed(List::DenyV4)),
+            drops("a denied network", six(), &[Flows(Denied, class)]).after(listed(List::DenyV6)),
+            passes("a denied source, dry run", four(), &[Flows(Denied, class)])
                 .after(listed(List::DenyV4))
                 .after(|path| path.set_policy(|policy| policy.switches = Policy::DRY_RUN)),
             passes("an allowed source, strangers' grant spent", four(), &allowed)
@@ -43,16 +41,16 @@ pub(crate) fn rows() -> Vec<Row> {
             passes("an allowed source has no ceiling", four(), &allowed)
                 .after(listed(List::AllowV4))
                 .after(no_burst),
-            drops("its own grant spent", four(), &[Seen(class), RefusedGrant(class), Wakeups])
+            drops("its own grant spent", four(), &[Flows(RefusedGrant, class), Wakeups])
                 .after(listed(List::AllowV4))
                 .where_grant(|grant| grant.allowances[1].limit.store(0)),
-            drops("its own fallback spent", four(), &[Seen(class), RefusedFallback(class)])
+            drops("its own fallback spent", four(), &[Flows(RefusedFallback, class)])
                 .after(listed(List::AllowV4))
                 .where_grant(|grant| {
                     grant.heartbeat.store(0);
                     grant.fallback[1].arrival.store(1 << 62);
                 }),
-            drops("denied and allowed", four(), &[RefusedDeny(class)])
+            drops("denied and allowed", four(), &[Flows(Denied, class)])
                 .after(listed(List::AllowV4))
                 .after(listed(List::DenyV4))
                 .after(in_use(List::AllowV4.bit() | List::DenyV4.bit())),
@@ -60,19 +58,19 @@ pub(crate) fn rows() -> Vec<Row> {
                 .after(listed(List::DenyV4))
                 .after(in_use(0)),
             passes("a list of the other family", six(), &new).after(listed(List::DenyV4)),
-            drops("the ceiling of a stranger", four(), &[Seen(class), RefusedSource(class)])
+            drops("the ceiling of a stranger", four(), &[Flows(RefusedSource, class)])
                 .after(no_burst),
         ]);
     }
     rows.push(
-        passes("neighbour discovery of a denied source", discovery(), &[Exempt])
+        passes("neighbour discovery of a denied source", discovery(), &[Packets(Exempt)])
             .after(listed(List::DenyV6)),
     );
     rows.push(
         drops(
             "an established connection of a source denied later",
             ack(),
-            &[RefusedDeny(Class::Tcp)],
+            &[Flows(Denied, Class::Tcp)],
         )
         .after_arrival_of(packets::syn(1))
         .after(listed(List::DenyV4)),
@@ -87,7 +85,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows
 }
 
-const NEW_UDP: [Counter; 2] = [Seen(Class::Udp), Admitted(Class::Udp)];
+const NEW_UDP: [Counter; 1] = [Flows(Admitted, Class::Udp)];
 
 type NewFlow = fn() -> Vec<u8>;
 

@@ -1,7 +1,7 @@
 //! Packets that no stack would track: each kind passes and is counted by its reason.
 
 use anyhow::Result;
-use ctguard_layout::Counter;
+use ctguard_layout::{Counter, Outcome};
 use ctguard_tests::require;
 
 use crate::{
@@ -11,7 +11,8 @@ use crate::{
     },
     row::{self, Row, passes},
 };
-use Counter::{
+use Counter::Packets;
+use Outcome::{
     MalformedIcmp, MalformedIpv4, MalformedIpv6, MalformedLink, MalformedTcp, MalformedUdp,
 };
 
@@ -32,13 +33,21 @@ pub(crate) fn rows() -> Vec<Row> {
 
 fn link() -> Vec<Row> {
     vec![
-        passes("half a VLAN tag", ethernet(0x8100, &[0, 1]), &[MalformedLink]),
-        passes("half a second tag", ethernet(0x88a8, &[0, 1, 0x81, 0, 0]), &[MalformedLink]),
-        passes("half a PPPoE header", ethernet(0x8864, &[0x11, 0, 0, 1]), &[MalformedLink]),
+        passes("half a VLAN tag", ethernet(0x8100, &[0, 1]), &[Packets(MalformedLink)]),
+        passes(
+            "half a second tag",
+            ethernet(0x88a8, &[0, 1, 0x81, 0, 0]),
+            &[Packets(MalformedLink)],
+        ),
+        passes(
+            "half a PPPoE header",
+            ethernet(0x8864, &[0x11, 0, 0, 1]),
+            &[Packets(MalformedLink)],
+        ),
         passes(
             "PPPoE without a protocol",
             ethernet(0x8864, &[0x11, 0, 0, 1, 0, 2, 0]),
-            &[MalformedLink],
+            &[Packets(MalformedLink)],
         ),
     ]
 }
@@ -52,13 +61,17 @@ fn network() -> Vec<Row> {
         frame
     };
     vec![
-        passes("IPv4 cut in its header", four[..14 + 19].to_vec(), &[MalformedIpv4]),
-        passes("IPv4 cut in its options", changed(&four[..14 + 24], 14, 0x4f), &[MalformedIpv4]),
-        passes("version 5", changed(&four, 14, 0x55), &[MalformedIpv4]),
-        passes("a header of 16 bytes", changed(&four, 14, 0x44), &[MalformedIpv4]),
-        passes("shorter than its header", changed(&four, 17, 19), &[MalformedIpv4]),
-        passes("IPv6 cut in its header", six[..14 + 39].to_vec(), &[MalformedIpv6]),
-        passes("version 4 as IPv6", changed(&six, 14, 0x40), &[MalformedIpv6]),
+        passes("IPv4 cut in its header", four[..14 + 19].to_vec(), &[Packets(MalformedIpv4)]),
+        passes(
+            "IPv4 cut in its options",
+            changed(&four[..14 + 24], 14, 0x4f),
+            &[Packets(MalformedIpv4)],
+        ),
+        passes("version 5", changed(&four, 14, 0x55), &[Packets(MalformedIpv4)]),
+        passes("a header of 16 bytes", changed(&four, 14, 0x44), &[Packets(MalformedIpv4)]),
+        passes("shorter than its header", changed(&four, 17, 19), &[Packets(MalformedIpv4)]),
+        passes("IPv6 cut in its header", six[..14 + 39].to_vec(), &[Packets(MalformedIpv6)]),
+        passes("version 4 as IPv6", changed(&six, 14, 0x40), &[Packets(MalformedIpv6)]),
     ]
 }
 
@@ -74,16 +87,24 @@ fn transport() -> Vec<Row> {
     let short_udp = [0, 1, 0, 9, 0, 7, 0, 0];
     let echo = [8, 0, 0, 0, 0, 1, 0];
     vec![
-        passes("TCP cut in its header", four(TCP, &syn[..19]), &[MalformedTcp]),
-        passes("no byte of TCP", four(TCP, &[]), &[MalformedTcp]),
-        passes("a TCP header of 16 bytes", four(TCP, &with_offset(4)), &[MalformedTcp]),
-        passes("TCP options beyond the packet", four(TCP, &with_offset(15)), &[MalformedTcp]),
-        passes("TCP cut on IPv6", six(TCP, &syn[..12]), &[MalformedTcp]),
-        passes("a TCP header of 0 bytes on IPv6", six(TCP, &with_offset(0)), &[MalformedTcp]),
-        passes("UDP cut in its header", four(UDP, &short_udp[..7]), &[MalformedUdp]),
-        passes("UDP of seven bytes", four(UDP, &short_udp), &[MalformedUdp]),
-        passes("UDP cut on IPv6", six(UDP, &short_udp[..4]), &[MalformedUdp]),
-        passes("ICMP cut in its header", four(ICMP, &echo), &[MalformedIcmp]),
-        passes("ICMPv6 cut in its header", six(ICMPV6, &[128, 0, 0]), &[MalformedIcmp]),
+        passes("TCP cut in its header", four(TCP, &syn[..19]), &[Packets(MalformedTcp)]),
+        passes("no byte of TCP", four(TCP, &[]), &[Packets(MalformedTcp)]),
+        passes("a TCP header of 16 bytes", four(TCP, &with_offset(4)), &[Packets(MalformedTcp)]),
+        passes(
+            "TCP options beyond the packet",
+            four(TCP, &with_offset(15)),
+            &[Packets(MalformedTcp)],
+        ),
+        passes("TCP cut on IPv6", six(TCP, &syn[..12]), &[Packets(MalformedTcp)]),
+        passes(
+            "a TCP header of 0 bytes on IPv6",
+            six(TCP, &with_offset(0)),
+            &[Packets(MalformedTcp)],
+        ),
+        passes("UDP cut in its header", four(UDP, &short_udp[..7]), &[Packets(MalformedUdp)]),
+        passes("UDP of seven bytes", four(UDP, &short_udp), &[Packets(MalformedUdp)]),
+        passes("UDP cut on IPv6", six(UDP, &short_udp[..4]), &[Packets(MalformedUdp)]),
+        passes("ICMP cut in its header", four(ICMP, &echo), &[Packets(MalformedIcmp)]),
+        passes("ICMPv6 cut in its header", six(ICMPV6, &[128, 0, 0]), &[Packets(MalformedIcmp)]),
     ]
 }

@@ -92,8 +92,7 @@ impl Row {
             let index = counter.index() as usize;
             after[index] - before[index]
         };
-        let counted: Vec<_> = Counter::ALL
-            .into_iter()
+        let counted: Vec<_> = Counter::all()
             .map(|counter| (counter, moved(&counter)))
             .filter(|(_, times)| *times > 0)
             .collect();

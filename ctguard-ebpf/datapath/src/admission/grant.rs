@@ -1,9 +1,9 @@
 //! The grant: admissions A pass only while A < G; without a daemon, a rate instead.
 
-use super::{Admission, Candidate, Refusal};
+use super::{Admission, Candidate};
 use crate::{
     bucket::gcra,
-    layout::{Ceiling, Environment, Fallback, Grant, Policy, TIER_SLOTS},
+    layout::{Ceiling, Environment, Fallback, Grant, Outcome, Policy, TIER_SLOTS},
     units::{Jiffies, Ticks},
 };
 
@@ -37,7 +37,7 @@ pub fn peek(grant: &Grant, tier: u32, environment: &Environment, now: Jiffies) -
 }
 
 /// Takes one admission from a tier's grant, given what [`peek`] saw. The fallback rate counts new
-/// flows alone, so what is `vouched` for passes it.
+/// flows alone, so what rests on an admission passes it.
 #[inline(always)]
 pub(super) fn take(
     grant: &Grant,
@@ -49,22 +49,21 @@ pub(super) fn take(
     let position = candidate.tier as usize % TIER_SLOTS;
     let admitted = &grant.admitted[position].0;
     match allowance {
-        Allowance::Spent => Admission { result: Err(Refusal::Grant), wake: false },
+        Allowance::Spent => Admission { outcome: Outcome::RefusedGrant, wake: false },
         Allowance::Left => {
             let before = admitted.fetch_add(1);
             let wake = before == grant.allowances[position].wake_at.load();
-            Admission { result: Ok(()), wake }
+            Admission { outcome: Outcome::Admitted, wake }
         }
         Allowance::Fallback => {
-            let result = if candidate.vouched || policy.has(Policy::FAIL_OPEN) {
-                Ok(())
-            } else {
-                take_fallback(&grant.fallback[position], now)
-            };
-            if result.is_ok() {
+            let passes = candidate.rests_on_admission
+                || policy.has(Policy::FAIL_OPEN)
+                || take_fallback(&grant.fallback[position], now);
+            if passes {
                 admitted.fetch_add(1);
             }
-            Admission { result, wake: false }
+            let outcome = if passes { Outcome::Admitted } else { Outcome::RefusedFallback };
+            Admission { outcome, wake: false }
         }
     }
 }
@@ -80,9 +79,9 @@ pub fn is_first_in_jiffy(grant: &Grant, now: Jiffies) -> bool {
 }
 
 /// A GCRA for the whole table. CPUs that race for its last flow are told apart by the exchange:
-/// who loses it is refused, so the rate holds exactly.
+/// who loses it is refused, so the rate holds exactly. True if this flow got it.
 #[inline(always)]
-fn take_fallback(fallback: &Fallback, now: Jiffies) -> Result<(), Refusal> {
+fn take_fallback(fallback: &Fallback, now: Jiffies) -> bool {
     let now = now.to_ticks();
     let arrival = fallback.arrival.load();
     let ceiling = Ceiling {
@@ -90,8 +89,8 @@ fn take_fallback(fallback: &Fallback, now: Jiffies) -> Result<(), Refusal> {
         tolerance: Ticks(fallback.tolerance.load()),
     };
     if gcra::excess(Ticks(arrival), now, &ceiling) != 0 {
-        return Err(Refusal::Fallback);
+        return false;
     }
     let Ticks(next) = gcra::charged(Ticks(arrival), now, &ceiling);
-    if fallback.arrival.replace_if(arrival, next) { Ok(()) } else { Err(Refusal::Fallback) }
+    fallback.arrival.replace_if(arrival, next)
 }

@@ -6,49 +6,15 @@ use grant::Allowance;
 
 use crate::{
     bucket::Cells,
-    layout::{Ceiling, Grant, Policy},
+    layout::{Ceiling, Grant, Outcome, Policy},
     units::Jiffies,
 };
-
-/// Why a new flow is refused.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Its source asks for more than its ceiling, or its share.
-    Source,
-    /// Its prefix asks for more than its limit.
-    Prefix,
-    /// Its service is asked for more than its limit.
-    Service,
-    /// Strangers of its class are challenged, and it cannot be.
-    Challenge,
-    /// The grant is spent.
-    Grant,
-    /// No daemon lives, and the fallback rate is spent.
-    Fallback,
-}
-
-impl Refusal {
-    /// The refusal of this number.
-    #[inline(always)]
-    #[must_use]
-    pub const fn from_number(number: u32) -> Self {
-        match number {
-            0 => Self::Source,
-            1 => Self::Prefix,
-            2 => Self::Service,
-            3 => Self::Challenge,
-            4 => Self::Grant,
-            _ => Self::Fallback,
-        }
-    }
-}
 
 /// What admission decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// Admitted, or why not.
-    pub result: Result<(), Refusal>,
+    /// [`Outcome::Admitted`], or why it is refused.
+    pub outcome: Outcome,
     /// The daemon shall be woken for another grant.
     pub wake: bool,
 }
@@ -77,7 +43,7 @@ impl Limited<'_> {
 }
 
 /// What asks to be admitted. Sources on the allow list have no limits but the grant, nor have
-/// packets vouched for.
+/// packets that rest on an admission of their tuple.
 pub struct Candidate<'l> {
     /// Its source.
     pub source: Option<Limited<'l>>,
@@ -87,8 +53,8 @@ pub struct Candidate<'l> {
     pub service_excess: i64,
     /// Whose grant it takes from: the number of a [`crate::layout::Tier`].
     pub tier: u32,
-    /// It rests on an admission of its tuple.
-    pub vouched: bool,
+    /// It rests on an admission of its tuple (see [`crate::guard`]).
+    pub rests_on_admission: bool,
 }
 
 /// Admits a candidate or refuses it, given what is left of its grant. The caller charges prefix and
@@ -105,20 +71,18 @@ pub fn admit(
     now: Jiffies,
 ) -> Admission {
     let source = candidate.source.as_ref();
-    let refusal = if source.map_or(0, |source| source.excess(now)) != 0 {
-        Some(Refusal::Source)
-    } else if candidate.prefix_excess != 0 {
-        Some(Refusal::Prefix)
-    } else if candidate.service_excess != 0 {
-        Some(Refusal::Service)
-    } else {
-        None
-    };
-    if let Some(refusal) = refusal {
-        return Admission { result: Err(refusal), wake: false };
+    let refused = |outcome| Admission { outcome, wake: false };
+    if source.map_or(0, |source| source.excess(now)) != 0 {
+        return refused(Outcome::RefusedSource);
+    }
+    if candidate.prefix_excess != 0 {
+        return refused(Outcome::RefusedPrefix);
+    }
+    if candidate.service_excess != 0 {
+        return refused(Outcome::RefusedService);
     }
     let admission = grant::take(grant, allowance, candidate, policy, now);
-    if admission.result.is_ok()
+    if admission.outcome == Outcome::Admitted
         && let Some(source) = source
     {
         source.charge(now);

@@ -4,7 +4,7 @@
 //! kept exactly to its rate would send it. A flow conforms while that time is at most `tolerance`
 //! ahead of now; each conforming flow moves it `interval` on.
 
-use crate::{blur::sign, layout::Ceiling, units::Ticks};
+use crate::{layout::Ceiling, units::Ticks, verifier::sign};
 
 /// −1 where a flow now does not conform, given the cell's theoretical `arrival` time, else 0.
 ///

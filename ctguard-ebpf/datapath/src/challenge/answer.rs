@@ -2,7 +2,6 @@
 
 use super::Connection;
 use crate::{
-    blur::Blur,
     hash::low_word,
     packet::{
         self, Address, Ipv4, Ipv6, Reader, TcpFlags, Writer,
@@ -10,6 +9,7 @@ use crate::{
         protocol,
         reader::{Be32, WireHeader},
     },
+    verifier::OpaqueZero,
 };
 
 /// What answers a SYN.
@@ -162,7 +162,7 @@ impl Answering for Ipv6 {
 ///
 /// `None`, and nothing is changed, when the frame is too short for a SYN or lies at an odd address.
 pub fn write_answer<A: Answering>(frame: &mut [u8], answer: &Answer<A>) -> Option<usize> {
-    let network_offset = packet::network_offset(Writer::over(frame)?.reader(Blur::new(0)))?;
+    let network_offset = packet::network_offset(Writer::over(frame)?.reader(OpaqueZero::new(0)))?;
     let bytes = usize::try_from(Answer::<A>::frame_bytes(network_offset)).ok()?;
     let mut writer = Writer::over(frame.get_mut(..bytes)?)?;
     answer.write(&mut writer, network_offset)?;

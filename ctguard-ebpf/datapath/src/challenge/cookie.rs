@@ -1,7 +1,7 @@
 //! The cookie: a number that only who receives the answer to a SYN can know, for some seconds.
 
 use super::{Connection, siphash::SipHash};
-use crate::{blur::sign, hash::low_word, layout::CookieKey, packet::Address, units::Jiffies};
+use crate::{hash::low_word, layout::CookieKey, packet::Address, units::Jiffies, verifier::sign};
 
 /// A span of 2^`shift` jiffies, some seconds, that has cookies of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,13 +10,13 @@ mod slot;
 use slot::Slot;
 
 use crate::{
-    blur::{Blur, sign},
     hash::low_word,
     layout::{Environment, FlowKind, FlowLine},
     packet::TcpFlags,
     place::Place,
     shared::Shared,
     units::Coarse,
+    verifier::{OpaqueZero, sign},
 };
 
 /// Gives the lines of the flow cache.
@@ -30,7 +30,7 @@ impl Place {
     #[inline(always)]
     #[must_use]
     pub const fn of_flow(hash: u64, environment: &Environment) -> Self {
-        Self::of(hash, environment.flow_line_mask, Blur::new(environment.zero))
+        Self::of(hash, environment.flow_line_mask, OpaqueZero::new(environment.zero))
     }
 }
 
@@ -157,7 +157,7 @@ fn find_in(line: &FlowLine, place: Place) -> Option<Found<'_>> {
         if Slot(cell.load()).is_of(place.hash) {
             // Read again where the paths have met: a value that only some of them have set is not
             // to be read, says the verifier.
-            let cell = slot_at(line, place.blur.hide(position));
+            let cell = slot_at(line, place.zero.hide(position));
             return Some(Found { cell, slot: Slot(cell.load()) });
         }
     }

@@ -9,10 +9,10 @@
 
 use super::Passing;
 use crate::{
-    blur::sign,
     layout::{Environment, FlowKind},
     packet::TcpFlags,
     units::Coarse,
+    verifier::sign,
 };
 
 const FINGERPRINT: u64 = !0 << 30;

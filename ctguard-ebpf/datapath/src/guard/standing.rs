@@ -3,15 +3,14 @@
 
 use super::{
     Guard, Memory, Tables,
-    admit::{Opening, Tuple},
-    outcome::{Decision, Vouched},
+    opening::{Opening, Tuple},
 };
 use crate::{
     admission::grant::{self, Allowance},
     bucket::Cells,
     challenge::{self, Answer, Answering, Connection, Slot},
     hash,
-    layout::{Class, Grant, Limits, SourceCells, Stage, Tier},
+    layout::{Class, Grant, Limits, MemoryLine, Outcome, SourceCells, Stage, Tier},
     memory::{self, Moment},
     packet::{Ipv4, Ipv6},
     place::Place,
@@ -22,10 +21,10 @@ use crate::{
 /// What becomes of who asks.
 pub(super) enum Standing<'l> {
     /// It asks to be admitted in the tier of this number, which the verifier does not know (see
-    /// `blur`); a known source has cells of its own.
+    /// `verifier`); a known source has cells of its own.
     Of(u32, Option<Known<'l>>),
     /// It is not admitted.
-    Ended(Decision),
+    Ended(Outcome),
 }
 
 /// A source that is regular or proven.
@@ -68,28 +67,28 @@ impl<T: Tables> Guard<'_, T> {
             return Standing::Of(opening.tier, None);
         }
         let scope = hash::scope(&self.environment.source_key, tuple.family, tuple.scope);
-        let place = Place::of(scope, self.environment.known_source_line_mask, self.blur());
+        let place = Place::of(scope, self.environment.known_source_line_mask, self.zero());
         if let Some(found) = sources::find(&self.tables, place)
             && let Some(cells) = self.tables.source_cells(found.slot)
         {
             let tier = if found.tiers.is_regular() { Tier::Regulars } else { Tier::Proven };
-            return Standing::Of(self.blur().hide(tier as u32), Some(Known(cells)));
+            return Standing::Of(self.zero().hide(tier as u32), Some(Known(cells)));
         }
         let is_answered = is_spent && class == Class::Tcp && tuple.is_syn() && self.answers();
         if !is_challenged && !is_answered {
             return Standing::Of(opening.tier, None);
         }
-        if opening.has_tuple == 0 {
-            return Standing::Ended(Decision::Challenge);
+        if !opening.has_tuple {
+            return Standing::Ended(Outcome::RefusedChallenge);
         }
-        // What follows an admission at once is of the flow that was admitted.
-        if opening.vouched != Vouched::No as u32 {
-            return Standing::Of(self.blur().hide(Tier::Answered as u32), None);
+        // Packets that arrive right after an admission belong to the same flow.
+        if opening.rests_on_admission() {
+            return Standing::Of(self.zero().hide(Tier::Answered as u32), None);
         }
         match class {
-            Class::Tcp if !tuple.is_syn() => Standing::Ended(Decision::Challenge),
-            Class::Tcp if self.answers() => self.asked_to_prove(tuple, scope, dry_run, now),
-            Class::Tcp | Class::Udp | Class::Other => self.asked_to_come_again(tuple, now),
+            Class::Tcp if !tuple.is_syn() => Standing::Ended(Outcome::RefusedChallenge),
+            Class::Tcp if self.answers() => self.challenge_by_ack(tuple, scope, dry_run, now),
+            Class::Tcp | Class::Udp | Class::Other => self.challenge_by_silence(tuple, now),
         }
     }
 
@@ -108,7 +107,7 @@ impl<T: Tables> Guard<'_, T> {
 
     /// A SYN of a tuple that has answered opens its flow, once; another one is answered.
     #[inline(always)]
-    fn asked_to_prove(
+    fn challenge_by_ack(
         &self,
         tuple: &Tuple,
         scope: u64,
@@ -116,17 +115,17 @@ impl<T: Tables> Guard<'_, T> {
         now: Jiffies,
     ) -> Standing<'_> {
         let moment = self.moment(now);
-        let refused = Standing::Ended(Decision::Challenge);
+        let refused = Standing::Ended(Outcome::RefusedChallenge);
         let Some(line) = self.memory_line(Memory::Answered, tuple.hash) else { return refused };
-        if let Some(answered) = memory::find(line, tuple.hash, moment, self.blur())
+        if let Some(answered) = memory::find(line, tuple.hash, moment, self.zero())
             && answered.age <= self.environment.answered_life
         {
             answered.forget();
-            memory::remember(line, memory::other(tuple.hash), moment, self.blur());
-            return Standing::Of(self.blur().hide(Tier::Answered as u32), None);
+            memory::remember(line, memory::other(tuple.hash), moment, self.zero());
+            return Standing::Of(self.zero().hide(Tier::Answered as u32), None);
         }
         if let Some(line) = self.memory_line(Memory::Resets, scope)
-            && let Some(reset) = memory::find(line, scope, self.coarse_moment(now), self.blur())
+            && let Some(reset) = memory::find(line, scope, self.coarse_moment(now), self.zero())
             && reset.age <= self.environment.reset_life_coarse
         {
             return refused;
@@ -137,7 +136,7 @@ impl<T: Tables> Guard<'_, T> {
             self.challenge::<Ipv6>(tuple, dry_run, now)
         };
         match answered {
-            Some(()) => Standing::Ended(Decision::Asked),
+            Some(()) => Standing::Ended(Outcome::ChallengedByAck),
             None => refused,
         }
     }
@@ -155,17 +154,17 @@ impl<T: Tables> Guard<'_, T> {
 
     /// A tuple that comes again after a while is admitted; one that never came is remembered.
     #[inline(always)]
-    fn asked_to_come_again(&self, tuple: &Tuple, now: Jiffies) -> Standing<'_> {
-        let challenged = Standing::Ended(Decision::ToComeAgain);
+    fn challenge_by_silence(&self, tuple: &Tuple, now: Jiffies) -> Standing<'_> {
+        let challenged = Standing::Ended(Outcome::ChallengedBySilence);
         let moment = self.moment(now);
         let Some(line) = self.memory_line(Memory::Retries, tuple.hash) else { return challenged };
-        match memory::find(line, tuple.hash, moment, self.blur()) {
+        match memory::find(line, tuple.hash, moment, self.zero()) {
             Some(first) if first.age < self.environment.retry_after => {}
             Some(first) if first.age <= self.environment.retry_before => {
-                return Standing::Of(self.blur().hide(Tier::Retried as u32), None);
+                return Standing::Of(self.zero().hide(Tier::Retried as u32), None);
             }
             Some(forgotten) => forgotten.renew(moment),
-            None => memory::remember(line, tuple.hash, moment, self.blur()),
+            None => memory::remember(line, tuple.hash, moment, self.zero()),
         }
         challenged
     }
@@ -191,18 +190,18 @@ impl<T: Tables> Guard<'_, T> {
             self.proves::<Ipv6>(tuple, now)
         };
         if !proves {
-            let used = memory::find(line, memory::other(hash), moment, self.blur());
+            let used = memory::find(line, memory::other(hash), moment, self.zero());
             if used.is_some_and(|used| used.age <= self.environment.answered_life) && !completed {
                 let scope = hash::scope(&self.environment.source_key, tuple.family, tuple.scope);
                 if let Some(line) = self.memory_line(Memory::Resets, scope) {
-                    memory::remember(line, scope, self.coarse_moment(now), self.blur());
+                    memory::remember(line, scope, self.coarse_moment(now), self.zero());
                 }
             }
             return false;
         }
-        match memory::find(line, hash, moment, self.blur()) {
+        match memory::find(line, hash, moment, self.zero()) {
             Some(answered) => answered.renew(moment),
-            None => memory::remember(line, hash, moment, self.blur()),
+            None => memory::remember(line, hash, moment, self.zero()),
         }
         true
     }
@@ -215,7 +214,7 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
-    fn memory_line(&self, memory: Memory, hash: u64) -> Option<&crate::layout::MemoryLine> {
+    fn memory_line(&self, memory: Memory, hash: u64) -> Option<&MemoryLine> {
         let mask = match memory {
             Memory::Retries => self.environment.retry_line_mask,
             Memory::Answered => self.environment.answered_line_mask,

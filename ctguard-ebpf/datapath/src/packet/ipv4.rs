@@ -1,13 +1,15 @@
 //! IPv4 (RFC 791): addresses, protocol, where the fragment belongs.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::{
     Fragment, Header, Malformed,
     address::Ipv4,
-    reader::{Be16, Be32, Reader, WireHeader},
+    reader::{Be16, Be32, Reader},
 };
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 struct Ipv4Header {
     version_length_service: Be16,
     total_length: Be16,
@@ -18,9 +20,6 @@ struct Ipv4Header {
     source: Be32,
     destination: Be32,
 }
-
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for Ipv4Header {}
 
 const HEADER_WORDS: u16 = 5;
 const _: () = assert!(size_of::<Ipv4Header>() == HEADER_WORDS as usize * 4);

@@ -1,13 +1,15 @@
 //! IPv6 (RFC 8200) with its extension headers.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::{
     Fragment, Header, Malformed,
     address::Ipv6,
-    reader::{Be16, Be32, Reader, WireHeader},
+    reader::{Be16, Be32, Reader},
 };
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 struct Ipv6Header {
     version_class_label: Be32,
     payload_length: Be16,
@@ -16,23 +18,17 @@ struct Ipv6Header {
     destination: [Be32; 4],
 }
 
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for Ipv6Header {}
-
 const _: () = assert!(size_of::<Ipv6Header>() == 40);
 
 /// The first eight bytes of any extension header; the fragment header is no longer than that.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 struct ExtensionHeader {
     next_header_and_length: Be16,
     /// In a fragment header: offset (13 bits), reserved (2), more fragments (1).
     offset_and_more: Be16,
     rest: [Be16; 2],
 }
-
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for ExtensionHeader {}
 
 const EXTENSION_WORDS: u16 = 2;
 /// Not less than [`MOST_EXTENSIONS`] of 2,048 bytes have.

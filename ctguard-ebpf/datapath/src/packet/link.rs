@@ -1,42 +1,35 @@
 //! Ethernet, up to two VLAN tags (IEEE 802.1Q, 802.1ad), `PPPoE` session (RFC 2516).
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::{
     Malformed,
-    reader::{Be16, Reader, WireHeader},
+    reader::{Be16, Reader},
 };
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 pub struct EthernetHeader {
     destination: [Be16; 3],
     source: [Be16; 3],
     ethertype: Be16,
 }
 
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for EthernetHeader {}
-
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 struct VlanTag {
     control: Be16,
     ethertype: Be16,
 }
 
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for VlanTag {}
-
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 struct PppoeHeader {
     version_type_code: Be16,
     session: Be16,
     length: Be16,
     ppp_protocol: Be16,
 }
-
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for PppoeHeader {}
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
@@ -58,14 +51,11 @@ const _: () = assert!(size_of::<VlanTag>() == 4 && size_of::<PppoeHeader>() == 8
 
 /// The last four bytes in front of a network header, where a PPPoE header ends or another does.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 pub(crate) struct SessionEnd {
     length: Be16,
     ppp_protocol: Be16,
 }
-
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for SessionEnd {}
 
 /// The length field of PPPoE counts the PPP protocol too (RFC 2516, section 4).
 const PPP_PROTOCOL_BYTES: u16 = 2;

@@ -1,6 +1,6 @@
 //! Why a packet could not be parsed.
 
-use crate::layout::Counter;
+use crate::layout::Outcome;
 
 /// The header that is cut short or impossible. Conntrack cannot track such a packet either
 /// (`nf_conntrack_in`, `tcp_error`, `udp_error`), so it passes, counted by reason.
@@ -22,31 +22,17 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// The reason of this number.
+    /// What becomes of the packet.
     #[inline(always)]
     #[must_use]
-    pub const fn from_number(number: u32) -> Self {
-        match number {
-            0 => Self::Link,
-            1 => Self::Ipv4,
-            2 => Self::Ipv6,
-            3 => Self::Tcp,
-            4 => Self::Udp,
-            _ => Self::Icmp,
-        }
-    }
-
-    /// The counter of the reason.
-    #[inline(always)]
-    #[must_use]
-    pub const fn counter(self) -> Counter {
+    pub const fn outcome(self) -> Outcome {
         match self {
-            Self::Link => Counter::MalformedLink,
-            Self::Ipv4 => Counter::MalformedIpv4,
-            Self::Ipv6 => Counter::MalformedIpv6,
-            Self::Tcp => Counter::MalformedTcp,
-            Self::Udp => Counter::MalformedUdp,
-            Self::Icmp => Counter::MalformedIcmp,
+            Self::Link => Outcome::MalformedLink,
+            Self::Ipv4 => Outcome::MalformedIpv4,
+            Self::Ipv6 => Outcome::MalformedIpv6,
+            Self::Tcp => Outcome::MalformedTcp,
+            Self::Udp => Outcome::MalformedUdp,
+            Self::Icmp => Outcome::MalformedIcmp,
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use core::marker::PhantomData;
 
-use crate::blur::Blur;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::verifier::OpaqueZero;
 
 /// A field of two bytes in network byte order.
 #[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 pub(crate) struct Be16(u16);
 
 impl Be16 {
@@ -27,7 +29,7 @@ impl Be16 {
 
 /// A field of four bytes in network byte order, at an even offset.
 #[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 pub struct Be32([Be16; 2]);
 
 impl Be32 {
@@ -46,25 +48,16 @@ impl Be32 {
     }
 }
 
-/// A header that may be viewed in place.
-///
-/// # Safety
-/// `repr(C)`, alignment at most 2, no padding, every bit pattern valid.
-pub unsafe trait WireHeader: Copy {}
-
-// SAFETY: a transparent `u16`.
-unsafe impl WireHeader for Be16 {}
-// SAFETY: a transparent pair of `u16`s.
-unsafe impl WireHeader for Be32 {}
-// SAFETY: an array has no padding of its own.
-unsafe impl<const N: usize> WireHeader for [Be32; N] {}
+/// A header that may be viewed in place: any bytes are one, and it has no padding.
+pub trait WireHeader: Copy + FromBytes + IntoBytes + Immutable {}
+impl<H: Copy + FromBytes + IntoBytes + Immutable> WireHeader for H {}
 
 /// Bytes of a frame not parsed yet.
 #[derive(Clone)]
 pub struct Reader<'p> {
     at: *const u8,
     end: *const u8,
-    blur: Blur,
+    zero: OpaqueZero,
     frame: PhantomData<&'p [u8]>,
 }
 
@@ -73,8 +66,8 @@ impl<'p> Reader<'p> {
     /// `at..end` is readable for `'p`, and `at` is 2-byte aligned.
     #[inline(always)]
     #[must_use]
-    pub const unsafe fn new(at: *const u8, end: *const u8, blur: Blur) -> Self {
-        Self { at, end, blur, frame: PhantomData }
+    pub const unsafe fn new(at: *const u8, end: *const u8, zero: OpaqueZero) -> Self {
+        Self { at, end, zero, frame: PhantomData }
     }
 
     /// The next header, or `None` when the frame ends inside it.
@@ -84,7 +77,7 @@ impl<'p> Reader<'p> {
         let header = self.at;
         self.advance(size_of::<H>())?;
         // SAFETY: `advance` found `size_of::<H>()` readable bytes at `header`, which is 2-byte
-        // aligned because every step is even; `WireHeader` allows any bit pattern.
+        // aligned because every step is even; any bytes are a `WireHeader`.
         Some(unsafe { &*header.cast::<H>() })
     }
 
@@ -100,7 +93,7 @@ impl<'p> Reader<'p> {
     #[inline(always)]
     pub fn skip_read_words<const MOST: u32>(&mut self, words: u16) -> Option<u32> {
         const { assert!((MOST + 1).is_power_of_two()) };
-        let bytes = (self.blur.hide(u32::from(words)) & MOST) * 4;
+        let bytes = (self.zero.hide(u32::from(words)) & MOST) * 4;
         self.advance(bytes as usize)?;
         Some(bytes)
     }
@@ -120,7 +113,7 @@ impl<'p> Reader<'p> {
 /// Frames for tests: a reader over a copy that is aligned as the kernel aligns it.
 #[cfg(test)]
 pub(crate) mod testing {
-    use super::{Blur, Reader};
+    use super::{OpaqueZero, Reader};
 
     #[repr(align(2))]
     pub(crate) struct AlignedFrame {
@@ -138,7 +131,7 @@ pub(crate) mod testing {
         pub(crate) fn reader(&self) -> Reader<'_> {
             let range = self.bytes[..self.length].as_ptr_range();
             // SAFETY: the range lies in `self`, which is 2-byte aligned and outlives the reader.
-            unsafe { Reader::new(range.start, range.end, Blur::new(0)) }
+            unsafe { Reader::new(range.start, range.end, OpaqueZero::new(0)) }
         }
     }
 }

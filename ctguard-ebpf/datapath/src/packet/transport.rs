@@ -1,13 +1,15 @@
 //! Transport headers: ports, flags, message types, all that admission needs of them.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use super::{
     Address, Fragment, Header, Malformed, protocol,
-    reader::{Be16, Be32, Reader, WireHeader},
+    reader::{Be16, Be32, Reader},
 };
 
 /// The fixed 20 bytes of a TCP header (RFC 9293, section 3.1).
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 struct TcpHeader {
     source_port: Be16,
     destination_port: Be16,
@@ -20,12 +22,9 @@ struct TcpHeader {
     urgent: Be16,
 }
 
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for TcpHeader {}
-
 /// A UDP header (RFC 768); UDP-Lite's (RFC 3828) has a coverage where the length is.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 struct UdpHeader {
     source_port: Be16,
     destination_port: Be16,
@@ -33,12 +32,9 @@ struct UdpHeader {
     checksum: Be16,
 }
 
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for UdpHeader {}
-
 /// An ICMP (RFC 792) or `ICMPv6` (RFC 4443) header of a message with an identifier.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 struct IcmpHeader {
     type_and_code: Be16,
     checksum: Be16,
@@ -46,29 +42,20 @@ struct IcmpHeader {
     sequence: Be16,
 }
 
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for IcmpHeader {}
-
 /// A GRE header with a key, as PPTP uses it (RFC 2637, section 4.1).
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 struct GreHeader {
     flags_and_version: Be16,
     protocol: Be16,
 }
 
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for GreHeader {}
-
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 struct PptpKey {
     payload_length: Be16,
     call: Be16,
 }
-
-// SAFETY: `repr(C)` of `u16`s only.
-unsafe impl WireHeader for PptpKey {}
 
 const TCP_HEADER_BYTES: u16 = 20;
 const SHORT_HEADER_BYTES: u16 = 8;
@@ -113,7 +100,7 @@ pub enum Transport {
 
 /// Control bits of a TCP segment, in a word: what is narrower the compiler packs together with its
 /// neighbours and takes apart again, ten instructions a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpFlags(pub u32);
 
 impl TcpFlags {

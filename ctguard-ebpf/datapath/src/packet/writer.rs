@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use super::{Reader, reader::WireHeader};
-use crate::blur::Blur;
+use crate::verifier::OpaqueZero;
 
 /// A frame whose headers are replaced in place.
 pub struct Writer<'p> {
@@ -37,16 +37,16 @@ impl<'p> Writer<'p> {
     /// A reader of the frame as it is.
     #[inline(always)]
     #[must_use]
-    pub const fn reader(&self, blur: Blur) -> Reader<'_> {
+    pub const fn reader(&self, zero: OpaqueZero) -> Reader<'_> {
         // SAFETY: the range that `new` was promised, which nobody writes while it is borrowed.
-        unsafe { Reader::new(self.start, self.end, blur) }
+        unsafe { Reader::new(self.start, self.end, zero) }
     }
 
     /// The header at an even `offset`, or `None` when the frame ends inside it.
     #[inline(always)]
     pub(crate) fn get<H: WireHeader>(&self, offset: u32) -> Option<H> {
         let header = self.at::<H>(offset)?;
-        // SAFETY: `at` found it aligned and in the frame; `WireHeader` allows any bit pattern.
+        // SAFETY: `at` found it aligned and in the frame; any bytes are a `WireHeader`.
         Some(unsafe { *header })
     }
 

@@ -16,11 +16,11 @@ mod slot;
 pub use slot::Tiers;
 
 use crate::{
-    blur::sign,
     hash::low_word,
     layout::{SourceCells, SourceLine, Tier},
     place::Place,
     shared::Shared,
+    verifier::sign,
 };
 use slot::Slot;
 
@@ -69,7 +69,7 @@ fn find_in(line: &SourceLine, index: u32, place: Place) -> Option<KnownSource> {
         let equals = sign(slot.difference(place.hash) - 1) & sign(-slot.standing());
         found = found & !equals | position & equals;
     }
-    let position = place.blur.hide(low_word(found.cast_unsigned())) & (SLOTS_IN_LINE - 1);
+    let position = place.zero.hide(low_word(found.cast_unsigned())) & (SLOTS_IN_LINE - 1);
     let tiers = Slot(line.slots[position as usize].load()).tiers();
     if found < 0 {
         return None;

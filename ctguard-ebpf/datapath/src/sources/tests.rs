@@ -3,9 +3,9 @@ use std::{collections::HashSet, vec::Vec};
 
 use super::*;
 use crate::{
-    blur::Blur,
     hash::{self, testing::KEY},
     layout::HashKey,
+    verifier::OpaqueZero,
 };
 
 struct Set {
@@ -33,7 +33,7 @@ impl SourceSet for Set {
 }
 
 fn place(hash: u64) -> Place {
-    Place::of(hash, LINES - 1, Blur::new(0))
+    Place::of(hash, LINES - 1, OpaqueZero::new(0))
 }
 
 fn v4(address: u32) -> Place {

@@ -5,26 +5,24 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use ctguard_datapath::{
-    blur::Blur,
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Memory, Offered, Scope, Tables},
+    guard::{Answer, Memory, Offered, Scope, Tables, Workspace},
     known_flows::KnownWords,
     packet::{Address, Ipv4, Ipv6, Packet},
-    recent,
     sources::SourceSet,
+    verifier::OpaqueZero,
 };
 use ctguard_layout::{
     BucketLine, Environment, FlowLine, Grant, Interface, Limits, List, ListEntry, MemoryLine,
-    Policy, SCRATCH_WORDS, SourceCells, SourceLine, shared::Shared, units::Jiffies,
+    Policy, SourceCells, SourceLine, shared::Shared, units::Jiffies,
 };
 
 use ctguard_program::answer;
 
 use super::{
     conntrack::{self, Question},
-    count::CpuCounters,
     interface, maps, trace,
 };
 
@@ -51,8 +49,8 @@ pub(crate) struct KernelTables<'c> {
     pub(crate) context: &'c XdpContext,
     /// What every packet needs.
     pub(crate) environment: &'static Environment,
-    /// This CPU's counters.
-    pub(crate) counters: CpuCounters,
+    /// This CPU's.
+    pub(crate) workspace: &'static Workspace,
 }
 
 impl FlowLines for KernelTables<'_> {
@@ -83,13 +81,8 @@ impl SourceSet for KernelTables<'_> {
 
 impl Tables for KernelTables<'_> {
     #[inline(always)]
-    fn recent(&self, hash: u64) -> Option<&Shared> {
-        Some(recent::slot(self.counters.recent(), hash))
-    }
-
-    #[inline(always)]
-    fn scratch(&self) -> &[Shared; SCRATCH_WORDS] {
-        self.counters.scratch()
+    fn workspace(&self) -> &Workspace {
+        self.workspace
     }
 
     #[inline(always)]
@@ -120,7 +113,7 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn samples(&self) -> bool {
-        self.counters.samples()
+        self.workspace.samples()
     }
 
     #[inline(always)]
@@ -148,12 +141,12 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn addresses<A: Answering>(&self) -> Option<(A, A)> {
-        A::read(answer::frame(self.context).reader(Blur::new(self.environment.zero)))
+        A::read(answer::frame(self.context).reader(OpaqueZero::new(self.environment.zero)))
     }
 
     #[inline(always)]
     fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool {
-        answer::write(self.context, Blur::new(self.environment.zero), answer)
+        answer::write(self.context, OpaqueZero::new(self.environment.zero), answer)
     }
 
     #[inline(always)]

@@ -1,8 +1,8 @@
 //! Single decisions on new flows, for `ctguard run --trace`.
 //!
 //! `AYA_LOG_LEVEL` is a constant to the verifier, so without `--trace` all of this is dead code
-//! that never reaches the processor. A decision is noted where it is made and logged where all
-//! paths have met: the verifier would walk the logging once for each of them.
+//! that never reaches the processor. A packet is noted where its addresses are known, and logged
+//! where all paths have met: the verifier would walk the logging once for each of them.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray, programs::XdpContext};
 use aya_log_ebpf::{
@@ -10,11 +10,10 @@ use aya_log_ebpf::{
     macro_support::{Level, level_enabled},
 };
 use ctguard_datapath::{
-    admission::Refusal,
-    guard::Outcome,
+    guard::Judgement,
     packet::{Address, Ipv6, Packet, Transport},
 };
-use ctguard_layout::units::Jiffies;
+use ctguard_layout::{Group, TABLE, units::Jiffies};
 
 /// A decision of this CPU that is not logged yet, and when it logged one last.
 #[repr(C)]
@@ -26,12 +25,9 @@ struct Decision {
     family: u32,
     protocol: u32,
     port: u32,
-    /// Position in [`NAMES`] plus one; 0: nothing to log.
-    name: u32,
+    /// 1: a packet is noted and not logged yet.
+    is_noted: u32,
 }
-
-/// The name of what is not decided yet.
-const UNDECIDED: u32 = u32::MAX;
 
 #[map(name = "decision")]
 static DECISION: PerCpuArray<Decision> = PerCpuArray::with_max_entries(1, 0);
@@ -59,47 +55,26 @@ pub(crate) fn note<A: Address>(packet: &Packet<A>, now: Jiffies) {
         // where the other variants have set no ports, which the verifier refuses to read.
         unsafe { (&raw mut decision.port).write_volatile(ports & 0xffff) };
     }
-    decision.name = UNDECIDED;
+    decision.is_noted = 1;
 }
 
-/// Notes what became of the packet that was noted, if one was.
+/// Logs what became of the packet that was noted, if one was. Packets without a class are not shown.
 #[inline(always)]
-pub(crate) fn note_outcome(outcome: Outcome) {
+pub(crate) fn log(context: &XdpContext, judgement: Judgement) {
     if !level_enabled(Level::Debug) {
         return;
     }
-    let name = match outcome {
-        Outcome::Admitted(..) => 1,
-        Outcome::Refused(_, Refusal::Source) => 2,
-        Outcome::Refused(_, Refusal::Grant) => 3,
-        Outcome::Refused(_, Refusal::Fallback) => 4,
-        Outcome::Denied(_) => 5,
-        Outcome::Challenged(..) | Outcome::Refused(_, Refusal::Challenge) => 6,
-        Outcome::Refused(_, Refusal::Prefix) => 7,
-        Outcome::Refused(_, Refusal::Service) => 8,
-        _ => 0,
-    };
     let Some(decision) = DECISION.get_ptr_mut(0) else { return };
     // SAFETY: this CPU's value of the map.
     let decision = unsafe { &mut *decision };
-    if decision.name == UNDECIDED {
-        decision.name = name;
-    }
-}
-
-/// Logs the decision that was noted, if one was.
-#[inline(always)]
-pub(crate) fn log(context: &XdpContext) {
-    if !level_enabled(Level::Debug) {
+    if decision.is_noted == 0 {
         return;
     }
-    let Some(decision) = DECISION.get_ptr_mut(0) else { return };
-    // SAFETY: as above.
-    let decision = unsafe { &mut *decision };
-    let Some(name) = decision.name.checked_sub(1).filter(|_| decision.name != UNDECIDED) else {
+    decision.is_noted = 0;
+    if !judgement.has_class() {
         return;
-    };
-    decision.name = 0;
+    }
+    let name = judgement.number();
     let (protocol, port) = (decision.protocol, decision.port);
     if decision.family == 4 {
         let ([source, ..], [destination, ..]) = (decision.source, decision.destination);
@@ -127,23 +102,39 @@ pub(crate) fn log(context: &XdpContext) {
     }
 }
 
-/// What can become of a new flow; all names have one length, so that the verifier need not know
-/// which it is.
-static NAMES: [[u8; 8]; 8] = [
-    *b"admitted",
-    *b"source  ",
-    *b"grant   ",
-    *b"fallback",
-    *b"denied  ",
-    *b"asked   ",
-    *b"prefix  ",
-    *b"service ",
-];
+/// Labels of all outcomes, by number; all have one length, so that the verifier need not know which
+/// it is.
+static NAMES: [[u8; NAME_BYTES]; NAME_SLOTS] = {
+    let (mut names, mut position) = ([[b' '; NAME_BYTES]; NAME_SLOTS], 0);
+    while position < TABLE.len() {
+        let (label, mut at) = (TABLE[position].label.as_bytes(), 0);
+        while at < label.len() && at < NAME_BYTES {
+            names[position][at] = label[at];
+            at += 1;
+        }
+        position += 1;
+    }
+    names
+};
+
+const NAME_SLOTS: usize = TABLE.len().next_power_of_two();
+/// The longest label of what is shown.
+const NAME_BYTES: usize = {
+    let (mut longest, mut position) = (0, 0);
+    while position < TABLE.len() {
+        let row = &TABLE[position];
+        if !matches!(row.group, Group::Packet) && row.label.len() > longest {
+            longest = row.label.len();
+        }
+        position += 1;
+    }
+    longest
+};
 
 #[inline(always)]
 fn name(position: u32) -> &'static str {
-    // SAFETY: every name is ASCII.
-    unsafe { core::str::from_utf8_unchecked(&NAMES[position as usize & (NAMES.len() - 1)]) }
+    // SAFETY: every label is ASCII.
+    unsafe { core::str::from_utf8_unchecked(&NAMES[position as usize & (NAME_SLOTS - 1)]) }
 }
 
 #[inline(always)]

@@ -1,9 +1,9 @@
 //! Writes what has changed among the known sources into the set that the data path reads.
 
 use ctguard_datapath::{
-    blur::Blur,
     place::Place,
     sources::{self, Insertion, LINES, SourceSet},
+    verifier::OpaqueZero,
 };
 use ctguard_layout::HashKey;
 
@@ -17,7 +17,7 @@ pub fn apply<S: SourceSet>(
     changes: Changes,
     written: &mut KnownSources,
 ) -> Vec<SourceScope> {
-    let place = |source: SourceScope| Place::of(source.hash(key), LINES - 1, Blur::new(0));
+    let place = |source: SourceScope| Place::of(source.hash(key), LINES - 1, OpaqueZero::new(0));
     for source in changes.removed {
         sources::remove(set, place(source));
         written.remove(&source);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     fn find(set: &Set, source: SourceScope) -> Option<Tiers> {
-        let place = Place::of(source.hash(&KEY), LINES - 1, Blur::new(0));
+        let place = Place::of(source.hash(&KEY), LINES - 1, OpaqueZero::new(0));
         sources::find(set, place).map(|known| known.tiers)
     }
 

@@ -78,7 +78,7 @@ impl Guarded {
     fn health(&self, context: &Context) -> Result<Health, Unread> {
         let observed = status::observe(context, &self.maps).map_err(|error| unread(&error))?;
         Ok(Health {
-            refused: observed.totals.refused_by_reason().to_vec(),
+            refused: observed.totals.refused_by_reason(),
             refused_meanwhile: observed.totals.refused().saturating_sub(self.refused),
             meanwhile: self.began.elapsed(),
             last_stage: last_stage(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aya::util::nr_cpus;
-use ctguard_layout::{CLASSES, Class, Counter, Limits, Policy, TIERS, units::Jiffies};
+use ctguard_layout::{CLASSES, Class, Limits, Outcome, Policy, TIERS, units::Jiffies};
 use thiserror::Error;
 
 use super::offered::Offered;
@@ -155,9 +155,7 @@ impl Ticker {
         if let Some(counted) = self.counted.filter(|counted| counted.admitted == admitted) {
             return Ok(counted.new_flows);
         }
-        let totals = maps.totals()?;
-        let new_flows =
-            Class::ALL.into_iter().map(|class| totals.get(Counter::Admitted(class))).sum();
+        let new_flows = maps.totals()?.of_all_classes(Outcome::Admitted);
         self.counted = Some(Counted { admitted, new_flows });
         Ok(new_flows)
     }

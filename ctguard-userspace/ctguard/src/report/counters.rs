@@ -1,7 +1,7 @@
 //! The counters as documents.
 
-use ctguard_layout::{Class, Counter};
-use serde::Serialize;
+use ctguard_layout::{Class, Counter, Group, Outcome, Row, TABLE};
+use serde::{Serialize, Serializer};
 
 use ctguard_kernel::maps::Totals;
 
@@ -22,42 +22,20 @@ pub(super) struct ClassCounters {
     pub(super) allowed: u64,
     /// Answered or dropped, to come again if somebody is there.
     pub(super) challenged: u64,
-    pub(super) refused: RefusedCounters,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct RefusedCounters {
-    pub(super) source: u64,
-    pub(super) grant: u64,
-    pub(super) fallback: u64,
-    pub(super) deny: u64,
-    /// Of a class whose strangers are challenged, by a packet or a source that cannot be.
-    pub(super) challenge: u64,
-    pub(super) prefix: u64,
-    pub(super) service: u64,
+    pub(super) refused: ByOutcome,
 }
 
 /// Packets that are no new flow of a class.
 #[derive(Debug, Serialize)]
 pub(super) struct PacketCounters {
-    pub(super) repeated: u64,
-    pub(super) known: u64,
-    pub(super) makes_no_entry: u64,
-    pub(super) later_fragment: u64,
-    pub(super) exempt: u64,
-    pub(super) not_ours: u64,
-    pub(super) tiny_fragment: u64,
-    pub(super) malformed_link: u64,
-    pub(super) malformed_ipv4: u64,
-    pub(super) malformed_ipv6: u64,
-    pub(super) malformed_tcp: u64,
-    pub(super) malformed_udp: u64,
-    pub(super) malformed_icmp: u64,
-    pub(super) unknown_interface: u64,
+    #[serde(flatten)]
+    by_outcome: ByOutcome,
     pub(super) wakeups: u64,
-    /// Resets that answered a challenge.
-    pub(super) challenge_answered: u64,
 }
+
+/// The counters of one group of outcomes; a JSON object with their labels as keys.
+#[derive(Debug)]
+pub(super) struct ByOutcome(Vec<(&'static Row, u64)>);
 
 impl CounterReport {
     pub(super) fn new(totals: &Totals) -> Self {
@@ -65,50 +43,53 @@ impl CounterReport {
             tcp: ClassCounters::new(totals, Class::Tcp),
             udp: ClassCounters::new(totals, Class::Udp),
             other: ClassCounters::new(totals, Class::Other),
-            packets: PacketCounters::new(totals),
+            packets: PacketCounters {
+                by_outcome: ByOutcome::new(Group::Packet, |outcome| {
+                    totals.get(Counter::Packets(outcome))
+                }),
+                wakeups: totals.get(Counter::Wakeups),
+            },
         }
     }
 }
 
 impl ClassCounters {
     fn new(totals: &Totals, class: Class) -> Self {
+        let of =
+            |group| ByOutcome::new(group, |outcome| totals.get(Counter::Flows(outcome, class)));
         Self {
-            seen: totals.get(Counter::Seen(class)),
-            admitted: totals.get(Counter::Admitted(class)),
+            seen: totals.seen(class),
+            admitted: of(Group::Admitted).total(),
             allowed: totals.get(Counter::Allowed(class)),
-            challenged: totals.get(Counter::Challenged(class)),
-            refused: RefusedCounters {
-                source: totals.get(Counter::RefusedSource(class)),
-                grant: totals.get(Counter::RefusedGrant(class)),
-                fallback: totals.get(Counter::RefusedFallback(class)),
-                deny: totals.get(Counter::RefusedDeny(class)),
-                challenge: totals.get(Counter::RefusedChallenge(class)),
-                prefix: totals.get(Counter::RefusedPrefix(class)),
-                service: totals.get(Counter::RefusedService(class)),
-            },
+            challenged: of(Group::Challenged).total(),
+            refused: of(Group::Refused),
         }
     }
 }
 
 impl PacketCounters {
-    fn new(totals: &Totals) -> Self {
-        Self {
-            repeated: totals.get(Counter::Repeated),
-            known: totals.get(Counter::Known),
-            makes_no_entry: totals.get(Counter::MakesNoEntry),
-            later_fragment: totals.get(Counter::LaterFragment),
-            exempt: totals.get(Counter::Exempt),
-            not_ours: totals.get(Counter::NotOurs),
-            tiny_fragment: totals.get(Counter::TinyFragment),
-            malformed_link: totals.get(Counter::MalformedLink),
-            malformed_ipv4: totals.get(Counter::MalformedIpv4),
-            malformed_ipv6: totals.get(Counter::MalformedIpv6),
-            malformed_tcp: totals.get(Counter::MalformedTcp),
-            malformed_udp: totals.get(Counter::MalformedUdp),
-            malformed_icmp: totals.get(Counter::MalformedIcmp),
-            unknown_interface: totals.get(Counter::UnknownInterface),
-            wakeups: totals.get(Counter::Wakeups),
-            challenge_answered: totals.get(Counter::ChallengeAnswered),
-        }
+    pub(super) fn of(&self, outcome: Outcome) -> u64 {
+        self.by_outcome.of(outcome)
+    }
+}
+
+impl ByOutcome {
+    fn new(group: Group, count: impl Fn(Outcome) -> u64) -> Self {
+        let rows = TABLE.iter().filter(|row| row.group == group);
+        Self(rows.map(|row| (row, count(row.outcome))).collect())
+    }
+
+    pub(super) fn of(&self, outcome: Outcome) -> u64 {
+        self.0.iter().filter(|(row, _)| row.outcome == outcome).map(|(_, count)| count).sum()
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl Serialize for ByOutcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(row, count)| (row.label, count)))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use ctguard_layout::Outcome;
+
 use super::{
     by_class::ByClass,
     detection::DetectionReport,
@@ -35,21 +37,32 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
         writeln!(out)?;
     }
     let packets = &report.counters.packets;
-    let malformed = packets.malformed_link
-        + packets.malformed_ipv4
-        + packets.malformed_ipv6
-        + packets.malformed_tcp
-        + packets.malformed_udp
-        + packets.malformed_icmp;
+    let malformed: u64 = [
+        Outcome::MalformedLink,
+        Outcome::MalformedIpv4,
+        Outcome::MalformedIpv6,
+        Outcome::MalformedTcp,
+        Outcome::MalformedUdp,
+        Outcome::MalformedIcmp,
+    ]
+    .map(|outcome| packets.of(outcome))
+    .iter()
+    .sum();
+    let of = |outcome| packets.of(outcome);
     writeln!(
         out,
-        "packets {} of known flows, {} repeated, {} that make no entry, {} later fragments,",
-        packets.known, packets.repeated, packets.makes_no_entry, packets.later_fragment,
+        "packets {} of known flows, {} repeated SYNs, {} that make no entry, {} later fragments,",
+        of(Outcome::Known),
+        of(Outcome::Repeated),
+        of(Outcome::MakesNoEntry),
+        of(Outcome::LaterFragment),
     )?;
     writeln!(
         out,
-        "        {} exempt, {} not ours, {malformed} malformed, {} tiny fragments dropped",
-        packets.exempt, packets.not_ours, packets.tiny_fragment,
+        "        {} exempt, {} for other stations, {malformed} malformed, {} tiny fragments dropped",
+        of(Outcome::Exempt),
+        of(Outcome::NotOurs),
+        of(Outcome::TinyFragment),
     )
 }
 
@@ -172,17 +185,18 @@ fn classes(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
         ("udp", &report.counters.udp, &report.limits.udp),
         ("other", &report.counters.other, &report.limits.other),
     ] {
+        let of = |outcome| counters.refused.of(outcome);
+        let challenged = of(Outcome::RefusedChallenge);
+        let [grant, fallback, denied] =
+            [Outcome::RefusedGrant, Outcome::RefusedFallback, Outcome::Denied].map(of);
+        let limited = counters.refused.total() - challenged - grant - fallback - denied;
         writeln!(
             out,
-            "{name:<8}{:>16} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}",
+            "{name:<8}{:>16} {:>12} {:>12} {:>12} {limited:>12} {grant:>12} {fallback:>10} {denied:>10}",
             format!("{}/s, {}", limits.source.rate, limits.source.burst),
             counters.seen,
             counters.admitted,
-            counters.challenged + counters.refused.challenge,
-            counters.refused.source + counters.refused.prefix + counters.refused.service,
-            counters.refused.grant,
-            counters.refused.fallback,
-            counters.refused.deny,
+            counters.challenged + challenged,
         )?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The counters, summed over processors.
 
-use ctguard_layout::{COUNTERS, Class, Counter, Counters};
+use ctguard_layout::{COUNTERS, Class, Counter, Counters, Group, Outcome, TABLE};
 
 /// What all processors counted together.
 #[derive(Clone, Copy, Debug)]
@@ -17,20 +17,20 @@ impl Totals {
         Self(totals)
     }
 
+    /// New flows of a class that were seen.
+    pub fn seen(&self, class: Class) -> u64 {
+        Counter::seen(class).map(|counter| self.get(counter)).sum()
+    }
+
+    /// New flows with an outcome, of all classes.
+    pub fn of_all_classes(&self, outcome: Outcome) -> u64 {
+        Class::ALL.into_iter().map(|class| self.get(Counter::Flows(outcome, class))).sum()
+    }
+
     /// New flows that were refused, of all classes, by reason.
-    pub fn refused_by_reason(&self) -> [(&'static str, u64); 7] {
-        let of = |counter: fn(Class) -> Counter| {
-            Class::ALL.into_iter().map(|class| self.get(counter(class))).sum()
-        };
-        [
-            ("source", of(Counter::RefusedSource)),
-            ("prefix", of(Counter::RefusedPrefix)),
-            ("service", of(Counter::RefusedService)),
-            ("grant", of(Counter::RefusedGrant)),
-            ("fallback", of(Counter::RefusedFallback)),
-            ("challenge", of(Counter::RefusedChallenge)),
-            ("deny", of(Counter::RefusedDeny)),
-        ]
+    pub fn refused_by_reason(&self) -> Vec<(&'static str, u64)> {
+        let refusals = TABLE.iter().filter(|row| row.group == Group::Refused);
+        refusals.map(|row| (row.label, self.of_all_classes(row.outcome))).collect()
     }
 
     /// New flows that were refused, for whatever reason.
@@ -50,20 +50,19 @@ impl Totals {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_datapath::recent;
-    use ctguard_layout::{Class, SCRATCH_WORDS};
+    use ctguard_layout::Row;
 
     use super::*;
 
     #[test]
     fn processors_are_summed() {
-        let processor = Counters {
-            values: [3; COUNTERS],
-            recent: [0; recent::SLOTS],
-            scratch: [0; SCRATCH_WORDS],
-        };
+        let processor = Counters { values: [3; COUNTERS] };
         let totals = Totals::sum([&processor; 2].into_iter());
-        assert_eq!(totals.get(Counter::Seen(Class::Tcp)), 6);
-        assert_eq!(totals.refused(), 6 * 7 * 3, "seven reasons of three classes");
+        assert_eq!(totals.get(Counter::Wakeups), 6);
+        let rows = |is_meant: fn(&Row) -> bool| -> u64 {
+            TABLE.iter().filter(|row| is_meant(row)).map(|_| 6).sum()
+        };
+        assert_eq!(totals.refused(), 3 * rows(|row| row.group == Group::Refused));
+        assert_eq!(totals.seen(Class::Tcp), rows(|row| row.is_new_flow));
     }
 }

@@ -2,22 +2,21 @@
 
 use super::lab::{BURST, LOCAL, Lab, REMOTE, syn, udp};
 use crate::{
-    admission::Refusal,
-    blur::Blur,
-    guard::{Challenge, Outcome},
+    guard::Judgement,
     hash,
     hash::testing::KEY,
-    layout::{CLASS_SLOTS, Ceiling, Class, Environment, Limits, Stage, Tier},
+    layout::{CLASS_SLOTS, Ceiling, Class, Environment, Limits, Outcome, Stage, Tier},
     packet::TcpFlags,
     place::Place,
     sources::{self, Tiers},
     units::Ticks,
+    verifier::OpaqueZero,
 };
 
-const ASKED: Outcome = Outcome::Challenged(Class::Tcp, Challenge::Ack);
-const TO_COME_AGAIN: Outcome = Outcome::Challenged(Class::Udp, Challenge::Retry);
-const ANSWERED: Outcome = Outcome::Admitted(Class::Tcp, Tier::Answered);
-const RETRIED: Outcome = Outcome::Admitted(Class::Udp, Tier::Retried);
+const ASKED: (Outcome, Class) = (Outcome::ChallengedByAck, Class::Tcp);
+const TO_COME_AGAIN: (Outcome, Class) = (Outcome::ChallengedBySilence, Class::Udp);
+const ANSWERED: (Outcome, Class, Tier) = (Outcome::Admitted, Class::Tcp, Tier::Answered);
+const RETRIED: (Outcome, Class, Tier) = (Outcome::Admitted, Class::Udp, Tier::Retried);
 
 fn challenging() -> Lab {
     let mut lab = Lab::new();
@@ -32,16 +31,16 @@ fn challenging() -> Lab {
 
 fn know(lab: &Lab, address: u32, tiers: Tiers) {
     let hash = hash::scope(&KEY, 4, address.into());
-    let place = Place::of(hash, lab.environment.known_source_line_mask, Blur::new(0));
+    let place = Place::of(hash, lab.environment.known_source_line_mask, OpaqueZero::new(0));
     assert_eq!(sources::insert(&lab, place, tiers), sources::Insertion::Inserted);
 }
 
 /// A RST with this sequence number.
-fn reset(lab: &Lab, port: u32, sequence: u32) -> Outcome {
+fn reset(lab: &Lab, port: u32, sequence: u32) -> Judgement {
     let mut frame = super::tcp(REMOTE, LOCAL, port, 80, TcpFlags::RST);
     let at = frame.len() - 20 + 4;
     frame[at..at + 4].copy_from_slice(&sequence.to_be_bytes());
-    lab.judge(&frame).outcome
+    lab.judge(&frame)
 }
 
 /// Fails when a live client is kept out, or a tuple that answered opens more than one flow.
@@ -90,7 +89,7 @@ fn a_host_that_ends_the_handshake_it_answered_for_is_left_alone_for_a_minute() {
     reset(&lab, 5, lab.cookie.get().unwrap());
     assert_eq!(lab.syn(REMOTE, 5), ANSWERED);
     assert_ne!(reset(&lab, 5, 77), Outcome::ChallengeAnswered);
-    let refused = Outcome::Refused(Class::Tcp, Refusal::Challenge);
+    let refused = (Outcome::RefusedChallenge, Class::Tcp);
     assert_eq!(lab.syn(REMOTE, 6), refused);
     assert_eq!(lab.syn("192.0.2.2", 6), ASKED, "others are asked");
     lab.pass_seconds(62);
@@ -106,7 +105,7 @@ fn who_found_the_grant_spent_may_answer_a_second_challenge() {
     grant.store(0);
     lab.syn(REMOTE, 5);
     reset(&lab, 5, lab.cookie.get().unwrap());
-    assert_eq!(lab.syn(REMOTE, 5), Outcome::Refused(Class::Tcp, Refusal::Grant));
+    assert_eq!(lab.syn(REMOTE, 5), (Outcome::RefusedGrant, Class::Tcp));
     grant.store(1_000_000);
     lab.pass_seconds(1);
     assert_eq!(lab.syn(REMOTE, 5), ASKED);
@@ -133,15 +132,15 @@ fn a_datagram_that_comes_again_after_a_while_is_admitted() {
 fn where_nothing_is_answered_a_syn_is_to_come_again() {
     let mut lab = challenging();
     lab.interface.answers_nothing = 1;
-    assert_eq!(lab.syn(REMOTE, 5), Outcome::Challenged(Class::Tcp, Challenge::Retry));
+    assert_eq!(lab.syn(REMOTE, 5), (Outcome::ChallengedBySilence, Class::Tcp));
     lab.pass_seconds(1);
-    assert_eq!(lab.syn(REMOTE, 5), Outcome::Admitted(Class::Tcp, Tier::Retried));
+    assert_eq!(lab.syn(REMOTE, 5), (Outcome::Admitted, Class::Tcp, Tier::Retried));
 }
 
 #[test]
 fn a_segment_that_cannot_be_challenged_is_refused() {
     let lab = challenging();
-    let refused = Outcome::Refused(Class::Tcp, Refusal::Challenge);
+    let refused = (Outcome::RefusedChallenge, Class::Tcp);
     assert_eq!(lab.tcp(REMOTE, 5, TcpFlags::ACK), refused);
 }
 
@@ -154,8 +153,8 @@ fn known_sources_are_asked_nothing_and_have_cells_of_their_own() {
     for line in &lab.buckets {
         line.arrivals.iter().for_each(|arrival| arrival.store(u64::MAX / 4));
     }
-    assert_eq!(lab.syn(REMOTE, 5), Outcome::Admitted(Class::Tcp, Tier::Regulars));
-    assert_eq!(lab.udp("192.0.2.2", 5), Outcome::Admitted(Class::Udp, Tier::Proven));
+    assert_eq!(lab.syn(REMOTE, 5), (Outcome::Admitted, Class::Tcp, Tier::Regulars));
+    assert_eq!(lab.udp("192.0.2.2", 5), (Outcome::Admitted, Class::Udp, Tier::Proven));
     let admitted = Lab::admitted_of(100, |port| lab.syn(REMOTE, 1000 + port));
     assert_eq!(admitted, BURST - 1, "its ceiling holds");
 }
@@ -174,11 +173,11 @@ fn known_sources_open_flows_when_the_grant_of_strangers_is_spent_in_calm() {
     let lab = surprised();
     know(&lab, 0xc000_0201, Tiers::REGULAR);
     know(&lab, 0xc000_0202, Tiers::PROVEN);
-    assert_eq!(lab.syn(REMOTE, 5), Outcome::Admitted(Class::Tcp, Tier::Regulars));
-    assert_eq!(lab.udp("192.0.2.2", 5), Outcome::Admitted(Class::Udp, Tier::Proven));
-    assert_eq!(lab.udp("192.0.2.3", 5), Outcome::Refused(Class::Udp, Refusal::Grant));
+    assert_eq!(lab.syn(REMOTE, 5), (Outcome::Admitted, Class::Tcp, Tier::Regulars));
+    assert_eq!(lab.udp("192.0.2.2", 5), (Outcome::Admitted, Class::Udp, Tier::Proven));
+    assert_eq!(lab.udp("192.0.2.3", 5), (Outcome::RefusedGrant, Class::Udp));
     lab.grant.allowances[Tier::Strangers.slot()].limit.store(1_000_000);
-    assert_eq!(lab.syn(REMOTE, 6), Outcome::Admitted(Class::Tcp, Tier::Strangers));
+    assert_eq!(lab.syn(REMOTE, 6), (Outcome::Admitted, Class::Tcp, Tier::Strangers));
 }
 
 /// Fails when a client that lives waits for its retransmission because the daemon had not run yet,
@@ -187,15 +186,15 @@ fn known_sources_open_flows_when_the_grant_of_strangers_is_spent_in_calm() {
 fn a_syn_is_asked_when_the_grant_is_spent_in_calm_and_its_answer_counts() {
     let mut lab = surprised();
     let asked = lab.judge(&syn(REMOTE, LOCAL, 5));
-    assert_eq!(asked.outcome, ASKED);
-    assert!(asked.wake);
+    assert_eq!(asked, ASKED);
+    assert!(asked.wakes());
     let cookie = lab.cookie.get().unwrap();
-    let segment = Outcome::Refused(Class::Tcp, Refusal::Grant);
+    let segment = (Outcome::RefusedGrant, Class::Tcp);
     assert_eq!(lab.tcp(REMOTE, 6, TcpFlags::ACK), segment, "it cannot be asked");
     assert_eq!(reset(&lab, 5, cookie), Outcome::ChallengeAnswered);
     assert_eq!(lab.syn(REMOTE, 5), ANSWERED);
     lab.interface.answers_nothing = 1;
-    assert_eq!(lab.syn(REMOTE, 7), Outcome::Refused(Class::Tcp, Refusal::Grant), "nor here");
+    assert_eq!(lab.syn(REMOTE, 7), (Outcome::RefusedGrant, Class::Tcp), "nor here");
 }
 
 #[test]
@@ -203,7 +202,7 @@ fn one_class_under_challenge_leaves_the_others_unasked() {
     let mut lab = challenging();
     lab.limits.stages = [Stage::Challenge as u32, Stage::Fair as u32, 0, 0];
     assert_eq!(lab.syn(REMOTE, 5), ASKED);
-    assert_eq!(lab.udp(REMOTE, 5), Outcome::Admitted(Class::Udp, Tier::Strangers));
+    assert_eq!(lab.udp(REMOTE, 5), (Outcome::Admitted, Class::Udp, Tier::Strangers));
 }
 
 #[test]
@@ -224,16 +223,16 @@ fn a_prefix_and_a_service_have_limits_of_their_own() {
     lab.environment.prefix = [limit; CLASS_SLOTS];
     let from = |host: u32| lab.syn(&format!("192.0.2.{host}"), 5);
     assert_eq!(Lab::admitted_of(50, |host| from(host + 1)), 5);
-    assert_eq!(from(200), Outcome::Refused(Class::Tcp, Refusal::Prefix));
-    assert!(matches!(lab.syn("192.0.3.1", 5), Outcome::Admitted(..)), "another prefix");
+    assert_eq!(from(200), (Outcome::RefusedPrefix, Class::Tcp));
+    assert!(lab.syn("192.0.3.1", 5) == Outcome::Admitted, "another prefix");
 
     let mut lab = Lab::new();
     lab.environment.scopes_in_use = Environment::SERVICE;
     lab.environment.service = [limit; CLASS_SLOTS];
-    let to = |host: u32, port| lab.judge(&udp(&format!("192.0.2.{host}"), LOCAL, 7, port)).outcome;
+    let to = |host: u32, port| lab.judge(&udp(&format!("192.0.2.{host}"), LOCAL, 7, port));
     assert_eq!(Lab::admitted_of(50, |host| to(host + 1, 53)), 5);
-    assert_eq!(to(200, 53), Outcome::Refused(Class::Udp, Refusal::Service));
-    assert!(matches!(to(200, 54), Outcome::Admitted(..)), "another service");
+    assert_eq!(to(200, 53), (Outcome::RefusedService, Class::Udp));
+    assert!(to(200, 54) == Outcome::Admitted, "another service");
 }
 
 /// Fails when a dry run answers, or drops its own admissions out of the memory.
@@ -241,6 +240,6 @@ fn a_prefix_and_a_service_have_limits_of_their_own() {
 fn a_dry_run_answers_nothing() {
     let mut lab = challenging();
     lab.policy.switches = crate::layout::Policy::DRY_RUN;
-    assert_eq!(lab.judge(&syn(REMOTE, LOCAL, 5)).outcome, ASKED);
+    assert_eq!(lab.judge(&syn(REMOTE, LOCAL, 5)), ASKED);
     assert_eq!(lab.cookie.get(), None);
 }

@@ -12,17 +12,16 @@ use crate::{
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Guard, Judgement, Memory, Offered, Outcome, Scope, Tables},
+    guard::{Answer, Guard, Judgement, Memory, Offered, Scope, Tables, Workspace},
     hash::testing::KEY,
     known_flows::KnownWords,
     layout::{
-        BucketLine, CLASS_SLOTS, CLASSES, Ceiling, CookieKey, Environment, FLOW_KINDS, FlowKind,
-        FlowLine, Grant, Interface, Limits, List, MemoryLine, Policy, Rate, SCRATCH_WORDS,
-        SourceCells, SourceLine,
+        BucketLine, CLASS_SLOTS, CLASSES, Ceiling, Class, CookieKey, Environment, FLOW_KINDS,
+        FlowKind, FlowLine, Grant, Group, Interface, Limits, List, MemoryLine, Outcome, Policy,
+        Rate, SourceCells, SourceLine, Tier,
     },
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, TcpFlags, reader::testing::AlignedFrame},
-    recent,
     shared::Shared,
     sources::SourceSet,
     units::{Jiffies, Ticks},
@@ -55,8 +54,7 @@ pub(super) struct Lab {
     pub(super) cookie: Cell<Option<u32>>,
     pub(super) lists: Vec<(List, u128, u64)>,
     known: Vec<Shared>,
-    recent: [Shared; recent::SLOTS],
-    scratch: [Shared; SCRATCH_WORDS],
+    workspace: Workspace,
     /// What conntrack holds: the source's scope and the flow's key.
     pub(super) conntrack: RefCell<Vec<(u64, u32)>>,
     /// How often conntrack was asked.
@@ -131,8 +129,7 @@ impl Lab {
             cookie: Cell::new(None),
             lists: Vec::new(),
             known: (0..2048).map(|_| Shared::new(0)).collect(),
-            recent: std::array::from_fn(|_| Shared::new(0)),
-            scratch: std::array::from_fn(|_| Shared::new(0)),
+            workspace: Workspace::default(),
             conntrack: RefCell::default(),
             asked: Cell::new(0),
             offered: RefCell::default(),
@@ -157,26 +154,25 @@ impl Lab {
         note_leaving(frame.reader(), &self.environment, &self, *self.now.borrow()).unwrap();
     }
 
-    pub(super) fn admitted_of(packets: u32, judge: impl Fn(u32) -> Outcome) -> u32 {
-        let admitted =
-            (0..packets).filter(|&packet| matches!(judge(packet), Outcome::Admitted(..)));
+    pub(super) fn admitted_of(packets: u32, judge: impl Fn(u32) -> Judgement) -> u32 {
+        let admitted = (0..packets).filter(|&packet| judge(packet) == Outcome::Admitted);
         u32::try_from(admitted.count()).unwrap()
     }
 
-    pub(super) fn syn(&self, source: &str, port: u32) -> Outcome {
-        self.judge(&syn(source, LOCAL, port)).outcome
+    pub(super) fn syn(&self, source: &str, port: u32) -> Judgement {
+        self.judge(&syn(source, LOCAL, port))
     }
 
-    pub(super) fn tcp(&self, source: &str, port: u32, flags: u32) -> Outcome {
-        self.judge(&tcp(source, LOCAL, port, 80, flags)).outcome
+    pub(super) fn tcp(&self, source: &str, port: u32, flags: u32) -> Judgement {
+        self.judge(&tcp(source, LOCAL, port, 80, flags))
     }
 
-    pub(super) fn udp(&self, source: &str, port: u32) -> Outcome {
-        self.judge(&udp(source, LOCAL, port, 9)).outcome
+    pub(super) fn udp(&self, source: &str, port: u32) -> Judgement {
+        self.judge(&udp(source, LOCAL, port, 9))
     }
 
-    pub(super) fn udp6(&self, source: &str, port: u32) -> Outcome {
-        self.judge(&udp(source, "2001:db8:ffff::1", port, 9)).outcome
+    pub(super) fn udp6(&self, source: &str, port: u32) -> Judgement {
+        self.judge(&udp(source, "2001:db8:ffff::1", port, 9))
     }
 
     pub(super) fn pass(&self, jiffies: u64) {
@@ -209,6 +205,29 @@ impl Lab {
     }
 }
 
+/// What a test expects of a judgement: as much of it as it names.
+impl PartialEq<Outcome> for Judgement {
+    fn eq(&self, outcome: &Outcome) -> bool {
+        self.is(*outcome)
+    }
+}
+
+impl PartialEq<(Outcome, Class)> for Judgement {
+    fn eq(&self, (outcome, class): &(Outcome, Class)) -> bool {
+        self.is(*outcome) && self.class() == Some(*class)
+    }
+}
+
+impl PartialEq<(Outcome, Class, Tier)> for Judgement {
+    fn eq(&self, (outcome, class, tier): &(Outcome, Class, Tier)) -> bool {
+        *self == (*outcome, *class) && self.tier() == *tier as u32
+    }
+}
+
+pub(super) fn is_refused(judgement: Judgement) -> bool {
+    judgement.outcome().row().group == Group::Refused
+}
+
 impl FlowLines for &Lab {
     fn flow_line(&self, index: u32) -> Option<&FlowLine> {
         self.flows.get(index as usize)
@@ -232,12 +251,8 @@ impl SourceSet for &Lab {
 }
 
 impl Tables for &Lab {
-    fn recent(&self, hash: u64) -> Option<&Shared> {
-        Some(recent::slot(&self.recent, hash))
-    }
-
-    fn scratch(&self) -> &[Shared; SCRATCH_WORDS] {
-        &self.scratch
+    fn workspace(&self) -> &Workspace {
+        &self.workspace
     }
 
     fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer {

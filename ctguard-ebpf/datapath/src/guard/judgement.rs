@@ -1,0 +1,170 @@
+//! What the guard makes of a packet.
+
+use crate::layout::{Action, CLASS_BITS, Class, Counter, NO_CLASS, Outcome, Outcomes, TABLE, Tier};
+
+/// What became of a packet, in which class and tier, and whether the daemon is to be woken.
+///
+/// One word, so that the program carries it in a register: the counter's index in the low bits, so
+/// that counting takes no lookup, the tier in the third byte, the wake-up in the highest bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judgement(u32);
+
+impl Judgement {
+    /// What nearly every packet comes to: it is asked for first, and needs no table.
+    const KNOWN: Self = Self::packet(Outcome::Known);
+    /// Nothing is decided yet.
+    pub(super) const UNDECIDED: Self = Self(u32::MAX);
+    const CLASS: u32 = NO_CLASS;
+    const INDEX: u32 = 0xffff;
+    const TIER_SHIFT: u32 = 16;
+    const TIER: u32 = 0xff;
+    const WAKE_SHIFT: u32 = 31;
+
+    /// An outcome of a packet of the class of this number, which counts where the outcome has one.
+    #[inline(always)]
+    pub(super) const fn of(outcome: Outcome, class: u32) -> Self {
+        let number = outcome as u32;
+        let class = if Outcomes::WITHOUT_CLASS.holds(number) { NO_CLASS } else { class };
+        Self(number << CLASS_BITS | class & Self::CLASS)
+    }
+
+    /// An outcome that has no class.
+    #[inline(always)]
+    pub(super) const fn packet(outcome: Outcome) -> Self {
+        Self::of(outcome, NO_CLASS)
+    }
+
+    /// The same in the tier of this number; the daemon is woken if `wake`.
+    #[inline(always)]
+    pub(super) const fn in_tier(self, tier: u32, wake: bool) -> Self {
+        Self(self.0 | tier << Self::TIER_SHIFT | (wake as u32) << Self::WAKE_SHIFT)
+    }
+
+    /// Whether this is the outcome.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(self, outcome: Outcome) -> bool {
+        self.number() == outcome as u32
+    }
+
+    /// The outcome.
+    #[must_use]
+    pub const fn outcome(self) -> Outcome {
+        TABLE[self.number() as usize].outcome
+    }
+
+    /// Whether the outcome has a class.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_class(self) -> bool {
+        self.0 & Self::CLASS != NO_CLASS
+    }
+
+    /// The class, of an outcome that has one.
+    #[must_use]
+    pub fn class(self) -> Option<Class> {
+        Class::ALL.get((self.0 & Self::CLASS) as usize).copied()
+    }
+
+    /// The number of the tier in which it was admitted, refused or challenged.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tier(self) -> u32 {
+        self.0 >> Self::TIER_SHIFT & Self::TIER
+    }
+
+    /// The grant is nearly spent, and the daemon is to be woken.
+    #[inline(always)]
+    #[must_use]
+    pub const fn wakes(self) -> bool {
+        self.0 >> Self::WAKE_SHIFT != 0
+    }
+
+    /// The outcome's number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        (self.0 & Self::INDEX) >> CLASS_BITS
+    }
+
+    /// What happens to the packet. In a dry run everything is decided and counted, and everything
+    /// passes; only a packet about to be dropped asks whether it is one.
+    #[inline(always)]
+    #[must_use]
+    pub fn action(self, dry_run: impl FnOnce() -> bool) -> Action {
+        let number = self.number();
+        if self == Self::KNOWN || Outcomes::PASSED.holds(number) || dry_run() {
+            Action::Pass
+        } else if Outcomes::ANSWERED.holds(number) {
+            Action::Answer
+        } else {
+            Action::Drop
+        }
+    }
+
+    /// Adds one to the counter at each index that counts this.
+    #[inline(always)]
+    pub fn count(self, mut add: impl FnMut(u32)) {
+        if self == Self::KNOWN {
+            return add(Self::KNOWN.0);
+        }
+        add(self.0 & Self::INDEX);
+        if self.is(Outcome::Admitted) && self.tier() == Tier::Allowed as u32 {
+            add(Counter::Allowed(Class::Tcp).index() + (self.0 & Self::CLASS));
+        }
+        if self.wakes() {
+            add(Counter::Wakeups.index());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn a_dry_run_counts_what_it_would_have_dropped_and_drops_nothing() {
+        let refused = Judgement::of(Outcome::RefusedSource, Class::Tcp as u32);
+        assert_eq!(refused.action(|| false), Action::Drop);
+        assert_eq!(refused.action(|| true), Action::Pass);
+        assert_eq!(counted(refused), [Counter::Flows(Outcome::RefusedSource, Class::Tcp)]);
+    }
+
+    #[test]
+    fn what_the_allow_list_let_in_counts_as_admitted_too() {
+        let admitted = Judgement::of(Outcome::Admitted, Class::Udp as u32);
+        let admitted = admitted.in_tier(Tier::Allowed as u32, true);
+        let expected = [
+            Counter::Flows(Outcome::Admitted, Class::Udp),
+            Counter::Allowed(Class::Udp),
+            Counter::Wakeups,
+        ];
+        assert_eq!(counted(admitted), expected);
+    }
+
+    #[test]
+    fn every_outcome_is_carried_and_acted_on_as_its_row_says() {
+        for row in TABLE {
+            let judgement = Judgement::of(row.outcome, Class::Other as u32).in_tier(5, false);
+            assert_eq!(judgement.outcome(), row.outcome);
+            assert_eq!(judgement.action(|| false), row.action, "{row:?}");
+            assert_eq!((judgement.tier(), judgement.wakes()), (5, false));
+            let counter = match judgement.class() {
+                Some(class) => Counter::Flows(row.outcome, class),
+                None => Counter::Packets(row.outcome),
+            };
+            assert_eq!(counted(judgement), [counter]);
+        }
+    }
+
+    fn counted(judgement: Judgement) -> Vec<Counter> {
+        let mut counted = Vec::new();
+        judgement.count(|index| {
+            counted.extend(Counter::all().find(|counter| counter.index() == index));
+        });
+        counted
+    }
+}

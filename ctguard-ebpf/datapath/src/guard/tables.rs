@@ -1,0 +1,80 @@
+//! What the guard needs of the world around it: maps, conntrack, and the frame.
+
+use super::workspace::Workspace;
+use crate::{
+    challenge::{self, Answering},
+    classify::Flow,
+    flow::FlowLines,
+    known_flows::KnownWords,
+    layout::{BucketLine, Grant, Interface, Limits, List, MemoryLine, Offered, Policy},
+    packet::{Address, Ipv4, Ipv6, Packet},
+    sources::SourceSet,
+    units::Jiffies,
+};
+
+/// The maps that not every packet needs.
+pub trait Tables: FlowLines + KnownWords + SourceSet {
+    /// The line of a scope's cells at `index`.
+    fn bucket_line(&self, scope: Scope, index: u32) -> Option<&BucketLine>;
+    /// The line at `index` of a memory.
+    fn memory_line(&self, memory: Memory, index: u32) -> Option<&MemoryLine>;
+    /// Whether the list holds the IPv4 address, not expired at `now`.
+    fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool;
+    /// Whether the list holds the IPv6 address, not expired at `now`.
+    fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool;
+    /// The interface that the packet arrived on.
+    fn interface(&self) -> Option<&Interface>;
+    /// What the operator set.
+    fn policy(&self) -> Option<&Policy>;
+    /// The grant.
+    fn grant(&self) -> Option<&Grant>;
+    /// What the controller found.
+    fn limits(&self) -> Option<&Limits>;
+    /// This CPU's workspace.
+    fn workspace(&self) -> &Workspace;
+    /// Asks conntrack about the flow of a TCP or UDP packet.
+    fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer;
+    /// Source and destination of the packet, read from the frame again.
+    fn addresses<A: Answering>(&self) -> Option<(A, A)>;
+    /// Writes a challenge ACK in the place of a SYN, and tells whether it could.
+    fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool;
+    /// Whether this new flow's offered load is written down.
+    fn samples(&self) -> bool;
+    /// Keeps what is to be shown of a packet that opens a flow, or is denied.
+    fn show<A: Address>(&self, packet: &Packet<A>, now: Jiffies);
+    /// Notes offered load of a source.
+    fn note_offered(&self, line: u32, offered: Offered);
+}
+
+/// What cells count for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// A source.
+    Source,
+    /// A prefix of sources.
+    Prefix,
+    /// A destination address, protocol and port.
+    Service,
+}
+
+/// What is remembered for seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Tuples that were refused and may come again.
+    Retries,
+    /// Tuples that answered a challenge.
+    Answered,
+    /// Sources that ended a flow they had answered for.
+    Resets,
+}
+
+/// What conntrack says of a packet's flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It has an entry of the flow, so the packet makes none.
+    Tracked,
+    /// It has none.
+    Untracked,
+    /// It does not say.
+    Silent,
+}
