@@ -90,7 +90,7 @@ fn a_device_without_native_xdp_is_told_by_what_it_says_itself() -> Result<()> {
     site.guarded().ip(&["link add slow0 type ifb", "link set slow0 up"])?;
     let told = Told::of(&site, "slow0")?;
     let native = told.found("native").context("generic XDP is not foretold")?;
-    ensure!(native == ("note", "the driver of slow0 has no native XDP"), "{native:?}");
+    ensure!(native == ("note", "the driver of slow0 does not support native XDP"), "{native:?}");
     Ok(())
 }
 
@@ -113,7 +113,7 @@ fn anothers_program_is_told_by_its_name_and_another_guard_by_its_pins() -> Resul
     let told = Told::by(&mut elsewhere)?;
     let found = told.found("other-program").context("the guard is not found")?;
     let pins = site.pins().display().to_string();
-    ensure!(found.0 == "fault" && found.1.ends_with(&pins), "{found:?}");
+    ensure!(found.0 == "fault" && found.1.contains(&pins), "{found:?}");
     Ok(())
 }
 

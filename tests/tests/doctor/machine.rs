@@ -152,7 +152,7 @@ fn a_guard_is_told_by_what_it_refused() -> Result<()> {
     std::fs::remove_file(&log)?;
     println!("{}: {}", told["what"], told["why"]);
     let what = told["what"].as_str().unwrap_or_default();
-    let refused = what.split_whitespace().nth(3).and_then(|word| word.parse::<u64>().ok());
+    let refused = what.split_whitespace().nth(4).and_then(|word| word.parse::<u64>().ok());
     ensure!(refused.is_some_and(|refused| refused > 0), "{what}");
     Ok(())
 }

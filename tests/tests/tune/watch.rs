@@ -178,10 +178,10 @@ fn what_was_not_applied_is_not_watched_and_apply_with_revert_is_refused() -> Res
         ensure!(said.contains(reason), "{arguments:?}: {said}");
         Ok(())
     };
-    refused(&["--watch", "1s"], "nothing was changed")?;
-    refused(&["--apply", "--revert"], "give one of them")?;
-    refused(&["--apply", "--watch", "soon"], "as 30m, 12h or 3d")?;
-    refused(&["--apply", "--watch", "0s"], "as 30m, 12h or 3d")
+    refused(&["--watch", "1s"], "there is no change to watch")?;
+    refused(&["--apply", "--revert"], "exclude each other")?;
+    refused(&["--apply", "--watch", "soon"], "such as 30m, 12h or 3d")?;
+    refused(&["--apply", "--watch", "0s"], "such as 30m, 12h or 3d")
 }
 
 /// New flows from inside, through the router to nobody.
