@@ -9,7 +9,7 @@ mod tests;
 
 use std::time::Duration;
 
-use ctguard_ebpf::layout::{CLASSES, Ceiling, Class};
+use ctguard_layout::{CLASSES, Ceiling, Class};
 
 use super::{
     InFlight, Pace, Reserve, TierGrant,

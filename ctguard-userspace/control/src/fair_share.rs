@@ -1,7 +1,7 @@
 //! Max-min fair shares (Bertsekas and Gallager, Data Networks, 6.5.2) by water-filling: who asks for
 //! less than the share gets all of it, and the others get the same.
 
-use ctguard_ebpf::layout::CLASSES;
+use ctguard_layout::CLASSES;
 
 /// The part of the budget that a class keeps while it asks for it.
 const KEPT_PART: f64 = 0.1;

@@ -1,6 +1,6 @@
 //! What replaces the grants while no daemon lives: a rate for the whole table.
 
-use ctguard_ebpf::layout::{Policy, TIERS};
+use ctguard_layout::{Policy, TIERS};
 use ctguard_units::{FallbackRate, TableSample, interval, real, whole};
 
 /// Entries live about so long when nobody refreshes them: a full table empties at this pace by

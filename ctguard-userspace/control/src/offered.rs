@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::{
-    layout::{CLASSES, Class, OfferedSlot, SourceCells, SourceLine, Tier},
-    shared::SharedWord,
-    sources,
+use ctguard_datapath::sources;
+use ctguard_layout::{
+    CLASSES, Class, OfferedSlot, SourceCells, SourceLine, Tier, shared::SharedWord,
 };
 
 use super::OfferedLoad;

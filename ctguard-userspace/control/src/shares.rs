@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::layout::{CLASSES, Class};
+use ctguard_layout::{CLASSES, Class};
 
 use super::{
     ControlPolicy,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-pub(super) use ctguard_ebpf::layout::Stage;
-use ctguard_ebpf::layout::{CLASSES, Class};
+pub(super) use ctguard_layout::Stage;
+use ctguard_layout::{CLASSES, Class};
 
 /// How long demand must be low before the guard is calm again.
 const CALM_AFTER: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use ctguard_ebpf::layout::{CLASSES, Policy, Rate};
+use ctguard_layout::{CLASSES, Policy, Rate};
 use thiserror::Error;
 
 use super::{
@@ -222,7 +222,7 @@ fn number(value: Value, default: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::layout::Class;
+    use ctguard_layout::Class;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! What holds when the operator set nothing. The only place where defaults are written.
 
-use ctguard_ebpf::layout::{CLASSES, LAYOUT_VERSION, Policy, Rate};
+use ctguard_layout::{CLASSES, LAYOUT_VERSION, Policy, Rate};
 
 /// The policy of a new guard.
 ///

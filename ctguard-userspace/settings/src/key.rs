@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use ctguard_ebpf::layout::Class;
+use ctguard_layout::Class;
 use thiserror::Error;
 
 /// A setting.

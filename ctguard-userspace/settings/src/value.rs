@@ -140,7 +140,7 @@ impl Serialize for Value {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::layout::Class;
+    use ctguard_layout::Class;
 
     use super::*;
 

@@ -53,7 +53,7 @@ impl Zones {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::layout::{CLASSES, Rate};
+    use ctguard_layout::{CLASSES, Rate};
 
     use super::*;
     use crate::{DEFAULT_POLICY, InterfaceSettings};

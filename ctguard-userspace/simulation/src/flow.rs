@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use ctguard_ebpf::{
+use ctguard_datapath::{
     admission::Refusal,
     guard::{Challenge, Outcome},
-    layout::OfferedSlot,
 };
+use ctguard_layout::OfferedSlot;
 
 use super::{
     agenda::Event,

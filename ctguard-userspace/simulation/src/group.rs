@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use ctguard_ebpf::layout::{Class, List};
+use ctguard_layout::{Class, List};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +95,7 @@ pub(crate) struct Pulse {
     pub off: Span,
 }
 
-/// A class of flows (`ctguard_ebpf::layout::Class`), written.
+/// A class of flows (`ctguard_layout::Class`), written.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClassName {

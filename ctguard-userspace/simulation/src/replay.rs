@@ -1,6 +1,6 @@
 //! The packets of a recording, each at its time.
 
-use ctguard_ebpf::layout::Class;
+use ctguard_layout::Class;
 
 use super::{agenda::Event, capture::CaptureError, flow::Flow, frame::Opening, run::Run};
 

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use ctguard_ebpf::layout::Policy;
+use ctguard_layout::Policy;
 use fastrand::Rng;
 
 use super::{

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::layout::{Class, Counter};
+use ctguard_layout::{Class, Counter};
 use ctguard_tests::pinned::Counts;
 
 use crate::{

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use ctguard_ebpf::layout::programs;
+use ctguard_layout::programs;
 use ipnet::IpNet;
 use thiserror::Error;
 

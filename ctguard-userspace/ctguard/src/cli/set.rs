@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use clap::Args;
-use ctguard_ebpf::layout::Interface;
+use ctguard_layout::Interface;
 
 use super::{CliError, Context, Outcome};
 use ctguard_control::fallback;

@@ -3,11 +3,8 @@
 use std::io;
 
 use clap::Args;
-use ctguard_ebpf::{
-    layout::{Environment, Tier, maps, programs},
-    memory::Moment,
-    units::Jiffies,
-};
+use ctguard_datapath::memory::Moment;
+use ctguard_layout::{Environment, Tier, maps, programs, units::Jiffies};
 
 use super::{CliError, Context, Outcome};
 use crate::report::{KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport};

@@ -2,7 +2,7 @@
 
 use log::{info, warn};
 
-use ctguard_ebpf::layout::{Detection, Interface, programs};
+use ctguard_layout::{Detection, Interface, programs};
 
 use super::{
     Guarded, StartError, StartOptions,

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use anyhow::Context as _;
-use ctguard_ebpf::layout::Policy;
+use ctguard_layout::Policy;
 use log::debug;
 
 use super::{Guard, background::Background, relief::Relief};

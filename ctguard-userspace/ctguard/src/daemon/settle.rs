@@ -1,9 +1,7 @@
 //! What a start writes into the maps before the first packet, and takes back when it fails.
 
-use ctguard_ebpf::{
-    known_flows,
-    layout::{CookieKey, Environment, FLOW_KINDS, HashKey, Interface, Policy, maps},
-};
+use ctguard_datapath::known_flows;
+use ctguard_layout::{CookieKey, Environment, FLOW_KINDS, HashKey, Interface, Policy, maps};
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
 

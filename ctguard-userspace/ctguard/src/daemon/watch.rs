@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ctguard_ebpf::layout::Interface;
+use ctguard_layout::Interface;
 use log::{info, warn};
 
 use super::{Guard, bring_up::note_mode, settle::name_bytes};

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use ctguard_ebpf::layout::{Detection, Environment};
+use ctguard_layout::{Detection, Environment};
 use serde::Serialize;
 
 /// `new_flow_detection` of the status.
@@ -70,7 +70,7 @@ impl Display for DetectionReport {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::layout::HashKey;
+    use ctguard_layout::HashKey;
 
     use super::*;
 

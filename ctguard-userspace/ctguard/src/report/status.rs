@@ -2,10 +2,9 @@
 
 use std::io::{self, Write};
 
-use ctguard_ebpf::{
-    layout::{CLASSES, Class, Environment, Interface, Limits, Policy, Rate, TIERS, Tier},
-    sources,
-    units::Ticks,
+use ctguard_datapath::sources;
+use ctguard_layout::{
+    CLASSES, Class, Environment, Interface, Limits, Policy, Rate, TIERS, Tier, units::Ticks,
 };
 use serde::Serialize;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ctguard_ebpf::layout::{Environment, FlowKind};
+use ctguard_layout::{Environment, FlowKind};
 
 use super::table::Setting;
 use ctguard_units::CoarseClock;

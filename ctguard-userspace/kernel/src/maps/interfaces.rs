@@ -1,7 +1,7 @@
 //! The `interfaces` map: one slot for each guarded interface.
 
 use aya::maps::{Array, MapData, MapError};
-use ctguard_ebpf::layout::{INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
+use ctguard_layout::{INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
 use thiserror::Error;
 
 use super::memory::Value;

@@ -10,9 +10,9 @@ use aya::{
     maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
     sys::SyscallError,
 };
-use ctguard_ebpf::{
-    layout::{Counters, Detection, Environment, LAYOUT_VERSION, Limits, Policy, TIERS, maps},
-    memory::Moment,
+use ctguard_datapath::memory::Moment;
+use ctguard_layout::{
+    Counters, Detection, Environment, LAYOUT_VERSION, Limits, Policy, TIERS, maps,
 };
 use thiserror::Error;
 

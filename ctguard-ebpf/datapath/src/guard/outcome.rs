@@ -17,19 +17,6 @@ pub enum Answer {
     Silent,
 }
 
-/// A new flow that was offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offered {
-    /// The source, as its scope has it.
-    pub address: u64,
-    /// 4 or 6.
-    pub family: u32,
-    /// The number of its [`Class`].
-    pub class: u32,
-    /// The number of the [`Tier`] in which it asked to be admitted.
-    pub tier: u32,
-}
-
 /// How a new flow of a stranger is challenged.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! Counters: one enum is index, metric label and field name.
 
 use super::policy::Class;
-use crate::recent;
 
 /// Counters in the line.
 pub const COUNTERS: usize = 64;
@@ -14,10 +13,14 @@ pub struct Counters {
     pub values: [u64; COUNTERS],
     /// No counters: tuples that go on (see `recent`), here because every packet looks this value
     /// up anyway.
-    pub recent: [u64; recent::SLOTS],
+    pub recent: [u64; RECENT_SLOTS],
     /// No counters either: what is known of the packet that is being judged (see `guard`).
     pub scratch: [u64; SCRATCH_WORDS],
 }
+
+/// Slots of [`Counters::recent`]: 16 KiB, half of what the kernel gives a CPU's value
+/// (`PCPU_MIN_UNIT_SIZE`).
+pub const RECENT_SLOTS: usize = 2048;
 
 /// Words of [`Counters::scratch`].
 pub const SCRATCH_WORDS: usize = 16;

@@ -6,8 +6,7 @@
 
 use crate::{hash::low_word, shared::Shared, units::Coarse};
 
-/// Slots of one CPU: 16 KiB, half of what the kernel gives a CPU's value (`PCPU_MIN_UNIT_SIZE`).
-pub const SLOTS: usize = 2048;
+pub use crate::layout::RECENT_SLOTS as SLOTS;
 
 const TIME: u64 = (1 << 28) - 1;
 

@@ -9,12 +9,12 @@ use aya_log_ebpf::{
     debug,
     macro_support::{Level, level_enabled},
 };
-use ctguard_ebpf::{
+use ctguard_datapath::{
     admission::Refusal,
     guard::Outcome,
     packet::{Address, Ipv6, Packet, Transport},
-    units::Jiffies,
 };
+use ctguard_layout::units::Jiffies;
 
 /// A decision of this CPU that is not logged yet, and when it logged one last.
 #[repr(C)]

@@ -5,7 +5,8 @@ mod admit;
 mod outcome;
 mod standing;
 
-pub use outcome::{Answer, Challenge, Judgement, Offered, Outcome};
+pub use crate::layout::Offered;
+pub use outcome::{Answer, Challenge, Judgement, Outcome};
 
 use admit::{Opening, Tuple};
 use outcome::{Decision, Packed, Vouched};

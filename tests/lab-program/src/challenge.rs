@@ -7,14 +7,13 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use ctguard_ebpf::{
+use ctguard_datapath::{
     blur::Blur,
     challenge::{Answer, Answering, Connection, Slot, choose, proves},
-    layout::CookieKey,
     packet::{self, Network, Packet, Reader, TcpFlags, Transport},
 };
-
-use super::answer;
+use ctguard_layout::CookieKey;
+use ctguard_program::answer;
 
 #[btf_map(name = "lab_cookie_key")]
 static KEY: Array<CookieKey, 1> = Array::new();

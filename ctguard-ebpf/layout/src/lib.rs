@@ -2,6 +2,12 @@
 //!
 //! A change of a size, an offset, a meaning or a map's name is a change of
 //! [`LAYOUT_VERSION`]; a binary refuses pinned maps of another version.
+#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![expect(
+    clippy::inline_always,
+    reason = "one program without calls: the verifier follows it, and no stack frame is spent"
+)]
 
 mod counter;
 mod detection;
@@ -9,14 +15,17 @@ mod environment;
 mod flow_line;
 mod grant;
 mod interface;
+pub mod kernel_functions;
 mod known_source;
 mod limits;
 mod list;
 mod memory_line;
 mod policy;
+pub mod shared;
 mod source_line;
+pub mod units;
 
-pub use counter::{COUNTERS, Counter, Counters, SCRATCH_WORDS};
+pub use counter::{COUNTERS, Counter, Counters, RECENT_SLOTS, SCRATCH_WORDS};
 pub use detection::Detection;
 pub use environment::{CookieKey, Environment, FLOW_KINDS, FlowKind, HashKey};
 pub use flow_line::FlowLine;
@@ -27,7 +36,7 @@ pub use limits::{Limits, Stage};
 pub use list::{List, ListEntry};
 pub use memory_line::MemoryLine;
 pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
-pub use source_line::{BucketLine, OfferedSlot};
+pub use source_line::{BucketLine, Offered, OfferedSlot};
 
 /// Version of everything in this module, the first word of the `policy` map.
 pub const LAYOUT_VERSION: u32 = 3;

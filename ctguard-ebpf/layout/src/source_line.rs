@@ -4,10 +4,7 @@ use super::{
     grant::Tier,
     policy::{CLASS_SLOTS, Class},
 };
-use crate::{
-    guard::Offered,
-    shared::{Shared, SharedWord},
-};
+use crate::shared::{Shared, SharedWord};
 
 /// One cache line of GCRA cells.
 #[repr(C, align(64))]
@@ -35,6 +32,19 @@ pub struct OfferedSlot {
     pub answered: SharedWord,
     /// New flows of tuples that had come again.
     pub retried: SharedWord,
+}
+
+/// A new flow that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// The source, as its scope has it.
+    pub address: u64,
+    /// 4 or 6.
+    pub family: u32,
+    /// The number of its [`Class`].
+    pub class: u32,
+    /// The number of the [`Tier`] in which it asked to be admitted.
+    pub tier: u32,
 }
 
 impl OfferedSlot {

@@ -4,26 +4,25 @@ use aya_ebpf::{
     btf_maps::{LpmTrie, lpm_trie::Key},
     programs::XdpContext,
 };
-use ctguard_ebpf::{
+use ctguard_datapath::{
     blur::Blur,
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
     guard::{Answer, Memory, Offered, Scope, Tables},
     known_flows::KnownWords,
-    layout::{
-        BucketLine, Environment, FlowLine, Grant, Interface, Limits, List, ListEntry, MemoryLine,
-        Policy, SCRATCH_WORDS, SourceCells, SourceLine,
-    },
     packet::{Address, Ipv4, Ipv6, Packet},
     recent,
-    shared::Shared,
     sources::SourceSet,
-    units::Jiffies,
+};
+use ctguard_layout::{
+    BucketLine, Environment, FlowLine, Grant, Interface, Limits, List, ListEntry, MemoryLine,
+    Policy, SCRATCH_WORDS, SourceCells, SourceLine, shared::Shared, units::Jiffies,
 };
 
+use ctguard_program::answer;
+
 use super::{
-    answer,
     conntrack::{self, Question},
     count::CpuCounters,
     interface, maps, trace,

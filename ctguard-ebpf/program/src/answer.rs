@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{helpers::bpf_xdp_adjust_tail, programs::XdpContext};
-use ctguard_ebpf::{
+use ctguard_datapath::{
     blur::Blur,
     challenge::{Answer, Answering},
     packet::{self, Writer},
@@ -12,7 +12,7 @@ use ctguard_ebpf::{
 /// Turns the SYN into its answer, which `XDP_TX` then sends back. False where the driver cannot cut
 /// it, and the frame is as it was. Pointers into the frame are void after the call.
 #[inline(always)]
-pub(crate) fn write<A: Answering>(context: &XdpContext, blur: Blur, answer: &Answer<A>) -> bool {
+pub fn write<A: Answering>(context: &XdpContext, blur: Blur, answer: &Answer<A>) -> bool {
     try_write(context, blur, answer).is_some()
 }
 
@@ -40,7 +40,7 @@ fn try_write<A: Answering>(context: &XdpContext, blur: Blur, answer: &Answer<A>)
 /// The frame, as if nobody had looked at it yet: LLVM must keep neither pointers into it nor what
 /// was read, for the verifier would follow each length of headers that was found before apart.
 #[inline(always)]
-pub(super) fn frame(context: &XdpContext) -> Writer<'_> {
+pub fn frame(context: &XdpContext) -> Writer<'_> {
     // SAFETY: no instruction.
     unsafe { asm!("") };
     // SAFETY: the verifier checks every access against the frame's end; the driver aligns the

@@ -1,4 +1,4 @@
-//! Every BPF map. Names are those of `ctguard_ebpf::layout::maps`; the loader sets the sizes that
+//! Every BPF map. Names are those of `ctguard_layout::maps`; the loader sets the sizes that
 //! depend on the guarded table.
 
 use aya_ebpf::{
@@ -6,11 +6,11 @@ use aya_ebpf::{
     btf_maps::{Array, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use ctguard_ebpf::layout::{
+use ctguard_layout::shared::Shared;
+use ctguard_layout::{
     BucketLine, Counters, Environment, FlowLine, Grant, INTERFACE_SLOTS, Interface, Limits,
     ListEntry, MemoryLine, OfferedSlot, Policy, SourceCells, SourceLine,
 };
-use ctguard_ebpf::shared::Shared;
 
 /// Only memory-mappable arrays have their values aligned to 64 bytes (`array_map_alloc`).
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;

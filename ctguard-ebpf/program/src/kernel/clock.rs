@@ -1,7 +1,7 @@
 //! Jiffies.
 
 use aya_ebpf::helpers::bpf_jiffies64;
-use ctguard_ebpf::units::Jiffies;
+use ctguard_layout::units::Jiffies;
 
 /// Now. The verifier replaces the call by one load (`bpf_jiffies64`, Linux 5.6).
 #[inline(always)]

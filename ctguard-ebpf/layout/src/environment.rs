@@ -214,14 +214,14 @@ impl Environment {
     /// The timeout of a flow of `kind` in a state, which is below four.
     #[inline(always)]
     #[must_use]
-    pub(crate) const fn flow_timeout_in(&self, kind: FlowKind, state: u32) -> u32 {
+    pub const fn flow_timeout_in(&self, kind: FlowKind, state: u32) -> u32 {
         self.flow_timeout_at(kind as u32, state)
     }
 
     /// The same by the number of a kind.
     #[inline(always)]
     #[must_use]
-    pub(crate) const fn flow_timeout_at(&self, kind: u32, state: u32) -> u32 {
+    pub const fn flow_timeout_at(&self, kind: u32, state: u32) -> u32 {
         self.flow_timeouts[kind.wrapping_add(state) as usize & (FLOW_KINDS - 1)]
     }
 }

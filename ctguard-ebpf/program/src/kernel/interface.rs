@@ -1,7 +1,7 @@
 //! Which slot of the `interfaces` map an interface has.
 
 use aya_ebpf::programs::XdpContext;
-use ctguard_ebpf::layout::{INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
+use ctguard_layout::{INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
 
 use super::maps;
 

@@ -12,11 +12,11 @@ use aya_ebpf::{
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use ctguard_ebpf::shared::Shared;
+use ctguard_layout::shared::Shared;
 
 use super::{
     RECIPE, checksum,
-    lab_recipe::{
+    recipe::{
         CHALLENGES, CLIENT_SEQUENCE, CROWD_PORT, LARGEST_CROWD, SERVER_SEQUENCE, Strand,
         TURNS_TOLD_APART,
     },

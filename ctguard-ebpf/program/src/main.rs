@@ -8,7 +8,6 @@
 
 /// The part that knows kernel helpers.
 mod kernel {
-    pub(crate) mod answer;
     pub(crate) mod clock;
     pub(crate) mod conntrack;
     pub(crate) mod count;
@@ -23,15 +22,14 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use ctguard_ebpf::{
+use ctguard_datapath::{
     blur::Blur,
     guard::{Guard, Judgement},
-    layout::{Counter, Policy},
     leaving::note_leaving,
     packet::Reader,
-    units::Jiffies,
     verdict::{Action, verdict},
 };
+use ctguard_layout::{Counter, Policy, units::Jiffies};
 use kernel::{
     clock,
     count::{CpuCounters, wake_daemon},

@@ -6,14 +6,11 @@
 //! byte is written every time; the sums in the recipe make that cheap.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
 
-#[path = "kernel/answer.rs"]
-mod answer;
-mod lab_challenge;
-mod lab_crowd;
-mod lab_recipe;
-mod lab_spoof;
+mod challenge;
+mod crowd;
+mod recipe;
+mod spoof;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action},
@@ -21,7 +18,7 @@ use aya_ebpf::{
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use lab_recipe::{
+use recipe::{
     CHALLENGED, CONTINUES, FRAME_WORDS, IPV4_CHECKSUM_AT, Recipe, STRANDS, Strand,
     WITHOUT_PSEUDO_HEADER,
 };
@@ -138,7 +135,7 @@ fn next_turn(recipe: &mut Recipe) -> Option<u64> {
         recipe.again += 1;
         return match recipe.strands[0].flags & CHALLENGED {
             0 => Some(again),
-            _ => lab_crowd::challenged(again),
+            _ => crowd::challenged(again),
         };
     }
     let turn = recipe.turn;

@@ -1,12 +1,9 @@
 //! Counters up, the daemon awake.
 
 use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
-use ctguard_ebpf::{
-    layout::{COUNTERS, Counter, Counters, OfferedSlot, SCRATCH_WORDS},
-    recent,
-    shared::Shared,
-    units::Jiffies,
-    verdict::Verdict,
+use ctguard_datapath::{recent, verdict::Verdict};
+use ctguard_layout::{
+    COUNTERS, Counter, Counters, OfferedSlot, SCRATCH_WORDS, shared::Shared, units::Jiffies,
 };
 
 use super::maps;

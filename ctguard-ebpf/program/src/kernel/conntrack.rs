@@ -7,7 +7,7 @@
 use core::arch::asm;
 
 use aya_ebpf::programs::XdpContext;
-use ctguard_ebpf::{guard::Answer, packet::Address};
+use ctguard_datapath::{guard::Answer, packet::Address};
 
 /// `struct bpf_ct_opts`. Kernels that know no zones take the first twelve bytes. In words: bytes
 /// that are set apart come to a call of `memset`.
@@ -99,7 +99,7 @@ unsafe fn lookup<W>(
     unsafe {
         asm!(
             "call {mark}",
-            mark = const ctguard_ebpf::kernel_functions::LOOKUP,
+            mark = const ctguard_layout::kernel_functions::LOOKUP,
             inlateout("r1") context.ctx => _,
             inlateout("r2") tuple => _,
             inlateout("r3") size_of::<Tuple<W>>() => _,
@@ -117,7 +117,7 @@ unsafe fn release(entry: u64) {
     unsafe {
         asm!(
             "call {mark}",
-            mark = const ctguard_ebpf::kernel_functions::RELEASE,
+            mark = const ctguard_layout::kernel_functions::RELEASE,
             inlateout("r1") entry => _,
             lateout("r0") _, lateout("r2") _, lateout("r3") _, lateout("r4") _, lateout("r5") _,
         );
