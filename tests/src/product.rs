@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -18,7 +17,7 @@ use aya::programs::links::{FdLink, LinkInfo, PinnedLink};
 use serde_json::Value;
 
 use crate::{
-    daemon::Daemon,
+    daemon::{self, Daemon},
     exec,
     netns::{Handle, Namespace},
     wire::Wire,
@@ -106,10 +105,7 @@ impl Site {
         let number = SITES.fetch_add(1, Ordering::Relaxed);
         let outside = Namespace::create(&format!("outside{number}"))?;
         let guarded = Namespace::create(&format!("guarded{number}"))?;
-        let pins = guarded.run(|| {
-            let inode = fs::metadata("/proc/thread-self/ns/net")?.ino();
-            Ok(PathBuf::from(format!("/run/ctguard/{inode}")))
-        })?;
+        let pins = daemon::pins(&guarded)?;
         let site = Self { binary, outside, guarded, pins, _alone: alone };
         site.connect(OUTSIDE, WAN)?;
         Ok(site)
@@ -184,12 +180,16 @@ impl Site {
         self.start(&["run", "-i", WAN])
     }
 
-    /// Starts `ctguard run` with these arguments; it guards when this returns. What it remembers goes
-    /// with the site.
+    /// Starts `ctguard run` with these arguments; it guards when this returns.
     pub fn start(&self, arguments: &[&str]) -> Result<Daemon> {
-        let mut command = self.command(arguments);
+        self.start_by(self.command(arguments))
+    }
+
+    /// Starts `ctguard run` by a command that puts it into the guarded namespace. What it remembers
+    /// and logs goes with the site.
+    pub fn start_by(&self, mut command: Command) -> Result<Daemon> {
         command.arg("--state").arg(self.state());
-        Daemon::start(&command, self.log())
+        Daemon::start(&command, &self.log())
     }
 
     /// The identifier of the XDP program on a device of the guarded namespace.
@@ -253,12 +253,7 @@ impl Site {
     }
 
     fn lock(&self) -> PathBuf {
-        self.beside_pins("lock")
-    }
-
-    fn beside_pins(&self, name: &str) -> PathBuf {
-        let inode = self.pins.file_name().unwrap_or_default().to_string_lossy();
-        PathBuf::from(format!("/run/ctguard.{inode}.{name}"))
+        daemon::beside(&self.pins, "lock")
     }
 }
 
@@ -269,13 +264,9 @@ impl Drop for Site {
         {
             eprintln!("cannot remove {}: {error:#}", self.pins.display());
         }
-        let _ = fs::remove_file(self.lock());
+        daemon::remove_files(&self.pins);
         let _ = fs::remove_file(self.log());
         let _ = fs::remove_dir_all(self.state());
-        // Another namespace will have this one's number.
-        for former in ["", ".former"] {
-            let _ = fs::remove_file(self.beside_pins(&format!("events{former}.jsonl")));
-        }
     }
 }
 
