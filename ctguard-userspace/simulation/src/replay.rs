@@ -2,7 +2,7 @@
 
 use ctguard_layout::Class;
 
-use super::{agenda::Event, capture::CaptureError, flow::Flow, frame::Opening, run::Run};
+use super::{agenda::Event, capture::CaptureError, flows::Flow, frame::Opening, run::Run};
 
 impl Run<'_> {
     /// Reads the next packet of the recording and waits until it is due.

@@ -61,7 +61,7 @@ fn conntrack_is_asked_where_it_can_be() -> Result<()> {
         let daemon = site.start(arguments)?;
         ensure_detection(&site, &by_conntrack()).with_context(|| arguments.join(" "))?;
         let people = site.succeed(&["status"])?;
-        ensure!(people.contains("detect  by conntrack's own answer"), "{people}");
+        ensure!(people.contains("detect  by asking conntrack"), "{people}");
         ensure!(daemon.stop()?.success());
     }
     site.ensure_gone()

@@ -16,7 +16,7 @@ use ctguard_kernel::{
     maps::{GuardMaps, ListKind},
 };
 
-/// Show the table's fill, the limits in force, and what was refused
+/// Show how full the table is, the limits in force and what was refused
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ctguard status\n  ctguard status --json | jq .conntrack.fill_ratio"
