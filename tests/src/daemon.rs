@@ -25,17 +25,23 @@ impl Daemon {
     /// Starts `command`, whose output goes to `log`, and waits until it says that it guards.
     pub fn start(command: &Command, log: &Path) -> Result<Self> {
         let opened = fs::File::options().create(true).append(true).open(log);
-        let output = opened.with_context(|| format!("cannot write {}", log.display()))?;
-        let log_start = usize::try_from(output.metadata()?.len())?;
+        let errors = opened.with_context(|| format!("cannot write {}", log.display()))?;
+        let log_start = usize::try_from(errors.metadata()?.len())?;
+        let mut daemon = Self::start_into(command, errors.into())?;
+        (daemon.log, daemon.log_start) = (log.to_owned(), log_start);
+        wait_for("the daemon", || daemon.is_ready())?;
+        Ok(daemon)
+    }
+
+    /// Starts `command`, whose standard error goes elsewhere; it may not guard yet.
+    pub fn start_into(command: &Command, errors: Stdio) -> Result<Self> {
         // A test that is killed takes its daemon along, which then takes its guard along.
         let mut tied = Command::new("setpriv");
         tied.args(["--pdeathsig", "TERM", "--"]);
         tied.arg(command.get_program()).args(command.get_args());
-        tied.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
+        tied.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let child = tied.spawn().context("cannot start ctguard")?;
-        let mut daemon = Self { child, log: log.to_owned(), log_start };
-        wait_for("the daemon", || daemon.is_ready())?;
-        Ok(daemon)
+        Ok(Self { child, log: PathBuf::new(), log_start: 0 })
     }
 
     /// Its process: `setpriv` and `nsenter` become the program that they start.

@@ -24,6 +24,12 @@ impl Pinned {
         Ok(Self(GuardMaps::open(&Pins::at(pins.to_owned()))?))
     }
 
+    /// When the daemon ticked last, in jiffies.
+    #[must_use]
+    pub fn heartbeat(&self) -> u64 {
+        self.0.grant.heartbeat.load()
+    }
+
     /// What was counted until now.
     pub fn counts(&self) -> Result<Counts> {
         let (totals, mut values) = (self.0.totals()?, [0; COUNTERS]);

@@ -187,9 +187,19 @@ impl Site {
 
     /// Starts `ctguard run` by a command that puts it into the guarded namespace. What it remembers
     /// and logs goes with the site.
-    pub fn start_by(&self, mut command: Command) -> Result<Daemon> {
+    pub fn start_by(&self, command: Command) -> Result<Daemon> {
+        Daemon::start(&self.remembering(command), &self.log())
+    }
+
+    /// Starts `ctguard run` with its standard error elsewhere; it may not guard yet.
+    pub fn start_into(&self, arguments: &[&str], errors: Stdio) -> Result<Daemon> {
+        Daemon::start_into(&self.remembering(self.command(arguments)), errors)
+    }
+
+    /// The command with a directory for what it remembers, which goes with the site.
+    fn remembering(&self, mut command: Command) -> Command {
         command.arg("--state").arg(self.state());
-        Daemon::start(&command, &self.log())
+        command
     }
 
     /// The identifier of the XDP program on a device of the guarded namespace.

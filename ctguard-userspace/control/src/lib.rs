@@ -2,6 +2,11 @@
 //!
 //! Nothing here reads a clock or the kernel, so that tests and simulation run what the daemon
 //! runs. [`Controller::tick`] holds the order of what makes a decision.
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "only the binary writes to a terminal"
+)]
 #![forbid(unsafe_code)]
 
 pub mod adaptive;

@@ -3,11 +3,14 @@
 //! `cli` holds a file for each verb, `daemon` runs the guard, `report` writes what people and programs
 //! read. Deciding, the kernel and the audit are crates of their own.
 
+#![warn(clippy::print_stdout, clippy::print_stderr, reason = "`terminal` escapes what it writes")]
+
 mod cli;
 mod daemon;
 mod events;
 mod report;
 mod signals;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -2,6 +2,11 @@
 //!
 //! `bpf` puts the program into the kernel, `maps` opens what is pinned, `conntrack` reads and changes
 //! the table over ctnetlink, `net` asks about devices.
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "only the binary writes to a terminal"
+)]
 #![expect(
     missing_docs,
     reason = "internal to the product: names of fields and messages of errors say what they are"

@@ -1,4 +1,9 @@
 //! What the operator can set: keys, values, defaults, and how they change the policy.
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "only the binary writes to a terminal"
+)]
 #![forbid(unsafe_code)]
 #![expect(
     missing_docs,

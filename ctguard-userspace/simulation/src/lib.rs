@@ -4,6 +4,11 @@
 //! `scenario` is the file, `traffic` and `capture` make packets of it, `tables` is the data path over
 //! maps in memory, `steer` the daemon's tick, `table` stands for conntrack. `run` brings them
 //! together, event by event, and `outcome` counts. The same seed gives the same report.
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "only the binary writes to a terminal"
+)]
 #![expect(
     missing_docs,
     reason = "internal to the product: names of fields and messages of errors say what they are"

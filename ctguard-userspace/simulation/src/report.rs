@@ -1,9 +1,6 @@
 //! What a run came to, as JSON; fields are only ever added within a `schema_version`.
 
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -162,11 +159,6 @@ impl SimulationReport {
     /// Whether everything was found that the scenario expects.
     pub fn is_as_expected(&self) -> bool {
         self.expectations.iter().all(|expectation| expectation.met)
-    }
-
-    pub fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
-        serde_json::to_writer_pretty(&mut *out, self)?;
-        writeln!(out)
     }
 }
 

@@ -178,6 +178,6 @@ fn options(seed: u64) -> Options {
 
 fn json(report: &SimulationReport) -> String {
     let mut json = Vec::new();
-    report.write_json(&mut json).unwrap();
+    serde_json::to_writer_pretty(&mut json, &report).unwrap();
     String::from_utf8(json).unwrap()
 }

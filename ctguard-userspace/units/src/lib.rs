@@ -1,5 +1,10 @@
 //! Plain types and arithmetic that the controller and the access to the kernel share: time in jiffies,
 //! ceilings in ticks, a sample of the table, the sizes of maps.
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "only the binary writes to a terminal"
+)]
 #![forbid(unsafe_code)]
 
 mod calibration;

@@ -5,6 +5,7 @@ mod detection;
 mod interfaces;
 mod killed;
 mod leaving;
+mod log;
 mod mounts;
 mod names;
 mod privileges;

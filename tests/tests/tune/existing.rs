@@ -50,11 +50,11 @@ fn an_idle_connection_is_given_the_new_timeout_and_lives() -> Result<()> {
     // Of the table's size, which is not this namespace's to set, nothing is said but that.
     let applied = tune(&["--for", "nat-router", "--apply"]);
     let tried = || -> Result<()> {
-        ensure!(applied?.contains("the first network namespace's to set"));
+        ensure!(applied?.contains("only in the first network namespace"));
         let kept = lives(&network.router, PORT)?;
         ensure!(matches!(kept[..], [seconds] if seconds > 400_000), "it was shortened: {kept:?}");
         let said = tune(&["--for", "nat-router", "--apply", "--existing"])?;
-        ensure!(said.contains("shortened the timeouts of 1 entries"), "{said}");
+        ensure!(said.contains("lowered the timeouts of 1 existing entries"), "{said}");
         Ok(())
     };
     let tried = tried();
@@ -62,7 +62,7 @@ fn an_idle_connection_is_given_the_new_timeout_and_lives() -> Result<()> {
     tune(&["--revert"])?;
     tried?;
     let said = String::from_utf8_lossy(&host.stderr).into_owned();
-    ensure!(said.contains("of another network namespace"), "the host took it back: {said}");
+    ensure!(said.contains("in another network namespace"), "the host took it back: {said}");
     ensure!(!Path::new(RECORD).exists(), "the record is left");
 
     let shortened = lives(&network.router, PORT)?;

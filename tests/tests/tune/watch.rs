@@ -105,8 +105,8 @@ fn each_change_is_judged_by_what_was_seen_since() -> Result<()> {
     ensure!(machine.files()? != before, "nothing was applied");
     machine.write(STATISTICS, &dropped(4010))?;
     let (status, said) = watching.interrupt()?;
-    ensure!(said.contains("4000 new flows dropped for a full table"), "{said}");
-    ensure!(said.contains("it is not enough") && status == Some(0), "{status:?}: {said}");
+    ensure!(said.contains("4000 new flows dropped because the table was full"), "{said}");
+    ensure!(said.contains("it was not enough") && status == Some(0), "{status:?}: {said}");
 
     let second = ["--max", "40000", "--apply", "--watch", "1s", "--revert", "--json"];
     let said = String::from_utf8(machine.tune(&second)?.stdout)?;
@@ -130,11 +130,11 @@ fn a_change_that_somebody_undoes_is_judged_no_more() -> Result<()> {
     let watching = Watching::start(machine.command(&["--apply", "--watch", "1h", "--revert"])?)?;
     let busy = machine.tune(&["--watch", "1s"])?;
     let said = String::from_utf8_lossy(&busy.stderr);
-    ensure!(said.contains("another `ctguard tune --watch` is at work"), "{said}");
+    ensure!(said.contains("another `ctguard tune --watch` is running"), "{said}");
     machine.write("proc/sys/net/netfilter/nf_conntrack_max", "9999\n")?;
     // It looks by itself, with the next line of its journal.
     let (status, said) = watching.end()?;
-    ensure!(said.contains("it is not in force any more: "), "{said}");
+    ensure!(said.contains("the change is no longer in force: "), "{said}");
     ensure!(said.contains("nf_conntrack_max is 9999") && status == Some(1), "{status:?}: {said}");
     Ok(())
 }
@@ -150,7 +150,12 @@ fn a_change_that_helped_stays_and_a_second_watch_remembers_the_first() -> Result
     let watching = Watching::start(machine.command(&["--apply", "--watch", "1h", "--revert"])?)?;
     machine.write(COUNT, "50000\n")?;
     let (status, said) = watching.interrupt()?;
-    ensure!(said.contains("it helped: 50000 entries at once are more than the 7680"), "{said}");
+    ensure!(
+        said.contains(
+            "it helped: the table held 50000 entries at once, more than the old maximum of 7680"
+        ),
+        "{said}"
+    );
     ensure!(status == Some(0) && machine.0.join("var/lib/ctguard/tune.json").exists());
     machine.write(COUNT, "100\n")?;
     let again = machine.tune(&["--watch", "1s", "--json"])?;
@@ -215,9 +220,9 @@ fn of_a_real_table_it_is_told_whether_a_larger_one_was_large_enough() -> Result<
         Ok(said)
     };
     let enough = watched("20000")?;
-    ensure!(enough.contains("are more than the 3000 of before"), "{enough}");
+    ensure!(enough.contains("more than the old maximum of 3000"), "{enough}");
     let too_small = watched("4000")?;
-    ensure!(too_small.contains("it is not enough: "), "{too_small}");
+    ensure!(too_small.contains("it was not enough: "), "{too_small}");
     Ok(())
 }
 
@@ -297,7 +302,7 @@ fn refusals_of_a_guard_are_told_beside_drops() -> Result<()> {
     refuse(7)?;
     let (_, said) = watching.interrupt()?;
     ensure!(said.contains("7 new flows refused by the guard"), "{said}");
-    ensure!(said.contains("it cannot be told yet"), "{said}");
+    ensure!(said.contains("it is too early to say"), "{said}");
     daemon.stop()?;
     Ok(())
 }

@@ -1,45 +1,17 @@
-//! Whether the table is large enough, its hash wide enough, and both bearable.
+//! Whether the table is large enough, its hash wide enough, and whether memory suffices for both.
 
 use super::{
     finding::{Finding, Findings},
+    size::{FILL, Footprint, LEAST_OF_ROUTER, has_gibibyte},
     text::{mebibytes, per_cent},
 };
 use crate::host::{BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path};
 
-/// Shares of the maximum: `node_exporter`'s alerts warn at 75 % and page at 90 %.
-pub(super) const FILL: [f64; 2] = [FULL_TABLE, 0.9];
-/// The share of its maximum from which a table is as good as full.
-pub const FULL_TABLE: f64 = 0.75;
-/// Entries for each bucket: more than 4, more than 8. Each entry is in the hash twice, so one for each bucket makes chains of
-/// two on average (`Documentation/networking/nf_conntrack-sysctl.rst`).
+/// Entries for each bucket: more than 4, more than 8. Every entry is in the hash twice, so as many
+/// buckets as entries make chains of two (`Documentation/networking/nf_conntrack-sysctl.rst`).
 const PER_BUCKET: [f64; 2] = [4.01, 8.01];
 /// Shares of the memory that is available.
 const MEMORY: [f64; 2] = [0.25, 0.5];
-/// A router with a gibibyte or more that tracks fewer has the default of a small machine.
-const ROUTER_MAX: u64 = 65_536;
-const GIBIBYTE: u64 = 1 << 30;
-/// What entries and hash take.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Footprint {
-    /// With a full table.
-    pub entries_bytes: u64,
-    pub hash_bytes: u64,
-}
-
-impl Footprint {
-    /// An entry takes 15 % more than its size in slabs that are not full; a bucket is a pointer.
-    pub fn of(table: TableNumbers, entry: &EntrySize) -> Self {
-        let entries = u128::from(table.max) * u128::from(entry.bytes) * 115 / 100;
-        Self {
-            entries_bytes: u64::try_from(entries).unwrap_or(u64::MAX),
-            hash_bytes: table.buckets.saturating_mul(8),
-        }
-    }
-
-    pub fn total_bytes(self) -> u64 {
-        self.entries_bytes.saturating_add(self.hash_bytes)
-    }
-}
 
 pub(super) fn check(
     host: &Host,
@@ -59,95 +31,88 @@ pub(super) fn check(
 }
 
 fn fill(table: TableNumbers) -> Option<Finding> {
+    let TableNumbers { count, max, .. } = table;
     let fill = table.fill_ratio()?;
-    let what =
-        format!("the table is {} full: {} of {} entries", per_cent(fill), table.count, table.max);
-    let finding = Finding::graded("fill", fill, FILL, what)?
-        .read(sysctl_path(COUNT), table.count)
-        .read(sysctl_path(MAX), table.max)
-        .because(
-            "at 100 % the kernel drops every new flow, of everybody; from 95 % on it looks for \
-             entries to throw away",
-        );
-    Some(finding.tune("ctguard tune --apply").by_hand(format!("sysctl -w {MAX}={}", table.max * 2)))
+    let what = format!("the table is {} full: {count} of {max} entries", per_cent(fill));
+    Some(
+        Finding::graded("fill", fill, FILL, what)?
+            .read(sysctl_path(COUNT), count)
+            .read(sysctl_path(MAX), max)
+            .because(
+                "a full table makes the kernel drop every packet that would open a new flow; from \
+                 95 % on it searches for entries to evict",
+            )
+            .tune("ctguard tune --apply")
+            .by_hand(format!("sysctl -w {MAX}={}", max.saturating_mul(2))),
+    )
 }
 
 fn no_maximum(table: TableNumbers) -> Option<Finding> {
     (table.max == 0).then(|| {
         Finding::warning("no-maximum", "the table has no maximum")
             .read(sysctl_path(MAX), 0)
-            .because("a flood then takes memory until the machine has none, instead of flows")
+            .because("a flood will use up the machine's memory")
             .tune("ctguard tune --apply")
     })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
 fn hash(table: TableNumbers) -> Option<Finding> {
-    if table.buckets == 0 {
-        return None;
-    }
-    let ratio = table.max as f64 / table.buckets as f64;
+    let TableNumbers { max, buckets, .. } = table;
+    let ratio = max as f64 / buckets as f64;
     let what = format!(
-        "{ratio:.0} entries share a bucket of the hash when the table is full ({} in {})",
-        table.max, table.buckets
+        "the hash is too small: {buckets} buckets for up to {max} entries, {ratio:.0} for each bucket"
     );
-    let finding = Finding::graded("hash", ratio, PER_BUCKET, what)?
-        .read(sysctl_path(MAX), table.max)
-        .read(sysctl_path(BUCKETS), table.buckets)
-        .because(
-            "each entry is in the hash twice, and every packet walks half a chain; a maximum that \
-             was raised without the hash costs CPU on every packet. Advice to have a quarter or an \
-             eighth as many buckets is older than kernels that take as many as entries",
-        )
-        .tune("ctguard tune --apply")
-        .by_hand(format!("sysctl -w {BUCKETS}={}", table.max));
-    Some(finding)
+    let finding = Finding::graded("hash", ratio, PER_BUCKET, what).filter(|_| buckets > 0)?;
+    Some(
+        finding
+            .read(sysctl_path(MAX), max)
+            .read(sysctl_path(BUCKETS), buckets)
+            .because(
+                "every packet searches a chain of entries, and long chains cost CPU. The advice to \
+                 have a quarter or an eighth as many buckets as entries is for old kernels; today's \
+                 have one bucket for each entry",
+            )
+            .tune("ctguard tune --apply")
+            .by_hand(format!("sysctl -w {BUCKETS}={max}")),
+    )
 }
 
 #[expect(clippy::cast_precision_loss, reason = "memories have fewer than 2^52 bytes")]
 fn memory_of(table: TableNumbers, entry: &EntrySize, memory: Memory) -> Option<Finding> {
     let bytes = Footprint::of(table, entry).total_bytes();
     let share = bytes as f64 / memory.available_bytes.max(1) as f64;
-    let what = format!(
-        "a full table would take {}, {} of the memory that is available",
-        mebibytes(bytes),
-        per_cent(share)
-    );
-    let finding = Finding::graded("memory", share, MEMORY, what)?
-        .read(entry.place.unwrap_or("an entry's size, presumed"), format!("{} bytes", entry.bytes))
-        .read("/proc/meminfo: MemAvailable", mebibytes(memory.available_bytes))
-        .because("the kernel cannot swap entries: others lose their memory instead")
-        .tune("ctguard tune --max auto --apply");
-    Some(finding)
+    let (bytes, share_text) = (mebibytes(bytes), per_cent(share));
+    let what = format!("a full table would take {bytes}, {share_text} of the available memory");
+    let place = entry.place.unwrap_or("size of an entry (assumed)");
+    Some(
+        Finding::graded("memory", share, MEMORY, what)?
+            .read(place, format!("{} bytes", entry.bytes))
+            .read("/proc/meminfo: MemAvailable", mebibytes(memory.available_bytes))
+            .because("the kernel cannot swap entries out, so other programs run out of memory")
+            .tune("ctguard tune --max auto --apply"),
+    )
 }
 
 fn small(table: TableNumbers, memory: Memory, forwards: bool) -> Option<Finding> {
-    let small = forwards
-        && (1..ROUTER_MAX).contains(&table.max)
-        && memory.total_bytes >= GIBIBYTE / 100 * 95;
-    small.then(|| {
-        Finding::warning(
-            "small-table",
-            format!(
-                "a router with {} tracks {} flows at most",
-                mebibytes(memory.total_bytes),
-                table.max
-            ),
-        )
-        .read(sysctl_path(MAX), table.max)
-        .read("/proc/sys/net/ipv4/ip_forward", 1)
-        .read("/proc/meminfo: MemTotal", mebibytes(memory.total_bytes))
-        .because(
-            "the kernel chose this for a small machine; one busy client behind a router opens \
-             thousands of flows",
-        )
-        .tune("ctguard tune --for nat-router --apply")
+    let is_small = (1..LEAST_OF_ROUTER).contains(&table.max);
+    (forwards && is_small && has_gibibyte(memory)).then(|| {
+        let (memory, max) = (mebibytes(memory.total_bytes), table.max);
+        Finding::warning("small-table", format!("a router with {memory} tracks only {max} flows"))
+            .read(sysctl_path(MAX), max)
+            .read("/proc/sys/net/ipv4/ip_forward", 1)
+            .read("/proc/meminfo: MemTotal", memory)
+            .because(
+                "this default is for a small machine; one busy client behind a router opens \
+                 thousands of flows",
+            )
+            .tune("ctguard tune --for nat-router --apply")
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::doctor::{Severity, testing::Machine};
+    use crate::doctor::{finding::Severity, testing::Machine};
 
     #[test]
     fn a_table_three_quarters_full_is_a_warning_and_nine_tenths_a_fault() {

@@ -1,4 +1,4 @@
-//! What fills the table: one cause, the likeliest, from what it holds.
+//! What fills the table: the likeliest cause, from a dump of its entries.
 
 use std::net::IpAddr;
 
@@ -11,24 +11,24 @@ use super::{
 };
 use crate::host::{MAX, TableNumbers};
 
-/// A table that is less full has no cause to be looked for.
+/// No cause is looked for in a table that is less full.
 const HALF: f64 = 0.5;
-/// Kinds that make up so much of it are the cause.
+/// A kind of entry is the cause from this share on.
 const DOMINATES: f64 = 0.3;
-/// A source that holds so much of it is.
+/// A source is the cause from this share on.
 const ONE_SOURCE: f64 = 0.25;
-/// Of one host's flows so many go to one service: it is not looking for others.
+/// A source of whose flows this share goes to one service is not scanning.
 const ONE_SERVICE: f64 = 0.5;
 /// Ports that source NAT gives to a flow from port 1024 and above (`nf_nat_l4proto_unique_tuple`,
 /// `net/netfilter/nf_nat_core.c`).
 const NAT_PORTS: u64 = 64_512;
-/// Share of them towards one remote.
+/// Shares of them that are taken towards one remote.
 const NAT_PORTS_TAKEN: [f64; 2] = [0.8, 0.95];
 
-/// Where all this is read.
-pub(super) const DUMP: &str = "ctnetlink: a dump of the table";
+/// Where the entries are read.
+pub(super) const DUMP: &str = "ctnetlink: dump of the table";
 
-/// What a source is to this machine.
+/// The name or hardware address of a neighbour.
 pub(super) type Neighbours<'n> = &'n dyn Fn(IpAddr) -> Option<String>;
 
 /// D, of the list in `docs/doctor.md`.
@@ -65,10 +65,10 @@ fn cause(census: &Census, neighbour: Neighbours<'_>) -> Option<Finding> {
 }
 
 fn held(census: &Census, finding: Finding, many: u64) -> Finding {
-    finding.read(DUMP, format!("{many} of {} entries looked at", census.entries))
+    finding.read(DUMP, format!("{many} of {} entries read", census.entries))
 }
 
-/// One source holds a quarter and more: what does it do?
+/// What a source that holds a quarter or more is doing.
 fn one_source(census: &Census, source: IpAddr, many: u64, neighbour: Neighbours<'_>) -> Finding {
     let share = per_cent(census.share(many));
     let near = neighbour(source);
@@ -88,34 +88,33 @@ fn one_source(census: &Census, source: IpAddr, many: u64, neighbour: Neighbours<
     let finding = match most {
         Kind::Dns => Finding::fault(
             "dns-loop",
-            format!("{name} holds {share} of the table with queries to port 53"),
+            format!("DNS queries from {name} hold {share} of the table"),
         )
         .because(
-            "each query from a port of its own is a flow for half a minute and more: a \
-            program asks in a loop, or the host takes part in an attack",
+            "every query from a new port is a flow that stays for at least half a minute: a program \
+             resolves names in a loop, or the host takes part in an attack",
         ),
         Kind::Idle => return idle(census, census.of(Kind::Idle)),
         Kind::HalfOpen | Kind::UdpUnanswered if one_service => Finding::fault(
             if most == Kind::HalfOpen { "syn-flood" } else { "udp-flood" },
-            format!("{name} floods one service: {share} of the table"),
+            format!("{name} floods one service and holds {share} of the table"),
         )
-        .because("nobody answers these flows, and each holds an entry until its timeout"),
+        .because("nobody replies to these flows, and each keeps its entry until the timeout"),
         Kind::HalfOpen | Kind::UdpUnanswered => Finding::fault(
             "scan",
-            format!("{name} holds {share} of the table with flows that nobody answers"),
+            format!("{name} holds {share} of the table with unreplied flows"),
         )
         .because(
-            "it scans other networks: a worm, a scanner, or a torrent client that looks for \
-            peers",
+            "it is scanning: a worm, a port scanner, or a torrent client that looks for peers",
         ),
         Kind::Established | Kind::Closing | Kind::Udp | Kind::Other => {
             Finding::warning("one-source", format!("{name} holds {share} of the table"))
-                .because("one client should not be able to take the table from all others")
+                .because("one client should not be able to use up the table of all others")
         }
     };
     let finding = held(census, finding, many);
     finding
-        .tune("ctguard run -i IFACE    # of the side that it comes from: limits each source")
+        .tune("ctguard run -i IFACE    # the interface towards it: limits every source")
         .by_hand(format!("conntrack -D -s {source}"))
 }
 
@@ -124,23 +123,19 @@ fn syn_flood(census: &Census, many: u64) -> Finding {
         census,
         (Kind::HalfOpen, many),
         "syn-flood",
-        "TCP handshakes that never completed",
+        "TCP handshakes that were never completed",
     );
     finding.because(
-        "a SYN flood, its sources forged or many: an entry lives one or two minutes for each \
-         packet",
+        "a SYN flood from many or forged addresses: every SYN creates an entry that lives for one or \
+         two minutes",
     )
 }
 
 fn udp_flood(census: &Census, many: u64) -> Finding {
-    let finding = from_many_sources(
-        census,
-        (Kind::UdpUnanswered, many),
-        "udp-flood",
-        "UDP flows that nobody answers",
-    );
+    let finding =
+        from_many_sources(census, (Kind::UdpUnanswered, many), "udp-flood", "unreplied UDP flows");
     finding.because(
-        "a UDP flood: each datagram from another address or port holds an entry for half a minute",
+        "a UDP flood: every datagram from a new address or port creates an entry for half a minute",
     )
 }
 
@@ -151,30 +146,29 @@ fn from_many_sources(
     flows: &str,
 ) -> Finding {
     let share = per_cent(census.share(many));
-    let what = format!("{share} of the table are {flows}, from many sources");
+    let what = format!("{share} of the table is {flows} from many sources");
     let finding = aimed_at(census, kind, held(census, Finding::fault(check, what), many));
     from_network(census, kind, finding)
-        .tune("ctguard run -i IFACE    # the interface that it comes in by")
+        .tune("ctguard run -i IFACE    # the interface where it arrives")
 }
 
 fn dns(census: &Census, many: u64) -> Finding {
-    let what = format!("{} of the table are queries to port 53", per_cent(census.share(many)));
+    let what = format!("{} of the table is DNS queries", per_cent(census.share(many)));
     let finding = held(census, Finding::fault("dns-loop", what), many);
     from_network(census, Kind::Dns, aimed_at(census, Kind::Dns, finding))
         .because(
-            "each query from a port of its own is a flow; on a resolver without NAT these \
-            need no tracking",
+            "every query from a new port is a flow; a resolver without NAT need not track them",
         )
         .tune("ctguard run -i IFACE")
 }
 
 fn idle(census: &Census, many: u64) -> Finding {
     let what = format!(
-        "{} of the table are connections without a packet for an hour",
+        "{} of the table is connections that have been idle for over an hour",
         per_cent(census.share(many))
     );
     held(census, Finding::fault("idle-connections", what), many)
-        .because("their ends are most likely gone; tcp_timeout_established is five days by default")
+        .because("their peers have most likely disappeared; tcp_timeout_established is five days by default")
         .tune("ctguard tune --apply --existing")
         .by_hand("sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established=7440")
 }
@@ -189,7 +183,7 @@ fn aimed_at(census: &Census, kind: Kind, finding: Finding) -> Finding {
     }
 }
 
-/// Many sources may be neighbours: a provider's customers, or one host with many addresses.
+/// Names the network that a quarter or more come from: one customer, or one host's many addresses.
 fn from_network(census: &Census, kind: Kind, finding: Finding) -> Finding {
     let first = census.networks.first_that(|(of, _)| *of == kind);
     match first.filter(|(_, count)| census.share(*count) >= ONE_SOURCE) {
@@ -208,30 +202,27 @@ fn ports(census: &Census) -> Option<Finding> {
         _ => return None,
     };
     let what = format!(
-        "{count} of {NAT_PORTS} ports of {own} are taken towards {address} port {port} ({name})"
+        "NAT uses {count} of {NAT_PORTS} ports of {own} for flows to {address} port {port} ({name})"
     );
     let finding =
         Finding::graded("nat-ports", count as f64 / NAT_PORTS as f64, NAT_PORTS_TAKEN, what)?;
     Some(
         held(census, finding, count)
             .because(format!(
-                "source NAT needs a free port for each flow to the same remote; without one the \
-                 flow is lost and counted as insert_failed. A larger {MAX} does not help: another \
-                 address does"
+                "source NAT needs a free port for every flow to the same remote. When none is left, \
+                 new flows are dropped and counted as insert_failed. A larger {MAX} does not help; \
+                 another address does"
             ))
-            .by_hand("nft … snat to 192.0.2.1-192.0.2.4    # more addresses for masqueraded flows"),
+            .by_hand("nft … snat to 192.0.2.1-192.0.2.4    # more addresses to translate to"),
     )
 }
 
 fn old_deadlines(census: &Census) -> Option<Finding> {
     let many = census.old_deadlines;
     (census.share(many) > 0.01).then(|| {
-        let what = format!("{many} connections live by a timeout that was longer than that of now");
+        let what = format!("{many} connections still have an earlier, longer timeout");
         held(census, Finding::note("old-deadlines", what), many)
-            .because(
-                "a timeout that is lowered holds for an entry from its next packet on; idle \
-                ones keep the old",
-            )
+            .because("a lower timeout applies to an entry from its next packet on")
             .tune("ctguard tune --apply --existing")
     })
 }
@@ -241,10 +232,13 @@ fn offloaded(census: &Census) -> Option<Finding> {
     (many > 0).then(|| {
         held(
             census,
-            Finding::note("offloaded", format!("{many} flows pass by conntrack, over a flowtable")),
+            Finding::note(
+                "offloaded",
+                format!("{many} flows bypass conntrack through a flowtable"),
+            ),
             many,
         )
-        .because("their packets are not seen here, and their timeouts are the flowtable's")
+        .because("conntrack does not see their packets, and the flowtable's timeouts apply")
     })
 }
 

@@ -8,13 +8,13 @@ use super::heavy_hitters::HeavyHitters;
 use ctguard_datapath::packet::protocol;
 use ctguard_kernel::conntrack::{Entry, TcpState, status};
 
-/// Whoever holds more than a 256th is found.
+/// Whoever holds more than one entry in 256 is found.
 const STANDING_OUT: usize = 256;
-/// An established connection without a packet for so long is idle.
+/// An established connection counts as idle after this.
 const IDLE_SECONDS: u32 = 3600;
 const DNS: u16 = 53;
 
-/// What an entry is to whoever asks why the table is full.
+/// A kind of entry that may fill a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Kind {
     /// TCP whose handshake is not complete.
@@ -27,7 +27,7 @@ pub(super) enum Kind {
     Closing,
     /// UDP to port 53.
     Dns,
-    /// Other UDP that nobody answered.
+    /// Other UDP, unreplied.
     UdpUnanswered,
     /// Other UDP.
     Udp,
@@ -69,7 +69,7 @@ impl Kind {
     }
 }
 
-/// What source NAT took a port for: whoever asks for another needs it free towards this remote.
+/// What source NAT uses a port for: the port is taken towards this remote only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Remote {
     pub(super) protocol: u8,
@@ -82,25 +82,25 @@ pub(super) struct Remote {
 /// The table, counted.
 #[derive(Debug)]
 pub(super) struct Census {
-    /// Entries counted: the whole table, or as many of its buckets as time allowed.
+    /// Entries counted: the whole table, or a sample.
     pub(super) entries: u64,
     kinds: [u64; Kind::ALL.len()],
     pub(super) sources: HeavyHitters<IpAddr>,
     pub(super) sources_of: HeavyHitters<(Kind, IpAddr)>,
     /// Networks of sources, a /24 or a /64 each.
     pub(super) networks: HeavyHitters<(Kind, IpNet)>,
-    /// Whom entries of a kind go to.
+    /// Where entries of a kind go to.
     pub(super) destinations: HeavyHitters<(Kind, IpAddr, u16)>,
     pub(super) remotes: HeavyHitters<Remote>,
-    /// Entries that will live longer than their timeout is now.
+    /// Entries that will live longer than the timeout that is set now.
     pub(super) old_deadlines: u64,
-    /// Entries whose packets pass by conntrack (flowtables).
+    /// Entries whose packets bypass conntrack (flowtables).
     pub(super) offloaded: u64,
     established_seconds: u32,
 }
 
 impl Census {
-    /// `established_seconds` is `tcp_timeout_established` of now.
+    /// `established_seconds` is `tcp_timeout_established`.
     pub(super) fn new(established_seconds: u32) -> Self {
         Self {
             entries: 0,
@@ -150,7 +150,7 @@ impl Census {
     }
 }
 
-/// What one customer, or one host with many addresses, is most likely within.
+/// The network that one customer, or one host with many addresses, most likely has.
 fn network(address: IpAddr) -> IpNet {
     let length = if address.is_ipv4() { 24 } else { 64 };
     IpNet::new_assert(address, length).trunc()

@@ -1,14 +1,14 @@
 //! How full the tables of other network namespaces are: containers, virtual routers.
 
 use super::{
-    capacity::FILL,
     finding::{Finding, Findings},
+    size::FILL,
     text::per_cent,
 };
 use crate::host::{COUNT, Host, MAX, OtherTable, OtherTables, Unread, sysctl_path};
 
 const CHECK: &str = "namespaces";
-/// Nothing is told of fewer entries than this in all of them.
+/// Fewer entries than this in all of them are not worth a note.
 const FEW: u64 = 1000;
 
 /// A4, of the list in `docs/doctor.md`.
@@ -16,10 +16,10 @@ pub(super) fn read(host: &Host, findings: &mut Findings) -> OtherTables {
     let others = findings.read(CHECK, OtherTables::read(host)).unwrap_or_default();
     if others.unseen > 0 {
         let reason = format!(
-            "of processes that are not this one's to see: {}; run as root, or with CAP_SYS_PTRACE",
+            "{} processes hide their namespace; run as root, or with CAP_SYS_PTRACE",
             others.unseen
         );
-        findings.read::<()>(CHECK, Err(Unread::new(OtherTables::PLACE, &reason)));
+        findings.skip(CHECK, Unread::new(OtherTables::PLACE, &reason));
     }
     others
 }
@@ -27,40 +27,37 @@ pub(super) fn read(host: &Host, findings: &mut Findings) -> OtherTables {
 pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
     let fill = |other: &OtherTable| other.table.fill_ratio().unwrap_or(0.0);
     let worst = others.tables.iter().max_by(|one, next| fill(one).total_cmp(&fill(next)))?;
+    let OtherTable { number, name, table } = worst;
+    let highest = fill(worst);
     let sum: u64 = others.tables.iter().map(|other| other.table.count).sum();
     let what = format!(
-        "the table of network namespace {} (net:[{}]) is {} full: {} of {} entries",
-        worst.name,
-        worst.number,
-        per_cent(fill(worst)),
-        worst.table.count,
-        worst.table.max
+        "the table of network namespace {name} (net:[{number}]) is {} full: {} of {} entries",
+        per_cent(highest),
+        table.count,
+        table.max
     );
-    let finding = match Finding::graded("namespace-fill", fill(worst), FILL, what) {
+    let finding = match Finding::graded("namespace-fill", highest, FILL, what) {
         Some(finding) => finding
             .because(
-                "each network namespace counts its own entries against the maximum, so this one's \
-                 is no matter; flows of that container or virtual router are dropped",
+                "every network namespace counts its own entries against the same maximum. New flows \
+                 of that container or virtual router are dropped when it is full, however empty this \
+                 namespace's table is",
             )
             .tune("ctguard tune --apply    # in the first network namespace")
-            .by_hand(format!("sysctl -w {MAX}={}", worst.table.max.saturating_mul(2))),
-        None if sum >= FEW => Finding::note(
-            CHECK,
-            format!(
-                "{} other network namespaces hold {sum} entries, most of them {} with {}",
-                others.tables.len(),
-                worst.name,
-                worst.table.count
-            ),
-        )
-        .because(
-            "each may have as many as the maximum, and all share one hash and the machine's memory",
-        ),
+            .by_hand(format!("sysctl -w {MAX}={}", table.max.saturating_mul(2))),
+        None if sum >= FEW => {
+            let (many, count) = (others.tables.len(), table.count);
+            let what = format!(
+                "{many} other network namespaces hold {sum} entries; the fullest is {name} with {count}"
+            );
+            Finding::note(CHECK, what)
+                .because("each may hold up to the maximum; they share the hash and the memory")
+        }
         None => return None,
     };
     let left_out = match others.left_out {
         0 => String::new(),
-        many => format!(", {many} more not looked at"),
+        many => format!(", {many} more not read"),
     };
     let looked_at = format!("{} namespaces{left_out}", others.tables.len());
     Some(finding.read(OtherTables::PLACE, looked_at).read(sysctl_path(COUNT), sum))
@@ -69,7 +66,7 @@ pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{doctor::Severity, host::TableNumbers};
+    use crate::{doctor::finding::Severity, host::TableNumbers};
 
     fn found(counts: &[u64]) -> Option<(&'static str, Severity, String)> {
         let other = |(number, count): (u64, &u64)| OtherTable {

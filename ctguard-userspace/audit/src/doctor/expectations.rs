@@ -1,6 +1,6 @@
-//! Whether helpers have room for the flows that they announce.
+//! Whether helpers have room for the connections that they expect.
 //!
-//! Each network namespace may have as many as the maximum, which is set in the first alone
+//! Every network namespace has its own count; the maximum is set in the first one only
 //! (`nf_conntrack_standalone_init_sysctl`, `net/netfilter/nf_conntrack_standalone.c`).
 
 use std::collections::BTreeMap;
@@ -10,13 +10,13 @@ use crate::host::{EXPECT_MAX as MAX, Host, LogCounts, Statistics, sysctl_path};
 
 /// Shares of the maximum.
 const TAKEN: [f64; 2] = [0.75, 1.0];
-/// The list of expectations; the table of entries is never read so.
+/// The list of expectations, which is short; the table itself is never read from /proc.
 const LIST: &str = "/proc/net/nf_conntrack_expect";
 const CREATED: &str = "expect_create";
 
-const WHY: &str = "helpers (FTP, TFTP, SIP, H.323, PPTP) announce flows to come; without room the \
-    packet that announces one is dropped, and nobody else's. This is not the table of connections: \
-    a larger nf_conntrack_max does not help";
+const WHY: &str = "helpers (FTP, TFTP, SIP, H.323, PPTP) expect the connections that a session will \
+    open; when their list is full, the packet that announces one is dropped. This is not the \
+    connection table: a larger nf_conntrack_max does not help";
 
 /// B7, of the list in `docs/doctor.md`.
 pub(super) fn check(
@@ -32,7 +32,7 @@ pub(super) fn check(
     let is_full = taken.as_ref().is_some_and(|finding| finding.check == FULL);
     findings.add(taken);
     if let Some(lines) = log.map(|log| log.expectations_full).filter(|lines| *lines > 0) {
-        // A namespace that never had one has no full table of them. The line does not say whose.
+        // The line does not say which namespace it is about; not one that never had an expectation.
         let may_be_own = count > 0 || !counters.has(CREATED) || counters.get(CREATED) > 0;
         findings.add((!is_full).then(|| logged(lines, may_be_own, max)));
     }
@@ -45,7 +45,7 @@ fn taken(listed: &str, count: u64, max: u64) -> Option<Finding> {
     let share = count as f64 / max.max(1) as f64;
     let by = most_frequent_helper(listed);
     let by = by.map_or_else(String::new, |helper| format!(", most of them by {helper}"));
-    let what = format!("{count} of {max} expectations are taken{by}");
+    let what = format!("{count} of {max} expectations are in use{by}");
     let check = if share >= TAKEN[1] { FULL } else { "expectations" };
     let finding = Finding::graded(check, share, TAKEN, what)?
         .read(LIST, format!("{count} lines"))
@@ -58,20 +58,20 @@ fn logged(lines: u64, may_be_own: bool, max: Option<u64>) -> Finding {
     let finding = if may_be_own {
         Finding::fault(
             FULL,
-            format!("the kernel logged {lines} times in 24 hours: expectation table full"),
+            format!("the kernel logged \"expectation table full\" {lines} times in 24 hours"),
         )
         .because(WHY)
     } else {
         Finding::warning(
             "expectations-full-elsewhere",
             format!(
-                "the kernel logged {lines} times in 24 hours: expectation table full, of another \
+                "the kernel logged \"expectation table full\" {lines} times in 24 hours, for another \
                  network namespace"
             ),
         )
         .because(
-            "helpers of a container, or of a virtual router, had no room to announce flows; none \
-             in this network namespace has announced any. The maximum is one for all of them",
+            "helpers of a container or a virtual router had no room; none in this network namespace \
+             ever expected a connection. The maximum applies to every namespace",
         )
     };
     mended(finding.read(LogCounts::PLACE, format!("{lines} lines in 24 hours")), max)
@@ -81,7 +81,7 @@ fn mended(finding: Finding, max: Option<u64>) -> Finding {
     let more = max.unwrap_or(1024).max(256).saturating_mul(4);
     finding
         .by_hand(format!("sysctl -w {MAX}={more}"))
-        .by_hand("nft list ct helpers    # give a helper only to the flows that need it")
+        .by_hand("nft list ct helpers    # assign helpers only to flows that need them")
 }
 
 /// A line ends with the helper's name (`exp_seq_show`, `net/netfilter/nf_conntrack_expect.c`).
@@ -97,7 +97,7 @@ fn most_frequent_helper(listed: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use crate::doctor::{Severity, testing::Machine};
+    use crate::doctor::{finding::Severity, testing::Machine};
 
     const LINE: &str =
         "299 l3proto = 2 proto=17 src=10.0.0.1 dst=10.0.0.2 sport=0 dport=4000 tftp\n";
@@ -119,7 +119,7 @@ mod tests {
         machine.write("/dev/kmsg", LOGGED);
         assert_eq!(machine.found(), [("expectations-full", Severity::Fault)], "once");
         let what = &machine.audit().findings[0].what;
-        assert_eq!(what, "4 of 4 expectations are taken, most of them by tftp");
+        assert_eq!(what, "4 of 4 expectations are in use, most of them by tftp");
     }
 
     /// Fails when a container's full table is told as this namespace's.

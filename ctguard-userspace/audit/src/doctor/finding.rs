@@ -12,9 +12,9 @@ use crate::host::Unread;
 pub enum Severity {
     /// Good to know; nothing is wrong.
     Note,
-    /// Will hurt on a bad day.
+    /// Will cause trouble under load.
     Warning,
-    /// Hurts now, or does not do what somebody meant it to do.
+    /// Causes trouble now, or does not do what it was meant to do.
     Fault,
 }
 
@@ -25,21 +25,21 @@ pub struct Reading {
     pub value: String,
 }
 
-/// A command that mends a finding.
+/// A command that fixes a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mend {
-    /// With `ctguard`, which can take it back; else by hand.
+    /// A `ctguard` command, which can be reverted.
     pub reversible: bool,
     pub command: String,
 }
 
-/// One thing that an audit has to say.
+/// One result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The check's name, which does not change.
+    /// The check's name, which is stable.
     pub check: &'static str,
     pub severity: Severity,
-    /// What is so, in a sentence with its numbers.
+    /// What was found, in a sentence with its numbers.
     pub what: String,
     pub read: Vec<Reading>,
     /// Why it matters.
@@ -91,7 +91,7 @@ impl Finding {
         self
     }
 
-    /// `ctguard` mends it.
+    /// A `ctguard` command fixes it.
     pub(super) fn tune(mut self, command: impl Into<String>) -> Self {
         self.mend.push(Mend { reversible: true, command: command.into() });
         self
@@ -103,7 +103,7 @@ impl Finding {
     }
 }
 
-/// A check that could not be made.
+/// A check that was not possible.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Skipped {
     pub check: &'static str,
@@ -111,7 +111,7 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// All findings of an audit, as they come.
+/// The findings of an audit so far.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) found: Vec<Finding>,
@@ -128,12 +128,13 @@ impl Findings {
         self.skipped.extend(others.skipped);
     }
 
-    /// What was read, or that it could not be.
+    /// What was read; none, and a skipped check, where that failed.
     pub(super) fn read<T>(&mut self, check: &'static str, read: Result<T, Unread>) -> Option<T> {
-        read.map_err(|Unread { place, reason }| {
-            self.skipped.push(Skipped { check, place, reason });
-        })
-        .ok()
+        read.map_err(|unread| self.skip(check, unread)).ok()
+    }
+
+    pub(super) fn skip(&mut self, check: &'static str, Unread { place, reason }: Unread) {
+        self.skipped.push(Skipped { check, place, reason });
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whether a guard that is loaded does its work, and what it costs.
+//! Whether a loaded guard works, and what it costs.
 
 use std::time::Duration;
 
@@ -9,32 +9,32 @@ use super::{
 use crate::host::Unread;
 
 const STATUS: &str = "ctguard status";
-/// A filter or memory that is fuller begins to mistake one for another.
+/// A fuller filter or memory starts to mistake one flow for another.
 const CROWDED: f64 = 0.5;
 
-/// How a guard is.
+/// The state of a guard.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
     pub daemon_runs: bool,
-    /// No heartbeat: the fallback rate holds.
+    /// Without a heartbeat the fallback rate applies.
     pub fallback: bool,
     pub dry_run: bool,
-    /// Interfaces whose program is no longer there.
+    /// Interfaces that lost the program.
     pub detached: Vec<String>,
-    /// Interfaces with a generic program, which costs more.
+    /// Interfaces in generic XDP mode.
     pub generic: Vec<String>,
-    /// Interfaces on which no SYN is answered.
+    /// Interfaces with `answer=off`.
     pub unanswering: Vec<String>,
-    /// From where the operator came in over SSH, unless that is on the allow list.
+    /// The operator's own address over SSH, unless it is on the allow list.
     pub unlisted_client: Option<String>,
     /// None before the first.
     pub heartbeat_age_seconds: Option<f64>,
     /// New flows refused since the guard was loaded, by reason.
     pub refused: Vec<(&'static str, u64)>,
-    /// Of them while the audit went on, and how long that was.
+    /// Refused during the audit, and how long it took.
     pub refused_meanwhile: u64,
     pub meanwhile: Duration,
-    /// The last change of a stage, and when.
+    /// The last change of stage, and when.
     pub last_stage: Option<String>,
     /// Share of the bits of the known-flows filter that are set, 0 to 1.
     pub known_flows_load: f64,
@@ -54,47 +54,53 @@ fn judge(health: &Health) -> Vec<Finding> {
     let mut found = Vec::new();
     for interface in &health.detached {
         found.push(
-            Finding::fault("guard-detached", format!("the guard is not on {interface} any more"))
-                .read(STATUS, format!("{interface}: NOT ATTACHED"))
-                .because("somebody replaced or removed its program: the interface is unguarded")
-                .tune(format!("ctguard run -i {interface}")),
+            Finding::fault(
+                "guard-detached",
+                format!("the guard is no longer attached to {interface}"),
+            )
+            .read(STATUS, format!("{interface}: NOT ATTACHED"))
+            .because("another program or a user removed it; the interface is not protected")
+            .tune(format!("ctguard run -i {interface}")),
         );
     }
     if !health.daemon_runs {
         found.push(
-            Finding::warning("guard-alone", "the guard has no daemon")
-                .read(STATUS, if health.fallback { "the fallback rate holds" } else { "just ended" })
-                .because("without one nothing follows how full the table is: a fixed rate for the whole table holds")
+            Finding::warning("guard-alone", "no daemon is running for the guard")
+                .read(STATUS, if health.fallback { "fallback rate in force" } else { "just ended" })
+                .because("nothing watches how full the table is; the guard admits new flows at a fixed rate")
                 .tune("ctguard run -i IFACE"),
         );
     } else if health.fallback {
         found.push(
-            Finding::fault("guard-stuck", "the guard's daemon runs, and does not steer")
-                .read(STATUS, "the fallback rate holds")
-                .because("its heartbeat is older than two seconds: the machine gives it no time, or it cannot read the table")
+            Finding::fault("guard-stuck", "the guard's daemon is running but does not respond")
+                .read(STATUS, "fallback rate in force")
+                .because("its heartbeat is over two seconds old: it gets no CPU time, or cannot read the table")
                 .by_hand("ctguard events"),
         );
     }
     if health.dry_run {
         found.push(
-            Finding::warning("dry-run", "the guard only watches: nothing is dropped")
+            Finding::warning("dry-run", "the guard is in dry-run mode and drops nothing")
                 .read("ctguard get", "dry-run=on")
-                .because("that is for trying it out")
+                .because("dry-run is for trying the guard out")
                 .tune("ctguard set dry-run=off"),
         );
     }
     if let Some(client) = &health.unlisted_client {
         found.push(
-            Finding::note("ssh-client", format!("you come from {client}, which is not on the allow list"))
+            Finding::note("ssh-client", format!("your own address {client} is not on the allow list"))
                 .because(format!(
-                    "`ctguard allow add {client}` lets you in on a bad day too, if your address stays the same"
+                    "`ctguard allow add {client}` lets you in during an attack too, as long as your address does not change"
                 )),
         );
     }
     for interface in &health.generic {
         found.push(
-            Finding::note("guard-generic", format!("the guard is generic XDP on {interface}"))
-                .because("it works as well as native XDP, and each packet costs more"),
+            Finding::note(
+                "guard-generic",
+                format!("the guard runs in generic XDP mode on {interface}"),
+            )
+            .because("it protects as well as native XDP, at more CPU time a packet"),
         );
     }
     found.push(work(health));
@@ -102,7 +108,7 @@ fn judge(health: &Health) -> Vec<Finding> {
     found
 }
 
-/// What it did, does and takes.
+/// What it has refused, and what it costs.
 fn work(health: &Health) -> Finding {
     let refused: u64 = health.refused.iter().map(|(_, number)| number).sum();
     let reasons = health.refused.iter().filter(|(_, number)| *number > 0);
@@ -113,23 +119,22 @@ fn work(health: &Health) -> Finding {
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no exact count")]
     let rate = if seconds > 0.0 { health.refused_meanwhile as f64 / seconds } else { 0.0 };
     let heartbeat = match health.heartbeat_age_seconds {
-        Some(age) => format!("its heartbeat is {age:.1} s old"),
-        None => "it has had no heartbeat".to_owned(),
+        Some(age) => format!("last heartbeat {age:.1} s ago"),
+        None => "no heartbeat yet".to_owned(),
     };
-    let last = health.last_stage.as_deref().unwrap_or("none since the last boot");
+    let last = health.last_stage.as_deref().unwrap_or("none since boot");
     Finding::note(
         "guard",
-        format!("the guard refused {refused} new flows so far{by}, {rate:.0} a second now"),
+        format!("the guard has refused {refused} new flows{by}, {rate:.0} a second now"),
     )
-    .read(STATUS, format!("maps take {}", mebibytes(health.map_bytes)))
+    .read(STATUS, format!("maps use {}", mebibytes(health.map_bytes)))
     .because(format!(
-        "{heartbeat}, its maps take {}; the last change of limits: {last}. `ctguard events` tells \
-         why",
+        "{heartbeat}; its maps use {}; last change of stage: {last}. `ctguard events` has the reasons",
         mebibytes(health.map_bytes)
     ))
 }
 
-/// Collisions cost: of strangers' packets the fourth power of the load is asked about in vain.
+/// With a load of p, a share p^4 of unknown flows looks known and costs a lookup.
 fn crowded(health: &Health) -> Vec<Finding> {
     let mut found = Vec::new();
     if health.known_flows_load > CROWDED {
@@ -137,11 +142,11 @@ fn crowded(health: &Health) -> Vec<Finding> {
         found.push(
             Finding::note(
                 "guard-known-flows",
-                format!("{} of the known-flows filter is set", per_cent(health.known_flows_load)),
+                format!("the known-flows filter is {} full", per_cent(health.known_flows_load)),
             )
             .because(format!(
-                "{} of the packets of unknown flows look known, and conntrack is asked about each \
-                 of them: slower, and no less safe",
+                "{} of the packets of unknown flows look known and cost a lookup in conntrack: slower, \
+                 but as safe",
                 per_cent(wrong)
             )),
         );
@@ -151,11 +156,11 @@ fn crowded(health: &Health) -> Vec<Finding> {
             Finding::note(
                 "guard-known-sources",
                 format!(
-                    "{} of the places for known sources are taken",
+                    "the table of known sources is {} full",
                     per_cent(health.known_sources_load)
                 ),
             )
-            .because("sources that are not remembered count as strangers under attack"),
+            .because("sources that it forgets are treated as unknown during an attack"),
         );
     }
     found
@@ -164,7 +169,7 @@ fn crowded(health: &Health) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Severity;
+    use crate::doctor::finding::Severity;
 
     fn worst(health: &Health) -> Option<(&'static str, Severity)> {
         let found = judge(health);
@@ -190,7 +195,7 @@ mod tests {
             ..Health::default()
         };
         let what = &judge(&health)[0].what;
-        let told = "the guard refused 10 new flows so far (source 7, grant 3), 10 a second now";
+        let told = "the guard has refused 10 new flows (source 7, grant 3), 10 a second now";
         assert_eq!(what, told);
     }
 

@@ -1,18 +1,18 @@
-//! Whether it has happened: the kernel's log and counters.
+//! Whether the table has overflowed before: the kernel's log and counters.
 
 use super::finding::{Finding, Findings};
 use crate::host::{
     Host, LogCounts, MAX, OtherTables, STATISTICS, Statistics, TableNumbers, Unread,
 };
 
-/// Insertions that fail by races alone are fewer since the kernel was started.
+/// Races alone cause fewer failed insertions since boot.
 const RACES: u64 = 1000;
-/// A table that is less full loses no insertion for want of room.
+/// Below this, no insertion fails for lack of room.
 const HALF: f64 = 0.5;
-/// Network namespaces that are told by number.
+/// Network namespaces that are named.
 const NAMED: usize = 3;
 
-/// Counters at both ends of an audit.
+/// Counters at the start and the end of an audit.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Meanwhile {
     pub(super) before: Statistics,
@@ -24,8 +24,7 @@ impl Meanwhile {
         self.after.get(column)
     }
 
-    /// Whether new flows of this namespace may have been dropped for a full table: not where the
-    /// kernel counted none.
+    /// Whether this namespace may have dropped new flows: not where the kernel counted none.
     fn may_have_dropped(&self) -> bool {
         !self.after.has("drop") || self.after.losses().in_all().dropped > 0
     }
@@ -47,13 +46,15 @@ pub(super) fn check_log(
     others: &OtherTables,
     findings: &mut Findings,
 ) {
-    // A namespace of the past may have had this one's number.
-    let own = own_namespace(host).map(|own| (own, counted.may_have_dropped()));
+    // An earlier namespace may have had the number of this one.
+    let own = host.network_namespace("self").map(|own| (own, counted.may_have_dropped()));
     findings.add(table_full(log, own, others));
     findings.add((log.vmalloc > 0).then(|| {
-        Finding::note("vmalloc", "the hash was too large for contiguous memory")
+        Finding::note("vmalloc", "the hash does not lie in contiguous memory")
             .read(LogCounts::PLACE, "nf_conntrack: falling back to vmalloc")
-            .because("it works as well, a trifle slower: nothing needs to be done")
+            .because(
+                "a large hash needs vmalloc, which is slightly slower; nothing needs to be done",
+            )
     }));
 }
 
@@ -68,11 +69,11 @@ fn table_full(log: &LogCounts, own: Option<(u64, bool)>, others: &OtherTables) -
     let elsewhere = many > 0 && own.is_some_and(|own| !is_own(own));
     let finding = if elsewhere {
         let what = format!(
-            "the kernel logged in 24 hours: table full, in {many} other network namespaces"
+            "the kernel logged \"table full\" in the last 24 hours, for {many} other network namespaces"
         );
         Finding::warning("table-full-logged", what)
     } else {
-        let what = "the kernel logged in 24 hours: table full, dropping packet";
+        let what = "the kernel logged \"table full, dropping packet\" in the last 24 hours";
         Finding::fault("table-full-logged", what)
     };
     let name = |number: &u64| {
@@ -81,34 +82,29 @@ fn table_full(log: &LogCounts, own: Option<(u64, bool)>, others: &OtherTables) -
         format!("net:[{number}]{name}")
     };
     let named = log.namespaces.iter().map(name).take(NAMED).collect::<Vec<_>>().join(", ");
-    let of = if named.is_empty() { String::new() } else { format!(", of {named}") };
+    let of = if named.is_empty() { String::new() } else { format!(", for {named}") };
     let rest = if many > NAMED { " and others" } else { "" };
     Some(
         finding
             .read(
                 LogCounts::PLACE,
-                format!("{} lines, and {} left out{of}{rest}", log.table_full, log.suppressed),
+                format!("{} lines, {} suppressed{of}{rest}", log.table_full, log.suppressed),
             )
             .because(
-                "each line is a new flow of somebody's that died; lines are limited in rate, so \
-                 there were more",
+                "every line is a dropped new flow; the kernel limits the rate of these lines, so there \
+                 were more",
             )
             .tune("ctguard tune --apply"),
     )
-}
-
-/// The number of this network namespace.
-fn own_namespace(host: &Host) -> Option<u64> {
-    let link = std::fs::read_link(host.path("/proc/self/ns/net")).ok()?;
-    link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
 pub(super) fn statistics(host: &Host, findings: &mut Findings) -> Statistics {
     match findings.read("counters", Statistics::read(host)) {
         Some(Some(statistics)) => statistics,
         Some(None) => {
-            let reason = "absent, and ctnetlink tells none; run as root, or with CAP_NET_ADMIN";
-            findings.read::<()>("counters", Err(Unread::new(STATISTICS, reason)));
+            let reason =
+                "absent, and no counters over ctnetlink; run as root, or with CAP_NET_ADMIN";
+            findings.skip("counters", Unread::new(STATISTICS, reason));
             Statistics::default()
         }
         None => Statistics::default(),
@@ -123,7 +119,7 @@ pub(super) fn check_counters(table: TableNumbers, counted: &Meanwhile, findings:
 }
 
 fn shown(counted: &Meanwhile, column: &str) -> String {
-    format!("{column} {}, {} of them during the audit", counted.total(column), counted.now(column))
+    format!("{column} {}, {} during the audit", counted.total(column), counted.now(column))
 }
 
 fn dropped(counted: &Meanwhile) -> Option<Finding> {
@@ -133,17 +129,19 @@ fn dropped(counted: &Meanwhile) -> Option<Finding> {
         (0, _) => return None,
         (_, 0) => Finding::warning(
             "dropped",
-            format!("the kernel has dropped {total} new flows for a full table, none just now"),
+            format!(
+                "the kernel has dropped {total} new flows because the table was full, none during this audit"
+            ),
         ),
         _ => Finding::fault(
             "dropped",
-            format!("the kernel is dropping new flows for a full table: {now} during this audit"),
+            format!("the table is full: the kernel dropped {now} new flows during this audit"),
         ),
     };
     Some(
         finding
             .read(counted.after.place(), shown(counted, "drop"))
-            .because("who opened them had to try again, or gave up")
+            .because("clients had to retry, or gave up")
             .tune("ctguard tune --apply"),
     )
 }
@@ -153,8 +151,7 @@ fn early_drop(counted: &Meanwhile) -> Option<Finding> {
     if total == 0 {
         return None;
     }
-    let what =
-        format!("the kernel threw away {total} entries to make room, {now} during this audit");
+    let what = format!("the kernel evicted {total} entries to make room, {now} during this audit");
     let finding = if now > 0 {
         Finding::warning("early-drop", what)
     } else {
@@ -163,7 +160,7 @@ fn early_drop(counted: &Meanwhile) -> Option<Finding> {
     Some(
         finding
             .read(counted.after.place(), shown(counted, "early_drop"))
-            .because("the table was full, and a few buckets held flows that were not established")
+            .because("the table was full, and the kernel found entries that were not established")
             .tune("ctguard tune --apply"),
     )
 }
@@ -171,26 +168,23 @@ fn early_drop(counted: &Meanwhile) -> Option<Finding> {
 fn insert_failed(table: TableNumbers, counted: &Meanwhile) -> Option<Finding> {
     let (total, now) = (counted.total("insert_failed"), counted.now("insert_failed"));
     let roomy = table.fill_ratio().is_none_or(|fill| fill < HALF);
-    // A packet that the full table drops is none that could not be inserted.
     let many = now > 0 || total >= RACES;
     (roomy && many).then(|| {
         Finding::warning(
             "insert-failed",
             format!(
-                "{total} new flows could not be inserted, {now} during this audit, with room \
-                in the table"
+                "{total} new flows could not be inserted, {now} during this audit, although the table \
+                 has room"
             ),
         )
         .read(counted.after.place(), shown(counted, "insert_failed"))
         .read(counted.after.place(), shown(counted, "clashres"))
         .because(format!(
-            "two packets of one flow raced (a resolver that asks for A and AAAA over one socket, \
-             behind NAT), or NAT had no free port: the table's size is not the cause, and a larger \
-             {MAX} does not help"
+            "two packets of one flow raced (a resolver behind NAT that asks for A and AAAA over one \
+             socket), or NAT had no free port. A larger {MAX} does not help"
         ))
         .by_hand(
-            "echo 'options single-request-reopen' >> /etc/resolv.conf    # on clients of \
-            glibc",
+            "echo 'options single-request-reopen' >> /etc/resolv.conf    # on clients with glibc",
         )
         .by_hand("nft … masquerade fully-random")
     })
@@ -202,12 +196,11 @@ fn chains(counted: &Meanwhile) -> Option<Finding> {
         Finding::warning(
             "chains",
             format!(
-                "{now} new flows were refused during this audit because a bucket's chain was \
-                too long"
+                "{now} new flows were dropped during this audit because a hash chain was too long"
             ),
         )
         .read(counted.after.place(), shown(counted, "chainlength"))
-        .because("the hash has too few buckets for its entries, or somebody aims at one of them")
+        .because("the hash has too few buckets, or an attacker aims at one of them")
         .tune("ctguard tune --apply")
     })
 }
@@ -215,7 +208,7 @@ fn chains(counted: &Meanwhile) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::{Severity, testing::Machine};
+    use crate::doctor::{finding::Severity, testing::Machine};
 
     const HEADER: &str = "entries clashres chainlength insert_failed drop early_drop\n";
 
@@ -258,7 +251,7 @@ mod tests {
         let line = "4,1,1000,-;nf_conntrack: table full in netns 17, dropping packet\n";
         machine.write("/dev/kmsg", line);
         assert_eq!(machine.found(), [("table-full-logged", Severity::Fault)]);
-        assert!(machine.audit().findings[0].read[0].value.ends_with("of net:[17]"));
+        assert!(machine.audit().findings[0].read[0].value.ends_with("for net:[17]"));
         machine.write("/proc/self/ns/x", "");
         std::os::unix::fs::symlink("net:[4]", machine.host().path("/proc/self/ns/net")).unwrap();
         assert_eq!(machine.found(), [("table-full-logged", Severity::Warning)], "of others");

@@ -1,11 +1,12 @@
-//! Who lives in the networks that this machine is part of, by hardware address and name.
+//! Hosts in the networks that this machine is part of, by hardware address and name.
 
 use std::{collections::HashMap, net::IpAddr};
 
+use super::finding::Findings;
 use crate::host::Host;
 
 const ARP: &str = "/proc/net/arp";
-/// What dnsmasq, and `OpenWrt`'s, gave away: expiry, hardware address, address, name, client.
+/// The leases of dnsmasq, and of `OpenWrt`'s: expiry, hardware address, address, name, client.
 const LEASES: [&str; 2] = ["/var/lib/misc/dnsmasq.leases", "/tmp/dhcp.leases"];
 
 /// Neighbours by address.
@@ -13,19 +14,18 @@ const LEASES: [&str; 2] = ["/var/lib/misc/dnsmasq.leases", "/tmp/dhcp.leases"];
 pub(super) struct Neighbours(HashMap<IpAddr, String>);
 
 impl Neighbours {
-    /// What cannot be read names nobody.
-    pub(super) fn read(host: &Host) -> Self {
+    pub(super) fn read(host: &Host, findings: &mut Findings) -> Self {
+        let mut text =
+            |path| findings.read("neighbours", host.text(path)).flatten().unwrap_or_default();
         let mut names = HashMap::new();
-        for line in text(host, ARP).lines().skip(1) {
+        for line in text(ARP).lines().skip(1) {
             let mut words = line.split_whitespace();
             let address = words.next().and_then(|word| word.parse().ok());
             if let (Some(address), Some(hardware)) = (address, words.nth(2)) {
                 names.insert(address, hardware.to_owned());
             }
         }
-        for line in
-            LEASES.iter().map(|path| text(host, path)).collect::<Vec<_>>().join("\n").lines()
-        {
+        for line in LEASES.map(text).join("\n").lines() {
             let words: Vec<_> = line.split_whitespace().collect();
             if let [_, hardware, address, name, ..] = words[..]
                 && let Ok(address) = address.parse()
@@ -40,10 +40,6 @@ impl Neighbours {
     pub(super) fn name(&self, address: IpAddr) -> Option<String> {
         self.0.get(&address).cloned()
     }
-}
-
-fn text(host: &Host, path: &str) -> String {
-    host.text(path).ok().flatten().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -64,7 +60,7 @@ mod tests {
                 ("/tmp/dhcp.leases", "1700000000 02:00:00:00:00:08 192.0.2.8 printer 01:02\n"),
             ],
         );
-        let neighbours = Neighbours::read(&fake.host);
+        let neighbours = Neighbours::read(&fake.host, &mut Findings::default());
         let name = |address: &str| neighbours.name(address.parse().unwrap());
         assert_eq!(name("192.0.2.7").as_deref(), Some("02:00:00:00:00:07"));
         assert_eq!(name("192.0.2.8").as_deref(), Some("printer, 02:00:00:00:00:08"));

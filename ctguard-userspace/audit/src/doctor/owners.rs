@@ -1,10 +1,9 @@
-//! Who else has a say: agents that set conntrack's values, and what makes it track at all.
+//! Other programs that set conntrack's values, or need it.
 
 use super::finding::{Finding, Findings};
-use crate::host::{Host, Process, Unread};
+use crate::host::{Host, Process};
 
-/// Processes that set conntrack's values, or must agree with another machine about them, or make
-/// the machine track.
+/// Processes that set conntrack's values, share them with another machine, or need conntrack.
 const AGENTS: [&str; 13] = [
     "kube-proxy",
     "k3s-server",
@@ -21,39 +20,42 @@ const AGENTS: [&str; 13] = [
     "virtnetworkd",
 ];
 
-/// Who is known by what it leaves behind.
+/// Programs that are recognised by a file: its path, their name, what they do.
 const TRACES: [(&str, &str, &str); 5] = [
-    ("/etc/ufw/ufw.conf", "ufw", "it applies /etc/ufw/sysctl.conf when it starts, over sysctl.d"),
+    (
+        "/etc/ufw/ufw.conf",
+        "ufw",
+        "it applies /etc/ufw/sysctl.conf when it starts, which overrides sysctl.d",
+    ),
     (
         "/etc/apf/conf.apf",
         "APF",
-        "SYSCTL_CONNTRACK of /etc/apf/conf.apf sets the maximum each time that it starts: change \
-         it there",
+        "SYSCTL_CONNTRACK in /etc/apf/conf.apf sets the maximum whenever APF starts: change it there",
     ),
     (
         "/etc/csf/csf.conf",
         "CSF",
-        "a restart writes all rules of iptables anew: one's own go to /etc/csf/csfpost.sh; \
-         CONNLIMIT and PORTFLOOD of csf.conf are limits that come after the entry was made",
+        "a restart rewrites all iptables rules; put your own into /etc/csf/csfpost.sh. CONNLIMIT and \
+         PORTFLOOD in csf.conf apply after the entry was created",
     ),
     (
         "/etc/sysctl.d/11-nf-conntrack.conf",
         "OpenWrt",
-        "/etc/sysctl.d/11-nf-conntrack.conf and the firewall's page set the maximum",
+        "/etc/sysctl.d/11-nf-conntrack.conf and the firewall page set the maximum",
     ),
     (
         "/opt/vyatta",
         "VyOS",
-        "`set system conntrack table-size` and `hash-size` set both, a bucket for eight entries by \
-         default",
+        "`set system conntrack table-size` and `hash-size` set both; by default there is one bucket \
+         for eight entries",
     ),
 ];
 
 const ACTIVE_PROFILES: &str = "/etc/tuned/active_profile";
-/// Where a profile of tuned is looked for, the first that has it.
+/// Directories of tuned's profiles; the first that has a profile counts.
 const PROFILES: [&str; 4] =
     ["/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned"];
-/// Profiles include others.
+/// Profiles include others; no more are followed.
 const MOST_PROFILES: usize = 16;
 
 /// F5 to F7, of the list in `docs/doctor.md`.
@@ -68,7 +70,7 @@ pub(super) fn check(host: &Host, findings: &mut Findings) {
                 .because(why)]);
         }
     }
-    if let Some(Some(mounts)) = findings.read("read-only", mounts(host)) {
+    if let Some(Some(mounts)) = findings.read("read-only", host.text("/proc/self/mounts")) {
         findings.add(read_only(&mounts));
     }
 }
@@ -77,54 +79,54 @@ fn agent(host: &Host, process: &Process) -> Option<Finding> {
     let Process { pid, name, arguments } = process;
     let note = |why: &str| {
         let line = arguments.join(" ");
-        let found = Finding::note("owner", format!("{name} runs (pid {pid})")).because(why);
+        let found = Finding::note("owner", format!("{name} is running (pid {pid})")).because(why);
         found.read(format!("/proc/{pid}/cmdline"), line)
     };
     Some(match name.as_str() {
         "kube-proxy" | "k3s-server" | "k3s-agent" => note(
-            "kube-proxy raises nf_conntrack_max to --conntrack-max-per-core (32768) times the \
-             number of cores, --conntrack-min (131072) at least, and sets the timeouts for \
-             established and close_wait; it never lowers the maximum. Values of 0 have it leave \
-             them alone",
+            "kube-proxy raises nf_conntrack_max to --conntrack-max-per-core (32768) times the number \
+             of cores, at least to --conntrack-min (131072), and sets the timeouts for established \
+             and close_wait. It never lowers the maximum. Set its options to 0 to keep it from \
+             changing them",
         ),
         "firewalld" => {
-            note("a reload may load conntrack's helpers again; it does not set the maximum")
+            note("a reload may load conntrack helpers again; it does not set the maximum")
         }
         "conntrackd" | "keepalived" => note(
-            "two machines share a task, and with conntrackd their tables: both need the same \
-             maximum and hash, or the smaller loses flows at failover. Set both alike",
+            "two machines take over for each other, and conntrackd copies their tables: give both \
+             the same maximum and hash, or the smaller one loses flows at a failover",
         ),
         "tuned" => match tuned_line(host) {
             Some((file, line)) => note(&format!(
-                "{file} says `{line}`: tuned sets it again each time that it starts. Change it in \
-                 a profile of your own that includes this one"
+                "{file} says `{line}`: tuned sets it whenever it starts. Change it in a profile of \
+                 your own that includes this one"
             )),
             None => note("its active profile does not set conntrack's values"),
         },
         "dockerd" => note(
-            "published ports and the way out of containers are NAT: conntrack is needed, and \
-             `notrack` would cut them off. It does not set the maximum. Each container has a \
-             network namespace, and a count, of its own",
+            "published ports and outgoing connections of containers use NAT, which needs conntrack: \
+             `notrack` would cut them off. Docker does not set the maximum. Every container has its \
+             own network namespace and count",
         ),
         "calico-node" => note(
-            "its policies are rules that ask conntrack, in chains that begin with cali-; with its \
-             eBPF data plane it has a table of its own beside this one",
+            "its policies are rules that use conntrack, in chains that start with cali-; its eBPF \
+             data plane has a table of its own",
         ),
         "cilium-agent" => note(
-            "what its eBPF programs carry has entries in tables of its own (`cilium bpf ct list \
-             global`), with maxima of their own (bpf-ct-global-tcp-max, bpf-ct-global-any-max); \
-             what passes the kernel's own stack as well has one here too",
+            "its eBPF programs track connections in their own tables (`cilium bpf ct list global`; \
+             bpf-ct-global-tcp-max, bpf-ct-global-any-max). Packets that also pass the kernel's stack \
+             have an entry here too",
         ),
-        "flanneld" => note("it masquerades what leaves the cluster: conntrack is needed for that"),
+        "flanneld" => note("it masquerades traffic that leaves the cluster, which needs conntrack"),
         "libvirtd" | "virtnetworkd" => note(
-            "its networks of mode nat masquerade their guests: their flows have entries here; \
-             guests on a bridge have none, unless net.bridge.bridge-nf-call-iptables is 1",
+            "its NAT networks masquerade their guests, whose flows have entries here; guests on a \
+             bridge have none unless net.bridge.bridge-nf-call-iptables is 1",
         ),
         _ => return None,
     })
 }
 
-/// The line of tuned's active profiles, or of one that they include, that is about conntrack.
+/// The line about conntrack in tuned's active profiles, or in one that they include.
 fn tuned_line(host: &Host) -> Option<(String, String)> {
     let text = |path: &str| host.text(path).ok().flatten();
     let active = text(ACTIVE_PROFILES)?;
@@ -151,10 +153,6 @@ fn tuned_line(host: &Host) -> Option<(String, String)> {
     None
 }
 
-fn mounts(host: &Host) -> Result<Option<String>, Unread> {
-    host.text("/proc/self/mounts")
-}
-
 fn read_only(mounts: &str) -> Option<Finding> {
     let line = mounts.lines().find(|line| {
         let mut words = line.split(' ').skip(1);
@@ -164,15 +162,15 @@ fn read_only(mounts: &str) -> Option<Finding> {
             && options.split(',').any(|option| option == "ro")
     })?;
     Some(
-        Finding::note("read-only", "the kernel's settings are mounted read-only here")
+        Finding::note("read-only", "kernel settings are mounted read-only")
             .read("/proc/self/mounts", line)
-            .because("this is a container: run `ctguard tune` on the host"),
+            .because("this looks like a container: run `ctguard tune` on the host"),
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::doctor::{Severity, testing::Machine};
+    use crate::doctor::{finding::Severity, testing::Machine};
 
     #[test]
     fn agents_that_set_the_maximum_are_named_with_what_they_do() {

@@ -1,4 +1,4 @@
-//! How soon the table will be full at the pace at which it fills now.
+//! How soon the table will be full if it keeps filling as fast as now.
 
 use std::{
     thread,
@@ -10,14 +10,14 @@ use crate::host::{COUNT, Host, TableNumbers, sysctl_path};
 
 /// Between two readings of the count.
 const APART: Duration = Duration::from_millis(50);
-/// Readings that make a pace, and an audit's time at least.
+/// Readings that are needed, and the least time that an audit takes.
 const READINGS: usize = 5;
-/// Entries more at each reading: fewer may be chance, or one web page.
+/// The growth between two readings that counts: less may be chance, or one web page.
 const LEAST: u64 = 20;
 const SOON_SECONDS: f64 = 600.0;
 const VERY_SOON_SECONDS: f64 = 60.0;
-/// Most entries live for one or two minutes, so a pace that needs longer than that to fill a table
-/// comes to rest before; it counts where the table is half full already.
+/// Most entries live for a minute or two, so slower growth stops by itself; it counts once the table
+/// is half full.
 const HALF: f64 = 0.5;
 
 /// The count as it changes during an audit.
@@ -83,8 +83,7 @@ fn judge(readings: &[Reading], table: TableNumbers) -> Option<Finding> {
     let seconds = left as f64 / per_second;
     let is_half_full = last.count as f64 >= HALF * table.max as f64;
     let what = format!(
-        "the table fills by {per_second:.0} entries a second: at this pace it is full in \
-         {seconds:.0} s"
+        "the table grows by {per_second:.0} entries a second and will be full in {seconds:.0} s"
     );
     let finding = match seconds {
         ..VERY_SOON_SECONDS if is_half_full => Finding::fault("filling", what),
@@ -96,21 +95,21 @@ fn judge(readings: &[Reading], table: TableNumbers) -> Option<Finding> {
         finding
             .read(
                 sysctl_path(COUNT),
-                format!("{}, and {} after {} ms", first.count, last.count, lasted.as_millis()),
+                format!("{}, then {} after {} ms", first.count, last.count, lasted.as_millis()),
             )
             .because(format!(
-                "new entries come faster than old ones end, at each of {} readings in a row; a \
-                 burst would have ended, a flood goes on",
+                "entries are created faster than they expire, in each of {} readings: this is \
+                 most likely a flood, not a burst",
                 readings.len()
             ))
-            .tune("ctguard run -i IFACE    # of the side that they come from"),
+            .tune("ctguard run -i IFACE    # the interface where it arrives"),
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Severity;
+    use crate::doctor::finding::Severity;
 
     const TABLE: TableNumbers = TableNumbers { count: 0, max: 100_000, buckets: 100_000 };
 

@@ -1,13 +1,16 @@
-//! Whether the values of now are those of the next boot, and lines from the web that do nothing.
+//! Whether the next boot sets the same values, and lines in files that do nothing.
 
-use super::finding::{Finding, Findings};
+use super::{
+    finding::{Finding, Findings},
+    size::MOST_PER_BUCKET,
+};
 use crate::host::{
     Assignment, Boot, COUNT, HASHSIZE, Host, Readers, SysctlFiles, TableNumbers, sysctl_path,
 };
 
-/// Prefixes of keys that are about conntrack …
+/// Prefixes of conntrack's keys …
 const CURRENT: [&str; 2] = ["net.netfilter.nf_conntrack_", "net.nf_conntrack_max"];
-/// … and of those that `ip_conntrack` had. Linux 4.8 removed the last of them
+/// … and of the keys of `ip_conntrack`, the last of which Linux 4.8 removed
 /// (`CONFIG_NF_CONNTRACK_PROC_COMPAT`).
 const OBSOLETE: [&str; 2] = ["net.ipv4.netfilter.ip_conntrack_", "net.ipv4.ip_conntrack_"];
 /// Modules that became part of `nf_conntrack` in Linux 4.19 and 5.1.
@@ -46,18 +49,21 @@ fn drift(files: &SysctlFiles, key: &str, live: &str) -> Option<Finding> {
     let at_boot = files.at_boot(key).filter(|assignment| assignment.value != live)?;
     let place = format!("{}:{}", at_boot.file, at_boot.line);
     Some(
-        Finding::fault("drift", format!("{key} is {live}, but {place} says {}", at_boot.value))
-            .read(sysctl_path(key), live)
-            .read(place, &at_boot.value)
-            .because(
-                "the file was applied before conntrack was loaded, or somebody changed the value \
-                 since: after the next boot it will be another again",
-            )
-            .by_hand(format!("sysctl -w {key}='{}'", at_boot.value)),
+        Finding::fault(
+            "drift",
+            format!("{key} is {live}, but {place} sets it to {}", at_boot.value),
+        )
+        .read(sysctl_path(key), live)
+        .read(place, &at_boot.value)
+        .because(
+            "the file was applied before conntrack was loaded, or somebody has changed the value \
+                 since: it may be different after the next boot",
+        )
+        .by_hand(format!("sysctl -w {key}='{}'", at_boot.value)),
     )
 }
 
-/// A key that was removed, or is misspelt.
+/// A key that this kernel does not have, or that is misspelt.
 fn unknown(files: &SysctlFiles, key: &str) -> Option<Finding> {
     let assignment = files.at_boot(key)?;
     let place = format!("{}:{}", assignment.file, assignment.line);
@@ -69,13 +75,12 @@ fn unknown(files: &SysctlFiles, key: &str) -> Option<Finding> {
         .read(sysctl_path(key), "absent")
         .read(place, &assignment.value)
         .because(
-            "the line does nothing: a kernel that is newer or older than the advice, or a \
-                 mistake in writing",
+            "the line has no effect: it was written for another kernel, or has a typing mistake",
         ),
     )
 }
 
-/// Debian 13 reads /etc/sysctl.conf no longer.
+/// Debian 13 no longer reads /etc/sysctl.conf.
 fn only_by_hand(files: &SysctlFiles) -> Option<Finding> {
     let (lost, _) = files.assignments.iter().find(|(assignment, readers)| {
         *readers == Readers::ByHand
@@ -86,13 +91,12 @@ fn only_by_hand(files: &SysctlFiles) -> Option<Finding> {
         Finding::fault("not-read-at-boot", format!("{} is not read at boot", lost.file))
             .read(format!("{}:{}", lost.file, lost.line), format!("{}={}", lost.key, lost.value))
             .because(
-                "systemd reads only *.conf of /etc/sysctl.d and the like; nothing there links \
-                to this file",
+                "systemd reads only *.conf in /etc/sysctl.d and similar directories, and none of them \
+                 links to this file",
             )
             .tune("ctguard tune --apply --persist")
             .by_hand(format!(
-                "ln -s ../{} \
-                /etc/sysctl.d/99-sysctl.conf",
+                "ln -s ../{} /etc/sysctl.d/99-sysctl.conf",
                 lost.file.trim_start_matches("/etc/")
             )),
     )
@@ -104,7 +108,7 @@ fn too_late(files: &SysctlFiles, boot: &Boot) -> Option<Finding> {
     Some(
         Finding::warning(
             "too-early",
-            format!("{} is read at boot before conntrack is loaded", assignment.file),
+            format!("{} is applied at boot before conntrack is loaded", assignment.file),
         )
         .read(
             format!("{}:{}", assignment.file, assignment.line),
@@ -112,8 +116,8 @@ fn too_late(files: &SysctlFiles, boot: &Boot) -> Option<Finding> {
         )
         .read("/etc/modules-load.d", "no nf_conntrack")
         .because(
-            "the setting does not exist at that time, so the line is passed over in silence; \
-             conntrack comes with the first rule that needs it, and with its defaults",
+            "the setting does not exist at that time, and the line is silently ignored; conntrack is \
+             loaded with its defaults by the first rule that needs it",
         )
         .tune("ctguard tune --apply --persist")
         .by_hand("echo nf_conntrack > /etc/modules-load.d/nf_conntrack.conf"),
@@ -126,13 +130,13 @@ fn wrong_lines(files: &SysctlFiles) -> Vec<Finding> {
         let line = format!("{} = {}", assignment.key, assignment.value);
         let (what, why) = if assignment.key == COUNT {
             (
-                "sets the number of entries, which is not to be set",
-                "it is what the table holds now, and read-only",
+                "tries to set the number of entries",
+                "nf_conntrack_count is read-only: it says how many entries the table holds",
             )
         } else if OBSOLETE.iter().any(|prefix| assignment.key.starts_with(prefix)) {
             (
-                "has a name that no kernel since 4.8 knows",
-                "ip_conntrack became nf_conntrack: the line does nothing",
+                "sets a key that was removed in Linux 4.8",
+                "ip_conntrack became nf_conntrack; the line has no effect",
             )
         } else {
             return None;
@@ -148,7 +152,7 @@ fn wrong_lines(files: &SysctlFiles) -> Vec<Finding> {
     wrong.collect()
 }
 
-/// `cat > /etc/sysctl.conf` in place of `>>` is common advice; a distribution's file has comments.
+/// Advice on the web often says `cat > /etc/sysctl.conf`; a distribution's file has comments.
 fn overwritten(files: &SysctlFiles) -> Option<Finding> {
     let here = |assignment: &&Assignment| assignment.file == "/etc/sysctl.conf";
     let mut lines =
@@ -156,15 +160,14 @@ fn overwritten(files: &SysctlFiles) -> Option<Finding> {
     lines.peek()?;
     let all = lines.all(|assignment| assignment.key.contains("conntrack"));
     (all && files.sysctl_conf_comments == 0).then(|| {
-        Finding::note("overwritten", "/etc/sysctl.conf holds nothing but conntrack's lines")
+        Finding::note("overwritten", "/etc/sysctl.conf contains only lines about conntrack")
             .read("/etc/sysctl.conf", "no comment, no other setting")
             .because(
-                "distributions ship this file with comments: somebody may have written over \
-                it (`>` in place of `>>`)",
+                "distributions ship this file with comments: somebody may have overwritten it (`>` \
+                 instead of `>>`)",
             )
             .by_hand(
-                "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss procps    # \
-                of Debian",
+                "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss procps    # on Debian",
             )
     })
 }
@@ -173,19 +176,14 @@ fn gone_modules(boot: &Boot, findings: &mut Findings) {
     findings.add(boot.loaded.iter().filter(|named| GONE.contains(&named.module.as_str())).map(
         |named| {
             Finding::fault(
-                "gone-module",
-                format!(
-                    "{} names {}, which is no module any \
-            more",
-                    named.file, named.module
-                ),
-            )
-            .read(&named.file, &named.module)
-            .because(
-                "systemd-modules-load fails at boot, and others wait for it; the module is \
-                part of nf_conntrack",
-            )
-            .by_hand(format!("sed -i 's/^{}$/nf_conntrack/' {}", named.module, named.file))
+            "gone-module",
+            format!("{} loads {}, which no longer exists", named.file, named.module),
+        )
+        .read(&named.file, &named.module)
+        .because(
+            "systemd-modules-load.service fails at boot; the module is now part of nf_conntrack",
+        )
+        .by_hand(format!("sed -i 's/^{}$/nf_conntrack/' {}", named.module, named.file))
         },
     ));
 }
@@ -195,26 +193,19 @@ fn hash_option(boot: &Boot, table: TableNumbers, findings: &mut Findings) {
     let Ok(hashsize) = option.value.parse::<u64>() else {
         findings.add([Finding::fault(
             "hash-option",
-            format!("{} has no number: hashsize={}", option.file, option.value),
+            format!("hashsize={} in {} is not a number", option.value, option.file),
         )
         .read(&option.file, &option.value)
-        .because("modprobe hands it to the kernel, which refuses to load conntrack")]);
+        .because("the kernel refuses to load conntrack with it")]);
         return;
     };
-    if hashsize.saturating_mul(4) < table.max {
+    if hashsize.saturating_mul(MOST_PER_BUCKET) < table.max {
         findings.add([Finding::warning(
             "hash-frozen",
-            format!(
-                "{} fixes the hash at {hashsize} buckets for a table of {} \
-                entries",
-                option.file, table.max
-            ),
+            format!("{} sets {hashsize} buckets for a table of {} entries", option.file, table.max),
         )
         .read(&option.file, format!("hashsize={hashsize}"))
-        .because(
-            "it was chosen for another maximum (a quarter, an eighth of it) and stayed when \
-            that was raised",
-        )
+        .because("it is the width for a smaller table and was not changed with the maximum")
         .tune("ctguard tune --apply --persist")
         .by_hand(format!("sed -i 's/hashsize=[0-9]*/hashsize={}/' {}", table.max, option.file))]);
     } else if table.buckets != 0
@@ -227,8 +218,7 @@ fn hash_option(boot: &Boot, table: TableNumbers, findings: &mut Findings) {
         .read(HASHSIZE, table.buckets)
         .read(&option.file, format!("hashsize={hashsize}"))
         .because(
-            "the option counts only when the module is loaded: after the next boot it will be \
-            another",
+            "the option applies when the module is loaded: the hash will change at the next boot",
         )
         .tune("ctguard tune --apply --persist")]);
     }
@@ -237,23 +227,19 @@ fn hash_option(boot: &Boot, table: TableNumbers, findings: &mut Findings) {
 fn hash_script(boot: &Boot) -> Option<Finding> {
     let script = boot.hashsize_script.as_ref().filter(|_| boot.hashsize.is_none())?;
     Some(
-        Finding::warning("hash-script", format!("the size of the hash is set by {script} alone"))
+        Finding::warning("hash-script", format!("only {script} sets the size of the hash"))
             .read(script, "hashsize")
-            .because(
-                "it runs late at boot, if at all (systemd runs rc.local only where it is \
-                executable), and once",
-            )
+            .because("it runs once, late at boot, and under systemd only if it is executable")
             .tune("ctguard tune --apply --persist")
             .by_hand(
-                "echo 'options nf_conntrack hashsize=262144' > \
-                /etc/modprobe.d/nf_conntrack.conf",
+                "echo 'options nf_conntrack hashsize=262144' > /etc/modprobe.d/nf_conntrack.conf",
             ),
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::doctor::{Severity, testing::Machine};
+    use crate::doctor::{finding::Severity, testing::Machine};
 
     const FILE: &str = "/etc/sysctl.d/90-router.conf";
 

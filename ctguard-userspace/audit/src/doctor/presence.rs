@@ -1,4 +1,4 @@
-//! Whether conntrack is there, and whether its settings are this namespace's to change.
+//! Whether conntrack is loaded, and whether this network namespace may change its settings.
 
 use super::finding::{Finding, Findings};
 use crate::host::{COUNT, Host, MAX, TableNumbers, is_size_ours, sysctl_path};
@@ -11,25 +11,25 @@ pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers
     let Some(table) = table else {
         findings.add([Finding::note(
             "not-loaded",
-            "this kernel tracks no connections: there is no table to fill",
+            "conntrack is not loaded: there is no table that could fill",
         )
         .read(sysctl_path(COUNT), "absent")
         .because(
-            "a rule with `ct state` or NAT loads conntrack, and so does a look at NAT's rules \
-             (`iptables -t nat -L`); ctguard never does. Settings in sysctl.d hold from then on \
-             only if something applies them then",
+            "a rule with `ct state` or NAT loads it, and so does listing NAT rules with `iptables -t \
+             nat -L`; ctguard never does. Settings in sysctl.d take effect only if something applies \
+             them after that",
         )]);
         return None;
     };
     findings.add(in_own_namespace(host));
     if let Some(Some(old)) = findings.read("old-path", host.number(&sysctl_path(OLD_MAX))) {
         findings.add((old != table.max).then(|| {
-            Finding::warning("old-path", "two files disagree on the table's maximum")
+            Finding::warning("old-path", "two files show different maximums")
                 .read(sysctl_path(OLD_MAX), old)
                 .read(sysctl_path(MAX), table.max)
                 .because(
-                    "both are the same number in the first network namespace; something hides \
-                    one of them",
+                    "both are the same setting in the first network namespace; something hides one \
+                     of them",
                 )
                 .by_hand(format!("sysctl -w {MAX}={}", table.max.max(old)))
         }));
@@ -37,21 +37,20 @@ pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers
     Some(table)
 }
 
-/// By process 1, where it may be asked; else by whether the maximum can be set.
+/// Compares with process 1 where that is permitted, else asks whether the maximum can be set.
 fn in_own_namespace(host: &Host) -> Option<Finding> {
-    let link = |path: &str| std::fs::read_link(host.path(path)).ok();
     let finding = Finding::warning(
         "namespace",
-        "this is not the first network namespace: the table's maximum and hash are not its own",
+        "this is not the first network namespace, which alone can set the table's maximum and hash",
     )
     .because(
-        "outside the first network namespace `nf_conntrack_max` and `nf_conntrack_buckets` are \
-         read-only: the host's values hold here as well",
+        "`nf_conntrack_max` and `nf_conntrack_buckets` are read-only here: the host's values apply",
     )
     .by_hand("nsenter --target 1 --net ctguard doctor");
-    match (link("/proc/self/ns/net"), link("/proc/1/ns/net")) {
+    match (host.network_namespace("self"), host.network_namespace("1")) {
         (Some(own), Some(first)) => (own != first).then(|| {
-            finding.read("/proc/self/ns/net", own.display()).read("/proc/1/ns/net", first.display())
+            let link = |number| format!("net:[{number}]");
+            finding.read("/proc/self/ns/net", link(own)).read("/proc/1/ns/net", link(first))
         }),
         _ => (!is_size_ours(host)).then(|| finding.read(sysctl_path(MAX), "read-only")),
     }

@@ -1,8 +1,7 @@
-//! Limits that the provider of a virtual machine sets outside of it, as its network cards tell them.
+//! Limits of a virtual machine's provider, from the statistics of its network cards.
 //!
-//! Amazon's do (`ena_hw_stats_strings` and its forerunner `ena_stats_eni_strings`,
-//! `drivers/net/ethernet/amazon/ena/ena_ethtool.c`); who has no such statistics is not asked for
-//! numbers.
+//! Amazon's have them (`ena_hw_stats_strings` and its forerunner `ena_stats_eni_strings`,
+//! `drivers/net/ethernet/amazon/ena/ena_ethtool.c`); only statistics of these names are read.
 
 use super::finding::{Finding, Findings};
 use crate::host::{Host, TableNumbers, Unread};
@@ -10,39 +9,39 @@ use ctguard_kernel::net::{Driver, Statistic, links};
 
 /// `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
-/// How many more connections it will track.
+/// How many more connections the provider will track.
 const AVAILABLE: &str = "conntrack_allowance_available";
 
-/// Packets that were dropped, or held back, beyond a limit, and what it is a limit of.
+/// Packets that were dropped or delayed beyond a limit, what it limits, and what to do about it.
 const EXCEEDED: [(&str, &str, &str); 5] = [
     (
         "conntrack_allowance_exceeded",
         "connections",
-        "the provider tracks connections as well, for its security groups, and drops those beyond \
-         what this type of machine may have: nf_conntrack_max does not help; a larger type does, or \
-         rules that allow all in both directions, whose flows it does not track",
+        "the provider also tracks connections, for its security groups, and drops those beyond the \
+         limit of this instance type. nf_conntrack_max does not help; a larger instance type does, or \
+         security groups that allow everything in both directions, whose flows are not tracked",
     ),
     (
         "pps_allowance_exceeded",
         "packets a second",
-        "what is beyond is dropped or held back outside of this machine, before any guard: a larger \
-         type, or the provider's own protection, helps",
+        "the provider drops or delays further packets before they reach this machine and its guard; \
+         a larger instance type or the provider's DDoS protection helps",
     ),
     (
         "bw_in_allowance_exceeded",
-        "bandwidth inwards",
-        "what is beyond is dropped or held back outside of this machine, before any guard",
+        "incoming bandwidth",
+        "the provider drops or delays further packets before they reach this machine and its guard",
     ),
     (
         "bw_out_allowance_exceeded",
-        "bandwidth outwards",
-        "what is beyond is dropped or held back outside of this machine",
+        "outgoing bandwidth",
+        "the provider drops or delays further packets",
     ),
     (
         "linklocal_allowance_exceeded",
         "packets a second to its own services",
-        "queries to its resolver, clock and metadata are lost, which looks like a full table: a \
-         resolver of one's own that remembers answers helps",
+        "queries to its DNS, NTP and metadata services are lost, which looks like a full table; a \
+         caching resolver on this machine helps",
     ),
 ];
 
@@ -58,7 +57,7 @@ pub(super) struct Allowances {
 pub(super) fn read(host: &Host) -> Result<Vec<Allowances>, Unread> {
     const PLACE: &str = "statistics of network cards";
     if !host.is_this() {
-        return Err(Unread::new(PLACE, "only the machine itself can ask its drivers"));
+        return Err(Unread::new(PLACE, "a copy of a machine has no drivers to ask"));
     }
     let links = links().map_err(|error| Unread::new(PLACE, &error))?;
     let mut told = Vec::new();
@@ -104,23 +103,19 @@ fn exceeded(interface: &str, before: &[Statistic], after: &[Statistic]) -> Vec<F
         let total = value(after, name).filter(|total| *total > 0)?;
         let now = total.saturating_sub(value(before, name).unwrap_or(total));
         let finding = if now > 0 {
-            let what = format!("the provider's limit of {what} is passed now, on {interface}");
+            let what = format!("{interface} exceeds the provider's limit of {what}");
             Finding::fault("provider-limit", what)
         } else {
-            let what = format!("the provider's limit of {what} was passed before, on {interface}");
+            let what = format!("{interface} has exceeded the provider's limit of {what} before");
             Finding::warning("provider-limit", what)
         };
         let place = format!("ethtool -S {interface}: {name}");
-        Some(
-            finding
-                .read(place, format!("{total} packets, {now} of them during the audit"))
-                .because(*why),
-        )
+        Some(finding.read(place, format!("{total} packets, {now} during the audit")).because(*why))
     });
     found.collect()
 }
 
-/// The provider's own table is full before this one.
+/// The provider's own table will be full before this one.
 fn little_room(interface: &str, after: &[Statistic], table: TableNumbers) -> Option<Finding> {
     let available = value(after, AVAILABLE)?;
     let room = table.max.checked_sub(table.count).filter(|room| available < *room)?;
@@ -128,13 +123,13 @@ fn little_room(interface: &str, after: &[Statistic], table: TableNumbers) -> Opt
         Finding::note(
             "provider-room",
             format!(
-                "the provider tracks {available} more connections, and this table has room for {room}"
+                "the provider will track only {available} more connections; this table has room for {room}"
             ),
         )
         .read(format!("ethtool -S {interface}: {AVAILABLE}"), available)
         .because(
-            "the provider's limit comes first; flows that its security groups let through by rules \
-             that allow all do not count there",
+            "the provider's limit will be reached first; flows of security groups that allow \
+             everything do not count towards it",
         ),
     )
 }
@@ -142,7 +137,7 @@ fn little_room(interface: &str, after: &[Statistic], table: TableNumbers) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Severity;
+    use crate::doctor::finding::Severity;
 
     fn statistics(pairs: &[(&str, u64)]) -> Vec<Statistic> {
         pairs

@@ -1,4 +1,4 @@
-//! Whether the machine's own services can take what is asked of them: SYN cookies and backlogs.
+//! Whether this machine's own services cope with their clients: SYN cookies and backlogs.
 
 use super::{
     finding::{Finding, Findings, Severity},
@@ -7,15 +7,15 @@ use super::{
 use crate::host::{Host, LISTENERS, Listener, NETSTAT, sysctl_path};
 
 const SYN_COOKIES: &str = "net.ipv4.tcp_syncookies";
-/// No socket's backlog is longer, whatever it asks for (`__sys_listen`, `net/socket.c`); that of
-/// connections that are not complete is as long (`inet_csk_reqsk_queue_is_full`).
+/// The longest backlog that a socket can ask for (`__sys_listen`, `net/socket.c`), also for
+/// connections that are not complete (`inet_csk_reqsk_queue_is_full`).
 const SOMAXCONN: &str = "net.core.somaxconn";
 /// Counts only while SYN cookies are off (`tcp_conn_request`, `net/ipv4/tcp_input.c`).
 const SYN_BACKLOG: &str = "net.ipv4.tcp_max_syn_backlog";
-/// What kernels before 5.4 have; later ones have 4096.
+/// The default before Linux 5.4; later it is 4096.
 const SMALL_SOMAXCONN: u64 = 128;
 const SMALL_SYN_BACKLOG: u64 = 1024;
-/// Sockets that are told by address.
+/// Sockets that are named.
 const NAMED: usize = 3;
 
 pub(super) fn check(host: &Host, stack: &Meanwhile, findings: &mut Findings) {
@@ -43,8 +43,8 @@ fn without_cookies() -> Finding {
     Finding::warning("syn-cookies", "SYN cookies are off")
         .read(sysctl_path(SYN_COOKIES), 0)
         .because(
-            "a flood of SYNs at this machine's own services fills their backlogs, whatever the \
-             table; with cookies they still answer",
+            "a SYN flood at a service of this machine fills its backlog; with SYN cookies it would \
+             still answer",
         )
         .by_hand(format!("sysctl -w {SYN_COOKIES}=1"))
 }
@@ -53,32 +53,30 @@ fn severity(now: u64) -> Severity {
     if now > 0 { Severity::Warning } else { Severity::Note }
 }
 
-/// Complete connections that no service accepted in time.
+/// Connections that were not accepted in time.
 fn accept_queue(stack: &Meanwhile, listeners: &[Listener]) -> Option<Finding> {
     let name = "TcpExtListenOverflows";
     let (total, now) = (stack.total(name), stack.now(name));
     if total == 0 {
         return None;
     }
-    let what = format!(
-        "{total} connections found the accept queue of their service full, {now} during this audit"
-    );
+    let what = format!("{total} connections met a full accept queue, {now} during this audit");
     let mut longest: Vec<_> = listeners.iter().filter(|socket| socket.waiting > 0).collect();
     longest.sort_by_key(|socket| std::cmp::Reverse(socket.waiting));
     let finding = Finding::of("accept-queue", severity(now), what)
         .read(NETSTAT, format!("ListenOverflows {total}"))
         .because(format!(
-            "the service accepts too slowly, or has asked for a short backlog (the second argument \
-             of listen, {SOMAXCONN} at most): its users wait for seconds, whatever the table"
+            "a service accepts connections too slowly, or has a short backlog (listen(2), limited by \
+             {SOMAXCONN}): its clients wait for seconds"
         ))
-        .by_hand("ss -ltn    # Recv-Q waits, Send-Q is the most that may");
+        .by_hand("ss -ltn    # Recv-Q: connections that wait; Send-Q: the backlog");
     Some(longest.iter().take(NAMED).fold(finding, |finding, socket| {
         let place = LISTENERS[usize::from(socket.at.is_ipv6())];
-        finding.read(place, format!("{}: {} wait", socket.at, socket.waiting))
+        finding.read(place, format!("{}: {} waiting", socket.at, socket.waiting))
     }))
 }
 
-/// Handshakes that found no room.
+/// SYNs for which the backlog had no room.
 fn syn_backlog(stack: &Meanwhile) -> Option<Finding> {
     let [dropped, cookies] = ["TcpExtTCPReqQFullDrop", "TcpExtTCPReqQFullDoCookies"];
     let total = stack.total(dropped).saturating_add(stack.total(cookies));
@@ -87,16 +85,16 @@ fn syn_backlog(stack: &Meanwhile) -> Option<Finding> {
         return None;
     }
     let what = format!(
-        "{total} SYNs found the backlog of their service full; during this audit {lost} were \
-         dropped and {answered} answered with a cookie"
+        "{total} SYNs met a full backlog; during this audit {lost} were dropped and {answered} \
+         answered with a SYN cookie"
     );
     Some(
         Finding::of("syn-backlog", severity(lost.saturating_add(answered)), what)
             .read(NETSTAT, format!("TCPReqQFullDrop {}", stack.total(dropped)))
             .read(NETSTAT, format!("TCPReqQFullDoCookies {}", stack.total(cookies)))
             .because(
-                "a SYN flood at a service of this machine, or a backlog that is too short; \
-                 conntrack has an entry for each of them as well",
+                "a SYN flood at a service of this machine, or a backlog that is too short; every SYN \
+                 also takes an entry in the table",
             )
             .tune("ctguard run -i IFACE")
             .by_hand(format!("sysctl -w {SOMAXCONN}=4096    # then restart the service")),
@@ -104,11 +102,11 @@ fn syn_backlog(stack: &Meanwhile) -> Option<Finding> {
 }
 
 fn small(key: &str, most: u64, better: u64) -> Finding {
-    Finding::note("small-backlog", format!("{key} is {most}, and services listen here"))
+    Finding::note("small-backlog", format!("{key} is only {most}, and services listen here"))
         .read(sysctl_path(key), most)
         .because(
-            "a burst of as many connections is lost, or answered with cookies; a service must be \
-             restarted to get more",
+            "a larger burst of connections is dropped or answered with SYN cookies; services must be \
+             restarted to use a higher value",
         )
         .by_hand(format!("sysctl -w {key}={better}"))
 }
@@ -175,6 +173,6 @@ mod tests {
         assert_eq!(found(some, more), now);
         let audit = machine.audit();
         let named = &audit.notes("accept-queue")[0].read[1];
-        assert_eq!(named.value, "0.0.0.0:80: 129 wait");
+        assert_eq!(named.value, "0.0.0.0:80: 129 waiting");
     }
 }

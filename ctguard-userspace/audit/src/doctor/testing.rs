@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use super::{Audit, Besides, Finding, Severity, audit};
+use super::{
+    audit::{Audit, Besides, audit},
+    finding::{Finding, Severity},
+};
 use crate::host::{Host, testing::Fake};
 
 /// A server with 4 GiB, as `ctguard tune --apply --persist` leaves it.

@@ -1,121 +1,54 @@
-//! How long entries live.
+//! How long entries live, and what else conntrack's switches do to them.
 
-use super::finding::{Finding, Findings, Severity};
+use super::{
+    finding::{Finding, Findings},
+    role::Role,
+    timeout_rules::{TIMEOUTS, TimeoutRule},
+};
 use crate::host::{Host, Unread, sysctl_path};
 
-/// What a timeout should be, in seconds.
-struct Rule {
-    /// Behind `net.netfilter.nf_conntrack_`.
-    name: &'static str,
-    /// Shorter hurts users …
-    least: Option<(Severity, u64, &'static str)>,
-    /// … and longer fills the table.
-    most: Option<(Severity, u64, &'static str)>,
-}
+/// Timeouts of flowtables, where the kernel has them.
+const FLOWTABLE: [&str; 2] =
+    ["net.netfilter.nf_flowtable_tcp_timeout", "net.netfilter.nf_flowtable_udp_timeout"];
+const FLOWTABLE_SECONDS: u64 = 30;
+const SOCKETS: &str = "/proc/net/netlink";
 
-impl Rule {
-    /// Of a state that is rare: what is longer than the kernel's own was set by somebody.
-    const fn at_most(name: &'static str, seconds: u64, why: &'static str) -> Self {
-        Self { name, least: None, most: Some((Severity::Note, seconds, why)) }
-    }
-}
-
-/// What `ctguard tune` sets of them.
-const TUNED: [&str; 6] = [
-    "tcp_timeout_established",
-    "tcp_timeout_syn_sent",
-    "tcp_timeout_time_wait",
-    "udp_timeout",
-    "udp_timeout_stream",
-    "generic_timeout",
-];
-
-const ESTABLISHED_LONG: &str = "a connection whose ends went away without a word stays so long; \
-    RFC 5382 (REQ-5) asks a NAT for 2 hours 4 minutes";
-const ESTABLISHED_SHORT: &str = "RFC 5382 (REQ-5) asks a NAT for 2 hours 4 minutes: TCP keepalive \
-    comes after two hours, and connections that are quiet for longer than the timeout break";
-
-const RULES: &[Rule] = &[
-    Rule {
-        name: "tcp_timeout_syn_sent",
-        least: Some((Severity::Warning, 10, "SYNs are repeated after 1, 3 and 7 seconds")),
-        most: Some((
-            Severity::Note,
-            60,
-            "a SYN that nobody answers holds its entry so long; who scans opens thousands",
-        )),
-    },
-    Rule {
-        name: "tcp_timeout_syn_recv",
-        least: Some((Severity::Warning, 10, "SYN-ACKs are repeated after 1, 3 and 7 seconds")),
-        most: Some((Severity::Note, 60, "a SYN that is answered and given up holds it so long")),
-    },
-    Rule::at_most(
-        "tcp_timeout_time_wait",
-        60,
-        "of short connections most entries are in this state",
+/// Switches: name, the value to mention, check, what it means, what it does.
+const SWITCHES: [(&str, u64, &str, &str, &str); 5] = [
+    (
+        "tcp_loose",
+        1,
+        "tcp-loose",
+        "an ACK that belongs to no known connection creates an entry",
+        "connections survive a reboot of the router that way, but a flood of ACKs fills the table \
+         too; SYNPROXY needs 0",
     ),
-    Rule::at_most(
-        "tcp_timeout_fin_wait",
-        120,
-        "a connection that one side closed holds its entry so long",
+    (
+        "tcp_be_liberal",
+        1,
+        "liberal",
+        "conntrack does not check TCP windows",
+        "only needed where packets of one direction take another path",
     ),
-    Rule::at_most(
-        "tcp_timeout_close_wait",
-        3599,
-        "kube-proxy sets an hour, for servers that close late",
+    (
+        "checksum",
+        0,
+        "checksum",
+        "checksums are not verified before an entry is created",
+        "OpenWrt does the same, for speed",
     ),
-    Rule::at_most("tcp_timeout_last_ack", 30, "both sides have closed, and one ACK is missing"),
-    Rule::at_most("tcp_timeout_close", 10, "a connection that was reset is over"),
-    Rule::at_most(
-        "tcp_timeout_unacknowledged",
-        300,
-        "data that nobody acknowledges: the other side is gone",
-    ),
-    Rule::at_most(
-        "tcp_timeout_max_retrans",
-        300,
-        "the same segment was sent three times: the other side is gone",
-    ),
-    Rule::at_most("icmp_timeout", 30, "each ping of another identifier is an entry"),
-    Rule::at_most("icmpv6_timeout", 30, "each ping of another identifier is an entry"),
-    Rule::at_most("gre_timeout", 30, "tunnels that nobody answers"),
-    Rule::at_most("gre_timeout_stream", 180, "tunnels after their last packet"),
-    Rule {
-        name: "udp_timeout",
-        least: Some((Severity::Warning, 10, "an answer that takes longer finds no entry")),
-        most: None,
-    },
-    Rule {
-        name: "udp_timeout_stream",
-        least: Some((
-            Severity::Warning,
-            120,
-            "RFC 4787 (REQ-5) asks a NAT for 2 minutes: QUIC, WireGuard and calls fall silent \
-             behind a shorter one",
-        )),
-        most: Some((
-            Severity::Warning,
-            180,
-            "each UDP conversation stays so long after its last packet",
-        )),
-    },
-    Rule {
-        name: "generic_timeout",
-        least: None,
-        most: Some((Severity::Note, 120, "for protocols that conntrack does not know")),
-    },
+    ("acct", 1, "accounting", "every entry counts packets and bytes", "costs 32 bytes an entry"),
+    ("timestamp", 1, "timestamps", "every entry stores its times", "costs 16 bytes an entry"),
 ];
 
 /// E, of the list in `docs/doctor.md`.
 pub(super) fn check(host: &Host, findings: &mut Findings) {
-    let forwards = host.forwards().unwrap_or(false);
-    if let Some(Some(seconds)) = findings.read("timeout", number(host, "tcp_timeout_established")) {
-        findings.add(established(seconds, forwards));
-    }
-    for rule in RULES {
-        if let Some(Some(seconds)) = findings.read("timeout", number(host, rule.name)) {
-            findings.add(rule.judge(seconds));
+    let role = Role::by_forwarding(host).unwrap_or(Role::Server);
+    for rule in &TIMEOUTS {
+        if let Some(Some(seconds)) =
+            findings.read("timeout", host.number(&sysctl_path(&rule.key())))
+        {
+            findings.add(judge(rule, seconds, role));
         }
     }
     for name in FLOWTABLE {
@@ -123,19 +56,41 @@ pub(super) fn check(host: &Host, findings: &mut Findings) {
             findings.add((seconds > FLOWTABLE_SECONDS).then(|| {
                 Finding::note("timeout", format!("{name} is {seconds} s"))
                     .read(sysctl_path(name), seconds)
-                    .because("a flow stays in its flowtable so long after its last packet")
+                    .because("a flow stays in its flowtable this long after its last packet")
             }));
         }
     }
-    switches(host, findings);
+    for (name, value, check, what, why) in SWITCHES {
+        if let Some(Some(found)) = findings.read(check, number(host, name)) {
+            findings.add((found == value).then(|| {
+                Finding::note(check, what).read(sysctl_path(&key(name)), found).because(why)
+            }));
+        }
+    }
+    helpers(host, findings);
     events(host, findings);
 }
 
-/// Flowtables', where the kernel has them.
-const FLOWTABLE: [&str; 2] =
-    ["net.netfilter.nf_flowtable_tcp_timeout", "net.netfilter.nf_flowtable_udp_timeout"];
-const FLOWTABLE_SECONDS: u64 = 30;
-const SOCKETS: &str = "/proc/net/netlink";
+fn judge(rule: &TimeoutRule, seconds: u64, machine: Role) -> Option<Finding> {
+    let wrong = rule.judge(seconds, machine)?;
+    let key = rule.key();
+    let finding = Finding::of("timeout", wrong.severity, format!("{key} is {seconds} s"))
+        .read(sysctl_path(&key), seconds)
+        .because(wrong.why);
+    let finding = if rule.is_tuned() { finding.tune("ctguard tune --apply") } else { finding };
+    Some(finding.by_hand(format!("sysctl -w {key}={}", wrong.should_be)))
+}
+
+fn helpers(host: &Host, findings: &mut Findings) {
+    let Some(Some(1)) = findings.read("helpers", number(host, "helper")) else { return };
+    findings.add([Finding::warning("helpers", "helpers are assigned to flows by port alone")
+        .read(sysctl_path(&key("helper")), 1)
+        .because(
+            "whoever can reach such a port can have the firewall opened; Linux 6.0 removed this \
+             setting",
+        )
+        .by_hand("sysctl -w net.netfilter.nf_conntrack_helper=0")]);
+}
 
 /// 1 prepares every entry for events; 2, the default since 5.19, only while somebody listens
 /// (`nf_ct_ecache_ext_add`, `net/netfilter/nf_conntrack_ecache.c`).
@@ -143,18 +98,18 @@ fn events(host: &Host, findings: &mut Findings) {
     let Some(Some(1)) = findings.read("events", number(host, "events")) else { return };
     let Some(Some(sockets)) = findings.read("events", host.text(SOCKETS)) else { return };
     findings.add((!sockets.lines().any(hears_conntrack)).then(|| {
-        Finding::note("events", "each entry is prepared for events that nobody listens to")
+        Finding::note("events", "every entry is prepared for events, and nobody listens to them")
             .read(sysctl_path(&key("events")), 1)
-            .read(SOCKETS, "no socket in a group of conntrack's")
+            .read(SOCKETS, "no socket listens to conntrack")
             .because(
-                "takes some bytes of each entry; 2 does so only while somebody listens (on \
-                 kernels before 5.19, 0 does not at all)",
+                "costs some bytes an entry; 2 spends them only while somebody listens (before \
+                 Linux 5.19: 0, never)",
             )
     }));
 }
 
-/// `sk Eth Pid Groups …`: of `NETLINK_NETFILTER`, in one of the groups of `enum nfnetlink_groups`
-/// that tell of entries.
+/// A line `sk Eth Pid Groups …`: a socket of `NETLINK_NETFILTER`, in one of the groups of
+/// `enum nfnetlink_groups` that get events of entries.
 fn hears_conntrack(line: &str) -> bool {
     const NETFILTER: &str = "12";
     const NEW_UPDATE_DESTROY: u32 = 0b111;
@@ -172,98 +127,10 @@ fn key(name: &str) -> String {
     format!("net.netfilter.nf_conntrack_{name}")
 }
 
-fn established(seconds: u64, forwards: bool) -> Option<Finding> {
-    let name = "tcp_timeout_established";
-    let (severity, why) = match seconds {
-        ..300 => (Severity::Fault, ESTABLISHED_SHORT),
-        300..7440 => (Severity::Warning, ESTABLISHED_SHORT),
-        86_401.. if forwards => (Severity::Warning, ESTABLISHED_LONG),
-        86_401.. => (Severity::Note, ESTABLISHED_LONG),
-        7440.. => return None,
-    };
-    Some(finding(name, severity, seconds, why))
-}
-
-fn finding(name: &'static str, severity: Severity, seconds: u64, why: &str) -> Finding {
-    let what = format!("{} is {seconds} s", key(name));
-    let found =
-        Finding::of("timeout", severity, what).read(sysctl_path(&key(name)), seconds).because(why);
-    if TUNED.contains(&name) { found.tune("ctguard tune --apply") } else { found }
-}
-
-impl Rule {
-    fn judge(&self, seconds: u64) -> Option<Finding> {
-        let (severity, limit, why) = match (self.least, self.most) {
-            (Some(least), _) if seconds < least.1 => least,
-            (_, Some(most)) if seconds > most.1 => most,
-            _ => return None,
-        };
-        let finding = finding(self.name, severity, seconds, why);
-        Some(finding.by_hand(format!("sysctl -w {}={limit}", key(self.name))))
-    }
-}
-
-fn switches(host: &Host, findings: &mut Findings) {
-    let mut note = |name: &str, value: u64, check, what: &str, why: &str| {
-        if let Some(Some(found)) = findings.read(check, number(host, name)) {
-            findings.add((found == value).then(|| {
-                Finding::note(check, what).read(sysctl_path(&key(name)), found).because(why)
-            }));
-        }
-    };
-    note(
-        "tcp_loose",
-        1,
-        "tcp-loose",
-        "an ACK of no known connection makes an entry",
-        "connections survive a reboot of the router that way, and a flood of ACKs fills the table \
-         as well; SYNPROXY needs 0",
-    );
-    note(
-        "tcp_be_liberal",
-        1,
-        "liberal",
-        "TCP is tracked without a look at its windows",
-        "needed where only one direction passes here",
-    );
-    note(
-        "checksum",
-        0,
-        "checksum",
-        "checksums are not verified before an entry is made",
-        "OpenWrt does so, for speed",
-    );
-    note(
-        "acct",
-        1,
-        "accounting",
-        "each entry counts its packets and bytes",
-        "takes 32 bytes more of each entry",
-    );
-    note(
-        "timestamp",
-        1,
-        "timestamps",
-        "each entry has its times of start and end",
-        "takes 16 bytes more of each entry",
-    );
-    if let Some(Some(helper)) = findings.read("helpers", number(host, "helper")) {
-        findings.add((helper == 1).then(|| {
-            Finding::warning("helpers", "helpers are assigned to flows by port alone")
-                .read(sysctl_path(&key("helper")), helper)
-                .because(
-                    "whoever reaches such a port can have the firewall opened; kernels since \
-                    6.0 no longer know this",
-                )
-                .by_hand("sysctl -w net.netfilter.nf_conntrack_helper=0")
-        }));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::testing::Machine;
+    use crate::doctor::{finding::Severity, testing::Machine};
 
     fn with(name: &str, seconds: &str, forwards: &str) -> Vec<(&'static str, Severity)> {
         let machine = Machine::healthy(&format!("timeouts-{name}-{seconds}-{forwards}"));
@@ -287,20 +154,6 @@ mod tests {
         assert_eq!(with(name, "54000", "1"), []);
         assert_eq!(with(name, "7439", "0"), [("timeout", Severity::Warning)]);
         assert_eq!(with(name, "299", "0"), [("timeout", Severity::Fault)]);
-    }
-
-    #[test]
-    fn every_rule_is_quiet_at_its_limits_and_speaks_beyond_them() {
-        for rule in RULES {
-            for (limit, beyond) in
-                [(rule.least.map(|least| least.1), -1), (rule.most.map(|most| most.1), 1)]
-            {
-                let Some(limit) = limit else { continue };
-                assert!(rule.judge(limit).is_none(), "{} {limit}", rule.name);
-                let beyond = limit.checked_add_signed(beyond).unwrap();
-                assert!(rule.judge(beyond).is_some(), "{} {beyond}", rule.name);
-            }
-        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Packets that are lost, or odd, for other reasons than a full table.
+//! Packets that are lost or invalid for other reasons than a full table.
 
 use super::{
     finding::{Finding, Findings},
@@ -6,12 +6,12 @@ use super::{
 };
 use crate::host::{BACKLOG_FULL, Host, SOFTNET, SQUEEZED, sysctl_path};
 
-/// Packets that make a share.
+/// Fewer packets make no meaningful share.
 const ENOUGH: u64 = 1000;
-/// Of packets: more are invalid than strays of closed connections would be.
+/// Stray packets of closed connections are a smaller share.
 const INVALID: f64 = 0.05;
 const REASSEMBLY_FAILED: &str = "Ip6ReasmFails";
-/// Since the kernel was started: fewer are everyday losses.
+/// Fewer since boot are normal.
 const FAILURES: u64 = 100;
 const HIGH_THRESHOLD: &str = "net.netfilter.nf_conntrack_frag6_high_thresh";
 
@@ -35,12 +35,12 @@ fn backlog(stack: &Meanwhile) -> Option<Finding> {
     (lost > 0).then(|| {
         Finding::warning(
             "backlog",
-            format!("{lost} packets found a CPU's backlog full during this audit"),
+            format!(
+                "{lost} packets were dropped because a CPU's backlog was full, during this audit"
+            ),
         )
         .read(SOFTNET, "second column")
-        .because(
-            "a CPU cannot keep up: that is not a full table, and no setting of conntrack helps",
-        )
+        .because("a CPU is overloaded; this has nothing to do with the table")
         .by_hand("sysctl -w net.core.netdev_max_backlog=4096")
     })
 }
@@ -50,17 +50,17 @@ fn squeezed(stack: &Meanwhile) -> Option<Finding> {
     (times > 0).then(|| {
         Finding::note(
             "squeezed",
-            format!("CPUs left packets for later {times} times during this audit"),
+            format!("CPUs ran out of their receive budget {times} times during this audit"),
         )
         .read(SOFTNET, "third column")
         .because(
-            "there was more to receive than net.core.netdev_budget allows at once: a busy CPU, \
-             often one that takes all of a flood; nothing is lost yet",
+            "more packets were waiting than net.core.netdev_budget allows at once: a CPU is busy, \
+             often the one that takes a whole flood; nothing is lost yet",
         )
     })
 }
 
-/// Of those that arrived during the audit, if they are enough, else of all.
+/// Among the packets of the audit if they are enough, else among all since boot.
 #[expect(clippy::cast_precision_loss, reason = "a share needs no exact counts")]
 fn invalid(conntrack: &Meanwhile, stack: &Meanwhile) -> Option<Finding> {
     let packets = |of: &dyn Fn(&str) -> u64| of("IpInReceives").saturating_add(of("Ip6InReceives"));
@@ -68,21 +68,21 @@ fn invalid(conntrack: &Meanwhile, stack: &Meanwhile) -> Option<Finding> {
     let (invalid, packets, when) = if arrived >= ENOUGH {
         (conntrack.now("invalid"), arrived, "during this audit")
     } else {
-        (conntrack.total("invalid"), packets(&|name| stack.total(name)), "so far")
+        (conntrack.total("invalid"), packets(&|name| stack.total(name)), "since boot")
     };
     let share = invalid as f64 / packets.max(1) as f64;
     (packets >= ENOUGH && share >= INVALID).then(|| {
-        let what = format!("{invalid} of {packets} packets {when} were invalid to conntrack");
+        let what = format!("conntrack found {invalid} of {packets} packets invalid {when}");
         Finding::note("invalid", what)
             .read(conntrack.after.place(), format!("invalid {}", conntrack.total("invalid")))
             .because(
-                "they belong to no connection that it knows, and have no entry: scans, traffic of \
-                 which only one direction passes here, or connections older than the table. \
-                 `nf_conntrack_tcp_be_liberal` helps with the second alone",
+                "they fit no connection that it knows: scans, asymmetric routing, or connections that \
+                 are older than the table. `nf_conntrack_tcp_be_liberal` helps with asymmetric routing \
+                 only",
             )
             .by_hand(
-                "sysctl -w net.netfilter.nf_conntrack_log_invalid=6    # for a minute, of TCP; 0 \
-                 afterwards",
+                "sysctl -w net.netfilter.nf_conntrack_log_invalid=6    # logs TCP; set it back to 0 \
+                 after a minute",
             )
     })
 }
@@ -94,15 +94,14 @@ fn fragments(stack: &Meanwhile, threshold: Option<u64>) -> Option<Finding> {
         Finding::note(
             "fragments",
             format!(
-                "{total} IPv6 packets could not be put together of their fragments, {now} during \
-                 this audit"
+                "{total} IPv6 packets could not be reassembled from fragments, {now} during this audit"
             ),
         )
         .read("/proc/net/snmp6", format!("{REASSEMBLY_FAILED} {total}"))
         .read(sysctl_path(HIGH_THRESHOLD), threshold)
         .because(
-            "conntrack needs whole packets; fragments that wait take memory up to the threshold, \
-             and beyond it new ones are dropped. Most often a fragment was lost on the way",
+            "most often a fragment was lost on the way; when waiting fragments use more memory than \
+             the threshold, new ones are dropped",
         )
     })
 }

@@ -1,4 +1,4 @@
-//! What makes this machine track connections, and what that means for whoever wants to change it.
+//! Rules that use conntrack, and what that means for changing them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,26 +9,26 @@ use super::finding::{Finding, Findings};
 use crate::host::{Host, LEGACY_TABLES, Listener, Unread};
 use ctguard_kernel::net::{Rule, rules};
 
-const RULES: &str = "nf_tables: a dump of all rules";
+const RULES: &str = "nf_tables: dump of all rules";
 
 /// Expressions of nftables, and extensions of iptables, that translate addresses …
 const TRANSLATE: [&str; 9] =
     ["nat", "masq", "redir", "MASQUERADE", "SNAT", "DNAT", "REDIRECT", "NETMAP", "FULLCONENAT"];
-/// … that ask conntrack …
+/// … that use conntrack …
 const ASK: [&str; 7] = ["ct", "conntrack", "state", "connlimit", "connbytes", "connmark", "CT"];
-/// … and that tell senders that their packets were refused.
+/// … and that answer what they refuse.
 const REJECT: [&str; 2] = ["reject", "REJECT"];
 
-/// Who writes rules, by how the names of their tables or chains begin, and where one's own rules
-/// go instead.
+/// Programs that write rules: how the names of their tables or chains start, who they are, and
+/// where to put rules of one's own.
 const WRITERS: [(&str, &str, &str); 16] = [
     ("DOCKER", "Docker", "the chain DOCKER-USER"),
-    ("docker-bridges", "Docker", "a table of one's own"),
+    ("docker-bridges", "Docker", "a table of your own"),
     ("KUBE-", "Kubernetes", "Services and NetworkPolicies"),
     ("kube-proxy", "Kubernetes", "Services and NetworkPolicies"),
     ("cali-", "Calico", "its policies"),
     ("CILIUM_", "Cilium", "its policies"),
-    ("FLANNEL-", "flannel", "a table of one's own"),
+    ("FLANNEL-", "flannel", "a table of your own"),
     ("ufw-", "ufw", "/etc/ufw/before.rules"),
     ("firewalld", "firewalld", "firewall-cmd --permanent"),
     ("fw4", "OpenWrt", "/etc/config/firewall and /etc/nftables.d"),
@@ -36,7 +36,7 @@ const WRITERS: [(&str, &str, &str); 16] = [
     ("libvirt_network", "libvirt", "/etc/libvirt/hooks/network"),
     ("SANITY", "APF", "/etc/apf/preroute.rules and postroute.rules"),
     ("LOGDROPIN", "CSF", "/etc/csf/csfpre.sh and csfpost.sh"),
-    ("f2b-", "fail2ban", "a table of one's own"),
+    ("f2b-", "fail2ban", "a table of your own"),
     ("vyos_", "VyOS", "`set firewall`"),
 ];
 
@@ -50,15 +50,15 @@ pub(super) fn check(host: &Host, findings: &mut Findings) {
 }
 
 /// Whether this machine translates addresses, as far as its rules can be read.
-pub fn translates_addresses(host: &Host) -> Result<bool, Unread> {
+pub(super) fn translates_addresses(host: &Host) -> Result<bool, Unread> {
     let by_rule = || read(host).is_ok_and(|rules| with(&rules, &TRANSLATE).is_some());
     Ok(host.has_legacy_nat()? || by_rule())
 }
 
-/// Asks the kernel where no module can be loaded, or `nf_tables` is there: else to ask would load it.
+/// Does not ask where that would load the module `nf_tables`.
 fn read(host: &Host) -> Result<Vec<Rule>, Unread> {
     if !host.is_this() {
-        return Err(Unread::new(RULES, "only the machine itself can list its rules"));
+        return Err(Unread::new(RULES, "a copy of a machine has no rules to list"));
     }
     let is_there = host.is_there("/sys/module/nf_tables")
         || host.is_built_in("nf_tables")?
@@ -98,21 +98,19 @@ fn judge(rules: &[Rule], legacy_nat: bool, served: &Served) -> Vec<Finding> {
     }
     if let Some(rule) = with(rules, &ASK) {
         found.push(
-            Finding::note("stateful", "rules ask conntrack about flows")
-                .read(RULES, place(rule))
-                .because(
-                    "that alone has the kernel track all of them; limits in such rules come \
-                    after the entry was made",
-                ),
+            Finding::note("stateful", "rules use conntrack").read(RULES, place(rule)).because(
+                "a single such rule makes the kernel track every flow; limits in such rules apply \
+                     after the entry was created",
+            ),
         );
     }
     if let Some(rule) = with(rules, &REJECT) {
         found.push(
-            Finding::note("reject", "rules answer what they refuse")
+            Finding::note("reject", "rules answer refused packets")
                 .read(RULES, place(rule))
                 .because(
-                    "under a flood each answer costs as much as a packet, and goes to whoever \
-                    was named as the sender: DROP is quiet",
+                    "under a flood every answer costs CPU and goes to a possibly forged address; DROP \
+                     sends none",
                 ),
         );
     }
@@ -120,13 +118,12 @@ fn judge(rules: &[Rule], legacy_nat: bool, served: &Served) -> Vec<Finding> {
     if !writers.is_empty() {
         let names: Vec<_> = writers.keys().copied().collect();
         let places: Vec<_> =
-            writers.iter().map(|(writer, place)| format!("of {writer} to {place}")).collect();
+            writers.iter().map(|(writer, place)| format!("for {writer}: {place}")).collect();
         found.push(
-            Finding::note("writers", format!("rules are written by {}", names.join(", "))).because(
+            Finding::note("writers", format!("rules are managed by {}", names.join(", "))).because(
                 format!(
-                    "what is changed by hand in theirs is gone at their next start; one's own \
-                     rules go beside those {}",
-                    places.join(", ")
+                    "changes by hand are lost when they restart. Put your own rules elsewhere: {}",
+                    places.join("; ")
                 ),
             ),
         );
@@ -135,12 +132,12 @@ fn judge(rules: &[Rule], legacy_nat: bool, served: &Served) -> Vec<Finding> {
 }
 
 fn nat() -> Finding {
-    Finding::note("nat", "this machine translates addresses").because(
-        "NAT needs conntrack for every flow that it may translate: `notrack` would break those",
+    Finding::note("nat", "this machine does NAT").because(
+        "NAT needs conntrack for every flow that it may translate; `notrack` would break them",
     )
 }
 
-/// Ports that this machine serves to others.
+/// Ports on which this machine serves others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Served {
     tcp: BTreeSet<u16>,
@@ -149,20 +146,20 @@ struct Served {
 
 impl Served {
     fn read(host: &Host) -> Result<Self, Unread> {
-        // Other sockets of UDP are mostly clients'.
+        // Most other UDP sockets belong to clients.
         let is_dns = |listener: &Listener| listener.at.port() == DNS;
         let ports = |listeners: Vec<Listener>, wanted: &dyn Fn(&Listener) -> bool| {
             let served = listeners.iter().filter(|socket| !socket.is_local() && wanted(socket));
             served.map(|socket| socket.at.port()).collect()
         };
         Ok(Self {
-            // Whoever is at the door over SSH is better off with conntrack's protection.
+            // SSH is better off tracked.
             tcp: ports(Listener::read(host)?, &|socket| socket.at.port() != SSH),
             udp: ports(Listener::of_udp(host)?, &is_dns),
         })
     }
 
-    /// `tcp`, its ports as nftables writes them; at most a few of them.
+    /// A protocol and its first ports, as nftables writes them.
     fn matches(&self) -> Vec<(&'static str, String)> {
         let all = [("udp", &self.udp), ("tcp", &self.tcp)];
         let all = all.into_iter().filter(|(_, ports)| !ports.is_empty());
@@ -180,24 +177,23 @@ const MOST_PORTS: usize = 8;
 
 fn without_nat(served: &Served, rules_ask: bool) -> Finding {
     let answer = if rules_ask {
-        "rules here ask conntrack: they see such packets as `ct state untracked`, and must accept \
-         them"
+        "your rules must then accept `ct state untracked`"
     } else {
-        "no rule here asks conntrack about them"
+        "no rule needs conntrack for them"
     };
-    let finding = Finding::note("no-nat", "this machine translates no addresses");
+    let finding = Finding::note("no-nat", "this machine does no NAT");
     let matches = served.matches();
     if matches.is_empty() {
         return finding.because(format!(
-            "a busy service could go untracked, both ways (`docs/table-full.md` has the rules); \
-             {answer}"
+            "a busy service needs no entries if both directions are excluded from tracking \
+             (`docs/table-full.md` has the rules); {answer}"
         ));
     }
     let named: Vec<_> =
         matches.iter().map(|(protocol, ports)| format!("{protocol} {ports}")).collect();
     let finding = finding
         .because(format!(
-            "what it serves ({}) could go untracked, both ways; {answer}",
+            "its services ({}) need no entries if both directions are excluded from tracking; {answer}",
             named.join(", ")
         ))
         .by_hand("nft add table inet untracked")
@@ -219,7 +215,7 @@ fn chain(hook: &str) -> String {
     format!("nft 'add chain inet untracked {hook} {{ type filter hook {hook} priority raw; }}'")
 }
 
-/// By name, and where one's own rules go.
+/// Their names, and where to put rules of one's own.
 fn writers(rules: &[Rule]) -> BTreeMap<&'static str, &'static str> {
     let of = |rule: &Rule| {
         let named = |mark: &str| rule.table.starts_with(mark) || rule.chain.starts_with(mark);
@@ -265,7 +261,7 @@ mod tests {
         ];
         assert_eq!(checks(&rules, false), ["nat", "stateful", "reject", "writers"]);
         let writers = judge(&rules, false, &Served::default()).pop().unwrap();
-        assert_eq!(writers.what, "rules are written by Docker, ufw");
+        assert_eq!(writers.what, "rules are managed by Docker, ufw");
     }
 
     /// Fails when a router is told how not to track what it translates.

@@ -1,9 +1,9 @@
 //! Which modules are loaded at boot, and with which options.
 //!
-//! `modules-load.d` is read as `sysctl.d` is; of `modprobe.d` every file counts, and of options for
-//! one parameter the last (modprobe.d(5)).
+//! `modules-load.d` is read like `sysctl.d`. All files of `modprobe.d` count, and the last option for
+//! a parameter wins (modprobe.d(5)).
 
-use super::{Host, Unread};
+use super::machine::{Host, Unread};
 
 const LOAD_DIRECTORIES: [&str; 5] = [
     "/etc/modules-load.d",
@@ -19,11 +19,11 @@ const OPTION_DIRECTORIES: [&str; 5] = [
     "/usr/lib/modprobe.d",
     "/lib/modprobe.d",
 ];
-/// Debian's list from before `modules-load.d`.
+/// Debian's older list.
 const MODULES: &str = "/etc/modules";
 const UDEV_DIRECTORIES: [&str; 4] =
     ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
-/// Scripts that people put commands into which the next boot shall run.
+/// Scripts that run at boot.
 const SCRIPTS: [&str; 3] = ["/etc/rc.local", "/etc/rc.d/rc.local", "/etc/init.d/local"];
 
 /// A module that a file names.
@@ -40,14 +40,14 @@ pub struct ModuleOption {
     pub value: String,
 }
 
-/// What a machine does to conntrack when it boots.
+/// What a boot does to conntrack.
 #[derive(Clone, Debug, Default)]
 pub struct Boot {
     /// Modules loaded at boot.
     pub loaded: Vec<NamedModule>,
     /// The last `options nf_conntrack hashsize=`.
     pub hashsize: Option<ModuleOption>,
-    /// A udev rule that does something when conntrack appears.
+    /// A udev rule for conntrack.
     pub udev_rule: Option<String>,
     /// A script that sets the size of the hash.
     pub hashsize_script: Option<String>,
@@ -93,7 +93,7 @@ impl Boot {
         Ok(boot)
     }
 
-    /// Whether conntrack is there when sysctl files are read, or they are read again when it comes.
+    /// Whether conntrack is loaded before sysctl files are applied, or they are applied again then.
     pub fn conntrack_is_early(&self) -> bool {
         self.built_in
             || self.udev_rule.is_some()

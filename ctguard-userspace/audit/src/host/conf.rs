@@ -1,17 +1,17 @@
-//! What sysctl files say, and who reads them at boot.
+//! What sysctl files set, and who applies them at boot.
 //!
-//! systemd-sysctl takes every `*.conf` of `sysctl.d`, sorted by name whatever its directory; of two
-//! files of one name the one in the directory named first counts, and of two assignments the later
-//! (sysctl.d(5)). `/etc/sysctl.conf` is read only where a file of `sysctl.d` is a link to it, as
-//! Debian had until 12; `sysctl --system` of procps reads it last. `ufw` applies a file of its own.
+//! systemd-sysctl applies every `*.conf` of `sysctl.d`, sorted by name across directories. Of two files
+//! with one name, the first directory wins; of two assignments, the later one (sysctl.d(5)). It reads
+//! `/etc/sysctl.conf` only through a link in `sysctl.d`, as Debian had until 12; `sysctl --system` of
+//! procps reads it last. `ufw` applies a file of its own.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Host, Unread};
+use super::machine::{Host, Unread};
 
-/// From the one that counts most.
+/// The first has priority.
 const DIRECTORIES: [&str; 5] = [
     "/etc/sysctl.d",
     "/run/sysctl.d",
@@ -35,12 +35,12 @@ pub struct Assignment {
     pub value: String,
 }
 
-/// Who reads a file at boot.
+/// Who applies a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
     /// systemd-sysctl, or an init script that does the same.
     Boot,
-    /// Nobody but `sysctl -p` and `sysctl --system`.
+    /// Only `sysctl -p` and `sysctl --system`.
     ByHand,
     /// ufw, when it starts.
     Ufw,
@@ -57,9 +57,9 @@ pub struct SysctlFiles {
 impl SysctlFiles {
     pub fn read(host: &Host) -> Result<Self, Unread> {
         let mut read = Self::default();
-        let (mut linked, sysctl_conf) = (false, host.path(SYSCTL_CONF).canonicalize().ok());
+        let mut linked = false;
         for file in &host.drop_ins(&DIRECTORIES, ".conf")? {
-            let links = sysctl_conf.is_some() && host.path(file).canonicalize().ok() == sysctl_conf;
+            let links = host.is_same_file(file, SYSCTL_CONF);
             linked |= links;
             let named = if links { SYSCTL_CONF } else { file };
             read.add(host, named, Readers::Boot)?;
@@ -76,7 +76,6 @@ impl SysctlFiles {
     }
 
     fn add(&mut self, host: &Host, file: &str, readers: Readers) -> Result<(), Unread> {
-        // A link to /dev/null, or to nowhere, says nothing.
         let text = host.text(file)?.unwrap_or_default();
         let lines = text.lines().enumerate();
         self.assignments.extend(
@@ -85,12 +84,12 @@ impl SysctlFiles {
         Ok(())
     }
 
-    /// The assignment of `key` that counts at boot.
+    /// The assignment of `key` that wins at boot.
     pub fn at_boot(&self, key: &str) -> Option<&Assignment> {
         self.at_boot_without("", key)
     }
 
-    /// The one that would count if this file were not there.
+    /// The one that would win without this file.
     pub fn at_boot_without(&self, file: &str, key: &str) -> Option<&Assignment> {
         let mut found = self
             .assignments
@@ -117,14 +116,14 @@ fn assignment(file: &str, line: usize, text: &str) -> Option<Assignment> {
         return None;
     }
     let (key, value) = text.split_once('=')?;
-    // A minus sign in front: errors are nobody's business.
+    // A leading minus sign: ignore errors.
     let key = dotted(key.trim().trim_start_matches('-').trim());
     let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
     Some(Assignment { file: file.to_owned(), line, key, value })
 }
 
-/// A key with dots between its parts. Whichever of `.` and `/` comes first separates them, and the
-/// other stands for itself the other way round (sysctl.d(5)).
+/// A key with dots between its parts. The first of `.` and `/` is the separator, and the other one
+/// stands for a character of a part (sysctl.d(5)).
 pub(super) fn dotted(key: &str) -> String {
     let swap = |separator| match separator {
         '/' => '.',

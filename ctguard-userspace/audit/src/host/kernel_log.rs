@@ -1,7 +1,7 @@
 //! What the kernel's log says about conntrack, from `/dev/kmsg`: records `priority,sequence,
 //! microseconds since boot,flags;text` (`Documentation/ABI/testing/dev-kmsg`).
 //!
-//! The kernel limits the rate of these lines, so their number is a floor.
+//! The kernel limits the rate of these lines, so there may have been more events.
 
 use std::{
     collections::BTreeSet,
@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Host, Unread};
+use super::machine::{Host, Unread};
 
 const KMSG: &str = "/dev/kmsg";
 const DAY: Duration = Duration::from_hours(24);
-/// A record is at most so long (`PRINTK_MESSAGE_MAX`).
+/// The longest record (`PRINTK_MESSAGE_MAX`).
 const RECORD: usize = 2048 + 64;
 
 /// Lines of the last 24 hours.
@@ -23,13 +23,13 @@ const RECORD: usize = 2048 + 64;
 pub struct LogCounts {
     /// `nf_conntrack: table full, dropping packet`.
     pub table_full: u64,
-    /// Network namespaces that newer kernels name in it, by inode number.
+    /// The network namespaces in these lines, by inode number; older kernels do not name them.
     pub namespaces: BTreeSet<u64>,
     /// `expectation table full`.
     pub expectations_full: u64,
-    /// Lines that were left out: `net_ratelimit: N callbacks suppressed`.
+    /// Suppressed lines: `net_ratelimit: N callbacks suppressed`.
     pub suppressed: u64,
-    /// `falling back to vmalloc`, which harms nothing.
+    /// `falling back to vmalloc`, which is harmless.
     pub vmalloc: u64,
 }
 
@@ -63,7 +63,7 @@ fn copied(host: &Host) -> Result<io::Result<Vec<String>>, Unread> {
         .ok_or_else(|| io::ErrorKind::NotFound.into()))
 }
 
-/// A read returns one record, or that there is no more, or that the next was overwritten.
+/// Each read returns one record, EAGAIN at the end, or EPIPE if the next record was overwritten.
 fn device() -> io::Result<Vec<String>> {
     let mut device = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(KMSG)?;
     let (mut records, mut buffer) = (Vec::new(), [0; RECORD]);

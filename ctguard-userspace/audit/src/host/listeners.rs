@@ -1,32 +1,34 @@
-//! Sockets that wait for whoever comes. `/proc/net/tcp` and `/proc/net/tcp6` tell listening sockets
-//! before all others (`tcp_get_idx`, `net/ipv4/tcp_ipv4.c`), so that the rest is never read.
+//! Listening sockets. `/proc/net/tcp` and `/proc/net/tcp6` start with them (`tcp_get_idx`,
+//! `net/ipv4/tcp_ipv4.c`), so the rest is never read.
 
 use std::{
     fs::File,
-    io::{self, BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Read as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use super::{Host, Unread, is_absent};
+use super::machine::{Host, Unread};
 
 pub const LISTENERS: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 const DATAGRAMS: [&str; 2] = ["/proc/net/udp", "/proc/net/udp6"];
-/// `TCP_LISTEN` and `TCP_CLOSE` of `include/net/tcp_states.h`; the latter is UDP of no one peer.
+/// `TCP_LISTEN` and `TCP_CLOSE` of `include/net/tcp_states.h`; the latter is unconnected UDP.
 const LISTEN: &str = "0A";
 const UNCONNECTED: &str = "07";
-/// No more are read of a family.
+/// The most lines that are read of a file.
 const MOST: usize = 4096;
+/// A line has some 150 bytes.
+const LONGEST: u64 = 1 << 20;
 
 /// A socket that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub at: SocketAddr,
-    /// Connections that are complete and not yet accepted.
+    /// Complete connections that wait to be accepted.
     pub waiting: u64,
 }
 
 impl Listener {
-    /// Of TCP.
+    /// TCP sockets.
     pub fn read(host: &Host) -> Result<Vec<Self>, Unread> {
         let mut found = Vec::new();
         for path in LISTENERS {
@@ -39,7 +41,7 @@ impl Listener {
         Ok(found)
     }
 
-    /// Of UDP, among its first sockets.
+    /// Unconnected UDP sockets.
     pub fn of_udp(host: &Host) -> Result<Vec<Self>, Unread> {
         let mut found = Vec::new();
         for path in DATAGRAMS {
@@ -51,7 +53,7 @@ impl Listener {
         Ok(found)
     }
 
-    /// None of a socket in another state.
+    /// None for a socket in another state.
     fn parse(line: &str, state: &str) -> Option<Self> {
         let mut words = line.split_whitespace().skip(1);
         let (address, port) = words.next()?.split_once(':')?;
@@ -65,7 +67,7 @@ impl Listener {
         })
     }
 
-    /// Only this machine reaches it.
+    /// Whether only this machine can reach it.
     pub fn is_local(&self) -> bool {
         match self.at.ip() {
             IpAddr::V4(address) => address.is_loopback(),
@@ -74,20 +76,16 @@ impl Listener {
     }
 }
 
-/// As many as are looked at, without the heading.
+/// The first lines, without the header.
 fn lines(
     host: &Host,
     path: &str,
 ) -> Result<impl Iterator<Item = io::Result<String>> + use<>, Unread> {
-    let file = match File::open(host.path(path)) {
-        Ok(file) => Some(file),
-        Err(error) if is_absent(&error) => None,
-        Err(error) => return Err(Unread::new(path, &error)),
-    };
-    Ok(file.into_iter().flat_map(|file| BufReader::new(file).lines().skip(1).take(MOST)))
+    let lines = |file: File| BufReader::new(file.take(LONGEST)).lines().skip(1).take(MOST);
+    Ok(host.file(path)?.into_iter().flat_map(lines))
 }
 
-/// Words of 32 bits, each as this machine's memory holds it.
+/// Words of 32 bits in this machine's byte order.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         let word = u32::from_str_radix(text.get(at * 8..at * 8 + 8)?, 16).ok()?;

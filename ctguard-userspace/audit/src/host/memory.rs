@@ -1,14 +1,14 @@
-//! How much memory the machine has, and how much of it an entry takes.
+//! The machine's memory, and how much of it an entry takes.
 
-use super::{Host, Unread};
+use super::machine::{Host, Unread};
 
 const MEMINFO: &str = "/proc/meminfo";
 const SLAB: &str = "/sys/kernel/slab/nf_conntrack/slab_size";
 const SLABINFO: &str = "/proc/slabinfo";
 
-/// An entry where the kernel does not tell: `struct nf_conn` of 6.x on 64-bit machines is 240 to 256
-/// bytes and lies on a cache line's boundary; older ones have up to 320.
-const PRESUMED_BYTES: u64 = 320;
+/// Assumed where the size cannot be read: `struct nf_conn` takes 256 bytes in Linux 6.x on 64-bit
+/// machines, and up to 320 in older kernels.
+const ASSUMED_BYTES: u64 = 320;
 
 /// The machine's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,18 +31,16 @@ impl Memory {
     }
 }
 
-/// How large an entry is, without what NAT and accounting add.
+/// The size of an entry, without extensions such as NAT and accounting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EntrySize {
     pub bytes: u64,
-    /// Where it was read; none where it is presumed, for the kernel keeps entries among others of
-    /// their size.
+    /// Where it was read; none where it is assumed, because the kernel has merged the slab.
     pub place: Option<&'static str>,
 }
 
 impl EntrySize {
     pub fn read(host: &Host) -> Self {
-        // What cannot be read is presumed: an audit hangs on more than this.
         if let Ok(Some(bytes)) = host.number(SLAB) {
             return Self { bytes, place: Some(SLAB) };
         }
@@ -54,7 +52,7 @@ impl EntrySize {
         });
         match listed {
             Some(bytes) => Self { bytes, place: Some(SLABINFO) },
-            None => Self { bytes: PRESUMED_BYTES, place: None },
+            None => Self { bytes: ASSUMED_BYTES, place: None },
         }
     }
 }

@@ -1,25 +1,29 @@
-//! The tables of other network namespaces: each has its own count, and all share one hash, one
-//! memory and, up to Linux 6.18 at least, one maximum (`net/netfilter/nf_conntrack_core.c`).
+//! The tables of other network namespaces. Each has its own count; all share the hash and, at least up
+//! to Linux 6.18, the maximum (`net/netfilter/nf_conntrack_core.c`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::{self, OpenOptions},
     io,
     os::fd::AsFd as _,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    panic::resume_unwind,
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Host, TableNumbers, Unread};
+use super::{
+    machine::{Host, Unread},
+    table::TableNumbers,
+};
 use ctguard_kernel::namespace;
 
-/// Where `ip netns` and Docker keep namespaces that may have no process.
+/// Where `ip netns` and Docker keep namespaces, also those without a process.
 const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 const PROCESSES: &str = "/proc/*/ns/net";
-/// No more are looked into.
+/// No more are read.
 const MOST_PROCESSES: usize = 20_000;
 const MOST_NAMESPACES: usize = 256;
 const LONGEST: Duration = Duration::from_millis(100);
@@ -27,9 +31,9 @@ const LONGEST: Duration = Duration::from_millis(100);
 /// The table of a network namespace other than this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherTable {
-    /// Its inode number, which the kernel's log tells.
+    /// Its inode number, as in the kernel's log.
     pub number: u64,
-    /// The name that somebody gave it, or its first process.
+    /// Its name, or its first process.
     pub name: String,
     pub table: TableNumbers,
 }
@@ -38,29 +42,28 @@ pub struct OtherTable {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OtherTables {
     pub tables: Vec<OtherTable>,
-    /// Namespaces that were not looked into: there are too many.
+    /// Namespaces that were not read because there are too many.
     pub left_out: usize,
-    /// Processes whose namespace is not this process's to see.
+    /// Processes whose namespace this process may not see.
     pub unseen: usize,
 }
 
 impl OtherTables {
     pub const PLACE: &'static str = PROCESSES;
 
-    /// Those that this process may see and enter; it stays where it is.
+    /// Those that this process may enter; it returns to its own.
     pub fn read(host: &Host) -> Result<Self, Unread> {
         if !host.is_this() {
-            return Err(Unread::new(PROCESSES, "only the machine itself can be entered"));
+            return Err(Unread::new(PROCESSES, "a copy of a machine has no namespaces to enter"));
         }
         let own = namespace::number().map_err(|error| Unread::new(PROCESSES, &error))?;
         let (found, unseen) = find(host, own)?;
-        // A thread of its own, so that nothing else is ever in another namespace.
+        // A thread of its own keeps all others in this namespace.
         let read = thread::scope(|scope| {
             let thread =
                 thread::Builder::new().spawn_scoped(scope, || Self::enter_each(host, &found));
             let thread = thread.map_err(|error| Unread::new(PROCESSES, &error))?;
-            let ended = |_| Unread::new(PROCESSES, "the thread that enters them panicked");
-            thread.join().map_err(ended)?
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
         })?;
         Ok(Self { unseen, ..read })
     }
@@ -78,7 +81,7 @@ impl OtherTables {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     return Err(Unread::new(PROCESSES, "not permitted; run as root"));
                 }
-                // It ended meanwhile, or is no network namespace.
+                // It has ended, or is not a network namespace.
                 Err(_) => continue,
             }
             if let Some(table) = TableNumbers::read(host)? {
@@ -89,13 +92,13 @@ impl OtherTables {
     }
 }
 
-/// The most entries that a network namespace holds which can be seen: the maximum is one for all.
+/// The most entries in any network namespace that can be read, as all have one maximum.
 pub fn most_entries(host: &Host, own: u64) -> u64 {
     let others = OtherTables::read(host).map(|others| others.tables).unwrap_or_default();
     others.iter().map(|other| other.table.count).fold(own, u64::max)
 }
 
-/// Whether there is another network namespace of this number, or may be one that cannot be seen.
+/// Whether another network namespace has this number, or might have it and cannot be seen.
 pub fn may_be_there(host: &Host, number: u64) -> Result<bool, Unread> {
     let own = namespace::number().map_err(|error| Unread::new(PROCESSES, &error))?;
     let (found, unseen) = find(host, own)?;
@@ -108,7 +111,7 @@ struct Place {
     name: String,
 }
 
-/// Every other network namespace by its number, and how many processes hide theirs.
+/// All other network namespaces by number, and how many processes hide theirs.
 fn find(host: &Host, own: u64) -> Result<(BTreeMap<u64, Place>, usize), Unread> {
     let mut found = BTreeMap::new();
     let mut seen = BTreeSet::from([own]);
@@ -141,7 +144,7 @@ fn find(host: &Host, own: u64) -> Result<(BTreeMap<u64, Place>, usize), Unread> 
 
 /// Moves this thread.
 fn enter(path: &str) -> io::Result<()> {
-    let namespace = File::open(path)?;
+    let namespace = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
 

@@ -1,19 +1,18 @@
-//! Who runs on the machine, by name.
+//! Running processes, by name.
 
-use super::Host;
+use super::machine::Host;
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub pid: u32,
-    /// As the kernel shortens it: 15 bytes.
+    /// At most 15 bytes, as the kernel has it.
     pub name: String,
     pub arguments: Vec<String>,
 }
 
 impl Process {
-    /// Those that have one of these names; whoever ends meanwhile, or is another's to see, is not
-    /// among them.
+    /// Those with one of these names; processes that end meanwhile or are hidden are left out.
     pub fn named(host: &Host, names: &[&str]) -> Vec<Self> {
         let listed = host.names("/proc").unwrap_or_default();
         let pids = listed.iter().filter_map(|name| name.parse().ok());

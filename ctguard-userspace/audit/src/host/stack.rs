@@ -1,21 +1,24 @@
-//! What the network stack counts in this namespace, by the names that `nstat` uses:
-//! `/proc/net/snmp` and `/proc/net/netstat` (a line of names, a line of numbers, both behind the
-//! protocol), `/proc/net/snmp6` (a name and a number a line), and of each CPU's backlog
+//! Counters of the network stack in this namespace, under the names that `nstat` uses:
+//! `/proc/net/snmp` and `/proc/net/netstat` (a line of names above a line of numbers),
+//! `/proc/net/snmp6` (a name and a number a line), and each CPU's backlog in
 //! `/proc/net/softnet_stat` (`softnet_seq_show`, `net/core/net-procfs.c`).
 
-use super::{Host, Statistics, Unread};
+use super::{
+    machine::{Host, Unread},
+    statistics::Statistics,
+};
 
 const SNMP: &str = "/proc/net/snmp";
 const SNMP6: &str = "/proc/net/snmp6";
 pub const NETSTAT: &str = "/proc/net/netstat";
 pub const SOFTNET: &str = "/proc/net/softnet_stat";
-/// Packets that found a CPU's backlog full …
+/// Packets dropped because a CPU's backlog was full.
 pub const BACKLOG_FULL: &str = "SoftnetDropped";
-/// … and times that a CPU stopped with packets left to take.
+/// How often a CPU used up its receive budget.
 pub const SQUEEZED: &str = "SoftnetSqueezed";
 
 impl Statistics {
-    /// Nothing of a file that is not there.
+    /// Missing files have no counters.
     pub fn of_stack(host: &Host) -> Result<Self, Unread> {
         let mut counters = Self::default();
         for file in [SNMP, NETSTAT] {
@@ -40,7 +43,7 @@ impl Statistics {
     }
 }
 
-/// `Ip: Forwarding InReceives` above `Ip: 1 4711`; what is no count, such as −1, is left out.
+/// `Ip: Forwarding InReceives` above `Ip: 1 4711`; values that are no count, such as −1, are skipped.
 fn pairs<'t>(names: &'t str, numbers: &'t str) -> impl Iterator<Item = (String, u64)> + 't {
     let mut names = names.split_whitespace();
     let protocol = names.next().unwrap_or_default().trim_end_matches(':');

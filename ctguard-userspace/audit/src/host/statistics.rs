@@ -1,15 +1,15 @@
-//! Conntrack's counters: `/proc/net/stat/nf_conntrack`, a line for each CPU, in hexadecimal, columns
-//! by their names in the first (`ct_cpu_seq_show`, `net/netfilter/nf_conntrack_standalone.c`).
+//! Conntrack's counters: `/proc/net/stat/nf_conntrack` has the columns' names and a line for each CPU,
+//! in hexadecimal (`ct_cpu_seq_show`, `net/netfilter/nf_conntrack_standalone.c`).
 
 use std::collections::BTreeMap;
 
-use super::{Host, Unread};
+use super::machine::{Host, Unread};
 use ctguard_kernel::net::conntrack_counters;
 
 pub const STATISTICS: &str = "/proc/net/stat/nf_conntrack";
 
-/// Where they are told as well, where the kernel was built without that file.
-const CTNETLINK: &str = "ctnetlink: the counters of each CPU";
+/// The same counters, where the kernel was built without that file.
+const CTNETLINK: &str = "ctnetlink: counters of each CPU";
 
 /// Sums over all CPUs, since conntrack was loaded into this namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,22 +18,22 @@ pub struct Statistics {
     over_ctnetlink: bool,
 }
 
-/// What was lost for want of room, as the kernel counts it.
+/// The kernel's counters of what a full table lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// New flows that were dropped, those among them that could not be inserted
-    /// (`nf_ct_resolve_clash`, `net/netfilter/nf_conntrack_core.c`).
+    /// Dropped new flows, including those that could not be inserted (`nf_ct_resolve_clash`,
+    /// `net/netfilter/nf_conntrack_core.c`).
     drop: u64,
     not_inserted: u64,
     early_drop: u64,
 }
 
-/// Losses of a time.
+/// What was lost in a period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// New flows dropped for a full table.
+    /// New flows dropped because the table was full.
     pub dropped: u64,
-    /// Entries thrown away to make room.
+    /// Entries evicted to make room.
     pub early_dropped: u64,
 }
 
@@ -43,13 +43,13 @@ impl Losses {
         self.since(Self::default())
     }
 
-    /// What was lost since; all of it where the counters began anew with their module.
+    /// What was lost since then; everything if the counters have started again with the module.
     pub fn since(self, before: Self) -> Lost {
         let began_anew = self.drop < before.drop || self.early_drop < before.early_drop;
         let before = if began_anew { Self::default() } else { before };
         let not_inserted = self.not_inserted.saturating_sub(before.not_inserted);
         Lost {
-            // Some are not inserted without being dropped, such as one that died meanwhile.
+            // Some are not inserted but not dropped, such as one that expired meanwhile.
             dropped: (self.drop - before.drop).saturating_sub(not_inserted),
             early_dropped: self.early_drop - before.early_drop,
         }
@@ -57,7 +57,7 @@ impl Losses {
 }
 
 impl Statistics {
-    /// None where the kernel has no such file, nor tells them over ctnetlink.
+    /// None where neither the file nor ctnetlink has them.
     pub fn read(host: &Host) -> Result<Option<Self>, Unread> {
         let Some(text) = host.text(STATISTICS)? else {
             return Ok(if host.is_this() { Self::over_ctnetlink() } else { None });
@@ -83,14 +83,14 @@ impl Statistics {
             for (name, number) in names.iter().zip(line.split_whitespace()) {
                 let number = u64::from_str_radix(number, 16).ok()?;
                 let sum: &mut u64 = sums.entry((*name).to_owned()).or_default();
-                // The one column that each CPU shows whole.
+                // The same in each CPU's line.
                 *sum = if *name == "entries" { number } else { sum.saturating_add(number) };
             }
         }
         Some(Self { sums, over_ctnetlink: false })
     }
 
-    /// Counters of other files, added to these.
+    /// Adds counters of other files.
     pub fn extend(&mut self, counters: impl IntoIterator<Item = (String, u64)>) {
         self.sums.extend(counters);
     }
@@ -100,12 +100,12 @@ impl Statistics {
         self.sums.contains_key(column)
     }
 
-    /// What was lost for want of room.
+    /// What a full table lost.
     pub fn losses(&self) -> Losses {
         Losses {
             drop: self.get("drop"),
-            // Before it had this column, a kernel counted no drop with it.
-            // Nor does it for those whose bucket's chain was too long.
+            // Kernels without this column do not count these as drops, and none does where a
+            // chain was too long.
             not_inserted: if self.has("clashres") {
                 self.get("insert_failed").saturating_sub(self.get("chainlength"))
             } else {

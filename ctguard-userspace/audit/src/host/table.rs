@@ -1,22 +1,22 @@
-//! The table in numbers, as its settings show it.
+//! The table's count, maximum and hash.
 
-use super::{Host, Unread, sysctl_path};
+use super::machine::{Host, Unread, sysctl_path};
 
 pub const COUNT: &str = "net.netfilter.nf_conntrack_count";
 pub const MAX: &str = "net.netfilter.nf_conntrack_max";
 pub const BUCKETS: &str = "net.netfilter.nf_conntrack_buckets";
-/// How many flows helpers may announce; derived from the hash's size when the module is loaded.
+/// The most expected connections; derived from the hash's size when the module is loaded.
 pub const EXPECT_MAX: &str = "net.netfilter.nf_conntrack_expect_max";
-/// The hash as the module's parameter, which every kernel shows and lets be set.
+/// The hash as the module's parameter, which can be set on every kernel.
 pub const HASHSIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 
-/// Whether the maximum and the hash can be set from this network namespace: only from the first
+/// Whether this network namespace can set the maximum and the hash, as only the first can
 /// (`nf_conntrack_standalone_init_sysctl`, `net/netfilter/nf_conntrack_standalone.c`).
 pub fn is_size_ours(host: &Host) -> bool {
     host.is_writable(&sysctl_path(MAX))
 }
 
-/// Whether the hash is set by its sysctl, and not by the module's parameter alone, as before 4.7.
+/// Whether a sysctl sets the hash; before Linux 4.7 only the module's parameter did.
 pub fn sets_buckets_by_sysctl(host: &Host) -> bool {
     host.is_writable(&sysctl_path(BUCKETS))
 }
@@ -30,7 +30,7 @@ pub fn setting_path(host: &Host, key: &str) -> String {
     }
 }
 
-/// The table as its settings show it.
+/// The table in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableNumbers {
     pub count: u64,
@@ -44,7 +44,7 @@ impl TableNumbers {
     pub fn read(host: &Host) -> Result<Option<Self>, Unread> {
         let number = |key: &str| host.number(&sysctl_path(key));
         let (Some(count), Some(max)) = (number(COUNT)?, number(MAX)?) else { return Ok(None) };
-        // Kernels without the sysctl in this namespace show the module's parameter.
+        // Where this namespace has no such sysctl, the module's parameter shows it.
         let buckets = match number(BUCKETS)? {
             Some(buckets) => Some(buckets),
             None => host.number(HASHSIZE)?,

@@ -1,4 +1,4 @@
-//! Carries a plan out.
+//! Carries out a plan.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -21,28 +21,28 @@ use crate::host::{BUCKETS, Host, Unread, setting_path};
 /// The kernel rounds the hash up to whole pages of pointers (`nf_ct_alloc_hashtable`).
 const BUCKETS_IN_PAGE: u64 = 512;
 
-/// Why a plan is not, or only half, carried out. What was done can be taken back.
+/// Why a plan was not carried out, or only in part. What was done can be reverted.
 #[derive(Debug, Error)]
 pub enum ApplyError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
     Unread(#[from] Unread),
-    #[error("cannot set {key} to {value}; in a container, run it on the host")]
+    #[error("cannot set {key} to {value}; in a container, run ctguard tune on the host")]
     Set { key: String, value: u64, source: io::Error },
-    #[error("{0} is there, and not as ctguard writes it: move it away, or do without --persist")]
+    #[error("{0} exists and was not written by ctguard: move it away, or omit --persist")]
     Foreign(String),
-    #[error("another `ctguard tune` is at work")]
+    #[error("another `ctguard tune` is running")]
     Busy,
     #[error(
-        "what was applied is of another network namespace, net:[{0}]: run it there, as with nsenter \
-         --net"
+        "the last change was applied in another network namespace, net:[{0}]: run this command there, \
+         for instance with nsenter --net"
     )]
     Elsewhere(u64),
 }
 
-/// Sets what changes, in the order of the plan, then writes the files; whether there was something
-/// to do.
+/// Sets what changes, in the order of the plan, then writes the files; tells whether there was
+/// anything to do.
 pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool, ApplyError> {
     let changing = || changes.iter().filter(|change| change.changes());
     let new_files = files_to_write(host, files)?;
@@ -53,7 +53,7 @@ pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool,
     let mut record = Record::load(host)?.unwrap_or_else(|| Record::new(Place::of(host)));
     refuse_elsewhere(&record, host)?;
     if record.relation(host) == Relation::Gone {
-        // Its settings went with it; files did not.
+        // Its settings are gone with it; files are not.
         record.steps.retain(|step| !matches!(step, Step::Sysctl { .. }));
         record.place = Place::of(host);
     }
@@ -85,7 +85,7 @@ pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool,
     Ok(true)
 }
 
-/// Those that are not there as they shall be; none may be another's.
+/// The files that are missing or differ; fails if one is not tune's.
 fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFile>, ApplyError> {
     let record = Record::load(host)?;
     let known =
@@ -97,7 +97,7 @@ fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFi
             Some(text) if known(file.path, &text) => {
                 missing.extend((text != file.text).then_some(file));
             }
-            // Where the record does not outlast a boot, the file says whose it is.
+            // Where the record is lost at a boot, the file says who wrote it.
             Some(text) if is_noted(file.path) || !files::is_own(file.path, &text) => {
                 return Err(ApplyError::Foreign(file.path.to_owned()));
             }
@@ -107,7 +107,7 @@ fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFi
     Ok(missing)
 }
 
-/// Keeps others from applying and reverting until it is dropped.
+/// Keeps other runs from applying and reverting until it is dropped.
 pub(super) fn alone(host: &Host) -> Result<File, ApplyError> {
     let record = host.path(RECORD);
     let directory = record.parent().unwrap_or(Path::new("/"));
@@ -121,7 +121,7 @@ pub(super) fn alone(host: &Host) -> Result<File, ApplyError> {
     }
 }
 
-/// One record is of one network namespace.
+/// A record belongs to one network namespace.
 pub(super) fn refuse_elsewhere(record: &Record, host: &Host) -> Result<(), ApplyError> {
     match (record.relation(host), &record.place) {
         (Relation::Other, Some(place)) => Err(ApplyError::Elsewhere(place.namespace)),
@@ -135,12 +135,12 @@ pub(super) fn set(host: &Host, key: &str, value: u64) -> Result<(), ApplyError> 
     written.map_err(|source| ApplyError::Set { key: key.to_owned(), value, source })
 }
 
-/// Whether a setting is what was written to it.
+/// Whether a setting has the value that was written.
 pub(super) fn is(key: &str, live: u64, written: u64) -> bool {
     live == written || key == BUCKETS && live == written.next_multiple_of(BUCKETS_IN_PAGE)
 }
 
-/// Directories on the way to a file that are not there, the outermost first.
+/// Missing directories above a file, the outermost first.
 fn missing_directories(host: &Host, path: &str) -> Vec<String> {
     let above = Path::new(path).ancestors().skip(1);
     let missing = above.take_while(|directory| !host.path(&directory.to_string_lossy()).exists());
@@ -151,13 +151,9 @@ fn missing_directories(host: &Host, path: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
+    use super::super::files::SYSCTL;
     use super::*;
-    use crate::{
-        host::{HASHSIZE, MAX, sysctl_path, testing::Fake},
-        tune::{files::SYSCTL, revert::revert},
-    };
+    use crate::host::{MAX, sysctl_path, testing::Fake};
 
     fn machine(test: &str) -> Fake {
         let fake = Fake::new(test, &[("/etc/hostname", "router\n")]);
@@ -186,21 +182,7 @@ mod tests {
         fake.write(SYSCTL, "mine\n");
         assert!(matches!(apply(&fake.host, &changes(), &[file()]), Err(ApplyError::Foreign(_))));
         assert_eq!(max(&fake), Some(7680));
-        assert_eq!(revert(&fake.host).unwrap(), None);
-    }
-
-    /// Fails on kernels before 4.7, whose sysctl only shows the hash.
-    #[test]
-    fn a_hash_that_no_sysctl_sets_is_set_by_the_modules_parameter() {
-        let fake = machine("tune-hashsize");
-        let shown = fake.host.path(&sysctl_path(BUCKETS));
-        fs::set_permissions(shown, fs::Permissions::from_mode(0o444)).unwrap();
-        fake.write(HASHSIZE, "7680\n");
-        let hashsize = || fake.host.number(HASHSIZE).unwrap();
-        apply(&fake.host, &changes(), &[]).unwrap();
-        assert_eq!(hashsize(), Some(65_536));
-        revert(&fake.host).unwrap();
-        assert_eq!(hashsize(), Some(7680));
+        assert!(!fake.host.is_there(RECORD));
     }
 
     /// Fails when a record is made of nothing, which a watch would take for a change.

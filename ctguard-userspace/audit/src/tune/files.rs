@@ -1,11 +1,11 @@
-//! Files that have the next boot set what was set now: tune's own, beside everybody else's.
+//! Tune's own files, which make the next boot set what was set now.
 
 use super::plan::Change;
 use crate::host::{BUCKETS, Boot, EXPECT_MAX, Host, SysctlFiles};
 
-/// The last by name of what distributions and people have there, so that it counts.
+/// Sorts after the names that distributions and people use, so that it wins.
 pub(super) const SYSCTL: &str = "/etc/sysctl.d/99-zz-ctguard.conf";
-/// Of options for one parameter the last counts (modprobe.d(5)).
+/// The last option for a parameter wins (modprobe.d(5)).
 const MODPROBE: &str = "/etc/modprobe.d/zz-ctguard.conf";
 const MODULES: &str = "/etc/modules-load.d/ctguard.conf";
 const UDEV: &str = "/etc/udev/rules.d/99-ctguard.rules";
@@ -13,13 +13,12 @@ const UDEV: &str = "/etc/udev/rules.d/99-ctguard.rules";
 const UDEVADM: [&str; 4] =
     ["/usr/bin/udevadm", "/bin/udevadm", "/usr/sbin/udevadm", "/sbin/udevadm"];
 
-/// All that tune may write.
+/// All files that tune may write.
 pub(super) const ALL: [&str; 4] = [SYSCTL, MODPROBE, MODULES, UDEV];
 
 const HEAD: &str = "# Written by `ctguard tune`; `ctguard tune --revert` removes it.\n";
 
-/// Whether a file says that it is tune's, whatever record there is of it, and holds nothing else than
-/// what tune writes there.
+/// Whether a file was written by tune and contains nothing else, whatever the record says.
 pub(super) fn is_own(path: &str, text: &str) -> bool {
     let start = match path {
         SYSCTL => "net.netfilter.nf_conntrack_",
@@ -31,29 +30,29 @@ pub(super) fn is_own(path: &str, text: &str) -> bool {
     text.strip_prefix(HEAD).is_some_and(|rest| rest.lines().all(|line| line.starts_with(start)))
 }
 
-/// A file of tune's with this text.
+/// The whole text of a file of tune's.
 pub(super) fn own(text: &str) -> String {
     format!("{HEAD}{text}")
 }
 
-/// A file to be written.
+/// A file to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnFile {
     pub path: &'static str,
     pub text: String,
 }
 
-/// What a udev rule runs to apply settings when conntrack appears.
+/// The program that a udev rule runs to apply settings when conntrack is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applier {
+pub(super) enum Applier {
     /// Its path.
     Systemd(&'static str),
     Procps(&'static str),
 }
 
 impl Applier {
-    /// None where the machine has neither, or no udev that would run it.
-    pub fn find(host: &Host) -> Option<Self> {
+    /// None where the machine has neither, or no udev.
+    pub(super) fn find(host: &Host) -> Option<Self> {
         let first = |paths: &[&'static str]| paths.iter().copied().find(|path| host.is_there(path));
         let systemd = first(&["/usr/lib/systemd/systemd-sysctl", "/lib/systemd/systemd-sysctl"]);
         let procps = || first(&["/usr/sbin/sysctl", "/sbin/sysctl"]).map(Self::Procps);
@@ -71,25 +70,25 @@ impl Applier {
     }
 }
 
-/// What a machine has to set settings at boot.
+/// What the machine has for setting values at boot.
 #[derive(Debug)]
-pub struct Means<'a> {
+pub(super) struct Means<'a> {
     pub boot: &'a Boot,
-    /// Tune's own file among them, where it is there.
+    /// Including tune's own.
     pub sysctl_files: &'a SysctlFiles,
     pub applier: Option<Applier>,
-    /// Else the module's option alone sets the hash.
+    /// Otherwise only the module's option sets the hash.
     pub buckets_by_sysctl: bool,
 }
 
 impl Means<'_> {
-    /// Whether a setting is to be in tune's file. What another's file sets likewise is left to it,
-    /// if whoever applies settings late applies that as well.
+    /// Whether tune's file needs a setting: not if another file sets the same value and the udev
+    /// rule applies that file too.
     fn is_to_be_set(&self, change: &Change) -> bool {
         let others = self.sysctl_files.at_boot_without(SYSCTL, &change.key);
         let is_left = match change.key.as_str() {
             BUCKETS if !self.buckets_by_sysctl => true,
-            // A wider hash is what would change it, where a module is loaded with one.
+            // Only loading the module with a wider hash changes it.
             EXPECT_MAX => self.boot.built_in || others.is_some(),
             _ => others.is_some_and(|others| others.value == change.then.to_string()),
         };
@@ -99,8 +98,8 @@ impl Means<'_> {
     }
 }
 
-/// The files for these settings. Where conntrack is part of the kernel, `sysctl.d` alone is needed.
-pub fn files(changes: &[Change], means: &Means<'_>) -> Vec<OwnFile> {
+/// The files for these settings; only `sysctl.d` where conntrack is part of the kernel.
+pub(super) fn files(changes: &[Change], means: &Means<'_>) -> Vec<OwnFile> {
     let set = changes.iter().filter(|change| means.is_to_be_set(change));
     let lines = set.map(|change| format!("{} = {}\n", change.key, change.then));
     let lines: String = lines.collect::<Vec<_>>().concat();

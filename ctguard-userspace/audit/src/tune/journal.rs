@@ -1,5 +1,5 @@
-//! What a watch saw: `/var/lib/ctguard/tune-watch.jsonl`, a line of JSON for each interval since the
-//! last change, kept until it is taken back.
+//! What watches saw since the last change: `/var/lib/ctguard/tune-watch.jsonl`, one line of JSON for
+//! each interval, kept until the change is reverted.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -16,16 +16,16 @@ use crate::host::Host;
 
 pub const JOURNAL: &str = "/var/lib/ctguard/tune-watch.jsonl";
 
-/// Why nothing can be watched.
+/// Why the journal cannot be used.
 #[derive(Debug, Error)]
 pub enum JournalError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("another `ctguard tune --watch` is at work")]
+    #[error("another `ctguard tune --watch` is running")]
     Busy,
 }
 
-/// One watcher's; no other can have it meanwhile.
+/// The journal, locked by one watch.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
@@ -33,7 +33,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// With what earlier watches of the same change saw. A boot or a kill may have cut a line short.
+    /// Starts with what earlier watches of the same change saw. The last line may be incomplete.
     pub fn open(host: &Host) -> Result<Self, JournalError> {
         let path = host.path(JOURNAL);
         let failed = |action| {
@@ -57,7 +57,7 @@ impl Journal {
         Ok(Self { file, intervals })
     }
 
-    /// Adds an interval. It stays in memory where it cannot be written.
+    /// Adds an interval, which is kept in memory even if it cannot be written.
     pub fn add(&mut self, interval: Interval) -> io::Result<()> {
         let line = serde_json::to_string(&interval)? + "\n";
         self.intervals.push(interval);
@@ -69,7 +69,7 @@ impl Journal {
     }
 }
 
-/// Forgets it.
+/// Removes it.
 pub(super) fn forget(host: &Host) -> Result<(), FileError> {
     remove(&host.path(JOURNAL))
 }

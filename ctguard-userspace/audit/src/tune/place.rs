@@ -1,4 +1,4 @@
-//! Where something was applied: a machine's first network namespace, or one of its others.
+//! The network namespace in which a change was applied.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,31 +6,31 @@ use crate::host::{Host, may_be_there};
 use ctguard_kernel::namespace;
 
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
-/// A setting that the first network namespace alone has (`net_core_table`,
-/// `net/core/sysctl_net_core.c`); `/proc/1/ns/net` is not everybody's to see.
+/// A setting that exists only in the first network namespace (`net_core_table`,
+/// `net/core/sysctl_net_core.c`); not everybody may read `/proc/1/ns/net`.
 const FIRST_ALONE: &str = "/proc/sys/net/core/dev_weight";
 
-/// A network namespace, at a boot.
+/// A network namespace since a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
-    /// Its inode number, which may be another's after a boot.
+    /// Its inode number, which another one may have after a boot.
     pub namespace: u64,
     is_first: bool,
     boot: String,
 }
 
-/// How a place that was noted relates to this one.
+/// How a recorded place relates to this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
     Same,
-    /// Its settings are not ours to see.
+    /// Its settings cannot be read from here.
     Other,
-    /// It has ended, and its settings with it.
+    /// It no longer exists, nor do its settings.
     Gone,
 }
 
 impl Place {
-    /// This one; none of another machine's.
+    /// The present one; none for a copy of a machine.
     pub(super) fn of(host: &Host) -> Option<Self> {
         if !host.is_this() {
             return None;
@@ -45,11 +45,11 @@ impl Place {
         self.is_first
     }
 
-    /// How `self`, noted before, relates to where this process is.
+    /// How `self`, recorded earlier, relates to this process's place.
     pub(super) fn relation(&self, host: &Host) -> Relation {
         let Some(here) = Self::of(host) else { return Relation::Same };
         let relation = self.relation_to(&here);
-        // Of the same boot, and nobody's any more.
+        // Of the same boot, but no longer there.
         let ended = || may_be_there(host, self.namespace).is_ok_and(|may_be| !may_be);
         if relation == Relation::Other && !self.is_first && ended() {
             return Relation::Gone;

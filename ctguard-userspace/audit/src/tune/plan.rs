@@ -1,41 +1,30 @@
-//! What a machine's connection tracking should be set to, from what it is.
+//! Decides what connection tracking should be set to; changes nothing.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::{BUCKETS, EXPECT_MAX, EntrySize, MAX, Memory, TableNumbers};
+use crate::{
+    doctor::{BUCKET_BYTES, LEAST_OF_ROUTER, Role, TIMEOUTS, entries_bytes, has_gibibyte},
+    host::{BUCKETS, EXPECT_MAX, EntrySize, MAX, Memory, TableNumbers},
+};
 
-/// What a machine does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Role {
-    /// Forwards and translates addresses for others.
-    NatRouter,
-    /// Forwards, with stateful rules, and translates nothing.
-    Gateway,
-    /// Serves.
-    Server,
-}
-
-/// How many entries the table shall take.
+/// The wanted maximum of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Max {
-    /// As many as an eighth of the memory holds, and never fewer than now.
+    /// As many entries as fit into an eighth of the memory, and never fewer than now.
     Auto,
     Entries(u64),
 }
 
-/// Entries of a table, whatever the memory: kube-proxy's limit, and enough for most.
+/// The most entries that are chosen, however much memory there is: kube-proxy's limit.
 const MOST: u64 = 1 << 20;
-/// Of a router with a gibibyte and more.
-const LEAST_OF_ROUTER: u64 = 1 << 16;
-const GIBIBYTE: u64 = 1 << 30;
-/// A pointer.
-const BUCKET_BYTES: u64 = 8;
-/// The part of the available memory that the hash may take, which the kernel takes at once.
+/// The part of the available memory that the hash may take, all at once.
 const PART_OF_AVAILABLE: u64 = 4;
-/// The part of the memory that a full table may take.
+/// The part of all memory that a full table may take.
 const PART_OF_MEMORY: u64 = 8;
 
-/// What is so now.
+/// The settings and the memory now.
 #[derive(Clone, Debug)]
 pub(super) struct Now {
     pub table: TableNumbers,
@@ -43,13 +32,13 @@ pub(super) struct Now {
     pub is_size_ours: bool,
     pub memory: Memory,
     pub entry: EntrySize,
-    /// Flows that helpers may announce; none where the kernel has no such limit.
+    /// None where the kernel has no such limit.
     pub expect_max: Option<u64>,
-    /// Timeouts in seconds, of those that the kernel has, by key.
-    pub timeouts: Vec<(&'static str, u64)>,
+    /// The timeouts that this kernel has, in seconds, by key.
+    pub timeouts: BTreeMap<String, u64>,
 }
 
-/// One setting: what it is, what it shall be, and why.
+/// One setting: its value now, the value to set, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub key: String,
@@ -68,91 +57,29 @@ impl Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     #[error(
-        "--max {max} leaves no room beside what the table, or another network namespace's, holds now \
-         ({count} entries): new flows would be dropped at once; give more, or wait until it holds \
-         less"
+        "--max {max} is too small: a table holds {count} entries now, and new flows would be dropped \
+         at once; use a larger maximum, or wait until the table holds fewer"
     )]
     BelowCount { max: u64, count: u64 },
-    #[error("--max {0} is no size for a table; give 1024 at least")]
+    #[error("--max {0} is too small for a table; use at least 1024")]
     TooSmall(u64),
     #[error(
-        "--max {max} needs a hash of {hash_mebibytes} MiB at once, of {available_mebibytes} MiB of \
-         memory that are available: give less"
+        "--max {max} needs {hash_mebibytes} MiB at once for the hash, and {available_mebibytes} MiB of \
+         memory are available; use a smaller maximum"
     )]
     TooLarge { max: u64, hash_mebibytes: u64, available_mebibytes: u64 },
     #[error(
-        "the maximum can be set in the first network namespace alone: leave out --max, or use \
-         nsenter --target 1 --net"
+        "the maximum can be set only in the first network namespace: omit --max, or run nsenter \
+         --target 1 --net ctguard tune"
     )]
     NotOurs,
 }
 
-/// A timeout's rule: behind `net.netfilter.nf_conntrack_`, what is fine, and what else it becomes.
-struct TimeoutRule {
-    key: &'static str,
-    fine: fn(u64, Role) -> bool,
-    then: fn(u64, Role) -> u64,
-    why: &'static str,
-}
-
-const TIMEOUTS: &[TimeoutRule] = &[
-    TimeoutRule {
-        key: "net.netfilter.nf_conntrack_tcp_timeout_established",
-        fine: |seconds, role| (7440..=established(role)).contains(&seconds),
-        then: |seconds, role| if seconds < 7440 { 7440 } else { established(role) },
-        why: "connections whose ends went away are forgotten sooner; RFC 5382 asks a NAT for 7440 \
-            s",
-    },
-    TimeoutRule {
-        key: "net.netfilter.nf_conntrack_tcp_timeout_syn_sent",
-        fine: |seconds, _| (10..=60).contains(&seconds),
-        then: |_, _| 60,
-        why: "SYNs are repeated after 1, 3, 7, 15 and 31 s; who scans holds entries half as long",
-    },
-    TimeoutRule {
-        key: "net.netfilter.nf_conntrack_tcp_timeout_time_wait",
-        fine: |seconds, _| seconds <= 60,
-        then: |_, _| 60,
-        why: "closed connections make up most of a busy table",
-    },
-    TimeoutRule {
-        key: "net.netfilter.nf_conntrack_udp_timeout",
-        fine: |seconds, _| seconds >= 10,
-        then: |_, _| 30,
-        why: "an answer that takes longer finds no entry",
-    },
-    TimeoutRule {
-        key: "net.netfilter.nf_conntrack_udp_timeout_stream",
-        fine: |seconds, _| (120..=180).contains(&seconds),
-        then: |_, _| 120,
-        why: "RFC 4787 asks a NAT for 120 s; more fills the table",
-    },
-    TimeoutRule {
-        key: "net.netfilter.nf_conntrack_generic_timeout",
-        fine: |seconds, _| seconds <= 120,
-        then: |_, _| 120,
-        why: "of protocols that conntrack does not know",
-    },
-];
-
-/// The keys of timeouts that are tuned.
-pub(super) fn timeout_keys() -> impl Iterator<Item = &'static str> {
-    TIMEOUTS.iter().map(|rule| rule.key)
-}
-
-const fn established(role: Role) -> u64 {
-    match role {
-        // As OpenWrt has it.
-        Role::NatRouter => 7440,
-        Role::Gateway | Role::Server => 86_400,
-    }
-}
-
-/// What to set, settings that stay among it, in an order that can lose no flow while the table
-/// grows: the hash is wide before there is more to find in it.
+/// All settings, also those that stay, in an order in which no flow is lost: the hash grows before
+/// the table does.
 pub(super) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, PlanError> {
     let max = max(now, role, wanted)?;
-    // A table that shall be smaller needs no wider hash, and keeps the one it has.
+    // A smaller table keeps its hash.
     let buckets = if max < now.table.max || !now.is_size_ours {
         now.table.buckets
     } else {
@@ -166,7 +93,7 @@ pub(super) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, Pl
             key: BUCKETS.to_owned(),
             now: now.table.buckets,
             then: buckets,
-            why: "a bucket for each entry: every packet walks a chain".to_owned(),
+            why: "one bucket for each entry keeps lookups short".to_owned(),
         },
         Change {
             key: MAX.to_owned(),
@@ -179,23 +106,21 @@ pub(super) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, Pl
         key: EXPECT_MAX.to_owned(),
         now: expect_max,
         then: expect_max,
-        why: "a module that is loaded with a wider hash would change it as well".to_owned(),
+        why: "kept, as a wider hash would change it when the module is loaded".to_owned(),
     }));
-    for &(key, seconds) in &now.timeouts {
-        let Some(timeout) = TIMEOUTS.iter().find(|timeout| timeout.key == key) else { continue };
-        let then =
-            if (timeout.fine)(seconds, role) { seconds } else { (timeout.then)(seconds, role) };
-        changes.push(Change {
-            key: key.to_owned(),
-            now: seconds,
-            then,
-            why: timeout.why.to_owned(),
-        });
+    for rule in TIMEOUTS.iter().filter(|rule| rule.is_tuned()) {
+        let key = rule.key();
+        let Some(&now) = now.timeouts.get(&key) else { continue };
+        let (then, why) = match rule.judge(now, role) {
+            Some(wrong) => (wrong.should_be, wrong.why),
+            None => (now, "fits"),
+        };
+        changes.push(Change { key, now, then, why: why.to_owned() });
     }
     Ok(changes)
 }
 
-/// A bucket for each entry. The kernel takes the memory at once, which must leave enough to others.
+/// One bucket for each entry. The kernel takes this memory at once, so it must leave enough.
 fn buckets(now: &Now, max: u64) -> Result<u64, PlanError> {
     let most = now.memory.available_bytes / PART_OF_AVAILABLE;
     let buckets = max.checked_next_power_of_two().unwrap_or(u64::MAX);
@@ -221,38 +146,34 @@ fn max(now: &Now, role: Role, wanted: Max) -> Result<u64, PlanError> {
         }
         Max::Entries(max) => Ok(max),
         Max::Auto => {
-            let each = (now.entry.bytes * 115 / 100 + BUCKET_BYTES).max(1);
-            let bears = now.memory.total_bytes / PART_OF_MEMORY / each;
+            let each = entries_bytes(1, &now.entry).saturating_add(BUCKET_BYTES);
+            let fits = now.memory.total_bytes / PART_OF_MEMORY / each;
             // Rounded down to a power of two.
-            let bears = (bears + 1).next_power_of_two() / 2;
-            let router = matches!(role, Role::NatRouter | Role::Gateway);
-            let least = if router && now.memory.total_bytes >= GIBIBYTE / 100 * 95 {
-                LEAST_OF_ROUTER
-            } else {
-                0
-            };
-            // Of a table without a maximum, as of any, what it holds must leave room.
+            let fits = (fits + 1).next_power_of_two() / 2;
+            let is_large_router = role != Role::Server && has_gibibyte(now.memory);
+            let least = if is_large_router { LEAST_OF_ROUTER } else { 0 };
+            // The table must have room beyond its present entries, also where it had no maximum.
             let holds = if now.table.count * 2 > now.table.max {
                 now.table.count.saturating_mul(2).checked_next_power_of_two().unwrap_or(u64::MAX)
             } else {
                 0
             };
-            Ok(bears.min(MOST).max(least).max(now.table.max).max(holds))
+            Ok(fits.min(MOST).max(least).max(now.table.max).max(holds))
         }
     }
 }
 
-/// A table that is full but for an eighth is full at once.
+/// A maximum at or below this would be reached at once.
 pub(super) fn with_margin(count: u64) -> u64 {
     count.saturating_add(count / 8)
 }
 
 fn max_reason(now: &Now, wanted: Max, max: u64) -> String {
     match wanted {
-        Max::Entries(_) => "as asked for".to_owned(),
-        Max::Auto if max == now.table.max => "as large as now".to_owned(),
+        Max::Entries(_) => "as requested".to_owned(),
+        Max::Auto if max == now.table.max => "unchanged".to_owned(),
         Max::Auto => format!(
-            "an eighth of {} MiB of memory bears as many; it is taken only when they come",
+            "fits into an eighth of the memory ({} MiB), which entries take only when they are created",
             now.memory.total_bytes >> 20
         ),
     }
@@ -262,6 +183,7 @@ fn max_reason(now: &Now, wanted: Max, max: u64) -> String {
 mod tests {
     use super::*;
 
+    const GIBIBYTE: u64 = 1 << 30;
     const ESTABLISHED: &str = "net.netfilter.nf_conntrack_tcp_timeout_established";
 
     fn small_machine() -> Now {
@@ -271,7 +193,7 @@ mod tests {
             memory: Memory { total_bytes: GIBIBYTE, available_bytes: GIBIBYTE / 2 },
             entry: EntrySize { bytes: 256, place: None },
             expect_max: None,
-            timeouts: vec![(ESTABLISHED, 432_000)],
+            timeouts: BTreeMap::from([(ESTABLISHED.to_owned(), 432_000)]),
         }
     }
 
@@ -347,24 +269,14 @@ mod tests {
 
     #[test]
     fn timeouts_that_are_fine_stay_and_too_short_ones_are_raised() {
-        let with = |seconds| Now { timeouts: vec![(ESTABLISHED, seconds)], ..small_machine() };
+        let with = |seconds| Now {
+            timeouts: BTreeMap::from([(ESTABLISHED.to_owned(), seconds)]),
+            ..small_machine()
+        };
         let then =
             |seconds, role| then(&plan(&with(seconds), role, Max::Auto).unwrap(), ESTABLISHED);
         assert_eq!(then(54_000, Role::Server), 54_000);
         assert_eq!(then(600, Role::Server), 7440);
         assert_eq!(then(432_000, Role::Gateway), 86_400);
-    }
-
-    /// Fails when doctor finds fault with what tune has set.
-    #[test]
-    fn every_rule_is_content_with_what_it_sets() {
-        for rule in TIMEOUTS {
-            for role in [Role::NatRouter, Role::Gateway, Role::Server] {
-                for seconds in [1, 5, 60, 121, 600, 7441, 432_000] {
-                    let then = (rule.then)(seconds, role);
-                    assert!((rule.fine)(then, role), "{} {then}", rule.key);
-                }
-            }
-        }
     }
 }

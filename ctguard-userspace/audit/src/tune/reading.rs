@@ -9,28 +9,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{Host, Losses, Lost, Statistics, TableNumbers, Unread};
 
-/// Losses before a change are counted for so long.
+/// How long losses before a change are counted.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// One look at the table.
+/// The table at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     pub count: u64,
     /// 0 is no limit.
     pub max: u64,
-    /// None where the kernel does not tell, or not us.
+    /// None where they cannot be read.
     pub losses: Option<Losses>,
 }
 
-/// How it was just before something was applied.
+/// The table just before a change.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Before {
-    /// None of another network namespace's.
+    /// None for another network namespace.
     pub count: Option<u64>,
     /// 0 is no limit.
     pub max: u64,
-    /// New flows dropped for a full table, and entries thrown away to make room; none where the
-    /// kernel does not tell.
+    /// New flows dropped and entries evicted; none where the kernel does not count them.
     pub lost_per_second: Option<f64>,
 }
 

@@ -1,7 +1,5 @@
-//! What tune changed, and what was before: written before the first change, so that whatever
-//! happens in between can be taken back.
-//!
-//! `/var/lib/ctguard/tune.json`; format 1.
+//! What tune changed, and the values before: `/var/lib/ctguard/tune.json`, written before the first
+//! change, so that even an interrupted run can be reverted.
 
 use std::{
     fs, io,
@@ -20,7 +18,7 @@ use ctguard_kernel::durable;
 
 pub(super) const RECORD: &str = "/var/lib/ctguard/tune.json";
 const FORMAT: u32 = 1;
-/// Beside a file that is being written.
+/// The ending of a file that is being written.
 const UNFINISHED: &str = "ctguard-unfinished";
 
 /// Why a file cannot be read or written.
@@ -32,7 +30,7 @@ pub struct FileError {
     pub(super) source: io::Error,
 }
 
-/// One thing that was, or was to be, changed.
+/// One thing that was changed, or was about to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub(super) enum Step {
@@ -41,41 +39,41 @@ pub(super) enum Step {
         key: String,
         before: u64,
         then: u64,
-        /// What tune set it to before that, and may have left when it was ended.
+        /// Values that tune set before `then`; an interrupted run may have left one.
         #[serde(default)]
         earlier: Vec<u64>,
     },
-    /// A file of tune's own, which was not there.
+    /// A file of tune's own, which did not exist.
     File {
         path: String,
         then: String,
         #[serde(default)]
         earlier: Vec<String>,
     },
-    /// A directory that was not there.
+    /// A directory that did not exist.
     Directory { path: String },
 }
 
-/// Everything that is to be taken back, in the order in which it was done.
+/// Everything that a revert has to undo, in the order in which it was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
     format: u32,
-    /// None of another machine's.
+    /// None for a copy of a machine.
     #[serde(default)]
     pub place: Option<Place>,
-    /// How the table was before the last change.
+    /// The table before the last change.
     #[serde(default)]
     pub before: Option<Before>,
     /// What the last change set.
     #[serde(default)]
     pub last: Vec<Setting>,
-    /// An earlier record was lost, and with it what was before.
+    /// An earlier record was lost, and the original values with it.
     #[serde(default)]
     pub forgot: bool,
     pub steps: Vec<Step>,
 }
 
-/// A setting, and what it was set to.
+/// A setting and the value that it was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Setting {
     pub key: String,
@@ -83,7 +81,7 @@ pub(super) struct Setting {
 }
 
 impl Record {
-    /// Nothing was changed yet.
+    /// A record of no changes yet.
     pub(super) const fn new(place: Option<Place>) -> Self {
         Self {
             format: FORMAT,
@@ -121,18 +119,18 @@ impl Record {
         replace(&path, &(json + "\n"))
     }
 
-    /// Removes it, and its directory unless something else is kept there.
+    /// Removes it, and its directory if that is then empty.
     pub(super) fn remove(host: &Host) -> Result<(), FileError> {
         let path = host.path(RECORD);
         remove(&path)?;
         if let Some(directory) = path.parent() {
-            // Others' files are the one reason why it may fail.
+            // Fails where other files are in it.
             let _ = fs::remove_dir(directory);
         }
         Ok(())
     }
 
-    /// Notes a change to come. What was before an earlier change of the same is what was before.
+    /// Notes a change to come. The value before the first of several changes is kept.
     pub(super) fn note(&mut self, step: Step) {
         let known = self.steps.iter_mut().find(|known| known.is_of_the_same(&step));
         match (known, step) {
@@ -140,7 +138,7 @@ impl Record {
                 Some(Step::Sysctl { before, then, earlier, .. }),
                 Step::Sysctl { before: now, then: new, .. },
             ) => {
-                // Somebody set it in between: that is what was before.
+                // Somebody set it in between: a revert restores that.
                 if now != *then && now != *before && !earlier.contains(&now) {
                     *before = now;
                 }
@@ -154,7 +152,7 @@ impl Record {
         }
     }
 
-    /// Whether all settings that it tells of are those of the last change.
+    /// Whether everything in it belongs to the last change.
     pub(super) fn is_only_change(&self) -> bool {
         self.steps.iter().all(|step| match step {
             Step::Sysctl { key, earlier, .. } => {
@@ -165,7 +163,7 @@ impl Record {
         })
     }
 
-    /// How the place where it was applied relates to this one.
+    /// How the place of the changes relates to this one.
     pub(super) fn relation(&self, host: &Host) -> Relation {
         self.place.as_ref().map_or(Relation::Same, |place| place.relation(host))
     }
@@ -180,13 +178,13 @@ impl Record {
         })
     }
 
-    /// Whether this file is tune's.
+    /// Whether tune has written this file.
     pub(super) fn has_file(&self, wanted: &str) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::File { path, .. } if path == wanted))
     }
 }
 
-/// What was set last, and all that was set before it.
+/// Keeps the last value, and the earlier ones.
 fn follow<T: PartialEq>(then: &mut T, earlier: &mut Vec<T>, new: T) {
     if *then != new {
         earlier.push(std::mem::replace(then, new));
@@ -212,7 +210,7 @@ impl Step {
     }
 }
 
-/// Writes a file whole or not at all, and so that it outlasts a power failure.
+/// Writes a file completely or not at all, and durably.
 pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
     durable::replace(path, &unfinished(path), text.as_bytes()).map_err(|source| FileError {
         action: "write",
@@ -221,7 +219,7 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
     })
 }
 
-/// Removes a file, and what a killed [`replace`] left beside it.
+/// Removes a file, and what an interrupted [`replace`] left.
 pub(super) fn remove(path: &Path) -> Result<(), FileError> {
     for path in [&unfinished(path), path] {
         durable::remove(path).map_err(|source| FileError {

@@ -1,4 +1,4 @@
-//! Takes back what was applied.
+//! Reverts what was applied.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::host::{BUCKETS, Host, MAX, TableNumbers, most_entries, setting_path};
 
-/// What became of one step that was to be taken back.
+/// The result of reverting one step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Reverted {
@@ -22,7 +22,7 @@ pub enum Reverted {
         from: u64,
         to: u64,
     },
-    /// Somebody else set it since, and theirs stays; or it would harm.
+    /// Not reverted: somebody else has changed it since, or it would do harm.
     Left {
         what: String,
         why: String,
@@ -32,14 +32,14 @@ pub enum Reverted {
     },
 }
 
-/// One step, taken back or not.
-struct Taken {
+/// One step, reverted or not.
+struct Undone {
     done: Option<Reverted>,
-    /// To be taken back another time.
+    /// To be reverted by a later run.
     waits: bool,
 }
 
-/// Takes back what the record tells, the last first; none where there is nothing.
+/// Reverts what is in the record, the last step first; none where there is nothing to revert.
 pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
     if !host.is_there(RECORD) {
         return without_record(host);
@@ -50,14 +50,15 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
     let is_gone = record.relation(host) == Relation::Gone;
     let (mut done, mut waiting) = (Vec::new(), Vec::new());
     for step in record.steps.iter().rev() {
-        let taken = match step {
+        let undone = match step {
             Step::Sysctl { key, .. } if is_gone => {
-                Taken::left(key, "its network namespace is gone".to_owned())
+                Undone::left(key, "its network namespace no longer exists".to_owned())
             }
-            // As many entries in a narrower hash make chains on which the kernel drops new flows.
-            Step::Sysctl { key, .. } if key == BUCKETS && is_waiting(&waiting, MAX) => {
-                Taken { waits: true, ..Taken::left(key, "it goes with the maximum".to_owned()) }
-            }
+            // A smaller hash for the same maximum makes chains on which the kernel drops new flows.
+            Step::Sysctl { key, .. } if key == BUCKETS && is_waiting(&waiting, MAX) => Undone {
+                waits: true,
+                ..Undone::left(key, "it stays until the maximum can be reverted".to_owned())
+            },
             Step::Sysctl { key, before, then, earlier } => {
                 put_back(host, key, *before, earlier.iter().chain([then]))?
             }
@@ -65,16 +66,16 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
                 take_away(host, path, earlier.iter().chain([then]))?
             }
             // Others may have put something there.
-            Step::Directory { path } => Taken::so(
+            Step::Directory { path } => Undone::so(
                 fs::remove_dir(host.path(path))
                     .is_ok()
                     .then(|| Reverted::Removed { path: path.clone() }),
             ),
         };
-        if taken.waits {
+        if undone.waits {
             waiting.push(step.clone());
         }
-        done.extend(taken.done);
+        done.extend(undone.done);
     }
     if record.forgot {
         done.push(forgotten());
@@ -85,7 +86,7 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
     } else {
         waiting.reverse();
         record.steps = waiting;
-        // What is left is nobody's change to watch.
+        // There is no change left to watch.
         record.before = None;
         record.last.clear();
         journal::forget(host)?;
@@ -94,7 +95,7 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
     Ok(Some(done))
 }
 
-/// Where records do not outlast a boot, as with `/var` in memory, the files do.
+/// Where the record is lost at a boot, as with `/var` in memory, the files are not.
 fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
     let mut done = Vec::new();
     if Place::of(host).is_some_and(|place| !place.is_first()) {
@@ -115,8 +116,8 @@ fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
 
 fn forgotten() -> Reverted {
     Reverted::Left {
-        what: "settings of before".to_owned(),
-        why: "nothing tells what they were; the next boot has the kernel's".to_owned(),
+        what: "settings of the running kernel".to_owned(),
+        why: "their earlier values are unknown; the next boot restores the defaults".to_owned(),
     }
 }
 
@@ -124,7 +125,7 @@ fn is_waiting(waiting: &[Step], wanted: &str) -> bool {
     waiting.iter().any(|step| matches!(step, Step::Sysctl { key, .. } if key == wanted))
 }
 
-impl Taken {
+impl Undone {
     const fn so(done: Option<Reverted>) -> Self {
         Self { done, waits: false }
     }
@@ -139,24 +140,24 @@ fn put_back<'w>(
     key: &str,
     before: u64,
     mut written: impl Iterator<Item = &'w u64>,
-) -> Result<Taken, ApplyError> {
+) -> Result<Undone, ApplyError> {
     let Some(live) = host.number(&setting_path(host, key))? else {
-        return Ok(Taken::left(key, "conntrack is not loaded".to_owned()));
+        return Ok(Undone::left(key, "conntrack is not loaded".to_owned()));
     };
     if is(key, live, before) {
-        return Ok(Taken::so(None));
+        return Ok(Undone::so(None));
     }
     if !written.any(|written| is(key, live, *written)) {
-        return Ok(Taken::left(key, format!("it is {live}, which somebody else has set")));
+        return Ok(Undone::left(key, format!("somebody else has set it to {live}")));
     }
     if let Some(why) = harm(host, key, before)? {
-        return Ok(Taken { waits: true, ..Taken::left(key, why) });
+        return Ok(Undone { waits: true, ..Undone::left(key, why) });
     }
     set(host, key, before)?;
-    Ok(Taken::so(Some(Reverted::Set { key: key.to_owned(), from: live, to: before })))
+    Ok(Undone::so(Some(Reverted::Set { key: key.to_owned(), from: live, to: before })))
 }
 
-/// Why a setting must not be put back now.
+/// Why a setting must not be reverted now.
 fn harm(host: &Host, key: &str, before: u64) -> Result<Option<String>, ApplyError> {
     if key != MAX || before == 0 {
         return Ok(None);
@@ -165,8 +166,8 @@ fn harm(host: &Host, key: &str, before: u64) -> Result<Option<String>, ApplyErro
     let count = most_entries(host, own);
     Ok((with_margin(count) >= before).then(|| {
         format!(
-            "a table holds {count} entries, and with {before} new flows would be dropped; try again \
-             later"
+            "a table holds {count} entries; with a maximum of {before} new flows would be dropped. \
+             Try again later"
         )
     }))
 }
@@ -175,23 +176,25 @@ fn take_away<'w>(
     host: &Host,
     path: &str,
     mut written: impl Iterator<Item = &'w String>,
-) -> Result<Taken, ApplyError> {
+) -> Result<Undone, ApplyError> {
     match host.text(path)? {
         Some(text) if !written.any(|written| *written == text) => {
-            Ok(Taken::left(path, "somebody has changed it".to_owned()))
+            Ok(Undone::left(path, "somebody has changed the file".to_owned()))
         }
         found => {
             remove(&host.path(path))?;
-            Ok(Taken::so(found.map(|_| Reverted::Removed { path: path.to_owned() })))
+            Ok(Undone::so(found.map(|_| Reverted::Removed { path: path.to_owned() })))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::{
-        host::{COUNT, sysctl_path, testing::Fake},
+        host::{COUNT, HASHSIZE, sysctl_path, testing::Fake},
         tune::{
             apply::apply,
             files::{OwnFile, SYSCTL},
@@ -293,5 +296,19 @@ mod tests {
         assert_eq!(left(&done), 1);
         assert!(!fake.host.is_there(SYSCTL));
         assert_eq!(revert(&fake.host).unwrap(), None);
+    }
+
+    /// Fails on kernels before 4.7, whose sysctl only shows the hash.
+    #[test]
+    fn a_hash_that_no_sysctl_sets_is_set_by_the_modules_parameter() {
+        let fake = machine("tune-hashsize");
+        let shown = fake.host.path(&sysctl_path(BUCKETS));
+        fs::set_permissions(shown, fs::Permissions::from_mode(0o444)).unwrap();
+        fake.write(HASHSIZE, "7680\n");
+        let hashsize = || fake.host.number(HASHSIZE).unwrap();
+        apply(&fake.host, &changes(7680, 65_536), &[]).unwrap();
+        assert_eq!(hashsize(), Some(65_536));
+        revert(&fake.host).unwrap();
+        assert_eq!(hashsize(), Some(7680));
     }
 }

@@ -1,17 +1,17 @@
-//! Whether a change helped, from how it was just before and what was watched since.
+//! Whether a change helped, from the table just before it and the watch since.
 //!
-//! What counts is the later half of the watch: entries that were there keep their old timeouts.
+//! The later half of the watch counts, because old entries keep their old timeouts.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::{reading::Before, watch::Interval};
-use crate::doctor::{FULL_TABLE, text::per_cent};
+use crate::doctor::{NEARLY_FULL, per_cent};
 
-/// A table that was half full and is half as full has become emptier.
+/// A table that was this full, and now is less than half as full, has improved.
 const HALF: f64 = 0.5;
-/// Losses of before are too few to compare with, in so short a look.
+/// Fewer losses before the change are too few to compare with.
 const COMPARABLE_PER_SECOND: f64 = 30.0;
 
 /// Whether a change helped.
@@ -19,30 +19,30 @@ const COMPARABLE_PER_SECOND: f64 = 30.0;
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     Helped,
-    /// Flows are lost, or nearly: nobody can say that it is no better.
+    /// Flows are still lost, or nearly, though perhaps fewer.
     NotEnough,
-    /// Nothing has happened that would tell.
+    /// Nothing happened that would show it.
     Undecided,
-    /// As many are lost as before.
+    /// As many flows are lost as before.
     DidNotHelp,
-    /// Somebody has set something else.
+    /// Somebody has changed the settings.
     NotInForce,
 }
 
-/// What was watched, in sum.
+/// The sum of a watch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Watched {
     pub verdict: Verdict,
-    /// In a sentence with its numbers.
+    /// The reason, in a sentence with its numbers.
     pub because: String,
     pub seconds: f64,
-    /// The most entries that were seen, and the largest share of the maximum.
+    /// The most entries, and the largest share of the maximum.
     pub peak: u64,
     pub peak_fill_ratio: f64,
     pub max: u64,
-    /// New flows dropped for a full table; null where the kernel does not tell.
+    /// New flows dropped because the table was full; null where the kernel does not count them.
     pub dropped: Option<u64>,
-    /// Entries thrown away to make room; null where the kernel does not tell.
+    /// Entries evicted to make room; null where the kernel does not count them.
     pub early_dropped: Option<u64>,
     /// New flows that the guard refused; null where none was loaded.
     pub refused: Option<u64>,
@@ -58,7 +58,7 @@ struct Part {
     early_dropped: u64,
 }
 
-/// Judges what was watched since `before`.
+/// Judges a watch that began after `before`.
 pub(super) fn judge(before: Before, intervals: &[Interval]) -> Watched {
     let sum = |of: fn(&Interval) -> Option<u64>| intervals.iter().filter_map(of).reduce(add);
     let all = Part::of(intervals.iter());
@@ -80,7 +80,7 @@ pub(super) fn judge(before: Before, intervals: &[Interval]) -> Watched {
     watched
 }
 
-/// The shortest end of a watch that is half of it or more.
+/// The last intervals that make up at least half of the time.
 fn later_half(intervals: &[Interval], seconds: f64) -> Part {
     let mut left = seconds / 2.0;
     Part::of(intervals.iter().rev().take_while(|interval| {
@@ -133,26 +133,26 @@ impl Watched {
         shown(self.seconds)
     }
 
-    /// The same, of a change that is no more in force.
+    /// The same for a change that is no longer in force.
     #[must_use]
     pub fn not_in_force(self, because: String) -> Self {
         Self { verdict: Verdict::NotInForce, because, ..self }
     }
 
     fn judged(&self, later: Part) -> (Verdict, String) {
-        if later.loses() || later.fill_ratio >= FULL_TABLE {
+        if later.loses() || later.fill_ratio >= NEARLY_FULL {
             self.of_trouble(later)
         } else {
             self.of_calm(later)
         }
     }
 
-    /// The table is full even so, or nearly.
+    /// The table is still full, or nearly.
     fn of_trouble(&self, later: Part) -> (Verdict, String) {
         let now = if later.loses() {
             format!(
-                "{} new flows were dropped for a full table and {} entries thrown away to make \
-                 room, {:.0} a second",
+                "{} new flows were dropped and {} entries evicted because the table was full, {:.0} \
+                 a second",
                 later.dropped,
                 later.early_dropped,
                 later.lost_per_second()
@@ -162,10 +162,10 @@ impl Watched {
         };
         let lost_before = self.before.lost_per_second.filter(|lost| *lost > 0.0);
         let compared = lost_before
-            .map(|before| format!("; {before:.0} a second just before the change"))
+            .map(|before| format!("; {before:.0} a second before the change"))
             .unwrap_or_default();
         let because = format!(
-            "in the last {} {now}{compared}. `ctguard doctor` names what fills it",
+            "in the last {} {now}{compared}. `ctguard doctor` says what fills it",
             later.span()
         );
         let as_before = lost_before.is_some_and(|before| {
@@ -174,38 +174,39 @@ impl Watched {
         (if as_before { Verdict::DidNotHelp } else { Verdict::NotEnough }, because)
     }
 
-    /// Nothing is lost any more, and there is room.
+    /// Nothing is lost now, and there is room.
     fn of_calm(&self, later: Part) -> (Verdict, String) {
         let Self { peak, before, .. } = self;
         let was = before.count.map_or(0.0, |count| ratio(count, before.max));
         let now = format!("at most {} in the last {}", per_cent(later.fill_ratio), later.span());
         if let Some(lost) = before.lost_per_second.filter(|lost| *lost > 0.0) {
             let because = format!(
-                "{lost:.0} flows a second were lost just before the change, and none in the last {}",
+                "{lost:.0} flows a second were lost before the change, and none in the last {}",
                 later.span()
             );
             return (Verdict::Helped, because);
         }
-        if was >= FULL_TABLE || was >= HALF && later.fill_ratio <= was * HALF {
+        if was >= NEARLY_FULL || was >= HALF && later.fill_ratio <= was * HALF {
             let because =
-                format!("the table was {} full just before the change, and {now}", per_cent(was));
+                format!("the table was {} full before the change, and {now}", per_cent(was));
             return (Verdict::Helped, because);
         }
         if before.max > 0 && self.peak > before.max && !self.lost() {
             let because = format!(
-                "{peak} entries at once are more than the {} of before, and nothing was lost",
+                "the table held {peak} entries at once, more than the old maximum of {}, and nothing was \
+                 lost",
                 before.max
             );
             return (Verdict::Helped, because);
         }
         if self.lost() {
             let because = format!(
-                "the table was full for a time, and {now}. `ctguard doctor` names what fills it"
+                "the table was full for a time, and {now}. `ctguard doctor` says what fills it"
             );
             return (Verdict::NotEnough, because);
         }
         let because = format!(
-            "there were at most {peak} entries, which the {} of before had held as well",
+            "the table held at most {peak} entries, which the old maximum of {} had room for too",
             before.max
         );
         (Verdict::Undecided, because)
@@ -252,7 +253,7 @@ mod tests {
         let watched = judge(CALM, &hours(&[100, 90_000, 100, 100]));
         assert_eq!(watched.verdict, Verdict::Helped);
         assert_eq!((watched.peak, watched.seconds), (90_000, 4.0 * HOUR));
-        assert!(watched.because.starts_with("90000 entries"), "{}", watched.because);
+        assert!(watched.because.contains("90000 entries"), "{}", watched.because);
     }
 
     /// Old entries keep their timeouts: what counts is where it came to.
@@ -284,7 +285,7 @@ mod tests {
         let full = |each_second: u64| vec![hour(NEW, each_second * 3600); 2];
         let watched = judge(losing, &full(100));
         assert_eq!(watched.verdict, Verdict::DidNotHelp);
-        assert!(watched.because.contains("100 a second; 120 a second just before"), "{watched:?}");
+        assert!(watched.because.contains("100 a second; 120 a second before"), "{watched:?}");
         assert_eq!(verdict(losing, &full(12)), Verdict::NotEnough);
     }
 
@@ -305,7 +306,7 @@ mod tests {
         let thrashing = Interval { early_dropped: Some(5_000_000), ..hour(NEW, 0) };
         let watched = judge(CALM, &[thrashing]);
         assert_eq!(watched.verdict, Verdict::NotEnough);
-        assert!(watched.because.contains("5000000 entries thrown away"), "{watched:?}");
+        assert!(watched.because.contains("5000000 entries evicted"), "{watched:?}");
     }
 
     /// Fails when many short lines outweigh few long ones.

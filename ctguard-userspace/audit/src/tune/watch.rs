@@ -1,4 +1,4 @@
-//! What the table does after a change: looked at each second, told in intervals.
+//! What the table does after a change, in intervals.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ pub struct Interval {
     pub seconds: f64,
     /// Entries at its end.
     pub count: u64,
-    /// The most entries that were seen.
+    /// The most entries.
     pub peak: u64,
     /// 0 is no limit.
     pub max: u64,
-    /// New flows dropped for a full table; none where the kernel does not tell.
+    /// New flows dropped because the table was full; none where the kernel does not count them.
     pub dropped: Option<u64>,
-    /// Entries thrown away to make room; none where the kernel does not tell.
+    /// Entries evicted to make room; none where the kernel does not count them.
     pub early_dropped: Option<u64>,
     /// New flows that the guard refused; none where none is loaded.
     pub refused: Option<u64>,
 }
 
-/// Between two intervals.
+/// The interval that is under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Watch {
     start: Reading,
@@ -41,13 +41,13 @@ impl Watch {
         Self { start, now: start, refused, peak: start.count }
     }
 
-    /// Takes a look into account.
+    /// Takes a reading into account.
     pub fn see(&mut self, now: Reading) {
         self.now = now;
         self.peak = self.peak.max(now.count);
     }
 
-    /// Ends the interval with the last look, `length` after the one before, and begins the next.
+    /// Ends the interval at the last reading, after `length`, and begins the next.
     pub fn end(&mut self, refused: Option<u64>, length: Duration, at: String) -> Interval {
         let Self { start, now, peak, .. } = *self;
         let lost = start.losses.zip(now.losses).map(|(start, now)| now.since(start));
@@ -59,7 +59,7 @@ impl Watch {
             max: now.max,
             dropped: lost.map(|lost| lost.dropped),
             early_dropped: lost.map(|lost| lost.early_dropped),
-            // It began anew with the guard.
+            // The counter starts again with the guard.
             refused: self
                 .refused
                 .zip(refused)
@@ -70,8 +70,7 @@ impl Watch {
     }
 }
 
-/// A line of the journal for a thousandth of the whole, each minute at least and each second at
-/// most.
+/// A thousandth of the watch, at least a second and at most a minute.
 pub fn interval_of(span: Duration) -> Duration {
     (span / 1000).clamp(Duration::from_secs(1), Duration::from_mins(1))
 }

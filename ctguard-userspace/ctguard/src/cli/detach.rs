@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{CliError, Context, Outcome, context::require_privileges};
 use crate::daemon::dismantle;
+use crate::terminal::complain;
 use ctguard_kernel::{
     lock::DaemonLock,
     maps::{GuardMaps, OpenError, layout_of},
@@ -24,7 +25,7 @@ pub(super) fn run(_args: &DetachArgs, context: &Context) -> Result<Outcome, CliE
     let result = check(context).and_then(|()| dismantle(&context.pins).map_err(CliError::Detach));
     lock.remove();
     result?;
-    eprintln!("ctguard: removed {}", context.pins.path().display());
+    complain(format_args!("removed {}", context.pins.path().display()));
     Ok(Outcome::Done)
 }
 

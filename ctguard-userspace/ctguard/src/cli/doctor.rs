@@ -1,13 +1,14 @@
-//! `ctguard doctor`: what is wrong with this machine's connection tracking.
+//! `ctguard doctor`: finds what is wrong with this machine's connection tracking.
 
-use std::{io, net::IpAddr, path::PathBuf, time::Instant};
+use std::{net::IpAddr, path::PathBuf, time::Instant};
 
 use clap::Args;
 
 use super::{CliError, Context, Outcome, status};
 use crate::{
     events::{EventFile, What},
-    report::{DoctorReport, Observation, StatusReport},
+    report::{DoctorReport, Observation, StatusReport, write_doctor},
+    terminal::{Terminal, write_json},
 };
 use ctguard_audit::{
     doctor::{Asked, Besides, Health, audit},
@@ -15,12 +16,12 @@ use ctguard_audit::{
 };
 use ctguard_kernel::maps::{GuardMaps, ListKind, OpenError};
 
-/// The last change of stage is looked for among so many events.
+/// How many events are searched for the last change of stage.
 const EVENTS: usize = 1000;
 
 /// Find what is wrong with connection tracking on this machine, and how to fix it
 ///
-/// It changes nothing, and needs no guard. Exit status 1 if it finds a fault or a warning.
+/// Changes nothing, and needs no guard. Exit status 1 when something is wrong.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ctguard doctor\n  ctguard doctor --json | jq '.findings[].check'\n  \
@@ -28,15 +29,15 @@ const EVENTS: usize = 1000;
 )]
 pub(super) struct DoctorArgs {
     /// Also check whether this interface can be guarded
-    #[arg(short, long, value_name = "IF")]
+    #[arg(short, long, value_name = "IFACE")]
     interface: Option<String>,
     /// Print JSON (fields are only ever added; see `schema_version`)
     #[arg(long)]
     json: bool,
-    /// Say how soon a flood of N new flows per second would fill the table
+    /// Say how soon a flood of so many new flows a second would fill the table
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     flood: u32,
-    /// Examine another machine: a copy of its /proc, /sys and /etc in DIR
+    /// Examine a copy of another machine's /proc, /sys and /etc
     #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
 }
@@ -49,13 +50,13 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Outcome, CliEr
     let interface = interface.map(|interface| Asked { interface, pins: &context.pins });
     let audit = audit(&host, Besides { interface, guard: Box::new(health) });
     let report = DoctorReport::new(&audit, args.flood);
-    let mut out = io::stdout().lock();
-    if args.json { report.write_json(&mut out) } else { report.write_text(&mut out) }
+    let mut out = Terminal::stdout();
+    if args.json { write_json(&mut out, &report) } else { write_doctor(&report, &mut out) }
         .map_err(CliError::Output)?;
     Ok(if audit.is_clean() { Outcome::Done } else { Outcome::No })
 }
 
-/// A guard, and what it had refused when the audit began.
+/// A guard, and what it had refused before the audit.
 struct Guarded {
     maps: GuardMaps,
     began: Instant,
@@ -92,7 +93,7 @@ fn unread(error: &CliError) -> Unread {
     Unread::new("the guard's maps", &error.sentence())
 }
 
-/// When sources were limited last, or no longer were.
+/// The last change of stage.
 fn last_stage() -> Option<String> {
     let (events, _) = EventFile::of_this_namespace().ok()?.last(EVENTS).ok()?;
     events.iter().rev().find_map(|event| match &event.what {
@@ -109,7 +110,7 @@ fn unanswering(observed: &Observation) -> Vec<String> {
     silent.map(|it| it.name.clone()).collect()
 }
 
-/// The address at the other end of this SSH session, unless it is on the allow list.
+/// The SSH client's address, unless it is on the allow list.
 fn unlisted_client(maps: &GuardMaps) -> Option<String> {
     let connection = std::env::var("SSH_CONNECTION").ok()?;
     let client: IpAddr = connection.split_whitespace().next()?.parse().ok()?;

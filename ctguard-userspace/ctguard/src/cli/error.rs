@@ -36,7 +36,7 @@ pub(super) enum CliError {
     EndlessSpan { text: String },
     #[error("--for {text} is no time (write 10m or 2h 30m)")]
     EmptySpan { text: String },
-    #[error("--apply and --revert contradict each other, unless --watch decides")]
+    #[error("--apply and --revert exclude each other, except with --watch")]
     ApplyAndRevert,
     #[error(transparent)]
     Start(#[from] StartError),

@@ -12,6 +12,7 @@ use super::{CliError, Outcome};
 use crate::{
     events::{Event, EventFile},
     report::event_text,
+    terminal::{Terminal, write_json_line},
 };
 
 /// How soon a new event is shown.
@@ -36,7 +37,7 @@ pub(super) struct EventsArgs {
 pub(super) fn run(args: &EventsArgs) -> Result<Outcome, CliError> {
     let file = EventFile::of_this_namespace().map_err(CliError::Namespace)?;
     let (events, mut at) = file.last(args.last)?;
-    let mut out = io::stdout().lock();
+    let mut out = Terminal::stdout();
     if events.is_empty() && !args.json && !args.follow {
         writeln!(out, "no events: no guard has run in this network namespace since the last boot")
             .map_err(CliError::Output)?;
@@ -54,7 +55,7 @@ pub(super) fn run(args: &EventsArgs) -> Result<Outcome, CliError> {
 fn write(out: &mut impl Write, events: &[Event], json: bool) -> io::Result<()> {
     for event in events {
         if json {
-            writeln!(out, "{}", serde_json::to_string(event)?)?;
+            write_json_line(out, event)?;
         } else {
             writeln!(out, "{} {}", event.time, event_text(&event.what))?;
         }

@@ -1,8 +1,8 @@
 //! Exit codes, in one place.
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
-use super::CliError;
+use super::{CliError, logging};
 
 /// A command that was carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +43,10 @@ pub(super) fn conclude(result: Result<Outcome, CliError>) -> ExitCode {
             Code::Done
         }
         Err(error) => {
-            // Nobody may be there to read it.
-            let _ = writeln!(std::io::stderr(), "ctguard: {}", error.sentence());
+            logging::say(&format!("ctguard: {}", error.sentence()));
             error.code()
         }
     };
+    logging::finish();
     ExitCode::from(code as u8)
 }

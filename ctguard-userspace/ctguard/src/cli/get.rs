@@ -1,11 +1,11 @@
 //! `ctguard get`: the settings in force.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use clap::Args;
 
 use super::{CliError, Context, Outcome, set::read_settings};
-use crate::report::SettingsReport;
+use crate::{report::SettingsReport, terminal::Terminal};
 use ctguard_settings::{Key, SettingError};
 
 /// Show the settings in force
@@ -42,7 +42,7 @@ pub(super) fn run(args: &GetArgs, context: &Context) -> Result<Outcome, CliError
         .into_iter()
         .map(|key| settings.get(&key).map(|value| (key, value)))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut out = io::stdout().lock();
+    let mut out = Terminal::stdout();
     match (&key, values.as_slice()) {
         (_, values) if args.json => {
             let report = SettingsReport::new(values);

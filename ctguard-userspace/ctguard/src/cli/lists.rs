@@ -1,10 +1,6 @@
 //! `ctguard allow` and `ctguard deny`: prefixes, for a while or for good.
 
-use std::{
-    io::{self, Write as _},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{io::Write as _, net::IpAddr, time::Duration};
 
 use clap::{Args, Subcommand};
 use ctguard_layout::programs;
@@ -12,7 +8,10 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::{CliError, Context, Outcome};
-use crate::report::ListReport;
+use crate::{
+    report::ListReport,
+    terminal::{Terminal, complain},
+};
 use ctguard_kernel::{
     bpf::KernelClock,
     maps::{Entry, GuardMaps, ListKind},
@@ -109,7 +108,7 @@ fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Outcome, CliE
     let mut maps = context.maps()?;
     let _writing = context.pins.lock_for_writing().map_err(CliError::Writing)?;
     if !maps.lists.remove(kind, prefix)? {
-        eprintln!("ctguard: {prefix} is not in the list");
+        complain(format_args!("{prefix} is not in the list"));
         return Ok(Outcome::No);
     }
     maps.note_lists(maps.lists.in_use()?)?;
@@ -131,7 +130,7 @@ fn list(
         wanted.is_none_or(|wanted| entry.prefix.contains(&wanted) || wanted.contains(&entry.prefix))
     });
     let report = ListReport::new(&entries, now.0, per_second);
-    let mut out = io::stdout().lock();
+    let mut out = Terminal::stdout();
     if json { report.write_json(&mut out) } else { report.write_text(&mut out) }
         .map_err(CliError::Output)?;
     Ok(if wanted.is_some() && report.is_empty() { Outcome::No } else { Outcome::Done })
@@ -169,7 +168,7 @@ const fn verb(kind: ListKind) -> &'static str {
 }
 
 fn say(text: &str) -> Result<Outcome, CliError> {
-    writeln!(io::stdout().lock(), "{text}").map_err(CliError::Output)?;
+    writeln!(Terminal::stdout(), "{text}").map_err(CliError::Output)?;
     Ok(Outcome::Done)
 }
 

@@ -78,7 +78,7 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Outcome, CliError
     let assignments =
         args.assignments.iter().map(|text| text.parse()).collect::<Result<Vec<Assignment>, _>>()?;
     require_privileges()?;
-    logging::start(args.trace);
+    logging::start(args.trace).map_err(CliError::MainLoop)?;
     let main_loop = MainLoop::prepare().map_err(CliError::MainLoop)?;
     let mut guard = daemon::start(&StartOptions {
         pins: context.pins.clone(),

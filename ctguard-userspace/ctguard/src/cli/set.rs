@@ -1,11 +1,12 @@
 //! `ctguard set`: change settings, all or none, in force for the next packet.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
 use clap::Args;
 use ctguard_layout::Interface;
 
 use super::{CliError, Context, Outcome};
+use crate::terminal::{Terminal, complain};
 use ctguard_control::fallback;
 use ctguard_kernel::{
     conntrack::Table,
@@ -39,14 +40,14 @@ pub(super) fn run(args: &SetArgs, context: &Context) -> Result<Outcome, CliError
     let changes = settings.apply(&assignments)?;
     let zones = settings.zones(maps.environment()?.lookup_options_bytes)?;
     write_settings(&mut maps, &settings)?;
-    let mut out = io::stdout().lock();
+    let mut out = Terminal::stdout();
     changes
         .iter()
         .try_for_each(|Change { key, old, new }| writeln!(out, "{key} {old} → {new}"))
         .map_err(CliError::Output)?;
     let of_zones = changes.iter().any(|change| matches!(change.key, Key::Zone(_)));
     if let Some(warning) = zones.warning().filter(|_| of_zones) {
-        eprintln!("ctguard: warning: {warning}");
+        complain(format_args!("warning: {warning}"));
     }
     Ok(Outcome::Done)
 }

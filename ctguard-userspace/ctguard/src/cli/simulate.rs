@@ -1,14 +1,11 @@
 //! `ctguard simulate`: what a load would come to, in a time of its own.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use clap::Args;
 
 use super::{CliError, Outcome};
+use crate::terminal::{Terminal, write_json};
 use ctguard_settings::Assignment;
 use ctguard_simulation::Options;
 
@@ -63,9 +60,13 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Outcome, CliError> {
     if let Some(path) = &args.plot {
         ctguard_simulation::draw(&report, path)?;
     }
-    let mut out = io::stdout().lock();
-    if args.json { report.write_json(&mut out) } else { write!(out, "{report}") }
-        .map_err(CliError::Output)?;
+    let mut out = Terminal::stdout();
+    if args.json {
+        write_json(&mut out, &report)
+    } else {
+        out.write_all(report.to_string().as_bytes())
+    }
+    .map_err(CliError::Output)?;
     Ok(if report.is_as_expected() { Outcome::Done } else { Outcome::No })
 }
 

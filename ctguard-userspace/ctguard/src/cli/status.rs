@@ -1,13 +1,14 @@
 //! `ctguard status`: what the guard sees and does, at one glance.
 
-use std::io;
-
 use clap::Args;
 use ctguard_datapath::memory::Moment;
 use ctguard_layout::{Environment, Tier, maps, programs, units::Jiffies};
 
 use super::{CliError, Context, Outcome};
-use crate::report::{KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport};
+use crate::{
+    report::{KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport},
+    terminal::Terminal,
+};
 use ctguard_control::standings;
 use ctguard_kernel::{
     bpf::{KernelClock, is_attached},
@@ -29,7 +30,7 @@ pub(super) struct StatusArgs {
 
 pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Outcome, CliError> {
     let report = StatusReport::new(&observe(context, &context.maps()?)?);
-    let mut out = io::stdout().lock();
+    let mut out = Terminal::stdout();
     if args.json { report.write_json(&mut out) } else { report.write_text(&mut out) }
         .map_err(CliError::Output)?;
     Ok(Outcome::Done)

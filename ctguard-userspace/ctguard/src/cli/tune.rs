@@ -1,4 +1,4 @@
-//! `ctguard tune`: sets what doctor advises, and takes it back.
+//! `ctguard tune`: sets what doctor advises, and reverts it.
 
 use std::{
     io::{self, Write},
@@ -10,52 +10,53 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{CliError, Context, Outcome, watch};
-use crate::report::write_json;
+use crate::terminal::{Terminal, write_json};
 use ctguard_audit::{
+    doctor::Role,
     host::{Assignment, Host},
-    tune::{self, Change, Max, OwnFile, Proposal, Reverted, Role, TuneError, Verdict},
+    tune::{self, Change, Max, OwnFile, Proposal, Reverted, TuneError, Verdict},
 };
 
-/// Set connection tracking as `ctguard doctor` advises, or undo that
+/// Set connection tracking as `ctguard doctor` advises, or revert that
 ///
-/// Without --apply it only shows what it would change. Entries that exist keep their timeouts, and
-/// none is lost when the hash is resized.
+/// Shows what it would change; --apply changes it. Existing entries keep their timeouts, and resizing
+/// the hash loses none of them.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  ctguard tune                      show what would change, and why\n  \
-    ctguard tune --for nat-router --apply --persist\n  ctguard tune --revert             set everything as it was before\n  \
-    ctguard tune --watch 3d           see whether it helped; systemd-run keeps it running"
+    after_help = "Examples:\n  ctguard tune                      what would change, and why\n  \
+    ctguard tune --for nat-router --apply --persist\n  ctguard tune --revert             restore the old values\n  \
+    ctguard tune --watch 3d           did it help? (with systemd-run you can log out)"
 )]
 #[expect(clippy::struct_excessive_bools, reason = "one field for each switch")]
 pub(super) struct TuneArgs {
-    /// What the machine does [default: guessed from forwarding and NAT]
+    /// What the machine does [default: a guess from forwarding and NAT rules]
     #[arg(long = "for", value_name = "ROLE")]
     role: Option<Role>,
-    /// Entries the table may hold, or `auto`: an eighth of the memory, never fewer than now
+    /// The table's maximum; `auto` fits it into an eighth of the memory and never lowers it
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = parse_max)]
     max: Max,
     /// Only show what would change (the default)
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Change the settings now
+    /// Change it now
     #[arg(long, conflicts_with = "dry_run")]
     apply: bool,
-    /// Write files that set them at every boot
+    /// Also write files that set it at every boot
     #[arg(long)]
     persist: bool,
-    /// Cut the timeouts of existing entries to the new ones; this cannot be undone
+    /// Also lower the timeouts of existing entries; this cannot be reverted
     #[arg(long, requires = "apply")]
     existing: bool,
-    /// Watch for this long (30m, 12h, 3d) whether it helps: fill, drops and refusals
+    /// Watch fill, drops and refusals for this long (30m, 12h, 3d), then say whether it helped
     #[arg(long, value_name = "TIME", value_parser = parse_span, conflicts_with = "dry_run")]
     watch: Option<Duration>,
-    /// Undo --apply and --persist; with --watch, only if it did not help
+    /// Revert what was applied and persisted; with --watch, only if it did not help
     #[arg(long, conflicts_with = "dry_run")]
     revert: bool,
-    /// Print JSON (fields are only ever added); with --watch, one more document at the end
+    /// Print JSON (fields are only ever added); --watch prints a document of its own at the end
     #[arg(long)]
     json: bool,
-    /// Work on the /proc, /sys and /etc below this directory
+    /// Use the /proc, /sys and /etc below this directory
     #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
     root: PathBuf,
 }
@@ -66,11 +67,11 @@ struct TuneReport<'a> {
     role: String,
     applied: bool,
     changes: &'a [Change],
-    /// Written, or to be written.
+    /// Files that were or would be written.
     files: Vec<&'a str>,
-    /// What others' files set at boot all the same.
+    /// Lines of other files that override them at boot.
     overridden: &'a [Assignment],
-    /// Entries whose lives were shortened; null where that was not asked for.
+    /// Existing entries whose timeouts were lowered; null without --existing.
     shortened: Option<u64>,
 }
 
@@ -81,7 +82,7 @@ struct RevertReport<'a> {
     reverted: &'a [Reverted],
 }
 
-/// What was, or would be, done.
+/// What was or would be done.
 struct Done<'a> {
     proposal: &'a Proposal,
     files: &'a [OwnFile],
@@ -92,20 +93,22 @@ struct Done<'a> {
 fn parse_span(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(span) if !span.is_zero() => Ok(span),
-        _ => Err("give a time such as 30m, 12h or 3d".to_owned()),
+        _ => Err("write a time such as 30m, 12h or 3d".to_owned()),
     }
 }
 
 fn parse_max(text: &str) -> Result<Max, String> {
     match text {
         "auto" => Ok(Max::Auto),
-        number => number.parse().map(Max::Entries).map_err(|_| "give a number or auto".to_owned()),
+        number => {
+            number.parse().map(Max::Entries).map_err(|_| "write a number, or auto".to_owned())
+        }
     }
 }
 
 pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Outcome, CliError> {
     let host = Host::at(&args.root);
-    let mut out = io::stdout().lock();
+    let mut out = Terminal::stdout();
     match args.watch {
         None if args.revert && args.apply => return Err(CliError::ApplyAndRevert),
         None if args.revert => return revert(&host, args.json, &mut out),
@@ -120,7 +123,7 @@ pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Outcome, CliErro
     if args.apply {
         tune::apply(&host, &proposal.changes, files).map_err(TuneError::from)?;
     }
-    let shortened = if args.existing { Some(tune::shorten_existing(&host)?) } else { None };
+    let shortened = if args.existing { Some(tune::lower_existing_timeouts(&host)?) } else { None };
     let overridden = if args.apply && args.persist {
         tune::overridden(&host, &proposal.changes)?
     } else {
@@ -135,7 +138,7 @@ pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Outcome, CliErro
     }
 }
 
-/// Takes back what was applied.
+/// Reverts what was applied.
 fn revert(host: &Host, is_json: bool, out: &mut impl Write) -> Result<Outcome, CliError> {
     let done = tune::revert(host).map_err(TuneError::from)?;
     let told = done.as_deref();
@@ -145,7 +148,7 @@ fn revert(host: &Host, is_json: bool, out: &mut impl Write) -> Result<Outcome, C
     Ok(if is_whole { Outcome::Done } else { Outcome::No })
 }
 
-/// Watches, tells whether it helped, and takes it back if it did not and that was asked for.
+/// Watches, says whether it helped, and with --revert reverts what did not.
 fn watch(
     args: &TuneArgs,
     span: Duration,
@@ -156,7 +159,7 @@ fn watch(
     let watch::Ended { watched, cut_short, is_only_change } =
         watch::watch(host, span, context, out, !args.json)?;
     let is_useless = watched.verdict == Verdict::DidNotHelp;
-    // Before anything is told: nobody may be there to read it.
+    // Comes before any output, which may fail.
     let taken_back = if is_useless && args.revert && !cut_short && is_only_change {
         tune::revert(host).map_err(TuneError::from)?
     } else {
@@ -170,8 +173,8 @@ fn watch(
             Some(told) => reverted(Some(told), out),
             None if is_useless && args.revert => writeln!(
                 out,
-                "nothing was undone: {}; `ctguard tune --revert` undoes everything",
-                if cut_short { "the watch was cut short" } else { "there were earlier changes" }
+                "not reverted: {}; `ctguard tune --revert` reverts everything",
+                if cut_short { "the watch was interrupted" } else { "there were earlier changes" }
             ),
             None => Ok(()),
         })
@@ -206,7 +209,7 @@ fn json(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()
 
 fn text(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
     let Done { proposal, files, shortened, overridden } = done;
-    writeln!(out, "for a {}:", name(proposal.role))?;
+    writeln!(out, "settings for the role {}:", name(proposal.role))?;
     let changes: Vec<_> = proposal.changes.iter().filter(|change| change.changes()).collect();
     let width = changes.iter().map(|change| change.key.len()).max().unwrap_or(0);
     for change in &changes {
@@ -214,58 +217,52 @@ fn text(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()
         writeln!(out, "  {key:<width$}  {now} → {then}    {why}")?;
     }
     if changes.is_empty() {
-        writeln!(out, "  no setting to change")?;
+        writeln!(out, "  all settings fit")?;
     }
     if !proposal.is_size_ours {
-        writeln!(out, "  only the first network namespace can set the size of the table")?;
+        writeln!(out, "  the table's size can be set only in the first network namespace")?;
     }
     for file in *files {
-        writeln!(
-            out,
-            "  {} {}",
-            if args.apply { "for every boot:" } else { "would write" },
-            file.path
-        )?;
+        writeln!(out, "  {} {}", if args.apply { "wrote" } else { "would write" }, file.path)?;
     }
     for Assignment { file, line, key, value } in *overridden {
-        writeln!(out, "  {file}:{line} still sets {key} to {value} at boot: change it there")?;
+        writeln!(out, "  {file}:{line} sets {key} to {value} at boot and wins: change it there")?;
     }
     let is_idle = changes.is_empty() && files.is_empty();
     if !args.apply {
         if !is_idle {
             writeln!(
                 out,
-                "nothing was changed; --apply sets it now, --persist also at every boot"
+                "nothing was changed; --apply changes it now, --persist also at every boot"
             )?;
         }
         return Ok(());
     }
     if !is_idle {
-        writeln!(out, "applied; `ctguard tune --revert` undoes it")?;
+        writeln!(out, "applied; `ctguard tune --revert` restores the old values")?;
     }
     match shortened {
-        Some(many) => writeln!(out, "shortened the timeouts of {many} entries"),
+        Some(many) => writeln!(out, "lowered the timeouts of {many} existing entries"),
         None if changes.is_empty() => Ok(()),
         None => writeln!(
             out,
-            "existing entries keep their timeouts until their next packet; --existing shortens \
-             them now"
+            "existing entries keep their timeouts until their next packet; --existing lowers them now"
         ),
     }
 }
 
 fn reverted(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
-    let Some(done) = done else { return writeln!(out, "there is nothing to undo") };
+    let Some(done) = done else { return writeln!(out, "there is nothing to revert") };
     for done in done {
         match done {
             Reverted::Set { key, from, to } => writeln!(out, "{key}  {from} → {to}")?,
-            Reverted::Left { what, why } => writeln!(out, "{what}  not undone: {why}")?,
+            Reverted::Left { what, why } => writeln!(out, "{what}  not reverted: {why}")?,
             Reverted::Removed { path } => writeln!(out, "removed {path}")?,
         }
     }
     match done.iter().filter(|done| is_left(done)).count() {
-        0 => writeln!(out, "everything is as it was before"),
-        left => writeln!(out, "everything is as it was before, except {left} not undone"),
+        0 => writeln!(out, "the old values are restored"),
+        left => writeln!(out, "the old values are restored, except for {left}"),
     }
 }
 

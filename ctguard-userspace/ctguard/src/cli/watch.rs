@@ -1,4 +1,4 @@
-//! `ctguard tune --watch`: looks at the table after a change, and says whether it helped.
+//! `ctguard tune --watch`: watches the table after a change, and says whether it helped.
 
 use std::{
     io::{self, Write},
@@ -10,8 +10,8 @@ use tokio::runtime::Builder;
 
 use super::{CliError, Context};
 use crate::{
-    report::write_json,
     signals::{Asked, Stop},
+    terminal::write_json,
 };
 use ctguard_audit::{
     host::Host,
@@ -22,33 +22,33 @@ use ctguard_audit::{
 };
 use ctguard_kernel::maps::GuardMaps;
 
-/// A flood fills a table in seconds.
+/// How often the table is read: a flood fills it in seconds.
 const LOOK: Duration = Duration::from_secs(1);
-/// Lines that are shown while it lasts.
+/// How many lines a watch shows.
 const SHOWN: u32 = 20;
 
-/// What is printed as JSON when it has ended.
+/// What is printed as JSON at the end.
 #[derive(Serialize)]
 struct WatchReport<'a> {
     schema_version: u32,
     #[serde(flatten)]
     watched: &'a Watched,
-    /// What was taken back, and what was left.
+    /// What was reverted, and what was not.
     reverted: &'a [Reverted],
 }
 
 /// How a watch ended.
 pub(super) struct Ended {
     pub(super) watched: Watched,
-    /// By the machine or the terminal that goes, not by its time or by somebody.
+    /// The machine or the terminal went away.
     pub(super) cut_short: bool,
-    /// To take back all is to take back what was watched.
+    /// A revert would revert only what was watched.
     pub(super) is_only_change: bool,
 }
 
-/// Watches for so long, or until a signal, and judges all that was watched since the change.
+/// Watches for this long, or until a signal, and judges all watches since the change.
 ///
-/// Output that fails ends only the showing.
+/// If output fails, it goes on without output.
 pub(super) fn watch(
     host: &Host,
     span: Duration,
@@ -74,7 +74,7 @@ pub(super) fn watch(
                 asked = stop.requested() => Some(asked),
                 () = tokio::time::sleep(left.min(LOOK)) => None,
             };
-            // Without conntrack there is nothing to see; it may come back.
+            // Conntrack may be unloaded for a while.
             if let Some(now) = read(host)? {
                 watch.see(now);
             }
@@ -89,7 +89,7 @@ pub(super) fn watch(
                 shown = kept;
                 is_shown = show(&interval, out).is_ok();
             }
-            // What a full disk does not take is judged all the same.
+            // With a full disk the interval still counts.
             let _ = journal.add(interval);
             let lapsed = applied.lapsed(host)?;
             if is_over || lapsed.is_some() {
@@ -111,7 +111,7 @@ fn read(host: &Host) -> Result<Option<Reading>, TuneError> {
     Ok(Reading::take(host)?)
 }
 
-/// What the guard has refused so far; none where none is loaded, or it cannot be asked.
+/// What the guard has refused so far; none without a guard that can be read.
 fn refused(context: &Context) -> Option<u64> {
     Some(GuardMaps::open(&context.pins).ok()?.totals().ok()?.refused())
 }
@@ -127,7 +127,7 @@ fn show(interval: &Interval, out: &mut impl Write) -> io::Result<()> {
     write!(out, "  {at}  {count} entries of {max}")?;
     for (number, what) in [
         (interval.dropped, "dropped"),
-        (interval.early_dropped, "evicted early"),
+        (interval.early_dropped, "evicted"),
         (interval.refused, "refused by the guard"),
     ] {
         if let Some(number) = number {
@@ -141,11 +141,11 @@ fn show(interval: &Interval, out: &mut impl Write) -> io::Result<()> {
 /// What was watched, for people.
 pub(super) fn text(watched: &Watched, out: &mut impl Write) -> io::Result<()> {
     let Watched { peak, max, before, because, .. } = watched;
-    writeln!(out, "watched for {}, kept in {JOURNAL}:", watched.span())?;
-    writeln!(out, "  {peak} entries at most, of {max}")?;
+    writeln!(out, "watched for {} (journal: {JOURNAL}):", watched.span())?;
+    writeln!(out, "  at most {peak} entries of {max}")?;
     let losses = [
         (watched.dropped, "new flows dropped because the table was full"),
-        (watched.early_dropped, "entries evicted early to make room"),
+        (watched.early_dropped, "entries evicted to make room"),
         (watched.refused, "new flows refused by the guard"),
     ];
     for (number, what) in losses {
@@ -157,8 +157,8 @@ pub(super) fn text(watched: &Watched, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  this kernel does not count what it drops")?;
     }
     match before.count {
-        Some(count) => write!(out, "  just before the change: {count} entries of {}", before.max)?,
-        None => write!(out, "  just before the change: a maximum of {}", before.max)?,
+        Some(count) => write!(out, "  before the change: {count} entries of {}", before.max)?,
+        None => write!(out, "  before the change: a maximum of {}", before.max)?,
     }
     match before.lost_per_second {
         Some(lost) => writeln!(out, ", {lost:.0} lost per second")?,
@@ -166,10 +166,10 @@ pub(super) fn text(watched: &Watched, out: &mut impl Write) -> io::Result<()> {
     }
     let verdict = match watched.verdict {
         Verdict::Helped => "it helped",
-        Verdict::NotEnough => "it is not enough",
-        Verdict::Undecided => "too early to say",
+        Verdict::NotEnough => "it was not enough",
+        Verdict::Undecided => "it is too early to say",
         Verdict::DidNotHelp => "it did not help",
-        Verdict::NotInForce => "it is no longer in force",
+        Verdict::NotInForce => "the change is no longer in force",
     };
     writeln!(out, "{verdict}: {because}")
 }

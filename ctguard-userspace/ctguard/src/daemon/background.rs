@@ -1,17 +1,15 @@
 //! Work that takes longer than a tick may wait, on a thread of low priority.
 
-use std::{io, thread::JoinHandle};
+use std::{
+    io,
+    panic::resume_unwind,
+    thread::{Builder, JoinHandle},
+};
 
 use rustix::process::setpriority_process;
-use thiserror::Error;
 
 /// Of the thread.
 const NICE: i32 = 10;
-
-/// The work's thread ended without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a thread of the daemon panicked")]
-pub(crate) struct Panicked;
 
 /// Work under way; dropped, it goes on unheard.
 #[derive(Debug)]
@@ -25,14 +23,14 @@ impl<T: Send + 'static> Background<T> {
             let _ = setpriority_process(None, NICE);
             job()
         };
-        std::thread::Builder::new().name(name.to_owned()).spawn(work).map(Self)
+        Builder::new().name(name.to_owned()).spawn(work).map(Self)
     }
 
     /// The answer of the work in `slot`, which is free again then; `None` while it is under way or
     /// there is none.
-    pub(crate) fn take_finished(slot: &mut Option<Self>) -> Option<Result<T, Panicked>> {
+    pub(crate) fn take_finished(slot: &mut Option<Self>) -> Option<T> {
         let finished = slot.take_if(|work| work.0.is_finished())?;
-        Some(finished.0.join().map_err(|_| Panicked))
+        Some(finished.0.join().unwrap_or_else(|panic| resume_unwind(panic)))
     }
 }
 
@@ -57,23 +55,11 @@ mod tests {
         go.send(()).unwrap();
         let nice = loop {
             if let Some(answer) = Background::take_finished(&mut slot) {
-                break answer.unwrap();
+                break answer;
             }
             std::thread::yield_now();
         };
         assert_eq!((nice, getpriority_process(None).unwrap()), (NICE, before));
         assert_eq!(Background::take_finished(&mut slot), None);
-    }
-
-    #[test]
-    fn a_panic_is_an_answer() {
-        let mut slot = Some(Background::start("test", || panic!("as wanted")).unwrap());
-        let answer: Result<(), Panicked> = loop {
-            if let Some(answer) = Background::take_finished(&mut slot) {
-                break answer;
-            }
-            std::thread::yield_now();
-        };
-        assert_eq!(answer, Err(Panicked));
     }
 }

@@ -191,7 +191,6 @@ fn attach_all(
                 ifindex: link.index,
                 mode,
                 attached: true,
-                complaint: None,
             }),
             Err(error) => {
                 for ifindex in fresh {

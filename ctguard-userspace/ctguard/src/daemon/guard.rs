@@ -3,15 +3,20 @@
 use log::{info, warn};
 
 use super::{
-    StartOptions, bring_up::Up, known_flows::KnownFlows, known_sources::KnownSources,
-    reclaim::Relieving, tick::Ticker,
+    StartOptions,
+    bring_up::Up,
+    complaints::{Complaints, Line},
+    known_flows::KnownFlows,
+    known_sources::KnownSources,
+    reclaim::Relieving,
+    tick::Ticker,
 };
 use crate::{
     events::{EventFile, What},
     report::event_text,
 };
 use ctguard_kernel::{
-    bpf::{KernelClock, Mode, ModeChoice, Pins, Programs},
+    bpf::{self, KernelClock, Mode, ModeChoice, Pins, Programs},
     conntrack::{Table, Timeouts},
     lock::DaemonLock,
     maps::{GuardMaps, SourceMemory},
@@ -38,6 +43,7 @@ pub(crate) struct Guard {
     pub(crate) interfaces: Vec<Guarded>,
     pub(crate) mode: ModeChoice,
     pub(crate) egress_by_filter: bool,
+    complaints: Complaints,
 }
 
 impl Guard {
@@ -61,21 +67,31 @@ impl Guard {
             interfaces: up.interfaces,
             mode: options.mode,
             egress_by_filter: options.egress_by_filter,
+            complaints: Complaints::default(),
         }
     }
 }
 
 impl Guard {
     /// Logs an event, and keeps it.
-    pub(super) fn tell(&self, what: What) {
+    pub(super) fn tell(&mut self, what: What) {
         info!("{}", event_text(&what));
         self.keep(what);
     }
 
     /// Keeps an event for `ctguard events`.
-    pub(super) fn keep(&self, what: What) {
-        if let Err(error) = self.events.add(what) {
-            warn!("{:#}", anyhow::Error::from(error));
+    pub(super) fn keep(&mut self, what: What) {
+        let kept = self.events.add(what).map_err(Into::into);
+        self.attempted("keep events", "`ctguard events` lacks some", &kept);
+    }
+
+    /// Logs that an attempt to do `task` failed, which means `effect`, or that it works again: not at
+    /// each attempt (see [`Complaints`]).
+    pub(super) fn attempted(&mut self, task: &str, effect: &str, attempt: &anyhow::Result<()>) {
+        match self.complaints.judge(task, effect, attempt, bpf::monotonic()) {
+            Some(Line::Failure(text)) => warn!("{text}"),
+            Some(Line::End(text)) => info!("{text}"),
+            None => {}
         }
     }
 }
@@ -88,6 +104,4 @@ pub(crate) struct Guarded {
     pub(crate) mode: Mode,
     /// It exists and the program is on it.
     pub(crate) attached: bool,
-    /// Why it could not be attached again, as it was told last.
-    pub(crate) complaint: Option<String>,
 }

@@ -1,9 +1,9 @@
 //! What is done each second: the kernel's settings, the clock, lists.
 
-use log::{info, warn};
+use log::info;
 
 use super::Guard;
-use ctguard_kernel::{bpf::monotonic, conntrack::Timeouts, maps::ListKind};
+use ctguard_kernel::{conntrack::Timeouts, maps::ListKind};
 
 /// Follows the kernel's timeouts, and its clock.
 pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
@@ -42,23 +42,4 @@ pub(crate) fn end_list_entries(guard: &mut Guard) -> anyhow::Result<()> {
         info!("{expired} list entries ended");
     }
     Ok(())
-}
-
-/// Tells of a failure, once a minute at most for the same one.
-#[derive(Debug, Default)]
-pub(crate) struct Complaints {
-    last: Option<(String, std::time::Duration)>,
-}
-
-impl Complaints {
-    pub(crate) fn tell(&mut self, what: &str, error: &anyhow::Error) {
-        const AGAIN: std::time::Duration = std::time::Duration::from_mins(1);
-        let text = format!("{what}: {error:#}");
-        let now = monotonic();
-        let told = self.last.as_ref().is_some_and(|(last, at)| *last == text && now < *at + AGAIN);
-        if !told {
-            warn!("{text}");
-            self.last = Some((text, now));
-        }
-    }
 }

@@ -1,17 +1,16 @@
 //! Keeps the known-flows filter: dumps of the table into it, in the background, and its turns.
 
-use std::{net::IpAddr, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use ctguard_datapath::{
     packet::{Ipv4, Ipv6, protocol},
     tracked,
 };
 use ctguard_layout::{Environment, units::Coarse};
 use log::debug;
-use rustix::process::setpriority_process;
 
-use super::Guard;
+use super::{Guard, background::Background};
 use ctguard_control::{Generations, IN_FLIGHT, Load, Step};
 use ctguard_kernel::{
     bpf::monotonic,
@@ -25,15 +24,12 @@ use ctguard_units::CoarseClock;
 pub(crate) struct KnownFlows {
     memory: Arc<FlowMemory>,
     generations: Generations,
-    dump: Option<Dump>,
+    dump: Option<Background<Dump>>,
     /// When another generation came to be asked, until the one asked before is cleared.
     turning: Option<Duration>,
     /// When there may be something to do again.
     next: Duration,
 }
-
-/// Of the dump's thread.
-const NICE: i32 = 10;
 
 /// Under pressure ticks come every millisecond, and nothing here is so urgent.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -41,11 +37,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// While the guard is calm few flows come into the filter.
 const INTERVAL_IN_CALM: Duration = Duration::from_millis(500);
 
-#[derive(Debug)]
-struct Dump {
-    began: Duration,
-    thread: JoinHandle<Result<Summary, DumpError>>,
-}
+/// When it began, and what it told.
+type Dump = (Duration, Result<Summary, DumpError>);
 
 impl KnownFlows {
     /// Of a filter into which the data path notes flows of every guarded interface from now on.
@@ -76,11 +69,13 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     if !guard.table.is_there() {
         return Ok(());
     }
-    if let Some(dump) = guard.known_flows.dump.take() {
-        if dump.thread.is_finished() {
-            return finish(guard, dump, now);
-        }
-        guard.known_flows.dump = Some(dump);
+    if let Some((began, told)) = Background::take_finished(&mut guard.known_flows.dump) {
+        let complete = matches!(&told, Ok(told) if told.completeness == Completeness::Complete);
+        guard.known_flows.generations.dumped(began, now, complete);
+        debug!("the table was dumped: {told:?}");
+        return Ok(told.map(|_| ())?);
+    }
+    if guard.known_flows.dump.is_some() {
         return Ok(());
     }
     if let Some(since) = guard.known_flows.turning {
@@ -137,38 +132,11 @@ fn begin_dump(guard: &mut Guard, environment: &Environment, began: Duration) -> 
     let memory = Arc::clone(&guard.known_flows.memory);
     let environment = *environment;
     let clock = (now, guard.coarse);
-    // A thread of its own: a full table takes longer than the next tick may wait.
-    let thread = std::thread::Builder::new()
-        .name("ctguard-dump".to_owned())
-        .spawn(move || {
-            // The daemon's own urgency is not the dump's; where it is not permitted, it is urgent.
-            let _ = setpriority_process(None, NICE);
-            conntrack::dump(|entry| write(entry, &memory, &environment, clock))
-        })
-        .context("cannot start a thread")?;
-    guard.known_flows.dump = Some(Dump { began, thread });
+    // A full table takes longer than the next tick may wait.
+    let dump = move || (began, conntrack::dump(|entry| write(entry, &memory, &environment, clock)));
+    let dump = Background::start("ctguard-dump", dump).context("cannot start a thread")?;
+    guard.known_flows.dump = Some(dump);
     Ok(())
-}
-
-fn finish(guard: &mut Guard, dump: Dump, now: Duration) -> anyhow::Result<()> {
-    let told = dump.thread.join().map_err(|_| anyhow!("the dump panicked"));
-    let generations = &mut guard.known_flows.generations;
-    match told {
-        Ok(Ok(summary)) => {
-            let complete = summary.completeness == Completeness::Complete;
-            generations.dumped(dump.began, now, complete);
-            debug!("the table was dumped: {summary:?}");
-            Ok(())
-        }
-        Ok(Err(error)) => {
-            generations.dumped(dump.began, now, false);
-            Err(error.into())
-        }
-        Err(error) => {
-            generations.dumped(dump.began, now, false);
-            Err(error)
-        }
-    }
 }
 
 /// Both directions of an entry: either may arrive at a guarded interface.

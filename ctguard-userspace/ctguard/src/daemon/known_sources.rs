@@ -6,8 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context as _;
-use log::{info, warn};
+use anyhow::{Context as _, anyhow};
+use log::warn;
 
 use super::{Guard, background::Background, state_file::StateFile};
 use ctguard_control::{
@@ -16,7 +16,7 @@ use ctguard_control::{
 };
 use ctguard_kernel::{
     bpf::monotonic,
-    conntrack::{DumpError, assured::assured_sources},
+    conntrack::{Completeness, DumpError, Summary, assured::assured_sources},
 };
 
 /// Regulars are learnt, in calm, so often.
@@ -54,7 +54,8 @@ pub(crate) struct KnownSources {
 struct Dump {
     began: Duration,
     lasted: Duration,
-    sources: Result<HashSet<SourceScope>, DumpError>,
+    sources: HashSet<SourceScope>,
+    told: Result<Summary, DumpError>,
 }
 
 impl KnownSources {
@@ -104,11 +105,11 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let now = monotonic();
     let calm = guard.ticker.is_calm();
     let keeper = &mut guard.known_sources;
-    if let Some(finished) = Background::take_finished(&mut keeper.dump) {
-        let dump = finished?;
+    if let Some(dump) = Background::take_finished(&mut keeper.dump) {
         let part = if calm { PART_IN_CALM } else { PART_OF_A_PROCESSOR };
         keeper.next = dump.began + look_interval(calm).max(dump.lasted * part);
-        let proven = dump.sources.context("cannot learn who holds connections")?;
+        let summary = dump.told.context("cannot learn who holds connections")?;
+        let proven = proven(dump.sources, &summary, &keeper.written);
         learn(guard, &proven, calm)?;
     }
     let keeper = &mut guard.known_sources;
@@ -128,6 +129,21 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who holds a connection. A dump that was interrupted may have missed some who still do.
+fn proven(
+    mut told: HashSet<SourceScope>,
+    summary: &Summary,
+    written: &Known,
+) -> HashSet<SourceScope> {
+    // An entry that cannot be read stays in the table; a source that is no more must not stay.
+    if summary.completeness == Completeness::Interrupted && summary.unread == 0 {
+        told.extend(
+            written.iter().filter(|(_, tiers)| tiers.is_proven()).map(|(source, _)| source),
+        );
+    }
+    told
+}
+
 fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) -> anyhow::Result<()> {
     let now = monotonic();
     let keeper = &mut guard.known_sources;
@@ -139,9 +155,11 @@ fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) -> anyhow
     let changes = sync(&keeper.written, &known(keeper.regulars.regulars(), proven.iter().copied()));
     let key = guard.maps.environment()?.source_key;
     let left_out = apply(&guard.sources, &key, changes, &mut keeper.written);
-    if !left_out.is_empty() {
-        info!("{} sources found no room among the known ones", left_out.len());
-    }
+    let kept = match left_out.len() {
+        0 => Ok(()),
+        count => Err(anyhow!("there is no room for {count}")),
+    };
+    guard.attempted("keep every known source", "some count as strangers", &kept);
     Ok(())
 }
 
@@ -151,9 +169,31 @@ fn ask(began: Duration) -> Dump {
         sources.insert(SourceScope::from(source));
     });
     let lasted = monotonic().saturating_sub(began);
-    Dump { began, lasted, sources: told.map(|_| sources) }
+    Dump { began, lasted, sources, told }
 }
 
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use ctguard_datapath::sources::Tiers;
+
+    use super::*;
+
+    /// Fails when an interrupted dump makes strangers of sources whose connections go on.
+    #[test]
+    fn a_proven_source_that_an_interrupted_dump_missed_stays_proven() {
+        let [told, missed, regular] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+            .map(|text| text.parse::<SourceScope>().unwrap());
+        let written = Known::from([(missed, Tiers::PROVEN), (regular, Tiers::REGULAR)]);
+        let proven = |completeness, unread| {
+            let summary = Summary { entries: 1, unread, completeness };
+            proven(HashSet::from([told]), &summary, &written)
+        };
+        assert_eq!(proven(Completeness::Interrupted, 0), HashSet::from([told, missed]));
+        assert_eq!(proven(Completeness::Interrupted, 1), HashSet::from([told]));
+        assert_eq!(proven(Completeness::Complete, 0), HashSet::from([told]));
+    }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod background;
 mod bring_up;
+mod complaints;
 mod dismantle;
 mod guard;
 mod housekeeping;

@@ -58,8 +58,8 @@ impl Relieving {
 /// Goes one step on; cheap where there is none.
 pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let now = monotonic();
-    if let Some(finished) = Background::take_finished(&mut guard.relieving.pass) {
-        let reclaimed = finished?.context("cannot delete entries that nobody answered")?;
+    if let Some(reclaimed) = Background::take_finished(&mut guard.relieving.pass) {
+        let reclaimed = reclaimed.context("cannot delete entries that nobody answered")?;
         debug!("deleted entries that nobody answered: {reclaimed:?}");
         guard.relieving.deleted += reclaimed.deleted;
         if reclaimed.deleted == 0 {

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Guard,
-    housekeeping::{Complaints, end_list_entries, follow_kernel},
+    housekeeping::{end_list_entries, follow_kernel},
     known_flows, known_sources, reclaim,
     tick::Ticked,
     tick_timer::TickTimer,
@@ -89,9 +89,8 @@ async fn steer(
     let mut log = trace.then(|| open_log(guard)).transpose()?;
     let timer = TickTimer::new()?;
 
-    let mut complaints = Complaints::default();
     let mut last_tick = monotonic();
-    let pace = tick(guard, &mut complaints);
+    let pace = tick(guard);
     timer.set(last_tick + pace.interval())?;
     let (mut looked, mut kept_house) = (last_tick, last_tick);
     // Something may have changed since the links were read.
@@ -122,28 +121,23 @@ async fn steer(
             () = print(&mut log) => continue,
         }
         last_tick = monotonic();
-        let pace = tick(guard, &mut complaints);
+        let pace = tick(guard);
         timer.set(last_tick + pace.interval())?;
-        if let Err(error) = known_flows::follow(guard) {
-            complaints
-                .tell("cannot keep the known-flows filter, so floods pay for lookups", &error);
-        }
-        if let Err(error) = known_sources::follow(guard) {
-            complaints.tell("cannot keep the known sources, so they count as strangers", &error);
-        }
-        if let Err(error) = reclaim::follow(guard) {
-            complaints.tell("cannot relieve the table", &error);
-        }
+        let kept = known_flows::follow(guard);
+        guard.attempted("keep the known-flows filter", "floods pay for lookups", &kept);
+        let kept = known_sources::follow(guard);
+        guard.attempted("keep the known sources", "they count as strangers", &kept);
+        let relieved = reclaim::follow(guard);
+        guard.attempted("relieve the table", "it may stay full", &relieved);
         if last_tick >= kept_house + HOUSEKEEPING_INTERVAL {
             kept_house = last_tick;
-            changed |= keep_house(guard, &mut complaints);
+            changed |= keep_house(guard);
         }
         if changed && last_tick >= looked + LOOK_INTERVAL {
-            changed = false;
             looked = last_tick;
-            if let Err(error) = watch::look(guard) {
-                complaints.tell("cannot read the interfaces", &error.into());
-            }
+            let seen = watch::look(guard);
+            changed = seen.is_err();
+            guard.attempted("read the interfaces", "changes of them go unseen", &seen);
         }
     }
     guard.tell(What::Stopped);
@@ -154,11 +148,9 @@ async fn steer(
 }
 
 /// What is done each second; whether the interfaces are to be looked at.
-fn keep_house(guard: &mut Guard, complaints: &mut Complaints) -> bool {
+fn keep_house(guard: &mut Guard) -> bool {
     let done = follow_kernel(guard).and_then(|()| end_list_entries(guard));
-    if let Err(error) = done {
-        complaints.tell("cannot follow the kernel", &error);
-    }
+    guard.attempted("follow the kernel", "timeouts and lists may be out of date", &done);
     guard
         .interfaces
         .iter()
@@ -166,21 +158,20 @@ fn keep_house(guard: &mut Guard, complaints: &mut Complaints) -> bool {
 }
 
 /// A tick that fails leaves the heartbeat to grow old; the fallback rate then holds.
-fn tick(guard: &mut Guard, complaints: &mut Complaints) -> Pace {
+fn tick(guard: &mut Guard) -> Pace {
     let guarded = guard.interfaces.iter().map(|interface| interface.ifindex);
     let ticked = guard.ticker.tick(&mut guard.maps, &guard.sources, &guard.table, guarded);
-    match ticked {
+    let (pace, attempt) = match ticked {
         Ok(Ticked { pace, changes }) => {
             for change in &changes {
                 guard.tell(What::Stage(change.into()));
             }
-            pace
+            (pace, Ok(()))
         }
-        Err(error) => {
-            complaints.tell("cannot grant new flows", &error.into());
-            Pace::Calm
-        }
-    }
+        Err(error) => (Pace::Calm, Err(error.into())),
+    };
+    guard.attempted("grant new flows", "the fallback rate holds", &attempt);
+    pace
 }
 
 fn drain(wakeups: &mut RingBuf<MapData>) {

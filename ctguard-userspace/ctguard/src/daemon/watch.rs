@@ -2,6 +2,7 @@
 
 use std::io;
 
+use anyhow::Context as _;
 use ctguard_layout::Interface;
 use log::{info, warn};
 
@@ -14,31 +15,30 @@ use ctguard_units::ceilings;
 
 /// Brings slots and attachments in line with the interfaces that there are.
 ///
-/// What fails is told and tried again at the next look: an interface that just appeared may not
-/// be ready.
-pub(crate) fn look(guard: &mut Guard) -> io::Result<()> {
+/// What fails is tried again at the next look: an interface that just appeared may not be ready.
+pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
     let links = net::links()?;
     let Ok(_writing) = guard.pins.lock_for_writing() else { return Ok(()) };
     for position in 0..guard.interfaces.len() {
         let guarded = guard.interfaces[position].clone();
-        let here = links.iter().find(|link| link.index == guarded.ifindex);
-        match here {
+        match find(&links, guarded.ifindex, net::link)? {
             Some(link) if bpf::is_attached(&guard.pins, link.index) => {
                 guard.interfaces[position].name.clone_from(&link.name);
-                refresh_slot(guard, &links, link);
+                refresh_slot(guard, &links, &link)?;
             }
             Some(link) => {
                 if guarded.attached {
                     warn!("the program is gone from {}; attaching it again", link.name);
                     guard.interfaces[position].attached = false;
                 }
-                attach_again(guard, &links, link, position);
+                attach_again(guard, &links, &link, position);
             }
             None => {
                 if guarded.attached {
                     warn!("{} is gone; waiting for it to come back", guarded.name);
                     guard.interfaces[position].attached = false;
-                    remove_pins(guard, guarded.ifindex);
+                    Attachment::detach(&guard.pins, guarded.ifindex)
+                        .with_context(|| format!("cannot remove the pins of {}", guarded.name))?;
                 }
                 if let Ok(resolved) = resolve(&links, &guarded.name) {
                     attach_again(guard, &links, &resolved.link, position);
@@ -46,34 +46,34 @@ pub(crate) fn look(guard: &mut Guard) -> io::Result<()> {
             }
         }
     }
-    if let Err(error) = guard.maps.note_stations() {
-        warn!("cannot tell the program which stations are ours: {error}");
+    guard.maps.note_stations().context("cannot tell the program which stations are ours")
+}
+
+/// The interface of this index. One that the list lacks is gone only if the kernel says so when it
+/// is asked for by its index.
+fn find(
+    links: &[Link],
+    index: u32,
+    ask: impl FnOnce(u32) -> io::Result<Option<Link>>,
+) -> io::Result<Option<Link>> {
+    match links.iter().find(|link| link.index == index) {
+        Some(link) => Ok(Some(link.clone())),
+        None => ask(index),
     }
-    Ok(())
 }
 
 /// Attaches to `link` in the place of interface `position`, whose overrides it takes over.
 fn attach_again(guard: &mut Guard, links: &[Link], link: &Link, position: usize) {
     let old = guard.interfaces[position].ifindex;
-    match try_attach(guard, links, link, old) {
-        Ok(attachment) => {
-            info!("guarding {} ({}) again", link.name, attachment.mode.name());
-            let guarded = &mut guard.interfaces[position];
-            guarded.name.clone_from(&link.name);
-            guarded.ifindex = link.index;
-            guarded.mode = attachment.mode;
-            guarded.attached = true;
-            guarded.complaint = None;
-        }
-        Err(error) => {
-            let complaint = Some(format!("cannot guard {} again: {error:#}", link.name));
-            let guarded = &mut guard.interfaces[position];
-            if let Some(text) = complaint.as_ref().filter(|_| guarded.complaint != complaint) {
-                warn!("{text}");
-            }
-            guarded.complaint = complaint;
-        }
-    }
+    let attempt = try_attach(guard, links, link, old).map(|attachment| {
+        info!("guarding {} ({}) again", link.name, attachment.mode.name());
+        let guarded = &mut guard.interfaces[position];
+        guarded.name.clone_from(&link.name);
+        guarded.ifindex = link.index;
+        guarded.mode = attachment.mode;
+        guarded.attached = true;
+    });
+    guard.attempted(&format!("guard {} again", link.name), "it is open to floods", &attempt);
 }
 
 fn try_attach(
@@ -107,19 +107,36 @@ fn try_attach(
 }
 
 /// Name and station of an interface that is there.
-fn refresh_slot(guard: &mut Guard, links: &[Link], link: &Link) {
-    let Ok(Some(slot)) = guard.maps.interfaces.of(link.index) else { return };
+fn refresh_slot(guard: &mut Guard, links: &[Link], link: &Link) -> anyhow::Result<()> {
+    let Some(slot) = guard.maps.interfaces.of(link.index)? else { return Ok(()) };
     let fresh =
         Interface { station: station(links, link), name: name_bytes(&link.name), ..slot.interface };
-    if fresh != slot.interface
-        && let Err(error) = guard.maps.interfaces.put(fresh)
-    {
-        warn!("cannot refresh {}: {error}", link.name);
+    if fresh != slot.interface {
+        guard.maps.interfaces.put(fresh)?;
     }
+    Ok(())
 }
 
-fn remove_pins(guard: &Guard, ifindex: u32) {
-    if let Err(error) = Attachment::detach(&guard.pins, ifindex) {
-        warn!("cannot remove the pins of interface {ifindex}: {error}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wan() -> Link {
+        Link { index: 7, name: "wan0".to_owned(), ..Link::default() }
+    }
+
+    /// Fails when pins are removed because a list of interfaces lacks one.
+    #[test]
+    fn an_interface_that_a_list_lacks_is_gone_only_where_the_kernel_says_so() {
+        let another = [Link { index: 1, ..Link::default() }];
+        assert_eq!(find(&another, 7, |_| Ok(Some(wan()))).unwrap(), Some(wan()));
+        assert_eq!(find(&another, 7, |_| Ok(None)).unwrap(), None);
+        let error = || io::Error::from(io::ErrorKind::TimedOut);
+        find(&another, 7, |_| Err(error())).unwrap_err();
+    }
+
+    #[test]
+    fn an_interface_of_the_list_is_not_asked_for_again() {
+        assert_eq!(find(&[wan()], 7, |_| unreachable!()).unwrap(), Some(wan()));
     }
 }

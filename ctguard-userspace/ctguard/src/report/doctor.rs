@@ -1,17 +1,15 @@
-//! What `ctguard doctor` answers.
-
-use std::io::{self, Write};
+//! The result of `ctguard doctor`.
 
 use serde::Serialize;
 
-use super::{SCHEMA_VERSION, doctor_text, write_json};
+use super::schema::SCHEMA_VERSION;
 use ctguard_audit::doctor::{Audit, Finding, Skipped};
 
-/// An audit for programs; `doctor_text` writes it for people.
+/// What `ctguard doctor --json` prints.
 #[derive(Debug, Serialize)]
 pub(crate) struct DoctorReport<'a> {
     schema_version: u32,
-    /// Nothing is wrong.
+    /// There are no findings but notes.
     pub(super) clean: bool,
     /// Null where conntrack is not loaded.
     pub(super) table: Option<TableReport>,
@@ -26,12 +24,12 @@ pub(super) struct TableReport {
     pub(super) max: u64,
     pub(super) buckets: u64,
     pub(super) fill_ratio: Option<f64>,
-    /// What entries and hash take when the table is full.
+    /// The memory of a full table.
     pub(super) full_entries_bytes: u64,
     pub(super) hash_bytes: u64,
     pub(super) memory_bytes: Option<u64>,
     pub(super) flood_flows_per_second: u32,
-    /// How long such a flood needs to fill what is left; null without a maximum.
+    /// How long such a flood needs to fill the rest; null without a maximum.
     pub(super) flood_seconds_to_full: Option<f64>,
 }
 
@@ -55,13 +53,5 @@ impl<'a> DoctorReport<'a> {
             findings: &audit.findings,
             skipped: &audit.skipped,
         }
-    }
-
-    pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
-        write_json(out, self)
-    }
-
-    pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
-        doctor_text::write(self, out)
     }
 }

@@ -5,50 +5,42 @@ use std::io::{self, Write};
 use textwrap::Options;
 
 use super::doctor::{DoctorReport, TableReport};
+use crate::terminal::visible;
 use ctguard_audit::doctor::{Finding, Severity};
 
 const COLUMNS: usize = 100;
 const MARGIN: &str = "        ";
 
-pub(super) fn write(report: &DoctorReport<'_>, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write_doctor(report: &DoctorReport<'_>, out: &mut impl Write) -> io::Result<()> {
+    let is_note = |finding: &&Finding| finding.severity == Severity::Note;
+    let (notes, wrong): (Vec<_>, Vec<_>) = report.findings.iter().partition(is_note);
     if let Some(table) = &report.table {
         self::table(table, out)?;
     }
-    for finding in wrong(report) {
+    for finding in &wrong {
         writeln!(out)?;
         self::finding(finding, out)?;
     }
-    let notes: Vec<_> = notes(report).collect();
     if !notes.is_empty() {
         writeln!(out)?;
     }
     for note in notes {
         paragraph("note", &format!("{}: {}", note.what, note.why), out)?;
-        // What `ctguard tune` sets it lists itself.
+        // `ctguard tune` lists what it sets by itself.
         if !note.mend.iter().any(|mend| mend.reversible) {
             commands(note, out)?;
         }
     }
     for skipped in report.skipped {
-        let text =
-            format!("{} was not checked: {}: {}", skipped.check, skipped.place, skipped.reason);
+        let text = format!("{}: cannot read {}: {}", skipped.check, skipped.place, skipped.reason);
         paragraph("skipped", &text, out)?;
     }
     writeln!(out)?;
-    let wrong = wrong(report).count();
-    match wrong {
+    match wrong.len() {
         0 => paragraph("result", "nothing is wrong", out),
-        1 => paragraph("result", "1 finding", out),
-        many => paragraph("result", &format!("{many} findings"), out),
+        1 => paragraph("result", "1 problem found", out),
+        many => paragraph("result", &format!("{many} problems found"), out),
     }
-}
-
-fn wrong<'a>(report: &DoctorReport<'a>) -> impl Iterator<Item = &'a Finding> {
-    report.findings.iter().filter(|finding| finding.severity != Severity::Note)
-}
-
-fn notes<'a>(report: &DoctorReport<'a>) -> impl Iterator<Item = &'a Finding> {
-    report.findings.iter().filter(|finding| finding.severity == Severity::Note)
 }
 
 fn table(table: &TableReport, out: &mut impl Write) -> io::Result<()> {
@@ -57,15 +49,16 @@ fn table(table: &TableReport, out: &mut impl Write) -> io::Result<()> {
         None => format!("{} entries, no maximum", table.count),
     };
     let memory = match table.memory_bytes {
-        Some(bytes) => format!(", of {} MiB of memory", bytes >> 20),
+        Some(bytes) => format!(" of the machine's {} MiB", bytes >> 20),
         None => String::new(),
     };
     let mebibytes = table.full_entries_bytes.saturating_add(table.hash_bytes) >> 20;
-    let text = format!("{fill}, {} buckets; {mebibytes} MiB when full{memory}", table.buckets);
+    let text =
+        format!("{fill}, {} buckets; a full table takes {mebibytes} MiB{memory}", table.buckets);
     paragraph("table", &text, out)?;
     let Some(seconds) = table.flood_seconds_to_full else { return Ok(()) };
     let text = format!(
-        "{} new flows a second fill what is left in {seconds:.1} s",
+        "a flood of {} new flows a second would fill the rest in {seconds:.1} s",
         table.flood_flows_per_second
     );
     paragraph("flood", &text, out)
@@ -87,18 +80,19 @@ fn finding(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
     commands(finding, out)
 }
 
-/// They are there to be copied, and keep their lines.
+/// Commands keep to one line each, so that they can be copied.
 fn commands(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
     let by_hand = if finding.mend.iter().any(|mend| mend.reversible) { "  or" } else { "  run" };
     for mend in &finding.mend {
-        let by = if mend.reversible { "  mend" } else { by_hand };
+        let by = if mend.reversible { "  fix" } else { by_hand };
         writeln!(out, "{by:<8}{}", mend.command)?;
     }
     Ok(())
 }
 
+/// Control characters are escaped before lines are broken: a newline from a file must not start one.
 fn paragraph(head: &str, text: &str, out: &mut impl Write) -> io::Result<()> {
-    let options = Options::new(COLUMNS).initial_indent("").subsequent_indent(MARGIN);
     let text = format!("{head:<8}{text}");
-    writeln!(out, "{}", textwrap::fill(&text, options))
+    let options = Options::new(COLUMNS).subsequent_indent(MARGIN);
+    textwrap::wrap(&visible(&text), options).iter().try_for_each(|line| writeln!(out, "{line}"))
 }

@@ -7,7 +7,8 @@ use std::{
 
 use serde::Serialize;
 
-use super::{SCHEMA_VERSION, write_json};
+use super::schema::SCHEMA_VERSION;
+use crate::terminal::write_json;
 use ctguard_kernel::maps::Entry;
 
 /// What `ctguard allow list --json` prints.

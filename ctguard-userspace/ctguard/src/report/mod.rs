@@ -9,27 +9,16 @@ mod doctor;
 mod doctor_text;
 mod event_text;
 mod lists;
+mod schema;
 mod settings;
 mod status;
 mod status_text;
 
-use std::io::{self, Write};
-
-use serde::Serialize;
-
 pub(crate) use doctor::DoctorReport;
+pub(crate) use doctor_text::write_doctor;
 pub(crate) use event_text::event_text;
 pub(crate) use lists::ListReport;
 pub(crate) use settings::SettingsReport;
 pub(crate) use status::{
     KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport,
 };
-
-/// Of every document here. 2: `new_flow_detection` of the status has a reason too.
-const SCHEMA_VERSION: u32 = 2;
-
-/// One document, and a line's end.
-pub(crate) fn write_json(out: &mut impl Write, document: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, document)?;
-    writeln!(out)
-}

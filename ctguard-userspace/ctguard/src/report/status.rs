@@ -9,9 +9,10 @@ use ctguard_layout::{
 use serde::Serialize;
 
 use super::{
-    SCHEMA_VERSION, by_class::ByClass, counters::CounterReport, detection::DetectionReport,
-    status_text, write_json,
+    by_class::ByClass, counters::CounterReport, detection::DetectionReport, schema::SCHEMA_VERSION,
+    status_text,
 };
+use crate::terminal::write_json;
 use ctguard_audit::doctor::Health;
 use ctguard_kernel::maps::Totals;
 use ctguard_units::{TableSample, in_force};

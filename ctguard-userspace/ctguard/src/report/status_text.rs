@@ -43,15 +43,13 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
         + packets.malformed_icmp;
     writeln!(
         out,
-        "packets {} of known flows, {} repeated SYNs, {} that make no entry, {} later fragments,\n        \
-         {} exempt, {} for other stations, {malformed} malformed, {} tiny fragments dropped",
-        packets.known,
-        packets.repeated,
-        packets.makes_no_entry,
-        packets.later_fragment,
-        packets.exempt,
-        packets.not_ours,
-        packets.tiny_fragment,
+        "packets {} of known flows, {} repeated, {} that make no entry, {} later fragments,",
+        packets.known, packets.repeated, packets.makes_no_entry, packets.later_fragment,
+    )?;
+    writeln!(
+        out,
+        "        {} exempt, {} not ours, {malformed} malformed, {} tiny fragments dropped",
+        packets.exempt, packets.not_ours, packets.tiny_fragment,
     )
 }
 

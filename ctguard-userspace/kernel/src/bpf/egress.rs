@@ -12,7 +12,7 @@ use aya::programs::{
 use thiserror::Error;
 
 use super::{Pins, pins::remove_if_there, syscall};
-use crate::net::{Link, clsact, links};
+use crate::net::{self, Link, clsact};
 
 /// Priority and handle of the filter, low and of nobody else's choosing.
 const PRIORITY: u16 = 199;
@@ -79,9 +79,8 @@ pub(super) fn detach(pins: &Pins, ifindex: u32) -> io::Result<()> {
     if !pins.filter(ifindex).exists() {
         return Ok(());
     }
-    let name = links()?.into_iter().find(|link| link.index == ifindex).map(|link| link.name);
-    if let Some(name) = name {
-        filter_link(&name)?.detach().map_err(io::Error::other)?;
+    if let Some(link) = net::link(ifindex)? {
+        filter_link(&link.name)?.detach().map_err(io::Error::other)?;
         if pins.qdisc(ifindex).exists() {
             clsact::remove_if_unused(ifindex)?;
         }

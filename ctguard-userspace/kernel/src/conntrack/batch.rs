@@ -1,14 +1,12 @@
 //! Messages about many entries, sent to ctnetlink together.
 
-use std::{io, os::fd::OwnedFd};
+use std::io;
 
-use netlink_packet_core::{ErrorBuffer, NLMSG_ERROR, NetlinkBuffer};
-use rustix::{
-    io::{Errno, retry_on_intr},
-    net::{RecvFlags, SendFlags, recv, send},
-};
+use netlink_packet_core::NLMSG_ERROR;
+use rustix::net::RecvFlags;
 
 use super::dump;
+use crate::net::netlink::{Socket, messages, verdict};
 
 /// Entries of one call: each error of them, told in a message of its own, must find room in the
 /// socket's buffer.
@@ -17,7 +15,7 @@ const BUFFER_LENGTH: usize = 1 << 13;
 
 /// Messages on their way.
 pub(super) struct Batch {
-    socket: OwnedFd,
+    socket: Socket,
     messages: Vec<u8>,
     count: usize,
     buffer: Vec<u8>,
@@ -59,7 +57,7 @@ impl Batch {
         if self.count == 0 {
             return Ok(());
         }
-        send(&self.socket, &self.messages, SendFlags::empty())?;
+        self.socket.send(&self.messages)?;
         let gone = self.failures()?;
         self.sent.gone += gone;
         self.sent.done += (self.count as u64).saturating_sub(gone);
@@ -71,35 +69,31 @@ impl Batch {
     fn failures(&mut self) -> io::Result<u64> {
         let mut failed = 0;
         loop {
-            let received =
-                retry_on_intr(|| recv(&self.socket, &mut *self.buffer, RecvFlags::DONTWAIT));
-            match received {
-                Ok((length, _)) => {
-                    failed += failures(self.buffer.get(..length).unwrap_or_default())?;
-                }
-                Err(Errno::AGAIN) => return Ok(failed),
-                Err(error) => return Err(error.into()),
+            match self.socket.receive(&mut self.buffer, RecvFlags::DONTWAIT) {
+                Ok(datagram) => failed += failures(datagram)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(failed),
+                Err(error) => return Err(error),
             }
         }
     }
 }
 
 /// Counts the entries that were gone; every other refusal ends it.
-fn failures(mut messages: &[u8]) -> io::Result<u64> {
+fn failures(datagram: &[u8]) -> io::Result<u64> {
     let mut failed = 0;
-    while let Ok(message) = NetlinkBuffer::new_checked(messages) {
-        if message.message_type() == NLMSG_ERROR {
-            let error = ErrorBuffer::new_checked(message.payload()).map_err(io::Error::other)?;
-            match error.code().map(|code| code.get().wrapping_neg()) {
-                None => {}
-                // Ended or another's; or in a flow table, where traffic keeps it (EBUSY, before
-                // Linux 6.4).
-                Some(libc::ENOENT | libc::EBUSY) => failed += 1,
-                Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
-            }
+    for message in messages(datagram) {
+        let message = message?;
+        if message.message_type() != NLMSG_ERROR {
+            continue;
         }
-        let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
-        messages = messages.get(length.next_multiple_of(4)..).unwrap_or_default();
+        match verdict(message.payload()) {
+            // Ended or another's; or in a flow table, where traffic keeps it (EBUSY, before
+            // Linux 6.4).
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EBUSY)) => {
+                failed += 1;
+            }
+            told => told?,
+        }
     }
     Ok(failed)
 }

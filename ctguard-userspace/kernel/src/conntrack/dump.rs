@@ -13,43 +13,25 @@
 use std::{
     io,
     ops::ControlFlow,
-    os::fd::OwnedFd,
     path::Path,
     time::{Duration, Instant},
 };
 
-use netlink_packet_core::{
-    DefaultNla, DoneBuffer, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE,
-    NLMSG_ERROR, NLMSG_NOOP, NetlinkBuffer,
-};
-use rustix::{
-    io::{Errno, retry_on_intr},
-    net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect,
-        netlink::{self, SocketAddrNetlink},
-        recv, send, socket_with,
-        sockopt::{Timeout, set_socket_timeout},
-    },
-};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
+use rustix::net::{RecvFlags, netlink::NETFILTER};
 use thiserror::Error;
 
-use super::{
-    entry::Entry,
-    message::{HEADER_LENGTH, NFGENMSG_LENGTH, message},
-    table::Setting,
-    tcp_state::TcpState,
+use super::{entry::Entry, message::message, table::Setting, tcp_state::TcpState};
+use crate::net::{
+    attribute,
+    netlink::{Answer, BUFFER_LENGTH, NFGENMSG_LENGTH, Socket},
 };
 
 const BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
 
-/// How long the kernel may say nothing.
-const SILENCE: Duration = Duration::from_secs(10);
 /// How long a dump may take: as long as a generation of known flows lasts, for tens of millions of
 /// entries.
 const LONGEST: Duration = Duration::from_mins(1);
-/// The kernel fills at most 32 KiB a time (`netlink_recvmsg`).
-const BUFFER_LENGTH: usize = 1 << 16;
-
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW` and `IPCTNL_MSG_CT_GET`.
 const ENTRY: u16 = 0x100;
 const GET: u16 = 0x101;
@@ -87,7 +69,8 @@ pub struct Summary {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completeness {
     Complete,
-    /// The hash changed its size meanwhile, an entry could not be read, or the reader had enough.
+    /// The hash changed its size meanwhile, the kernel says that it was interrupted, an entry could
+    /// not be read, or the reader broke off.
     Interrupted,
 }
 
@@ -106,12 +89,8 @@ pub enum DumpError {
     Absent,
     #[error("the kernel refuses to list connections; run as root, or with CAP_NET_ADMIN")]
     Refused,
-    #[error("the kernel went silent while it listed connections, for {} s", SILENCE.as_secs())]
-    Silent,
     #[error("the list of connections had no end after {} s", LONGEST.as_secs())]
     Endless,
-    #[error("the list of connections is garbled: {0}")]
-    Garbled(&'static str),
     #[error("cannot {action}")]
     Io { action: &'static str, source: io::Error },
 }
@@ -163,13 +142,14 @@ fn read_table(filter: Option<StatusFilter>, each: Reader<'_>) -> Result<Summary,
     // First, because a request over netlink would have the kernel load a tracker that is missing.
     let buckets = Buckets::open()?;
     let before = buckets.read()?;
-    let socket =
-        request(filter).map_err(|source| io_error("ask the kernel for connections", source))?;
+    let socket = open().map_err(io_error)?;
+    socket.send(&request_bytes(filter)).map_err(io_error)?;
     let mut summary = Summary { entries: 0, unread: 0, completeness: Completeness::Complete };
     let mut buffer = vec![0; BUFFER_LENGTH];
     let started = Instant::now();
     loop {
-        let last = summary.read(receive(&socket, &mut buffer)?, each)?;
+        let datagram = socket.receive(&mut buffer, RecvFlags::empty()).map_err(io_error)?;
+        let last = summary.read(datagram, each)?;
         if buckets.read()? != before {
             summary.completeness = Completeness::Interrupted;
         }
@@ -184,117 +164,52 @@ fn read_table(filter: Option<StatusFilter>, each: Reader<'_>) -> Result<Summary,
 
 impl Summary {
     /// Reads what one call received; whether that was the end.
-    fn read(&mut self, mut messages: &[u8], each: Reader<'_>) -> Result<bool, DumpError> {
-        while !messages.is_empty() {
-            let message = NetlinkBuffer::new_checked(messages)
-                .map_err(|_| DumpError::Garbled("a message is cut short"))?;
-            if message.flags() & NLM_F_DUMP_INTR != 0 {
-                self.completeness = Completeness::Interrupted;
-            }
-            match message.message_type() {
-                ENTRY => {
-                    if self.tell(message.payload(), each).is_break() {
-                        self.completeness = Completeness::Interrupted;
-                        return Ok(true);
-                    }
-                }
-                NLMSG_DONE => return end(message.payload()).map(|()| true),
-                NLMSG_ERROR => return Err(refusal(message.payload())),
-                NLMSG_NOOP => {}
-                _ => return Err(DumpError::Garbled("a message is of no known kind")),
-            }
-            let length = HEADER_LENGTH + message.payload_length();
-            messages = messages.get(length.next_multiple_of(4)..).unwrap_or_default();
+    fn read(&mut self, datagram: &[u8], each: Reader<'_>) -> Result<bool, DumpError> {
+        let mut answer = Answer::default();
+        let read = answer.read(datagram, |kind, payload| self.tell(kind, payload, each));
+        if answer.is_interrupted {
+            self.completeness = Completeness::Interrupted;
         }
-        Ok(false)
+        read.map(|()| answer.has_ended).map_err(io_error)
     }
 
-    fn tell(&mut self, payload: &[u8], each: Reader<'_>) -> ControlFlow<()> {
+    fn tell(&mut self, kind: u16, payload: &[u8], each: Reader<'_>) -> ControlFlow<()> {
         let attributes = payload.get(NFGENMSG_LENGTH..).unwrap_or_default();
-        if let Some(entry) = Entry::decode(attributes) {
-            self.entries += 1;
-            return each(&entry, attributes);
+        let Some(entry) = Entry::decode(attributes).filter(|_| kind == ENTRY) else {
+            self.unread += 1;
+            self.completeness = Completeness::Interrupted;
+            return ControlFlow::Continue(());
+        };
+        self.entries += 1;
+        let told = each(&entry, attributes);
+        if told.is_break() {
+            self.completeness = Completeness::Interrupted;
         }
-        self.unread += 1;
-        self.completeness = Completeness::Interrupted;
-        ControlFlow::Continue(())
+        told
     }
 }
 
-/// `NLMSG_DONE` has the dump's own error, if any.
-fn end(payload: &[u8]) -> Result<(), DumpError> {
-    match DoneBuffer::new_checked(payload).map_or(0, |done| done.code()) {
-        0.. => Ok(()),
-        code => Err(errno_error(code)),
-    }
-}
-
-fn refusal(payload: &[u8]) -> DumpError {
-    match ErrorBuffer::new_checked(payload).ok().and_then(|error| error.code()) {
-        Some(code) => errno_error(code.get()),
-        None => DumpError::Garbled("an acknowledgement where entries belong"),
-    }
-}
-
-/// Of a code as netlink writes it, negative.
-fn errno_error(code: i32) -> DumpError {
-    match code.wrapping_neg() {
-        libc::EPERM => DumpError::Refused,
-        // `nfnetlink_rcv_msg` knows no such subsystem; a dump that only ctnetlink could refuse so
-        // has no argument.
-        libc::EINVAL | libc::EOPNOTSUPP => DumpError::Absent,
-        errno => io_error("list connections", io::Error::from_raw_os_error(errno)),
-    }
-}
-
-fn io_error(action: &'static str, source: io::Error) -> DumpError {
+fn io_error(source: io::Error) -> DumpError {
     match source.raw_os_error() {
-        // No nfnetlink at all.
-        Some(libc::EPROTONOSUPPORT) => DumpError::Absent,
-        _ => DumpError::Io { action, source },
+        Some(libc::EPERM) => DumpError::Refused,
+        // `nfnetlink_rcv_msg` knows no such subsystem, or there is no nfnetlink at all; a dump that
+        // only ctnetlink could refuse so has no argument.
+        Some(libc::EINVAL | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT) => DumpError::Absent,
+        _ => DumpError::Io { action: "list connections", source },
     }
 }
 
-/// A socket over which the kernel will list the table.
-fn request(filter: Option<StatusFilter>) -> io::Result<OwnedFd> {
-    let socket = open()?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(SILENCE))?;
-    send(&socket, &request_bytes(filter), SendFlags::empty())?;
-    Ok(socket)
-}
-
-/// A ctnetlink socket that hears nobody but the kernel.
-pub(super) fn open() -> io::Result<OwnedFd> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::NETFILTER),
-    )?;
-    connect(&socket, &SocketAddrNetlink::new(0, 0))?;
-    Ok(socket)
+pub(super) fn open() -> io::Result<Socket> {
+    Socket::open(Some(NETFILTER))
 }
 
 /// Of both families.
 fn request_bytes(filter: Option<StatusFilter>) -> Vec<u8> {
     // Numbers of ctnetlink's are in network order.
-    let attribute = |kind: u16, status: u32| DefaultNla::new(kind, status.to_be_bytes().to_vec());
     let attributes = filter.map(|StatusFilter { mask, value }| {
-        [attribute(STATUS, value), attribute(STATUS_MASK, mask)]
+        [attribute(STATUS, &value.to_be_bytes()), attribute(STATUS_MASK, &mask.to_be_bytes())]
     });
-    let attributes = attributes.as_ref().map_or(&[][..], |both| both);
-    message(GET, NLM_F_REQUEST | NLM_F_DUMP, 0, attributes)
-}
-
-fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], DumpError> {
-    match retry_on_intr(|| recv(socket, &mut *buffer, RecvFlags::TRUNC)) {
-        Ok((_, 0)) => Err(DumpError::Garbled("it ends without its last message")),
-        Ok((_, length)) => {
-            buffer.get(..length).ok_or(DumpError::Garbled("a message is longer than the kernel's"))
-        }
-        Err(Errno::AGAIN) => Err(DumpError::Silent),
-        Err(errno) => Err(io_error("receive connections from the kernel", errno.into())),
-    }
+    message(GET, NLM_F_REQUEST | NLM_F_DUMP, 0, attributes.as_ref().map_or(&[], |both| both))
 }
 
 /// The size of the hash, which all network namespaces share.

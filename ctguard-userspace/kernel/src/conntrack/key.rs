@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{DefaultNla, NLM_F_REQUEST, NlasIterator};
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NLM_F_REQUEST, NlasIterator};
 
 use super::{Entry, message::message};
+use crate::net::attribute;
 
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW`, which changes an entry that is there, and
 /// `IPCTNL_MSG_CT_DELETE`.
@@ -17,8 +18,6 @@ const ORIGINAL: u16 = 1;
 const TIMEOUT: u16 = 7;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
-/// `NLA_F_NESTED`.
-const NESTED: u16 = 1 << 15;
 
 /// An entry's name.
 pub(super) struct Key {
@@ -32,13 +31,13 @@ impl Key {
     /// None where the kernel told no tuple: without one a message would be about the whole table.
     pub(super) fn of(entry: &Entry, attributes: &[u8]) -> Option<Self> {
         let (mut original, mut id, mut zone) = (None, None, None);
-        for attribute in NlasIterator::new(attributes) {
-            let attribute = attribute.ok()?;
-            let value = attribute.value();
-            match attribute.kind() {
-                ORIGINAL => original = Some(DefaultNla::new(ORIGINAL | NESTED, value.to_vec())),
-                ID => id = Some(DefaultNla::new(ID, value.to_vec())),
-                ZONE => zone = Some(DefaultNla::new(ZONE, value.to_vec())),
+        for part in NlasIterator::new(attributes) {
+            let part = part.ok()?;
+            let value = part.value();
+            match part.kind() {
+                ORIGINAL => original = Some(attribute(ORIGINAL | NLA_F_NESTED, value)),
+                ID => id = Some(attribute(ID, value)),
+                ZONE => zone = Some(attribute(ZONE, value)),
                 _ => {}
             }
         }
@@ -59,7 +58,7 @@ impl Key {
     /// Has the entry of this tuple live so much longer.
     pub(super) fn change_of_timeout(self, seconds: u32) -> Vec<u8> {
         let Self { family, original, zone, .. } = self;
-        let timeout = DefaultNla::new(TIMEOUT, seconds.to_be_bytes().to_vec());
+        let timeout = attribute(TIMEOUT, &seconds.to_be_bytes());
         let attributes: Vec<_> = [original, timeout].into_iter().chain(zone).collect();
         message(CHANGE, NLM_F_REQUEST, family, &attributes)
     }

@@ -1,7 +1,9 @@
 //! The state of a TCP entry as ctnetlink writes it (`enum ctattr_protoinfo` and
 //! `enum ctattr_protoinfo_tcp`, `include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
 
-use netlink_packet_core::{NlasIterator, parse_u8};
+use netlink_packet_core::parse_u8;
+
+use crate::net::find;
 
 const PROTOINFO: u16 = 4;
 const PROTOINFO_TCP: u16 = 1;
@@ -23,10 +25,8 @@ pub enum TcpState {
 impl TcpState {
     /// Of the attributes of an entry; none of other protocols, and of states that are none.
     pub fn decode(attributes: &[u8]) -> Option<Self> {
-        let state = within(attributes, PROTOINFO, |info| {
-            within(info, PROTOINFO_TCP, |tcp| within(tcp, STATE, |state| parse_u8(state).ok()))
-        })?;
-        match state {
+        let tcp = find(find(attributes, PROTOINFO)?, PROTOINFO_TCP)?;
+        match parse_u8(find(tcp, STATE)?).ok()? {
             1 | 9 => Some(Self::SynSent),
             2 => Some(Self::SynReceived),
             3 => Some(Self::Established),
@@ -36,34 +36,17 @@ impl TcpState {
     }
 }
 
-/// Reads the value of the first attribute of a kind.
-fn within<T>(attributes: &[u8], kind: u16, read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
-    let mut attributes = NlasIterator::new(attributes).filter_map(Result::ok);
-    read(attributes.find(|attribute| attribute.kind() == kind)?.value())
-}
-
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::DefaultNla;
-
     use super::*;
-    use crate::net::emitted;
-
-    fn nested(kind: u16, value: Vec<u8>) -> Vec<u8> {
-        emitted(&[DefaultNla::new(kind, value)])
-    }
+    use crate::net::{attribute, emitted, nested};
 
     #[test]
     fn a_state_lies_two_nests_deep_behind_others() {
         let of = |state: u8| {
-            let tcp = emitted(&[
-                DefaultNla::new(2, vec![7]),
-                DefaultNla::new(STATE, vec![state]),
-                DefaultNla::new(3, vec![9]),
-            ]);
-            let mut attributes = nested(7, vec![0, 0, 1]);
-            attributes.extend(nested(PROTOINFO, nested(PROTOINFO_TCP, tcp)));
-            TcpState::decode(&attributes)
+            let tcp = [attribute(2, &[7]), attribute(STATE, &[state]), attribute(3, &[9])];
+            let info = nested(PROTOINFO, &[nested(PROTOINFO_TCP, &tcp)]);
+            TcpState::decode(&emitted(&[attribute(7, &[0, 0, 1]), info]))
         };
         assert_eq!(of(1), Some(TcpState::SynSent));
         assert_eq!(of(2), Some(TcpState::SynReceived));
@@ -74,7 +57,7 @@ mod tests {
 
     #[test]
     fn an_entry_of_udp_has_none() {
-        assert_eq!(TcpState::decode(&nested(3, vec![0; 4])), None);
+        assert_eq!(TcpState::decode(&emitted(&[attribute(3, &[0; 4])])), None);
         assert_eq!(TcpState::decode(&[]), None);
     }
 }

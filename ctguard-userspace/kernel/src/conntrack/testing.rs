@@ -1,16 +1,13 @@
 //! A table that a test fills over ctnetlink, in a network namespace of its own.
 #![expect(clippy::unwrap_used, reason = "a test may say what it expects by unwrapping it")]
 
-use std::{net::IpAddr, os::fd::OwnedFd, process::Command};
+use std::{net::IpAddr, process::Command};
 
 use netlink_packet_core::{DefaultNla, NLM_F_REQUEST};
-use rustix::{
-    net::{SendFlags, send},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{dump, message::message};
-use crate::net::emitted;
+use crate::net::{attribute, nested, netlink::Socket};
 
 /// Status bits as the kernel has them.
 pub mod status {
@@ -62,6 +59,7 @@ pub struct TestTable {
 
 impl TestTable {
     /// Makes one, or says why `test` is skipped.
+    #[allow(clippy::print_stdout, reason = "a test's own output, if clippy sees that it is one")]
     pub fn make(test: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             assert!(std::env::var_os("CI").is_none(), "{test} may not be skipped in CI");
@@ -124,9 +122,9 @@ pub fn empty() {
     flush(&dump::open().unwrap(), &mut request);
 }
 
-fn flush(socket: &OwnedFd, batch: &mut Vec<u8>) {
+fn flush(socket: &Socket, batch: &mut Vec<u8>) {
     if !batch.is_empty() {
-        send(socket, batch, SendFlags::empty()).unwrap();
+        socket.send(batch).unwrap();
         batch.clear();
     }
 }
@@ -162,14 +160,6 @@ fn tuple(
         attribute(3, &destination_port.to_be_bytes()),
     ];
     [nested(1, &addresses), nested(2, &transport)]
-}
-
-fn nested(kind: u16, inner: &[DefaultNla]) -> DefaultNla {
-    attribute(kind | 1 << 15, &emitted(inner))
-}
-
-fn attribute(kind: u16, value: &[u8]) -> DefaultNla {
-    DefaultNla::new(kind, value.to_vec())
 }
 
 fn ip(arguments: &[&str]) {

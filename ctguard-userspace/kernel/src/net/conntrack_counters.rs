@@ -3,14 +3,16 @@
 
 use std::{collections::BTreeMap, io};
 
+use netlink_packet_core::parse_u32_be;
 use rustix::net::netlink;
 
-use super::{link::attributes_of, netlink::request_of};
+use super::{
+    attribute::attributes,
+    netlink::{NFGENMSG_LENGTH, dump},
+};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_GET_STATS_CPU`.
 const GET: u16 = 0x104;
-/// `struct nfgenmsg`.
-const HEADER_LENGTH: usize = 4;
 
 /// `enum ctattr_stats_cpu` (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`), by the names that
 /// the columns of `/proc/net/stat/nf_conntrack` have.
@@ -30,13 +32,11 @@ const NAMES: [(u16, &str); 10] = [
 /// Sums over all CPUs, in this network namespace; without those that this kernel does not tell.
 pub fn conntrack_counters() -> io::Result<BTreeMap<String, u64>> {
     let mut sums = BTreeMap::new();
-    for answer in request_of(Some(netlink::NETFILTER), GET, true, &[0; HEADER_LENGTH])? {
-        let attributes = answer.payload.get(HEADER_LENGTH..).unwrap_or_default();
-        for (kind, value) in attributes_of(attributes) {
-            let name = NAMES.iter().find(|(number, _)| *number == kind).map(|(_, name)| *name);
-            let number = value.try_into().ok().map(u32::from_be_bytes);
-            if let (Some(name), Some(number)) = (name, number) {
-                *sums.entry(name.to_owned()).or_default() += u64::from(number);
+    for cpu in dump(Some(netlink::NETFILTER), GET, &[0; NFGENMSG_LENGTH])? {
+        for (kind, value) in attributes(cpu.get(NFGENMSG_LENGTH..).unwrap_or_default()) {
+            let name = NAMES.iter().find(|(number, _)| *number == kind);
+            if let (Some((_, name)), Ok(number)) = (name, parse_u32_be(value)) {
+                *sums.entry((*name).to_owned()).or_default() += u64::from(number);
             }
         }
     }

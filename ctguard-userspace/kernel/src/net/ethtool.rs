@@ -3,15 +3,13 @@
 
 use std::{collections::BTreeSet, io};
 
-use netlink_packet_core::DefaultNla;
-
 use super::{
-    generic::{Family, if_supported, nested},
-    link::{attributes_of, number, text},
+    attribute::{attribute, attributes, find, nested, number, text},
+    generic,
+    netlink::request,
 };
 
 const FAMILY: &str = "ethtool";
-const VERSION: u8 = 1;
 
 const FEATURES_GET: u8 = 11;
 const CHANNELS_GET: u8 = 17;
@@ -43,20 +41,12 @@ pub struct Offloads {
 impl Offloads {
     /// None where the kernel does not tell, as before Linux 5.10.
     pub fn of(ifindex: u32) -> io::Result<Option<Self>> {
-        let answer = ask(FEATURES_GET, ifindex)?;
-        Ok(answer.map(|attributes| Self::decode(&attributes)))
+        Ok(ask(FEATURES_GET, ifindex)?.map(|answer| Self::decode(&answer)))
     }
 
-    fn decode(attributes: &[u8]) -> Self {
-        let mut offloads = Self::default();
-        for (kind, value) in attributes_of(attributes) {
-            match kind {
-                FEATURES_CHANGEABLE => offloads.changeable = names(value),
-                FEATURES_ACTIVE => offloads.on = names(value),
-                _ => {}
-            }
-        }
-        offloads
+    fn decode(answer: &[u8]) -> Self {
+        let names = |kind| find(answer, kind).map(names).unwrap_or_default();
+        Self { on: names(FEATURES_ACTIVE), changeable: names(FEATURES_CHANGEABLE) }
     }
 
     pub fn is_on(&self, name: &str) -> bool {
@@ -87,23 +77,17 @@ pub struct Channels {
 impl Channels {
     /// None where kernel or driver do not tell.
     pub fn of(ifindex: u32) -> io::Result<Option<Self>> {
-        let answer = ask(CHANNELS_GET, ifindex)?;
-        Ok(answer.map(|attributes| Self::decode(&attributes)))
+        Ok(ask(CHANNELS_GET, ifindex)?.map(|answer| Self::decode(&answer)))
     }
 
-    fn decode(attributes: &[u8]) -> Self {
-        let mut channels = Self::default();
-        for (kind, value) in attributes_of(attributes) {
-            let value = number(value).unwrap_or_default();
-            match kind {
-                RECEIVE_MAX => channels.receive_max = value,
-                COMBINED_MAX => channels.combined_max = value,
-                RECEIVE_COUNT => channels.receive = value,
-                COMBINED_COUNT => channels.combined = value,
-                _ => {}
-            }
+    fn decode(answer: &[u8]) -> Self {
+        let count = |kind| find(answer, kind).and_then(number).unwrap_or_default();
+        Self {
+            receive: count(RECEIVE_COUNT),
+            receive_max: count(RECEIVE_MAX),
+            combined: count(COMBINED_COUNT),
+            combined_max: count(COMBINED_MAX),
         }
-        channels
     }
 
     /// Queues for what arrives.
@@ -113,27 +97,23 @@ impl Channels {
 }
 
 fn ask(command: u8, ifindex: u32) -> io::Result<Option<Vec<u8>>> {
-    let Some(family) = Family::find(FAMILY, VERSION)? else { return Ok(None) };
-    let index = DefaultNla::new(HEADER_INDEX, ifindex.to_ne_bytes().to_vec());
-    let answers = if_supported(family.request(command, false, &[nested(HEADER, &[index])]))?;
+    let header = nested(HEADER, &[attribute(HEADER_INDEX, &ifindex.to_ne_bytes())]);
+    let answers = generic::ask(request, FAMILY, command, &[header])?;
     Ok(answers.and_then(|answers| answers.into_iter().next()))
 }
 
 /// The names of a bitset's bits that are set.
 fn names(bitset: &[u8]) -> BTreeSet<String> {
-    let is_list = attributes_of(bitset).any(|(kind, _)| kind == BITSET_IS_LIST);
-    let bits = attributes_of(bitset).filter(|(kind, _)| *kind == BITSET_BITS);
-    let bits = bits.flat_map(|(_, bits)| attributes_of(bits));
-    let set =
-        bits.filter(|(_, bit)| is_list || attributes_of(bit).any(|(kind, _)| kind == BIT_IS_SET));
-    let name = |bit| attributes_of(bit).find(|(kind, _)| *kind == BIT_NAME);
-    set.filter_map(|(_, bit)| name(bit)).map(|(_, name)| text(name)).collect()
+    let is_list = find(bitset, BITSET_IS_LIST).is_some();
+    let bits = attributes(find(bitset, BITSET_BITS).unwrap_or_default()).map(|(_, bit)| bit);
+    let set = bits.filter(|bit| is_list || find(bit, BIT_IS_SET).is_some());
+    set.filter_map(|bit| find(bit, BIT_NAME)).map(text).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::netlink::emitted;
+    use crate::net::emitted;
 
     /// Fails when a bit that is listed and not set is taken for one that is.
     #[test]
@@ -151,7 +131,7 @@ mod tests {
 
     #[test]
     fn combined_channels_and_those_that_only_receive_are_told_apart() {
-        let count = |kind, count: u32| DefaultNla::new(kind, count.to_ne_bytes().to_vec());
+        let count = |kind, count: u32| attribute(kind, &count.to_ne_bytes());
         let channels = Channels::decode(&emitted(&[
             count(RECEIVE_MAX, 1),
             count(COMBINED_MAX, 8),

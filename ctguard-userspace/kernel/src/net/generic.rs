@@ -3,73 +3,64 @@
 
 use std::io;
 
-use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
-use rustix::net::netlink;
+use netlink_packet_core::{DefaultNla, parse_u16};
+use rustix::net::{Protocol, netlink::GENERIC};
 
 use super::{
-    link::attributes_of,
-    netlink::{emitted, request_of},
+    attribute::{attribute, emitted, find},
+    netlink::request,
 };
 
 /// `GENL_ID_CTRL`, the family that knows the others.
-const CONTROL: Family = Family { id: 16, version: 2 };
+const CONTROL: u16 = 16;
 const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
+/// Every family that is asked here has version 1; the kernel reads it nowhere.
+const VERSION: u8 = 1;
 /// `struct genlmsghdr`: command, version, reserved.
 const HEADER_LENGTH: usize = 4;
 
-/// A family of this kernel's.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Family {
-    id: u16,
-    version: u8,
-}
+/// [`request`] or [`super::netlink::dump`].
+type Exchange = fn(Option<Protocol>, u16, &[u8]) -> io::Result<Vec<Vec<u8>>>;
 
-impl Family {
-    /// None where the kernel has no such family; `version` is the one that its header file has.
-    pub(super) fn find(name: &str, version: u8) -> io::Result<Option<Self>> {
-        let mut wanted = name.as_bytes().to_vec();
-        wanted.push(0);
-        let found = CONTROL.request(GET_FAMILY, false, &[DefaultNla::new(FAMILY_NAME, wanted)]);
-        match found {
-            Ok(answers) => {
-                let attributes = answers.first().map(Vec::as_slice).unwrap_or_default();
-                let id = attributes_of(attributes).find(|(kind, _)| *kind == FAMILY_ID);
-                let id = id.and_then(|(_, value)| value.try_into().ok()).map(u16::from_ne_bytes);
-                Ok(id.map(|id| Self { id, version }))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The attributes of each answer.
-    pub(super) fn request(
-        self,
-        command: u8,
-        dump: bool,
-        attributes: &[DefaultNla],
-    ) -> io::Result<Vec<Vec<u8>>> {
-        let mut body = vec![command, self.version, 0, 0];
-        body.extend(emitted(attributes));
-        let answers = request_of(Some(netlink::GENERIC), self.id, dump, &body)?;
-        let whole = answers.into_iter().filter(|answer| answer.payload.len() >= HEADER_LENGTH);
-        Ok(whole.map(|mut answer| answer.payload.split_off(HEADER_LENGTH)).collect())
-    }
-}
-
-/// An attribute that holds others.
-pub(super) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
-    DefaultNla::new(kind | NLA_F_NESTED, emitted(attributes))
-}
-
-/// An answer, or none where the device has nothing to tell.
-pub(super) fn if_supported<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
-    match answer {
+/// The attributes of each answer; `None` where the kernel has no such family or command, or the
+/// device nothing to tell.
+pub(super) fn ask(
+    exchange: Exchange,
+    family: &str,
+    command: u8,
+    attributes: &[DefaultNla],
+) -> io::Result<Option<Vec<Vec<u8>>>> {
+    let Some(id) = id(family)? else { return Ok(None) };
+    match call(exchange, id, command, attributes) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
-        answer => answer.map(Some),
+        answers => answers.map(Some),
     }
+}
+
+fn id(family: &str) -> io::Result<Option<u16>> {
+    let name = attribute(FAMILY_NAME, format!("{family}\0").as_bytes());
+    match call(request, CONTROL, GET_FAMILY, &[name]) {
+        Ok(answers) => {
+            let id = answers.first().and_then(|answer| find(answer, FAMILY_ID));
+            Ok(id.and_then(|value| parse_u16(value).ok()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn call(
+    exchange: Exchange,
+    id: u16,
+    command: u8,
+    attributes: &[DefaultNla],
+) -> io::Result<Vec<Vec<u8>>> {
+    let mut body = vec![command, VERSION, 0, 0];
+    body.extend(emitted(attributes));
+    let answers = exchange(Some(GENERIC), id, &body)?;
+    Ok(answers.iter().filter_map(|answer| Some(answer.get(HEADER_LENGTH..)?.to_vec())).collect())
 }
 
 #[cfg(test)]
@@ -78,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_family_that_no_kernel_has_is_told_from_an_error() {
-        assert!(Family::find("nlctrl", 2).unwrap().is_some());
-        assert!(Family::find("ctguard", 1).unwrap().is_none());
+        assert_eq!(id("nlctrl").unwrap(), Some(CONTROL));
+        assert_eq!(id("ctguard").unwrap(), None);
     }
 }

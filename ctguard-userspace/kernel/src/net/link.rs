@@ -1,6 +1,47 @@
-//! One interface, and how it is read from an rtnetlink message (`man 7 rtnetlink`, `if_link.h`).
+//! Interfaces as rtnetlink tells them (`man 7 rtnetlink`, `if_link.h`), and the events when one
+//! changes.
 
-use std::iter;
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+};
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, recv,
+    socket_with,
+};
+
+use super::{
+    attribute::{attribute, attributes, emitted, find, number, text},
+    netlink::{dump, garbled, request},
+};
+
+/// Every interface of this network namespace.
+pub fn links() -> io::Result<Vec<Link>> {
+    let links = dump(None, libc::RTM_GETLINK, &question(0))?;
+    Ok(links.iter().filter_map(|link| Link::parse(link)).collect())
+}
+
+/// The interface of this index; `None` only where the kernel says that there is none.
+pub fn link(index: u32) -> io::Result<Option<Link>> {
+    match request(None, libc::RTM_GETLINK, &question(index)) {
+        Ok(answers) => {
+            let link = answers.first().and_then(|answer| Link::parse(answer));
+            link.map(Some).ok_or_else(|| garbled("no interface in the answer"))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// An `ifinfomsg` and `IFLA_EXT_MASK`.
+fn question(index: u32) -> Vec<u8> {
+    /// `RTEXT_FILTER_SKIP_STATS`: an interface fits in less.
+    const SKIP_STATISTICS: u32 = 1 << 3;
+    let mut body = [0, index, 0, 0].map(u32::to_ne_bytes).concat();
+    body.extend(emitted(&[attribute(libc::IFLA_EXT_MASK, &SKIP_STATISTICS.to_ne_bytes())]));
+    body
+}
 
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +74,6 @@ pub struct Attached {
 }
 
 const IFINFO_LENGTH: usize = 16;
-/// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` aside.
-const TYPE_MASK: u16 = 0x3fff;
 
 // `enum if_link.h`; those that libc lacks.
 const IFLA_INFO_KIND: u16 = 1;
@@ -46,13 +85,13 @@ const XDP_ATTACHED_SKB: u8 = 2;
 impl Link {
     /// Reads the payload of an `RTM_NEWLINK` or `RTM_DELLINK` message.
     pub fn parse(payload: &[u8]) -> Option<Self> {
-        let (header, attributes) = payload.split_at_checked(IFINFO_LENGTH)?;
+        let (header, rest) = payload.split_at_checked(IFINFO_LENGTH)?;
         let mut link = Self {
             hardware: u16::from_ne_bytes(*header.get(2..)?.first_chunk()?),
             index: u32::from_ne_bytes(*header.get(4..)?.first_chunk()?),
             ..Self::default()
         };
-        for (kind, value) in attributes_of(attributes) {
+        for (kind, value) in attributes(rest) {
             match kind {
                 libc::IFLA_IFNAME => link.name = text(value),
                 libc::IFLA_LINK => link.lower = number(value).filter(|&index| index != 0),
@@ -61,13 +100,9 @@ impl Link {
                 libc::IFLA_PROMISCUITY => link.promiscuity = number(value)?,
                 libc::IFLA_MTU => link.mtu = number(value)?,
                 libc::IFLA_ADDRESS => link.address = value.try_into().ok(),
-                libc::IFLA_LINKINFO => {
-                    link.kind = attributes_of(value)
-                        .find(|&(kind, _)| kind == IFLA_INFO_KIND)
-                        .map(|(_, value)| text(value));
-                }
+                libc::IFLA_LINKINFO => link.kind = find(value, IFLA_INFO_KIND).map(text),
                 libc::IFLA_PROP_LIST => {
-                    link.other_names = attributes_of(value)
+                    link.other_names = attributes(value)
                         .filter(|&(kind, _)| kind == libc::IFLA_ALT_IFNAME)
                         .map(|(_, value)| text(value))
                         .collect();
@@ -91,55 +126,77 @@ impl Link {
 }
 
 fn attached(value: &[u8]) -> Option<Attached> {
-    let mut generic = false;
-    let mut program = None;
-    for (kind, value) in attributes_of(value) {
-        match kind {
-            IFLA_XDP_ATTACHED => generic = value.first() == Some(&XDP_ATTACHED_SKB),
-            // With both kinds attached, only the drivers' own attribute is there.
-            IFLA_XDP_PROG_ID | IFLA_XDP_DRV_PROG_ID => program = program.or(number(value)),
-            _ => {}
+    let is_generic = find(value, IFLA_XDP_ATTACHED) == Some(&[XDP_ATTACHED_SKB]);
+    // With both kinds attached, only the drivers' own attribute is there.
+    let program = find(value, IFLA_XDP_PROG_ID).or_else(|| find(value, IFLA_XDP_DRV_PROG_ID))?;
+    Some(Attached { native: !is_generic, program: number(program)? })
+}
+
+/// Tells that some interface changed; what changed is read by [`links`].
+#[derive(Debug)]
+pub struct LinkEvents(OwnedFd);
+
+impl LinkEvents {
+    /// Subscribes.
+    pub fn subscribe() -> io::Result<Self> {
+        /// `RTMGRP_LINK`.
+        const LINK_GROUP: u32 = 1;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+        bind(&socket, &SocketAddrNetlink::new(0, LINK_GROUP))?;
+        Ok(Self(socket))
+    }
+
+    /// Forgets the events so far; an overrun is one more reason to look.
+    pub fn drain(&self) {
+        let mut buffer = [0; 1 << 12];
+        loop {
+            match recv(&self.0, &mut buffer[..], RecvFlags::TRUNC) {
+                Ok(_) | Err(rustix::io::Errno::NOBUFS | rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
         }
     }
-    Some(Attached { native: !generic, program: program? })
 }
 
-/// The attributes in `bytes`, as far as they are whole.
-pub(super) fn attributes_of(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
-        let kind = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?) & TYPE_MASK;
-        let value = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
+impl AsRawFd for LinkEvents {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
 }
 
-pub(super) fn number(value: &[u8]) -> Option<u32> {
-    value.first_chunk().map(|&bytes| u32::from_ne_bytes(bytes))
-}
-
-/// Text ends with a zero.
-pub(super) fn text(value: &[u8]) -> String {
-    let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
-    String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
+impl AsFd for LinkEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::DefaultNla;
+
     use super::*;
+    use crate::net::nested;
+
+    #[test]
+    fn the_loopback_device_is_among_the_interfaces_and_is_found_by_its_index() {
+        let links = links().unwrap();
+        let loopback = links.iter().find(|link| link.name == "lo").unwrap();
+        assert_eq!(link(loopback.index).unwrap().as_ref(), Some(loopback));
+    }
+
+    #[test]
+    fn an_index_that_no_interface_has_is_told_from_an_error() {
+        assert_eq!(link(i32::MAX.unsigned_abs()).unwrap(), None);
+    }
 
     #[test]
     fn a_vlan_child_tells_its_kind_and_its_parent() {
-        let mut message = header(7, 1);
-        push(&mut message, libc::IFLA_IFNAME, b"wan0.100\0");
-        push(&mut message, libc::IFLA_LINK, &3u32.to_ne_bytes());
-        let mut info = Vec::new();
-        push(&mut info, IFLA_INFO_KIND, b"vlan\0");
-        push(&mut message, libc::IFLA_LINKINFO, &info);
-
-        let link = Link::parse(&message).unwrap();
+        let link = parse(&[
+            attribute(libc::IFLA_IFNAME, b"wan0.100\0"),
+            attribute(libc::IFLA_LINK, &3u32.to_ne_bytes()),
+            nested(libc::IFLA_LINKINFO, &[attribute(IFLA_INFO_KIND, b"vlan\0")]),
+        ]);
 
         assert_eq!((link.index, link.name.as_str(), link.lower), (7, "wan0.100", Some(3)));
         assert!(link.is_a("vlan"));
@@ -147,38 +204,29 @@ mod tests {
 
     #[test]
     fn an_attached_generic_program_is_seen() {
-        let mut xdp = Vec::new();
-        push(&mut xdp, IFLA_XDP_ATTACHED, &[XDP_ATTACHED_SKB]);
-        push(&mut xdp, IFLA_XDP_PROG_ID, &42u32.to_ne_bytes());
-        let mut message = header(7, 1);
-        push(&mut message, libc::IFLA_XDP | 0x8000, &xdp);
-
-        let link = Link::parse(&message).unwrap();
-
+        let xdp = [
+            attribute(IFLA_XDP_ATTACHED, &[XDP_ATTACHED_SKB]),
+            attribute(IFLA_XDP_PROG_ID, &42u32.to_ne_bytes()),
+        ];
+        let link = parse(&[nested(libc::IFLA_XDP, &xdp)]);
         assert_eq!(link.xdp, Some(Attached { native: false, program: 42 }));
     }
 
     #[test]
     fn a_message_cut_anywhere_is_no_crash() {
-        let mut message = header(7, 1);
-        push(&mut message, libc::IFLA_IFNAME, b"wan0\0");
+        let message = message(&[attribute(libc::IFLA_IFNAME, b"wan0\0")]);
         for length in 0..message.len() {
             let _ = Link::parse(&message[..length]);
         }
     }
 
-    fn header(index: u32, hardware: u16) -> Vec<u8> {
-        let mut bytes = vec![0; IFINFO_LENGTH];
-        bytes[2..4].copy_from_slice(&hardware.to_ne_bytes());
-        bytes[4..8].copy_from_slice(&index.to_ne_bytes());
-        bytes
+    fn parse(attributes: &[DefaultNla]) -> Link {
+        Link::parse(&message(attributes)).unwrap()
     }
 
-    fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-        let length = u16::try_from(value.len() + 4).unwrap();
-        message.extend(length.to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend(value);
-        message.resize(message.len().next_multiple_of(4), 0);
+    fn message(attributes: &[DefaultNla]) -> Vec<u8> {
+        let mut bytes = [0, 7, 0, 0].map(u32::to_ne_bytes).concat();
+        bytes.extend(emitted(attributes));
+        bytes
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Never through `/sys`, which belongs to another namespace after `nsenter --net`.
 
+mod attribute;
 pub mod clsact;
 mod conntrack_counters;
 mod driver;
@@ -10,7 +11,7 @@ mod ethtool;
 mod generic;
 mod link;
 mod netdev;
-mod netlink;
+pub(crate) mod netlink;
 mod nf_tables;
 mod queues;
 mod resolve;
@@ -18,12 +19,14 @@ mod station;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use attribute::nested;
+pub(crate) use attribute::{attribute, emitted, find};
 pub use conntrack_counters::conntrack_counters;
 pub use driver::{Driver, Statistic};
 pub use ethtool::{Channels, Offloads};
-pub use link::{Attached, Link};
+pub use link::{Attached, Link, LinkEvents, link, links};
 pub use netdev::XdpFeatures;
-pub use netlink::{LinkEvents, emitted, links};
 pub use nf_tables::{Rule, rules};
 pub use queues::received_by_queue;
 pub use resolve::{Refusal, Resolved, resolve};

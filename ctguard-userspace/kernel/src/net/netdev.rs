@@ -3,15 +3,15 @@
 
 use std::io;
 
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::parse_u64;
 
 use super::{
-    generic::{Family, if_supported},
-    link::{attributes_of, number},
+    attribute::{attribute, find, number},
+    generic::ask,
+    netlink::{dump, request},
 };
 
 const FAMILY: &str = "netdev";
-const VERSION: u8 = 1;
 
 const DEVICE_GET: u8 = 1;
 const DEVICE_INDEX: u16 = 1;
@@ -40,12 +40,10 @@ impl XdpFeatures {
 
     /// None where the kernel does not tell, as before Linux 6.3.
     pub fn of(ifindex: u32) -> io::Result<Option<Self>> {
-        let Some(family) = Family::find(FAMILY, VERSION)? else { return Ok(None) };
-        let index = DefaultNla::new(DEVICE_INDEX, ifindex.to_ne_bytes().to_vec());
-        let answers = family.request(DEVICE_GET, false, &[index])?;
-        let features = answers.iter().flat_map(|answer| attributes_of(answer));
-        let features = features.filter(|(kind, _)| *kind == DEVICE_XDP_FEATURES);
-        Ok(features.last().and_then(|(_, value)| wide(value)).map(Self))
+        let index = attribute(DEVICE_INDEX, &ifindex.to_ne_bytes());
+        let answers = ask(request, FAMILY, DEVICE_GET, &[index])?.unwrap_or_default();
+        let features = answers.first().and_then(|answer| find(answer, DEVICE_XDP_FEATURES));
+        Ok(features.and_then(wide).map(Self))
     }
 
     /// The driver runs programs itself.
@@ -62,13 +60,11 @@ impl XdpFeatures {
 /// Packets that each receive queue took since the device came, in the order of queues; none where
 /// kernel or driver do not count them so.
 pub(super) fn received(ifindex: u32) -> io::Result<Option<Vec<u64>>> {
-    let Some(family) = Family::find(FAMILY, VERSION)? else { return Ok(None) };
     let wanted = [
-        DefaultNla::new(STATISTICS_INDEX, ifindex.to_ne_bytes().to_vec()),
-        DefaultNla::new(STATISTICS_SCOPE, SCOPE_QUEUE.to_ne_bytes().to_vec()),
+        attribute(STATISTICS_INDEX, &ifindex.to_ne_bytes()),
+        attribute(STATISTICS_SCOPE, &SCOPE_QUEUE.to_ne_bytes()),
     ];
-    let answers = if_supported(family.request(STATISTICS_GET, true, &wanted))?;
-    let answers = answers.unwrap_or_default();
+    let answers = ask(dump, FAMILY, STATISTICS_GET, &wanted)?.unwrap_or_default();
     let mut queues: Vec<_> = answers.iter().filter_map(|answer| queue(answer)).collect();
     queues.sort_unstable();
     let packets: Vec<_> = queues.into_iter().map(|(_, packets)| packets).collect();
@@ -76,31 +72,22 @@ pub(super) fn received(ifindex: u32) -> io::Result<Option<Vec<u64>>> {
 }
 
 /// A receive queue's number and its packets.
-fn queue(attributes: &[u8]) -> Option<(u32, u64)> {
-    let (mut kind, mut queue, mut packets) = (None, None, None);
-    for (attribute, value) in attributes_of(attributes) {
-        match attribute {
-            STATISTICS_QUEUE_TYPE => kind = number(value),
-            STATISTICS_QUEUE => queue = number(value),
-            STATISTICS_RECEIVED => packets = wide(value),
-            _ => {}
-        }
-    }
-    (kind == Some(TYPE_RECEIVE)).then_some((queue?, packets?))
+fn queue(answer: &[u8]) -> Option<(u32, u64)> {
+    let receives = find(answer, STATISTICS_QUEUE_TYPE).and_then(number)? == TYPE_RECEIVE;
+    let queue = find(answer, STATISTICS_QUEUE).and_then(number)?;
+    let packets = find(answer, STATISTICS_RECEIVED).and_then(wide)?;
+    receives.then_some((queue, packets))
 }
 
 /// A number of 32 or 64 bits, whichever it needs (`nla_put_uint`).
 fn wide(value: &[u8]) -> Option<u64> {
-    match value.first_chunk() {
-        Some(&bytes) => Some(u64::from_ne_bytes(bytes)),
-        None => number(value).map(u64::from),
-    }
+    parse_u64(value).ok().or_else(|| number(value).map(u64::from))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::netlink::emitted;
+    use crate::net::emitted;
 
     #[test]
     fn the_loopback_device_has_no_native_xdp_where_the_kernel_tells() {
@@ -123,10 +110,10 @@ mod tests {
     fn a_receive_queue_is_told_from_one_that_sends() {
         let answer = |kind: u32, packets: &[u8]| {
             emitted(&[
-                DefaultNla::new(STATISTICS_INDEX, vec![4, 0, 0, 0]),
-                DefaultNla::new(STATISTICS_QUEUE_TYPE, kind.to_ne_bytes().to_vec()),
-                DefaultNla::new(STATISTICS_QUEUE, 7_u32.to_ne_bytes().to_vec()),
-                DefaultNla::new(STATISTICS_RECEIVED, packets.to_vec()),
+                attribute(STATISTICS_INDEX, &4_u32.to_ne_bytes()),
+                attribute(STATISTICS_QUEUE_TYPE, &kind.to_ne_bytes()),
+                attribute(STATISTICS_QUEUE, &7_u32.to_ne_bytes()),
+                attribute(STATISTICS_RECEIVED, packets),
             ])
         };
         assert_eq!(queue(&answer(0, &5_u32.to_ne_bytes())), Some((7, 5)));

@@ -1,183 +1,281 @@
-//! Netlink: requests and their answers, a dump of all interfaces, and the events when one changes.
+//! Netlink, for every family: one request and its answers, and dumps.
 
-use std::{
-    io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+use std::{io, iter, ops::ControlFlow, os::fd::OwnedFd, time::Duration};
+
+use netlink_packet_core::{
+    DoneBuffer, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NLMSG_NOOP, NetlinkBuffer,
+};
+use rustix::{
+    io::{Errno, retry_on_intr},
+    net::{
+        AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, connect,
+        netlink::SocketAddrNetlink,
+        recv, send, socket_with,
+        sockopt::{Timeout, set_socket_timeout},
+    },
 };
 
-use netlink_packet_core::{DefaultNla, Emitable};
-use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
-    netlink::SocketAddrNetlink, recv, send, socket_with,
-};
+/// `struct nlmsghdr`.
+pub(crate) const HEADER_LENGTH: usize = 16;
+/// `struct nfgenmsg`, which begins every message of netfilter: family, version, resource.
+pub(crate) const NFGENMSG_LENGTH: usize = 4;
+/// The kernel sends at most 32 KiB of a dump at a time (`netlink_recvmsg`).
+pub(crate) const BUFFER_LENGTH: usize = 1 << 16;
 
-use super::link::Link;
+/// How long to wait for the kernel's next answer.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How often a dump is repeated that was interrupted each time.
+const ATTEMPTS: usize = 8;
 
-/// `RTMGRP_LINK`.
-const LINK_GROUP: u32 = 1;
-/// `RTEXT_FILTER_SKIP_STATS`: an interface fits in less.
-const SKIP_STATISTICS: u32 = 1 << 3;
-/// The kernel fills at most 32 KiB a time of a dump.
-const BUFFER_LENGTH: usize = 1 << 16;
-const HEADER_LENGTH: usize = 16;
-
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-
-/// Every interface of this network namespace.
-pub fn links() -> io::Result<Vec<Link>> {
-    // An empty `ifinfomsg`, `IFLA_EXT_MASK`.
-    let mut body = vec![0; 16];
-    body.extend(8u16.to_ne_bytes());
-    body.extend(libc::IFLA_EXT_MASK.to_ne_bytes());
-    body.extend(SKIP_STATISTICS.to_ne_bytes());
-    let messages = request(libc::RTM_GETLINK, true, &body)?;
-    Ok(messages
-        .iter()
-        .filter(|message| message.kind == libc::RTM_NEWLINK)
-        .filter_map(|message| Link::parse(&message.payload))
-        .collect())
-}
-
-/// A message of the kernel, without its header.
-#[derive(Debug)]
-pub(super) struct Message {
-    pub(super) kind: u16,
-    pub(super) payload: Vec<u8>,
-}
-
-/// Sends a request to rtnetlink and collects the answers, up to the last of a dump or the
-/// acknowledgement.
-pub(super) fn request(kind: u16, dump: bool, body: &[u8]) -> io::Result<Vec<Message>> {
-    // NETLINK_ROUTE is the protocol of number 0.
-    request_of(None, kind, dump, body)
-}
-
-/// The same of another family.
-pub(super) fn request_of(
-    protocol: Option<Protocol>,
+/// Sends one request; the payloads of its answers.
+pub(crate) fn request(
+    family: Option<Protocol>,
     kind: u16,
-    dump: bool,
     body: &[u8],
-) -> io::Result<Vec<Message>> {
-    let socket = open(protocol, SocketFlags::CLOEXEC, 0)?;
-    let flags = NLM_F_REQUEST | if dump { NLM_F_DUMP } else { NLM_F_ACK };
-    send(&socket, &message(kind, flags, body), SendFlags::empty())?;
-    let mut answers = Vec::new();
+) -> io::Result<Vec<Vec<u8>>> {
+    let (_, payloads) = exchange(family, &message(kind, NLM_F_REQUEST | NLM_F_ACK, body))?;
+    Ok(payloads)
+}
+
+/// Lists objects of the kernel; their payloads.
+///
+/// The kernel marks a list that changed while it was being sent (`NLM_F_DUMP_INTR`). Objects may be
+/// missing from it, so it is asked for again, and in the end the dump fails.
+pub(crate) fn dump(family: Option<Protocol>, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    let request = message(kind, NLM_F_REQUEST | NLM_F_DUMP, body);
+    uninterrupted(|| exchange(family, &request))
+}
+
+fn uninterrupted(
+    mut exchange: impl FnMut() -> io::Result<(Answer, Vec<Vec<u8>>)>,
+) -> io::Result<Vec<Vec<u8>>> {
+    for _ in 0..ATTEMPTS {
+        let (answer, payloads) = exchange()?;
+        if !answer.is_interrupted {
+            return Ok(payloads);
+        }
+    }
+    Err(io::Error::other(format!("the list changed each of the {ATTEMPTS} times it was read")))
+}
+
+fn exchange(family: Option<Protocol>, request: &[u8]) -> io::Result<(Answer, Vec<Vec<u8>>)> {
+    let socket = Socket::open(family)?;
+    socket.send(request)?;
+    let (mut answer, mut payloads) = (Answer::default(), Vec::new());
     let mut buffer = vec![0; BUFFER_LENGTH];
-    loop {
-        let (length, _) = recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
-        for (kind, payload) in messages(buffer.get(..length).unwrap_or_default()) {
-            match kind {
-                // A dump that fails on its way ends with its error (`netlink_dump`).
-                NLMSG_DONE | NLMSG_ERROR => return verdict(payload).map(|()| answers),
-                _ => answers.push(Message { kind, payload: payload.to_owned() }),
+    while !answer.has_ended {
+        answer.read(socket.receive(&mut buffer, RecvFlags::empty())?, |_, payload| {
+            payloads.push(payload.to_owned());
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok((answer, payloads))
+}
+
+/// A socket that receives from nobody but the kernel.
+#[derive(Debug)]
+pub(crate) struct Socket(OwnedFd);
+
+impl Socket {
+    /// No family is rtnetlink, whose number is 0.
+    pub(crate) fn open(family: Option<Protocol>) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, family)?;
+        connect(&socket, &SocketAddrNetlink::new(0, 0))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(SILENCE))?;
+        Ok(Self(socket))
+    }
+
+    pub(crate) fn send(&self, messages: &[u8]) -> io::Result<()> {
+        send(&self.0, messages, SendFlags::empty())?;
+        Ok(())
+    }
+
+    pub(crate) fn receive<'b>(
+        &self,
+        buffer: &'b mut [u8],
+        flags: RecvFlags,
+    ) -> io::Result<&'b [u8]> {
+        match retry_on_intr(|| recv(&self.0, &mut *buffer, flags | RecvFlags::TRUNC)) {
+            Ok((_, length)) => buffer
+                .get(..length)
+                .filter(|datagram| !datagram.is_empty())
+                .ok_or_else(|| garbled("a message is empty or longer than the kernel's")),
+            Err(Errno::AGAIN) if !flags.contains(RecvFlags::DONTWAIT) => {
+                let text = format!("the kernel sent nothing for {} s", SILENCE.as_secs());
+                Err(io::Error::new(io::ErrorKind::TimedOut, text))
             }
+            Err(errno) => Err(errno.into()),
         }
     }
 }
 
-/// Attributes one after the other, each padded as netlink wants it.
-pub fn emitted(attributes: &[DefaultNla]) -> Vec<u8> {
-    let mut bytes = vec![0; attributes.iter().map(Emitable::buffer_len).sum()];
-    let mut rest = &mut bytes[..];
-    for attribute in attributes {
-        let (own, behind) = rest.split_at_mut(attribute.buffer_len());
-        attribute.emit(own);
-        rest = behind;
+/// What is known of an answer that is read datagram by datagram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) has_ended: bool,
+    /// Objects may be missing.
+    pub(crate) is_interrupted: bool,
+}
+
+impl Answer {
+    /// Passes the type and payload of each message to `each`, until it breaks off. Fails with the
+    /// kernel's own error if the answer is one.
+    pub(crate) fn read(
+        &mut self,
+        datagram: &[u8],
+        mut each: impl FnMut(u16, &[u8]) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        for message in messages(datagram) {
+            let message = message?;
+            self.is_interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+            match message.message_type() {
+                NLMSG_NOOP => {}
+                NLMSG_DONE | NLMSG_ERROR => {
+                    self.has_ended = true;
+                    return verdict(message.payload());
+                }
+                kind => {
+                    if each(kind, message.payload()).is_break() {
+                        self.has_ended = true;
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+/// A whole message.
+pub(crate) fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER_LENGTH];
+    bytes.extend(body);
+    // The kernel refuses a length that does not fit.
+    let length = bytes.len().try_into().unwrap_or(u32::MAX);
+    let mut message = NetlinkBuffer::new(&mut bytes);
+    message.set_length(length);
+    message.set_message_type(kind);
+    message.set_flags(flags);
     bytes
 }
 
-/// Tells that some interface changed; what changed is read by [`links`].
-#[derive(Debug)]
-pub struct LinkEvents(OwnedFd);
-
-impl LinkEvents {
-    /// Subscribes.
-    pub fn subscribe() -> io::Result<Self> {
-        open(None, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, LINK_GROUP).map(Self)
-    }
-
-    /// Forgets the events so far; an overrun is one more reason to look.
-    pub fn drain(&self) {
-        let mut buffer = [0; 1 << 12];
-        loop {
-            match recv(&self.0, &mut buffer[..], RecvFlags::TRUNC) {
-                Ok(_) | Err(rustix::io::Errno::NOBUFS | rustix::io::Errno::INTR) => {}
-                Err(_) => return,
-            }
+/// The messages of one datagram.
+pub(crate) fn messages(
+    mut datagram: &[u8],
+) -> impl Iterator<Item = io::Result<NetlinkBuffer<&[u8]>>> {
+    iter::from_fn(move || {
+        let bytes = std::mem::take(&mut datagram);
+        if bytes.is_empty() {
+            return None;
         }
-    }
-}
-
-impl AsRawFd for LinkEvents {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-impl AsFd for LinkEvents {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-fn open(protocol: Option<Protocol>, flags: SocketFlags, groups: u32) -> io::Result<OwnedFd> {
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
-    bind(&socket, &SocketAddrNetlink::new(0, groups))?;
-    Ok(socket)
-}
-
-/// `nlmsghdr` and what follows it.
-fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(HEADER_LENGTH + body.len()).unwrap_or(u32::MAX);
-    let mut message = Vec::new();
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(body);
-    message
-}
-
-/// The whole messages in `bytes`: type and payload.
-fn messages(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = usize::try_from(u32::from_ne_bytes(*rest.first_chunk()?)).ok()?;
-        let kind = u16::from_ne_bytes(*rest.get(4..)?.first_chunk()?);
-        let payload = rest.get(HEADER_LENGTH..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, payload))
+        let Ok(message) = NetlinkBuffer::new_checked(bytes) else {
+            return Some(Err(garbled("a message is cut short")));
+        };
+        let length = HEADER_LENGTH + message.payload_length();
+        datagram = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Ok(message))
     })
 }
 
-/// An error message of code 0 is an acknowledgement.
-fn verdict(payload: &[u8]) -> io::Result<()> {
-    match payload.first_chunk().map_or(-libc::EIO, |&bytes| i32::from_ne_bytes(bytes)) {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(-code)),
+/// What `NLMSG_DONE` and `NLMSG_ERROR` say: both begin with an error number, negative or zero.
+pub(crate) fn verdict(payload: &[u8]) -> io::Result<()> {
+    match DoneBuffer::new_checked(payload).map(|done| done.code()) {
+        Ok(0..) => Ok(()),
+        Ok(code) => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
+        Err(_) => Err(garbled("an answer ends without an error number")),
     }
+}
+
+pub(crate) fn garbled(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const LINK: u16 = libc::RTM_NEWLINK;
+    const MULTIPART: u16 = netlink_packet_core::NLM_F_MULTIPART;
+    const INTERRUPTED: u16 = MULTIPART | NLM_F_DUMP_INTR;
+
+    /// Fails when the kernel's mark is passed over, wherever in the answer it stands.
     #[test]
-    fn the_loopback_device_is_among_the_interfaces() {
-        let links = links().unwrap();
-        assert!(links.iter().any(|link| link.name == "lo"), "{links:?}");
+    fn a_dump_is_interrupted_whichever_of_its_messages_says_so() {
+        let dump = |flags: [u16; 3]| {
+            let [first, second, done] = flags;
+            let parts = [message(LINK, first, &[1; 20]), message(LINK, second, &[2; 20])];
+            read(&[parts.concat(), message(NLMSG_DONE, done, &[0; 4])]).unwrap()
+        };
+        let (answer, payloads) = dump([MULTIPART; 3]);
+        assert!(answer.has_ended && !answer.is_interrupted);
+        assert_eq!(payloads, [[1; 20], [2; 20]]);
+        for at in 0..3 {
+            let mut flags = [MULTIPART; 3];
+            flags[at] = INTERRUPTED;
+            assert!(dump(flags).0.is_interrupted, "message {at}");
+        }
     }
 
     #[test]
-    fn a_message_is_as_long_as_it_says() {
-        let bytes = message(libc::RTM_GETLINK, NLM_F_REQUEST, &[0; 24]);
-        let (kind, payload) = messages(&bytes).next().unwrap();
-        assert_eq!((kind, payload.len()), (libc::RTM_GETLINK, 24));
+    fn an_interrupted_dump_is_repeated_until_one_is_whole() {
+        let mut left = 3;
+        let payloads = uninterrupted(|| {
+            left -= 1;
+            let answer = Answer { has_ended: true, is_interrupted: left > 0 };
+            Ok((answer, vec![vec![left]]))
+        });
+        assert_eq!(payloads.unwrap(), [[0]]);
+    }
+
+    #[test]
+    fn a_dump_that_is_interrupted_each_time_is_an_error_in_the_end() {
+        let mut attempts = 0;
+        let error = uninterrupted(|| {
+            attempts += 1;
+            Ok((Answer { has_ended: true, is_interrupted: true }, vec![vec![1]]))
+        });
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "the list changed each of the 8 times it was read"
+        );
+        assert_eq!(attempts, ATTEMPTS);
+    }
+
+    #[test]
+    fn an_answer_may_be_an_error_at_once_or_after_its_first_messages() {
+        let refused = message(NLMSG_ERROR, 0, &(-libc::ENODEV).to_ne_bytes());
+        assert_eq!(read(&[refused]).unwrap_err().raw_os_error(), Some(libc::ENODEV));
+        let done = message(NLMSG_DONE, MULTIPART, &(-libc::ENOBUFS).to_ne_bytes());
+        let error = read(&[message(LINK, MULTIPART, &[1; 20]), done]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
+    }
+
+    #[test]
+    fn an_acknowledgement_ends_an_answer() {
+        let (answer, payloads) = read(&[message(NLMSG_ERROR, 0, &[0; 20])]).unwrap();
+        assert!(answer.has_ended && payloads.is_empty());
+    }
+
+    #[test]
+    fn messages_that_are_cut_short_or_claim_no_length_are_garbled() {
+        let whole = message(LINK, 0, &[1; 20]);
+        let no_length = [0; HEADER_LENGTH];
+        for bytes in [&whole[..whole.len() - 1], &whole[..3], &no_length] {
+            let error = read(&[bytes.to_vec()]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{bytes:?}");
+        }
+    }
+
+    fn read(datagrams: &[Vec<u8>]) -> io::Result<(Answer, Vec<Vec<u8>>)> {
+        let (mut answer, mut payloads) = (Answer::default(), Vec::new());
+        for datagram in datagrams {
+            answer.read(datagram, |_, payload| {
+                payloads.push(payload.to_owned());
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok((answer, payloads))
     }
 }

@@ -1,8 +1,8 @@
-//! How many queues a card has, and needs.
+//! How many queues a network card has, and needs.
 
-use super::{super::finding::Finding, Card, native};
+use super::{super::finding::Finding, card::Card, native};
 
-/// What keeps the driver from giving XDP the queues that it sends with.
+/// Why the driver cannot give XDP queues to send with.
 pub(super) fn for_native(card: &Card, cpus: Option<u32>) -> Option<Finding> {
     match card.driver.as_str() {
         "ena" => half(card),
@@ -17,15 +17,14 @@ fn half(card: &Card) -> Option<Finding> {
     let Card { name, channels, .. } = card;
     let channels = channels.filter(|it| it.combined.saturating_mul(2) > it.combined_max)?;
     let most = channels.combined_max / 2;
-    // Of one queue there is no half.
     let what = format!("{name} uses {} of {} queues", channels.combined, channels.combined_max);
     let read = |finding: Finding| {
         finding
             .read(format!("ethtool: channels of {name}"), format!("combined {}", channels.combined))
             .because(
-                "ena needs as many again to send with under XDP, and refuses the program: generic \
-                 XDP is used then, which works as well and costs more; with half of them fewer \
-                 CPUs share what arrives",
+                "with XDP, ena needs as many queues again to send with, and refuses the program: \
+                 generic XDP is used instead, which protects as well at more CPU time. With half the \
+                 queues, fewer CPUs share the incoming packets",
             )
     };
     Some(match most {
@@ -40,11 +39,11 @@ fn combined(card: &Card) -> Option<Finding> {
     let Card { name, channels, .. } = card;
     let channels = channels.filter(|it| it.receive > 0)?;
     Some(
-        Finding::warning("channels", format!("{name} has queues that only receive"))
+        Finding::warning("channels", format!("{name} has receive-only queues"))
             .read(format!("ethtool: channels of {name}"), format!("rx {}", channels.receive))
             .because(
-                "bnxt_en refuses native XDP unless all are combined: generic XDP is used then, \
-                 which works as well and costs more",
+                "bnxt_en refuses native XDP unless all queues are combined: generic XDP is used \
+                 instead, which protects as well at more CPU time",
             )
             .by_hand(format!("ethtool -L {name} rx 0 tx 0 combined {}", channels.receive)),
     )
@@ -59,13 +58,13 @@ fn locked(card: &Card, cpus: u32) -> Option<Finding> {
         Finding::note(
             "channels",
             format!(
-                "{name} uses {combined} of {most} queues, and has none to spare for {cpus} CPUs"
+                "{name} uses {combined} of {most} queues, which leaves too few for {cpus} CPUs"
             ),
         )
         .read(format!("ethtool: channels of {name}"), format!("combined {combined} of {most}"))
         .because(
-            "under native XDP answers to challenges take turns with what else is sent; nothing is \
-             refused for it. The hypervisor gives more (QEMU: mq=on, queues=)",
+            "native XDP works, but its answers to challenges share queues with other traffic. The \
+             hypervisor can provide more queues (QEMU: mq=on, queues=)",
         ),
     )
 }
@@ -74,22 +73,22 @@ fn locked(card: &Card, cpus: u32) -> Option<Finding> {
 pub(super) fn single(card: &Card) -> Option<Finding> {
     let Card { name, channels, is_hardware, .. } = card;
     let channels = channels.filter(|it| it.receiving() == 1 && *is_hardware)?;
-    let finding = Finding::note("queues", format!("{name} has one queue for what arrives"))
+    let finding = Finding::note("queues", format!("{name} receives on one queue"))
         .read(format!("ethtool: channels of {name}"), "1");
     Some(if channels.combined_max > 1 {
         let most = channels.combined_max;
         finding
-            .because(format!("one CPU takes all of a flood, and the card has {most} queues"))
+            .because(format!("one CPU must handle a whole flood, and the card has {most} queues"))
             .by_hand(format!("ethtool -L {name} combined {most}"))
     } else {
-        finding.because("one CPU takes all of a flood, and the card has no more")
+        finding.because("one CPU must handle a whole flood; the card has only this queue")
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Severity;
+    use crate::doctor::finding::Severity;
     use ctguard_kernel::net::{Channels, Offloads};
 
     fn card(driver: &str, combined: u32, combined_max: u32) -> Card {

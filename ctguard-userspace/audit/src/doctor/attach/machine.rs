@@ -1,4 +1,4 @@
-//! What a guard needs of kernel and process, whatever the interface.
+//! What a guard needs from the kernel and from this process, on any interface.
 
 use super::super::finding::{Finding, Findings};
 use crate::host::{Host, sysctl_path};
@@ -7,8 +7,7 @@ use ctguard_kernel::{
     privileges::{self, Missing},
 };
 
-/// The first kernels with XDP links that can be replaced in place, and with conntrack's answers to
-/// XDP (`bpf_xdp_ct_lookup`).
+/// The first kernels whose XDP links can be replaced in place, and with `bpf_xdp_ct_lookup`.
 const NEEDED: (u32, u32) = (5, 15);
 const WITH_LOOKUP: (u32, u32) = (5, 18);
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
@@ -23,9 +22,9 @@ pub(super) fn check(host: &Host, pins: &Pins, findings: &mut Findings) {
     findings.add(kernel(release));
     if let Some(Some(jit)) = findings.read("guard-jit", host.number(&sysctl_path(JIT))) {
         findings.add((jit == 0).then(|| {
-            Finding::warning("guard-jit", "BPF programs are interpreted")
+            Finding::warning("guard-jit", "the BPF JIT compiler is off")
                 .read(sysctl_path(JIT), jit)
-                .because("each packet costs several times as much")
+                .because("every packet costs several times as much CPU time")
                 .by_hand(format!("sysctl -w {JIT}=1"))
         }));
     }
@@ -33,7 +32,7 @@ pub(super) fn check(host: &Host, pins: &Pins, findings: &mut Findings) {
         findings.add(lockdown.contains("[confidentiality]").then(|| {
             Finding::warning("lockdown", "the kernel is locked down for confidentiality")
                 .read(LOCKDOWN, lockdown.trim())
-                .because("it may refuse BPF programs")
+                .because("it may refuse to load BPF programs")
         }));
     }
     findings.add(
@@ -42,15 +41,13 @@ pub(super) fn check(host: &Host, pins: &Pins, findings: &mut Findings) {
     if let Some(Some(systems)) = findings.read("bpffs", host.text(FILE_SYSTEMS)) {
         findings.add(no_bpffs(&systems));
     }
-    // What follows is about this process.
     if host.is_this() {
         findings.add(rights(privileges::missing()));
         findings.add(check_pins(pins).err().map(|error| {
-            Finding::fault("bpffs", "there is no place for the guard's pins")
+            Finding::fault("bpffs", "the guard's maps cannot be pinned here")
                 .read(pins.path().display().to_string(), error)
                 .because(
-                    "a guard is pinned on a bpffs of its own, which ctguard run mounts: none at \
-                     /sys/fs/bpf is needed",
+                    "ctguard run mounts a bpffs of its own for them; /sys/fs/bpf is not needed",
                 )
         }));
     }
@@ -66,25 +63,21 @@ fn kernel(release: &str) -> Option<Finding> {
     let version = version(release)?;
     let finding = if version < NEEDED {
         Finding::fault("guard-kernel", format!("Linux {release} is too old for the guard")).because(
-            "it needs 5.15 or newer; until then, see `docs/table-full.md` for rules of \
-                nftables that do part of it",
+            "it needs Linux 5.15; `docs/table-full.md` has nftables rules that do part of its job",
         )
     } else if version < WITH_LOOKUP {
         Finding::note(
             "guard-kernel",
-            format!("Linux {release} does not answer XDP about its flows"),
+            format!("XDP cannot look up conntrack entries in Linux {release}"),
         )
-        .because(
-            "from 5.18 on conntrack itself is asked; before, a flow cache tells known \
-                flows from new ones",
-        )
+        .because("the guard uses a flow cache instead; from Linux 5.18 on it asks conntrack")
     } else {
         return None;
     };
     Some(finding.read(RELEASE, release))
 }
 
-/// Whether a kernel that could answer about its flows does.
+/// Whether conntrack can be asked on a kernel that supports it.
 fn lookup(host: &Host) -> Option<Finding> {
     let why = if host.is_this() {
         check_lookup().err()?.to_string()
@@ -94,9 +87,9 @@ fn lookup(host: &Host) -> Option<Finding> {
         "absent".to_owned()
     };
     Some(
-        Finding::note("guard-btf", "conntrack cannot be asked about its flows")
+        Finding::note("guard-btf", "XDP cannot look up conntrack entries on this kernel")
             .read(TYPES, why)
-            .because("a flow cache tells known flows from new ones then"),
+            .because("the guard uses a flow cache instead"),
     )
 }
 
@@ -104,24 +97,22 @@ fn lookup(host: &Host) -> Option<Finding> {
 fn no_bpffs(systems: &str) -> Option<Finding> {
     let is_there = systems.lines().any(|line| line.split_whitespace().last() == Some("bpf"));
     (!is_there).then(|| {
-        Finding::fault("bpffs", "this kernel was built without the BPF file system")
+        Finding::fault("bpffs", "this kernel was built without BPF")
             .read(FILE_SYSTEMS, "no bpf")
-            .because("it was built without CONFIG_BPF_SYSCALL, and loads no guard")
+            .because("without CONFIG_BPF_SYSCALL it cannot load the guard")
     })
 }
 
-/// What `ctguard run` asks for first.
+/// The capabilities of `ctguard run`.
 fn rights(missing: Option<Missing>) -> Option<Finding> {
     let Missing { capability, root } = missing?;
     let finding = if root {
-        Finding::fault("rights", format!("root has no {capability} here"))
-            .because("ctguard run refuses to start: a container, or a service's unit, took it away")
-    } else {
-        Finding::note(
-            "rights",
-            format!("ctguard run needs more than this process has: {capability}"),
+        Finding::fault("rights", format!("root lacks {capability} here")).because(
+            "ctguard run refuses to start; a container or a systemd unit took the capability away",
         )
-        .because("run it as root, or with CAP_NET_ADMIN and CAP_BPF or CAP_SYS_ADMIN")
+    } else {
+        Finding::note("rights", format!("ctguard run needs {capability}, which this process lacks"))
+            .because("run it as root, or with CAP_NET_ADMIN and CAP_BPF or CAP_SYS_ADMIN")
     };
     Some(finding.read("/proc/self/status", format!("CapEff without {capability}")))
 }
@@ -129,7 +120,7 @@ fn rights(missing: Option<Missing>) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Severity;
+    use crate::doctor::finding::Severity;
 
     #[test]
     fn a_kernel_that_is_too_old_is_told_from_one_without_the_lookup() {

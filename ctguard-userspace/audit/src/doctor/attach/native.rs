@@ -1,17 +1,16 @@
-//! Whether a driver will run the program itself, and what keeps it from that.
+//! Whether the driver will run the program (native XDP), and what may prevent it.
 //!
-//! The rules are those of the drivers, each named with the function that has it; drivers that refuse
-//! nothing are not listed.
+//! Each rule names the driver's function that has it; drivers that refuse nothing are not listed.
 
-use super::{super::finding::Finding, Card};
+use super::{super::finding::Finding, card::Card};
 use ctguard_kernel::net::XdpFeatures;
 
-const GENERIC: &str = "generic XDP is used then, which works as well and costs more";
+const GENERIC: &str = "generic XDP is used instead, which protects as well at more CPU time";
 
-/// Drivers that take the link down for a while when the first program is attached.
+/// Drivers that reset the link when the first program is attached.
 const RESET: [&str; 5] = ["mlx5_core", "i40e", "ixgbe", "ena", "bnxt_en"];
 
-/// The largest MTU with programs that take no fragments, pages being 4 KiB.
+/// The largest MTU for XDP without fragments, with pages of 4 KiB.
 const LARGEST: [(&str, u32); 6] = [
     // ENA_XDP_MAX_MTU
     ("ena", 3498),
@@ -30,8 +29,8 @@ const LARGEST: [(&str, u32); 6] = [
 const LRO: &str = "rx-lro";
 const GRO_IN_HARDWARE: &str = "rx-gro-hw";
 
-/// Drivers that refuse programs while these offloads are on. Others switch them off by themselves
-/// (vmxnet3, `bnxt_en`), as the kernel does for generic XDP (`generic_xdp_install`).
+/// Drivers that refuse XDP while one of these offloads is on. Others switch them off (vmxnet3,
+/// `bnxt_en`), as the kernel does for generic XDP (`generic_xdp_install`).
 const MERGING: [(&str, &[&str]); 5] = [
     // netvsc_xdp_set
     ("hv_netvsc", &[LRO]),
@@ -52,13 +51,13 @@ pub(super) fn is_possible(features: Option<XdpFeatures>) -> bool {
 
 pub(super) fn generic_only(name: &str, features: Option<XdpFeatures>) -> Option<Finding> {
     (!is_possible(features)).then(|| {
-        Finding::note("native", format!("the driver of {name} has no native XDP"))
+        Finding::note("native", format!("the driver of {name} does not support native XDP"))
             .read(format!("netdev: XDP features of {name}"), "no basic")
             .because(GENERIC)
     })
 }
 
-/// What makes the driver refuse the program, and what happens when it takes it.
+/// Why the driver refuses the program, and what happens when it accepts it.
 pub(super) fn obstacles(card: &Card) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(mtu(card));
@@ -67,25 +66,23 @@ pub(super) fn obstacles(card: &Card) -> Vec<Finding> {
         let Card { driver, name, .. } = card;
         Finding::note(
             "link-reset",
-            format!("{driver} takes the link of {name} down when the first program is attached"),
+            format!("{driver} resets the link of {name} when the first XDP program is attached"),
         )
         .because(
-            "for up to ten seconds, once: ctguard replaces programs in place afterwards, restarts \
-             included",
+            "the link is down for up to ten seconds, once; later starts replace the program in place",
         )
     }));
     found
 }
 
-/// ctguard's program takes fragments, and is attached as one that does first.
+/// Fragments lift the limit: ctguard's program supports them.
 fn mtu(card: &Card) -> Option<Finding> {
     let Card { name, driver, mtu, features, .. } = card;
     if features.is_some_and(XdpFeatures::have_fragments) {
         return None;
     }
     let (_, largest) = LARGEST.iter().find(|(of, largest)| of == driver && mtu > largest)?;
-    let what =
-        format!("{name} has an MTU of {mtu}, and {driver} takes {largest} at most under XDP");
+    let what = format!("{name} has an MTU of {mtu}; {driver} supports XDP up to {largest}");
     Some(
         Finding::warning("mtu", what)
             .read(format!("rtnetlink: MTU of {name}"), mtu)
@@ -103,20 +100,20 @@ pub(super) fn merging(card: &Card) -> Option<Finding> {
     if is_virtio && !fixed {
         return None;
     }
-    let what = format!("{driver} refuses native XDP while {on} is on, as it is on {name}");
+    let what = format!("{on} is on for {name}, and {driver} then refuses native XDP");
     let read = |finding: Finding| {
         let value = if fixed { "on, and fixed" } else { "on" };
         finding.read(format!("ethtool: {on} of {name}"), value)
     };
     if fixed {
         let whose =
-            if is_virtio { "the hypervisor decides it (QEMU: guest_tso4=off,…): " } else { "" };
+            if is_virtio { "the hypervisor sets it (QEMU: guest_tso4=off,…); " } else { "" };
         return Some(read(Finding::note("merging", what)).because(format!("{whose}{GENERIC}")));
     }
     Some(
         read(Finding::warning("merging", what))
             .because(format!(
-                "the card merges packets into larger ones than a program can be given: {GENERIC}"
+                "the card merges packets into larger ones than XDP can handle: {GENERIC}"
             ))
             .by_hand(format!("ethtool -K {name} {on} off")),
     )
@@ -125,7 +122,7 @@ pub(super) fn merging(card: &Card) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Severity;
+    use crate::doctor::finding::Severity;
     use ctguard_kernel::net::Offloads;
 
     fn card(driver: &str, mtu: u32) -> Card {

@@ -1,4 +1,4 @@
-//! The program that is on an interface already.
+//! The XDP program that an interface already has.
 
 use super::super::finding::{Finding, Findings};
 use ctguard_kernel::{
@@ -9,7 +9,7 @@ use ctguard_kernel::{
 /// The name that libxdp gives the program in which it chains others.
 const DISPATCHER: &str = "xdp_dispatcher";
 
-/// Tells another's program; of a guard pinned at `pins`, whether the driver runs it.
+/// Reports another's program; for the guard pinned at `pins`, tells whether it runs in native mode.
 pub(super) fn check(link: &Link, pins: &Pins, findings: &mut Findings) -> Option<bool> {
     let attached = link.xdp?;
     let own = pins.xdp_link(link.index).ok().flatten();
@@ -29,26 +29,27 @@ fn judge(name: &str, attached: Attached, occupant: Occupant) -> Finding {
     match occupant {
         Occupant::Guard { pins, .. } => {
             let at = pins.map_or(String::new(), |pins| format!(" at {}", pins.path().display()));
-            let what = format!("{name} is guarded by another ctguard{at}");
-            read(Finding::fault("other-program", what), "a guard's program")
-                .because("an interface has one guard: ctguard run refuses a second")
+            let what = format!("another ctguard{at} already guards {name}");
+            read(Finding::fault("other-program", what), "a guard's program").because(
+                "an interface can have one guard: ctguard run refuses to start a second one",
+            )
         }
         Occupant::Foreign { program: None } => {
-            let what = format!("{name} has an XDP program that tells no name");
+            let what = format!("{name} has an XDP program without a name");
             read(Finding::note("other-program", what), "a program").because(
-                "if it is not ctguard's, ctguard run leaves it alone and refuses to start: \
-                 `bpftool prog show`, as root, may say more",
+                "unless it is ctguard's own, ctguard run refuses to start; `bpftool prog show`, as \
+                 root, may say more",
             )
         }
         Occupant::Foreign { program: Some(program) } => {
-            let what = format!("{name} runs the XDP program {program}, which is not ctguard's");
+            let what = format!("{name} already has another XDP program, {program}");
             let finding = read(Finding::fault("other-program", what), &program)
-                .because("ctguard run never replaces another's program, and refuses to start");
+                .because("ctguard run never replaces another program and refuses to start");
             if program == DISPATCHER {
-                finding.by_hand(format!("xdp-loader status {name}    # whose programs it chains"))
+                finding.by_hand(format!("xdp-loader status {name}    # lists the programs in it"))
             } else {
                 let command = format!("ip link set dev {name} {off} off");
-                finding.by_hand(format!("{command}    # if nobody needs it any more"))
+                finding.by_hand(format!("{command}    # if it is no longer needed"))
             }
         }
     }
@@ -59,7 +60,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::doctor::Severity;
+    use crate::doctor::finding::Severity;
 
     fn found(occupant: Occupant, native: bool) -> Finding {
         judge("wan0", Attached { native, program: 42 }, occupant)
@@ -84,7 +85,7 @@ mod tests {
     fn another_guard_is_told_by_where_it_is_pinned() {
         let pins = Some(Pins::at(PathBuf::from("/run/ctguard/7")));
         let other = found(Occupant::Guard { pins, pid: None }, true);
-        assert_eq!(other.what, "wan0 is guarded by another ctguard at /run/ctguard/7");
+        assert_eq!(other.what, "another ctguard at /run/ctguard/7 already guards wan0");
         assert_eq!(other.severity, Severity::Fault);
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the card's queues, and so the CPUs, share what arrives.
+//! Whether incoming packets are spread over the card's queues, and so over the CPUs.
 
 use super::super::{
     finding::{Finding, Findings},
@@ -7,13 +7,13 @@ use super::super::{
 use crate::host::Unread;
 use ctguard_kernel::net::{Channels, Driver, Link, received_by_queue};
 
-/// One queue has more than this of what arrives.
+/// The share of one queue from which the spread is bad.
 const MOST: f64 = 0.8;
-/// Fewer packets than these tell nothing: during an audit, and since the device came.
+/// Fewer packets prove nothing: during an audit, and since the device was created.
 const ENOUGH_NOW: u64 = 10_000;
 const ENOUGH: u64 = 1_000_000;
 
-/// What the queues of a device had received at a moment.
+/// How many packets the queues of a device have received.
 #[derive(Clone, Debug)]
 pub(super) struct Arrivals {
     link: Link,
@@ -22,7 +22,7 @@ pub(super) struct Arrivals {
 }
 
 impl Arrivals {
-    /// None where one queue takes all.
+    /// None where there is one queue.
     pub(super) fn at(link: &Link) -> Result<Option<Self>, Unread> {
         let driver = Driver::of(&link.name).map_err(|error| unread(link, &error))?;
         let packets =
@@ -57,14 +57,14 @@ pub(super) fn check(before: &Arrivals, cpus: Option<u32>, findings: &mut Finding
     }
 }
 
-/// One queue that has most.
+/// A queue that receives most packets.
 #[derive(Debug, PartialEq)]
 struct Uneven {
     queue: usize,
     queues: usize,
     share: f64,
     packets: u64,
-    /// Of the packets of this audit, which were enough to tell.
+    /// During this audit, not since the device was created.
     now: bool,
 }
 
@@ -87,9 +87,9 @@ fn uneven(before: &[u64], after: &[u64]) -> Option<Uneven> {
 
 fn finding(name: &str, uneven: &Uneven, cpus: Option<u32>) -> Finding {
     let Uneven { queue, queues, share, packets, now } = uneven;
-    let when = if *now { "during this audit" } else { "since the device came" };
+    let when = if *now { "during this audit" } else { "since the device was created" };
     let share = per_cent(*share);
-    let what = format!("one of {queues} queues of {name} takes {share} of what arrives");
+    let what = format!("one of {queues} queues of {name} receives {share} of all packets");
     let mask = mask(cpus.unwrap_or(1));
     Finding::warning("spread", what)
         .read(
@@ -97,17 +97,17 @@ fn finding(name: &str, uneven: &Uneven, cpus: Option<u32>) -> Finding {
             format!("queue {queue}: {share} of {packets} {when}"),
         )
         .because(
-            "one CPU does most of the work. Cards tell flows apart by addresses and ports, which \
-             PPPoE, QinQ and tunnels hide, and one flow alone is one queue's; RPS hands the work \
-             behind native XDP, conntrack's included, to other CPUs",
+            "one CPU does most of the work. Cards spread flows by addresses and ports, which PPPoE, \
+             QinQ and tunnels hide, and a single flow always uses one queue. RPS moves the work after \
+             native XDP, such as conntrack's, to other CPUs",
         )
         .by_hand(format!(
             "for queue in /sys/class/net/{name}/queues/rx-*; do echo {mask} > $queue/rps_cpus; done"
         ))
-        .by_hand(format!("ethtool -N {name} rx-flow-hash udp4 sdfn    # if UDP alone is uneven"))
+        .by_hand(format!("ethtool -N {name} rx-flow-hash udp4 sdfn    # if only UDP is affected"))
 }
 
-/// All of these CPUs, as `bitmap_parse` reads them: 32 a group, the last ones first.
+/// A mask of all CPUs as `bitmap_parse` reads it: groups of 32, the last ones first.
 fn mask(cpus: u32) -> String {
     let (groups, rest) = (cpus / 32, cpus % 32);
     let first = (rest > 0).then(|| format!("{:x}", (1_u32 << rest) - 1));

@@ -1,14 +1,13 @@
-//! VLAN tags that the device takes out of the frame before XDP sees it.
+//! VLAN tags that the device removes before XDP sees the frame.
 
-use super::{super::finding::Finding, Surroundings};
+use super::{super::finding::Finding, card::Surroundings};
 use ctguard_kernel::net::{Link, Offloads};
 
 /// `ethtool -K … rxvlan`.
 const STRIPS: &str = "rx-vlan-hw-parse";
 
-/// The program reads addresses and ports either way, so that all limits hold. But the frame of an
-/// answer to a challenge is the one that came, turned round: it leaves without the tag (generic XDP
-/// keeps it beside the frame, in the `sk_buff`).
+/// All limits hold without the tag. But the answer to a challenge is the received frame, sent back:
+/// it leaves without a tag. Generic XDP keeps the tag in the `sk_buff`.
 pub(super) fn judge(
     surroundings: &Surroundings<'_>,
     link: &Link,
@@ -23,12 +22,12 @@ pub(super) fn judge(
         child.is_a("vlan") && child.lower == Some(link.index) && !child.lower_elsewhere
     };
     let child = &surroundings.links.iter().find(is_child)?.name;
-    let what = format!("{name} strips VLAN tags, and {child} is on a VLAN of it");
+    let what = format!("{name} strips VLAN tags, and {child} is a VLAN on it");
     let finding = Finding::warning("vlan-tags", what)
         .read(format!("ethtool: {STRIPS} of {name}"), "on")
         .because(
-            "native XDP does not see the tag, and answers to challenges leave without it: new \
-             clients on the VLAN wait until they are challenged no more",
+            "native XDP does not see the tag and sends answers to challenges without it: new clients \
+             on the VLAN cannot connect while the guard challenges",
         );
     let finding = if offloads.is_fixed(STRIPS) {
         finding
@@ -41,7 +40,7 @@ pub(super) fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{doctor::Health, host::Host};
+    use crate::{doctor::guard::Health, host::Host};
 
     fn links() -> Vec<Link> {
         let wan = Link { index: 2, name: "wan0".to_owned(), ..Link::default() };

@@ -1,4 +1,4 @@
-use netlink_packet_core::{DefaultNla, Emitable};
+use crate::net::{self, emitted};
 
 use super::*;
 
@@ -123,8 +123,5 @@ fn direction(number: u8, [source, destination]: [&[u8]; 2], rest: &[(u16, &[u8])
 }
 
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let attribute = DefaultNla::new(kind, value.to_vec());
-    let mut bytes = vec![0; attribute.buffer_len()];
-    attribute.emit(&mut bytes);
-    bytes
+    emitted(&[net::attribute(kind, value)])
 }

@@ -54,7 +54,7 @@ impl Driver {
         question.put(0, DRIVER);
         match ask(&open()?, interface, &mut question) {
             Ok(()) => Ok(Some(Self {
-                name: super::link::text(question.bytes().get(DRIVER_NAME).unwrap_or_default()),
+                name: super::attribute::text(question.bytes().get(DRIVER_NAME).unwrap_or_default()),
                 statistics: question.number(DRIVER_STATISTICS),
             })),
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
@@ -95,7 +95,7 @@ impl Driver {
 
 fn names(answer: &[u8], count: usize) -> Vec<String> {
     let strings = answer.get(STRINGS_HEADER..).unwrap_or_default();
-    strings.chunks_exact(STRING_BYTES).take(count).map(super::link::text).collect()
+    strings.chunks_exact(STRING_BYTES).take(count).map(super::attribute::text).collect()
 }
 
 fn zip(names: Vec<String>, answer: &[u8], is_wanted: impl Fn(&str) -> bool) -> Vec<Statistic> {

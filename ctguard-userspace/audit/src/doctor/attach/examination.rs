@@ -1,0 +1,101 @@
+//! The order of the checks of an interface.
+
+use super::{
+    super::{
+        finding::{Finding, Findings},
+        guard::Health,
+    },
+    card::{Card, Surroundings, asked, cards, cpus},
+    channels, machine, native, program,
+    spread::{self, Arrivals},
+    tags,
+};
+use crate::host::{Host, Unread};
+use ctguard_kernel::{
+    bpf::Pins,
+    net::{Link, Offloads, Resolved, XdpFeatures, links, resolve},
+};
+
+/// An interface that is to be examined.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub interface: &'a str,
+    /// Where its guard would be pinned.
+    pub pins: &'a Pins,
+}
+
+/// An examination that has begun: packets are counted at its start and its end.
+pub(crate) struct Examination<'a> {
+    asked: Asked<'a>,
+    links: Result<Vec<Link>, Unread>,
+    before: Vec<Result<Option<Arrivals>, Unread>>,
+}
+
+impl<'a> Examination<'a> {
+    pub(crate) fn begin(host: &Host, asked: Asked<'a>) -> Self {
+        let links = links_of(host);
+        let mut before = Vec::new();
+        if let Ok(all) = &links
+            && let Ok(resolved) = resolve(all, asked.interface)
+        {
+            before.extend(cards(all, &resolved.link).into_iter().map(Arrivals::at));
+        }
+        Self { asked, links, before }
+    }
+
+    /// G, of the list in `docs/doctor.md`.
+    pub(crate) fn finish(self, host: &Host, guard: Option<&Health>, findings: &mut Findings) {
+        machine::check(host, self.asked.pins, findings);
+        let Some(links) = findings.read("interface", self.links) else { return };
+        let Resolved { link, instead_of } = match resolve(&links, self.asked.interface) {
+            Ok(resolved) => resolved,
+            Err(refusal) => {
+                let finding = Finding::fault("interface", refusal.to_string());
+                findings.add([finding.because("ctguard run refuses it for the same reason")]);
+                return;
+            }
+        };
+        findings.add(instead_of.map(|kind| {
+            let what = format!("the guard belongs on {}, below this {kind}", link.name);
+            Finding::note("interface", what).because("ctguard run attaches it there by itself")
+        }));
+        let surroundings = Surroundings { host, links: &links, guard };
+        device(&surroundings, &link, self.asked.pins, findings);
+        for before in self.before {
+            if let Some(Some(before)) = findings.read("spread", before) {
+                spread::check(&before, cpus(host), findings);
+            }
+        }
+    }
+}
+
+fn links_of(host: &Host) -> Result<Vec<Link>, Unread> {
+    const PLACE: &str = "rtnetlink: dump of all interfaces";
+    if !host.is_this() {
+        return Err(Unread::new(PLACE, "a copy of a machine has no interfaces to list"));
+    }
+    links().map_err(|error| Unread::new(PLACE, &error))
+}
+
+fn device(surroundings: &Surroundings<'_>, link: &Link, pins: &Pins, findings: &mut Findings) {
+    let guarded = program::check(link, pins, findings);
+    let features = findings.read("native", asked(link, "XDP features", XdpFeatures::of)).flatten();
+    findings.add(native::generic_only(&link.name, features));
+    // A driver that already runs the program does not refuse it any more.
+    let may_become_native = guarded != Some(true) && native::is_possible(features);
+    let would_be_native = guarded.unwrap_or(may_become_native);
+    for card in cards(surroundings.links, link) {
+        let card = Card::read(card, findings);
+        if may_become_native {
+            findings.add(native::obstacles(&card));
+            findings.add(channels::for_native(&card, cpus(surroundings.host)));
+        }
+        findings.add(channels::single(&card));
+    }
+    if would_be_native {
+        let offloads = asked(link, "offloads", Offloads::of);
+        if let Some(Some(offloads)) = findings.read("vlan-tags", offloads) {
+            findings.add(tags::judge(surroundings, link, &offloads));
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! A machine's files, below a root.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use thiserror::Error;
+
+use super::reader::Root;
+
+/// The tables that iptables has loaded, and ip6tables.
+pub const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
+const OWNER_WRITES: u32 = 0o200;
+
+/// A machine's files.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: Root,
+}
+
+/// A file that exists, or should, and cannot be read.
+#[derive(Debug, Error)]
+#[error("{place}: {reason}")]
+pub struct Unread {
+    /// Its path on the machine.
+    pub place: String,
+    pub reason: String,
+}
+
+impl Unread {
+    pub fn new(place: impl Into<String>, reason: &(impl ToString + ?Sized)) -> Self {
+        Self { place: place.into(), reason: reason.to_string() }
+    }
+}
+
+impl Host {
+    /// The machine whose files are below `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: Root::new(root.into()) }
+    }
+
+    /// Whether it is the one that this process runs on.
+    pub fn is_this(&self) -> bool {
+        self.root.is_this_machine()
+    }
+
+    /// Where a path of the machine is found here, for who writes there.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.path(path)
+    }
+
+    pub fn is_there(&self, path: &str) -> bool {
+        self.root.metadata(path).is_ok()
+    }
+
+    /// A file's text; none where there is no such file.
+    pub fn text(&self, path: &str) -> Result<Option<String>, Unread> {
+        if_there(path, self.root.text(path))
+    }
+
+    /// A file to read from its beginning; none where there is no such file.
+    pub(super) fn file(&self, path: &str) -> Result<Option<File>, Unread> {
+        if_there(path, self.root.file(path))
+    }
+
+    /// A file that is one number.
+    pub fn number(&self, path: &str) -> Result<Option<u64>, Unread> {
+        let Some(text) = self.text(path)? else { return Ok(None) };
+        let text = text.trim();
+        let start = || text.chars().take(80).collect::<String>();
+        let number = text.parse();
+        number
+            .map(Some)
+            .map_err(|_| Unread::new(path, &format_args!("{:?} is not a number", start())))
+    }
+
+    /// Whether the file's owner may write it, whoever we are.
+    pub fn is_writable(&self, path: &str) -> bool {
+        let file = self.root.metadata(path);
+        file.is_ok_and(|file| file.permissions().mode() & OWNER_WRITES != 0)
+    }
+
+    /// Whether two paths lead to one file.
+    pub(super) fn is_same_file(&self, one: &str, other: &str) -> bool {
+        let id = |path| self.root.metadata(path).ok().map(|file| (file.dev(), file.ino()));
+        id(one).is_some_and(|one| Some(one) == id(other))
+    }
+
+    /// Names in a directory, sorted; none where there is no such directory.
+    pub fn names(&self, directory: &str) -> Result<Vec<String>, Unread> {
+        let mut names = if_there(directory, self.root.names(directory))?.unwrap_or_default();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The inode number of a process's network namespace.
+    pub fn network_namespace(&self, process: &str) -> Option<u64> {
+        let link = self.root.link(&format!("/proc/{process}/ns/net")).ok()?;
+        link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+    }
+
+    /// Time since boot; zero where it is unknown.
+    pub fn uptime(&self) -> Result<Duration, Unread> {
+        let text = self.text("/proc/uptime")?.unwrap_or_default();
+        let seconds = text.split_whitespace().next().and_then(|text| text.parse().ok());
+        Ok(Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or_default())
+    }
+
+    /// Whether it forwards IPv4 packets.
+    pub fn forwards(&self) -> Result<bool, Unread> {
+        Ok(self.sysctl("net.ipv4.ip_forward")?.as_deref() == Some("1"))
+    }
+
+    /// Whether iptables-legacy or ip6tables-legacy has loaded a NAT table.
+    pub fn has_legacy_nat(&self) -> Result<bool, Unread> {
+        for list in LEGACY_TABLES {
+            let tables = self.text(list)?.unwrap_or_default();
+            if tables.lines().any(|table| table.trim() == "nat") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The directory of the running kernel's modules.
+    pub fn modules(&self) -> Result<String, Unread> {
+        let release = self.text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
+        Ok(format!("/lib/modules/{}", release.trim()))
+    }
+
+    /// Whether a module is part of the running kernel.
+    pub fn is_built_in(&self, module: &str) -> Result<bool, Unread> {
+        let list = self.text(&format!("{}/modules.builtin", self.modules()?))?;
+        Ok(list.is_some_and(|list| list.contains(&format!("/{module}.ko"))))
+    }
+
+    /// The files of these directories by name, each from the first directory that has one of its
+    /// name, as systemd, udev and modprobe read theirs.
+    pub fn drop_ins(&self, directories: &[&str], ending: &str) -> Result<Vec<String>, Unread> {
+        let mut files = BTreeMap::new();
+        for directory in directories {
+            for name in self.names(directory)? {
+                if name.ends_with(ending) {
+                    files.entry(name).or_insert_with_key(|name| format!("{directory}/{name}"));
+                }
+            }
+        }
+        Ok(files.into_values().collect())
+    }
+
+    /// A sysctl's value now, its words separated by single spaces.
+    pub fn sysctl(&self, key: &str) -> Result<Option<String>, Unread> {
+        let text = self.text(&sysctl_path(key))?;
+        Ok(text.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")))
+    }
+}
+
+/// The file of a sysctl, by its name with dots.
+pub fn sysctl_path(key: &str) -> String {
+    format!("/proc/sys/{}", key.replace('.', "/"))
+}
+
+fn if_there<T>(path: &str, read: io::Result<T>) -> Result<Option<T>, Unread> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(Unread::new(path, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Fake;
+
+    #[test]
+    fn what_is_absent_is_told_from_what_cannot_be_read() {
+        let fake = Fake::new("host-absent", &[("/proc/sys/a/b", "12\n"), ("/etc/file", "x")]);
+        assert_eq!(fake.host.number("/proc/sys/a/b").unwrap(), Some(12));
+        assert_eq!(fake.host.number("/proc/sys/a/c").unwrap(), None);
+        assert_eq!(fake.host.number("/etc/file/below").unwrap(), None);
+        let error = fake.host.number("/etc/file").unwrap_err().to_string();
+        assert_eq!(error, "/etc/file: \"x\" is not a number");
+        assert!(fake.host.text("/proc/sys/a").is_err());
+    }
+
+    #[test]
+    fn a_sysctl_of_several_words_is_one_line() {
+        let fake = Fake::new("host-words", &[("/proc/sys/net/ipv4/r", "32768\t60999\n")]);
+        assert_eq!(fake.host.sysctl("net.ipv4.r").unwrap().as_deref(), Some("32768 60999"));
+        assert!(!fake.host.is_this());
+    }
+}

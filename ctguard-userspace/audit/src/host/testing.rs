@@ -1,0 +1,30 @@
+//! A machine that a test writes.
+
+use std::fs;
+
+use super::machine::Host;
+
+pub struct Fake {
+    pub host: Host,
+    // Dropped last.
+    _directory: tempfile::TempDir,
+}
+
+impl Fake {
+    /// A machine with these files.
+    pub fn new(_test: &str, files: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::at(directory.path());
+        let fake = Self { host, _directory: directory };
+        for (path, text) in files {
+            fake.write(path, text);
+        }
+        fake
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.host.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}

@@ -1,0 +1,104 @@
+//! Gathers what a plan needs, and what a boot needs to carry it out.
+
+use std::collections::BTreeMap;
+
+use super::{
+    error::TuneError,
+    files::{Applier, Means, OwnFile, files},
+    plan::{Change, Max, Now, plan},
+};
+use crate::{
+    doctor::{Role, TIMEOUTS, TimeoutRule},
+    host::{
+        Assignment, Boot, EXPECT_MAX, EntrySize, Host, Memory, SysctlFiles, TableNumbers,
+        is_size_ours, most_entries, sets_buckets_by_sysctl, sysctl_path,
+    },
+};
+
+/// What tune would do on this machine.
+#[derive(Debug)]
+pub struct Proposal {
+    pub role: Role,
+    /// All settings, also those that stay.
+    pub changes: Vec<Change>,
+    /// Files that make the next boot set them.
+    pub files: Vec<OwnFile>,
+    /// The maximum and the hash can be set from here.
+    pub is_size_ours: bool,
+}
+
+/// Proposes settings for this role, or for a guessed one.
+pub fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Proposal, TuneError> {
+    let table = TableNumbers::read(host)?.ok_or(TuneError::NotLoaded)?;
+    let table = TableNumbers { count: most_entries(host, table.count), ..table };
+    let mut timeouts = BTreeMap::new();
+    for key in TIMEOUTS.iter().map(TimeoutRule::key) {
+        if let Some(seconds) = host.number(&sysctl_path(&key))? {
+            timeouts.insert(key, seconds);
+        }
+    }
+    let now = Now {
+        table,
+        is_size_ours: is_size_ours(host),
+        memory: Memory::read(host)?,
+        entry: EntrySize::read(host),
+        expect_max: host.number(&sysctl_path(EXPECT_MAX))?,
+        timeouts,
+    };
+    let role = match role {
+        Some(role) => role,
+        None => Role::guess(host)?,
+    };
+    let changes = plan(&now, role, max)?;
+    let means = Means {
+        boot: &Boot::read(host)?,
+        sysctl_files: &SysctlFiles::read(host)?,
+        applier: Applier::find(host),
+        buckets_by_sysctl: sets_buckets_by_sysctl(host),
+    };
+    let files = if now.is_size_ours { files(&changes, &means) } else { Vec::new() };
+    Ok(Proposal { role, changes, files, is_size_ours: now.is_size_ours })
+}
+
+/// Lines of other files that the next boot applies after tune's own, with other values.
+pub fn overridden(host: &Host, changes: &[Change]) -> Result<Vec<Assignment>, TuneError> {
+    let files = SysctlFiles::read(host)?;
+    let counts = changes.iter().filter_map(|change| {
+        let assignment = files.at_boot(&change.key)?;
+        (assignment.value != change.then.to_string()).then(|| assignment.clone())
+    });
+    Ok(counts.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::apply::apply, *};
+    use crate::doctor::testing::Machine;
+
+    /// Fails when tune and doctor disagree about what is right.
+    #[test]
+    fn doctor_finds_nothing_wrong_after_what_it_advises_was_applied() {
+        let machine = Machine::healthy("tune-doctor");
+        let small =
+            [("max", "7680\n"), ("buckets", "512\n"), ("tcp_timeout_established", "432000\n")];
+        for (name, value) in small {
+            machine.write(&format!("/proc/sys/net/netfilter/nf_conntrack_{name}"), value);
+        }
+        machine.write("/proc/sys/net/ipv4/ip_forward", "1\n");
+        machine.remove("/proc/sys/net/nf_conntrack_max");
+        machine.remove("/etc/modules-load.d/conntrack.conf");
+        assert!(!machine.audit().is_clean());
+        let proposal = propose(machine.host(), Some(Role::NatRouter), Max::Auto).unwrap();
+        apply(machine.host(), &proposal.changes, &proposal.files).unwrap();
+        assert!(machine.found().is_empty(), "{:?}", machine.found());
+        let again = propose(machine.host(), Some(Role::NatRouter), Max::Auto).unwrap();
+        assert!(!again.changes.iter().any(Change::changes), "{:?}", again.changes);
+    }
+
+    #[test]
+    fn a_kernel_that_tracks_nothing_is_left_alone() {
+        let machine = Machine::healthy("tune-none");
+        machine.remove("/proc/sys/net/netfilter/nf_conntrack_max");
+        assert!(matches!(propose(machine.host(), None, Max::Auto), Err(TuneError::NotLoaded)));
+    }
+}

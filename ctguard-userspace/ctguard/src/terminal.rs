@@ -1,0 +1,147 @@
+//! Standard output and standard error. Nothing else in the product writes to them (clippy refuses
+//! it), so no process, file or interface can put control characters on an operator's terminal.
+
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    io::{self, Write},
+};
+
+use serde::Serialize;
+
+/// An output for text. Each `write!` is one line at most: a newline inside it came from elsewhere
+/// and is escaped like any other control character.
+pub(crate) struct Terminal<W>(W);
+
+impl Terminal<io::StdoutLock<'static>> {
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
+    pub(crate) fn stdout() -> Self {
+        Self(io::stdout().lock())
+    }
+}
+
+impl Terminal<io::Stderr> {
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
+    pub(crate) fn stderr() -> Self {
+        Self(io::stderr())
+    }
+}
+
+impl<W: Write> Write for Terminal<W> {
+    fn write_fmt(&mut self, line: fmt::Arguments<'_>) -> io::Result<()> {
+        let line = line.to_string();
+        let (line, end) = line.strip_suffix('\n').map_or((&line[..], ""), |line| (line, "\n"));
+        self.0.write_all(visible(line).as_bytes())?;
+        self.0.write_all(end.as_bytes())
+    }
+
+    /// Text of several lines.
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        for line in String::from_utf8_lossy(text).split_inclusive('\n') {
+            self.write_fmt(format_args!("{line}"))?;
+        }
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Tells the operator about a problem. Nobody may be there to read it.
+pub(crate) fn complain(problem: fmt::Arguments<'_>) {
+    let _ = writeln!(Terminal::stderr(), "ctguard: {problem}");
+}
+
+/// Writes one JSON document, indented, and a newline. JSON needs only some of what terminals obey
+/// to be escaped; the rest is escaped here, which programs read as the same text.
+pub(crate) fn write_json(out: &mut impl Write, document: &impl Serialize) -> io::Result<()> {
+    let json = escape_json(serde_json::to_string_pretty(document)?);
+    out.write_all((json + "\n").as_bytes())
+}
+
+/// The same in one line.
+pub(crate) fn write_json_line(out: &mut impl Write, document: &impl Serialize) -> io::Result<()> {
+    writeln!(out, "{}", escape_json(serde_json::to_string(document)?))
+}
+
+/// Such characters occur only within JSON's strings, except for the newlines between its lines.
+fn escape_json(json: String) -> String {
+    if json.chars().all(|letter| letter == '\n' || is_visible(letter)) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for letter in json.chars() {
+        if letter == '\n' || is_visible(letter) {
+            escaped.push(letter);
+        } else {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        }
+    }
+    escaped
+}
+
+/// Text with every control character, and whatever else shows nothing or moves other text, written
+/// as Rust writes it: `\u{1b}`.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    if text.chars().all(is_visible) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if is_visible(letter) {
+            shown.push(letter);
+        } else {
+            shown.extend(letter.escape_debug());
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Not C0, DEL, C1, format characters (bidirectional ones too), line separators, unassigned or
+/// combining ones: all that the standard library escapes but quotes and backslashes.
+fn is_visible(letter: char) -> bool {
+    matches!(letter, ' '..='~') || letter.escape_debug().len() == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ESC, CSI of C1, DEL, a bidirectional override, an invisible tag, a bell, a newline.
+    const HOSTILE: &str = "a\u{1b}[2J\u{9b}2J\u{7f}\u{202e}\u{e0041}\u{7}\nb";
+    const SHOWN: &str = "a\\u{1b}[2J\\u{9b}2J\\u{7f}\\u{202e}\\u{e0041}\\u{7}\\nb";
+
+    fn written(write: impl FnOnce(&mut Terminal<&mut Vec<u8>>) -> io::Result<()>) -> String {
+        let mut bytes = Vec::new();
+        write(&mut Terminal(&mut bytes)).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_not_obeyed() {
+        let line = written(|out| writeln!(out, "name: {HOSTILE}"));
+        assert_eq!(line, format!("name: {SHOWN}\n"));
+        let lines = written(|out| out.write_all("one\x1b\ntwo\u{9b}\n".as_bytes()));
+        assert_eq!(lines, "one\\u{1b}\ntwo\\u{9b}\n");
+    }
+
+    #[test]
+    fn text_of_any_language_and_quotes_are_left_as_they_are() {
+        let text = "Zürich → 東京 … \"a\\b\" 'c' – привет";
+        assert_eq!(visible(text), text);
+    }
+
+    #[test]
+    fn json_is_the_same_text_for_programs_without_a_character_that_terminals_obey() {
+        for json in [
+            written(|out| write_json(out, &[HOSTILE])),
+            written(|out| write_json_line(out, &[HOSTILE])),
+        ] {
+            assert!(json.chars().all(|letter| letter == '\n' || is_visible(letter)), "{json:?}");
+            assert_eq!(serde_json::from_str::<[String; 1]>(&json).unwrap(), [HOSTILE]);
+        }
+    }
+}
