@@ -1,42 +1,47 @@
-//! A `ctguard run` that a test starts, and ends in one way or another.
+//! A `ctguard run` that a test or the lab starts, and ends in one way or another.
 
 use std::{
     fs,
-    path::PathBuf,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::product::wait_for;
+use crate::{netns::Handle, product::wait_for};
 
 /// A running `ctguard run`; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
     log: PathBuf,
+    /// Where its part of the log begins: another may have written there before.
+    log_start: usize,
 }
 
 impl Daemon {
     /// Starts `command`, whose output goes to `log`, and waits until it says that it guards.
-    pub fn start(command: &Command, log: PathBuf) -> Result<Self> {
-        let errors = fs::File::create(&log).context("cannot write the daemon's log")?;
+    pub fn start(command: &Command, log: &Path) -> Result<Self> {
+        let opened = fs::File::options().create(true).append(true).open(log);
+        let errors = opened.with_context(|| format!("cannot write {}", log.display()))?;
+        let log_start = usize::try_from(errors.metadata()?.len())?;
         let mut daemon = Self::start_into(command, errors.into())?;
-        daemon.log = log;
+        (daemon.log, daemon.log_start) = (log.to_owned(), log_start);
         wait_for("the daemon", || daemon.is_ready())?;
         Ok(daemon)
     }
 
     /// Starts `command`, whose standard error goes elsewhere; it may not guard yet.
     pub fn start_into(command: &Command, errors: Stdio) -> Result<Self> {
-        // A test that is killed takes its daemon along.
+        // A test that is killed takes its daemon along, which then takes its guard along.
         let mut tied = Command::new("setpriv");
-        tied.args(["--pdeathsig", "KILL", "--"]);
+        tied.args(["--pdeathsig", "TERM", "--"]);
         tied.arg(command.get_program()).args(command.get_args());
         tied.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let child = tied.spawn().context("cannot start ctguard")?;
-        Ok(Self { child, log: PathBuf::new() })
+        Ok(Self { child, log: PathBuf::new(), log_start: 0 })
     }
 
     /// Its process: `setpriv` and `nsenter` become the program that they start.
@@ -47,7 +52,8 @@ impl Daemon {
 
     /// What it logged.
     pub fn log(&self) -> Result<String> {
-        fs::read_to_string(&self.log).context("cannot read the daemon's log")
+        let log = fs::read_to_string(&self.log).context("cannot read the daemon's log")?;
+        Ok(log.get(self.log_start..).unwrap_or_default().to_owned())
     }
 
     /// Ends it as a crash would.
@@ -78,5 +84,26 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Where a guard of this namespace is pinned by default.
+pub(crate) fn pins(namespace: &Handle) -> Result<PathBuf> {
+    namespace.run(|| {
+        let inode = fs::metadata("/proc/thread-self/ns/net")?.ino();
+        Ok(PathBuf::from(format!("/run/ctguard/{inode}")))
+    })
+}
+
+/// A file of the guard that is pinned there, which outlives it: its lock, its events.
+pub(crate) fn beside(pins: &Path, name: &str) -> PathBuf {
+    let inode = pins.file_name().unwrap_or_default().to_string_lossy();
+    PathBuf::from(format!("/run/ctguard.{inode}.{name}"))
+}
+
+/// Removes those files: another namespace will have this one's number.
+pub(crate) fn remove_files(pins: &Path) {
+    for name in ["lock", "events.jsonl", "events.former.jsonl"] {
+        let _ = fs::remove_file(beside(pins, name));
     }
 }

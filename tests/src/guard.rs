@@ -2,28 +2,23 @@
 
 use std::{
     ffi::OsString,
-    fs::File,
+    fs,
     net::IpAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
+    daemon::{self, Daemon},
     exec,
     netns::Handle,
     object::{self, Attached, Program},
     regulars,
     router::WAN,
 };
-
-/// How long ctguard may take to be ready, or to leave.
-const PATIENCE: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(50);
 
 /// What a run puts on the guarded interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +52,7 @@ pub enum Standing {
     /// Nothing there.
     None,
     /// A running ctguard.
-    Ctguard(Daemon),
+    Ctguard(Box<Ctguard>),
     /// A program of the lab.
     Ideal(Attached),
 }
@@ -72,7 +67,8 @@ impl Guard {
                 Ok(Standing::Ideal(router.run(|| object::attach(program, WAN))?))
             }
             Self::Ctguard(orders) => {
-                Ok(Standing::Ctguard(Daemon::start(orders, router.clone(), log)?))
+                let guard = Ctguard::start(orders, router.clone(), log)?;
+                Ok(Standing::Ctguard(Box::new(guard)))
             }
         }
     }
@@ -91,15 +87,24 @@ impl Guard {
 impl Standing {
     /// What `ctguard status --json` says, if it is ctguard.
     pub fn status(&self) -> Result<Option<Value>> {
-        self.daemon().map(Daemon::status).transpose()
+        self.asker().map(|asker| asker.status()).transpose()
     }
 
-    /// The guard's daemon, if it is ctguard.
+    /// The guard's daemon, if it is ctguard and lives.
     #[must_use]
     pub fn daemon(&self) -> Option<&Daemon> {
         match self {
             Self::None | Self::Ideal(_) => None,
-            Self::Ctguard(daemon) => Some(daemon),
+            Self::Ctguard(guard) => guard.daemon.as_ref(),
+        }
+    }
+
+    /// Who asks ctguard from other threads.
+    #[must_use]
+    pub fn asker(&self) -> Option<Asker> {
+        match self {
+            Self::None | Self::Ideal(_) => None,
+            Self::Ctguard(guard) => Some(guard.asker.clone()),
         }
     }
 
@@ -107,16 +112,16 @@ impl Standing {
     pub fn kill(&mut self) -> Result<()> {
         match self {
             Self::None | Self::Ideal(_) => Ok(()),
-            Self::Ctguard(daemon) => daemon.kill(),
+            Self::Ctguard(guard) => guard.daemon.take().map_or(Ok(()), Daemon::kill),
         }
     }
 
     /// Starts a daemon in place of one that was killed, if it is ctguard.
     pub fn start_again(&mut self) -> Result<()> {
-        match self {
-            Self::None | Self::Ideal(_) => Ok(()),
-            Self::Ctguard(daemon) => daemon.start_again(),
+        if let Self::Ctguard(guard) = self {
+            guard.daemon = Some(Daemon::start(&guard.command, &guard.log)?);
         }
+        Ok(())
     }
 }
 
@@ -140,17 +145,18 @@ impl Asker {
     }
 }
 
-/// `ctguard run` in the router's namespace.
+/// ctguard in the router's namespace; what it leaves on the machine goes with it.
 #[derive(Debug)]
-pub struct Daemon {
-    child: Child,
-    asker: Asker,
-    arguments: Vec<OsString>,
+pub struct Ctguard {
+    /// None while it is killed.
+    daemon: Option<Daemon>,
+    command: Command,
     log: PathBuf,
-    killed: bool,
+    asker: Asker,
+    pins: PathBuf,
 }
 
-impl Daemon {
+impl Ctguard {
     fn start(orders: &Orders, router: Handle, log: &Path) -> Result<Self> {
         let binary = &orders.binary;
         if !binary.is_file() {
@@ -158,82 +164,16 @@ impl Daemon {
         }
         let binary = binary.canonicalize().context("cannot find ctguard")?;
         let asker = Asker { binary, router };
-        let arguments = arguments(orders, &asker, log)?;
-        File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-        let child = spawn(&asker, &arguments, log)?;
-        let mut daemon = Self { child, asker, arguments, log: log.to_owned(), killed: false };
-        daemon.wait_until_ready()?;
+        let mut command = asker.router.command(&asker.binary.to_string_lossy());
+        command.args(arguments(orders, &asker, log)?);
+        let pins = daemon::pins(&asker.router)?;
+        fs::write(log, "").with_context(|| format!("cannot write {}", log.display()))?;
+        let daemon = Some(Daemon::start(&command, log)?);
+        let guard = Self { daemon, command, log: log.to_owned(), asker, pins };
         for address in &orders.allowed {
-            daemon.ctguard(&["allow", "add", &address.to_string()])?;
+            guard.asker.ask(&["allow", "add", &address.to_string()])?;
         }
-        Ok(daemon)
-    }
-
-    /// Its process: `setpriv` and `nsenter` become the program that they start.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// `ctguard status --json`.
-    pub fn status(&self) -> Result<Value> {
-        self.asker.status()
-    }
-
-    /// Who asks it from other threads.
-    #[must_use]
-    pub fn asker(&self) -> Asker {
-        self.asker.clone()
-    }
-
-    /// Runs another command of ctguard in the same namespace and returns what it wrote.
-    pub fn ctguard(&self, arguments: &[&str]) -> Result<String> {
-        self.asker.ask(arguments)
-    }
-
-    /// Ends it as a crash would.
-    fn kill(&mut self) -> Result<()> {
-        self.signal(Signal::KILL);
-        self.child.wait().context("cannot wait for ctguard")?;
-        self.killed = true;
-        Ok(())
-    }
-
-    fn start_again(&mut self) -> Result<()> {
-        self.child = spawn(&self.asker, &self.arguments, &self.log)?;
-        self.killed = false;
-        self.wait_until_ready()
-    }
-
-    fn wait_until_ready(&mut self) -> Result<()> {
-        let log = self.log.display().to_string();
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if let Some(status) = self.child.try_wait().context("cannot wait for ctguard")? {
-                let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-                bail!("ctguard ended at once ({status}): {}", said.trim());
-            }
-            let pid = Value::from(self.child.id());
-            let running = |status: Value| {
-                status.pointer("/daemon/running") == Some(&true.into())
-                    && status.pointer("/daemon/pid").is_none_or(|found| *found == pid)
-            };
-            if self.status().is_ok_and(running) {
-                return Ok(());
-            }
-            std::thread::sleep(POLL);
-        }
-        bail!("ctguard was not ready within {PATIENCE:?}; see {log}")
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, signal);
-        }
-    }
-
-    fn has_ended(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
+        Ok(guard)
     }
 }
 
@@ -250,7 +190,7 @@ fn arguments(orders: &Orders, asker: &Asker, log: &Path) -> Result<Vec<OsString>
     if asker.ask(&["run", "--help"])?.contains("--state") {
         let directory = log.with_file_name("state");
         if directory.exists() {
-            std::fs::remove_dir_all(&directory)
+            fs::remove_dir_all(&directory)
                 .with_context(|| format!("cannot empty {}", directory.display()))?;
         }
         regulars::write(&directory, &asker.router, &orders.regulars)?;
@@ -260,39 +200,15 @@ fn arguments(orders: &Orders, asker: &Asker, log: &Path) -> Result<Vec<OsString>
     Ok(arguments)
 }
 
-fn spawn(asker: &Asker, arguments: &[OsString], log: &Path) -> Result<Child> {
-    let output = File::options().append(true).open(log);
-    let output = output.with_context(|| format!("cannot write {}", log.display()))?;
-    // A lab that is killed takes its ctguard along.
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "--"]);
-    let inside = asker.router.command(&asker.binary.to_string_lossy());
-    command.arg(inside.get_program()).args(inside.get_args()).args(arguments);
-    let errors = output.try_clone().context("cannot copy a file")?;
-    command.stdin(Stdio::null()).stdout(output).stderr(errors);
-    command.spawn().context("cannot start ctguard")
-}
-
-impl Drop for Daemon {
+impl Drop for Ctguard {
     fn drop(&mut self) {
-        if self.killed {
-            let _ = self.ctguard(&["detach"]);
-            return;
+        let stopped = self.daemon.take().map(Daemon::stop);
+        if let Some(Err(error)) = &stopped {
+            eprintln!("ctguard-lab: ctguard does not end on SIGTERM, and is detached: {error:#}");
         }
-        if self.has_ended() {
-            return;
+        if !matches!(stopped, Some(Ok(_))) {
+            let _ = self.asker.ask(&["detach"]);
         }
-        self.signal(Signal::TERM);
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if self.has_ended() {
-                return;
-            }
-            std::thread::sleep(POLL);
-        }
-        eprintln!("ctguard-lab: ctguard does not end on SIGTERM; it is killed and detached");
-        self.signal(Signal::KILL);
-        let _ = self.child.wait();
-        let _ = self.ctguard(&["detach"]);
+        daemon::remove_files(&self.pins);
     }
 }

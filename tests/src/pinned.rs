@@ -1,25 +1,14 @@
 //! What a running guard has counted, read from its pinned maps: cheap enough to ask after each
 //! packet.
 
-use std::{mem::offset_of, os::fd::AsFd as _, path::Path};
+use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use aya::maps::{Array, Map, MapData, PerCpuArray};
-use ctguard_layout::{
-    COUNTERS, Class, Counter, Counters, Environment, Grant, Group, Outcome, maps,
-};
-
-use crate::mapped::Mapped;
-
-/// Of one CPU.
-type CpuWords = [u64; COUNTERS];
-const _: () = assert!(size_of::<Counters>() == size_of::<CpuWords>());
+use anyhow::Result;
+use ctguard_kernel::{bpf::Pins, maps::GuardMaps};
+use ctguard_layout::{COUNTERS, Class, Counter, Group, Outcome};
 
 /// A guard's counters and its grant.
-pub struct Pinned {
-    counters: PerCpuArray<MapData, CpuWords>,
-    grant: Mapped<Grant>,
-}
+pub struct Pinned(GuardMaps);
 
 /// Sums at one time, or what was added between two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,32 +21,30 @@ pub struct Counts {
 impl Pinned {
     /// Opens the maps pinned in this directory.
     pub fn open(pins: &Path) -> Result<Self> {
-        let counters = Map::PerCpuArray(map(pins, maps::COUNTERS)?);
-        let counters = PerCpuArray::try_from(counters).context("counters are an array")?;
-        let grant = Mapped::new(map(pins, maps::GRANT)?.fd().as_fd(), 1)?;
-        Ok(Self { counters, grant })
+        Ok(Self(GuardMaps::open(&Pins::at(pins.to_owned()))?))
     }
 
     /// When the daemon ticked last, in jiffies.
     #[must_use]
     pub fn heartbeat(&self) -> u64 {
-        self.grant.get().iter().map(|grant| grant.heartbeat.load()).sum()
+        self.0.grant.heartbeat.load()
     }
 
     /// What was counted until now.
     pub fn counts(&self) -> Result<Counts> {
-        let mut values = [0; COUNTERS];
-        for of_cpu in self.counters.get(&0, 0)?.iter() {
-            values.iter_mut().zip(of_cpu).for_each(|(sum, value)| *sum += value);
+        let (totals, mut values) = (self.0.totals()?, [0; COUNTERS]);
+        for counter in Counter::all() {
+            values[counter.index() as usize] = totals.get(counter);
         }
-        let taken = self
-            .grant
-            .get()
-            .iter()
-            .flat_map(|grant| &grant.admitted)
-            .map(|admissions| admissions.0.load())
-            .sum();
+        let taken = self.0.grant.admitted.iter().map(|admissions| admissions.0.load()).sum();
         Ok(Counts { values, taken })
+    }
+
+    /// Ends the time in which a new guard takes unknown TCP connections for older than itself.
+    pub fn end_learning(&mut self) -> Result<()> {
+        let mut environment = self.0.environment()?;
+        environment.learning_until = 0;
+        Ok(self.0.set_environment(&environment)?)
     }
 }
 
@@ -104,20 +91,4 @@ impl Counts {
         values.iter_mut().zip(earlier.values).for_each(|(now, then)| *now -= then);
         Self { values, taken: self.taken - earlier.taken }
     }
-}
-
-/// Ends the time in which a new guard takes unknown TCP connections for older than itself.
-pub fn end_learning(pins: &Path) -> Result<()> {
-    const BYTES: usize = size_of::<Environment>();
-    const LEARNING: usize = offset_of!(Environment, learning_until);
-    let map = Map::Array(map(pins, maps::ENVIRONMENT)?);
-    let mut array: Array<_, [u8; BYTES]> = Array::try_from(map)?;
-    let mut environment = array.get(&0, 0)?;
-    environment[LEARNING..LEARNING + size_of::<u64>()].fill(0);
-    Ok(array.set(0, environment, 0)?)
-}
-
-fn map(pins: &Path, name: &str) -> Result<MapData> {
-    let path = pins.join(name);
-    MapData::from_pin(&path).with_context(|| format!("no map {}", path.display()))
 }

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -18,7 +17,7 @@ use aya::programs::links::{FdLink, LinkInfo, PinnedLink};
 use serde_json::Value;
 
 use crate::{
-    daemon::Daemon,
+    daemon::{self, Daemon},
     exec,
     netns::{Handle, Namespace},
     wire::Wire,
@@ -106,10 +105,7 @@ impl Site {
         let number = SITES.fetch_add(1, Ordering::Relaxed);
         let outside = Namespace::create(&format!("outside{number}"))?;
         let guarded = Namespace::create(&format!("guarded{number}"))?;
-        let pins = guarded.run(|| {
-            let inode = fs::metadata("/proc/thread-self/ns/net")?.ino();
-            Ok(PathBuf::from(format!("/run/ctguard/{inode}")))
-        })?;
+        let pins = daemon::pins(&guarded)?;
         let site = Self { binary, outside, guarded, pins, _alone: alone };
         site.connect(OUTSIDE, WAN)?;
         Ok(site)
@@ -184,19 +180,24 @@ impl Site {
         self.start(&["run", "-i", WAN])
     }
 
-    /// Starts `ctguard run` with these arguments; it guards when this returns. What it remembers goes
-    /// with the site.
+    /// Starts `ctguard run` with these arguments; it guards when this returns.
     pub fn start(&self, arguments: &[&str]) -> Result<Daemon> {
-        Daemon::start(&self.run_command(arguments), self.log())
+        self.start_by(self.command(arguments))
     }
 
-    /// The same with its standard error elsewhere; it may not guard yet.
+    /// Starts `ctguard run` by a command that puts it into the guarded namespace. What it remembers
+    /// and logs goes with the site.
+    pub fn start_by(&self, command: Command) -> Result<Daemon> {
+        Daemon::start(&self.remembering(command), &self.log())
+    }
+
+    /// Starts `ctguard run` with its standard error elsewhere; it may not guard yet.
     pub fn start_into(&self, arguments: &[&str], errors: Stdio) -> Result<Daemon> {
-        Daemon::start_into(&self.run_command(arguments), errors)
+        Daemon::start_into(&self.remembering(self.command(arguments)), errors)
     }
 
-    fn run_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command(arguments);
+    /// The command with a directory for what it remembers, which goes with the site.
+    fn remembering(&self, mut command: Command) -> Command {
         command.arg("--state").arg(self.state());
         command
     }
@@ -262,12 +263,7 @@ impl Site {
     }
 
     fn lock(&self) -> PathBuf {
-        self.beside_pins("lock")
-    }
-
-    fn beside_pins(&self, name: &str) -> PathBuf {
-        let inode = self.pins.file_name().unwrap_or_default().to_string_lossy();
-        PathBuf::from(format!("/run/ctguard.{inode}.{name}"))
+        daemon::beside(&self.pins, "lock")
     }
 }
 
@@ -278,13 +274,9 @@ impl Drop for Site {
         {
             eprintln!("cannot remove {}: {error:#}", self.pins.display());
         }
-        let _ = fs::remove_file(self.lock());
+        daemon::remove_files(&self.pins);
         let _ = fs::remove_file(self.log());
         let _ = fs::remove_dir_all(self.state());
-        // Another namespace will have this one's number.
-        for former in ["", ".former"] {
-            let _ = fs::remove_file(self.beside_pins(&format!("events{former}.jsonl")));
-        }
     }
 }
 

@@ -115,7 +115,7 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     };
     let began = zero.elapsed().as_secs_f64();
     let meter = guard.daemon().map(|daemon| CpuMeter::start(daemon.pid())).transpose()?;
-    let stages = guard.daemon().map(|daemon| StageWatch::start(daemon.asker()));
+    let stages = guard.asker().map(StageWatch::start);
     let played = script::play(plan.script, &mut guard, start_guard, zero + BEFORE, interrupted)?;
     wait_until(zero + BEFORE + flood_lasts, interrupted)?;
     let stage_seconds = stages.map(StageWatch::stop).unwrap_or_default();

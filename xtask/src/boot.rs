@@ -32,6 +32,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let package = package::newest(kernel)?
         .with_context(|| format!("apt has no package {}", kernel.described()))?;
     let unpacked = package::unpacked(&package)?;
+    // It needs no newer C library than the machine's, for that kernel's packages are of its release.
     let disk = disk::make(&programs::ctguard()?, &unpacked)?;
 
     println!("Debian's kernel is {package}");

@@ -1,6 +1,7 @@
 //! `cargo xtask lint`: what can be told from the sources alone.
 
 mod layout;
+mod lines;
 mod paths;
 
 use std::process::{Command, ExitCode};
@@ -12,7 +13,9 @@ use crate::{exec, workspace};
 /// Runs every check, and fails after the first that does.
 pub(crate) fn run() -> Result<ExitCode> {
     eprintln!("xtask: layout of the repository");
-    layout::check(&files()?)?;
+    let files = files()?;
+    layout::check(&files)?;
+    lines::tell(&files)?;
 
     eprintln!("xtask: paths of this machine");
     paths::check()?;

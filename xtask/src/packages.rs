@@ -67,7 +67,8 @@ pub(crate) fn install(names: &[&str], reasons: &str) -> Result<()> {
         bail!("apt-get has no {}, or only in exchange for others: {}", names.join(", "), by_hand());
     }
     eprintln!("xtask: installing from the distribution: {reasons}");
-    let apt = apt.args(["install", "--yes", "--no-install-recommends", NO_REMOVE]).args(names);
+    let apt =
+        apt.args(["install", "--yes", "--no-install-recommends", NO_REMOVE, WAIT]).args(names);
     // Its messages are worth reading only when it fails.
     exec::run_quietly(apt).with_context(by_hand)
 }
@@ -97,6 +98,8 @@ pub(crate) fn refresh() -> Result<()> {
 
 /// Some packages replace others that their owner may want to keep.
 const NO_REMOVE: &str = "--no-remove";
+/// For another apt, for so many seconds.
+const WAIT: &str = "-oDPkg::Lock::Timeout=300";
 
 fn apt_get() -> Result<Command> {
     let mut apt =

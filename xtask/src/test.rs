@@ -2,20 +2,19 @@
 
 mod tally;
 
-use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 
 use crate::{ebpf, exec, packages, privilege, workspace};
 use tally::Tally;
 
-/// The crate whose tests need root and a kernel.
+/// The crate whose integration tests need root and a kernel.
 const KERNEL_CRATE: &str = "ctguard-tests";
 
-/// Its test binaries that take minutes.
+/// Those of them that flood a router for minutes, and need the machine for themselves.
 const LABS: [&str; 3] = ["guarantee", "lab", "rows"];
 
 /// Which tests are wanted.
@@ -24,6 +23,9 @@ pub(crate) struct Options {
     /// Leave out the lab, which floods a router in network namespaces for minutes
     #[arg(long)]
     no_lab: bool,
+    /// Run the lab alone
+    #[arg(long, conflicts_with = "no_lab")]
+    only_lab: bool,
 }
 
 /// Runs the tests and prints the counts as the last line.
@@ -36,15 +38,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     eprintln!("xtask: building ctguard");
     exec::run(exec::cargo()?.args(["build", "--release", "--package", "ctguard"]))?;
 
+    let targets = test_targets()?;
     let mut tally = Tally::default();
-    eprintln!("xtask: tests that need no root");
-    let mut host = exec::cargo()?;
-    host.args(["test", "--workspace", "--exclude", KERNEL_CRATE, "--no-fail-fast"]);
-    let host_passed = observe(&mut host, &mut tally)?;
-
+    let mut passed = true;
+    if !options.only_lab {
+        eprintln!("xtask: tests that need no root");
+        passed &= observe(&mut host_tests(&targets)?, &mut tally)?;
+        passed &= observe(cargo_test()?.arg("--doc"), &mut tally)?;
+    }
     eprintln!("xtask: tests that need root and a kernel");
-    let kernel_passed = observe(&mut kernel_tests(options)?, &mut tally)?;
+    passed &= observe(&mut kernel_tests(&targets, options)?, &mut tally)?;
 
+    println!("seconds of the slowest test binaries: {}", tally.slowest());
     for skip in tally.skipped() {
         println!("skipped: {skip}");
     }
@@ -53,24 +58,41 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         println!("with CI=true no test may be skipped");
     }
     println!("{tally}");
-    let passed = host_passed && kernel_passed && !tally.has_failures() && !refused;
+    let passed = passed && !tally.has_failures() && !refused;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn kernel_tests(options: &Options) -> Result<Command> {
+/// Tests of the whole workspace: for a part of it cargo would build some dependencies once more, with
+/// the features that this part asks for.
+fn cargo_test() -> Result<Command> {
     let mut cargo = exec::cargo()?;
-    cargo.args(["test", "--profile", "kernel-tests", "--package", KERNEL_CRATE, "--no-fail-fast"]);
+    cargo.args(["test", "--workspace", "--no-fail-fast"]);
+    Ok(cargo)
+}
+
+fn host_tests(targets: &[TestTarget]) -> Result<Command> {
+    let mut cargo = cargo_test()?;
+    cargo.args(["--lib", "--bins"]);
+    for target in targets.iter().filter(|target| !target.needs_kernel) {
+        cargo.args(["--test", &target.name]);
+    }
+    Ok(cargo)
+}
+
+fn kernel_tests(targets: &[TestTarget], options: &Options) -> Result<Command> {
+    let mut cargo = cargo_test()?;
     if !privilege::is_root()
         && let Some(sudo) = exec::find("sudo")
     {
         // Cargo builds as the caller; only the tests themselves become root.
         cargo.arg("--config").arg(format!("target.'cfg(all())'.runner = '{} -E'", sudo.display()));
     }
-    if options.no_lab {
-        cargo.args(["--lib", "--bins"]);
-        for target in test_targets()?.iter().filter(|target| !LABS.contains(&target.as_str())) {
-            cargo.arg("--test").arg(target);
-        }
+    let is_wanted = |target: &&TestTarget| {
+        let is_lab = LABS.contains(&target.name.as_str());
+        target.needs_kernel && if is_lab { !options.no_lab } else { !options.only_lab }
+    };
+    for target in targets.iter().filter(is_wanted) {
+        cargo.args(["--test", &target.name]);
     }
     // A passing test tells that it skipped itself only in its output; and no test may disturb the
     // load or the timing of another.
@@ -78,19 +100,41 @@ fn kernel_tests(options: &Options) -> Result<Command> {
     Ok(cargo)
 }
 
-/// The names of the kernel crate's test binaries: of files, or of directories that hold more.
-fn test_targets() -> Result<Vec<String>> {
-    let directory = workspace::root()?.join("tests/tests");
-    let entries =
-        fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
-    let is_target = |path: &PathBuf| {
-        path.extension().is_some_and(|it| it == "rs") || path.join("main.rs").is_file()
-    };
-    let name = |path: PathBuf| Some(path.file_stem()?.to_str()?.to_owned());
-    let mut names: Vec<_> =
-        entries.flatten().map(|entry| entry.path()).filter(is_target).filter_map(name).collect();
-    names.sort();
-    Ok(names)
+/// A binary of integration tests.
+struct TestTarget {
+    name: String,
+    needs_kernel: bool,
+}
+
+fn test_targets() -> Result<Vec<TestTarget>> {
+    let mut cargo = exec::cargo()?;
+    let metadata = exec::output(cargo.args(["metadata", "--no-deps", "--format-version=1"]))?;
+    let metadata: Metadata =
+        serde_json::from_str(&metadata).context("cannot read cargo's metadata")?;
+    let targets = metadata.packages.into_iter().flat_map(|package| {
+        let needs_kernel = package.name == KERNEL_CRATE;
+        let tests = package.targets.into_iter().filter(|target| target.kind == ["test"]);
+        tests.map(move |target| TestTarget { name: target.name, needs_kernel })
+    });
+    Ok(targets.collect())
+}
+
+/// As much of `cargo metadata` as is needed.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    targets: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
 }
 
 fn observe(command: &mut Command, tally: &mut Tally) -> Result<bool> {

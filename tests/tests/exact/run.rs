@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use ctguard_layout::{Class, Counter, Outcome};
 use ctguard_tests::{
     conntrack::{ConntrackTable, Entry, NewEntries, Tuple},
-    pinned::{self, Counts, Pinned},
+    pinned::{Counts, Pinned},
     random::Random,
     wire::Wire,
 };
@@ -40,8 +40,8 @@ const ONE_IN: u32 = 20_000;
 pub(crate) fn compare(detection: Detection, seed: u64, packets: u32) -> Result<Tally> {
     let network = Network::guarded(detection)?;
     stay_on_one_cpu()?;
-    pinned::end_learning(network.site.pins())?;
-    let pinned = Pinned::open(network.site.pins())?;
+    let mut pinned = Pinned::open(network.site.pins())?;
+    pinned.end_learning()?;
     let mut run = Run {
         entries: NewEntries::listen(network.site.guarded())?,
         table: ConntrackTable::open(network.site.guarded())?,

@@ -4,7 +4,6 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
-    daemon::Daemon,
     object::{self, Program},
     product::{self, Site, WAN},
     require,
@@ -89,14 +88,12 @@ fn without_the_kernels_types_the_flow_cache_answers_unless_conntrack_is_demanded
     }
     ensure!(site.xdp(WAN)?.is_none() && !site.pins().exists(), "nothing is left");
 
-    let log = std::env::temp_dir().join(format!("{}-types.log", site.guarded().name()));
-    let daemon = Daemon::start(&types.command(&site, &["run", "-i", WAN])?, log.clone())?;
+    let daemon = site.start_by(types.command(&site, &["run", "-i", WAN])?)?;
     ensure_detection(&site, &by_flow_cache("types-unreadable"))?;
     let told = daemon.log()?;
     ensure!(told.contains("warning: new flows are told by the flow cache: "), "{told}");
     ensure!(told.contains("/sys/kernel/btf/vmlinux"), "{told}");
     ensure!(daemon.stop()?.success() && other.stop()?.success());
-    std::fs::remove_file(log)?;
     site.ensure_gone()
 }
 
@@ -169,13 +166,11 @@ fn a_program_that_the_kernel_refuses_is_replaced_or_its_reason_told() -> Result<
         let line = answer.refusal(5)?;
         ensure!(line.contains(told) && line.len() < 500, "{line}");
 
-        let log = std::env::temp_dir().join(format!("{}-refused.log", site.guarded().name()));
-        let daemon = Daemon::start(&types.command(&site, &["run", "-i", WAN])?, log.clone())?;
+        let daemon = site.start_by(types.command(&site, &["run", "-i", WAN])?)?;
         ensure_detection(&site, &by_flow_cache(reason))?;
         ensure!(daemon.log()?.contains(told), "{}", daemon.log()?);
         ensure!(daemon.log()?.lines().count() < 5, "no flood of words: {}", daemon.log()?);
         ensure!(daemon.stop()?.success());
-        std::fs::remove_file(log)?;
     }
     ensure!(other.stop()?.success());
     site.ensure_gone()

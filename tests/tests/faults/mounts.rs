@@ -4,7 +4,6 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use ctguard_tests::{
-    daemon::Daemon,
     product::{self, Site, WAN},
     require,
 };
@@ -35,15 +34,12 @@ fn under_ip_netns_exec_a_guard_lasts_or_is_refused() -> Result<()> {
     // With a guard of another namespace there is a bpffs that lasts, which is inherited.
     let other = site.neighbour()?;
     let first = other.guard()?;
-    let log = std::env::temp_dir().join(format!("{name}-exec.log"));
-    let daemon = Daemon::start(&exec(&["run", "-i", WAN])?, log.clone())?;
-    daemon.kill()?;
+    site.start_by(exec(&["run", "-i", WAN])?)?.kill()?;
     ensure!(site.pins().join("policy").exists(), "its pins are where they last");
     ensure!(site.xdp(WAN)?.is_some(), "and the program lives");
     site.succeed(&["status"])?;
     site.succeed(&["detach"])?;
     site.ensure_gone()?;
-    std::fs::remove_file(log)?;
 
     ensure!(first.stop()?.success());
     ensure!(shared || !std::path::Path::new("/run/ctguard").exists(), "the last one unmounts");

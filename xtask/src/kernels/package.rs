@@ -34,7 +34,9 @@ pub(crate) fn unpacked(name: &str) -> Result<PathBuf> {
         return Ok(directory);
     }
     eprintln!("xtask: downloading {name}");
-    let (download, unpacking) = (all.join("download"), all.join("unpacking"));
+    // Another xtask may do the same meanwhile.
+    let ours = |name: &str| all.join(format!("{name}-{}", std::process::id()));
+    let (download, unpacking) = (ours("download"), ours("unpacking"));
     for fresh in [&download, &unpacking] {
         workspace::remove_directory(fresh)?;
         fs::create_dir_all(fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
@@ -42,8 +44,12 @@ pub(crate) fn unpacked(name: &str) -> Result<PathBuf> {
     exec::run_quietly(Command::new("apt-get").current_dir(&download).args(["download", name]))?;
     let archive = one_in(&download, |_| true)?;
     exec::run_quietly(Command::new("dpkg").arg("-x").arg(archive).arg(&unpacking))?;
-    fs::rename(&unpacking, &directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
+    if let Err(error) = fs::rename(&unpacking, &directory)
+        && !directory.is_dir()
+    {
+        return Err(error).with_context(|| format!("cannot make {}", directory.display()));
+    }
+    workspace::remove_directory(&unpacking)?;
     workspace::remove_directory(&download)?;
     Ok(directory)
 }

@@ -1,6 +1,7 @@
-//! The programs that run in the guest: ctguard and its tests, linked statically, and the host's
-//! own tools with their libraries.
+//! The programs that run in the guest: ctguard as it is shipped, its tests, and the host's own tools,
+//! with the libraries of all of them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,11 +9,6 @@ use anyhow::{Context, Result};
 
 use crate::{exec, workspace};
 
-/// The guest has no C library of its own.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-const STATIC: &str = "-C target-feature=+crt-static";
-/// The crate of the guest's init and of the tests.
-const TESTS: &str = "ctguard-tests";
 /// What the tests call.
 const TOOLS: [&str; 6] = ["ethtool", "ip", "nft", "nsenter", "setpriv", "tc"];
 
@@ -25,46 +21,45 @@ pub(super) struct Programs {
     pub(super) verdicts: PathBuf,
     /// Tools that the tests call.
     pub(super) tools: Vec<PathBuf>,
-    /// Libraries that the tools want at the same path in the guest.
+    /// Libraries that all of these want at the same path in the guest.
     pub(super) libraries: Vec<PathBuf>,
 }
 
 /// Builds what is ours and finds the rest.
 pub(super) fn build() -> Result<Programs> {
-    eprintln!("xtask: building ctguard and its tests for a guest");
-    let mut cargo = cargo()?;
-    cargo.args(["--package", "ctguard", "--package", TESTS]);
-    cargo.args(["--bin", "ctguard", "--bin", "ctguard-guest", "--test", "verdicts"]);
-    let messages = exec::output(&mut cargo)?;
-    let built =
-        |name: &str| executable(&messages, name).with_context(|| format!("cargo built no {name}"));
+    let ctguard = ctguard()?;
+    eprintln!("xtask: building the guest's tests");
+    // Of the whole workspace, as `cargo xtask test` builds them.
+    let mut cargo = exec::cargo()?;
+    cargo.args(["build", "--workspace", "--bin", "ctguard-guest", "--test", "verdicts"]);
+    let messages = exec::output(cargo.arg("--message-format=json-render-diagnostics"))?;
+    let built = |name: &str| {
+        let built = executable(&messages, name);
+        stripped(&built.with_context(|| format!("cargo built no {name}"))?)
+    };
+    let (init, verdicts) = (built("ctguard-guest")?, built("verdicts")?);
 
     let tools = TOOLS.map(|tool| exec::find(tool).with_context(|| format!("there is no {tool}")));
     let tools = tools.into_iter().collect::<Result<Vec<_>>>()?;
-    Ok(Programs {
-        init: built("ctguard-guest")?,
-        ctguard: built("ctguard")?,
-        verdicts: built("verdicts")?,
-        libraries: libraries(&tools)?,
-        tools,
-    })
+    let libraries = libraries(tools.iter().chain([&init, &ctguard, &verdicts]))?;
+    Ok(Programs { init, ctguard, verdicts, tools, libraries })
 }
 
 /// Builds ctguard alone.
 pub(crate) fn ctguard() -> Result<PathBuf> {
-    eprintln!("xtask: building ctguard for a guest");
-    let messages = exec::output(cargo()?.args(["--package", "ctguard", "--bin", "ctguard"]))?;
-    executable(&messages, "ctguard").context("cargo built no ctguard")
+    eprintln!("xtask: building ctguard");
+    exec::run(exec::cargo()?.args(["build", "--release", "--package", "ctguard"]))?;
+    workspace::release_binary("ctguard")
 }
 
-/// Builds what is named to it, and tells in messages where.
-fn cargo() -> Result<Command> {
-    let mut cargo = exec::cargo()?;
-    cargo.env("RUSTFLAGS", STATIC).args(["build", "--profile", "guest", "--target", TARGET]);
-    // Static programs would push the others out of cargo's cache.
-    cargo.arg("--target-dir").arg(workspace::target()?.join("kernels/build"));
-    cargo.arg("--message-format=json-render-diagnostics");
-    Ok(cargo)
+/// A copy without what debuggers need, for a guest has little memory.
+fn stripped(program: &Path) -> Result<PathBuf> {
+    let directory = workspace::target()?.join("kernels");
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let copy = directory.join(program.file_name().unwrap_or_default());
+    exec::run(Command::new("strip").arg("-o").arg(&copy).arg(program))?;
+    Ok(copy)
 }
 
 /// The executable of the target `name`, from cargo's messages.
@@ -76,10 +71,10 @@ fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     })
 }
 
-fn libraries(tools: &[PathBuf]) -> Result<Vec<PathBuf>> {
+fn libraries<'p>(programs: impl Iterator<Item = &'p PathBuf>) -> Result<Vec<PathBuf>> {
     let mut libraries = Vec::new();
-    for tool in tools {
-        let told = exec::output(Command::new("ldd").arg(tool))?;
+    for program in programs {
+        let told = exec::output(Command::new("ldd").arg(program))?;
         libraries.extend(told.lines().filter_map(library).map(Path::to_owned));
     }
     libraries.sort();

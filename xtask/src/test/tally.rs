@@ -4,12 +4,17 @@
 use std::fmt;
 use std::mem;
 
+/// So many test binaries are named.
+const SLOWEST: usize = 12;
+
 /// The counts of all test binaries whose output was read.
 #[derive(Default)]
 pub(super) struct Tally {
     passed: usize,
     failed: usize,
     skipped: Vec<Skip>,
+    /// What cargo runs, and how many seconds each took.
+    binaries: Vec<(String, f64)>,
     current: Section,
 }
 
@@ -38,6 +43,9 @@ impl Tally {
             return;
         }
         let mut said = line;
+        if let Some(binary) = binary(line) {
+            self.binaries.push((binary.to_owned(), 0.0));
+        }
         if let Some((name, rest)) = line.strip_prefix("test ").and_then(|it| it.split_once(" ... "))
         {
             name.trim().clone_into(&mut self.current.running);
@@ -54,7 +62,18 @@ impl Tally {
         self.failed > 0
     }
 
+    /// Test binaries with their seconds, the slowest first.
+    pub(super) fn slowest(&self) -> String {
+        let mut binaries = self.binaries.clone();
+        binaries.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        let shown = binaries.iter().take(SLOWEST).map(|(name, time)| format!("{name} {time:.0}"));
+        shown.collect::<Vec<_>>().join(", ")
+    }
+
     fn finish(&mut self, result: &str) {
+        if let Some((_, time)) = self.binaries.last_mut() {
+            *time += seconds(result);
+        }
         let section = mem::take(&mut self.current);
         self.passed += count(result, "passed");
         self.failed += count(result, "failed");
@@ -115,6 +134,19 @@ impl fmt::Display for Tally {
     }
 }
 
+/// The name of the binary that cargo says it runs: `Running tests/lab.rs (target/…/lab-0123abcd)`.
+fn binary(line: &str) -> Option<&str> {
+    let (_, path) =
+        line.trim_start().strip_prefix("Running ")?.strip_suffix(')')?.rsplit_once('/')?;
+    Some(path.rsplit_once('-')?.0)
+}
+
+/// The seconds in `ok. 3 passed; …; finished in 1.50s`.
+fn seconds(result: &str) -> f64 {
+    let time = result.rsplit_once("finished in ").and_then(|(_, time)| time.strip_suffix('s'));
+    time.and_then(|time| time.parse().ok()).unwrap_or(0.0)
+}
+
 /// Whether the test `full`, maybe with its modules and its kind before it, is called `name`.
 fn is_called(full: &str, name: &str) -> bool {
     full.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with([':', ' ']))
@@ -146,6 +178,17 @@ mod tests {
         );
         assert_eq!(tally.to_string(), "15 passed, 2 failed, 0 skipped");
         assert!(tally.has_failures());
+    }
+
+    #[test]
+    fn the_slowest_binary_is_named_first() {
+        let tally = tally(
+            "     Running unittests src/lib.rs (target/debug/deps/ctguard_units-0123456789abcdef)\n\
+             test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.60s\n\
+             \x20    Running tests/rows.rs (target/debug/deps/rows-fedcba9876543210)\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 240.11s\n",
+        );
+        assert_eq!(tally.slowest(), "rows 240, ctguard_units 1");
     }
 
     #[test]
