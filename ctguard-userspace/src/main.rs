@@ -19,6 +19,7 @@ mod namespace;
 mod net;
 mod privileges;
 mod report;
+mod run_directory;
 mod settings;
 mod signals;
 mod simulation;

@@ -36,6 +36,12 @@ impl Pinned {
         Ok(Self { counters, grant })
     }
 
+    /// Jiffies of the daemon's last tick.
+    #[must_use]
+    pub fn heartbeat(&self) -> u64 {
+        self.grant.get().iter().map(|grant| grant.heartbeat.load()).sum()
+    }
+
     /// What was counted until now.
     pub fn counts(&self) -> Result<Counts> {
         let mut values = [0; COUNTERS];
@@ -106,15 +112,24 @@ impl Counts {
     }
 }
 
+/// Jiffies in a second.
+pub fn jiffies_per_second(pins: &Path) -> Result<u32> {
+    const HZ: usize = offset_of!(Environment, jiffies_per_second);
+    let environment = environment(pins)?.get(&0, 0)?;
+    Ok(environment[HZ..].first_chunk().copied().map_or(0, u32::from_ne_bytes))
+}
+
 /// Ends the time in which a new guard takes unknown TCP connections for older than itself.
 pub fn end_learning(pins: &Path) -> Result<()> {
-    const BYTES: usize = size_of::<Environment>();
     const LEARNING: usize = offset_of!(Environment, learning_until);
-    let map = Map::Array(map(pins, maps::ENVIRONMENT)?);
-    let mut array: Array<_, [u8; BYTES]> = Array::try_from(map)?;
+    let mut array = environment(pins)?;
     let mut environment = array.get(&0, 0)?;
     environment[LEARNING..LEARNING + size_of::<u64>()].fill(0);
     Ok(array.set(0, environment, 0)?)
+}
+
+fn environment(pins: &Path) -> Result<Array<MapData, [u8; size_of::<Environment>()]>> {
+    Ok(Array::try_from(Map::Array(map(pins, maps::ENVIRONMENT)?))?)
 }
 
 fn map(pins: &Path, name: &str) -> Result<MapData> {

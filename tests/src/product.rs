@@ -28,6 +28,8 @@ use crate::{
 pub const WAN: &str = "wan0";
 /// Its other end.
 pub const OUTSIDE: &str = "out0";
+/// Where locks, events and records lie.
+pub const RUN_DIRECTORY: &str = "/run/ctguard-private";
 /// No state takes longer to come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -227,7 +229,9 @@ impl Site {
         ensure!(self.xdp(WAN)?.is_none(), "{WAN} still has a program");
         let filters = exec::run(self.guarded.command("tc").args(["qdisc", "show"]))?;
         ensure!(!filters.contains("clsact"), "a clsact is left: {filters}");
-        ensure!(!self.lock().exists(), "{} is left", self.lock().display());
+        for lock in [self.run_file("lock"), self.writing_lock()] {
+            ensure!(!lock.exists(), "{} is left", lock.display());
+        }
         Ok(())
     }
 
@@ -252,13 +256,17 @@ impl Site {
         std::env::temp_dir().join(format!("{}-ctguard", self.guarded.name()))
     }
 
-    fn lock(&self) -> PathBuf {
-        self.beside_pins("lock")
+    /// The lock that only one command or daemon at a time may change the settings with.
+    #[must_use]
+    pub fn writing_lock(&self) -> PathBuf {
+        self.run_file("writing")
     }
 
-    fn beside_pins(&self, name: &str) -> PathBuf {
+    /// A lock, record or log of the guard, as it lies beside the pins.
+    #[must_use]
+    pub fn run_file(&self, name: &str) -> PathBuf {
         let inode = self.pins.file_name().unwrap_or_default().to_string_lossy();
-        PathBuf::from(format!("/run/ctguard.{inode}.{name}"))
+        Path::new(RUN_DIRECTORY).join(format!("{inode}.{name}"))
     }
 }
 
@@ -269,12 +277,12 @@ impl Drop for Site {
         {
             eprintln!("cannot remove {}: {error:#}", self.pins.display());
         }
-        let _ = fs::remove_file(self.lock());
+        let _ = fs::remove_file(self.run_file("lock"));
         let _ = fs::remove_file(self.log());
         let _ = fs::remove_dir_all(self.state());
         // Another namespace will have this one's number.
         for former in ["", ".former"] {
-            let _ = fs::remove_file(self.beside_pins(&format!("events{former}.jsonl")));
+            let _ = fs::remove_file(self.run_file(&format!("events{former}.jsonl")));
         }
     }
 }

@@ -14,7 +14,9 @@ mod refusal;
 pub(crate) mod sizes;
 mod syscall;
 
-pub(crate) use attach::{AttachError, Attachment, Mode, ModeChoice, Occupant, attach, is_attached};
+pub(crate) use attach::{
+    AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached,
+};
 pub(crate) use bpffs::{MountError, check as check_pins, prepare, remove};
 pub(crate) use clock::{ClockError, KernelClock, monotonic};
 pub(crate) use detection::{DetectionChoice, Detector};

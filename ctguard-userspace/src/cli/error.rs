@@ -66,8 +66,6 @@ pub(super) enum CliError {
     PinPath(#[source] io::Error),
     #[error("cannot tell the network namespace")]
     Namespace(#[source] io::Error),
-    #[error("cannot keep others from changing the guard")]
-    Writing(#[source] io::Error),
     #[error("cannot remove the guard")]
     Detach(#[source] io::Error),
     #[error("cannot write the answer")]
@@ -114,7 +112,6 @@ impl CliError {
             | Self::Events(_)
             | Self::PinPath(_)
             | Self::Namespace(_)
-            | Self::Writing(_)
             | Self::Detach(_)
             | Self::Output(_)
             | Self::MainLoop(_)
@@ -167,7 +164,7 @@ fn start_code(error: &StartError) -> Code {
         | StartError::Tick(_)
         | StartError::Links(_)
         | StartError::Clear(_)
-        | StartError::Writing(_)
+        | StartError::Former(_)
         | StartError::Relief(_)
         | StartError::Namespace(_)
         | StartError::Random(_) => Code::No,

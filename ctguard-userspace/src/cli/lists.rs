@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::{CliError, Context, Outcome};
 use crate::{
     bpf::KernelClock,
+    lock,
     maps::{Entry, GuardMaps, ListKind},
     report::ListReport,
 };
@@ -90,9 +91,10 @@ fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Outcome, Cli
             .ok_or_else(|| CliError::EndlessSpan { text: args.span.clone().unwrap_or_default() })?,
         None => 0,
     };
-    let _writing = context.pins.lock_for_writing().map_err(CliError::Writing)?;
+    let writing = lock::for_writing(context.pins.path())?;
     maps.lists.add(kind, Entry { prefix, expires_at })?;
     maps.note_lists(maps.lists.in_use()?)?;
+    drop(writing);
     let cut = if args.prefix.parse().is_ok_and(|given: IpNet| given != prefix) {
         format!(", the prefix of {}", args.prefix)
     } else {
@@ -106,12 +108,14 @@ fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Outcome, Cli
 fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Outcome, CliError> {
     let prefix = parse(text)?;
     let mut maps = context.maps()?;
-    let _writing = context.pins.lock_for_writing().map_err(CliError::Writing)?;
-    if !maps.lists.remove(kind, prefix)? {
+    let writing = lock::for_writing(context.pins.path())?;
+    let was_there = maps.lists.remove(kind, prefix)?;
+    maps.note_lists(maps.lists.in_use()?)?;
+    drop(writing);
+    if !was_there {
         eprintln!("ctguard: {prefix} is not in the list");
         return Ok(Outcome::No);
     }
-    maps.note_lists(maps.lists.in_use()?)?;
     say(&format!("removed {prefix}"))
 }
 

@@ -9,6 +9,7 @@ use super::{CliError, Context, Outcome};
 use crate::{
     conntrack::Table,
     control::{ceilings, fallback},
+    lock,
     maps::{GuardMaps, Slot},
     settings::{Assignment, Change, InterfaceSettings, Key, Settings},
 };
@@ -31,11 +32,13 @@ pub(super) fn run(args: &SetArgs, context: &Context) -> Result<Outcome, CliError
     let assignments =
         args.assignments.iter().map(|text| text.parse()).collect::<Result<Vec<Assignment>, _>>()?;
     let mut maps = context.maps()?;
-    let _writing = context.pins.lock_for_writing().map_err(CliError::Writing)?;
+    // Nobody knows how long printing takes: a terminal may have been stopped.
+    let writing = lock::for_writing(context.pins.path())?;
     let mut settings = read_settings(&maps)?;
     let changes = settings.apply(&assignments)?;
     let zones = settings.zones(maps.environment()?.lookup_options_bytes)?;
     write_settings(&mut maps, &settings)?;
+    drop(writing);
     let mut out = io::stdout().lock();
     changes
         .iter()

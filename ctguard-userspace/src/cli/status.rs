@@ -95,7 +95,7 @@ pub(super) fn observe(context: &Context, maps: &GuardMaps) -> Result<Observation
                 interface: slot.interface,
             })
             .collect(),
-        daemon: lock::holder(&context.pins),
+        daemon: lock::daemon_of(context.pins.path()).map(|daemon| daemon.pid.unwrap_or_default()),
         totals: maps.totals()?,
         allowed_prefixes: live(ListKind::Allow)?,
         denied_prefixes: live(ListKind::Deny)?,

@@ -1,5 +1,7 @@
 //! From nothing, or from what a former daemon left, to programs that run on every interface.
 
+use std::{collections::BTreeSet, io};
+
 use log::{info, warn};
 
 use ctguard_ebpf::layout::{Detection, Interface, programs};
@@ -11,12 +13,14 @@ use super::{
     reclaim::Relieving,
     settle::{environment, settle},
     tick::Ticker,
+    undo::Undo,
 };
 use crate::{
-    bpf::{self, Attachment, Detector, KernelClock, Mode, Pins, Programs, Sizes},
+    bpf::{self, Attachment, Detector, Former, KernelClock, Mode, Pins, Programs, Sizes},
     conntrack::{Table, Timeouts},
     control::CoarseClock,
     events::EventFile,
+    lock,
     maps::{GuardMaps, OpenError, SlotError, SourceMemory},
     net::Link,
 };
@@ -48,7 +52,8 @@ const LEARNING_SECONDS: u64 = 10;
 /// more (`nf_conntrack_init_start`, `net/netfilter/nf_conntrack_core.c`).
 const USUAL_MAX: u64 = 262_144;
 
-/// Loads, settles and attaches; `fresh` without a guard to take over.
+/// Loads, settles and attaches; `fresh` without a guard to take over. What is done here `undo` can
+/// undo, until nothing can fail any more.
 ///
 /// A guard that is there keeps its maps, and with them every bucket; its links get the new
 /// programs without a packet in between.
@@ -58,18 +63,29 @@ pub(super) fn bring_up(
     links: &[Link],
     targets: &[Link],
     fresh: bool,
+    undo: &mut Undo,
 ) -> Result<Up, StartError> {
     let pins = &options.pins;
+    let events = EventFile::of_this_namespace().map_err(StartError::Namespace)?;
     let max = if table.is_there() { table.max()? } else { USUAL_MAX };
     let sizes = Sizes::of_table(max);
     let mut programs = Programs::load(pins, sizes, options.trace, options.detection)?;
-    programs.pin()?;
+    let former = targets.iter().map(|link| Former::of(pins, link)).collect::<io::Result<Vec<_>>>();
+    let former = former.map_err(StartError::Former)?;
+    pin(&programs, pins, undo)?;
     let kernel_clock = KernelClock::from_pin(&pins.program(programs::CLOCK))?;
     let jiffies_per_second = kernel_clock.calibrate(programs.clock_read())?;
     let coarse = CoarseClock::new(jiffies_per_second);
     let timeouts = Timeouts::open();
     let mut maps = GuardMaps::open_unversioned(pins)?;
-    let _writing = pins.lock_for_writing().map_err(StartError::Writing)?;
+    let writing = lock::for_writing(pins.path())?;
+    let values = maps.values()?;
+    let again = pins.clone();
+    undo.push("put the former settings back", move || {
+        GuardMaps::open_unversioned(&again)?.put_back(values)?;
+        drop(writing);
+        Ok(())
+    });
 
     let learning_until = match programs.detector() {
         Detector::Conntrack(_) => 0,
@@ -80,16 +96,8 @@ pub(super) fn bring_up(
     };
     let environment = environment(&maps, fresh, coarse, &timeouts, learning_until)?;
     maps.set_environment(&environment)?;
-    let lookup_options_bytes = programs.detector().options_bytes();
-    let before = settle(
-        &mut maps,
-        options,
-        links,
-        targets,
-        fresh,
-        jiffies_per_second,
-        lookup_options_bytes,
-    )?;
+    let options_bytes = programs.detector().options_bytes();
+    settle(&mut maps, options, links, targets, fresh, jiffies_per_second, options_bytes)?;
 
     // The first packet finds a grant, or a fallback rate.
     let now = kernel_clock.now(jiffies_per_second)?;
@@ -97,21 +105,19 @@ pub(super) fn bring_up(
     let sources = maps.source_memory()?;
     ticker.tick(&mut maps, &sources, &table, targets.iter().map(|link| link.index))?;
     let detection = detection(programs.detector(), &table);
-    let options_bytes = programs.detector().options_bytes();
     begin_detection(&mut maps, (detection, options_bytes), fresh)?;
     doubt_known_flows(&mut maps, pins, targets)?;
-    let interfaces = match attach_all(&mut programs, &mut maps, targets, options) {
-        Ok(interfaces) => interfaces,
-        Err(error) => {
-            before.restore(&mut maps, targets);
-            return Err(error);
-        }
-    };
-    let events = EventFile::of_this_namespace().map_err(StartError::Namespace)?;
+    let others = others(pins, &maps, targets)?;
+    let mut interfaces = Vec::new();
+    for (link, former) in targets.iter().zip(former) {
+        undo.push("put the former programs back", move || Ok(former.restore()?));
+        interfaces.push(attach_one(&mut programs, &mut maps, link, options)?);
+    }
     let relieving = Relieving::start().map_err(StartError::Relief)?;
     let known_flows = KnownFlows::new(maps.flow_memory()?);
-    forget_others(pins, &mut maps, targets)?;
-    maps.note_detection(detection, options_bytes)?;
+    if forget(&others, pins, &mut maps) {
+        maps.note_detection(detection, options_bytes)?;
+    }
     Ok(Up {
         programs,
         maps,
@@ -128,6 +134,17 @@ pub(super) fn bring_up(
         events,
         interfaces,
     })
+}
+
+/// Pins the programs in the place of those of an earlier start.
+fn pin(programs: &Programs, pins: &Pins, undo: &mut Undo) -> Result<(), StartError> {
+    let former = pins.programs().map_err(StartError::Former)?;
+    let again = pins.clone();
+    undo.push("pin the former programs", move || {
+        former.iter().try_for_each(|(name, program)| again.replace_program(name, program))?;
+        Ok(())
+    });
+    Ok(programs.pin()?)
 }
 
 /// Who answers, and why: functions may be missing because their module is.
@@ -175,51 +192,22 @@ fn doubt_known_flows(
     Ok(())
 }
 
-/// Attaches to every interface; when one refuses, leaves those that were attached here.
-fn attach_all(
-    programs: &mut Programs,
-    maps: &mut GuardMaps,
-    targets: &[Link],
-    options: &StartOptions,
-) -> Result<Vec<Guarded>, StartError> {
-    let mut fresh = Vec::new();
-    let mut guarded = Vec::new();
-    for link in targets {
-        match attach_one(programs, maps, link, options, &mut fresh) {
-            Ok(mode) => guarded.push(Guarded {
-                name: link.name.clone(),
-                ifindex: link.index,
-                mode,
-                attached: true,
-                complaint: None,
-            }),
-            Err(error) => {
-                for ifindex in fresh {
-                    if let Err(error) = Attachment::detach(&options.pins, ifindex) {
-                        warn!("cannot detach from interface {ifindex}: {error}");
-                    }
-                }
-                return Err(error);
-            }
-        }
-    }
-    Ok(guarded)
-}
-
 fn attach_one(
     programs: &mut Programs,
     maps: &mut GuardMaps,
     link: &Link,
     options: &StartOptions,
-    fresh: &mut Vec<u32>,
-) -> Result<Mode, StartError> {
+) -> Result<Guarded, StartError> {
     let StartOptions { pins, mode, egress_by_filter, .. } = options;
     let attachment = bpf::attach(pins, programs, link, *mode, *egress_by_filter)?;
-    if attachment.fresh {
-        fresh.push(link.index);
-    }
     note_mode(maps, link, &attachment)?;
-    Ok(attachment.mode)
+    Ok(Guarded {
+        name: link.name.clone(),
+        ifindex: link.index,
+        mode: attachment.mode,
+        attached: true,
+        complaint: None,
+    })
 }
 
 /// Writes the mode in use into the interface's slot, and warns of the slow one.
@@ -242,19 +230,30 @@ pub(super) fn note_mode(
     Ok(())
 }
 
-/// Lets go of interfaces that a former daemon guarded and this one is not asked to.
-fn forget_others(pins: &Pins, maps: &mut GuardMaps, targets: &[Link]) -> Result<(), StartError> {
-    let wanted = |ifindex| targets.iter().any(|link| link.index == ifindex);
-    for ifindex in pins.attached().map_err(StartError::Clear)? {
-        if !wanted(ifindex) {
-            Attachment::detach(pins, ifindex).map_err(StartError::Clear)?;
+/// Interfaces that a former daemon guarded and this one is not asked to.
+fn others(pins: &Pins, maps: &GuardMaps, targets: &[Link]) -> Result<BTreeSet<u32>, StartError> {
+    let mut others = BTreeSet::from_iter(pins.attached().map_err(StartError::Former)?);
+    others.extend(maps.interfaces.used()?.iter().map(|slot| slot.interface.ifindex));
+    others.retain(|ifindex| targets.iter().all(|link| link.index != *ifindex));
+    Ok(others)
+}
+
+/// Lets go of other interfaces; false where one stays guarded. The last step of all, for it cannot be
+/// undone.
+fn forget(others: &BTreeSet<u32>, pins: &Pins, maps: &mut GuardMaps) -> bool {
+    let mut forget = |ifindex| -> anyhow::Result<()> {
+        Attachment::detach(pins, ifindex)?;
+        Ok(maps.interfaces.remove(ifindex)?)
+    };
+    let mut all = true;
+    for &ifindex in others {
+        match forget(ifindex) {
+            Ok(()) => info!("interface {ifindex} is guarded no longer"),
+            Err(error) => {
+                warn!("interface {ifindex} stays guarded: {error:#}");
+                all = false;
+            }
         }
     }
-    for slot in maps.interfaces.used()? {
-        if !wanted(slot.interface.ifindex) {
-            info!("{} is guarded no longer", slot.name());
-            maps.interfaces.remove(slot.interface.ifindex)?;
-        }
-    }
-    Ok(())
+    all
 }

@@ -14,7 +14,7 @@ pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
         info!("conntrack is loaded now; start ctguard again to ask it itself about flows");
     }
 
-    let _writing = guard.pins.lock_for_writing()?;
+    let Some(_writing) = guard.try_writing()? else { return Ok(()) };
     let old = guard.maps.environment()?;
     let mut environment = old;
     environment.tcp_loose = u32::from(guard.timeouts.tcp_loose());
@@ -32,7 +32,7 @@ pub(crate) fn end_list_entries(guard: &mut Guard) -> anyhow::Result<()> {
         return Ok(());
     }
     let now = guard.kernel_clock.now(guard.jiffies_per_second)?.0;
-    let _writing = guard.pins.lock_for_writing()?;
+    let Some(_writing) = guard.try_writing()? else { return Ok(()) };
     let mut expired = 0;
     for kind in [ListKind::Allow, ListKind::Deny] {
         expired += guard.maps.lists.expire(kind, now)?;

@@ -116,7 +116,7 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
 
 /// Asks the generation that has been dumped into.
 fn turn(guard: &mut Guard, now: Duration) -> anyhow::Result<()> {
-    let _writing = guard.pins.lock_for_writing()?;
+    let Some(_writing) = guard.try_writing()? else { return Ok(()) };
     let mut environment = guard.maps.environment()?;
     environment.known_generation = 1 - environment.known_generation.min(1);
     environment.known_turned_at = guard.kernel_clock.now(guard.jiffies_per_second)?.0;

@@ -20,7 +20,7 @@ use crate::{
         sources::SourceScope,
     },
     events::What,
-    namespace,
+    run_directory,
 };
 
 /// After a pass that found nothing to delete the next one waits.
@@ -39,8 +39,8 @@ pub(crate) struct Relieving {
 impl Relieving {
     /// Restores the timeouts that a killed daemon left shrunk.
     pub(super) fn start() -> anyhow::Result<Self> {
-        let record =
-            namespace::run_file("timeouts.json").context("cannot tell the network namespace")?;
+        let record = run_directory::of_this_namespace("timeouts.json")
+            .context("cannot tell the network namespace")?;
         Ok(Self {
             pass: None,
             next: Duration::ZERO,

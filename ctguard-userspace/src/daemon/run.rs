@@ -140,10 +140,10 @@ async fn steer(
             changed |= keep_house(guard, &mut complaints);
         }
         if changed && last_tick >= looked + LOOK_INTERVAL {
-            changed = false;
             looked = last_tick;
-            if let Err(error) = watch::look(guard) {
-                complaints.tell("cannot read the interfaces", &error.into());
+            match watch::look(guard) {
+                Ok(done) => changed = !done,
+                Err(error) => complaints.tell("cannot look at the interfaces", &error),
             }
         }
     }

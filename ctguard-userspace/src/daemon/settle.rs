@@ -1,8 +1,8 @@
-//! What a start writes into the maps before the first packet, and takes back when it fails.
+//! What a start writes into the maps before the first packet.
 
 use ctguard_ebpf::{
     known_flows,
-    layout::{CookieKey, Environment, FLOW_KINDS, HashKey, Interface, Policy, maps},
+    layout::{CookieKey, Environment, FLOW_KINDS, HashKey, Interface, maps},
 };
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -76,31 +76,6 @@ fn random() -> Result<u64, StartError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// What a start found, to be put back should it fail.
-pub(super) struct Before {
-    policy: Policy,
-    interfaces: Vec<Interface>,
-}
-
-impl Before {
-    /// Puts it back in the place of what [`settle`] wrote.
-    pub(super) fn restore(self, maps: &mut GuardMaps, targets: &[Link]) {
-        let mut restored = Ok(());
-        for link in targets {
-            restored = restored.and_then(|()| maps.interfaces.remove(link.index));
-        }
-        for interface in self.interfaces {
-            restored = restored.and_then(|()| maps.interfaces.put(interface));
-        }
-        if let Err(error) = restored {
-            warn!("cannot put the interfaces back: {error}");
-        }
-        if let Err(error) = maps.set_policy(self.policy) {
-            warn!("cannot put the policy back: {error}");
-        }
-    }
-}
-
 /// Writes policy and slots, so that they hold for the first packet.
 ///
 /// An interface that a former daemon guarded keeps its own settings, by number or by name.
@@ -112,7 +87,7 @@ pub(super) fn settle(
     fresh: bool,
     jiffies_per_second: u32,
     lookup_options_bytes: u32,
-) -> Result<Before, StartError> {
+) -> Result<(), StartError> {
     let used = maps.interfaces.used()?;
     let former = |link: &Link| {
         let slot = used
@@ -127,12 +102,11 @@ pub(super) fn settle(
     if let Some(warning) = settings.zones(lookup_options_bytes)?.warning() {
         warn!("{warning}");
     }
-    let before = Before { policy, interfaces: used.iter().map(|slot| slot.interface).collect() };
     for (link, InterfaceSettings { overrides, zone, answers, .. }) in
         targets.iter().zip(&settings.interfaces)
     {
         let known = used.iter().find(|slot| slot.interface.ifindex == link.index);
-        let put = maps.interfaces.put(Interface {
+        maps.interfaces.put(Interface {
             ifindex: link.index,
             mode: known.map_or(0, |slot| slot.interface.mode),
             station: station(links, link),
@@ -141,16 +115,11 @@ pub(super) fn settle(
             overrides: *overrides,
             zone: (*zone).into(),
             answers_nothing: u32::from(!answers),
-        });
-        if let Err(error) = put {
-            before.restore(maps, targets);
-            return Err(error.into());
-        }
+        })?;
     }
     maps.note_stations()?;
     maps.set_policy(settings.policy)?;
-    maps.note_scopes(&settings.policy)?;
-    Ok(before)
+    Ok(maps.note_scopes(&settings.policy)?)
 }
 
 /// A name as the `interfaces` map holds it.

@@ -1,7 +1,5 @@
 //! Follows the guarded interfaces: gone, back, renamed, promiscuous.
 
-use std::io;
-
 use ctguard_ebpf::layout::Interface;
 use log::{info, warn};
 
@@ -15,10 +13,10 @@ use crate::{
 /// Brings slots and attachments in line with the interfaces that there are.
 ///
 /// What fails is told and tried again at the next look: an interface that just appeared may not
-/// be ready.
-pub(crate) fn look(guard: &mut Guard) -> io::Result<()> {
+/// be ready. False while somebody changes settings: then all of it is for the next look.
+pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<bool> {
     let links = net::links()?;
-    let Ok(_writing) = guard.pins.lock_for_writing() else { return Ok(()) };
+    let Some(_writing) = guard.try_writing()? else { return Ok(false) };
     for position in 0..guard.interfaces.len() {
         let guarded = guard.interfaces[position].clone();
         let here = links.iter().find(|link| link.index == guarded.ifindex);
@@ -49,7 +47,7 @@ pub(crate) fn look(guard: &mut Guard) -> io::Result<()> {
     if let Err(error) = guard.maps.note_stations() {
         warn!("cannot tell the program which stations are ours: {error}");
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Attaches to `link` in the place of interface `position`, whose overrides it takes over.

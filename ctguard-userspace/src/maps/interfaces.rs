@@ -54,16 +54,20 @@ impl Interfaces {
         Self(map)
     }
 
+    /// Every slot, in order.
+    pub(super) fn all(&self) -> Result<Vec<Interface>, SlotError> {
+        (0..INTERFACE_SLOTS).map(|index| Ok(self.0.get(&index, 0)?.0)).collect()
+    }
+
+    pub(super) fn set_all(&mut self, slots: &[Interface]) -> Result<(), SlotError> {
+        let mut slots = (0..).zip(slots);
+        slots.try_for_each(|(index, slot)| Ok(self.0.set(index, Value(*slot), 0)?))
+    }
+
     /// Every used slot.
     pub(crate) fn used(&self) -> Result<Vec<Slot>, SlotError> {
-        let mut used = Vec::new();
-        for index in 0..INTERFACE_SLOTS {
-            let interface = self.0.get(&index, 0)?.0;
-            if interface.ifindex != 0 {
-                used.push(Slot { index, interface });
-            }
-        }
-        Ok(used)
+        let slots = (0..).zip(self.all()?).map(|(index, interface)| Slot { index, interface });
+        Ok(slots.filter(|slot| slot.interface.ifindex != 0).collect())
     }
 
     /// The slot of `ifindex`, if it has one: looks only where the data path does.

@@ -57,6 +57,23 @@ impl SharedGrant {
     }
 }
 
+impl SharedGrant {
+    /// What the daemon has written.
+    pub(super) fn settings(&self) -> Vec<u64> {
+        self.written().map(Shared::load).collect()
+    }
+
+    pub(super) fn set(&self, settings: Vec<u64>) {
+        self.written().zip(settings).for_each(|(number, setting)| number.store(setting));
+    }
+
+    fn written(&self) -> impl Iterator<Item = &Shared> {
+        let allowances = self.allowances.iter().flat_map(|it| [&it.limit, &it.wake_at]);
+        let fallback = self.fallback.iter().flat_map(|it| [&it.interval, &it.tolerance]);
+        std::iter::once(&self.heartbeat).chain(allowances).chain(fallback)
+    }
+}
+
 impl Deref for SharedGrant {
     type Target = Grant;
 

@@ -11,7 +11,9 @@ use aya::{
     sys::SyscallError,
 };
 use ctguard_ebpf::{
-    layout::{Counters, Detection, Environment, LAYOUT_VERSION, Limits, Policy, TIERS, maps},
+    layout::{
+        Counters, Detection, Environment, Interface, LAYOUT_VERSION, Limits, Policy, TIERS, maps,
+    },
     memory::Moment,
 };
 use thiserror::Error;
@@ -60,6 +62,15 @@ pub(crate) struct GuardMaps {
     pins: Pins,
 }
 
+/// All that a start writes into the maps.
+pub(crate) struct Values {
+    policy: Policy,
+    environment: Environment,
+    limits: Limits,
+    interfaces: Vec<Interface>,
+    grant: Vec<u64>,
+}
+
 impl GuardMaps {
     /// Opens the maps under `pins`, if they are of this layout.
     pub(crate) fn open(pins: &Pins) -> Result<Self, OpenError> {
@@ -86,6 +97,30 @@ impl GuardMaps {
             lists: Lists::open(pins)?,
             pins: pins.clone(),
         })
+    }
+
+    /// What a start writes.
+    pub(crate) fn values(&self) -> Result<Values, OpenError> {
+        let slots = self.interfaces.all();
+        Ok(Values {
+            policy: self.policy()?,
+            environment: self.environment()?,
+            limits: self.limits()?,
+            interfaces: slots.map_err(|source| OpenError::Interfaces(source.into()))?,
+            grant: self.grant.settings(),
+        })
+    }
+
+    /// Writes them again.
+    pub(crate) fn put_back(&mut self, values: Values) -> Result<(), OpenError> {
+        self.set_policy(values.policy)?;
+        self.set_environment(&values.environment)?;
+        self.set_limits(&values.limits)?;
+        self.interfaces
+            .set_all(&values.interfaces)
+            .map_err(|source| OpenError::Interfaces(source.into()))?;
+        self.grant.set(values.grant);
+        Ok(())
     }
 
     pub(crate) fn policy(&self) -> Result<Policy, OpenError> {
