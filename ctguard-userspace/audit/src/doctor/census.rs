@@ -1,0 +1,168 @@
+//! What the table holds, counted entry by entry in bounded memory.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::heavy_hitters::HeavyHitters;
+use ctguard_ebpf::packet::protocol;
+use ctguard_kernel::conntrack::{Entry, TcpState, status};
+
+/// Whoever holds more than a 256th is found.
+const STANDING_OUT: usize = 256;
+/// An established connection without a packet for so long is idle.
+const IDLE_SECONDS: u32 = 3600;
+const DNS: u16 = 53;
+
+/// What an entry is to whoever asks why the table is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Kind {
+    /// TCP whose handshake is not complete.
+    HalfOpen,
+    /// TCP without a packet for an hour.
+    Idle,
+    /// Other established TCP.
+    Established,
+    /// TCP that closes.
+    Closing,
+    /// UDP to port 53.
+    Dns,
+    /// Other UDP that nobody answered.
+    UdpUnanswered,
+    /// Other UDP.
+    Udp,
+    /// The rest.
+    Other,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 8] = [
+        Self::HalfOpen,
+        Self::Idle,
+        Self::Established,
+        Self::Closing,
+        Self::Dns,
+        Self::UdpUnanswered,
+        Self::Udp,
+        Self::Other,
+    ];
+
+    fn of(entry: &Entry, state: Option<TcpState>, established_seconds: u32) -> Self {
+        let answered = entry.status & status::SEEN_REPLY != 0;
+        match entry.protocol {
+            protocol::TCP => match state {
+                Some(TcpState::SynSent | TcpState::SynReceived) => Self::HalfOpen,
+                Some(TcpState::Established) => {
+                    let left = entry.timeout_seconds.unwrap_or(established_seconds);
+                    let quiet = established_seconds.saturating_sub(left);
+                    if quiet > IDLE_SECONDS { Self::Idle } else { Self::Established }
+                }
+                Some(TcpState::Closing) => Self::Closing,
+                None if !answered => Self::HalfOpen,
+                None => Self::Established,
+            },
+            protocol::UDP if destination_port(entry.original.key) == DNS => Self::Dns,
+            protocol::UDP if answered => Self::Udp,
+            protocol::UDP => Self::UdpUnanswered,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What source NAT took a port for: whoever asks for another needs it free towards this remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Remote {
+    pub(super) protocol: u8,
+    /// The address that the ports are taken from.
+    pub(super) own: IpAddr,
+    pub(super) address: IpAddr,
+    pub(super) port: u16,
+}
+
+/// The table, counted.
+#[derive(Debug)]
+pub(super) struct Census {
+    /// Entries counted: the whole table, or as many of its buckets as time allowed.
+    pub(super) entries: u64,
+    kinds: [u64; Kind::ALL.len()],
+    pub(super) sources: HeavyHitters<IpAddr>,
+    pub(super) sources_of: HeavyHitters<(Kind, IpAddr)>,
+    /// Networks of sources, a /24 or a /64 each.
+    pub(super) networks: HeavyHitters<(Kind, IpNet)>,
+    /// Whom entries of a kind go to.
+    pub(super) destinations: HeavyHitters<(Kind, IpAddr, u16)>,
+    pub(super) remotes: HeavyHitters<Remote>,
+    /// Entries that will live longer than their timeout is now.
+    pub(super) old_deadlines: u64,
+    /// Entries whose packets pass by conntrack (flowtables).
+    pub(super) offloaded: u64,
+    established_seconds: u32,
+}
+
+impl Census {
+    /// `established_seconds` is `tcp_timeout_established` of now.
+    pub(super) fn new(established_seconds: u32) -> Self {
+        Self {
+            entries: 0,
+            kinds: [0; Kind::ALL.len()],
+            sources: HeavyHitters::new(STANDING_OUT),
+            sources_of: HeavyHitters::new(STANDING_OUT),
+            networks: HeavyHitters::new(STANDING_OUT),
+            destinations: HeavyHitters::new(STANDING_OUT),
+            remotes: HeavyHitters::new(STANDING_OUT),
+            old_deadlines: 0,
+            offloaded: 0,
+            established_seconds,
+        }
+    }
+
+    pub(super) fn note(&mut self, entry: &Entry, state: Option<TcpState>) {
+        let kind = Kind::of(entry, state, self.established_seconds);
+        self.entries += 1;
+        self.kinds[kind as usize] += 1;
+        self.sources.note(entry.original.source);
+        self.sources_of.note((kind, entry.original.source));
+        self.networks.note((kind, network(entry.original.source)));
+        let port = destination_port(entry.original.key);
+        self.destinations.note((kind, entry.original.destination, port));
+        self.offloaded += u64::from(entry.status & status::OFFLOADED != 0);
+        let is_established = matches!(kind, Kind::Idle | Kind::Established);
+        let left = entry.timeout_seconds.unwrap_or(0);
+        self.old_deadlines += u64::from(is_established && left > self.established_seconds);
+        if entry.status & status::SOURCE_NAT != 0 {
+            self.remotes.note(Remote {
+                protocol: entry.protocol,
+                own: entry.reply.destination,
+                address: entry.reply.source,
+                port: source_port(entry.reply.key),
+            });
+        }
+    }
+
+    pub(super) fn of(&self, kind: Kind) -> u64 {
+        self.kinds[kind as usize]
+    }
+
+    /// A part of the entries, as a share.
+    #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
+    pub(super) fn share(&self, part: u64) -> f64 {
+        if self.entries == 0 { 0.0 } else { part as f64 / self.entries as f64 }
+    }
+}
+
+/// What one customer, or one host with many addresses, is most likely within.
+fn network(address: IpAddr) -> IpNet {
+    let length = if address.is_ipv4() { 24 } else { 64 };
+    IpNet::new_assert(address, length).trunc()
+}
+
+/// A key has the source port above the destination port.
+fn destination_port(key: u32) -> u16 {
+    let [_, _, high, low] = key.to_be_bytes();
+    u16::from_be_bytes([high, low])
+}
+
+fn source_port(key: u32) -> u16 {
+    let [high, low, _, _] = key.to_be_bytes();
+    u16::from_be_bytes([high, low])
+}

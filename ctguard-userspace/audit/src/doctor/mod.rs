@@ -1,0 +1,240 @@
+//! A read-only audit of a machine's connection tracking: what is wrong, why it matters, and the
+//! command that mends it.
+//!
+//! Each file is a group of checks of the list in `docs/doctor.md`: it reads through
+//! [`Host`] and judges. Nothing here loads conntrack, and nothing lists the table but a dump that is
+//! bounded in entries and time.
+
+mod attach;
+mod capacity;
+mod causes;
+mod census;
+mod elsewhere;
+mod expectations;
+mod finding;
+mod guard;
+mod heavy_hitters;
+mod history;
+mod neighbours;
+mod owners;
+mod pace;
+mod persistence;
+mod presence;
+mod provider;
+mod services;
+#[cfg(test)]
+pub mod testing;
+pub mod text;
+mod timeouts;
+mod traffic;
+mod uses;
+
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+pub use attach::Asked;
+pub use capacity::{FULL_TABLE, Footprint};
+pub use finding::{Finding, Severity, Skipped};
+pub use guard::Health;
+pub use uses::translates_addresses;
+
+use crate::host::{EntrySize, Host, Memory, Statistics, TableNumbers, Unread, sysctl_path};
+use census::Census;
+use ctguard_kernel::conntrack::dump_some;
+use finding::Findings;
+use history::Meanwhile;
+use neighbours::Neighbours;
+use pace::Pace;
+
+/// A dump stops at so many entries, or after so long: a sample of them tells as much.
+const MOST_ENTRIES: u64 = 200_000;
+const LONGEST: Duration = Duration::from_millis(500);
+/// `tcp_timeout_established` where it cannot be read (`net/netfilter/nf_conntrack_proto_tcp.c`).
+const ESTABLISHED_SECONDS: u32 = 432_000;
+
+/// What an audit found.
+#[derive(Debug)]
+pub struct Audit {
+    /// None where conntrack is not loaded.
+    pub summary: Option<Summary>,
+    /// The worst first, and of equal ones the likeliest cause.
+    pub findings: Vec<Finding>,
+    /// What could not be read.
+    pub skipped: Vec<Skipped>,
+}
+
+/// The table in numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary {
+    pub table: TableNumbers,
+    /// Of a full table.
+    pub footprint: Footprint,
+    /// None where it cannot be read.
+    pub memory: Option<Memory>,
+}
+
+impl Summary {
+    /// How long new flows at this rate need to fill what is left; none without a maximum.
+    #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
+    pub fn seconds_to_full(&self, flows_per_second: u32) -> Option<f64> {
+        let left = self.table.max.checked_sub(1)?.saturating_sub(self.table.count);
+        Some(left as f64 / f64::from(flows_per_second.max(1)))
+    }
+}
+
+impl Audit {
+    /// Whether nothing is wrong; notes are no fault.
+    pub fn is_clean(&self) -> bool {
+        self.findings.iter().all(|finding| finding.severity == Severity::Note)
+    }
+}
+
+/// What is examined besides the machine itself.
+pub struct Besides<'a> {
+    /// Whether this interface can be guarded.
+    pub interface: Option<Asked<'a>>,
+    /// How a guard is at the audit's end; none where none is loaded.
+    pub guard: Box<dyn FnOnce() -> Result<Option<Health>, Unread> + 'a>,
+}
+
+/// Examines a machine.
+pub fn audit(host: &Host, besides: Besides<'_>) -> Audit {
+    let mut findings = Findings::default();
+    let examination = besides.interface.map(|asked| attach::Examination::begin(host, asked));
+    let allowances = provider::read(host);
+    let mut presence = Findings::default();
+    let table = presence::check(host, &mut presence);
+    let mut summary = None;
+    if let Some(table) = table {
+        in_use(host, table, &mut findings);
+        findings.append(presence);
+        let entry = EntrySize::read(host);
+        let memory = findings.read("memory", Memory::read(host));
+        capacity::check(host, table, &entry, memory, &mut findings);
+        timeouts::check(host, &mut findings);
+        summary = Some(Summary { table, footprint: Footprint::of(table, &entry), memory });
+    } else {
+        findings.append(presence);
+        if let Some(log) = history::log(host, &mut findings) {
+            let (none, others) = (Meanwhile::default(), elsewhere::read(host, &mut findings));
+            history::check_log(host, &log, &none, &others, &mut findings);
+        }
+        let before = stack_counters(host, &mut findings);
+        let stack = Meanwhile { after: before.clone(), before };
+        services::check(host, &stack, &mut findings);
+    }
+    provider::check(allowances, table, &mut findings);
+    persistence::check(host, table, &mut findings);
+    uses::check(host, &mut findings);
+    owners::check(host, &mut findings);
+    let guard = (besides.guard)();
+    if let Some(examination) = examination {
+        let health = guard.as_ref().ok().and_then(Option::as_ref);
+        examination.finish(host, health, &mut findings);
+    }
+    guard::check(guard, &mut findings);
+
+    let Findings { mut found, skipped } = findings;
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Audit { summary, findings: found, skipped }
+}
+
+/// What happens in the table, and what has happened.
+fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
+    let mut pace = Pace::start(host);
+    let mut conntrack =
+        Meanwhile { before: history::statistics(host, findings), ..Meanwhile::default() };
+    let mut stack = Meanwhile { before: stack_counters(host, findings), ..Meanwhile::default() };
+    if let Some(census) = findings.read("entries", census(host)) {
+        let neighbours = Neighbours::read(host);
+        findings.add(causes::judge(&census, table, &|address| neighbours.name(address)));
+    }
+    let others = elsewhere::read(host, findings);
+    pace.keep(host);
+    // What could not be read the first time was told then.
+    conntrack.after = history::statistics(host, &mut Findings::default());
+    stack.after = stack_counters(host, &mut Findings::default());
+    history::check_counters(table, &conntrack, findings);
+    findings.add(pace.judge(table));
+    let log = history::log(host, findings);
+    if let Some(log) = &log {
+        history::check_log(host, log, &conntrack, &others, findings);
+    }
+    expectations::check(host, log.as_ref(), &conntrack.after, findings);
+    findings.add(elsewhere::judge(&others));
+    traffic::check(host, &conntrack, &stack, findings);
+    services::check(host, &stack, findings);
+}
+
+fn stack_counters(host: &Host, findings: &mut Findings) -> Statistics {
+    findings.read("network-counters", Statistics::of_stack(host)).unwrap_or_default()
+}
+
+/// Counts what the table holds, or as much of it as is told in time.
+fn census(host: &Host) -> Result<Census, Unread> {
+    if !host.is_this() {
+        return Err(Unread::new(causes::DUMP, "only the machine itself can list its table"));
+    }
+    let established =
+        host.number(&sysctl_path("net.netfilter.nf_conntrack_tcp_timeout_established"))?;
+    let established = established.and_then(|seconds| u32::try_from(seconds).ok());
+    let mut census = Census::new(established.unwrap_or(ESTABLISHED_SECONDS));
+    let began = Instant::now();
+    let told = dump_some(|entry, state| {
+        census.note(entry, state);
+        let looks_up = census.entries.is_multiple_of(1024);
+        if census.entries >= MOST_ENTRIES || looks_up && began.elapsed() >= LONGEST {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    told.map_err(|error| Unread::new(causes::DUMP, &error))?;
+    Ok(census)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::Machine, *};
+
+    /// Fails when a check finds something on a machine that was set up as `docs/doctor.md` says.
+    #[test]
+    fn nothing_is_found_on_a_machine_that_is_set_up_rightly() {
+        let machine = Machine::healthy("doctor-healthy");
+        let audit = machine.audit();
+        assert!(audit.is_clean(), "{:?}", audit.findings);
+        let skipped: Vec<_> = audit.skipped.iter().map(|skipped| skipped.check).collect();
+        let alone = ["entries", "namespaces", "provider-limit", "rules"];
+        assert_eq!(skipped, alone, "of a machine itself alone");
+    }
+
+    #[test]
+    fn a_machine_that_tracks_nothing_has_services_all_the_same() {
+        let machine = Machine::healthy("doctor-untracked");
+        machine.remove("/proc/sys/net/netfilter/nf_conntrack_max");
+        machine.write("/proc/sys/net/ipv4/tcp_syncookies", "0\n");
+        assert_eq!(machine.checks(), ["syn-cookies"]);
+    }
+
+    #[test]
+    fn the_worst_is_told_first() {
+        let machine = Machine::healthy("doctor-order");
+        machine.write("/proc/sys/net/netfilter/nf_conntrack_count", "200000\n");
+        machine.write("/dev/kmsg", "4,1,1000,-;nf_conntrack: table full, dropping packet\n");
+        let severities: Vec<_> = machine.audit().findings.iter().map(|f| f.severity).collect();
+        assert!(severities.is_sorted_by(|one, next| one >= next), "{severities:?}");
+        assert_eq!(machine.audit().findings[0].check, "table-full-logged");
+    }
+
+    #[test]
+    fn a_flood_of_a_hundred_thousand_a_second_fills_an_empty_table_in_seconds() {
+        let summary = machine_summary();
+        let seconds = summary.seconds_to_full(100_000).unwrap();
+        assert!((2.0..3.0).contains(&seconds), "{seconds}");
+    }
+
+    fn machine_summary() -> Summary {
+        Machine::healthy("doctor-summary").audit().summary.unwrap()
+    }
+}

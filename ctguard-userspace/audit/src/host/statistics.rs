@@ -1,0 +1,188 @@
+//! Conntrack's counters: `/proc/net/stat/nf_conntrack`, a line for each CPU, in hexadecimal, columns
+//! by their names in the first (`ct_cpu_seq_show`, `net/netfilter/nf_conntrack_standalone.c`).
+
+use std::collections::BTreeMap;
+
+use super::{Host, Unread};
+use ctguard_kernel::net::conntrack_counters;
+
+pub const STATISTICS: &str = "/proc/net/stat/nf_conntrack";
+
+/// Where they are told as well, where the kernel was built without that file.
+const CTNETLINK: &str = "ctnetlink: the counters of each CPU";
+
+/// Sums over all CPUs, since conntrack was loaded into this namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    sums: BTreeMap<String, u64>,
+    over_ctnetlink: bool,
+}
+
+/// What was lost for want of room, as the kernel counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// New flows that were dropped, those among them that could not be inserted
+    /// (`nf_ct_resolve_clash`, `net/netfilter/nf_conntrack_core.c`).
+    drop: u64,
+    not_inserted: u64,
+    early_drop: u64,
+}
+
+/// Losses of a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// New flows dropped for a full table.
+    pub dropped: u64,
+    /// Entries thrown away to make room.
+    pub early_dropped: u64,
+}
+
+impl Losses {
+    /// Since conntrack was loaded into this namespace.
+    pub fn in_all(self) -> Lost {
+        self.since(Self::default())
+    }
+
+    /// What was lost since; all of it where the counters began anew with their module.
+    pub fn since(self, before: Self) -> Lost {
+        let began_anew = self.drop < before.drop || self.early_drop < before.early_drop;
+        let before = if began_anew { Self::default() } else { before };
+        let not_inserted = self.not_inserted.saturating_sub(before.not_inserted);
+        Lost {
+            // Some are not inserted without being dropped, such as one that died meanwhile.
+            dropped: (self.drop - before.drop).saturating_sub(not_inserted),
+            early_dropped: self.early_drop - before.early_drop,
+        }
+    }
+}
+
+impl Statistics {
+    /// None where the kernel has no such file, nor tells them over ctnetlink.
+    pub fn read(host: &Host) -> Result<Option<Self>, Unread> {
+        let Some(text) = host.text(STATISTICS)? else {
+            return Ok(if host.is_this() { Self::over_ctnetlink() } else { None });
+        };
+        Self::parse(&text).map(Some).ok_or_else(|| Unread::new(STATISTICS, "a line is garbled"))
+    }
+
+    fn over_ctnetlink() -> Option<Self> {
+        let sums = conntrack_counters().ok().filter(|sums| !sums.is_empty())?;
+        Some(Self { sums, over_ctnetlink: true })
+    }
+
+    /// Where they were read.
+    pub const fn place(&self) -> &'static str {
+        if self.over_ctnetlink { CTNETLINK } else { STATISTICS }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        let names: Vec<_> = lines.next()?.split_whitespace().collect();
+        let mut sums = BTreeMap::new();
+        for line in lines {
+            for (name, number) in names.iter().zip(line.split_whitespace()) {
+                let number = u64::from_str_radix(number, 16).ok()?;
+                let sum: &mut u64 = sums.entry((*name).to_owned()).or_default();
+                // The one column that each CPU shows whole.
+                *sum = if *name == "entries" { number } else { sum.saturating_add(number) };
+            }
+        }
+        Some(Self { sums, over_ctnetlink: false })
+    }
+
+    /// Counters of other files, added to these.
+    pub fn extend(&mut self, counters: impl IntoIterator<Item = (String, u64)>) {
+        self.sums.extend(counters);
+    }
+
+    /// Whether this kernel has the column.
+    pub fn has(&self, column: &str) -> bool {
+        self.sums.contains_key(column)
+    }
+
+    /// What was lost for want of room.
+    pub fn losses(&self) -> Losses {
+        Losses {
+            drop: self.get("drop"),
+            // Before it had this column, a kernel counted no drop with it.
+            // Nor does it for those whose bucket's chain was too long.
+            not_inserted: if self.has("clashres") {
+                self.get("insert_failed").saturating_sub(self.get("chainlength"))
+            } else {
+                0
+            },
+            early_drop: self.get("early_drop"),
+        }
+    }
+
+    /// A column's sum; 0 where this kernel does not have it.
+    pub fn get(&self, column: &str) -> u64 {
+        self.sums.get(column).copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ctguard_ebpf::packet::protocol::UDP;
+
+    use super::*;
+    use ctguard_kernel::conntrack::testing::{TestTable, Wanted, fill, status};
+
+    #[test]
+    fn columns_are_summed_over_cpus_by_name_and_entries_are_not() {
+        let text = "entries  clashres drop early_drop\n0000000a 00000001 00000010 00000000\n\
+                    0000000a 00000002 000000ff 00000003\n";
+        let found = Statistics::parse(text).unwrap();
+        assert_eq!(found.get("entries"), 10);
+        assert_eq!(found.get("drop"), 0x10f);
+        assert_eq!(found.get("early_drop"), 3);
+        assert_eq!(found.get("chainlength"), 0);
+        assert_eq!(Statistics::parse("entries\nxyz\n"), None);
+    }
+
+    fn losses(text: &str) -> Losses {
+        Statistics::parse(text).unwrap().losses()
+    }
+
+    /// Fails when a flow that lost a race is told as one that found the table full, or when one that
+    /// is not inserted makes a million drops of before seem new.
+    #[test]
+    fn what_was_not_inserted_is_no_loss_for_want_of_room() {
+        let before = losses("clashres insert_failed drop early_drop\n0 2 100 5\n");
+        let lost = |text: &str| losses(text).since(before);
+        let header = "clashres insert_failed drop early_drop\n";
+        assert_eq!(lost(&format!("{header}0 3 100 5\n")), Lost::default());
+        let now = lost(&format!("{header}0 3 105 6\n"));
+        assert_eq!((now.dropped, now.early_dropped), (4, 1));
+        assert_eq!(
+            losses("searched insert_failed drop early_drop\n0 9 10 0\n").in_all().dropped,
+            16
+        );
+    }
+
+    #[test]
+    fn counters_that_began_anew_count_from_nothing() {
+        let before = losses("clashres insert_failed drop early_drop\n0 0 100 5\n");
+        let now = losses("clashres insert_failed drop early_drop\n0 1 3 0\n").since(before);
+        assert_eq!((now.dropped, now.early_dropped), (2, 0));
+    }
+
+    /// Fails when a counter has another's number.
+    #[test]
+    fn ctnetlink_tells_what_the_file_tells() {
+        let test = "ctnetlink_tells_what_the_file_tells";
+        let Some(table) = TestTable::make(test) else { return };
+        table.run(|| {
+            let flow =
+                |port| Wanted::new(UDP, ("192.0.2.1", port), ("198.51.100.1", 53), status::REPLIED);
+            fill((1000..1020).map(flow));
+            let shown = std::fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack").unwrap();
+            let file = Statistics::parse(&shown).unwrap();
+            let told = Statistics::over_ctnetlink().unwrap();
+            assert!(told.get("insert") >= 20, "{told:?}");
+            for (name, sum) in &told.sums {
+                assert_eq!(file.get(name), *sum, "{name}");
+            }
+        });
+    }
+}

@@ -1,0 +1,213 @@
+//! Files that have the next boot set what was set now: tune's own, beside everybody else's.
+
+use super::plan::Change;
+use crate::host::{BUCKETS, Boot, EXPECT_MAX, Host, SysctlFiles};
+
+/// The last by name of what distributions and people have there, so that it counts.
+pub(super) const SYSCTL: &str = "/etc/sysctl.d/99-zz-ctguard.conf";
+/// Of options for one parameter the last counts (modprobe.d(5)).
+const MODPROBE: &str = "/etc/modprobe.d/zz-ctguard.conf";
+const MODULES: &str = "/etc/modules-load.d/ctguard.conf";
+const UDEV: &str = "/etc/udev/rules.d/99-ctguard.rules";
+
+const UDEVADM: [&str; 4] =
+    ["/usr/bin/udevadm", "/bin/udevadm", "/usr/sbin/udevadm", "/sbin/udevadm"];
+
+/// All that tune may write.
+pub(super) const ALL: [&str; 4] = [SYSCTL, MODPROBE, MODULES, UDEV];
+
+const HEAD: &str = "# Written by `ctguard tune`; `ctguard tune --revert` removes it.\n";
+
+/// Whether a file says that it is tune's, whatever record there is of it, and holds nothing else than
+/// what tune writes there.
+pub(super) fn is_own(path: &str, text: &str) -> bool {
+    let start = match path {
+        SYSCTL => "net.netfilter.nf_conntrack_",
+        MODPROBE => "options nf_conntrack hashsize=",
+        MODULES => "nf_conntrack",
+        UDEV => "ACTION==\"add\", SUBSYSTEM==\"module\", KERNEL==\"nf_conntrack\"",
+        _ => return false,
+    };
+    text.strip_prefix(HEAD).is_some_and(|rest| rest.lines().all(|line| line.starts_with(start)))
+}
+
+/// A file of tune's with this text.
+pub(super) fn own(text: &str) -> String {
+    format!("{HEAD}{text}")
+}
+
+/// A file to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnFile {
+    pub path: &'static str,
+    pub text: String,
+}
+
+/// What a udev rule runs to apply settings when conntrack appears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applier {
+    /// Its path.
+    Systemd(&'static str),
+    Procps(&'static str),
+}
+
+impl Applier {
+    /// None where the machine has neither, or no udev that would run it.
+    pub fn find(host: &Host) -> Option<Self> {
+        let first = |paths: &[&'static str]| paths.iter().copied().find(|path| host.is_there(path));
+        let systemd = first(&["/usr/lib/systemd/systemd-sysctl", "/lib/systemd/systemd-sysctl"]);
+        let procps = || first(&["/usr/sbin/sysctl", "/sbin/sysctl"]).map(Self::Procps);
+        first(&UDEVADM)?;
+        systemd.map(Self::Systemd).or_else(procps)
+    }
+
+    fn command(self) -> String {
+        match self {
+            Self::Systemd(path) => {
+                format!("{path} --prefix=/net/netfilter --prefix=/net/nf_conntrack_max")
+            }
+            Self::Procps(path) => format!("{path} -q -p {SYSCTL}"),
+        }
+    }
+}
+
+/// What a machine has to set settings at boot.
+#[derive(Debug)]
+pub struct Means<'a> {
+    pub boot: &'a Boot,
+    /// Tune's own file among them, where it is there.
+    pub sysctl_files: &'a SysctlFiles,
+    pub applier: Option<Applier>,
+    /// Else the module's option alone sets the hash.
+    pub buckets_by_sysctl: bool,
+}
+
+impl Means<'_> {
+    /// Whether a setting is to be in tune's file. What another's file sets likewise is left to it,
+    /// if whoever applies settings late applies that as well.
+    fn is_to_be_set(&self, change: &Change) -> bool {
+        let others = self.sysctl_files.at_boot_without(SYSCTL, &change.key);
+        let is_left = match change.key.as_str() {
+            BUCKETS if !self.buckets_by_sysctl => true,
+            // A wider hash is what would change it, where a module is loaded with one.
+            EXPECT_MAX => self.boot.built_in || others.is_some(),
+            _ => others.is_some_and(|others| others.value == change.then.to_string()),
+        };
+        let all_are_applied =
+            self.boot.built_in || matches!(self.applier, Some(Applier::Systemd(_)));
+        !is_left || !all_are_applied && change.key != BUCKETS && change.key != EXPECT_MAX
+    }
+}
+
+/// The files for these settings. Where conntrack is part of the kernel, `sysctl.d` alone is needed.
+pub fn files(changes: &[Change], means: &Means<'_>) -> Vec<OwnFile> {
+    let set = changes.iter().filter(|change| means.is_to_be_set(change));
+    let lines = set.map(|change| format!("{} = {}\n", change.key, change.then));
+    let lines: String = lines.collect::<Vec<_>>().concat();
+    let mut files = Vec::new();
+    let mut add = |path, text: &str| files.push(OwnFile { path, text: own(text) });
+    if !lines.is_empty() {
+        add(SYSCTL, &lines);
+    }
+    if means.boot.built_in {
+        return files;
+    }
+    if let Some(buckets) = changes.iter().find(|change| change.key == BUCKETS) {
+        add(MODPROBE, &format!("options nf_conntrack hashsize={}\n", buckets.then));
+    }
+    add(MODULES, "nf_conntrack\n");
+    if let Some(applier) = means.applier {
+        // As sysctl.d(5) has it for another module.
+        let command = applier.command();
+        let matches = "ACTION==\"add\", SUBSYSTEM==\"module\", KERNEL==\"nf_conntrack\"";
+        add(UDEV, &format!("{matches}, RUN+=\"{command}\"\n"));
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{MAX, testing::Fake};
+
+    const SYSTEMD: Option<Applier> = Some(Applier::Systemd("/usr/lib/systemd/systemd-sysctl"));
+    const PROCPS: Option<Applier> = Some(Applier::Procps("/sbin/sysctl"));
+
+    fn changes() -> Vec<Change> {
+        let change =
+            |key: &str, then| Change { key: key.to_owned(), now: 1, then, why: String::new() };
+        vec![change(BUCKETS, 65_536), change(MAX, 65_536), change(EXPECT_MAX, 128)]
+    }
+
+    /// For a machine with a file of somebody else's.
+    fn with(theirs: &str, boot: &Boot, applier: Option<Applier>, by_sysctl: bool) -> Vec<OwnFile> {
+        let name = format!("tune-files-{}", theirs.len() + usize::from(by_sysctl) * 1000);
+        let fake = Fake::new(&name, &[("/etc/sysctl.d/50-theirs.conf", theirs)]);
+        let sysctl_files = &SysctlFiles::read(&fake.host).unwrap();
+        files(&changes(), &Means { boot, sysctl_files, applier, buckets_by_sysctl: by_sysctl })
+    }
+
+    fn lines(file: &OwnFile) -> Vec<&str> {
+        file.text.lines().skip(1).collect()
+    }
+
+    #[test]
+    fn a_module_needs_four_files_and_a_built_in_conntrack_one() {
+        let paths = |boot: &Boot| -> Vec<_> {
+            with("", boot, SYSTEMD, true).iter().map(|file| file.path).collect()
+        };
+        assert_eq!(paths(&Boot::default()), [SYSCTL, MODPROBE, MODULES, UDEV]);
+        assert_eq!(paths(&Boot { built_in: true, ..Boot::default() }), [SYSCTL]);
+    }
+
+    #[test]
+    fn the_hash_is_set_before_the_maximum_and_as_the_modules_option() {
+        let files = with("x = 1", &Boot::default(), None, true);
+        let [buckets, max, expect_max] = [
+            "net.netfilter.nf_conntrack_buckets = 65536",
+            "net.netfilter.nf_conntrack_max = 65536",
+            "net.netfilter.nf_conntrack_expect_max = 128",
+        ];
+        assert_eq!(lines(&files[0]), [buckets, max, expect_max]);
+        assert_eq!(lines(&files[1]), ["options nf_conntrack hashsize=65536"]);
+        assert_eq!(files.len(), 3, "nobody would run a rule's command");
+    }
+
+    /// Fails when each boot of an old kernel complains of a sysctl that cannot be set.
+    #[test]
+    fn a_hash_that_no_sysctl_sets_is_the_modules_option_alone() {
+        let files = with("", &Boot::default(), None, false);
+        assert!(!files[0].text.contains("buckets") && files[1].text.contains("hashsize=65536"));
+    }
+
+    /// Fails when tune's file undoes what somebody changes later in a file of his own.
+    #[test]
+    fn what_anothers_file_sets_likewise_is_left_to_it() {
+        let theirs = "net.netfilter.nf_conntrack_max=65536\n\
+            net.netfilter.nf_conntrack_expect_max = 4096\n";
+        let files = with(theirs, &Boot::default(), SYSTEMD, true);
+        assert_eq!(lines(&files[0]), ["net.netfilter.nf_conntrack_buckets = 65536"]);
+        // It applies tune's file alone, late.
+        let files = with(&format!("{theirs}\n"), &Boot::default(), PROCPS, true);
+        assert_eq!(lines(&files[0]).len(), 2);
+    }
+
+    /// Fails when a line that somebody added goes with tune's.
+    #[test]
+    fn a_file_that_somebody_has_added_to_is_tunes_no_more() {
+        for file in with("", &Boot::default(), SYSTEMD, true) {
+            assert!(is_own(file.path, &file.text), "{}", file.path);
+            let added = format!("{}net.ipv4.ip_forward = 1\n", file.text);
+            assert!(!is_own(file.path, &added), "{}", file.path);
+        }
+    }
+
+    #[test]
+    fn where_no_udev_runs_no_rule_is_written() {
+        let systemd = ("/usr/lib/systemd/systemd-sysctl", "");
+        let fake = Fake::new("tune-files-udev", &[systemd]);
+        assert_eq!(Applier::find(&fake.host), None);
+        fake.write("/usr/bin/udevadm", "");
+        assert_eq!(Applier::find(&fake.host), SYSTEMD);
+    }
+}

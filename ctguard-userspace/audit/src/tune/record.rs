@@ -1,0 +1,278 @@
+//! What tune changed, and what was before: written before the first change, so that whatever
+//! happens in between can be taken back.
+//!
+//! `/var/lib/ctguard/tune.json`; format 1.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    place::{Place, Relation},
+    reading::Before,
+};
+use crate::host::Host;
+use ctguard_kernel::durable;
+
+pub(super) const RECORD: &str = "/var/lib/ctguard/tune.json";
+const FORMAT: u32 = 1;
+/// Beside a file that is being written.
+const UNFINISHED: &str = "ctguard-unfinished";
+
+/// Why a file cannot be read or written.
+#[derive(Debug, Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct FileError {
+    pub(super) action: &'static str,
+    pub(super) path: PathBuf,
+    pub(super) source: io::Error,
+}
+
+/// One thing that was, or was to be, changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub(super) enum Step {
+    /// A setting of the running kernel.
+    Sysctl {
+        key: String,
+        before: u64,
+        then: u64,
+        /// What tune set it to before that, and may have left when it was ended.
+        #[serde(default)]
+        earlier: Vec<u64>,
+    },
+    /// A file of tune's own, which was not there.
+    File {
+        path: String,
+        then: String,
+        #[serde(default)]
+        earlier: Vec<String>,
+    },
+    /// A directory that was not there.
+    Directory { path: String },
+}
+
+/// Everything that is to be taken back, in the order in which it was done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    format: u32,
+    /// None of another machine's.
+    #[serde(default)]
+    pub place: Option<Place>,
+    /// How the table was before the last change.
+    #[serde(default)]
+    pub before: Option<Before>,
+    /// What the last change set.
+    #[serde(default)]
+    pub last: Vec<Setting>,
+    /// An earlier record was lost, and with it what was before.
+    #[serde(default)]
+    pub forgot: bool,
+    pub steps: Vec<Step>,
+}
+
+/// A setting, and what it was set to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Setting {
+    pub key: String,
+    pub then: u64,
+}
+
+impl Record {
+    /// Nothing was changed yet.
+    pub(super) const fn new(place: Option<Place>) -> Self {
+        Self {
+            format: FORMAT,
+            place,
+            before: None,
+            last: Vec::new(),
+            forgot: false,
+            steps: Vec::new(),
+        }
+    }
+
+    /// None where nothing was changed.
+    pub(super) fn load(host: &Host) -> Result<Option<Self>, FileError> {
+        let path = host.path(RECORD);
+        let error = |source| FileError { action: "read", path: path.clone(), source };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(error(source)),
+        };
+        let record: Self = serde_json::from_str(&text).map_err(|source| error(source.into()))?;
+        if record.format != FORMAT {
+            return Err(error(io::Error::other(format!("it is of format {}", record.format))));
+        }
+        Ok(Some(record))
+    }
+
+    pub(super) fn save(&self, host: &Host) -> Result<(), FileError> {
+        let path = host.path(RECORD);
+        let json = serde_json::to_string_pretty(self).map_err(|source| FileError {
+            action: "write",
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        replace(&path, &(json + "\n"))
+    }
+
+    /// Removes it, and its directory unless something else is kept there.
+    pub(super) fn remove(host: &Host) -> Result<(), FileError> {
+        let path = host.path(RECORD);
+        remove(&path)?;
+        if let Some(directory) = path.parent() {
+            // Others' files are the one reason why it may fail.
+            let _ = fs::remove_dir(directory);
+        }
+        Ok(())
+    }
+
+    /// Notes a change to come. What was before an earlier change of the same is what was before.
+    pub(super) fn note(&mut self, step: Step) {
+        let known = self.steps.iter_mut().find(|known| known.is_of_the_same(&step));
+        match (known, step) {
+            (
+                Some(Step::Sysctl { before, then, earlier, .. }),
+                Step::Sysctl { before: now, then: new, .. },
+            ) => {
+                // Somebody set it in between: that is what was before.
+                if now != *then && now != *before && !earlier.contains(&now) {
+                    *before = now;
+                }
+                follow(then, earlier, new);
+            }
+            (Some(Step::File { then, earlier, .. }), Step::File { then: new, .. }) => {
+                follow(then, earlier, new);
+            }
+            (Some(_), _) => {}
+            (None, step) => self.steps.push(step),
+        }
+    }
+
+    /// Whether all settings that it tells of are those of the last change.
+    pub(super) fn is_only_change(&self) -> bool {
+        self.steps.iter().all(|step| match step {
+            Step::Sysctl { key, earlier, .. } => {
+                earlier.is_empty() && self.last.iter().any(|setting| setting.key == *key)
+            }
+            Step::File { earlier, .. } => earlier.is_empty(),
+            Step::Directory { .. } => true,
+        })
+    }
+
+    /// How the place where it was applied relates to this one.
+    pub(super) fn relation(&self, host: &Host) -> Relation {
+        self.place.as_ref().map_or(Relation::Same, |place| place.relation(host))
+    }
+
+    /// Whether tune wrote this text into this file.
+    pub(super) fn wrote(&self, wanted: &str, text: &str) -> bool {
+        self.steps.iter().any(|step| match step {
+            Step::File { path, then, earlier } => {
+                path == wanted && (then == text || earlier.iter().any(|earlier| earlier == text))
+            }
+            Step::Sysctl { .. } | Step::Directory { .. } => false,
+        })
+    }
+
+    /// Whether this file is tune's.
+    pub(super) fn has_file(&self, wanted: &str) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::File { path, .. } if path == wanted))
+    }
+}
+
+/// What was set last, and all that was set before it.
+fn follow<T: PartialEq>(then: &mut T, earlier: &mut Vec<T>, new: T) {
+    if *then != new {
+        earlier.push(std::mem::replace(then, new));
+    }
+}
+
+impl Step {
+    pub(super) const fn sysctl(key: String, before: u64, then: u64) -> Self {
+        Self::Sysctl { key, before, then, earlier: Vec::new() }
+    }
+
+    pub(super) const fn file(path: String, then: String) -> Self {
+        Self::File { path, then, earlier: Vec::new() }
+    }
+
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sysctl { key, .. }, Self::Sysctl { key: other, .. }) => key == other,
+            (Self::File { path, .. }, Self::File { path: other, .. })
+            | (Self::Directory { path }, Self::Directory { path: other }) => path == other,
+            _ => false,
+        }
+    }
+}
+
+/// Writes a file whole or not at all, and so that it outlasts a power failure.
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
+    durable::replace(path, &unfinished(path), text.as_bytes()).map_err(|source| FileError {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Removes a file, and what a killed [`replace`] left beside it.
+pub(super) fn remove(path: &Path) -> Result<(), FileError> {
+    for path in [&unfinished(path), path] {
+        durable::remove(path).map_err(|source| FileError {
+            action: "remove",
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_added_extension(UNFINISHED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testing::Fake;
+
+    fn sysctl(key: &str, before: u64, then: u64) -> Step {
+        Step::sysctl(key.to_owned(), before, then)
+    }
+
+    /// Fails when a second apply forgets what was before the first, or what the first set.
+    #[test]
+    fn what_was_before_the_first_change_is_what_was_before() {
+        let mut record = Record::new(None);
+        record.note(sysctl("a", 1, 2));
+        record.note(sysctl("b", 5, 6));
+        record.note(sysctl("a", 2, 3));
+        record.note(sysctl("a", 3, 3));
+        let twice = Step::Sysctl { key: "a".to_owned(), before: 1, then: 3, earlier: vec![2] };
+        assert_eq!(record.steps, [twice, sysctl("b", 5, 6)]);
+        // What somebody set in between is what was before.
+        record.note(sysctl("b", 100, 200));
+        let between =
+            Step::Sysctl { key: "b".to_owned(), before: 100, then: 200, earlier: vec![6] };
+        assert_eq!(record.steps[1], between);
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_another_format_is_refused() {
+        let fake = Fake::new("tune-record", &[]);
+        assert_eq!(Record::load(&fake.host).unwrap(), None);
+        let mut record = Record::new(None);
+        record.note(sysctl("a", 1, 2));
+        record.note(Step::file("/etc/x".to_owned(), "y\n".to_owned()));
+        record.save(&fake.host).unwrap();
+        assert_eq!(Record::load(&fake.host).unwrap(), Some(record));
+        fake.write(RECORD, "{\"format\":2,\"steps\":[]}");
+        assert!(Record::load(&fake.host).is_err());
+    }
+}

@@ -1,0 +1,297 @@
+//! Takes back what was applied.
+
+use std::fs;
+
+use serde::Serialize;
+
+use super::{
+    apply::{ApplyError, alone, is, refuse_elsewhere, set},
+    files, journal,
+    place::{Place, Relation},
+    plan::with_margin,
+    record::{RECORD, Record, Step, remove},
+};
+use crate::host::{BUCKETS, Host, MAX, TableNumbers, most_entries, setting_path};
+
+/// What became of one step that was to be taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Reverted {
+    Set {
+        key: String,
+        from: u64,
+        to: u64,
+    },
+    /// Somebody else set it since, and theirs stays; or it would harm.
+    Left {
+        what: String,
+        why: String,
+    },
+    Removed {
+        path: String,
+    },
+}
+
+/// One step, taken back or not.
+struct Taken {
+    done: Option<Reverted>,
+    /// To be taken back another time.
+    waits: bool,
+}
+
+/// Takes back what the record tells, the last first; none where there is nothing.
+pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
+    if !host.is_there(RECORD) {
+        return without_record(host);
+    }
+    let _alone = alone(host)?;
+    let Some(mut record) = Record::load(host)? else { return Ok(None) };
+    refuse_elsewhere(&record, host)?;
+    let is_gone = record.relation(host) == Relation::Gone;
+    let (mut done, mut waiting) = (Vec::new(), Vec::new());
+    for step in record.steps.iter().rev() {
+        let taken = match step {
+            Step::Sysctl { key, .. } if is_gone => {
+                Taken::left(key, "its network namespace is gone".to_owned())
+            }
+            // As many entries in a narrower hash make chains on which the kernel drops new flows.
+            Step::Sysctl { key, .. } if key == BUCKETS && is_waiting(&waiting, MAX) => {
+                Taken { waits: true, ..Taken::left(key, "it goes with the maximum".to_owned()) }
+            }
+            Step::Sysctl { key, before, then, earlier } => {
+                put_back(host, key, *before, earlier.iter().chain([then]))?
+            }
+            Step::File { path, then, earlier } => {
+                take_away(host, path, earlier.iter().chain([then]))?
+            }
+            // Others may have put something there.
+            Step::Directory { path } => Taken::so(
+                fs::remove_dir(host.path(path))
+                    .is_ok()
+                    .then(|| Reverted::Removed { path: path.clone() }),
+            ),
+        };
+        if taken.waits {
+            waiting.push(step.clone());
+        }
+        done.extend(taken.done);
+    }
+    if record.forgot {
+        done.push(forgotten());
+    }
+    if waiting.is_empty() {
+        journal::forget(host)?;
+        Record::remove(host)?;
+    } else {
+        waiting.reverse();
+        record.steps = waiting;
+        // What is left is nobody's change to watch.
+        record.before = None;
+        record.last.clear();
+        journal::forget(host)?;
+        record.save(host)?;
+    }
+    Ok(Some(done))
+}
+
+/// Where records do not outlast a boot, as with `/var` in memory, the files do.
+fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
+    let mut done = Vec::new();
+    if Place::of(host).is_some_and(|place| !place.is_first()) {
+        return Ok(None);
+    }
+    for path in files::ALL {
+        if host.text(path)?.is_some_and(|text| files::is_own(path, &text)) {
+            remove(&host.path(path))?;
+            done.push(Reverted::Removed { path: path.to_owned() });
+        }
+    }
+    if done.is_empty() {
+        return Ok(None);
+    }
+    done.push(forgotten());
+    Ok(Some(done))
+}
+
+fn forgotten() -> Reverted {
+    Reverted::Left {
+        what: "settings of before".to_owned(),
+        why: "nothing tells what they were; the next boot has the kernel's".to_owned(),
+    }
+}
+
+fn is_waiting(waiting: &[Step], wanted: &str) -> bool {
+    waiting.iter().any(|step| matches!(step, Step::Sysctl { key, .. } if key == wanted))
+}
+
+impl Taken {
+    const fn so(done: Option<Reverted>) -> Self {
+        Self { done, waits: false }
+    }
+
+    fn left(what: &str, why: String) -> Self {
+        Self::so(Some(Reverted::Left { what: what.to_owned(), why }))
+    }
+}
+
+fn put_back<'w>(
+    host: &Host,
+    key: &str,
+    before: u64,
+    mut written: impl Iterator<Item = &'w u64>,
+) -> Result<Taken, ApplyError> {
+    let Some(live) = host.number(&setting_path(host, key))? else {
+        return Ok(Taken::left(key, "conntrack is not loaded".to_owned()));
+    };
+    if is(key, live, before) {
+        return Ok(Taken::so(None));
+    }
+    if !written.any(|written| is(key, live, *written)) {
+        return Ok(Taken::left(key, format!("it is {live}, which somebody else has set")));
+    }
+    if let Some(why) = harm(host, key, before)? {
+        return Ok(Taken { waits: true, ..Taken::left(key, why) });
+    }
+    set(host, key, before)?;
+    Ok(Taken::so(Some(Reverted::Set { key: key.to_owned(), from: live, to: before })))
+}
+
+/// Why a setting must not be put back now.
+fn harm(host: &Host, key: &str, before: u64) -> Result<Option<String>, ApplyError> {
+    if key != MAX || before == 0 {
+        return Ok(None);
+    }
+    let own = TableNumbers::read(host)?.map_or(0, |table| table.count);
+    let count = most_entries(host, own);
+    Ok((with_margin(count) >= before).then(|| {
+        format!(
+            "a table holds {count} entries, and with {before} new flows would be dropped; try again \
+             later"
+        )
+    }))
+}
+
+fn take_away<'w>(
+    host: &Host,
+    path: &str,
+    mut written: impl Iterator<Item = &'w String>,
+) -> Result<Taken, ApplyError> {
+    match host.text(path)? {
+        Some(text) if !written.any(|written| *written == text) => {
+            Ok(Taken::left(path, "somebody has changed it".to_owned()))
+        }
+        found => {
+            remove(&host.path(path))?;
+            Ok(Taken::so(found.map(|_| Reverted::Removed { path: path.to_owned() })))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        host::{COUNT, sysctl_path, testing::Fake},
+        tune::{
+            apply::apply,
+            files::{OwnFile, SYSCTL},
+            plan::Change,
+            record::RECORD,
+        },
+    };
+
+    fn machine(test: &str) -> Fake {
+        let fake = Fake::new(test, &[("/etc/hostname", "router\n")]);
+        for (key, value) in [(COUNT, "100\n"), (MAX, "7680\n"), (BUCKETS, "7680\n")] {
+            fake.write(&sysctl_path(key), value);
+        }
+        fake
+    }
+
+    fn changes(now: u64, then: u64) -> Vec<Change> {
+        let change = |key: &str| Change { key: key.to_owned(), now, then, why: String::new() };
+        vec![change(BUCKETS), change(MAX)]
+    }
+
+    fn file(text: &str) -> OwnFile {
+        let text = format!("net.netfilter.nf_conntrack_{text}");
+        OwnFile { path: SYSCTL, text: files::own(&text) }
+    }
+
+    fn max(fake: &Fake) -> Option<u64> {
+        fake.host.number(&sysctl_path(MAX)).unwrap()
+    }
+
+    fn left(done: &[Reverted]) -> usize {
+        done.iter().filter(|done| matches!(done, Reverted::Left { .. })).count()
+    }
+
+    #[test]
+    fn what_was_applied_is_taken_back_with_every_file_and_directory() {
+        let fake = machine("tune-revert");
+        apply(&fake.host, &changes(7680, 65_536), &[file("x = 1\n")]).unwrap();
+        assert_eq!(max(&fake), Some(65_536));
+        assert!(fake.host.is_there(SYSCTL));
+        let done = revert(&fake.host).unwrap().unwrap();
+        assert_eq!(max(&fake), Some(7680));
+        assert!(!fake.host.is_there("/etc/sysctl.d") && fake.host.is_there("/etc/hostname"));
+        assert_eq!(done.len(), 4, "{done:?}");
+        assert_eq!(revert(&fake.host).unwrap(), None);
+    }
+
+    /// Fails when what the first of two applications set is taken for somebody else's after the
+    /// second was killed.
+    #[test]
+    fn a_second_application_that_did_nothing_leaves_the_first_to_be_taken_back() {
+        let fake = machine("tune-second");
+        apply(&fake.host, &changes(7680, 20_000), &[file("x = 1\n")]).unwrap();
+        apply(&fake.host, &changes(20_000, 40_000), &[file("x = 2\n")]).unwrap();
+        // As if it had been killed before it did anything.
+        for key in [MAX, BUCKETS] {
+            fake.write(&sysctl_path(key), "20000\n");
+        }
+        fake.write(SYSCTL, &file("x = 1\n").text);
+        let done = revert(&fake.host).unwrap().unwrap();
+        assert_eq!((left(&done), max(&fake)), (0, Some(7680)));
+        assert!(!fake.host.is_there(SYSCTL));
+    }
+
+    #[test]
+    fn what_somebody_changed_since_stays_theirs() {
+        let fake = machine("tune-theirs");
+        apply(&fake.host, &changes(7680, 65_536), &[file("x = 1\n")]).unwrap();
+        fake.write(&sysctl_path(MAX), "100000\n");
+        fake.write(SYSCTL, "y = 2\n");
+        let done = revert(&fake.host).unwrap().unwrap();
+        assert_eq!((left(&done), max(&fake)), (2, Some(100_000)));
+        assert!(fake.host.is_there(SYSCTL));
+    }
+
+    /// Fails when taking back a larger table drops the new flows of everybody.
+    #[test]
+    fn a_maximum_is_not_put_back_below_what_the_table_holds_until_it_holds_less() {
+        let fake = machine("tune-harm");
+        apply(&fake.host, &changes(7680, 65_536), &[]).unwrap();
+        fake.write(&sysctl_path(COUNT), "20000\n");
+        let done = revert(&fake.host).unwrap().unwrap();
+        assert_eq!((left(&done), max(&fake)), (2, Some(65_536)), "{done:?}");
+        assert_eq!(fake.host.number(&sysctl_path(BUCKETS)).unwrap(), Some(65_536));
+        fake.write(&sysctl_path(COUNT), "500\n");
+        let done = revert(&fake.host).unwrap().unwrap();
+        assert_eq!((left(&done), max(&fake)), (0, Some(7680)));
+    }
+
+    /// Fails where `/var` is in memory, on many a router: the record goes with a boot.
+    #[test]
+    fn files_whose_record_is_lost_are_tunes_all_the_same() {
+        let fake = machine("tune-lost");
+        apply(&fake.host, &changes(7680, 65_536), &[file("x = 1\n")]).unwrap();
+        fs::remove_file(fake.host.path(RECORD)).unwrap();
+        apply(&fake.host, &changes(65_536, 65_536), &[file("x = 2\n")]).unwrap();
+        fs::remove_file(fake.host.path(RECORD)).unwrap();
+        let done = revert(&fake.host).unwrap().unwrap();
+        assert_eq!(left(&done), 1);
+        assert!(!fake.host.is_there(SYSCTL));
+        assert_eq!(revert(&fake.host).unwrap(), None);
+    }
+}

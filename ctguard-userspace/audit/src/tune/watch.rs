@@ -1,0 +1,121 @@
+//! What the table does after a change: looked at each second, told in intervals.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::reading::Reading;
+
+/// What happened between two lines of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// When it ended, as RFC 3339 has it.
+    pub at: String,
+    pub seconds: f64,
+    /// Entries at its end.
+    pub count: u64,
+    /// The most entries that were seen.
+    pub peak: u64,
+    /// 0 is no limit.
+    pub max: u64,
+    /// New flows dropped for a full table; none where the kernel does not tell.
+    pub dropped: Option<u64>,
+    /// Entries thrown away to make room; none where the kernel does not tell.
+    pub early_dropped: Option<u64>,
+    /// New flows that the guard refused; none where none is loaded.
+    pub refused: Option<u64>,
+}
+
+/// Between two intervals.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    start: Reading,
+    now: Reading,
+    /// Since the guard was loaded.
+    refused: Option<u64>,
+    peak: u64,
+}
+
+impl Watch {
+    pub const fn begin(start: Reading, refused: Option<u64>) -> Self {
+        Self { start, now: start, refused, peak: start.count }
+    }
+
+    /// Takes a look into account.
+    pub fn see(&mut self, now: Reading) {
+        self.now = now;
+        self.peak = self.peak.max(now.count);
+    }
+
+    /// Ends the interval with the last look, `length` after the one before, and begins the next.
+    pub fn end(&mut self, refused: Option<u64>, length: Duration, at: String) -> Interval {
+        let Self { start, now, peak, .. } = *self;
+        let lost = start.losses.zip(now.losses).map(|(start, now)| now.since(start));
+        let interval = Interval {
+            at,
+            seconds: length.as_secs_f64(),
+            count: now.count,
+            peak,
+            max: now.max,
+            dropped: lost.map(|lost| lost.dropped),
+            early_dropped: lost.map(|lost| lost.early_dropped),
+            // It began anew with the guard.
+            refused: self
+                .refused
+                .zip(refused)
+                .map(|(then, now)| now.checked_sub(then).unwrap_or(now)),
+        };
+        *self = Self::begin(now, refused);
+        interval
+    }
+}
+
+/// A line of the journal for a thousandth of the whole, each minute at least and each second at
+/// most.
+pub fn interval_of(span: Duration) -> Duration {
+    (span / 1000).clamp(Duration::from_secs(1), Duration::from_mins(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{STATISTICS, Statistics, testing::Fake};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn reading(count: u64, dropped: u64) -> Reading {
+        let text = format!("drop early_drop\n{dropped:x} 0\n");
+        let fake = Fake::new(&format!("tune-watch-{count}-{dropped}"), &[(STATISTICS, &text)]);
+        let counters = Statistics::read(&fake.host).unwrap().unwrap();
+        Reading { count, max: 1000, losses: Some(counters.losses()) }
+    }
+
+    #[test]
+    fn an_interval_has_its_peak_and_what_was_counted_within() {
+        let mut watch = Watch::begin(reading(10, 100), Some(7));
+        watch.see(reading(900, 120));
+        watch.see(reading(40, 135));
+        let first = watch.end(Some(9), SECOND, String::new());
+        assert_eq!((first.count, first.peak), (40, 900));
+        assert_eq!((first.dropped, first.refused), (Some(35), Some(2)));
+        watch.see(reading(30, 135));
+        let next = watch.end(None, SECOND, String::new());
+        assert_eq!((next.peak, next.dropped, next.refused), (40, Some(0), None));
+    }
+
+    /// Fails when a kernel that counts no losses is told to have none.
+    #[test]
+    fn what_the_kernel_does_not_count_is_not_told_as_none() {
+        let mut watch = Watch::begin(Reading { losses: None, ..reading(10, 1) }, None);
+        watch.see(Reading { losses: None, ..reading(11, 1) });
+        let interval = watch.end(None, SECOND, String::new());
+        assert_eq!((interval.dropped, interval.early_dropped), (None, None));
+    }
+
+    #[test]
+    fn a_watch_of_days_has_a_line_each_minute_and_a_short_one_each_second() {
+        assert_eq!(interval_of(Duration::from_hours(72)), Duration::from_mins(1));
+        assert_eq!(interval_of(Duration::from_hours(2)), Duration::from_millis(7200));
+        assert_eq!(interval_of(Duration::from_secs(5)), SECOND);
+    }
+}

@@ -1,0 +1,142 @@
+//! How many new flows a second the table can take, and a tier's allowance at such a rate.
+
+use std::time::Duration;
+
+use super::smoothed::Smoothed;
+use ctguard_units::{real, real_difference, whole};
+
+/// How long the way from the present fill to the target shall take, were it walked at the present
+/// pace: half the life of what a flood leaves, so that junk begins to leave while there is room.
+pub(crate) const SETTLING_TIME: Duration = Duration::from_mins(1);
+
+/// Over how long the growth by others is averaged.
+const GROWTH_MEMORY: Duration = Duration::from_secs(15);
+
+/// A tick that comes later than this earns no more: what a pause saved is no burst.
+const LONGEST_EARNING: Duration = Duration::from_millis(200);
+
+/// A saved allowance is always worth so many flows.
+const FEWEST_SAVED: f64 = 4.0;
+
+/// No network brings more.
+const HIGHEST: f64 = 1e8;
+
+/// What the table does without us: entries that others open less those that leave.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    last: Option<(Duration, u64, u64)>,
+    others: Smoothed,
+}
+
+impl Growth {
+    pub(crate) const fn new() -> Self {
+        Self { last: None, others: Smoothed::over(GROWTH_MEMORY) }
+    }
+
+    /// Looks at the table, and at all new flows admitted, counted just before it.
+    pub(crate) fn observe(&mut self, now: Duration, entries: u64, new_flows: u64) {
+        if let Some((at, entries_before, new_flows_before)) = self.last {
+            let grown = real_difference(entries, entries_before);
+            let admitted = real(new_flows.saturating_sub(new_flows_before));
+            self.others.observe(grown - admitted, now.saturating_sub(at));
+        }
+        self.last = Some((now, entries, new_flows));
+    }
+
+    /// Entries a second that others add; negative while more leave.
+    pub(crate) const fn others(&self) -> f64 {
+        self.others.per_second()
+    }
+
+    /// Entries a second that leave, as far as others do not replace them.
+    pub(crate) fn expiry(&self) -> f64 {
+        (-self.others()).max(0.0)
+    }
+}
+
+/// New flows a second that bring a table which is `distance` entries below a level to it, when it
+/// grows by `others` too.
+pub(crate) fn budget(distance: f64, others: f64) -> f64 {
+    (distance / SETTLING_TIME.as_secs_f64() - others).clamp(0.0, HIGHEST)
+}
+
+/// What a paced tier has earned and not spent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Saved(f64);
+
+impl Saved {
+    /// Earns at `rate` for the time since the last tick, in which so many were `spent`, and saves
+    /// up to `most`.
+    pub(crate) fn earn(&mut self, rate: f64, elapsed: Duration, spent: u64, most: f64) {
+        let earned = rate * elapsed.min(LONGEST_EARNING).as_secs_f64();
+        self.0 = (self.0 + earned - real(spent)).clamp(0.0, most.max(FEWEST_SAVED));
+    }
+
+    /// Saves so much at once.
+    pub(crate) const fn grant(&mut self, flows: f64) {
+        self.0 = flows;
+    }
+
+    pub(crate) const fn flows(self) -> u64 {
+        whole(self.0)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these numbers come out exactly")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_at_its_level_takes_what_leaves() {
+        assert_eq!(budget(0.0, -116.0), 116.0);
+    }
+
+    #[test]
+    fn what_others_open_is_left_to_them() {
+        assert_eq!(budget(6000.0, 30.0), 70.0);
+        assert_eq!(budget(600.0, 30.0), 0.0);
+    }
+
+    #[test]
+    fn above_its_level_a_table_takes_less_than_leaves() {
+        assert_eq!(budget(-600.0, -116.0), 106.0);
+    }
+
+    #[test]
+    fn growth_is_what_was_not_admitted_by_us_and_has_a_sign() {
+        let mut growth = Growth::new();
+        for tick in 0..2000 {
+            growth.observe(Duration::from_millis(100 * tick), 9000 - 2 * tick, 3 * tick);
+        }
+        assert!((growth.others() + 50.0).abs() < 0.1, "{}", growth.others());
+        assert!((growth.expiry() - 50.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn what_is_not_spent_is_saved_for_a_while() {
+        let mut saved = Saved::default();
+        for _ in 0..100 {
+            saved.earn(100.0, Duration::from_millis(20), 0, 100.0);
+        }
+        assert_eq!(saved.flows(), 100);
+        saved.earn(100.0, Duration::from_millis(20), 50, 100.0);
+        assert_eq!(saved.flows(), 52);
+    }
+
+    #[test]
+    fn a_late_tick_is_no_burst() {
+        let mut saved = Saved::default();
+        saved.earn(100.0, Duration::from_secs(5), 0, 1000.0);
+        assert_eq!(saved.flows(), 20);
+    }
+
+    #[test]
+    fn a_slow_tier_can_save_a_few_flows() {
+        let mut saved = Saved::default();
+        for _ in 0..1000 {
+            saved.earn(0.1, Duration::from_millis(100), 0, 0.1);
+        }
+        assert_eq!(saved.flows(), 4);
+    }
+}

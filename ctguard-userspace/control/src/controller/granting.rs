@@ -1,0 +1,125 @@
+//! What each tier may open until the next tick.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        TierGrant,
+        decision::Snapshot,
+        headroom::fit,
+        room::{Room, stock},
+        tiers::{Precedence as _, TIERS, Tier},
+    },
+    CALM_PART, CALM_PART_OF_OTHERS, Controller, SAVED_WITH_SHARES, SLACK, UNTIL_KNOWN, calm,
+};
+use ctguard_units::{real, whole};
+
+/// In a full table each tier may replace at most such a part of what all may.
+const REPLACED_BY_TIER: u64 = 8;
+
+impl Controller {
+    /// Lets the crest fall half as fast as entries leave.
+    pub(super) fn fall(&mut self, room: &Room, elapsed: Duration) {
+        let target = real(room.target());
+        self.crest = (room.excess() > 0).then(|| {
+            let fallen = self.growth.expiry() / 2.0 * elapsed.as_secs_f64();
+            let crest = self.crest.map_or(target + real(room.excess()), |crest| crest - fallen);
+            crest.max(target)
+        });
+    }
+
+    /// New flows that each tier may open from here, and whether some tier waits for another's.
+    pub(super) fn allowances(
+        &mut self,
+        room: &Room,
+        snapshot: &Snapshot<'_>,
+        spent: &[u64; TIERS],
+        elapsed: Duration,
+    ) -> ([u64; TIERS], bool) {
+        let mut wanted = [0; TIERS];
+        let mut allowed = room.allowed();
+        let mut headroom = room.headroom();
+        if self.stages.is_calm() {
+            wanted[Tier::Strangers as usize] = calm(headroom, CALM_PART);
+            for tier in [Tier::Regulars, Tier::Proven, Tier::Answered] {
+                wanted[tier as usize] = calm(headroom, CALM_PART_OF_OTHERS);
+            }
+        } else {
+            for (tier, scarce) in self.scarce.iter_mut().enumerate() {
+                *scarce |=
+                    snapshot.limits[tier] > 0 && snapshot.admitted[tier] >= snapshot.limits[tier];
+            }
+            let rates = self.rates(&self.ahead(room));
+            self.earn(room, &rates, spent, elapsed);
+            allowed = allowed.min(self.saved[Tier::Allowed as usize].flows());
+            if self.replaces {
+                // The kernel drops an entry that nobody answered for a new one, where it finds one
+                // (`early_drop`): to refuse the new one would be worse than no guard.
+                headroom = room.replaceable();
+            } else if let Some(crest) = self.crest {
+                headroom = room.below_crest(whole(crest), allowed);
+            }
+            wanted = self.wanted(room, headroom);
+        }
+        let outstanding = std::array::from_fn(|tier| {
+            snapshot.limits[tier].saturating_sub(snapshot.admitted[tier])
+        });
+        let fitted = fit(wanted, outstanding, headroom);
+        let mut allowances = fitted.flows;
+        allowances[Tier::Allowed as usize] = allowed;
+        (allowances, fitted.held_back)
+    }
+
+    fn earn(&mut self, room: &Room, rates: &[f64; TIERS], spent: &[u64; TIERS], elapsed: Duration) {
+        for tier in Tier::SERVED {
+            let rate = rates[tier as usize] * SLACK;
+            let known = tier != Tier::Strangers || self.surveyed;
+            let most =
+                if known { rate * SAVED_WITH_SHARES } else { real(room.headroom()) * UNTIL_KNOWN };
+            self.saved[tier as usize].earn(rate, elapsed, spent[tier as usize], most);
+        }
+        let allowed = Tier::Allowed as usize;
+        self.saved[allowed].earn(rates[allowed], elapsed, spent[allowed], real(room.spare()));
+    }
+
+    fn wanted(&self, room: &Room, headroom: u64) -> [u64; TIERS] {
+        let mut wanted = [0; TIERS];
+        // Strangers and what came again stop at the same fill.
+        // Little is replaced at a time, and what one tier has saved must not take all of it.
+        let left = |tier| if self.replaces { headroom / REPLACED_BY_TIER } else { room.left(tier) };
+        let mut lowest = left(Tier::Strangers);
+        for tier in Tier::SERVED {
+            let paced = self.saved[tier as usize].flows();
+            wanted[tier as usize] = match tier.stock() {
+                Some(part) if self.crest.is_some() => stock(headroom, part),
+                Some(part) => stock(headroom, part).min(left(tier)),
+                None if tier == Tier::Answered => paced.min(left(tier)),
+                None => paced.min(lowest),
+            };
+            if matches!(tier, Tier::Retried) && !self.replaces {
+                lowest -= wanted[tier as usize];
+            }
+        }
+        wanted
+    }
+
+    /// The limits, and where to be woken: a tier that is paced by the clock gains nothing by it.
+    pub(super) fn grants(
+        &self,
+        snapshot: &Snapshot<'_>,
+        allowances: [u64; TIERS],
+    ) -> [TierGrant; TIERS] {
+        let mut wakes = [true; TIERS];
+        for tier in Tier::SERVED {
+            wakes[tier as usize] = self.stages.is_calm() || tier.stock().is_some();
+        }
+        std::array::from_fn(|tier| {
+            let (admitted, allowance) = (snapshot.admitted[tier], allowances[tier]);
+            let mark = admitted.saturating_add(allowance - allowance.div_ceil(4));
+            TierGrant {
+                limit: admitted.saturating_add(allowance),
+                wake_at: if wakes[tier] { mark } else { u64::MAX },
+            }
+        })
+    }
+}

@@ -1,0 +1,483 @@
+//! A table, a data path that keeps to grants, shares and stages, and sources, in steps of 1 ms.
+
+use std::collections::BTreeMap;
+
+use ctguard_ebpf::{
+    bucket::gcra,
+    layout::Rate,
+    units::{Jiffies, Ticks},
+};
+
+use super::*;
+use crate::{load::OfferedLoad, random::Random};
+use ctguard_units::whole;
+
+/// A kernel that counts a jiffy each millisecond.
+pub(super) const JIFFIES_PER_SECOND: u32 = 1000;
+
+/// From admission to the table, in milliseconds.
+const TRANSIT: u64 = 3;
+
+/// Between passes that reclaim, and the age at which entries are no longer spared.
+const PASS: u64 = 200;
+const SPARED: u64 = 1000;
+
+pub(super) const POLICY: ControlPolicy = ControlPolicy {
+    target_ppm: 850_000,
+    ceilings: [50, 100, 20],
+    floors: [1, 1, 1],
+    reclaim: false,
+};
+
+/// Who sends, as one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Group {
+    pub(super) tier: Tier,
+    pub(super) class: Class,
+    /// 0: each flow is of another, spoofed source.
+    pub(super) sources: u32,
+    /// New flows a second, together.
+    pub(super) rate: f64,
+    /// How long an entry lives, in milliseconds; 0: it never becomes one.
+    pub(super) lifetime: u64,
+    /// From when until when, in milliseconds.
+    pub(super) from: u64,
+    pub(super) until: u64,
+}
+
+#[derive(Debug, Default)]
+struct Sender {
+    next: f64,
+    arrivals: Vec<u64>,
+    /// Flows of each source since the last scan, as strangers and in all, and their average.
+    seen: Vec<[u64; 2]>,
+    average: Vec<[f64; 2]>,
+    offered: u64,
+    admitted: u64,
+    admitted_by_source: Vec<u64>,
+}
+
+/// What became of one group, counted from [`Plant::count_from`] on.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    pub(super) offered: u64,
+    pub(super) admitted: u64,
+    pub(super) by_source: Vec<u64>,
+}
+
+impl Outcome {
+    pub(super) fn success(&self) -> f64 {
+        real(self.admitted) / real(self.offered.max(1))
+    }
+
+    /// Jain's index.
+    pub(super) fn fairness(&self) -> f64 {
+        let sum: f64 = self.by_source.iter().map(|&flows| real(flows)).sum();
+        let squares: f64 = self.by_source.iter().map(|&flows| real(flows).powi(2)).sum();
+        sum * sum / (real(self.by_source.len() as u64) * squares)
+    }
+}
+
+pub(super) struct Plant {
+    pub(super) now: u64,
+    pub(super) entries: u64,
+    pub(super) max: u64,
+    pub(super) policy: ControlPolicy,
+    pub(super) controller: Controller,
+    /// The daemon is late by so many milliseconds, and takes as long to write.
+    pub(super) delay: u64,
+    /// Expired entries leave so often, in milliseconds.
+    pub(super) collected_every: u64,
+    pub(super) fullest: u64,
+    pub(super) changes: Vec<(u64, StageChange)>,
+    pub(super) fills: Vec<f64>,
+    pub(super) ticks: u64,
+    pub(super) scans: u64,
+    /// Of the entries that the table was filled with, so many may be deleted.
+    unanswered: u64,
+    /// Flows for which a full table had no place.
+    pub(super) dropped: u64,
+    reclaim: Option<f64>,
+    groups: Vec<Group>,
+    senders: Vec<Sender>,
+    random: Random,
+    landing: BTreeMap<u64, Vec<(u64, u64)>>,
+    leaving: BTreeMap<u64, u64>,
+    admitted: [u64; TIERS],
+    grants: [TierGrant; TIERS],
+    stages: [Stage; CLASSES],
+    shares: [[Ceiling; CLASSES]; TIERS],
+    due: u64,
+    paused_until: u64,
+    woken: bool,
+    writing: Option<(u64, Decision)>,
+    scanned: Option<u64>,
+    baseline: u64,
+}
+
+impl Plant {
+    pub(super) fn new(max: u64, groups: Vec<Group>) -> Self {
+        let sender = |group: &Group| {
+            let sources = group.sources as usize;
+            Sender {
+                next: real(group.from),
+                arrivals: vec![0; sources],
+                seen: vec![[0; 2]; sources],
+                average: vec![[0.0; 2]; sources],
+                admitted_by_source: vec![0; sources],
+                ..Sender::default()
+            }
+        };
+        Self {
+            now: 0,
+            entries: 0,
+            max,
+            policy: POLICY,
+            controller: Controller::new(JIFFIES_PER_SECOND),
+            delay: 0,
+            collected_every: 1,
+            fullest: 0,
+            changes: Vec::new(),
+            fills: Vec::new(),
+            ticks: 0,
+            scans: 0,
+            unanswered: 0,
+            dropped: 0,
+            reclaim: None,
+            senders: groups.iter().map(sender).collect(),
+            groups,
+            random: Random::new(11),
+            landing: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            admitted: [0; TIERS],
+            grants: [TierGrant { limit: 0, wake_at: u64::MAX }; TIERS],
+            stages: [Stage::Calm; CLASSES],
+            shares: Default::default(),
+            due: 0,
+            paused_until: 0,
+            woken: false,
+            writing: None,
+            scanned: None,
+            baseline: 0,
+        }
+    }
+
+    /// The table is so full at the start; these entries leave evenly over `lifetime`.
+    pub(super) fn fill(&mut self, entries: u64, lifetime: u64) {
+        self.entries += entries;
+        for entry in 0..entries {
+            *self.leaving.entry(1 + entry * lifetime / entries).or_default() += 1;
+        }
+    }
+
+    /// The same, and nobody has answered them.
+    pub(super) fn fill_unanswered(&mut self, entries: u64, lifetime: u64) {
+        self.fill(entries, lifetime);
+        self.unanswered = entries;
+    }
+
+    /// All of it, for people.
+    pub(super) fn line(&self) -> String {
+        let (fill, deviation) = (self.mean_fill(), self.deviation());
+        let fullest = real(self.fullest) / real(self.max);
+        let groups: Vec<String> = (0..self.groups.len())
+            .map(|group| {
+                let outcome = self.outcome(group);
+                format!("{:.4} of {}", outcome.success(), outcome.offered)
+            })
+            .collect();
+        format!(
+            "fullest {fullest:.4} fill {fill:.4} sd {deviation:.4} ticks {} scans {} {groups:?}",
+            self.ticks, self.scans
+        )
+    }
+
+    /// Runs until so many milliseconds, and counts what comes after.
+    pub(super) fn count_from(&mut self, until: u64) {
+        self.run(until);
+        self.fills.clear();
+        for sender in &mut self.senders {
+            sender.offered = 0;
+            sender.admitted = 0;
+            sender.admitted_by_source.fill(0);
+        }
+    }
+
+    pub(super) fn run(&mut self, until: u64) {
+        while self.now < until {
+            self.step();
+        }
+    }
+
+    /// The daemon does not tick for so long.
+    pub(super) fn pause(&mut self, milliseconds: u64) {
+        self.paused_until = self.now + milliseconds;
+        self.run(self.paused_until);
+    }
+
+    pub(super) fn outcome(&self, group: usize) -> Outcome {
+        let Sender { offered, admitted, ref admitted_by_source, .. } = self.senders[group];
+        Outcome { offered, admitted, by_source: admitted_by_source.clone() }
+    }
+
+    pub(super) fn target(&self) -> u64 {
+        TableSample { entries: 0, max: self.max }.target(self.policy.target_ppm)
+    }
+
+    /// The first change into a stage, in milliseconds.
+    pub(super) fn first(&self, stage: Stage) -> Option<u64> {
+        self.changes.iter().find(|(_, change)| change.to == stage).map(|&(at, _)| at)
+    }
+
+    /// Standard deviation of the fill.
+    pub(super) fn deviation(&self) -> f64 {
+        let mean = self.mean_fill();
+        let squares: f64 = self.fills.iter().map(|fill| (fill - mean).powi(2)).sum();
+        (squares / real(self.fills.len() as u64)).sqrt()
+    }
+
+    pub(super) fn mean_fill(&self) -> f64 {
+        self.fills.iter().sum::<f64>() / real(self.fills.len() as u64)
+    }
+
+    fn step(&mut self) {
+        self.daemon();
+        self.now += 1;
+        self.collect();
+        self.reclaim();
+        for group in 0..self.groups.len() {
+            self.send(group);
+        }
+        for (lifetime, flows) in self.landing.remove(&self.now).unwrap_or_default() {
+            let replaced = (self.entries + flows).saturating_sub(self.max).min(self.unanswered);
+            self.delete(replaced);
+            let landed = flows.min(self.max.saturating_sub(self.entries));
+            self.dropped += flows - landed;
+            self.entries += landed;
+            *self.leaving.entry(self.now + lifetime).or_default() += landed;
+        }
+        self.fullest = self.fullest.max(self.entries);
+        if self.now.is_multiple_of(10) {
+            self.fills.push(real(self.entries) / real(self.max));
+        }
+    }
+
+    /// Passes over the table, as the daemon makes them: what is a second old is deleted.
+    fn reclaim(&mut self) {
+        let Some(rate) =
+            self.reclaim.filter(|_| self.now.is_multiple_of(PASS) && self.now > SPARED)
+        else {
+            return;
+        };
+        self.delete(whole(rate).min(self.unanswered));
+    }
+
+    fn delete(&mut self, mut unanswered: u64) {
+        self.unanswered -= unanswered;
+        self.entries -= unanswered;
+        while let Some(mut last) = self.leaving.last_entry().filter(|_| unanswered > 0) {
+            let deleted = unanswered.min(*last.get());
+            unanswered -= deleted;
+            *last.get_mut() -= deleted;
+            if *last.get() == 0 {
+                last.remove();
+            }
+        }
+    }
+
+    fn collect(&mut self) {
+        if self.now.is_multiple_of(self.collected_every) {
+            let later = self.leaving.split_off(&(self.now + 1));
+            let left: u64 = std::mem::replace(&mut self.leaving, later).values().sum();
+            self.entries -= left;
+        }
+    }
+
+    fn send(&mut self, index: usize) {
+        let group = self.groups[index];
+        if self.now < group.from || self.now >= group.until {
+            return;
+        }
+        if group.sources == 0 {
+            return self.send_spoofed(&group, index);
+        }
+        while self.senders[index].next < real(self.now) {
+            let gap = -(1.0 - self.random.unit()).max(1e-9).ln();
+            self.senders[index].next += gap * 1000.0 / group.rate;
+            let source = self.random.below(group.sources) as usize;
+            let admits = self.admit(&group, index, source);
+            let sender = &mut self.senders[index];
+            sender.offered += 1;
+            if admits {
+                sender.admitted += 1;
+                sender.admitted_by_source[source] += 1;
+                self.land(&group, 1);
+            }
+        }
+    }
+
+    /// Evenly, and each of another source.
+    fn send_spoofed(&mut self, group: &Group, index: usize) {
+        let sender = &mut self.senders[index];
+        let flows = whole(((real(self.now) - sender.next) * group.rate / 1000.0).ceil());
+        sender.next += real(flows) * 1000.0 / group.rate;
+        sender.offered += flows;
+        if let Some(tier) = self.tier(group) {
+            let admitted = self.take(tier, flows);
+            self.senders[index].admitted += admitted;
+            self.land(group, admitted);
+        }
+    }
+
+    fn land(&mut self, group: &Group, flows: u64) {
+        if group.lifetime > 0 && flows > 0 {
+            let landing = self.landing.entry(self.now + TRANSIT).or_default();
+            landing.push((group.lifetime, flows));
+        }
+    }
+
+    fn tier(&self, group: &Group) -> Option<usize> {
+        Some(match (group.tier, self.stages[group.class as usize]) {
+            (Tier::Allowed, _) => Tier::Allowed as usize,
+            (_, Stage::Calm) => Tier::Strangers as usize,
+            (Tier::Strangers, Stage::Challenge) if group.sources == 0 => return None,
+            (Tier::Strangers, Stage::Challenge) if group.class == Class::Udp => {
+                Tier::Retried as usize
+            }
+            (Tier::Strangers, Stage::Challenge) => Tier::Answered as usize,
+            (tier, _) => tier as usize,
+        })
+    }
+
+    fn admit(&mut self, group: &Group, index: usize, source: usize) -> bool {
+        let class = group.class as usize;
+        let Some(tier) = self.tier(group) else { return false };
+        let now = Jiffies(1_000_000 + self.now).to_ticks();
+        let sender = &mut self.senders[index];
+        sender.seen[source][0] += 1;
+        sender.seen[source][1] += u64::from(tier == Tier::Answered as usize);
+        let limit = self.limit(class, tier);
+        let arrival = Ticks(self.senders[index].arrivals[source]);
+        let conforms = group.tier == Tier::Allowed || gcra::excess(arrival, now, &limit) == 0;
+        if !conforms || self.take(tier, 1) == 0 {
+            return false;
+        }
+        self.senders[index].arrivals[source] = gcra::charged(arrival, now, &limit).0;
+        true
+    }
+
+    fn limit(&self, class: usize, tier: usize) -> Ceiling {
+        let rate = self.policy.ceilings[class];
+        let rate = Rate { flows_per_second: rate, burst: 4 * rate };
+        let ceiling =
+            ctguard_units::ceilings(&[rate; CLASSES], &Default::default(), JIFFIES_PER_SECOND);
+        let share = self.shares[tier][class];
+        if share.interval > ceiling[class].interval { share } else { ceiling[class] }
+    }
+
+    /// As many of so many as the grant lets in.
+    fn take(&mut self, tier: usize, flows: u64) -> u64 {
+        let (before, grant) = (self.admitted[tier], self.grants[tier]);
+        let admitted = flows.min(grant.limit.saturating_sub(before));
+        self.woken |= (before..before + admitted).contains(&grant.wake_at);
+        self.admitted[tier] += admitted;
+        admitted
+    }
+
+    fn daemon(&mut self) {
+        if let Some((at, decision)) = self.writing.take() {
+            if at > self.now {
+                self.writing = Some((at, decision));
+                return;
+            }
+            self.write(&decision);
+        }
+        if self.woken {
+            self.woken = false;
+            self.due = self.due.min(self.now + self.delay);
+        }
+        if self.now >= self.due.max(self.paused_until) {
+            self.tick();
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Duration::from_millis(self.now);
+        let loads = self.controller.wants_loads(now).then(|| self.scan());
+        let new_flows = self.admitted.iter().sum();
+        let snapshot = Snapshot {
+            now,
+            limits: self.grants.map(|grant| grant.limit),
+            admitted: self.admitted,
+            new_flows: self.controller.wants_new_flows(now).then_some(new_flows),
+            table: Some(TableSample { entries: self.entries, max: self.max }),
+            loads: loads.as_deref(),
+            processors: 2,
+        };
+        let was_calm = self.stages == [Stage::Calm; CLASSES];
+        let decision = self.controller.tick(&snapshot, &self.policy).unwrap();
+        if was_calm && decision.stages != [Stage::Calm; CLASSES] {
+            self.scanned = None;
+            self.baseline = self.now;
+            for sender in &mut self.senders {
+                sender.seen.fill([0; 2]);
+            }
+        }
+        self.ticks += 1;
+        self.due =
+            self.now + u64::try_from(decision.pace.interval().as_millis()).unwrap() + self.delay;
+        self.changes.extend(decision.changes.iter().map(|change| (self.now, *change)));
+        if self.delay == 0 {
+            self.write(&decision);
+        } else {
+            self.writing = Some((self.now + self.delay, decision));
+        }
+    }
+
+    fn write(&mut self, decision: &Decision) {
+        self.stages = decision.stages;
+        self.shares = decision.shares;
+        self.grants = decision.grants;
+        self.reclaim = decision.reclaim;
+        // Marks that were passed before they were written.
+        self.woken |= (0..TIERS).any(|tier| {
+            let grant = self.grants[tier];
+            self.admitted[tier] > grant.wake_at && grant.limit > grant.wake_at
+        });
+    }
+
+    /// What each source offered, averaged over a second, and as much of it as there is at first.
+    fn scan(&mut self) -> Vec<OfferedLoad> {
+        self.scans += 1;
+        let elapsed = real(self.now - self.scanned.unwrap_or(self.baseline)).max(1.0) / 1000.0;
+        let age = (real(self.now - self.baseline) / 1000.0).clamp(elapsed, elapsed.max(1.0));
+        self.scanned = Some(self.now);
+        let mut loads = Vec::new();
+        for (group, sender) in self.groups.iter().zip(&mut self.senders) {
+            let Group { class, tier, rate, .. } = *group;
+            let on = (group.from..group.until).contains(&self.now);
+            if group.sources == 0 && on {
+                // Lines of buckets, as many as the loader might make.
+                let lines = (self.max / 16).clamp(256, 65_536);
+                let flows_per_second = rate / real(lines);
+                let load = OfferedLoad { class, tier, flows_per_second, is_seen_once: false };
+                loads.extend((0..lines).map(|_| load));
+            }
+            for (seen, average) in sender.seen.iter_mut().zip(&mut sender.average) {
+                for (kind, tier) in [tier, Tier::Answered].into_iter().enumerate() {
+                    let rate = real(std::mem::take(&mut seen[kind])) / elapsed;
+                    average[kind] += (rate - average[kind]) * elapsed / age;
+                    if average[kind] > 0.01 {
+                        loads.push(OfferedLoad {
+                            class,
+                            tier,
+                            flows_per_second: average[kind],
+                            is_seen_once: false,
+                        });
+                    }
+                }
+            }
+        }
+        loads
+    }
+}

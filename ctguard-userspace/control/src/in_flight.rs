@@ -1,0 +1,58 @@
+//! Admissions so young that their entries may not be in the table yet.
+
+use std::{collections::VecDeque, time::Duration};
+
+/// A packet is confirmed by netfilter, or dead, within so long of its admission.
+const FLIGHT_TIME: Duration = Duration::from_millis(10);
+
+/// Total admissions as they were at recent ticks.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    samples: VecDeque<(Duration, u64)>,
+}
+
+impl InFlight {
+    /// Admissions of the last [`FLIGHT_TIME`], given their total `now`.
+    ///
+    /// Counted from the youngest sample that is old enough: after a pause that covers more than
+    /// the flight time, which errs on the safe side.
+    pub fn observe(&mut self, now: Duration, total: u64) -> u64 {
+        while self.samples.get(1).is_some_and(|&(at, _)| at + FLIGHT_TIME <= now) {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((now, total));
+        self.samples.front().map_or(0, |&(_, before)| total.saturating_sub(before))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_in_flight_at_the_start() {
+        assert_eq!(InFlight::default().observe(milliseconds(0), 5000), 0);
+    }
+
+    #[test]
+    fn only_the_last_ten_milliseconds_count() {
+        let mut in_flight = InFlight::default();
+        for tick in 0..100 {
+            in_flight.observe(milliseconds(tick), tick * 3);
+        }
+        assert_eq!(in_flight.observe(milliseconds(100), 300), 30);
+    }
+
+    #[test]
+    fn after_a_pause_the_whole_pause_counts() {
+        let mut in_flight = InFlight::default();
+        in_flight.observe(milliseconds(0), 100);
+        in_flight.observe(milliseconds(100), 150);
+        assert_eq!(in_flight.observe(milliseconds(105), 160), 60);
+        assert_eq!(in_flight.observe(milliseconds(205), 170), 10);
+    }
+
+    fn milliseconds(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+}

@@ -1,0 +1,137 @@
+//! What sources ask for, sorted by tier and class.
+
+use ctguard_ebpf::layout::{CLASSES, Class};
+
+use super::tiers::{TIERS, Tier};
+
+/// What one source asks for, in one class.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OfferedLoad {
+    /// Class of the new flows.
+    pub class: Class,
+    /// Tier of their source.
+    pub tier: Tier,
+    /// New flows a second, averaged over some seconds: a share is of what is asked for on average.
+    pub flows_per_second: f64,
+    /// It is known by one sample: where many are, more were not seen at all.
+    pub is_seen_once: bool,
+}
+
+/// The demands of all sources; no source asks for more than its ceiling.
+#[derive(Debug, Default)]
+pub(crate) struct Demands {
+    of: [[Vec<f64>; CLASSES]; TIERS],
+    /// What strangers ask for, with no regard to ceilings, and who of them was seen once.
+    strangers: [Seen; CLASSES],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    flows_per_second: f64,
+    once: f64,
+}
+
+impl Demands {
+    /// Takes the place of what was asked for before.
+    pub(crate) fn replace(&mut self, loads: &[OfferedLoad], ceilings: &[u32; CLASSES]) {
+        self.of.iter_mut().flatten().for_each(Vec::clear);
+        self.strangers = Default::default();
+        for load in loads {
+            let ceiling = f64::from(ceilings[load.class as usize]);
+            if load.flows_per_second > 0.0 {
+                let demands = &mut self.of[load.tier as usize][load.class as usize];
+                demands.push(load.flows_per_second.min(ceiling));
+                if load.tier == Tier::Strangers {
+                    self.strangers[load.class as usize].add(load);
+                }
+            }
+        }
+    }
+
+    /// The part of strangers' next flows, of classes that `count`, that will come from sources
+    /// which were not seen yet: the part of samples that are the only one of their source (Good,
+    /// The population frequencies of species, Biometrika 40, 1953).
+    pub(crate) fn unseen(&self, counts: impl Fn(Class) -> bool) -> f64 {
+        let all = Class::ALL.into_iter().filter(|&class| counts(class));
+        let mut seen = Seen::default();
+        for class in all {
+            seen.flows_per_second += self.strangers[class as usize].flows_per_second;
+            seen.once += self.strangers[class as usize].once;
+        }
+        if seen.flows_per_second > 0.0 { seen.once / seen.flows_per_second } else { 0.0 }
+    }
+
+    /// What each source of a tier asks for, by class, leaving out classes that do not `count`.
+    pub(crate) fn of(&self, tier: Tier, counts: impl Fn(Class) -> bool) -> [&[f64]; CLASSES] {
+        let demands = &self.of[tier as usize];
+        Class::ALL.map(|class| if counts(class) { &*demands[class as usize] } else { &[] })
+    }
+
+    /// What a tier asks for in a class.
+    pub(crate) fn total(&self, tier: Tier, class: Class) -> f64 {
+        self.of[tier as usize][class as usize].iter().sum()
+    }
+
+    /// What a tier asks for, leaving out classes that do not `count`.
+    pub(crate) fn ask(&self, tier: Tier, counts: impl Fn(Class) -> bool) -> f64 {
+        self.of(tier, counts).into_iter().flatten().sum()
+    }
+
+    /// How many sources of a tier ask for something in a class.
+    pub(crate) fn sources(&self, tier: Tier, class: Class) -> usize {
+        self.of[tier as usize][class as usize].len()
+    }
+}
+
+impl Seen {
+    fn add(&mut self, load: &OfferedLoad) {
+        self.flows_per_second += load.flows_per_second;
+        if load.is_seen_once {
+            self.once += load.flows_per_second;
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these numbers come out exactly")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_asks_for_more_than_the_ceiling() {
+        let mut demands = Demands::default();
+        demands.replace(&[load(Class::Tcp, 900.0), load(Class::Tcp, 7.0)], &[50, 100, 20]);
+        assert_eq!(demands.ask(Tier::Strangers, |_| true), 57.0);
+    }
+
+    #[test]
+    fn a_class_that_does_not_count_asks_for_nothing() {
+        let mut demands = Demands::default();
+        demands.replace(&[load(Class::Tcp, 3.0), load(Class::Udp, 5.0)], &[50, 100, 20]);
+        assert_eq!(demands.ask(Tier::Strangers, |class| class != Class::Udp), 3.0);
+        assert_eq!(demands.total(Tier::Strangers, Class::Udp), 5.0);
+        assert_eq!(demands.sources(Tier::Strangers, Class::Udp), 1);
+    }
+
+    #[test]
+    fn what_was_asked_before_is_forgotten() {
+        let mut demands = Demands::default();
+        demands.replace(&[load(Class::Tcp, 3.0)], &[50, 100, 20]);
+        demands.replace(&[load(Class::Tcp, f64::NAN)], &[50, 100, 20]);
+        assert_eq!(demands.ask(Tier::Strangers, |_| true), 0.0);
+    }
+
+    #[test]
+    fn as_much_is_unseen_as_was_seen_only_once() {
+        let once = OfferedLoad { is_seen_once: true, ..load(Class::Tcp, 160.0) };
+        let mut demands = Demands::default();
+        assert_eq!(demands.unseen(|_| true), 0.0);
+        demands.replace(&[once, once, once, load(Class::Tcp, 480.0)], &[50, 100, 20]);
+        assert_eq!(demands.unseen(|_| true), 0.5);
+        assert_eq!(demands.unseen(|class| class != Class::Tcp), 0.0);
+    }
+
+    fn load(class: Class, flows_per_second: f64) -> OfferedLoad {
+        OfferedLoad { class, tier: Tier::Strangers, flows_per_second, is_seen_once: false }
+    }
+}

@@ -1,0 +1,139 @@
+//! Room kept below the target for flows that the guard does not judge.
+//!
+//! Flows opened from inside or by the host itself fill the table too. A flood that took all room
+//! up to the target would hold it for as long as its entries live, and what others open meanwhile
+//! would pass the target. So as much is kept free as they will open in [`HORIZON`].
+
+use std::{collections::VecDeque, time::Duration};
+
+use ctguard_units::TableSample;
+
+/// For how long room is kept: half the life of a SYN's entry, after which the flood's own leave.
+const HORIZON: Duration = Duration::from_mins(1);
+
+/// Over how long the growth is measured.
+const WINDOW: Duration = Duration::from_secs(5);
+
+/// A shorter time tells nothing of a rate.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
+
+/// How soon a growth that has ended is forgotten (time constant): entries of a flood leave in
+/// bursts, which hide what others open meanwhile.
+const MEMORY: Duration = Duration::from_mins(1);
+
+/// How finely the window is kept.
+const STEP: Duration = Duration::from_millis(100);
+
+/// The room is never more than this part of the table: the guard shall admit too.
+const MOST: u64 = 10;
+
+/// What others did to the table of late.
+#[derive(Debug, Default)]
+pub struct Reserve {
+    /// Entries less admissions, as they were.
+    others: VecDeque<(Duration, i128)>,
+    /// Entries a second that others add.
+    rate: f64,
+}
+
+impl Reserve {
+    /// Whether it is time to look again.
+    pub fn is_due(&self, now: Duration) -> bool {
+        self.others.back().is_none_or(|&(at, _)| now.saturating_sub(at) >= STEP)
+    }
+
+    /// Looks at the table, and at all new flows admitted, counted just before it.
+    pub fn observe(&mut self, now: Duration, table: TableSample, admitted: u64) {
+        let others = i128::from(table.entries) - i128::from(admitted);
+        let elapsed = self.others.back().map_or(Duration::ZERO, |&(at, _)| now.saturating_sub(at));
+        self.others.push_back((now, others));
+        while self.others.get(1).is_some_and(|&(at, _)| at + WINDOW <= now) {
+            self.others.pop_front();
+        }
+        self.rate *= (-elapsed.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        self.rate = self.rate.max(self.growth(now, others));
+    }
+
+    /// Entries to keep free.
+    pub fn entries(&self, table: TableSample) -> u64 {
+        whole(self.rate * HORIZON.as_secs_f64()).min(table.max / MOST)
+    }
+
+    /// Entries a second that others added over the window.
+    fn growth(&self, now: Duration, others: i128) -> f64 {
+        let Some(&(since, before)) = self.others.front() else { return 0.0 };
+        let elapsed = now.saturating_sub(since);
+        if elapsed < SHORTEST_WINDOW {
+            return 0.0;
+        }
+        let added = u32::try_from((others - before).max(0)).unwrap_or(u32::MAX);
+        f64::from(added) / elapsed.as_secs_f64()
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is never negative, and a float saturates"
+)]
+fn whole(number: f64) -> u64 {
+    number as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: u64 = 10_000;
+
+    #[test]
+    fn nothing_is_kept_while_only_the_guard_admits() {
+        let mut reserve = Reserve::default();
+        let kept = run(&mut reserve, 0..100, |tick| (1000 + tick * 7, tick * 7));
+        assert_eq!(kept, 0);
+    }
+
+    #[test]
+    fn a_minute_of_what_others_open_is_kept() {
+        let mut reserve = Reserve::default();
+        let kept = run(&mut reserve, 0..100, |tick| (1000 + tick, 0));
+        assert_eq!(kept, 600, "ten a second");
+    }
+
+    #[test]
+    fn admissions_that_never_become_entries_keep_nothing() {
+        let mut reserve = Reserve::default();
+        let kept = run(&mut reserve, 0..100, |tick| (1000, tick * 50_000));
+        assert_eq!(kept, 0);
+    }
+
+    #[test]
+    fn no_more_than_a_tenth_of_the_table_is_kept() {
+        let mut reserve = Reserve::default();
+        let kept = run(&mut reserve, 0..100, |tick| (1000 + tick * 50, 0));
+        assert_eq!(kept, MAX / 10);
+    }
+
+    #[test]
+    fn a_burst_of_expiry_does_not_hide_what_others_open() {
+        let mut reserve = Reserve::default();
+        run(&mut reserve, 0..100, |tick| (1000 + tick, 0));
+        let kept = run(&mut reserve, 100..200, |_| (100, 0));
+        assert!((450..600).contains(&kept), "{kept} ten seconds after the growth ended");
+    }
+
+    fn run(
+        reserve: &mut Reserve,
+        ticks: std::ops::Range<u64>,
+        observe: impl Fn(u64) -> (u64, u64),
+    ) -> u64 {
+        for tick in ticks {
+            let now = Duration::from_millis(tick * 100);
+            let (entries, admitted) = observe(tick);
+            assert!(reserve.is_due(now));
+            reserve.observe(now, TableSample { entries, max: MAX }, admitted);
+            assert!(!reserve.is_due(now));
+        }
+        reserve.entries(TableSample { entries: 0, max: MAX })
+    }
+}

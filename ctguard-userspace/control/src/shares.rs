@@ -1,0 +1,189 @@
+//! Stages and shares from what sources ask for: whose class is challenged, and how much each
+//! source may open.
+
+use std::time::Duration;
+
+use ctguard_ebpf::layout::{CLASSES, Class};
+
+use super::{
+    ControlPolicy,
+    fair_share::fair_shares,
+    load::Demands,
+    stage::Stages,
+    tiers::{Precedence as _, TIERS, Tier},
+};
+
+/// Strangers of a class are let in unasked again when their share would be so many floors.
+const SUFFICIENT_FLOORS: f64 = 2.0;
+
+/// New flows a second for each source, by tier and class; infinite: its ceiling alone holds.
+pub(crate) type Shares = [[f64; CLASSES]; TIERS];
+
+/// No share is in force.
+pub(crate) const NO_SHARES: Shares = [[f64::INFINITY; CLASSES]; TIERS];
+
+/// Challenges strangers of as few classes as need be, those that ask for most first, so that the
+/// others' share is at least the policy's floor; ends challenges that are needed no more.
+///
+/// `budget` tells the strangers' part of the budget rate in given stages, `may_begin` which classes
+/// may be challenged.
+pub(crate) fn challenge(
+    stages: &mut Stages,
+    demands: &Demands,
+    budget: impl Fn(&Stages) -> f64,
+    may_begin: impl Fn(Class) -> bool,
+    policy: &ControlPolicy,
+    now: Duration,
+) {
+    for class in Class::ALL {
+        if stages.is_challenged(class) {
+            let share = share_if_unchallenged(stages, demands, &budget, class);
+            let sufficient = share >= SUFFICIENT_FLOORS * policy.floor(class);
+            stages.end_challenge(class, now, sufficient);
+        }
+    }
+    loop {
+        let shares = strangers(stages, demands, budget(stages));
+        let short = Class::ALL.into_iter().filter(|&class| {
+            !stages.is_challenged(class)
+                && may_begin(class)
+                && shares[class as usize] < policy.floor(class)
+        });
+        let asked = |class: &Class| demands.total(Tier::Strangers, *class);
+        let Some(class) = short.max_by(|one, other| asked(one).total_cmp(&asked(other))) else {
+            break;
+        };
+        stages.challenge(class);
+    }
+}
+
+/// What each stranger of a class might open, were that class not challenged.
+pub(crate) fn share_if_unchallenged(
+    stages: &Stages,
+    demands: &Demands,
+    budget: impl Fn(&Stages) -> f64,
+    class: Class,
+) -> f64 {
+    let stages = stages.unchallenged(class);
+    strangers(&stages, demands, budget(&stages))[class as usize]
+}
+
+/// The share of each tier's sources, given the tiers' parts of the budget rate; `scarce` are tiers
+/// whose grant was spent.
+pub(crate) fn shares(
+    stages: &Stages,
+    demands: &Demands,
+    budgets: &[f64; TIERS],
+    scarce: [bool; TIERS],
+    policy: &ControlPolicy,
+) -> Shares {
+    let mut shares = NO_SHARES;
+    for tier in Tier::SERVED {
+        let counts = |class| tier != Tier::Strangers || !stages.is_challenged(class);
+        let by_class = demands.of(tier, counts);
+        let unknown = by_class.iter().all(|demands| demands.is_empty());
+        let fair = fair_shares(by_class, budgets[tier as usize]);
+        for class in Class::ALL {
+            let fair = fair[class as usize];
+            // Who asks is not known, but somebody asks for more than there is.
+            let fair = if unknown && scarce[tier as usize] { 0.0 } else { fair };
+            // What is answered cannot be told apart further: its share may fall below the floor.
+            let below_floor = tier == Tier::Answered && !unknown;
+            let fair = if below_floor { fair } else { fair.max(policy.floor(class)) };
+            if fair < policy.ceiling(class) {
+                shares[tier as usize][class as usize] = fair;
+            }
+        }
+    }
+    shares
+}
+
+fn strangers(stages: &Stages, demands: &Demands, budget: f64) -> [f64; CLASSES] {
+    fair_shares(demands.of(Tier::Strangers, |class| !stages.is_challenged(class)), budget)
+}
+
+#[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these numbers come out exactly")]
+mod tests {
+    use super::*;
+    use crate::{load::OfferedLoad, stage::Stage};
+
+    const POLICY: ControlPolicy = ControlPolicy {
+        target_ppm: 850_000,
+        ceilings: [50, 100, 20],
+        floors: [1, 1, 1],
+        reclaim: false,
+    };
+
+    #[test]
+    fn a_udp_flood_does_not_challenge_tcp() {
+        let demands = demands(&[(Class::Tcp, 200, 0.5), (Class::Udp, 5000, 10.0)]);
+        assert_eq!(stages_after(&demands, 200.0), [Stage::Fair, Stage::Challenge, Stage::Fair]);
+    }
+
+    #[test]
+    fn both_are_challenged_when_either_is_too_much() {
+        let demands = demands(&[(Class::Tcp, 5000, 5.0), (Class::Udp, 5000, 10.0)]);
+        assert_eq!(
+            stages_after(&demands, 200.0),
+            [Stage::Challenge, Stage::Challenge, Stage::Fair]
+        );
+    }
+
+    #[test]
+    fn few_heavy_sources_are_limited_and_nobody_is_challenged() {
+        let demands = demands(&[(Class::Tcp, 10, 50.0), (Class::Tcp, 100, 0.5)]);
+        let mut stages = fair();
+        challenge(&mut stages, &demands, |_| 200.0, |_| true, &POLICY, Duration::ZERO);
+        assert_eq!(stages.of(), [Stage::Fair; CLASSES]);
+        let shares = shares(&stages, &demands, &[200.0; TIERS], [false; TIERS], &POLICY);
+        assert_eq!(shares[Tier::Strangers as usize][0], 15.0);
+        assert_eq!(shares[Tier::Regulars as usize], [f64::INFINITY; CLASSES]);
+    }
+
+    #[test]
+    fn what_answered_is_shared_below_the_floor_when_it_asks_for_too_much() {
+        let mut demands = Demands::default();
+        let load = OfferedLoad {
+            class: Class::Tcp,
+            tier: Tier::Answered,
+            flows_per_second: 5.0,
+            is_seen_once: false,
+        };
+        demands.replace(&vec![load; 1000], &POLICY.ceilings);
+        let shares = shares(&fair(), &demands, &[100.0; TIERS], [true; TIERS], &POLICY);
+        assert!((shares[Tier::Answered as usize][0] - 0.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_spent_tier_of_unknown_sources_keeps_to_the_floor() {
+        let demands = Demands::default();
+        let shares = shares(&fair(), &demands, &[100.0; TIERS], [true; TIERS], &POLICY);
+        assert_eq!(shares[Tier::Retried as usize], [1.0; CLASSES]);
+    }
+
+    fn stages_after(demands: &Demands, budget: f64) -> [Stage; CLASSES] {
+        let mut stages = fair();
+        challenge(&mut stages, demands, |_| budget, |_| true, &POLICY, Duration::ZERO);
+        stages.of()
+    }
+
+    fn fair() -> Stages {
+        let mut stages = Stages::default();
+        stages.leave_calm();
+        stages
+    }
+
+    fn demands(groups: &[(Class, usize, f64)]) -> Demands {
+        let load = |&(class, count, flows_per_second): &(Class, usize, f64)| {
+            vec![
+                OfferedLoad { class, tier: Tier::Strangers, flows_per_second, is_seen_once: false };
+                count
+            ]
+        };
+        let loads: Vec<OfferedLoad> = groups.iter().flat_map(load).collect();
+        let mut demands = Demands::default();
+        demands.replace(&loads, &POLICY.ceilings);
+        demands
+    }
+}

@@ -1,0 +1,200 @@
+//! Known sources as userspace has them, and what must change in the set that the data path reads.
+
+mod apply;
+
+pub use apply::apply;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+    time::Duration,
+};
+
+use ctguard_ebpf::{
+    hash,
+    layout::HashKey,
+    packet::{Address, Ipv4, Ipv6},
+    sources::{CAPACITY, Tiers},
+};
+use thiserror::Error;
+
+/// What a source is told by, as the data path has it (`Address::source_scope`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SourceScope {
+    /// A whole address.
+    V4(u32),
+    /// The first 64 bits of one.
+    V6(u64),
+}
+
+impl SourceScope {
+    /// The hash that finds it among the known sources.
+    pub const fn hash(self, key: &HashKey) -> u64 {
+        match self {
+            Self::V4(address) => hash::scope(key, Ipv4::FAMILY, address as u64),
+            Self::V6(prefix) => hash::scope(key, Ipv6::FAMILY, prefix),
+        }
+    }
+}
+
+impl From<IpAddr> for SourceScope {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::V4(address.into()),
+            IpAddr::V6(address) => Self::V6(Ipv6::from_address(address).source_scope()),
+        }
+    }
+}
+
+/// `192.0.2.1` or `2001:db8:0:1::/64`.
+impl fmt::Display for SourceScope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::V4(address) => Ipv4Addr::from(address).fmt(formatter),
+            Self::V6(prefix) => {
+                write!(formatter, "{}/64", Ipv6Addr::from(u128::from(prefix) << 64))
+            }
+        }
+    }
+}
+
+/// Text that names no source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("is neither an IPv4 address nor an IPv6 prefix of 64 bits")]
+pub struct NoScope;
+
+impl FromStr for SourceScope {
+    type Err = NoScope;
+
+    fn from_str(text: &str) -> Result<Self, NoScope> {
+        let scope = match text.strip_suffix("/64") {
+            Some(prefix) => prefix.parse::<Ipv6Addr>().map(IpAddr::from),
+            None => text.parse::<Ipv4Addr>().map(IpAddr::from),
+        }
+        .map(Self::from)
+        .map_err(|_| NoScope)?;
+        // Bits behind the prefix are a slip of whoever wrote it.
+        if scope.to_string() == text { Ok(scope) } else { Err(NoScope) }
+    }
+}
+
+/// Who is known, and as what.
+pub type KnownSources = HashMap<SourceScope, Tiers>;
+
+/// Sources that are known as regulars at most: half of all, so that there is room for proven ones.
+const MOST_REGULARS: usize = CAPACITY as usize / 2;
+
+/// Between two looks at who holds connections: under pressure, so that who completes a handshake is
+/// proven within a second; and while all is calm, when nobody is told apart, so that whoever was
+/// there is known when a flood begins.
+pub const fn look_interval(calm: bool) -> Duration {
+    if calm { Duration::from_secs(1) } else { Duration::from_millis(500) }
+}
+
+/// Who is to be known, given the regulars, the best first, and who holds a connection.
+pub fn known(
+    regulars: impl Iterator<Item = SourceScope>,
+    proven: impl Iterator<Item = SourceScope>,
+) -> KnownSources {
+    let regulars = regulars.take(MOST_REGULARS);
+    let mut known: KnownSources = regulars.map(|source| (source, Tiers::REGULAR)).collect();
+    for source in proven {
+        let room = known.len() < CAPACITY as usize;
+        match known.get_mut(&source) {
+            Some(tiers) => *tiers = tiers.and(Tiers::PROVEN),
+            None if room => {
+                known.insert(source, Tiers::PROVEN);
+            }
+            None => {}
+        }
+    }
+    known
+}
+
+/// What turns one set of known sources into another, in the order in which it is to be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Strangers again: first, for they make room.
+    pub removed: Vec<SourceScope>,
+    /// New ones, and those that are known as something else.
+    pub written: Vec<(SourceScope, Tiers)>,
+}
+
+/// Only the differences, so that who stays keeps slot and cells.
+pub fn sync(old: &KnownSources, new: &KnownSources) -> Changes {
+    let removed = old.keys().filter(|source| !new.contains_key(source)).copied().collect();
+    let written = new
+        .iter()
+        .filter(|&(source, tiers)| old.get(source) != Some(tiers))
+        .map(|(&source, &tiers)| (source, tiers))
+        .collect();
+    Changes { removed, written }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    const REGULAR: Tiers = Tiers::REGULAR;
+    const PROVEN: Tiers = Tiers::PROVEN;
+
+    #[test]
+    fn a_scope_is_the_data_paths_own() {
+        let v6: Ipv6Addr = "2001:db8:1:2:3:4:5:6".parse().unwrap();
+        assert_eq!(SourceScope::from(IpAddr::from(v6)), SourceScope::V6(0x2001_0db8_0001_0002));
+        let v4 = Ipv4Addr::new(192, 0, 2, 1);
+        assert_eq!(SourceScope::from(IpAddr::from(v4)), SourceScope::V4(0xc000_0201));
+        let key = HashKey { words: [3; 12] };
+        let (address, address6) = (Ipv4(v4.into()), Ipv6::from_address(v6));
+        let hash = |address: IpAddr| SourceScope::from(address).hash(&key);
+        assert_eq!(hash(v4.into()), hash::scope(&key, 4, address.source_scope()));
+        assert_eq!(hash(v6.into()), hash::scope(&key, 6, address6.source_scope()));
+    }
+
+    #[test]
+    fn a_scope_is_read_as_it_is_written() {
+        for text in ["192.0.2.1", "2001:db8:0:1::/64", "::/64"] {
+            assert_eq!(text.parse::<SourceScope>().unwrap().to_string(), text);
+        }
+        for text in ["", "192.0.2.1/64", "192.0.2.1/32", "2001:db8::1", "2001:db8::1/64", "x"] {
+            assert_eq!(text.parse::<SourceScope>(), Err(NoScope), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_differences_are_written() {
+        let [one, two, three, four] = [1, 2, 3, 4].map(SourceScope::V4);
+        let old = KnownSources::from([(one, REGULAR), (two, PROVEN), (three, PROVEN)]);
+        let new = KnownSources::from([(two, PROVEN), (three, REGULAR), (four, REGULAR)]);
+        let mut changes = sync(&old, &new);
+        changes.written.sort_by_key(|&(source, _)| source);
+        assert_eq!(changes.removed, [one]);
+        assert_eq!(changes.written, [(three, REGULAR), (four, REGULAR)]);
+        assert_eq!(sync(&new, &new), Changes::default());
+    }
+
+    #[test]
+    fn changes_make_of_the_old_what_is_new() {
+        let mut random = Random::new(9);
+        let mut set = || {
+            let mut known = KnownSources::new();
+            for _ in 0..50 {
+                let tiers = [REGULAR, PROVEN, REGULAR.and(PROVEN)][random.below(3) as usize];
+                known.insert(SourceScope::V4(random.below(64)), tiers);
+            }
+            known
+        };
+        for _ in 0..200 {
+            let (mut old, new) = (set(), set());
+            let changes = sync(&old, &new);
+            for source in changes.removed {
+                assert!(old.remove(&source).is_some());
+            }
+            old.extend(changes.written);
+            assert_eq!(old, new);
+        }
+    }
+}

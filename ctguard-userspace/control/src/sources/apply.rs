@@ -1,0 +1,102 @@
+//! Writes what has changed among the known sources into the set that the data path reads.
+
+use ctguard_ebpf::{
+    blur::Blur,
+    layout::HashKey,
+    place::Place,
+    sources::{self, Insertion, LINES, SourceSet},
+};
+
+use crate::sources::{Changes, KnownSources, SourceScope};
+
+/// Writes `changes`, and keeps `written` to what the set then holds. Told are those for whom there
+/// was no room: both their lines are full, and who gives way is for the caller to say.
+pub fn apply<S: SourceSet>(
+    set: &S,
+    key: &HashKey,
+    changes: Changes,
+    written: &mut KnownSources,
+) -> Vec<SourceScope> {
+    let place = |source: SourceScope| Place::of(source.hash(key), LINES - 1, Blur::new(0));
+    for source in changes.removed {
+        sources::remove(set, place(source));
+        written.remove(&source);
+    }
+    let mut left_out = Vec::new();
+    for (source, tiers) in changes.written {
+        match sources::insert(set, place(source), tiers) {
+            Insertion::Inserted | Insertion::Changed => {
+                written.insert(source, tiers);
+            }
+            Insertion::Full => left_out.push(source),
+        }
+    }
+    left_out
+}
+
+#[cfg(test)]
+mod tests {
+    use ctguard_ebpf::{
+        layout::{SourceCells, SourceLine},
+        sources::{SLOTS, Tiers},
+    };
+
+    use super::*;
+    use crate::sources::sync;
+
+    const KEY: HashKey = HashKey { words: [0x9e37_79b9_7f4a_7c15; 12] };
+
+    struct Set {
+        lines: Vec<SourceLine>,
+        cells: Vec<SourceCells>,
+    }
+
+    impl SourceSet for Set {
+        fn source_line(&self, index: u32) -> Option<&SourceLine> {
+            self.lines.get(index as usize)
+        }
+
+        fn source_cells(&self, index: u32) -> Option<&SourceCells> {
+            self.cells.get(index as usize)
+        }
+    }
+
+    fn set() -> Set {
+        Set {
+            lines: (0..LINES).map(|_| SourceLine::default()).collect(),
+            cells: (0..SLOTS).map(|_| SourceCells::default()).collect(),
+        }
+    }
+
+    fn find(set: &Set, source: SourceScope) -> Option<Tiers> {
+        let place = Place::of(source.hash(&KEY), LINES - 1, Blur::new(0));
+        sources::find(set, place).map(|known| known.tiers)
+    }
+
+    #[test]
+    fn the_set_follows_who_is_known() {
+        let (set, mut written) = (set(), KnownSources::new());
+        let [one, two] = [SourceScope::V4(1), SourceScope::V6(2)];
+        for new in [
+            KnownSources::from([(one, Tiers::PROVEN)]),
+            KnownSources::from([(one, Tiers::REGULAR), (two, Tiers::PROVEN)]),
+            KnownSources::from([(two, Tiers::PROVEN)]),
+        ] {
+            let changes = sync(&written, &new);
+            assert_eq!(apply(&set, &KEY, changes, &mut written), []);
+            assert_eq!(written, new);
+            assert_eq!(find(&set, one), new.get(&one).copied());
+            assert_eq!(find(&set, two), new.get(&two).copied());
+        }
+    }
+
+    #[test]
+    fn who_finds_no_room_is_told_and_not_taken_for_written() {
+        let (set, mut written) = (set(), KnownSources::new());
+        set.lines.iter().flat_map(|line| &line.slots).for_each(|slot| slot.store(u64::MAX));
+        let one = SourceScope::V4(1);
+        let changes = sync(&written, &KnownSources::from([(one, Tiers::REGULAR)]));
+        assert_eq!(apply(&set, &KEY, changes, &mut written), [one]);
+        assert!(written.is_empty());
+    }
+}

@@ -1,0 +1,46 @@
+//! `ctguard detach`: remove the guard, the daemon gone.
+
+use std::io;
+
+use clap::Args;
+
+use super::{CliError, Context, Outcome, context::require_privileges};
+use crate::daemon::dismantle;
+use ctguard_kernel::{
+    lock,
+    maps::{GuardMaps, OpenError, layout_of},
+};
+
+/// Remove the guard from the kernel: programs, maps, pins
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  ctguard detach\n\n\
+    A daemon that runs removes the guard itself when it ends: kill it, or systemctl stop ctguard.")]
+pub(super) struct DetachArgs {}
+
+pub(super) fn run(_args: &DetachArgs, context: &Context) -> Result<Outcome, CliError> {
+    require_privileges()?;
+    let lock = lock::for_daemon(context.pins.path())?;
+    let result = check(context).and_then(|()| dismantle(&context.pins).map_err(CliError::Detach));
+    lock.remove();
+    result?;
+    eprintln!("ctguard: removed {}", context.pins.path().display());
+    Ok(Outcome::Done)
+}
+
+/// What a start left that was cut short may go too, but no other release's guard.
+fn check(context: &Context) -> Result<(), CliError> {
+    match GuardMaps::open(&context.pins) {
+        Ok(_) | Err(OpenError::Incomplete { .. }) => Ok(()),
+        Err(error) if matches!(layout_of(&context.pins), Err(OpenError::NoGuard { .. })) => {
+            let empty = context.pins.attached().map(|found| found.is_empty());
+            match empty {
+                Ok(false) => Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Err(CliError::Detach(error))
+                }
+                Ok(true) | Err(_) => Err(error.into()),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,119 @@
+//! `ctguard doctor`: what is wrong with this machine's connection tracking.
+
+use std::{io, net::IpAddr, path::PathBuf, time::Instant};
+
+use clap::Args;
+
+use super::{CliError, Context, Outcome, status};
+use crate::{
+    events::{EventFile, What},
+    report::{DoctorReport, Observation, StatusReport},
+};
+use ctguard_audit::{
+    doctor::{Asked, Besides, Health, audit},
+    host::{Host, Unread},
+};
+use ctguard_kernel::maps::{GuardMaps, ListKind, OpenError};
+
+/// The last change of stage is looked for among so many events.
+const EVENTS: usize = 1000;
+
+/// Find what is wrong with connection tracking on this machine, and what mends it
+///
+/// Reads and changes nothing, whether or not a guard runs. Exit status 1 when something is wrong.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  ctguard doctor\n  ctguard doctor --json | jq '.findings[].check'\n  \
+    ctguard doctor --flood 500000    how long would such a flood take to fill the table?"
+)]
+pub(super) struct DoctorArgs {
+    /// Check as well whether this interface can be guarded
+    #[arg(short, long, value_name = "IFACE")]
+    interface: Option<String>,
+    /// Print JSON (fields are only ever added; see `schema_version`)
+    #[arg(long)]
+    json: bool,
+    /// New flows a second of the flood whose time to fill the table is told
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    flood: u32,
+    /// Examine another machine by a copy of its /proc, /sys and /etc
+    #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    root: PathBuf,
+}
+
+pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Outcome, CliError> {
+    let host = Host::at(&args.root);
+    let guard = if host.is_this() { Guarded::find(context) } else { Ok(None) };
+    let health = || guard?.map(|guard| guard.health(context)).transpose();
+    let interface = args.interface.as_deref();
+    let interface = interface.map(|interface| Asked { interface, pins: &context.pins });
+    let audit = audit(&host, Besides { interface, guard: Box::new(health) });
+    let report = DoctorReport::new(&audit, args.flood);
+    let mut out = io::stdout().lock();
+    if args.json { report.write_json(&mut out) } else { report.write_text(&mut out) }
+        .map_err(CliError::Output)?;
+    Ok(if audit.is_clean() { Outcome::Done } else { Outcome::No })
+}
+
+/// A guard, and what it had refused when the audit began.
+struct Guarded {
+    maps: GuardMaps,
+    began: Instant,
+    refused: u64,
+}
+
+impl Guarded {
+    /// None where none is loaded.
+    fn find(context: &Context) -> Result<Option<Self>, Unread> {
+        let maps = match context.maps() {
+            Ok(maps) => maps,
+            Err(CliError::Open(OpenError::NoGuard { .. })) => return Ok(None),
+            Err(error) => return Err(unread(&error)),
+        };
+        let totals = maps.totals().map_err(|error| unread(&error.into()))?;
+        Ok(Some(Self { maps, began: Instant::now(), refused: totals.refused() }))
+    }
+
+    fn health(&self, context: &Context) -> Result<Health, Unread> {
+        let observed = status::observe(context, &self.maps).map_err(|error| unread(&error))?;
+        Ok(Health {
+            refused: observed.totals.refused_by_reason().to_vec(),
+            refused_meanwhile: observed.totals.refused().saturating_sub(self.refused),
+            meanwhile: self.began.elapsed(),
+            last_stage: last_stage(),
+            unanswering: unanswering(&observed),
+            unlisted_client: unlisted_client(&self.maps),
+            ..StatusReport::new(&observed).health()
+        })
+    }
+}
+
+fn unread(error: &CliError) -> Unread {
+    Unread::new("the guard's maps", &error.sentence())
+}
+
+/// When sources were limited last, or no longer were.
+fn last_stage() -> Option<String> {
+    let (events, _) = EventFile::of_this_namespace().ok()?.last(EVENTS).ok()?;
+    events.iter().rev().find_map(|event| match &event.what {
+        What::Stage(change) => Some(format!(
+            "{} from {} to {} at {}",
+            change.class, change.from, change.to, event.time
+        )),
+        What::Started { .. } | What::Stopped | What::Relieved { .. } => None,
+    })
+}
+
+fn unanswering(observed: &Observation) -> Vec<String> {
+    let silent = observed.interfaces.iter().filter(|it| it.interface.answers_nothing != 0);
+    silent.map(|it| it.name.clone()).collect()
+}
+
+/// The address at the other end of this SSH session, unless it is on the allow list.
+fn unlisted_client(maps: &GuardMaps) -> Option<String> {
+    let connection = std::env::var("SSH_CONNECTION").ok()?;
+    let client: IpAddr = connection.split_whitespace().next()?.parse().ok()?;
+    let allowed = maps.lists.entries(ListKind::Allow).ok()?;
+    let listed = allowed.iter().any(|entry| entry.prefix.contains(&client));
+    (!listed).then(|| client.to_string())
+}

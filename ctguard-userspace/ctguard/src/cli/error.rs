@@ -1,0 +1,226 @@
+//! Every way to fail, as one line and an exit code.
+
+use std::{error::Error, io};
+
+use thiserror::Error;
+
+use super::exit_code::Code;
+use crate::{daemon::StartError, events::EventsError};
+use ctguard_audit::tune::{ApplyError, TuneError};
+use ctguard_kernel::{
+    bpf::{AttachError, ClockError, FunctionsError, LoadError},
+    conntrack::TableError,
+    lock::LockError,
+    maps::{ListError, OpenError, SlotError},
+};
+use ctguard_settings::SettingError;
+#[cfg(feature = "plot")]
+use ctguard_simulation::PlotError;
+use ctguard_simulation::SimulationError;
+
+/// Why a command was not carried out.
+#[derive(Debug, Error)]
+pub(super) enum CliError {
+    #[error(
+        "not permitted: {}", if *.root { format!("{missing} is missing") }
+        else { format!("be root (or have {missing})") }
+    )]
+    NotPermitted { missing: &'static str, root: bool },
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    #[error(transparent)]
+    Prefix(#[from] super::lists::PrefixError),
+    #[error("--for {text}: {source} (write 10m or 2h 30m)")]
+    Span { text: String, source: humantime::DurationError },
+    #[error("--for {text} is too long for a clock")]
+    EndlessSpan { text: String },
+    #[error("--for {text} is no time at all (write 10m or 2h 30m)")]
+    EmptySpan { text: String },
+    #[error("--apply sets and --revert takes back: give one of them, or --watch as well")]
+    ApplyAndRevert,
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    #[error(transparent)]
+    List(#[from] ListError),
+    #[error(transparent)]
+    Events(#[from] EventsError),
+    #[error(transparent)]
+    Simulation(#[from] SimulationError),
+    #[error(transparent)]
+    Tune(#[from] TuneError),
+    #[cfg(feature = "plot")]
+    #[error(transparent)]
+    Plot(#[from] PlotError),
+    #[error("cannot tell where the guard is pinned")]
+    PinPath(#[source] io::Error),
+    #[error("cannot tell the network namespace")]
+    Namespace(#[source] io::Error),
+    #[error("cannot remove the guard")]
+    Detach(#[source] io::Error),
+    #[error("cannot write the answer")]
+    Output(#[source] io::Error),
+    #[error("cannot start the main loop")]
+    MainLoop(#[source] io::Error),
+    #[error("{0:#}")]
+    Daemon(anyhow::Error),
+}
+
+impl CliError {
+    /// The error and its causes, in one line.
+    pub(super) fn sentence(&self) -> String {
+        let mut sentence = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !sentence.contains(&text) {
+                sentence = format!("{sentence}: {text}");
+            }
+            cause = error.source();
+        }
+        sentence.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    pub(super) fn code(&self) -> Code {
+        match self {
+            Self::NotPermitted { .. } => Code::NotPermitted,
+            Self::Setting(error) => setting_code(error),
+            Self::Prefix(_)
+            | Self::Simulation(_)
+            | Self::Span { .. }
+            | Self::EndlessSpan { .. }
+            | Self::EmptySpan { .. }
+            | Self::ApplyAndRevert => Code::Usage,
+            Self::Start(error) => start_code(error),
+            Self::Open(error) => open_code(error),
+            Self::Tune(error) => tune_code(error),
+            Self::Table(_)
+            | Self::Lock(_)
+            | Self::Clock(_)
+            | Self::Slot(_)
+            | Self::List(_)
+            | Self::Events(_)
+            | Self::PinPath(_)
+            | Self::Namespace(_)
+            | Self::Detach(_)
+            | Self::Output(_)
+            | Self::MainLoop(_)
+            | Self::Daemon(_) => Code::No,
+            #[cfg(feature = "plot")]
+            Self::Plot(_) => Code::No,
+        }
+    }
+}
+
+fn tune_code(error: &TuneError) -> Code {
+    let not_permitted = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
+    match error {
+        TuneError::NotLoaded => Code::Kernel,
+        TuneError::Plan(_) | TuneError::NothingApplied | TuneError::NotPersistedHere => Code::Usage,
+        TuneError::Apply(ApplyError::Set { source, .. }) if not_permitted(source) => {
+            Code::NotPermitted
+        }
+        TuneError::Unread(_)
+        | TuneError::Apply(_)
+        | TuneError::Elsewhere
+        | TuneError::Journal(_)
+        | TuneError::Shorten(_) => Code::No,
+    }
+}
+
+fn setting_code(error: &SettingError) -> Code {
+    match error {
+        SettingError::ZoneUnknown { .. } => Code::Kernel,
+        SettingError::NoAssignment { .. }
+        | SettingError::Key(_)
+        | SettingError::Value { .. }
+        | SettingError::Interface { .. } => Code::Usage,
+    }
+}
+
+fn start_code(error: &StartError) -> Code {
+    match error {
+        StartError::Interface(_) => Code::Usage,
+        StartError::Setting(error) => setting_code(error),
+        StartError::Open(error) => open_code(error),
+        StartError::Load(error) | StartError::Attach(AttachError::Load(error)) => load_code(error),
+        StartError::Attach(AttachError::NotPermitted { .. }) => Code::NotPermitted,
+        StartError::Lock(_)
+        | StartError::Table(_)
+        | StartError::Mount(_)
+        | StartError::Clock(_)
+        | StartError::Slot(_)
+        | StartError::Attach(_)
+        | StartError::Tick(_)
+        | StartError::Links(_)
+        | StartError::Clear(_)
+        | StartError::Former(_)
+        | StartError::Relief(_)
+        | StartError::Namespace(_)
+        | StartError::Random(_) => Code::No,
+    }
+}
+
+fn open_code(error: &OpenError) -> Code {
+    match error {
+        OpenError::NoGuard { .. } => Code::NoGuard,
+        OpenError::NotPermitted { .. } => Code::NotPermitted,
+        OpenError::OtherLayout { .. } => Code::Layout,
+        OpenError::Incomplete { .. }
+        | OpenError::Interfaces(_)
+        | OpenError::Map { .. }
+        | OpenError::Memory { .. } => Code::No,
+    }
+}
+
+fn load_code(error: &LoadError) -> Code {
+    match error {
+        LoadError::NotPermitted | LoadError::Functions(FunctionsError::NotPermitted) => {
+            Code::NotPermitted
+        }
+        LoadError::Conntrack(error) => load_code(error),
+        LoadError::NoBpf
+        | LoadError::Object(_)
+        | LoadError::Missing(_)
+        | LoadError::MissingMap(_)
+        | LoadError::Program { .. }
+        | LoadError::Functions(_) => Code::Kernel,
+        LoadError::Descriptor(_) | LoadError::Pin(_) => Code::No,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn no_guard_another_layout_and_no_permission_have_codes_of_their_own() {
+        let path = || PathBuf::from("/run/ctguard/1");
+        let code = |error: OpenError| CliError::from(error).code();
+        assert_eq!(code(OpenError::NoGuard { path: path() }), Code::NoGuard);
+        assert_eq!(code(OpenError::NotPermitted { path: path() }), Code::NotPermitted);
+        assert_eq!(code(OpenError::OtherLayout { path: path(), found: 9 }), Code::Layout);
+    }
+
+    #[test]
+    fn a_kernel_without_bpf_is_told_apart() {
+        assert_eq!(CliError::from(StartError::Load(LoadError::NoBpf)).code(), Code::Kernel);
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes() {
+        let error = CliError::Detach(io::Error::other("first\nsecond"));
+        assert_eq!(error.sentence(), "cannot remove the guard: first second");
+    }
+}

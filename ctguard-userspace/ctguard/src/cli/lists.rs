@@ -1,0 +1,200 @@
+//! `ctguard allow` and `ctguard deny`: prefixes, for a while or for good.
+
+use std::{
+    io::{self, Write as _},
+    net::IpAddr,
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+use ctguard_ebpf::layout::programs;
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::{CliError, Context, Outcome};
+use crate::report::ListReport;
+use ctguard_kernel::{
+    bpf::KernelClock,
+    lock,
+    maps::{Entry, GuardMaps, ListKind},
+};
+
+/// What to do with a list.
+#[derive(Debug, Subcommand)]
+pub(super) enum ListAction {
+    /// Add a prefix, or give one that is there another end
+    #[command(after_help = "Examples:\n  ctguard allow add 192.0.2.7\n  \
+        ctguard deny add 2001:db8::/48 --for 10m")]
+    Add(AddArgs),
+    /// Remove a prefix; exit status 1 if it was not there
+    #[command(after_help = "Examples:\n  ctguard deny del 192.0.2.0/24")]
+    Del {
+        /// The prefix, as it was added
+        #[arg(value_name = "CIDR")]
+        prefix: String,
+    },
+    /// Show the list, or what of it concerns a prefix; exit status 1 if nothing does
+    #[command(after_help = "Examples:\n  ctguard allow list\n  ctguard deny list 192.0.2.7")]
+    List {
+        /// Only entries that hold this prefix, or lie within it
+        #[arg(value_name = "CIDR")]
+        prefix: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct AddArgs {
+    /// An address or prefix, IPv4 or IPv6
+    #[arg(value_name = "CIDR")]
+    prefix: String,
+    /// How long it holds; for good without it
+    #[arg(long = "for", value_name = "TIME")]
+    span: Option<String>,
+}
+
+/// Why a prefix is none.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(super) enum PrefixError {
+    #[error("{text} is no IPv4 or IPv6 prefix (write 192.0.2.0/24 or 2001:db8::/48)")]
+    Syntax { text: String },
+    #[error(
+        "{text} is everybody; to let all pass, ctguard set dry-run=on; to let nobody in, use a \
+         firewall"
+    )]
+    Everybody { text: String },
+}
+
+pub(super) fn run(
+    kind: ListKind,
+    action: &ListAction,
+    context: &Context,
+) -> Result<Outcome, CliError> {
+    match action {
+        ListAction::Add(args) => add(kind, args, context),
+        ListAction::Del { prefix } => delete(kind, prefix, context),
+        ListAction::List { prefix, json } => list(kind, prefix.as_deref(), *json, context),
+    }
+}
+
+fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Outcome, CliError> {
+    let prefix = parse(&args.prefix)?;
+    if prefix.prefix_len() == 0 {
+        return Err(PrefixError::Everybody { text: args.prefix.clone() }.into());
+    }
+    let span = args.span.as_deref().map(parse_span).transpose()?;
+    let mut maps = context.maps()?;
+    let expires_at = match span {
+        Some(span) => end_of(span, &maps, context)?
+            .ok_or_else(|| CliError::EndlessSpan { text: args.span.clone().unwrap_or_default() })?,
+        None => 0,
+    };
+    let writing = lock::for_writing(context.pins.path())?;
+    maps.lists.add(kind, Entry { prefix, expires_at })?;
+    maps.note_lists(maps.lists.in_use()?)?;
+    drop(writing);
+    let cut = if args.prefix.parse().is_ok_and(|given: IpNet| given != prefix) {
+        format!(", the prefix of {}", args.prefix)
+    } else {
+        String::new()
+    };
+    let span =
+        span.map(|span| format!(" for {}", humantime::format_duration(span))).unwrap_or_default();
+    say(&format!("{} {prefix}{span}{cut}", verb(kind)))
+}
+
+fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Outcome, CliError> {
+    let prefix = parse(text)?;
+    let mut maps = context.maps()?;
+    let writing = lock::for_writing(context.pins.path())?;
+    let was_there = maps.lists.remove(kind, prefix)?;
+    maps.note_lists(maps.lists.in_use()?)?;
+    drop(writing);
+    if !was_there {
+        eprintln!("ctguard: {prefix} is not in the list");
+        return Ok(Outcome::No);
+    }
+    say(&format!("removed {prefix}"))
+}
+
+fn list(
+    kind: ListKind,
+    text: Option<&str>,
+    json: bool,
+    context: &Context,
+) -> Result<Outcome, CliError> {
+    let wanted = text.map(parse).transpose()?;
+    let maps = context.maps()?;
+    let per_second = maps.environment()?.jiffies_per_second;
+    let now = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?.now(per_second)?;
+    let mut entries = maps.lists.entries(kind)?;
+    entries.retain(|entry| {
+        wanted.is_none_or(|wanted| entry.prefix.contains(&wanted) || wanted.contains(&entry.prefix))
+    });
+    let report = ListReport::new(&entries, now.0, per_second);
+    let mut out = io::stdout().lock();
+    if json { report.write_json(&mut out) } else { report.write_text(&mut out) }
+        .map_err(CliError::Output)?;
+    Ok(if wanted.is_some() && report.is_empty() { Outcome::No } else { Outcome::Done })
+}
+
+fn end_of(span: Duration, maps: &GuardMaps, context: &Context) -> Result<Option<u64>, CliError> {
+    let per_second = maps.environment()?.jiffies_per_second;
+    let now = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?.now(per_second)?;
+    let jiffies = span.as_nanos() * u128::from(per_second) / 1_000_000_000;
+    Ok(u64::try_from(jiffies).ok().and_then(|jiffies| now.0.checked_add(jiffies)))
+}
+
+fn parse_span(text: &str) -> Result<Duration, CliError> {
+    let span = humantime::parse_duration(text)
+        .map_err(|source| CliError::Span { text: text.to_owned(), source })?;
+    if span.is_zero() {
+        return Err(CliError::EmptySpan { text: text.to_owned() });
+    }
+    Ok(span)
+}
+
+/// An address is the prefix of itself; bits behind the prefix are cut off.
+fn parse(text: &str) -> Result<IpNet, PrefixError> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map(|prefix| prefix.trunc())
+        .map_err(|_| PrefixError::Syntax { text: text.to_owned() })
+}
+
+const fn verb(kind: ListKind) -> &'static str {
+    match kind {
+        ListKind::Allow => "allowing",
+        ListKind::Deny => "denying",
+    }
+}
+
+fn say(text: &str) -> Result<Outcome, CliError> {
+    writeln!(io::stdout().lock(), "{text}").map_err(CliError::Output)?;
+    Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_prefix_of_itself() {
+        assert_eq!(parse("192.0.2.7").unwrap().to_string(), "192.0.2.7/32");
+        assert_eq!(parse("2001:db8::1").unwrap().to_string(), "2001:db8::1/128");
+    }
+
+    #[test]
+    fn bits_behind_the_prefix_are_cut_off() {
+        assert_eq!(parse("192.0.2.7/24").unwrap().to_string(), "192.0.2.0/24");
+    }
+
+    #[test]
+    fn what_is_no_prefix_is_refused() {
+        for text in ["300.1.1.1/8", "192.0.2.0/33", "192.0.2", "", "2001:db8::/129", "wan0"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `ctguard run`: load, attach, and steer until told to stop.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use log::{info, warn};
+use sd_notify::NotifyState;
+
+use super::{CliError, Context, Outcome, context::require_privileges, logging};
+use crate::daemon::{self, Guard, MainLoop, StartOptions, dismantle};
+use ctguard_kernel::{
+    bpf::{DetectionChoice, ModeChoice},
+    conntrack::Table,
+};
+use ctguard_settings::{Assignment, Value};
+
+/// Guard interfaces until SIGINT or SIGTERM
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  ctguard run -i wan0\n  \
+    ctguard run -i wan0 -i lan0 --set target=80% --set interface.lan0.source.tcp.rate=500/s\n  \
+    ctguard run -i wan0 --on-exit keep")]
+pub(super) struct RunArgs {
+    /// An interface to guard; may be given several times
+    #[arg(short, long = "interface", required = true, value_name = "IF")]
+    interfaces: Vec<String>,
+    /// Who runs the program: the driver, or the network stack
+    #[arg(long, default_value = "auto")]
+    mode: ModeArg,
+    /// What tells new flows from known ones
+    #[arg(long, default_value = "auto")]
+    new_flow_detection: DetectionArg,
+    /// What becomes of the guard when the daemon ends
+    #[arg(long, default_value = "detach")]
+    on_exit: OnExit,
+    /// A setting, as `ctguard set` takes it; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    assignments: Vec<String>,
+    /// Where regulars are remembered from one start to the next
+    #[arg(long, default_value = "/var/lib/ctguard", value_name = "DIR")]
+    state: PathBuf,
+    /// Print single decisions of the program, some a second
+    #[arg(long)]
+    trace: bool,
+    /// Watch what leaves by a clsact filter, as on kernels before 6.6
+    #[arg(long, hide = true)]
+    egress_filter: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArg {
+    /// The driver where it can, else the network stack
+    Auto,
+    /// The driver, or not at all
+    Native,
+    /// The network stack, which is slower
+    Generic,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DetectionArg {
+    /// Conntrack where it can be asked, else the flow cache
+    Auto,
+    /// Conntrack's own answer (Linux 5.18), or no guard
+    Conntrack,
+    /// The flow cache alone
+    FlowCache,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnExit {
+    /// Remove the guard
+    Detach,
+    /// The program guards on, with the fallback rate
+    Keep,
+}
+
+pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Outcome, CliError> {
+    let assignments =
+        args.assignments.iter().map(|text| text.parse()).collect::<Result<Vec<Assignment>, _>>()?;
+    require_privileges()?;
+    logging::start(args.trace);
+    let main_loop = MainLoop::prepare().map_err(CliError::MainLoop)?;
+    let mut guard = daemon::start(&StartOptions {
+        pins: context.pins.clone(),
+        interfaces: args.interfaces.clone(),
+        mode: match args.mode {
+            ModeArg::Auto => ModeChoice::Auto,
+            ModeArg::Native => ModeChoice::Native,
+            ModeArg::Generic => ModeChoice::Generic,
+        },
+        detection: match args.new_flow_detection {
+            DetectionArg::Auto => DetectionChoice::Auto,
+            DetectionArg::Conntrack => DetectionChoice::Conntrack,
+            DetectionArg::FlowCache => DetectionChoice::FlowCache,
+        },
+        assignments,
+        trace: args.trace,
+        egress_by_filter: args.egress_filter,
+        state: Some(args.state.clone()),
+    })?;
+    let ended = main_loop.run(&mut guard, args.trace, announce);
+    leave(guard, args.on_exit)?;
+    ended.map(|()| Outcome::Done).map_err(CliError::Daemon)
+}
+
+fn leave(guard: Guard, on_exit: OnExit) -> Result<(), CliError> {
+    let Guard { pins, lock, programs, maps, .. } = guard;
+    drop((programs, maps));
+    let done = match on_exit {
+        OnExit::Detach => dismantle(&pins).map_err(CliError::Detach),
+        OnExit::Keep => {
+            info!("the program guards on with the fallback rate; remove it: ctguard detach");
+            Ok(())
+        }
+    };
+    if on_exit == OnExit::Detach {
+        lock.remove();
+    }
+    done
+}
+
+/// Says that the guard holds, to people and to systemd.
+fn announce(guard: &Guard) {
+    let interfaces: Vec<_> = guard
+        .interfaces
+        .iter()
+        .map(|interface| format!("{} ({})", interface.name, interface.mode.name()))
+        .collect();
+    let target =
+        guard.maps.policy().map_or(Value::Default, |policy| Value::Ratio(policy.target_ppm));
+    info!("guarding {}, {}, target {target}", interfaces.join(", "), describe(&guard.table));
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        warn!("cannot tell the service manager: {error}");
+    }
+}
+
+fn describe(table: &Table) -> String {
+    if !table.is_there() {
+        return "conntrack not loaded yet: only ceilings hold".to_owned();
+    }
+    match table.max() {
+        Ok(0) => "table without a maximum (nf_conntrack_max is 0): only ceilings hold".to_owned(),
+        Ok(max) => format!("table {max}"),
+        Err(error) => format!("table unknown ({error})"),
+    }
+}

@@ -1,0 +1,75 @@
+//! `ctguard simulate`: what a load would come to, in a time of its own.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Args;
+
+use super::{CliError, Outcome};
+use ctguard_settings::Assignment;
+use ctguard_simulation::Options;
+
+/// Run the guard over a described or recorded load, without a kernel
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  ctguard simulate docs/scenarios/one-source.toml\n  \
+    ctguard simulate office.toml --set source.tcp.rate=20/s --plot office.svg\n  \
+    ctguard simulate wan0.pcap --table-max 16384 --speed 4\n  \
+    ctguard simulate flood.toml --json | jq .table.fill_peak_ratio\n\n\
+    The guard's own code decides on each packet, and the same seed gives the same answer.\n\
+    `--set dry-run=on` shows what the load does without a guard.\n\
+    Exit code 1: the load came to something else than its scenario expects.")]
+pub(super) struct SimulateArgs {
+    /// A scenario (TOML, see docs/scenarios), or packets of new flows (pcap or pcapng)
+    file: PathBuf,
+    /// Where random numbers begin
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// A setting besides the scenario's; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// How long the load lasts, instead of what the file says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: Option<u32>,
+    /// Entries that the table may hold, instead of what the file says [a recording: 262144]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    table_max: Option<u32>,
+    /// Replay a recording so many times faster
+    #[arg(long, value_name = "FACTOR", value_parser = speed)]
+    speed: Option<f64>,
+    /// Draw fill, shares, refusals and success as SVG
+    #[cfg(feature = "plot")]
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &SimulateArgs) -> Result<Outcome, CliError> {
+    let assignments =
+        args.settings.iter().map(|text| text.parse()).collect::<Result<Vec<Assignment>, _>>()?;
+    let options = Options {
+        seed: args.seed,
+        assignments,
+        duration: args.seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        table_max: args.table_max,
+        speed: args.speed,
+    };
+    let report = ctguard_simulation::simulate(&args.file, &options)?;
+    #[cfg(feature = "plot")]
+    if let Some(path) = &args.plot {
+        ctguard_simulation::draw(&report, path)?;
+    }
+    let mut out = io::stdout().lock();
+    if args.json { report.write_json(&mut out) } else { write!(out, "{report}") }
+        .map_err(CliError::Output)?;
+    Ok(if report.is_as_expected() { Outcome::Done } else { Outcome::No })
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let factor = text.parse::<f64>().ok().filter(|factor| (0.001..=1_000_000.0).contains(factor));
+    factor.ok_or_else(|| "write a factor from 0.001 to 1000000".to_owned())
+}

@@ -1,0 +1,278 @@
+//! `ctguard tune`: sets what doctor advises, and takes it back.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{CliError, Context, Outcome, watch};
+use crate::report::write_json;
+use ctguard_audit::{
+    host::{Assignment, Host},
+    tune::{self, Change, Max, OwnFile, Proposal, Reverted, Role, TuneError, Verdict},
+};
+
+/// Set connection tracking as `ctguard doctor` advises, or take that back
+///
+/// Shows what it would do, and does it with --apply. Entries that exist keep the timeouts that they
+/// have; the hash is resized without losing one.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  ctguard tune                      what would change, and why\n  \
+    ctguard tune --for nat-router --apply --persist\n  ctguard tune --revert             as it was before\n  \
+    ctguard tune --watch 3d           has it helped? (systemd-run keeps it running)"
+)]
+#[expect(clippy::struct_excessive_bools, reason = "one field for each switch")]
+pub(super) struct TuneArgs {
+    /// What the machine does; guessed by whether it forwards and translates
+    #[arg(long = "for", value_name = "ROLE")]
+    role: Option<Role>,
+    /// Entries that the table shall take, or `auto`: an eighth of the memory, never fewer than now
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = parse_max)]
+    max: Max,
+    /// Show what would change, which is the default
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Set it now
+    #[arg(long, conflicts_with = "dry_run")]
+    apply: bool,
+    /// Have every boot set it, by files of ctguard's own
+    #[arg(long)]
+    persist: bool,
+    /// Shorten the lives of entries that exist to the new timeouts; this cannot be taken back
+    #[arg(long, requires = "apply")]
+    existing: bool,
+    /// Watch for so long (30m, 12h, 3d) whether it helps: fill, drops and refusals
+    #[arg(long, value_name = "TIME", value_parser = parse_span, conflicts_with = "dry_run")]
+    watch: Option<Duration>,
+    /// Take back what was applied and persisted; with --watch, at its end, if it did not help
+    #[arg(long, conflicts_with = "dry_run")]
+    revert: bool,
+    /// Print JSON (fields are only ever added); with --watch, a document of its own at the end
+    #[arg(long)]
+    json: bool,
+    /// Work on the /proc, /sys and /etc below this directory
+    #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
+    root: PathBuf,
+}
+
+#[derive(Serialize)]
+struct TuneReport<'a> {
+    schema_version: u32,
+    role: String,
+    applied: bool,
+    changes: &'a [Change],
+    /// Written, or to be written.
+    files: Vec<&'a str>,
+    /// What others' files set at boot all the same.
+    overridden: &'a [Assignment],
+    /// Entries whose lives were shortened; null where that was not asked for.
+    shortened: Option<u64>,
+}
+
+/// What `--revert --json` prints.
+#[derive(Serialize)]
+struct RevertReport<'a> {
+    schema_version: u32,
+    reverted: &'a [Reverted],
+}
+
+/// What was, or would be, done.
+struct Done<'a> {
+    proposal: &'a Proposal,
+    files: &'a [OwnFile],
+    shortened: Option<u64>,
+    overridden: &'a [Assignment],
+}
+
+fn parse_span(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(span) if !span.is_zero() => Ok(span),
+        _ => Err("give a time, as 30m, 12h or 3d".to_owned()),
+    }
+}
+
+fn parse_max(text: &str) -> Result<Max, String> {
+    match text {
+        "auto" => Ok(Max::Auto),
+        number => number.parse().map(Max::Entries).map_err(|_| "give a number, or auto".to_owned()),
+    }
+}
+
+pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Outcome, CliError> {
+    let host = Host::at(&args.root);
+    let mut out = io::stdout().lock();
+    match args.watch {
+        None if args.revert && args.apply => return Err(CliError::ApplyAndRevert),
+        None if args.revert => return revert(&host, args.json, &mut out),
+        Some(span) if !args.apply => return watch(args, span, &host, context, &mut out),
+        _ => {}
+    }
+    let proposal = tune::propose(&host, args.role, args.max)?;
+    if args.persist && !proposal.is_size_ours {
+        return Err(TuneError::NotPersistedHere.into());
+    }
+    let files = if args.persist { &proposal.files[..] } else { &[] };
+    if args.apply {
+        tune::apply(&host, &proposal.changes, files).map_err(TuneError::from)?;
+    }
+    let shortened = if args.existing { Some(tune::shorten_existing(&host)?) } else { None };
+    let overridden = if args.apply && args.persist {
+        tune::overridden(&host, &proposal.changes)?
+    } else {
+        Vec::new()
+    };
+    let done = Done { proposal: &proposal, files, shortened, overridden: &overridden };
+    if args.json { json(&done, args, &mut out) } else { text(&done, args, &mut out) }
+        .map_err(CliError::Output)?;
+    match args.watch {
+        Some(span) => watch(args, span, &host, context, &mut out),
+        None => Ok(Outcome::Done),
+    }
+}
+
+/// Takes back what was applied.
+fn revert(host: &Host, is_json: bool, out: &mut impl Write) -> Result<Outcome, CliError> {
+    let done = tune::revert(host).map_err(TuneError::from)?;
+    let told = done.as_deref();
+    if is_json { reverted_json(told, out) } else { reverted(told, out) }
+        .map_err(CliError::Output)?;
+    let is_whole = done.is_some_and(|done| !done.iter().any(is_left));
+    Ok(if is_whole { Outcome::Done } else { Outcome::No })
+}
+
+/// Watches, tells whether it helped, and takes it back if it did not and that was asked for.
+fn watch(
+    args: &TuneArgs,
+    span: Duration,
+    host: &Host,
+    context: &Context,
+    out: &mut impl Write,
+) -> Result<Outcome, CliError> {
+    let watch::Ended { watched, cut_short, is_only_change } =
+        watch::watch(host, span, context, out, !args.json)?;
+    let is_useless = watched.verdict == Verdict::DidNotHelp;
+    // Before anything is told: nobody may be there to read it.
+    let taken_back = if is_useless && args.revert && !cut_short && is_only_change {
+        tune::revert(host).map_err(TuneError::from)?
+    } else {
+        None
+    };
+    let told = taken_back.as_deref();
+    if args.json {
+        watch::json(&watched, told.unwrap_or_default(), out)
+    } else {
+        watch::text(&watched, out).and_then(|()| match told {
+            Some(told) => reverted(Some(told), out),
+            None if is_useless && args.revert => writeln!(
+                out,
+                "nothing was taken back: {}; `ctguard tune --revert` takes back all",
+                if cut_short { "the watch was cut short" } else { "there were changes before it" }
+            ),
+            None => Ok(()),
+        })
+    }
+    .map_err(CliError::Output)?;
+    let is_good =
+        matches!(watched.verdict, Verdict::Helped | Verdict::NotEnough | Verdict::Undecided);
+    Ok(if is_good { Outcome::Done } else { Outcome::No })
+}
+
+const fn is_left(done: &Reverted) -> bool {
+    matches!(done, Reverted::Left { .. })
+}
+
+fn name(role: Role) -> String {
+    use clap::ValueEnum as _;
+    role.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+fn json(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
+    let report = TuneReport {
+        schema_version: 1,
+        role: name(done.proposal.role),
+        applied: args.apply,
+        changes: &done.proposal.changes,
+        files: done.files.iter().map(|file| file.path).collect(),
+        overridden: done.overridden,
+        shortened: done.shortened,
+    };
+    write_json(out, &report)
+}
+
+fn text(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
+    let Done { proposal, files, shortened, overridden } = done;
+    writeln!(out, "for a {}:", name(proposal.role))?;
+    let changes: Vec<_> = proposal.changes.iter().filter(|change| change.changes()).collect();
+    let width = changes.iter().map(|change| change.key.len()).max().unwrap_or(0);
+    for change in &changes {
+        let Change { key, now, then, why } = change;
+        writeln!(out, "  {key:<width$}  {now} → {then}    {why}")?;
+    }
+    if changes.is_empty() {
+        writeln!(out, "  no setting to change")?;
+    }
+    if !proposal.is_size_ours {
+        writeln!(out, "  the table's size is the first network namespace's to set")?;
+    }
+    for file in *files {
+        writeln!(
+            out,
+            "  {} {}",
+            if args.apply { "for every boot:" } else { "would write" },
+            file.path
+        )?;
+    }
+    for Assignment { file, line, key, value } in *overridden {
+        writeln!(
+            out,
+            "  {file}:{line} sets {key} to {value} at boot all the same: change it there"
+        )?;
+    }
+    let is_idle = changes.is_empty() && files.is_empty();
+    if !args.apply {
+        if !is_idle {
+            writeln!(
+                out,
+                "nothing was changed; --apply sets it now, --persist for every boot as well"
+            )?;
+        }
+        return Ok(());
+    }
+    if !is_idle {
+        writeln!(out, "applied; `ctguard tune --revert` takes it back")?;
+    }
+    match shortened {
+        Some(many) => writeln!(out, "shortened the lives of {many} entries"),
+        None if changes.is_empty() => Ok(()),
+        None => writeln!(
+            out,
+            "entries that exist keep their timeouts until their next packet; --existing shortens \
+             them"
+        ),
+    }
+}
+
+fn reverted(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
+    let Some(done) = done else { return writeln!(out, "there is nothing to take back") };
+    for done in done {
+        match done {
+            Reverted::Set { key, from, to } => writeln!(out, "{key}  {from} → {to}")?,
+            Reverted::Left { what, why } => writeln!(out, "{what}  left as it is: {why}")?,
+            Reverted::Removed { path } => writeln!(out, "removed {path}")?,
+        }
+    }
+    match done.iter().filter(|done| is_left(done)).count() {
+        0 => writeln!(out, "as it was before"),
+        left => writeln!(out, "as it was before, but for {left} left as they are"),
+    }
+}
+
+fn reverted_json(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
+    let report = RevertReport { schema_version: 1, reverted: done.unwrap_or_default() };
+    write_json(out, &report)
+}

@@ -1,0 +1,27 @@
+//! Removes a guard from the kernel, whole.
+
+use std::{fs, io};
+
+use ctguard_kernel::{
+    bpf::{self, Attachment, Pins},
+    lock,
+};
+
+/// Removes links, filters, programs, maps, and the directory with the mount under it.
+///
+/// The links go first: no packet meets a program whose maps are half gone.
+pub(crate) fn dismantle(pins: &Pins) -> io::Result<()> {
+    for ifindex in pins.attached()? {
+        Attachment::detach(pins, ifindex)?;
+    }
+    for entry in fs::read_dir(pins.path())? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    lock::forget_writing(pins.path());
+    bpf::remove(pins)
+}

@@ -1,0 +1,98 @@
+//! What a running guard holds on to.
+
+use log::{info, warn};
+
+use super::{
+    StartOptions, bring_up::Up, known_flows::KnownFlows, known_sources::KnownSources,
+    reclaim::Relieving, tick::Ticker,
+};
+use crate::{
+    events::{EventFile, What},
+    report::event_text,
+};
+use ctguard_kernel::{
+    bpf::{KernelClock, Mode, ModeChoice, Pins, Programs},
+    conntrack::{Table, Timeouts},
+    lock::{self, Lock, LockError},
+    maps::{GuardMaps, SourceMemory},
+};
+use ctguard_units::CoarseClock;
+
+/// A guard in the kernel, and the handles to steer it.
+pub(crate) struct Guard {
+    pub(crate) pins: Pins,
+    pub(crate) lock: Lock,
+    pub(crate) programs: Programs,
+    pub(crate) maps: GuardMaps,
+    pub(crate) table: Table,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) kernel_clock: KernelClock,
+    pub(crate) jiffies_per_second: u32,
+    pub(crate) coarse: CoarseClock,
+    pub(crate) ticker: Ticker,
+    pub(crate) sources: SourceMemory,
+    pub(crate) known_sources: KnownSources,
+    pub(crate) relieving: Relieving,
+    pub(crate) known_flows: KnownFlows,
+    pub(crate) events: EventFile,
+    pub(crate) interfaces: Vec<Guarded>,
+    pub(crate) mode: ModeChoice,
+    pub(crate) egress_by_filter: bool,
+}
+
+impl Guard {
+    pub(super) fn new(up: Up, lock: Lock, options: &StartOptions) -> Self {
+        Self {
+            pins: options.pins.clone(),
+            lock,
+            programs: up.programs,
+            maps: up.maps,
+            table: up.table,
+            timeouts: up.timeouts,
+            kernel_clock: up.kernel_clock,
+            jiffies_per_second: up.jiffies_per_second,
+            coarse: up.coarse,
+            ticker: up.ticker,
+            sources: up.sources,
+            known_sources: up.known_sources,
+            relieving: up.relieving,
+            known_flows: up.known_flows,
+            events: up.events,
+            interfaces: up.interfaces,
+            mode: options.mode,
+            egress_by_filter: options.egress_by_filter,
+        }
+    }
+}
+
+impl Guard {
+    /// Keeps commands from changing settings; none while one does, for ticks wait for nobody.
+    pub(super) fn try_writing(&self) -> Result<Option<Lock>, LockError> {
+        lock::try_for_writing(self.pins.path())
+    }
+
+    /// Logs an event, and keeps it.
+    pub(super) fn tell(&self, what: What) {
+        info!("{}", event_text(&what));
+        self.keep(what);
+    }
+
+    /// Keeps an event for `ctguard events`.
+    pub(super) fn keep(&self, what: What) {
+        if let Err(error) = self.events.add(what) {
+            warn!("{:#}", anyhow::Error::from(error));
+        }
+    }
+}
+
+/// One interface to guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Guarded {
+    pub(crate) name: String,
+    pub(crate) ifindex: u32,
+    pub(crate) mode: Mode,
+    /// It exists and the program is on it.
+    pub(crate) attached: bool,
+    /// Why it could not be attached again, as it was told last.
+    pub(crate) complaint: Option<String>,
+}

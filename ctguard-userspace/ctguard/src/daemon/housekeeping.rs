@@ -1,0 +1,64 @@
+//! What is done each second: the kernel's settings, the clock, lists.
+
+use log::{info, warn};
+
+use super::Guard;
+use ctguard_kernel::{bpf::monotonic, conntrack::Timeouts, maps::ListKind};
+
+/// Follows the kernel's timeouts, and its clock.
+pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
+    let jiffies = guard.kernel_clock.now(guard.jiffies_per_second)?;
+    guard.ticker.set_clock(jiffies);
+    if guard.timeouts.are_missing() && guard.table.is_there() {
+        guard.timeouts = Timeouts::open();
+        info!("conntrack is loaded now; start ctguard again to ask it itself about flows");
+    }
+
+    let Some(_writing) = guard.try_writing()? else { return Ok(()) };
+    let old = guard.maps.environment()?;
+    let mut environment = old;
+    environment.tcp_loose = u32::from(guard.timeouts.tcp_loose());
+    guard.timeouts.write(guard.coarse, &mut environment);
+    if environment != old {
+        info!("the kernel's conntrack timeouts changed; following them");
+        guard.maps.set_environment(&environment)?;
+    }
+    Ok(())
+}
+
+/// Removes list entries that ended.
+pub(crate) fn end_list_entries(guard: &mut Guard) -> anyhow::Result<()> {
+    if guard.maps.environment()?.lists_in_use == 0 {
+        return Ok(());
+    }
+    let now = guard.kernel_clock.now(guard.jiffies_per_second)?.0;
+    let Some(_writing) = guard.try_writing()? else { return Ok(()) };
+    let mut expired = 0;
+    for kind in [ListKind::Allow, ListKind::Deny] {
+        expired += guard.maps.lists.expire(kind, now)?;
+    }
+    if expired > 0 {
+        guard.maps.note_lists(guard.maps.lists.in_use()?)?;
+        info!("{expired} list entries ended");
+    }
+    Ok(())
+}
+
+/// Tells of a failure, once a minute at most for the same one.
+#[derive(Debug, Default)]
+pub(crate) struct Complaints {
+    last: Option<(String, std::time::Duration)>,
+}
+
+impl Complaints {
+    pub(crate) fn tell(&mut self, what: &str, error: &anyhow::Error) {
+        const AGAIN: std::time::Duration = std::time::Duration::from_mins(1);
+        let text = format!("{what}: {error:#}");
+        let now = monotonic();
+        let told = self.last.as_ref().is_some_and(|(last, at)| *last == text && now < *at + AGAIN);
+        if !told {
+            warn!("{text}");
+            self.last = Some((text, now));
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Keeps the known-flows filter: dumps of the table into it, in the background, and its turns.
+
+use std::{net::IpAddr, sync::Arc, thread::JoinHandle, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use ctguard_ebpf::{
+    layout::Environment,
+    packet::{Ipv4, Ipv6, protocol},
+    tracked,
+    units::Coarse,
+};
+use log::debug;
+use rustix::process::setpriority_process;
+
+use super::Guard;
+use ctguard_control::{Generations, IN_FLIGHT, Load, Step};
+use ctguard_kernel::{
+    bpf::monotonic,
+    conntrack::{self, Completeness, DumpError, Entry, Summary, Tuple},
+    maps::FlowMemory,
+};
+use ctguard_units::CoarseClock;
+
+/// The filter's keeper.
+#[derive(Debug)]
+pub(crate) struct KnownFlows {
+    memory: Arc<FlowMemory>,
+    generations: Generations,
+    dump: Option<Dump>,
+    /// When another generation came to be asked, until the one asked before is cleared.
+    turning: Option<Duration>,
+    /// When there may be something to do again.
+    next: Duration,
+}
+
+/// Of the dump's thread.
+const NICE: i32 = 10;
+
+/// Under pressure ticks come every millisecond, and nothing here is so urgent.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// While the guard is calm few flows come into the filter.
+const INTERVAL_IN_CALM: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+struct Dump {
+    began: Duration,
+    thread: JoinHandle<Result<Summary, DumpError>>,
+}
+
+impl KnownFlows {
+    /// Of a filter into which the data path notes flows of every guarded interface from now on.
+    pub(super) fn new(memory: FlowMemory) -> Self {
+        Self {
+            memory: Arc::new(memory),
+            generations: Generations::new(monotonic()),
+            dump: None,
+            turning: None,
+            next: Duration::ZERO,
+        }
+    }
+
+    /// Begins anew, because flows of some interface have not been noted.
+    pub(super) fn restart(&mut self) {
+        self.generations = Generations::new(monotonic());
+        self.turning = None;
+    }
+}
+
+/// Goes one step on; cheap where there is none.
+pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
+    let now = monotonic();
+    if now < guard.known_flows.next {
+        return Ok(());
+    }
+    guard.known_flows.next = now + INTERVAL;
+    if !guard.table.is_there() {
+        return Ok(());
+    }
+    if let Some(dump) = guard.known_flows.dump.take() {
+        if dump.thread.is_finished() {
+            return finish(guard, dump, now);
+        }
+        guard.known_flows.dump = Some(dump);
+        return Ok(());
+    }
+    if let Some(since) = guard.known_flows.turning {
+        // A packet that is being judged may ask the generation that was asked a moment ago.
+        if now >= since + IN_FLIGHT {
+            let environment = guard.maps.environment()?;
+            guard.known_flows.memory.clear(1 - environment.known_generation, &environment);
+            let load = Load(guard.known_flows.memory.load(&environment));
+            guard.known_flows.generations.turned(now, load);
+            guard.known_flows.turning = None;
+        }
+        return Ok(());
+    }
+    let environment = guard.maps.environment()?;
+    let load = Load(guard.known_flows.memory.load(&environment));
+    match guard.known_flows.generations.next(now, load) {
+        Step::Wait => {
+            if guard.ticker.is_calm() {
+                guard.known_flows.next = now + INTERVAL_IN_CALM;
+            }
+            Ok(())
+        }
+        Step::Dump => {
+            let begun = begin_dump(guard, &environment, now);
+            if begun.is_err() {
+                guard.known_flows.generations.dumped(now, now, false);
+            }
+            begun
+        }
+        Step::Turn => turn(guard, now),
+    }
+}
+
+/// Asks the generation that has been dumped into.
+fn turn(guard: &mut Guard, now: Duration) -> anyhow::Result<()> {
+    let Some(_writing) = guard.try_writing()? else { return Ok(()) };
+    let mut environment = guard.maps.environment()?;
+    environment.known_generation = 1 - environment.known_generation.min(1);
+    environment.known_turned_at = guard.kernel_clock.now(guard.jiffies_per_second)?.0;
+    // Every older flow is in the flow cache now, if that is what answers.
+    environment.learning_until = 0;
+    guard.maps.set_environment(&environment)?;
+    // Only now, for a program may read the two at different times.
+    if environment.known_complete == 0 {
+        guard.maps.set_environment(&Environment { known_complete: 1, ..environment })?;
+    }
+    guard.known_flows.turning = Some(now);
+    Ok(())
+}
+
+fn begin_dump(guard: &mut Guard, environment: &Environment, began: Duration) -> anyhow::Result<()> {
+    let jiffies = guard.kernel_clock.now(guard.jiffies_per_second)?;
+    let now = Coarse::at(jiffies, environment.coarse_shift);
+    let memory = Arc::clone(&guard.known_flows.memory);
+    let environment = *environment;
+    let clock = (now, guard.coarse);
+    // A thread of its own: a full table takes longer than the next tick may wait.
+    let thread = std::thread::Builder::new()
+        .name("ctguard-dump".to_owned())
+        .spawn(move || {
+            // The daemon's own urgency is not the dump's; where it is not permitted, it is urgent.
+            let _ = setpriority_process(None, NICE);
+            conntrack::dump(|entry| write(entry, &memory, &environment, clock))
+        })
+        .context("cannot start a thread")?;
+    guard.known_flows.dump = Some(Dump { began, thread });
+    Ok(())
+}
+
+fn finish(guard: &mut Guard, dump: Dump, now: Duration) -> anyhow::Result<()> {
+    let told = dump.thread.join().map_err(|_| anyhow!("the dump panicked"));
+    let generations = &mut guard.known_flows.generations;
+    match told {
+        Ok(Ok(summary)) => {
+            let complete = summary.completeness == Completeness::Complete;
+            generations.dumped(dump.began, now, complete);
+            debug!("the table was dumped: {summary:?}");
+            Ok(())
+        }
+        Ok(Err(error)) => {
+            generations.dumped(dump.began, now, false);
+            Err(error.into())
+        }
+        Err(error) => {
+            generations.dumped(dump.began, now, false);
+            Err(error)
+        }
+    }
+}
+
+/// Both directions of an entry: either may arrive at a guarded interface.
+fn write(
+    entry: &Entry,
+    memory: &FlowMemory,
+    environment: &Environment,
+    clock: (Coarse, CoarseClock),
+) {
+    for Tuple { source, destination, key } in [entry.original, entry.reply] {
+        let protocol = entry.protocol;
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let [source, destination] = [source, destination].map(|ip| Ipv4(ip.into()));
+                let tuple = tracked::Tuple { source, destination, protocol, key };
+                write_tuple(&tuple, entry, memory, environment, clock);
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let [source, destination] = [source, destination].map(Ipv6::from_address);
+                let tuple = tracked::Tuple { source, destination, protocol, key };
+                write_tuple(&tuple, entry, memory, environment, clock);
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {}
+        }
+    }
+}
+
+fn write_tuple<A: ctguard_ebpf::packet::Address>(
+    tuple: &tracked::Tuple<A>,
+    entry: &Entry,
+    memory: &FlowMemory,
+    environment: &Environment,
+    (now, clock): (Coarse, CoarseClock),
+) {
+    tuple.note(memory, environment, 1 - environment.known_generation.min(1));
+    let asked = matches!(tuple.protocol, protocol::TCP | protocol::UDP)
+        && environment.lookup_options_bytes != 0;
+    // The calls of PPTP, whose tuples lack a key while no helper has told it.
+    let is_call = tuple.protocol == protocol::GRE && entry.original.key | entry.reply.key != 0;
+    if !asked && !is_call {
+        let life = clock.timeout(entry.timeout_seconds.unwrap_or_default().into());
+        tuple.remember(memory, environment, entry.is_answered(), life, now);
+    }
+}

@@ -1,0 +1,159 @@
+//! Keeps the set of known sources: who holds a connection that it opened, and who has for days.
+
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use log::{info, warn};
+
+use super::{Guard, background::Background, state_file::StateFile};
+use ctguard_control::{
+    regulars::{Regulars, Weather},
+    sources::{KnownSources as Known, SourceScope, apply, known, look_interval, sync},
+};
+use ctguard_kernel::{
+    bpf::monotonic,
+    conntrack::{DumpError, assured::assured_sources},
+};
+
+/// Regulars are learnt, in calm, so often.
+const LEARNING_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Of a table so large that asking takes long, so much of a processor is taken at most: one part of
+/// so many, under pressure and in calm, where who connects shall be known within a second as well.
+const PART_OF_A_PROCESSOR: u32 = 20;
+const PART_IN_CALM: u32 = 50;
+
+/// Where nothing has been admitted since the last but one look, the next is so much later.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Regulars are saved so often.
+const SAVE_INTERVAL: Duration = Duration::from_mins(10);
+
+/// The set's keeper.
+#[derive(Debug)]
+pub(crate) struct KnownSources {
+    regulars: Regulars,
+    file: Option<StateFile>,
+    saved: Duration,
+    /// What the set holds.
+    written: Known,
+    dump: Option<Background<Dump>>,
+    /// New flows admitted before the last look, and before the one before it.
+    admitted: [u64; 2],
+    next: Duration,
+    learnt: Duration,
+    was_calm: bool,
+}
+
+/// Who held an ASSURED entry.
+#[derive(Debug)]
+struct Dump {
+    began: Duration,
+    lasted: Duration,
+    sources: Result<HashSet<SourceScope>, DumpError>,
+}
+
+impl KnownSources {
+    /// Takes up what was saved in `directory`; what cannot be read is told, and learnt anew.
+    pub(super) fn new(directory: Option<PathBuf>) -> Self {
+        let file = directory.and_then(|directory| {
+            if let Err(error) = std::fs::create_dir_all(&directory) {
+                warn!("regulars are not kept: cannot make {}: {error}", directory.display());
+                return None;
+            }
+            StateFile::of_this_namespace(&directory)
+        });
+        let regulars = file.as_ref().map_or_else(Regulars::default, |file| {
+            file.load().unwrap_or_else(|error| {
+                warn!("regulars are learnt anew: {error}");
+                Regulars::default()
+            })
+        });
+        Self {
+            regulars,
+            file,
+            saved: monotonic(),
+            written: Known::new(),
+            dump: None,
+            admitted: [0; 2],
+            next: Duration::ZERO,
+            learnt: Duration::ZERO,
+            was_calm: true,
+        }
+    }
+
+    /// Regulars, and proven sources, that the data path knows.
+    pub(super) fn all(&self) -> impl Iterator<Item = SourceScope> {
+        self.written.keys().copied()
+    }
+
+    /// Saves the regulars, if anybody keeps them.
+    pub(crate) fn save(&mut self) -> anyhow::Result<()> {
+        self.saved = monotonic();
+        let Some(file) = &self.file else { return Ok(()) };
+        file.save(&self.regulars).context("cannot keep the regulars")
+    }
+}
+
+/// Goes one step on; cheap where there is none.
+pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
+    let now = monotonic();
+    let calm = guard.ticker.is_calm();
+    let keeper = &mut guard.known_sources;
+    if let Some(finished) = Background::take_finished(&mut keeper.dump) {
+        let dump = finished?;
+        let part = if calm { PART_IN_CALM } else { PART_OF_A_PROCESSOR };
+        keeper.next = dump.began + look_interval(calm).max(dump.lasted * part);
+        let proven = dump.sources.context("cannot learn who holds connections")?;
+        learn(guard, &proven, calm)?;
+    }
+    let keeper = &mut guard.known_sources;
+    if keeper.was_calm && !calm {
+        keeper.next = now;
+    }
+    keeper.was_calm = calm;
+    let admitted = guard.maps.grant.admissions().into_iter().fold(0, u64::wrapping_add);
+    let quiet = if keeper.admitted == [admitted; 2] { QUIET } else { Duration::ZERO };
+    if keeper.dump.is_none() && now >= keeper.next + quiet && guard.table.is_there() {
+        keeper.admitted = [admitted, keeper.admitted[0]];
+        keeper.dump = Some(Background::start("ctguard-assured", move || ask(now))?);
+    }
+    if now >= keeper.saved + SAVE_INTERVAL {
+        keeper.save()?;
+    }
+    Ok(())
+}
+
+fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) -> anyhow::Result<()> {
+    let now = monotonic();
+    let keeper = &mut guard.known_sources;
+    if now >= keeper.learnt + LEARNING_INTERVAL {
+        let weather = if calm { Weather::Calm } else { Weather::Pressure };
+        keeper.regulars.learn(proven.iter().copied(), weather, since_1970());
+        keeper.learnt = now;
+    }
+    let changes = sync(&keeper.written, &known(keeper.regulars.regulars(), proven.iter().copied()));
+    let key = guard.maps.environment()?.source_key;
+    let left_out = apply(&guard.sources, &key, changes, &mut keeper.written);
+    if !left_out.is_empty() {
+        info!("{} sources found no room among the known ones", left_out.len());
+    }
+    Ok(())
+}
+
+fn ask(began: Duration) -> Dump {
+    let mut sources = HashSet::new();
+    let told = assured_sources(|source| {
+        sources.insert(SourceScope::from(source));
+    });
+    let lasted = monotonic().saturating_sub(began);
+    Dump { began, lasted, sources: told.map(|_| sources) }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

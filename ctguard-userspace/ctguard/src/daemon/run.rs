@@ -1,0 +1,210 @@
+//! The main loop: it waits for a tick, a wake-up, a change of interfaces, a second, a signal.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+use log::{Log, warn};
+use rustix::process::setpriority_process;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    runtime::{Builder, Runtime},
+};
+
+use super::{
+    Guard,
+    housekeeping::{Complaints, end_list_entries, follow_kernel},
+    known_flows, known_sources, reclaim,
+    tick::Ticked,
+    tick_timer::TickTimer,
+    watch,
+};
+use crate::{events::What, signals::Stop};
+use ctguard_control::Pace;
+use ctguard_kernel::{
+    bpf::{is_attached, monotonic},
+    net::LinkEvents,
+};
+
+/// Looks at interfaces no oftener, however often they change.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Keeps house so often.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
+type Logger = EbpfLogger<&'static dyn Log>;
+
+/// The daemon's only thread, and the signals that end it.
+#[derive(Debug)]
+pub(crate) struct MainLoop {
+    runtime: Runtime,
+    stop: Stop,
+}
+
+impl MainLoop {
+    /// Catches signals from here on: one that comes while the guard is being loaded ends the loop
+    /// as soon as it begins, and what is to be removed is removed.
+    pub(crate) fn prepare() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let stop = {
+            let _context = runtime.enter();
+            Stop::catch()?
+        };
+        Ok(Self { runtime, stop })
+    }
+
+    /// Steers the guard until a signal; `ready` is called once it is steered.
+    pub(crate) fn run(
+        self,
+        guard: &mut Guard,
+        trace: bool,
+        ready: impl FnOnce(&Guard),
+    ) -> anyhow::Result<()> {
+        let Self { runtime, mut stop } = self;
+        prefer_us();
+        runtime.block_on(steer(guard, &mut stop, trace, ready))
+    }
+}
+
+/// A flood keeps the processors busy with softirqs; who grants must not queue behind the rest.
+fn prefer_us() {
+    const NICE: i32 = -10;
+    // Where it is not permitted, the grants come a little later.
+    let _ = setpriority_process(None, NICE);
+}
+
+async fn steer(
+    guard: &mut Guard,
+    stop: &mut Stop,
+    trace: bool,
+    ready: impl FnOnce(&Guard),
+) -> anyhow::Result<()> {
+    let mut wakeups = watched(guard.maps.wakeups()?)?;
+    let link_events = watched(LinkEvents::subscribe()?)?;
+    let mut log = trace.then(|| open_log(guard)).transpose()?;
+    let timer = TickTimer::new()?;
+
+    let mut complaints = Complaints::default();
+    let mut last_tick = monotonic();
+    let pace = tick(guard, &mut complaints);
+    timer.set(last_tick + pace.interval())?;
+    let (mut looked, mut kept_house) = (last_tick, last_tick);
+    // Something may have changed since the links were read.
+    let mut changed = true;
+    ready(guard);
+    let interfaces = guard.interfaces.iter().map(|interface| interface.name.clone()).collect();
+    guard.keep(What::Started { interfaces });
+
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.requested() => break,
+            expired = timer.expired() => expired?,
+            woken = wakeups.readable_mut() => {
+                let mut woken = woken?;
+                drain(woken.get_inner_mut());
+                woken.clear_ready();
+                timer.set(last_tick + Pace::SHORTEST)?;
+                continue;
+            }
+            event = link_events.readable() => {
+                let mut event = event?;
+                event.get_inner().drain();
+                event.clear_ready();
+                changed = true;
+                continue;
+            }
+            () = print(&mut log) => continue,
+        }
+        last_tick = monotonic();
+        let pace = tick(guard, &mut complaints);
+        timer.set(last_tick + pace.interval())?;
+        if let Err(error) = known_flows::follow(guard) {
+            complaints
+                .tell("cannot keep the known-flows filter, so floods pay for lookups", &error);
+        }
+        if let Err(error) = known_sources::follow(guard) {
+            complaints.tell("cannot keep the known sources, so they count as strangers", &error);
+        }
+        if let Err(error) = reclaim::follow(guard) {
+            complaints.tell("cannot relieve the table", &error);
+        }
+        if last_tick >= kept_house + HOUSEKEEPING_INTERVAL {
+            kept_house = last_tick;
+            changed |= keep_house(guard, &mut complaints);
+        }
+        if changed && last_tick >= looked + LOOK_INTERVAL {
+            looked = last_tick;
+            match watch::look(guard) {
+                Ok(done) => changed = !done,
+                Err(error) => complaints.tell("cannot look at the interfaces", &error),
+            }
+        }
+    }
+    guard.tell(What::Stopped);
+    if let Err(error) = guard.known_sources.save().and_then(|()| guard.relieving.restore()) {
+        warn!("{error:#}");
+    }
+    Ok(())
+}
+
+/// What is done each second; whether the interfaces are to be looked at.
+fn keep_house(guard: &mut Guard, complaints: &mut Complaints) -> bool {
+    let done = follow_kernel(guard).and_then(|()| end_list_entries(guard));
+    if let Err(error) = done {
+        complaints.tell("cannot follow the kernel", &error);
+    }
+    guard
+        .interfaces
+        .iter()
+        .any(|interface| !interface.attached || !is_attached(&guard.pins, interface.ifindex))
+}
+
+/// A tick that fails leaves the heartbeat to grow old; the fallback rate then holds.
+fn tick(guard: &mut Guard, complaints: &mut Complaints) -> Pace {
+    let guarded = guard.interfaces.iter().map(|interface| interface.ifindex);
+    let ticked = guard.ticker.tick(&mut guard.maps, &guard.sources, &guard.table, guarded);
+    match ticked {
+        Ok(Ticked { pace, changes }) => {
+            for change in &changes {
+                guard.tell(What::Stage(change.into()));
+            }
+            pace
+        }
+        Err(error) => {
+            complaints.tell("cannot grant new flows", &error.into());
+            Pace::Calm
+        }
+    }
+}
+
+fn drain(wakeups: &mut RingBuf<MapData>) {
+    while wakeups.next().is_some() {}
+}
+
+fn open_log(guard: &mut Guard) -> anyhow::Result<AsyncFd<Logger>> {
+    let logger =
+        EbpfLogger::init(guard.programs.object_mut()).context("cannot read the program's log")?;
+    Ok(watched(logger)?)
+}
+
+/// Waits for `owner` to be readable.
+pub(super) fn watched<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
+    #[expect(deprecated, reason = "its owner keeps the descriptor open as long as it is watched")]
+    AsyncFd::with_interest(owner, Interest::READABLE)
+}
+
+/// Prints what the program logged; without a log, waits forever.
+async fn print(log: &mut Option<AsyncFd<Logger>>) {
+    let Some(log) = log else { return std::future::pending().await };
+    let ready: io::Result<_> = log.readable_mut().await;
+    if let Ok(mut ready) = ready {
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
+    }
+}

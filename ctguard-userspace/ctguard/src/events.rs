@@ -1,0 +1,273 @@
+//! What the daemon did and why, as lines of JSON that outlive it: each namespace has a file of its
+//! own, which a reboot removes.
+//!
+//! Two files of bounded length: one that grows, and the one before it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use ctguard_ebpf::layout::Stage;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use ctguard_control::StageChange;
+use ctguard_kernel::run_directory;
+
+/// A file that has grown to so many bytes is set aside in the place of the one before it.
+const LONGEST: u64 = 1 << 20;
+
+/// Why events are not kept or not read.
+#[derive(Debug, Error)]
+#[error("cannot {action} {}", path.display())]
+pub(crate) struct EventsError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What happened, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Event {
+    /// As in RFC 3339, in UTC.
+    pub(crate) time: String,
+    #[serde(flatten)]
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum What {
+    /// A daemon guards these interfaces.
+    Started { interfaces: Vec<String> },
+    /// It ended by a signal.
+    Stopped,
+    /// A class has another stage.
+    Stage(StageEvent),
+    /// The table is at its target again.
+    Relieved { entries_deleted: u64 },
+}
+
+/// The numbers that a [`StageChange`] follows from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StageEvent {
+    pub(crate) class: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) fill_ratio: f64,
+    pub(crate) headroom_entries: u64,
+    pub(crate) others_per_second: f64,
+    pub(crate) budget_per_second: f64,
+    pub(crate) demand_per_second: f64,
+    /// Null while every source may have its ceiling.
+    pub(crate) share_per_second: Option<f64>,
+    /// Null until that is known.
+    pub(crate) sources: Option<usize>,
+}
+
+impl From<&StageChange> for StageEvent {
+    fn from(change: &StageChange) -> Self {
+        let StageChange { class, from, to, steering, demand, share, sources } = change;
+        let name = |stage: &Stage| stage.name().to_owned();
+        Self {
+            class: class.name().to_owned(),
+            from: name(from),
+            to: name(to),
+            fill_ratio: steering.fill,
+            headroom_entries: steering.headroom,
+            others_per_second: steering.others,
+            budget_per_second: steering.budget,
+            demand_per_second: *demand,
+            share_per_second: *share,
+            sources: *sources,
+        }
+    }
+}
+
+/// The files of a namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct EventFile(PathBuf);
+
+impl EventFile {
+    /// Of the namespace of this thread.
+    pub(crate) fn of_this_namespace() -> io::Result<Self> {
+        run_directory::of_this_namespace("events.jsonl").map(Self)
+    }
+
+    /// Adds an event of now.
+    pub(crate) fn add(&self, what: What) -> Result<(), EventsError> {
+        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        self.append(&Event { time, what }).map_err(|source| self.error("write", source))
+    }
+
+    fn append(&self, event: &Event) -> io::Result<()> {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        if fs::metadata(&self.0).is_ok_and(|file| file.len() >= LONGEST) {
+            fs::rename(&self.0, self.former())?;
+        }
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.0)?;
+        file.write_all(&line)
+    }
+
+    /// The newest `most` events, the oldest of them first, and where to read on. A line that is no
+    /// event, of another version or cut short, is passed over.
+    pub(crate) fn last(&self, most: usize) -> Result<(Vec<Event>, Position), EventsError> {
+        let mut text = String::new();
+        read(&self.former(), 0, &mut text).map_err(|source| self.error("read", source))?;
+        let at = read(&self.0, 0, &mut text).map_err(|source| self.error("read", source))?;
+        let events: Vec<Event> = events(&text).collect();
+        let first = events.len().saturating_sub(most);
+        Ok((events.into_iter().skip(first).collect(), at))
+    }
+
+    /// What has come since; `at` goes on.
+    pub(crate) fn since(&self, at: &mut Position) -> Result<Vec<Event>, EventsError> {
+        let mut text = String::new();
+        let now = Position::of(&self.0);
+        let mut go_on = |path: &Path, from: u64| {
+            read(path, from, &mut text).map_err(|source| self.error("read", source))
+        };
+        *at = if now.file == at.file {
+            go_on(&self.0, at.bytes)?
+        } else {
+            if Position::of(&self.former()).file == at.file {
+                go_on(&self.former(), at.bytes)?;
+            }
+            go_on(&self.0, 0)?
+        };
+        Ok(events(&text).collect())
+    }
+
+    fn former(&self) -> PathBuf {
+        self.0.with_extension("former.jsonl")
+    }
+
+    fn error(&self, action: &'static str, source: io::Error) -> EventsError {
+        EventsError { action, path: self.0.clone(), source }
+    }
+}
+
+/// How far a reader is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Inode; none where there is no file.
+    file: Option<u64>,
+    bytes: u64,
+}
+
+impl Position {
+    fn of(path: &Path) -> Self {
+        Self { file: fs::metadata(path).ok().map(|file| file.ino()), bytes: 0 }
+    }
+}
+
+/// Adds what lies behind `from` to `text`, up to the end of the last whole line.
+fn read(path: &Path, from: u64, text: &mut String) -> io::Result<Position> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Position::default()),
+        Err(error) => return Err(error),
+    };
+    let inode = file.metadata()?.ino();
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(2 * LONGEST).read_to_end(&mut bytes)?;
+    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
+    text.push_str(&String::from_utf8_lossy(&bytes[..whole]));
+    Ok(Position { file: Some(inode), bytes: from.saturating_add(whole as u64) })
+}
+
+fn events(text: &str) -> impl Iterator<Item = Event> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(directory: &tempfile::TempDir) -> EventFile {
+        EventFile(directory.path().join("events.jsonl"))
+    }
+
+    fn relieved(entries_deleted: u64) -> What {
+        What::Relieved { entries_deleted }
+    }
+
+    fn whats(events: Vec<Event>) -> Vec<What> {
+        events.into_iter().map(|event| event.what).collect()
+    }
+
+    #[test]
+    fn the_newest_events_come_last_and_no_more_than_were_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        assert_eq!(file.last(5).unwrap().0, []);
+        for number in 0..10 {
+            file.add(relieved(number)).unwrap();
+        }
+        assert_eq!(whats(file.last(2).unwrap().0), [relieved(8), relieved(9)]);
+    }
+
+    #[test]
+    fn a_line_cut_short_or_of_another_version_hides_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        fs::write(&file.0, "{\"time\":\"2026\",\"event\":\"unheard_of\"}\nnonsense\n").unwrap();
+        file.add(What::Stopped).unwrap();
+        let (events, mut at) = file.last(5).unwrap();
+        assert_eq!(whats(events), [What::Stopped]);
+        let write_more = |text: &str| {
+            let mut open = OpenOptions::new().append(true).open(&file.0).unwrap();
+            open.write_all(text.as_bytes()).unwrap();
+        };
+        let half = "{\"time\":\"2026\",\"event\":";
+        write_more(half);
+        assert_eq!(file.since(&mut at).unwrap(), []);
+        let rest = "\"stopped\"}\n";
+        write_more(rest);
+        assert_eq!(whats(file.since(&mut at).unwrap()), [What::Stopped], "not lost by a half");
+    }
+
+    /// Fails when the files grow without end, or when a reader misses events as they change.
+    #[test]
+    fn a_long_file_gives_way_to_a_new_one_under_the_eyes_of_a_reader() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        let (_, mut at) = file.last(0).unwrap();
+        let mut seen = 0;
+        let long = What::Started { interfaces: vec!["x".repeat(1000)] };
+        for _ in 0..3000 {
+            file.add(long.clone()).unwrap();
+            seen += file.since(&mut at).unwrap().len();
+        }
+        assert_eq!(seen, 3000);
+        for path in [&file.0, &file.former()] {
+            assert!(fs::metadata(path).unwrap().len() <= LONGEST + 2000, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_flat_object() {
+        let stage = StageEvent {
+            class: "tcp".to_owned(),
+            from: "fair".to_owned(),
+            to: "challenge".to_owned(),
+            fill_ratio: 0.5,
+            headroom_entries: 10,
+            others_per_second: -1.5,
+            budget_per_second: 20.0,
+            demand_per_second: 4000.0,
+            share_per_second: Some(0.25),
+            sources: None,
+        };
+        let event = Event { time: "2026-01-02T03:04:05.678Z".to_owned(), what: What::Stage(stage) };
+        let text = serde_json::to_string(&event).unwrap();
+        assert!(text.starts_with(r#"{"time":"2026-01-02T03:04:05.678Z","event":"stage","class":"#));
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+    }
+}

@@ -1,0 +1,82 @@
+//! A list as JSON and as text; what ended is left out.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use super::{SCHEMA_VERSION, write_json};
+use ctguard_kernel::maps::Entry;
+
+/// What `ctguard allow list --json` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListReport {
+    schema_version: u32,
+    entries: Vec<ListedPrefix>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedPrefix {
+    prefix: String,
+    /// Null: for good.
+    remaining_seconds: Option<u64>,
+}
+
+impl ListReport {
+    /// Of entries that live at `now`, in jiffies.
+    pub(crate) fn new(entries: &[Entry], now: u64, jiffies_per_second: u32) -> Self {
+        let per_second = u64::from(jiffies_per_second.max(1));
+        let entries = entries
+            .iter()
+            .filter(|entry| entry.is_live(now))
+            .map(|entry| ListedPrefix {
+                prefix: entry.prefix.to_string(),
+                remaining_seconds: (entry.expires_at != 0)
+                    .then(|| (entry.expires_at - now).div_ceil(per_second)),
+            })
+            .collect();
+        Self { schema_version: SCHEMA_VERSION, entries }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+        write_json(out, self)
+    }
+
+    pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+        for entry in &self.entries {
+            match entry.remaining_seconds {
+                Some(seconds) => {
+                    let span = humantime::format_duration(Duration::from_secs(seconds));
+                    writeln!(out, "{} for {span}", entry.prefix)?;
+                }
+                None => writeln!(out, "{}", entry.prefix)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_is_left_out() {
+        let entry =
+            |prefix: &str, expires_at| Entry { prefix: prefix.parse().unwrap(), expires_at };
+        let entries =
+            [entry("192.0.2.1/32", 0), entry("192.0.2.2/32", 999), entry("192.0.2.3/32", 1250)];
+
+        let report = ListReport::new(&entries, 1000, 250);
+
+        let mut text = Vec::new();
+        report.write_text(&mut text).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), "192.0.2.1/32\n192.0.2.3/32 for 1s\n");
+    }
+}

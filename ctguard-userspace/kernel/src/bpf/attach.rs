@@ -1,0 +1,335 @@
+//! Puts the programs onto an interface: one pinned link for each direction, updated in place.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use aya::programs::loaded_programs;
+use ctguard_ebpf::layout::{Interface, programs};
+use thiserror::Error;
+
+use super::{
+    LoadError, Pins, Programs,
+    egress::{self, EgressError},
+    pins::remove_if_there,
+    syscall::{self, LinkInfo},
+};
+use crate::{lock, net::Link};
+
+/// Who runs the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The driver.
+    Native,
+    /// The network stack, after it allocated a buffer.
+    Generic,
+}
+
+/// The mode that the operator wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModeChoice {
+    /// Native where the driver has it.
+    #[default]
+    Auto,
+    Native,
+    Generic,
+}
+
+/// The programs on one interface.
+#[derive(Debug)]
+pub struct Attachment {
+    pub mode: Mode,
+    /// Attached now; else updated in place.
+    pub fresh: bool,
+    /// Why the driver does not run the program, in generic mode.
+    pub native_refusal: Option<io::Error>,
+}
+
+/// Why an interface is not guarded.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    #[error(
+        "{name} is guarded already by {}{}",
+        pins.as_ref().map_or("another ctguard".to_owned(), |pins| {
+            format!("the ctguard at {}", pins.path().display())
+        }),
+        pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    OtherGuard { name: String, pins: Option<Pins>, pid: Option<u32> },
+    #[error(
+        "{name} runs the XDP program {program} (id {id}), which is not ctguard's; ctguard never \
+         replaces another's program, detach it first"
+    )]
+    Foreign { name: String, program: String, id: u32 },
+    #[error(
+        "the driver of {name} (MTU {mtu}) does not run the program: {source}; use --mode generic"
+    )]
+    NoNative { name: String, mtu: u32, source: io::Error },
+    #[error("{name} is guarded in the other mode, which only a new start changes: ctguard detach")]
+    OtherMode { name: String },
+    #[error("not permitted to attach programs to {name}; be root, or have CAP_NET_ADMIN")]
+    NotPermitted { name: String },
+    #[error("cannot attach to {name}")]
+    Link { name: String, source: io::Error },
+    #[error("cannot pin {}", path.display())]
+    Pin { path: PathBuf, source: io::Error },
+    #[error("cannot watch what leaves {name}")]
+    Egress { name: String, source: EgressError },
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// Whose program is on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Occupant {
+    Guard {
+        /// Unknown where its lock is gone.
+        pins: Option<Pins>,
+        /// Of its daemon, while one runs.
+        pid: Option<u32>,
+    },
+    Foreign {
+        /// Nameless, gone since, or not ours to ask about.
+        program: Option<String>,
+    },
+}
+
+impl Mode {
+    /// Its name in messages and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+
+    /// Its number in the `interfaces` map.
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Native => Interface::NATIVE,
+            Self::Generic => Interface::GENERIC,
+        }
+    }
+
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Native => syscall::XDP_NATIVE,
+            Self::Generic => syscall::XDP_GENERIC,
+        }
+    }
+}
+
+impl ModeChoice {
+    const fn allows(self, mode: Mode) -> bool {
+        match (self, mode) {
+            (Self::Auto, _) | (Self::Native, Mode::Native) | (Self::Generic, Mode::Generic) => true,
+            (Self::Native, Mode::Generic) | (Self::Generic, Mode::Native) => false,
+        }
+    }
+}
+
+/// Attaches the programs to `link`, or updates what a former daemon attached there.
+///
+/// The egress program comes first, so that flows from inside are known before anything is judged.
+pub fn attach(
+    pins: &Pins,
+    programs: &mut Programs,
+    link: &Link,
+    choice: ModeChoice,
+    egress_by_filter: bool,
+) -> Result<Attachment, AttachError> {
+    let fresh_egress = egress::attach(pins, programs.egress()?, link, egress_by_filter)
+        .map_err(|source| AttachError::Egress { name: link.name.clone(), source })?;
+    let attached = ingress(pins, programs, link, choice);
+    if attached.is_err() && fresh_egress {
+        // The first error is the one to tell.
+        let _ = egress::detach(pins, link.index);
+    }
+    attached
+}
+
+impl Attachment {
+    /// Takes the programs off `ifindex` again.
+    pub fn detach(pins: &Pins, ifindex: u32) -> io::Result<()> {
+        remove_if_there(&pins.xdp(ifindex))?;
+        egress::detach(pins, ifindex)
+    }
+}
+
+/// Whether `ifindex` still runs both programs.
+pub fn is_attached(pins: &Pins, ifindex: u32) -> bool {
+    matches!(pins.xdp_link(ifindex), Ok(Some((_, info))) if info.ifindex == ifindex)
+        && egress::is_attached(pins, ifindex)
+}
+
+/// What runs on an interface before a start changes it.
+pub struct Former {
+    pins: Pins,
+    link: Link,
+    xdp: Option<FormerLink>,
+    egress: egress::Former,
+}
+
+impl Former {
+    pub fn of(pins: &Pins, link: &Link) -> io::Result<Self> {
+        let xdp = FormerLink::of(pins.xdp_link(link.index)?, link.index)?;
+        let egress = egress::Former::of(pins, link.index)?;
+        Ok(Self { pins: pins.clone(), link: link.clone(), xdp, egress })
+    }
+
+    /// Lets the same run again, and nothing where nothing did.
+    pub fn restore(self) -> Result<(), EgressError> {
+        match &self.xdp {
+            Some(former) => former.restore()?,
+            None => remove_if_there(&self.pins.xdp(self.link.index))?,
+        }
+        self.egress.restore(&self.pins, &self.link)
+    }
+}
+
+/// A link, and the program in it.
+pub(super) struct FormerLink {
+    link: OwnedFd,
+    program: OwnedFd,
+}
+
+impl FormerLink {
+    /// None where nothing is pinned, or only what is left of an interface that is gone.
+    pub(super) fn of(
+        pinned: Option<(OwnedFd, LinkInfo)>,
+        ifindex: u32,
+    ) -> io::Result<Option<Self>> {
+        let Some((link, info)) = pinned.filter(|(_, info)| info.ifindex == ifindex) else {
+            return Ok(None);
+        };
+        Ok(Some(Self { link, program: syscall::program_by_id(info.program)? }))
+    }
+
+    pub(super) fn restore(&self) -> io::Result<()> {
+        syscall::update_link(self.link.as_fd(), self.program.as_fd())
+    }
+}
+
+fn ingress(
+    pins: &Pins,
+    programs: &Programs,
+    link: &Link,
+    choice: ModeChoice,
+) -> Result<Attachment, AttachError> {
+    let failed = |source| link_error(link, source);
+    if let Some((fd, info)) = pins.xdp_link(link.index).map_err(failed)? {
+        if info.ifindex == link.index {
+            return update(fd.as_fd(), programs, link, choice);
+        }
+        let path = pins.xdp(link.index);
+        remove_if_there(&path).map_err(|source| AttachError::Pin { path, source })?;
+    }
+    if let Some(attached) = link.xdp {
+        return Err(occupied(link, attached.program));
+    }
+    create(pins, programs, link, choice)
+}
+
+fn update(
+    fd: BorrowedFd<'_>,
+    programs: &Programs,
+    link: &Link,
+    choice: ModeChoice,
+) -> Result<Attachment, AttachError> {
+    let native = link.xdp.is_none_or(|attached| attached.native);
+    let mode = if native { Mode::Native } else { Mode::Generic };
+    if !choice.allows(mode) {
+        return Err(AttachError::OtherMode { name: link.name.clone() });
+    }
+    if syscall::update_link(fd, programs.ingress()).is_err() {
+        syscall::update_link(fd, programs.plain_ingress()?)
+            .map_err(|source| link_error(link, source))?;
+    }
+    Ok(Attachment { mode, fresh: false, native_refusal: None })
+}
+
+fn create(
+    pins: &Pins,
+    programs: &Programs,
+    link: &Link,
+    choice: ModeChoice,
+) -> Result<Attachment, AttachError> {
+    let mut native_refusal = None;
+    for mode in [Mode::Native, Mode::Generic] {
+        if !choice.allows(mode) {
+            continue;
+        }
+        match create_in(mode, programs, link) {
+            Ok(fd) => {
+                let path = pins.xdp(link.index);
+                syscall::pin(fd.as_fd(), &path)
+                    .map_err(|source| AttachError::Pin { path, source })?;
+                return Ok(Attachment { mode, fresh: true, native_refusal });
+            }
+            Err(AttachError::Link { source, .. }) if mode == Mode::Native => {
+                native_refusal = Some(source);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(AttachError::NoNative {
+        name: link.name.clone(),
+        mtu: link.mtu,
+        source: native_refusal.unwrap_or_else(|| io::ErrorKind::Unsupported.into()),
+    })
+}
+
+/// The program for frames in fragments first: drivers with a large MTU insist on it, others
+/// refuse it.
+fn create_in(mode: Mode, programs: &Programs, link: &Link) -> Result<OwnedFd, AttachError> {
+    let first = syscall::attach_xdp(programs.ingress(), link.index, mode.flags());
+    match first.map_err(|source| link_error(link, source)) {
+        Err(AttachError::Link { .. }) => {
+            let plain = programs.plain_ingress()?;
+            syscall::attach_xdp(plain, link.index, mode.flags())
+                .map_err(|source| link_error(link, source))
+        }
+        done => done,
+    }
+}
+
+fn link_error(link: &Link, source: io::Error) -> AttachError {
+    let name = link.name.clone();
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => AttachError::NotPermitted { name },
+        // Attached since the links were read.
+        Some(libc::EBUSY | libc::EEXIST) => occupied(link, 0),
+        _ => AttachError::Link { name, source },
+    }
+}
+
+fn occupied(link: &Link, id: u32) -> AttachError {
+    let name = link.name.clone();
+    match Occupant::of(link.index, id) {
+        Occupant::Guard { pins, pid } => AttachError::OtherGuard { name, pins, pid },
+        Occupant::Foreign { program } => {
+            let program = program.unwrap_or_else(|| "of another".to_owned());
+            AttachError::Foreign { name, program, id }
+        }
+    }
+}
+
+impl Occupant {
+    /// Who put the program `id` onto `ifindex`.
+    pub fn of(ifindex: u32, id: u32) -> Self {
+        let program = loaded_programs()
+            .filter_map(Result::ok)
+            .find(|program| program.id() == id)
+            .and_then(|program| program.name_as_str().map(ToOwned::to_owned));
+        if program.as_deref() == Some(programs::INGRESS) {
+            let pins = lock::pinned_guards().into_iter().map(Pins::at).find(
+                |pins| matches!(pins.xdp_link(ifindex), Ok(Some((_, info))) if info.program == id),
+            );
+            let daemon = pins.as_ref().and_then(|pins| lock::daemon_of(pins.path()));
+            return Self::Guard { pins, pid: daemon.and_then(|daemon| daemon.pid) };
+        }
+        Self::Foreign { program }
+    }
+}

@@ -1,0 +1,157 @@
+//! The egress program: a TCX link where the kernel has them (6.6), else a clsact filter.
+//!
+//! It goes before the others: one that ends the chain would hide what leaves.
+
+use std::{fs, io, os::fd::AsFd, path::Path};
+
+use aya::programs::{
+    Link as _, ProgramError, SchedClassifier, TcAttachType,
+    links::LinkError,
+    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
+};
+use ctguard_ebpf::layout::programs;
+use thiserror::Error;
+
+use super::{Pins, attach::FormerLink, pins::remove_if_there, syscall};
+use crate::net::{Link, clsact, links};
+
+/// Priority and handle of the filter, low and of nobody else's choosing.
+const PRIORITY: u16 = 199;
+const HANDLE: TcHandle = TcHandle::new(0, 199);
+
+/// Why the egress program is not attached.
+#[derive(Debug, Error)]
+pub enum EgressError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Filter(#[from] TcError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// Attaches or updates in place; tells whether it was attached now.
+pub(super) fn attach(
+    pins: &Pins,
+    program: &mut SchedClassifier,
+    link: &Link,
+    by_filter: bool,
+) -> Result<bool, EgressError> {
+    if let Some((fd, info)) = pins.tcx_link(link.index)? {
+        if info.ifindex == link.index {
+            syscall::update_link(fd.as_fd(), program.fd()?.as_fd())?;
+            return Ok(false);
+        }
+        remove_if_there(&pins.tcx(link.index))?;
+    }
+    if pins.filter(link.index).exists() {
+        update_filter(program, link)?;
+        return Ok(false);
+    }
+    if !by_filter {
+        match syscall::attach_tcx_egress(program.fd()?.as_fd(), link.index) {
+            Ok(fd) => {
+                syscall::pin(fd.as_fd(), &pins.tcx(link.index))?;
+                return Ok(true);
+            }
+            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error.into()),
+            Err(_) => {}
+        }
+    }
+    attach_filter(pins, program, link)?;
+    Ok(true)
+}
+
+/// What watched before a start.
+pub(super) enum Former {
+    Nothing,
+    Link(FormerLink),
+    Filter(SchedClassifier),
+}
+
+impl Former {
+    pub(super) fn of(pins: &Pins, ifindex: u32) -> io::Result<Self> {
+        if let Some(link) = FormerLink::of(pins.tcx_link(ifindex)?, ifindex)? {
+            return Ok(Self::Link(link));
+        }
+        if !pins.filter(ifindex).exists() {
+            return Ok(Self::Nothing);
+        }
+        let pinned = SchedClassifier::from_pin(pins.program(programs::EGRESS));
+        pinned.map(Self::Filter).map_err(io::Error::other)
+    }
+
+    pub(super) fn restore(self, pins: &Pins, link: &Link) -> Result<(), EgressError> {
+        match self {
+            Self::Nothing => Ok(detach(pins, link.index)?),
+            Self::Link(former) => Ok(former.restore()?),
+            Self::Filter(mut program) => update_filter(&mut program, link),
+        }
+    }
+}
+
+/// Whether what [`attach`] left is still there; of a filter, whether its qdisc is.
+pub(super) fn is_attached(pins: &Pins, ifindex: u32) -> bool {
+    match pins.tcx_link(ifindex) {
+        Ok(Some((_, info))) => info.ifindex == ifindex,
+        Ok(None) | Err(_) => {
+            pins.filter(ifindex).exists() && clsact::exists(ifindex).unwrap_or(true)
+        }
+    }
+}
+
+/// Removes what [`attach`] left for `ifindex`, the interface itself gone or not.
+pub(super) fn detach(pins: &Pins, ifindex: u32) -> io::Result<()> {
+    remove_if_there(&pins.tcx(ifindex))?;
+    if !pins.filter(ifindex).exists() {
+        return Ok(());
+    }
+    let name = links()?.into_iter().find(|link| link.index == ifindex).map(|link| link.name);
+    if let Some(name) = name {
+        filter_link(&name)?.detach().map_err(io::Error::other)?;
+        if pins.qdisc(ifindex).exists() {
+            clsact::remove_if_unused(ifindex)?;
+        }
+    }
+    remove_directory_if_there(&pins.qdisc(ifindex))?;
+    remove_directory_if_there(&pins.filter(ifindex))
+}
+
+fn attach_filter(
+    pins: &Pins,
+    program: &mut SchedClassifier,
+    link: &Link,
+) -> Result<(), EgressError> {
+    if !clsact::exists(link.index)? {
+        fs::create_dir_all(pins.qdisc(link.index))?;
+        qdisc_add_clsact(&link.name)?;
+    }
+    let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+    let id = program.attach_with_options(
+        &link.name,
+        TcAttachType::Egress,
+        TcAttachOptions::Netlink(options),
+    )?;
+    // The filter outlives this process: no link may remove it when it is dropped.
+    std::mem::forget(program.take_link(id)?);
+    Ok(fs::create_dir_all(pins.filter(link.index))?)
+}
+
+fn update_filter(program: &mut SchedClassifier, link: &Link) -> Result<(), EgressError> {
+    let id = program.attach_to_link(filter_link(&link.name)?)?;
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+fn filter_link(name: &str) -> io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(name, TcAttachType::Egress, PRIORITY, HANDLE, None)
+}
+
+fn remove_directory_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

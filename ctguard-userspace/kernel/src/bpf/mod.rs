@@ -1,0 +1,24 @@
+//! Getting the program into the kernel, onto interfaces, and keeping it there.
+
+mod attach;
+mod bpffs;
+mod clock;
+mod detection;
+mod egress;
+mod kernel_functions;
+mod load;
+mod object;
+mod pins;
+mod program_load;
+mod refusal;
+mod syscall;
+
+pub use attach::{
+    AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached,
+};
+pub use bpffs::{MountError, check as check_pins, prepare, remove};
+pub use clock::{ClockError, KernelClock, monotonic};
+pub use detection::{DetectionChoice, Detector};
+pub use kernel_functions::{FunctionsError, check as check_lookup};
+pub use load::{LoadError, Programs};
+pub use pins::Pins;

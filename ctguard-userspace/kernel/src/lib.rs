@@ -1,0 +1,18 @@
+//! Access to the kernel: the program and its maps, the connection table, the network's devices.
+//!
+//! `bpf` puts the program into the kernel, `maps` opens what is pinned, `conntrack` reads and changes
+//! the table over ctnetlink, `net` asks about devices.
+#![expect(
+    missing_docs,
+    reason = "internal to the product: names of fields and messages of errors say what they are"
+)]
+
+pub mod bpf;
+pub mod conntrack;
+pub mod durable;
+pub mod lock;
+pub mod maps;
+pub mod namespace;
+pub mod net;
+pub mod privileges;
+pub mod run_directory;

@@ -1,0 +1,237 @@
+//! Which device to guard when the operator names an interface: the rules of `docs`' "where to
+//! attach", on a table of links.
+
+use thiserror::Error;
+
+use super::link::Link;
+
+/// `ARPHRD_ETHER` and `ARPHRD_PPP` (`linux/if_arp.h`), `ARPHRD_LOOPBACK`.
+const ETHERNET: u16 = 1;
+const PPP: u16 = 512;
+const LOOPBACK: u16 = 772;
+
+/// Interfaces stacked on another; each is a guard's child once.
+const MAXIMUM_DEPTH: usize = 8;
+
+/// The device to guard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    pub link: Link,
+    /// What kind of interface the operator named, when `link` is another.
+    pub instead_of: Option<String>,
+}
+
+/// Why an interface cannot be guarded, and what to do instead.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    #[error("there is no interface {name}; there are {}", .existing.join(", "))]
+    Unknown { name: String, existing: Vec<String> },
+    #[error("{name} is the loopback device, which no flood reaches")]
+    Loopback { name: String },
+    #[error(
+        "{name} is a bridge, which XDP guards badly; guard its ports: {}",
+        options(.ports)
+    )]
+    Bridge { name: String, ports: Vec<String> },
+    #[error("{name} is a VRF, which XDP guards badly; guard its ports: {}", options(.ports))]
+    Vrf { name: String, ports: Vec<String> },
+    #[error("{name} is a member of {master}; guard that: -i {master}")]
+    Member { name: String, master: String },
+    #[error(
+        "{name} is a PPP link without Ethernet frames; over PPPoE, guard the Ethernet device \
+         under it (ctguard reads PPPoE)"
+    )]
+    Ppp { name: String },
+    #[error("{name} is a tunnel ({kind}); guard the device that its packets arrive on")]
+    Tunnel { name: String, kind: String },
+    #[error("{name} has no Ethernet frames ({kind}); guard the device that its packets arrive on")]
+    NoEthernet { name: String, kind: String },
+    #[error("{name} lies on a device of another network namespace; run ctguard there")]
+    LowerElsewhere { name: String },
+}
+
+/// The device to guard for `name`.
+pub fn resolve(links: &[Link], name: &str) -> Result<Resolved, Refusal> {
+    let named = links.iter().find(|link| link.is_named(name)).ok_or_else(|| Refusal::Unknown {
+        name: name.to_owned(),
+        existing: links
+            .iter()
+            .filter(|link| link.hardware != LOOPBACK)
+            .map(|link| link.name.clone())
+            .collect(),
+    })?;
+    let mut link = named;
+    for _ in 0..MAXIMUM_DEPTH {
+        match lower(links, link)? {
+            Some(below) => link = below,
+            None => break,
+        }
+    }
+    check(links, link)?;
+    let instead_of = (link.index != named.index).then(|| named.kind.clone().unwrap_or_default());
+    Ok(Resolved { link: link.clone(), instead_of })
+}
+
+/// The device under a child that shares it.
+fn lower<'a>(links: &'a [Link], link: &Link) -> Result<Option<&'a Link>, Refusal> {
+    const CHILDREN: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"];
+    if !CHILDREN.iter().any(|kind| link.is_a(kind)) {
+        return Ok(None);
+    }
+    let below = links
+        .iter()
+        .find(|below| Some(below.index) == link.lower)
+        .filter(|_| !link.lower_elsewhere);
+    below.map(Some).ok_or_else(|| Refusal::LowerElsewhere { name: link.name.clone() })
+}
+
+fn check(links: &[Link], link: &Link) -> Result<(), Refusal> {
+    const TUNNELS: [&str; 7] =
+        ["vxlan", "geneve", "gretap", "ip6gretap", "erspan", "ip6erspan", "bareudp"];
+    let name = link.name.clone();
+    let kind = link.kind.clone();
+    if link.hardware == LOOPBACK {
+        return Err(Refusal::Loopback { name });
+    }
+    if link.hardware == PPP || link.is_a("ppp") {
+        return Err(Refusal::Ppp { name });
+    }
+    if link.is_a("bridge") {
+        return Err(Refusal::Bridge { name, ports: ports(links, link) });
+    }
+    if link.is_a("vrf") {
+        return Err(Refusal::Vrf { name, ports: ports(links, link) });
+    }
+    if let Some(kind) = kind.clone().filter(|kind| TUNNELS.contains(&kind.as_str())) {
+        return Err(Refusal::Tunnel { name, kind });
+    }
+    if link.hardware != ETHERNET {
+        let kind = kind.unwrap_or_else(|| format!("hardware type {}", link.hardware));
+        return Err(Refusal::NoEthernet { name, kind });
+    }
+    let master = links.iter().find(|master| Some(master.index) == link.master);
+    if let Some(master) = master.filter(|master| master.is_a("bond") || master.is_a("team")) {
+        return Err(Refusal::Member { name, master: master.name.clone() });
+    }
+    Ok(())
+}
+
+fn ports(links: &[Link], master: &Link) -> Vec<String> {
+    links
+        .iter()
+        .filter(|link| link.master == Some(master.index))
+        .map(|link| link.name.clone())
+        .collect()
+}
+
+fn options(ports: &[String]) -> String {
+    if ports.is_empty() {
+        return "it has none now".to_owned();
+    }
+    ports.iter().map(|port| format!("-i {port}")).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_physical_device_is_guarded_itself() {
+        let resolved = resolve(&table(), "wan0").unwrap();
+        assert_eq!((resolved.link.name.as_str(), resolved.instead_of), ("wan0", None));
+    }
+
+    #[test]
+    fn an_alternative_name_is_a_name() {
+        assert_eq!(resolve(&table(), "enp3s0").unwrap().link.name, "wan0");
+    }
+
+    #[test]
+    fn a_vlan_child_is_guarded_at_its_parent() {
+        let resolved = resolve(&table(), "wan0.100").unwrap();
+        assert_eq!(resolved.link.name, "wan0");
+        assert_eq!(resolved.instead_of.as_deref(), Some("vlan"));
+    }
+
+    #[test]
+    fn a_macvlan_on_a_vlan_goes_down_twice() {
+        assert_eq!(resolve(&table(), "mac0").unwrap().link.name, "wan0");
+    }
+
+    #[test]
+    fn a_vlan_child_of_another_namespace_is_refused() {
+        let refusal = resolve(&table(), "moved").unwrap_err();
+        assert_eq!(refusal, Refusal::LowerElsewhere { name: "moved".into() });
+    }
+
+    #[test]
+    fn a_bridge_names_its_ports() {
+        let refusal = resolve(&table(), "br0").unwrap_err().to_string();
+        assert!(refusal.ends_with("guard its ports: -i lan1 -i lan2"), "{refusal}");
+    }
+
+    #[test]
+    fn a_bridge_port_is_guarded_itself() {
+        assert_eq!(resolve(&table(), "lan1").unwrap().link.name, "lan1");
+    }
+
+    #[test]
+    fn a_bond_is_guarded_and_its_member_is_not() {
+        assert_eq!(resolve(&table(), "bond0").unwrap().link.name, "bond0");
+        let refusal = resolve(&table(), "slave0").unwrap_err();
+        assert!(refusal.to_string().ends_with("-i bond0"), "{refusal}");
+    }
+
+    #[test]
+    fn ppp_says_to_guard_the_ethernet_device() {
+        let refusal = resolve(&table(), "ppp0").unwrap_err().to_string();
+        assert!(refusal.contains("guard the Ethernet device under it"), "{refusal}");
+    }
+
+    #[test]
+    fn what_has_no_ethernet_frames_is_refused_by_its_kind() {
+        let refusal = resolve(&table(), "wg0").unwrap_err().to_string();
+        assert!(refusal.contains("wireguard"), "{refusal}");
+    }
+
+    #[test]
+    fn a_veth_is_not_taken_for_a_child_of_its_peer() {
+        assert_eq!(resolve(&table(), "veth0").unwrap().link.name, "veth0");
+    }
+
+    #[test]
+    fn an_unknown_name_lists_what_there_is_but_not_the_loopback() {
+        let refusal = resolve(&table(), "wan9").unwrap_err().to_string();
+        assert!(refusal.starts_with("there is no interface wan9; there are wan0, "), "{refusal}");
+        assert!(!refusal.contains("lo,"), "{refusal}");
+        assert!(matches!(resolve(&table(), "lo").unwrap_err(), Refusal::Loopback { .. }));
+    }
+
+    fn table() -> Vec<Link> {
+        let link = |index, name: &str, kind: &str| Link {
+            index,
+            name: name.into(),
+            kind: (!kind.is_empty()).then(|| kind.into()),
+            hardware: ETHERNET,
+            ..Link::default()
+        };
+        let on = |lower, link: Link| Link { lower: Some(lower), ..link };
+        let of = |master, link: Link| Link { master: Some(master), ..link };
+        let hardware = |hardware, link: Link| Link { hardware, ..link };
+        vec![
+            hardware(LOOPBACK, link(1, "lo", "")),
+            Link { other_names: vec!["enp3s0".into()], ..link(2, "wan0", "") },
+            on(2, link(3, "wan0.100", "vlan")),
+            on(3, link(4, "mac0", "macvlan")),
+            Link { lower_elsewhere: true, ..on(2, link(5, "moved", "vlan")) },
+            link(6, "br0", "bridge"),
+            of(6, link(7, "lan1", "")),
+            of(6, link(8, "lan2", "")),
+            link(9, "bond0", "bond"),
+            of(9, link(10, "slave0", "")),
+            hardware(PPP, link(11, "ppp0", "ppp")),
+            hardware(65534, link(12, "wg0", "wireguard")),
+            on(2, link(13, "veth0", "veth")),
+        ]
+    }
+}

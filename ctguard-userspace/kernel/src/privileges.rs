@@ -1,0 +1,28 @@
+//! What this process may do.
+
+use rustix::{
+    process::geteuid,
+    thread::{CapabilitySet, capabilities},
+};
+
+/// A capability that a guard needs, and this process has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    pub capability: &'static str,
+    /// Root without it, as in a container.
+    pub root: bool,
+}
+
+/// The first that is missing; none where they cannot be read.
+pub fn missing() -> Option<Missing> {
+    let effective = capabilities(None).ok()?.effective;
+    let administrator = effective.contains(CapabilitySet::SYS_ADMIN);
+    let capability = if !effective.contains(CapabilitySet::NET_ADMIN) {
+        "CAP_NET_ADMIN"
+    } else if !administrator && !effective.contains(CapabilitySet::BPF) {
+        "CAP_BPF"
+    } else {
+        return None;
+    };
+    Some(Missing { capability, root: geteuid().is_root() })
+}

@@ -1,0 +1,29 @@
+//! What holds when the operator set nothing. The only place where defaults are written.
+
+use ctguard_ebpf::layout::{CLASSES, LAYOUT_VERSION, Policy, Rate};
+
+/// The policy of a new guard.
+///
+/// Ceilings are for each source: an IPv4 address, or an IPv6 /64. A household behind one address
+/// opens a few dozen connections a second at its busiest moments and bursts of some hundred when
+/// browsers start; a host that asks for more, all the time, is a scanner, a flood or a service
+/// that deserves an entry on the allow list or a ceiling of its own interface. UDP gets twice
+/// that, for DNS and games; ICMP and the rest have no honest use for many flows.
+///
+/// 85 % leaves the kernel the space it needs for what arrives on interfaces without a guard.
+pub const DEFAULT_POLICY: Policy = Policy {
+    layout_version: LAYOUT_VERSION,
+    switches: 0,
+    target_ppm: 850_000,
+    source: [
+        Rate { flows_per_second: 50, burst: 200 },
+        Rate { flows_per_second: 100, burst: 400 },
+        Rate { flows_per_second: 20, burst: 50 },
+    ],
+    fallback_flows_per_second: 0,
+    floor: [1; CLASSES],
+    prefix: [Rate { flows_per_second: 0, burst: 0 }; CLASSES],
+    service: [Rate { flows_per_second: 0, burst: 0 }; CLASSES],
+    adaptive_ppm: [0; 2],
+    reserved: [0; 2],
+};

@@ -1,0 +1,17 @@
+//! What the operator can set: keys, values, defaults, and how they change the policy.
+#![forbid(unsafe_code)]
+#![expect(
+    missing_docs,
+    reason = "internal to the product: names of fields and messages of errors say what they are"
+)]
+
+mod change;
+mod defaults;
+mod key;
+mod value;
+mod zone;
+
+pub use change::{Assignment, Change, InterfaceSettings, SettingError, Settings};
+pub use defaults::DEFAULT_POLICY;
+pub use key::Key;
+pub use value::Value;

@@ -1,0 +1,183 @@
+//! Whole runs: what is shipped, and what any run has to show.
+
+use std::{fs, path::PathBuf};
+
+use super::{frame::Frame, *};
+
+#[test]
+fn one_seed_gives_one_report() {
+    for path in shipped() {
+        let options = Options { duration: Some(Duration::from_millis(300)), ..options(7) };
+        let json = || json(&simulate(&path, &options).unwrap());
+        assert_eq!(json(), json(), "{}", path.display());
+    }
+}
+
+#[test]
+fn another_seed_is_another_load() {
+    let flows = |seed| run_text(FLOOD, &options(seed)).groups[0].flows;
+    assert_ne!(flows(1), flows(2));
+}
+
+#[test]
+fn spoofed_syns_are_challenged_and_cost_clients_nothing() {
+    let report = run_text(FLOOD, &options(1));
+    assert_eq!(report.groups[0].at_once_ratio, Some(1.0), "{report}");
+    assert!(report.groups[1].refused_packets.challenge > 40_000, "{report}");
+    assert!(report.is_as_expected());
+    let challenged = report.stages.iter().find(|change| change.to == "challenge").unwrap();
+    assert!((1.0..1.2).contains(&challenged.seconds), "{report}");
+}
+
+#[test]
+fn sources_that_complete_fill_the_table_to_its_target_and_no_further() {
+    let text = FLOOD.replace("spoofed = true", "sources = 50\nlasts = '60s'\ntries = 1");
+    let text = text.replace("rate = '5000/s'", "rate = '10/s'").replace("'10s'", "'100s'");
+    let report = run_text(&text, &options(1));
+    assert!((0.70..=0.85).contains(&report.table.fill_peak_ratio), "{report}");
+}
+
+#[test]
+fn a_full_table_is_relieved() {
+    let text = FLOOD.replace("max = 1000", "max = 1000\nentries = 1000");
+    let text = text.replace("fill-at-most = '85%'", "").replace("begins = '1s'", "");
+    let text = text.replace("'10s'", "'10s'\nmeasure = { from = '2s', until = '10s' }");
+    let report = run_text(&text, &options(1));
+    assert!(report.table.fill_peak_ratio < 0.85, "{report}");
+    assert!(report.groups[0].at_once_ratio.unwrap() > 0.99, "{report}");
+}
+
+#[test]
+fn who_was_known_before_is_asked_nothing() {
+    let text = FLOOD.replace("name = 'clients'", "name = 'clients'\nknown-before = true");
+    let report = run_text(&text, &options(1));
+    assert_eq!(report.groups[0].refused_packets.challenge, 0, "{report}");
+}
+
+#[test]
+fn without_a_guard_the_same_flood_fills_it_all() {
+    let assignments = vec!["dry-run=on".parse().unwrap()];
+    let report = run_text(FLOOD, &Options { assignments, ..options(1) });
+    assert_eq!(report.table.peak_entries, 1000);
+    assert!(report.groups[1].refused_packets.table_full > 0);
+    assert!(!report.is_as_expected());
+}
+
+#[test]
+fn a_source_above_its_ceiling_gets_its_ceiling() {
+    let text = "duration = '20s'\n[[group]]\nname = 'one'\nrate = '1000/s'\ntries = 1";
+    let report = run_text(text, &options(1));
+    // A burst of 200, and 50 a second.
+    let admitted = report.groups[0].at_once;
+    assert!((1190..=1210).contains(&admitted), "{admitted}");
+}
+
+#[test]
+fn lists_decide_before_rates_do() {
+    let text = "duration = '5s'
+        [[group]]\nname = 'friend'\nrate = '1000/s'\ntries = 1\nlist = 'allow'
+        [[group]]\nname = 'foe'\nnetwork = '2001:db8::/48'\nrate = '9/s'\ntries = 1\nlist = 'deny'";
+    let report = run_text(text, &options(1));
+    assert_eq!(report.groups[0].at_once, report.groups[0].flows);
+    assert_eq!(report.groups[1].refused_packets.denied, report.groups[1].flows);
+}
+
+#[test]
+fn without_a_daemon_the_fallback_rate_takes_over() {
+    let outage = "outages = [{ begins = '3s', ends = '20s' }]";
+    let text = FLOOD.replace("[guard]", &format!("[guard]\n{outage}"));
+    let report = run_text(&text, &options(1));
+    assert!(report.groups[0].refused_packets.fallback > 0, "{report}");
+}
+
+#[test]
+fn a_recording_is_replayed_packet_by_packet() {
+    let path = std::env::temp_dir().join(format!("ctguard-{}.pcap", std::process::id()));
+    fs::write(&path, recording(300)).unwrap();
+    let report = simulate(&path, &options(1));
+    let faster = simulate(&path, &Options { speed: Some(10.0), ..options(1) });
+    fs::remove_file(&path).unwrap();
+    // Of one source, at once: its burst passes.
+    let report = report.unwrap();
+    assert_eq!((report.groups[0].flows, report.groups[0].at_once), (300, 200));
+    assert!(faster.unwrap().duration_seconds < report.duration_seconds);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = simulate(Path::new("/nowhere.toml"), &options(1)).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read /nowhere.toml");
+}
+
+#[cfg(feature = "plot")]
+#[test]
+fn a_picture_names_its_groups() {
+    let path = std::env::temp_dir().join(format!("ctguard-{}.svg", std::process::id()));
+    draw(&run_text(FLOOD, &options(1)), &path).unwrap();
+    let svg = fs::read_to_string(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(svg.contains("clients") && svg.contains("flood"), "{svg}");
+}
+
+const FLOOD: &str = "
+    duration = '10s'
+    [table]
+    max = 1000
+    [guard]
+    [expect]
+    fill-at-most = '85%'
+    [[group]]
+    name = 'clients'
+    sources = 10
+    rate = '1/s'
+    [[group]]
+    name = 'flood'
+    spoofed = true
+    rate = '5000/s'
+    begins = '1s'";
+
+/// A pcap file of SYNs of one source, all within a millisecond.
+fn recording(packets: u16) -> Vec<u8> {
+    let mut file =
+        vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0];
+    file.extend([0, 0]);
+    for packet in 0..packets {
+        let mut frame = Frame::empty();
+        let tuple = frame::Tuple {
+            source: "192.0.2.1".parse().unwrap(),
+            destination: "198.51.100.1".parse().unwrap(),
+            source_port: 1024 + packet,
+            destination_port: 443,
+        };
+        frame.write(frame::Kind::Syn, &tuple);
+        file.extend(1_700_000_000_u32.to_le_bytes());
+        file.extend(u32::from(packet).to_le_bytes());
+        let length = u32::try_from(frame.bytes().len()).unwrap().to_le_bytes();
+        file.extend(length.iter().chain(&length).chain(frame.bytes()));
+    }
+    file
+}
+
+fn shipped() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/scenarios");
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.extension().unwrap() == "toml").collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+fn run_text(text: &str, options: &Options) -> SimulationReport {
+    let scenario = Scenario::parse(text, Path::new("s.toml")).unwrap();
+    run("s".to_owned(), &scenario, None, options).unwrap()
+}
+
+fn options(seed: u64) -> Options {
+    Options { seed, assignments: Vec::new(), duration: None, table_max: None, speed: None }
+}
+
+fn json(report: &SimulationReport) -> String {
+    let mut json = Vec::new();
+    report.write_json(&mut json).unwrap();
+    String::from_utf8(json).unwrap()
+}

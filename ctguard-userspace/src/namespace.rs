@@ -1,8 +1,0 @@
-//! The network namespace that this thread is in.
-
-use std::{fs, io, os::unix::fs::MetadataExt as _};
-
-/// Its inode number, which no other has as long as it is there.
-pub(crate) fn number() -> io::Result<u64> {
-    Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
-}

@@ -1,0 +1,143 @@
+//! The operator's ceilings in the data path's units.
+
+use ctguard_ebpf::{
+    layout::{CLASS_SLOTS, CLASSES, Ceiling, Environment, Policy, Rate},
+    units::Ticks,
+};
+
+use crate::numbers::{real, whole};
+
+/// The ceilings per source that hold on one interface: its own where it has some, else the
+/// policy's.
+pub fn ceilings(
+    policy: &[Rate; CLASSES],
+    overrides: &[Rate; CLASSES],
+    jiffies_per_second: u32,
+) -> [Ceiling; CLASS_SLOTS] {
+    let mut ceilings = [Ceiling::default(); CLASS_SLOTS];
+    for ((ceiling, &rate), &own) in ceilings.iter_mut().zip(policy).zip(overrides) {
+        *ceiling = compile(in_force(rate, own), jiffies_per_second);
+    }
+    ceilings
+}
+
+/// The rate and burst of an interface with its `own` where they are set.
+pub fn in_force(policy: Rate, own: Rate) -> Rate {
+    let or = |own, policy| if own == 0 { policy } else { own };
+    Rate {
+        flows_per_second: or(own.flows_per_second, policy.flows_per_second),
+        burst: or(own.burst, policy.burst),
+    }
+}
+
+/// Limits of a scope by class; where none is set, an interval of 0.
+fn scope_limits(rates: &[Rate; CLASSES], jiffies_per_second: u32) -> [Ceiling; CLASS_SLOTS] {
+    let mut limits = [Ceiling::default(); CLASS_SLOTS];
+    for (limit, &rate) in limits.iter_mut().zip(rates) {
+        *limit = match rate {
+            Rate { flows_per_second: 0, .. } => Ceiling::default(),
+            // Without a burst of its own, a second's worth.
+            Rate { flows_per_second, burst: 0 } => {
+                compile(Rate { flows_per_second, burst: flows_per_second }, jiffies_per_second)
+            }
+            rate => compile(rate, jiffies_per_second),
+        };
+    }
+    limits
+}
+
+/// Tells an environment which scopes have limits, and which.
+pub fn compile_scopes(policy: &Policy, environment: &mut Environment) {
+    let is_limited = |rates: &[Rate]| rates.iter().any(|rate| rate.flows_per_second != 0);
+    let bit = |rates: &[Rate], bit| if is_limited(rates) { bit } else { 0 };
+    environment.scopes_in_use =
+        bit(&policy.prefix, Environment::PREFIX) | bit(&policy.service, Environment::SERVICE);
+    environment.prefix = scope_limits(&policy.prefix, environment.jiffies_per_second);
+    environment.service = scope_limits(&policy.service, environment.jiffies_per_second);
+}
+
+/// The clock of the buckets moves in jiffies, so a burst is at least one jiffy's worth.
+fn compile(rate: Rate, jiffies_per_second: u32) -> Ceiling {
+    let interval = interval(u64::from(rate.flows_per_second), jiffies_per_second);
+    let in_a_jiffy = rate.flows_per_second.div_ceil(jiffies_per_second.max(1));
+    let burst = u64::from(rate.burst.max(in_a_jiffy).max(1));
+    Ceiling { interval: Ticks(interval), tolerance: Ticks((burst - 1) * interval) }
+}
+
+/// For how long a source may save its share: a browser opens its connections at once.
+const SHARE_SAVED_SECONDS: u64 = 10;
+
+/// A share of so many flows a second, of any size; an infinite one is none.
+pub fn share(flows_per_second: f64, jiffies_per_second: u32) -> Ceiling {
+    if flows_per_second.is_infinite() {
+        return Ceiling::default();
+    }
+    let second = u64::from(jiffies_per_second) * Ticks::PER_JIFFY;
+    let interval = whole(real(second) / flows_per_second.max(LOWEST_SHARE)).saturating_add(1);
+    let tolerance = (second * SHARE_SAVED_SECONDS).saturating_sub(interval);
+    Ceiling { interval: Ticks(interval), tolerance: Ticks(tolerance.max(interval)) }
+}
+
+/// One flow in ten seconds. A cell tells in time what its source owes, so a flow charged at a low share
+/// is still owed when shares are high again.
+const LOWEST_SHARE: f64 = 0.1;
+
+/// Ticks between two flows, rounded up: a limit is never looser than it says.
+pub fn interval(flows_per_second: u64, jiffies_per_second: u32) -> u64 {
+    (u64::from(jiffies_per_second) * Ticks::PER_JIFFY).div_ceil(flows_per_second.max(1)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNSET: Rate = Rate { flows_per_second: 0, burst: 0 };
+
+    #[test]
+    fn two_hundred_a_second_are_two_hundred_intervals_a_second() {
+        let ceiling = compile(rate(200, 100), 250);
+        assert_eq!(ceiling.interval, Ticks(250 * 65_536 / 200));
+        assert_eq!(ceiling.tolerance, Ticks(99 * 250 * 65_536 / 200));
+    }
+
+    #[test]
+    fn a_scope_without_a_rate_has_no_limit_and_one_without_a_burst_a_seconds_worth() {
+        let limits = scope_limits(&[UNSET, rate(100, 0), rate(100, 5)], 250);
+        assert_eq!(limits[0], Ceiling::default());
+        assert_eq!(limits[1].tolerance.0, 99 * limits[1].interval.0);
+        assert_eq!(limits[2].tolerance.0, 4 * limits[2].interval.0);
+    }
+
+    #[test]
+    fn a_burst_is_at_least_one_jiffys_worth() {
+        let ceiling = compile(rate(10_000, 1), 100);
+        assert_eq!(ceiling.tolerance.0, 99 * ceiling.interval.0);
+    }
+
+    #[test]
+    fn the_highest_rate_has_an_interval() {
+        assert_eq!(compile(rate(10_000_000, 1), 100).interval, Ticks(1));
+    }
+
+    #[test]
+    fn an_interface_overrides_rate_and_burst_each_by_itself() {
+        assert_eq!(in_force(rate(50, 200), UNSET), rate(50, 200));
+        assert_eq!(in_force(rate(50, 200), rate(7, 0)), rate(7, 200));
+        assert_eq!(in_force(rate(50, 200), rate(0, 9)), rate(50, 9));
+    }
+
+    #[test]
+    fn a_share_is_saved_for_ten_seconds_and_is_two_flows_at_least() {
+        let burst = |rate| {
+            let Ceiling { interval, tolerance } = share(rate, 250);
+            tolerance.0 / interval.0 + 1
+        };
+        assert_eq!([burst(3.0), burst(1.0), burst(0.01)], [29, 9, 2]);
+        assert_eq!(share(4.0, 250).interval, Ticks(250 * 65_536 / 4 + 1));
+        assert_eq!(share(f64::INFINITY, 250), Ceiling::default());
+    }
+
+    fn rate(flows_per_second: u32, burst: u32) -> Rate {
+        Rate { flows_per_second, burst }
+    }
+}

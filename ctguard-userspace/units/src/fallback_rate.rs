@@ -1,0 +1,22 @@
+//! A rate for the whole table, as the data path has it.
+
+use ctguard_ebpf::layout::{Grant, TIERS};
+
+/// A GCRA for the whole table, in ticks of the data path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FallbackRate {
+    /// Ticks between two flows.
+    pub interval: u64,
+    /// Ticks by which a flow may come early: the burst.
+    pub tolerance: u64,
+}
+
+impl FallbackRate {
+    /// Puts the rates in force, by tier.
+    pub fn write_all(rates: [Self; TIERS], grant: &Grant) {
+        for (fallback, rate) in grant.fallback.iter().zip(rates) {
+            fallback.interval.store(rate.interval);
+            fallback.tolerance.store(rate.tolerance);
+        }
+    }
+}

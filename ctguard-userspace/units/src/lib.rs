@@ -1,0 +1,21 @@
+//! Plain types and arithmetic that the controller and the access to the kernel share: time in jiffies,
+//! ceilings in ticks, a sample of the table, the sizes of maps.
+#![forbid(unsafe_code)]
+
+mod calibration;
+mod ceiling;
+mod coarse;
+mod fallback_rate;
+mod jiffies;
+mod numbers;
+pub mod sizes;
+mod table_sample;
+
+pub use calibration::{Sample, jiffies_per_second};
+pub use ceiling::{ceilings, compile_scopes, in_force, interval, share};
+pub use coarse::CoarseClock;
+pub use fallback_rate::FallbackRate;
+pub use jiffies::{JiffiesClock, extend};
+pub use numbers::{real, real_difference, whole};
+pub use sizes::Sizes;
+pub use table_sample::TableSample;

@@ -1,0 +1,72 @@
+//! How large the maps are.
+
+/// Buckets for so many lines: 1 MiB, and half as much for their offered loads.
+const SOURCE_LINES: u32 = 16_384;
+
+/// Cells of prefixes and services: 256 KiB each, for there are fewer of them.
+pub const PREFIX_LINES: u32 = 4096;
+/// As [`PREFIX_LINES`], for services.
+pub const SERVICE_LINES: u32 = 4096;
+
+/// Half a million strangers a second come again a second later: 4 MiB.
+pub const RETRY_LINES: u32 = 65_536;
+/// As many answer challenges in a second as a busy network has clients: 256 KiB.
+pub const ANSWERED_LINES: u32 = 4096;
+/// Hosts in whose name somebody else sends: 64 KiB.
+pub const RESET_LINES: u32 = 1024;
+
+const FEWEST_FLOW_LINES: u64 = 1 << 10;
+/// 16 MiB.
+const MOST_FLOW_LINES: u64 = 1 << 18;
+
+const FEWEST_KNOWN_WORDS: u64 = 1 << 10;
+/// 4 MiB for each generation.
+const MOST_KNOWN_WORDS: u64 = 1 << 19;
+
+/// How large the maps are that depend on the guarded table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Lines of `buckets_source`.
+    pub source_lines: u32,
+    /// Lines of `flow_cache`.
+    pub flow_lines: u32,
+    /// Of both generations.
+    pub known_words: u32,
+}
+
+impl Sizes {
+    /// For a table of `max` entries: two slots of the flow cache for each, and for its two tuples
+    /// half a word in each generation of the known-flows filter.
+    pub fn of_table(max: u64) -> Self {
+        // A table without a maximum may hold anything.
+        let max = if max == 0 { u64::MAX } else { max };
+        let size = |wanted: u64, fewest: u64, most: u64| {
+            let size = wanted.clamp(fewest, most).next_power_of_two();
+            u32::try_from(size).unwrap_or(u32::MAX)
+        };
+        Self {
+            source_lines: SOURCE_LINES,
+            flow_lines: size(max / 4, FEWEST_FLOW_LINES, MOST_FLOW_LINES),
+            known_words: 2 * size(max / 2, FEWEST_KNOWN_WORDS, MOST_KNOWN_WORDS),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_has_two_slots_of_the_flow_cache_and_half_a_word_of_each_generation() {
+        let sizes = Sizes::of_table(16_384);
+        assert_eq!((sizes.flow_lines, sizes.known_words), (4096, 2 * 8192));
+    }
+
+    #[test]
+    fn the_maps_have_bounds() {
+        let of = |max| (Sizes::of_table(max).flow_lines, Sizes::of_table(max).known_words);
+        assert_eq!(of(1), (1024, 2 * 1024));
+        assert_eq!(of(100_000_000), (262_144, 2 * 524_288));
+        assert_eq!(of(0), of(u64::MAX));
+    }
+}
