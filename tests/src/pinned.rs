@@ -114,14 +114,14 @@ impl Counts {
 
 /// Jiffies in a second.
 pub fn jiffies_per_second(pins: &Path) -> Result<u32> {
-    const HZ: usize = offset_of!(Environment, jiffies_per_second);
+    const HZ: usize = offset_of!(Environment, daemon.jiffies_per_second);
     let environment = environment(pins)?.get(&0, 0)?;
     Ok(environment[HZ..].first_chunk().copied().map_or(0, u32::from_ne_bytes))
 }
 
 /// Ends the time in which a new guard takes unknown TCP connections for older than itself.
 pub fn end_learning(pins: &Path) -> Result<()> {
-    const LEARNING: usize = offset_of!(Environment, learning_until);
+    const LEARNING: usize = offset_of!(Environment, daemon.learning_until);
     let mut array = environment(pins)?;
     let mut environment = array.get(&0, 0)?;
     environment[LEARNING..LEARNING + size_of::<u64>()].fill(0);

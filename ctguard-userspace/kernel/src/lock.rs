@@ -10,6 +10,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -66,11 +67,11 @@ impl fmt::Display for Holder {
     }
 }
 
-/// A lock, held.
-#[derive(Debug)]
+/// A lock, held until the last clone is dropped.
+#[derive(Clone, Debug)]
 pub struct Lock {
     path: PathBuf,
-    _file: File,
+    _file: Arc<File>,
 }
 
 impl Lock {
@@ -85,7 +86,7 @@ impl Lock {
 pub fn for_daemon(pins: &Path) -> Result<Lock, LockError> {
     take(&name(pins, DAEMON), pins, PATIENCE_WITH_DAEMON).map_err(|error| match error {
         LockError::Busy { holder, .. } => LockError::Daemon { pins: pins.to_owned(), holder },
-        error => error,
+        error @ (LockError::Daemon { .. } | LockError::File { .. }) => error,
     })
 }
 
@@ -135,7 +136,7 @@ fn take(name: &str, pins: &Path, patience: Duration) -> Result<Lock, LockError> 
     let mut waited = Duration::ZERO;
     loop {
         match try_take(name, pins) {
-            Ok(Some(file)) => return Ok(Lock { path, _file: file }),
+            Ok(Some(file)) => return Ok(Lock { path, _file: Arc::new(file) }),
             Ok(None) if waited < patience => {}
             Ok(None) => {
                 let holder = holder_of(&path).unwrap_or_default();
@@ -181,7 +182,7 @@ fn holder_of(path: &Path) -> Option<Holder> {
     is_held.then(|| Holder { pid: pid() })
 }
 
-/// The pid that holds the lock on this file, by the lines of `/proc/locks` (proc_locks(5)).
+/// The pid that holds the lock on this file, by the lines of `/proc/locks` (`proc_locks(5)`).
 fn listed(locks: &str, id: &str) -> Option<u32> {
     let holders = locks.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
     let mut ours = holders.filter(|words| words.first() == Some(&"FLOCK"));

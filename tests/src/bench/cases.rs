@@ -141,7 +141,7 @@ fn path(full: bool, setup: Setup) -> Result<DataPath> {
     let mut path = DataPath::load(Setup { asks_conntrack: true, ..setup })?;
     let mut written = None;
     path.set_environment(|environment| {
-        environment.known_complete = 1;
+        environment.daemon.known_complete = 1;
         written = Some(*environment);
     })?;
     if full {

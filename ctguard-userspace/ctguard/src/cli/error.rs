@@ -11,7 +11,7 @@ use ctguard_kernel::{
     bpf::{AttachError, ClockError, FunctionsError, LoadError},
     conntrack::TableError,
     lock::LockError,
-    maps::{ListError, OpenError, SlotError},
+    maps::{ListError, OpenError},
 };
 use ctguard_settings::SettingError;
 #[cfg(feature = "plot")]
@@ -48,8 +48,6 @@ pub(super) enum CliError {
     Table(#[from] TableError),
     #[error(transparent)]
     Clock(#[from] ClockError),
-    #[error(transparent)]
-    Slot(#[from] SlotError),
     #[error(transparent)]
     List(#[from] ListError),
     #[error(transparent)]
@@ -106,7 +104,6 @@ impl CliError {
             Self::Table(_)
             | Self::Lock(_)
             | Self::Clock(_)
-            | Self::Slot(_)
             | Self::List(_)
             | Self::Events(_)
             | Self::PinPath(_)
@@ -175,10 +172,7 @@ fn open_code(error: &OpenError) -> Code {
         OpenError::NoGuard { .. } => Code::NoGuard,
         OpenError::NotPermitted { .. } => Code::NotPermitted,
         OpenError::OtherLayout { .. } => Code::Layout,
-        OpenError::Incomplete { .. }
-        | OpenError::Interfaces(_)
-        | OpenError::Map { .. }
-        | OpenError::Memory { .. } => Code::No,
+        OpenError::Incomplete { .. } | OpenError::Map { .. } | OpenError::Memory { .. } => Code::No,
     }
 }
 

@@ -92,9 +92,7 @@ fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Outcome, Cli
         None => 0,
     };
     let writing = lock::for_writing(context.pins.path())?;
-    maps.lists.add(kind, Entry { prefix, expires_at })?;
-    maps.note_lists(maps.lists.in_use()?)?;
-    drop(writing);
+    maps.settings_writer(writing).add_to_list(kind, Entry { prefix, expires_at })?;
     let cut = if args.prefix.parse().is_ok_and(|given: IpNet| given != prefix) {
         format!(", the prefix of {}", args.prefix)
     } else {
@@ -109,10 +107,7 @@ fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Outcome, CliE
     let prefix = parse(text)?;
     let mut maps = context.maps()?;
     let writing = lock::for_writing(context.pins.path())?;
-    let was_there = maps.lists.remove(kind, prefix)?;
-    maps.note_lists(maps.lists.in_use()?)?;
-    drop(writing);
-    if !was_there {
+    if !maps.settings_writer(writing).remove_from_list(kind, prefix)? {
         eprintln!("ctguard: {prefix} is not in the list");
         return Ok(Outcome::No);
     }
@@ -127,7 +122,7 @@ fn list(
 ) -> Result<Outcome, CliError> {
     let wanted = text.map(parse).transpose()?;
     let maps = context.maps()?;
-    let per_second = maps.environment()?.jiffies_per_second;
+    let per_second = maps.environment().daemon.jiffies_per_second;
     let now = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?.now(per_second)?;
     let mut entries = maps.lists.entries(kind)?;
     entries.retain(|entry| {
@@ -141,7 +136,7 @@ fn list(
 }
 
 fn end_of(span: Duration, maps: &GuardMaps, context: &Context) -> Result<Option<u64>, CliError> {
-    let per_second = maps.environment()?.jiffies_per_second;
+    let per_second = maps.environment().daemon.jiffies_per_second;
     let now = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?.now(per_second)?;
     let jiffies = span.as_nanos() * u128::from(per_second) / 1_000_000_000;
     Ok(u64::try_from(jiffies).ok().and_then(|jiffies| now.0.checked_add(jiffies)))

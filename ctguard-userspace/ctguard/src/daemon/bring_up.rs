@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, io};
 
 use log::{info, warn};
 
-use ctguard_ebpf::layout::{Detection, Interface, programs};
+use ctguard_ebpf::layout::{Detection, FLOW_KINDS, programs};
 
 use super::{
     Guarded, StartError, StartOptions,
     known_flows::KnownFlows,
     known_sources::KnownSources,
     reclaim::Relieving,
-    settle::{environment, settle},
+    settle::{fixed, settle},
     tick::Ticker,
     undo::Undo,
 };
@@ -20,7 +20,7 @@ use ctguard_kernel::{
     bpf::{self, Attachment, Detector, Former, KernelClock, Mode, Pins, Programs},
     conntrack::{Table, Timeouts},
     lock,
-    maps::{GuardMaps, OpenError, SlotError, SourceMemory},
+    maps::{GuardMaps, SettingsWriter, SourceMemory},
     net::Link,
 };
 use ctguard_units::{CoarseClock, Sizes};
@@ -79,11 +79,10 @@ pub(super) fn bring_up(
     let timeouts = Timeouts::open();
     let mut maps = GuardMaps::open_unversioned(pins)?;
     let writing = lock::for_writing(pins.path())?;
-    let values = maps.values()?;
-    let again = pins.clone();
+    let (values, again, until_then) = (maps.values(), pins.clone(), writing.clone());
     undo.push("put the former settings back", move || {
-        GuardMaps::open_unversioned(&again)?.put_back(values)?;
-        drop(writing);
+        GuardMaps::open_unversioned(&again)?.put_back(values);
+        drop(until_then);
         Ok(())
     });
 
@@ -94,29 +93,43 @@ pub(super) fn bring_up(
             kernel_clock.now(jiffies_per_second)?.0 + learning
         }
     };
-    let environment = environment(&maps, fresh, coarse, &timeouts, learning_until)?;
-    maps.set_environment(&environment)?;
+    if fresh {
+        maps.make(fixed(&maps)?);
+    }
+    maps.change_facts(|facts| {
+        // The flow cache answers for the first time, or conntrack does.
+        if fresh || facts.lookup_options_bytes != 0 || learning_until == 0 {
+            facts.learning_until = learning_until;
+        }
+        facts.flow_timeouts = [1; FLOW_KINDS];
+        coarse.write(facts);
+        timeouts.write(coarse, facts);
+    });
     let options_bytes = programs.detector().options_bytes();
-    settle(&mut maps, options, links, targets, fresh, jiffies_per_second, options_bytes)?;
+    let writer = maps.settings_writer(writing.clone());
+    settle(&writer, options, links, targets, fresh, options_bytes)?;
 
     // The first packet finds a grant, or a fallback rate.
     let now = kernel_clock.now(jiffies_per_second)?;
-    let mut ticker = Ticker::new(now, jiffies_per_second, &maps.limits()?);
+    let mut ticker = Ticker::new(now, jiffies_per_second, &maps.limits());
     let sources = maps.source_memory()?;
-    ticker.tick(&mut maps, &sources, &table, targets.iter().map(|link| link.index))?;
+    ticker.tick(&maps, &sources, &table, targets.iter().map(|link| link.index))?;
     let detection = detection(programs.detector(), &table);
-    begin_detection(&mut maps, (detection, options_bytes), fresh)?;
-    doubt_known_flows(&mut maps, pins, targets)?;
+    begin_detection(&maps, (detection, options_bytes), fresh);
+    if !targets.iter().all(|link| bpf::is_attached(pins, link.index)) {
+        // Nobody has noted the flows of an interface that was not guarded.
+        maps.doubt_known_flows();
+    }
     let others = others(pins, &maps, targets)?;
     let mut interfaces = Vec::new();
     for (link, former) in targets.iter().zip(former) {
         undo.push("put the former programs back", move || Ok(former.restore()?));
-        interfaces.push(attach_one(&mut programs, &mut maps, link, options)?);
+        interfaces.push(attach_one(&mut programs, &maps, link, options)?);
     }
     let relieving = Relieving::start().map_err(StartError::Relief)?;
     let known_flows = KnownFlows::new(maps.flow_memory()?);
-    if forget(&others, pins, &mut maps) {
-        maps.note_detection(detection, options_bytes)?;
+    if forget(&others, pins, &maps.settings_writer(writing)) {
+        maps.note_detection(detection, options_bytes);
     }
     Ok(Up {
         programs,
@@ -167,40 +180,23 @@ fn detection(detector: &Detector, table: &Table) -> Detection {
 /// keep, answers for all. A start that fails in between leaves programs of both kinds, and it so.
 /// Nothing changes where both starts have the same answer, and nothing is judged before a new
 /// guard's first attachment.
-fn begin_detection(
-    maps: &mut GuardMaps,
-    (detection, next): (Detection, u32),
-    fresh: bool,
-) -> Result<(), OpenError> {
-    if fresh || maps.environment()?.lookup_options_bytes == next {
-        return maps.note_detection(detection, next);
+fn begin_detection(maps: &GuardMaps, (detection, next): (Detection, u32), fresh: bool) {
+    if fresh || maps.environment().daemon.lookup_options_bytes == next {
+        maps.note_detection(detection, next);
+    } else {
+        maps.note_detection(Detection::Changing, 0);
     }
-    maps.note_detection(Detection::Changing, 0)
-}
-
-/// Tells the data path that the known-flows filter lacks flows where an interface is to be guarded
-/// whose flows nobody has noted.
-fn doubt_known_flows(
-    maps: &mut GuardMaps,
-    pins: &Pins,
-    targets: &[Link],
-) -> Result<(), StartError> {
-    let all_noted = targets.iter().all(|link| bpf::is_attached(pins, link.index));
-    if !all_noted {
-        maps.note_known_incomplete()?;
-    }
-    Ok(())
 }
 
 fn attach_one(
     programs: &mut Programs,
-    maps: &mut GuardMaps,
+    maps: &GuardMaps,
     link: &Link,
     options: &StartOptions,
 ) -> Result<Guarded, StartError> {
     let StartOptions { pins, mode, egress_by_filter, .. } = options;
     let attachment = bpf::attach(pins, programs, link, *mode, *egress_by_filter)?;
-    note_mode(maps, link, &attachment)?;
+    note_mode(maps, link, &attachment);
     Ok(Guarded {
         name: link.name.clone(),
         ifindex: link.index,
@@ -211,14 +207,8 @@ fn attach_one(
 }
 
 /// Writes the mode in use into the interface's slot, and warns of the slow one.
-pub(super) fn note_mode(
-    maps: &mut GuardMaps,
-    link: &Link,
-    attachment: &Attachment,
-) -> Result<(), SlotError> {
-    if let Some(slot) = maps.interfaces.of(link.index)? {
-        maps.interfaces.put(Interface { mode: attachment.mode.number(), ..slot.interface })?;
-    }
+pub(super) fn note_mode(maps: &GuardMaps, link: &Link, attachment: &Attachment) {
+    maps.note_mode(link.index, attachment.mode.number());
     if attachment.fresh && attachment.mode == Mode::Generic {
         let reason = attachment
             .native_refusal
@@ -227,30 +217,28 @@ pub(super) fn note_mode(
             .unwrap_or_default();
         warn!("{} runs the program in generic mode, which is slower{reason}", link.name);
     }
-    Ok(())
 }
 
 /// Interfaces that a former daemon guarded and this one is not asked to.
 fn others(pins: &Pins, maps: &GuardMaps, targets: &[Link]) -> Result<BTreeSet<u32>, StartError> {
     let mut others = BTreeSet::from_iter(pins.attached().map_err(StartError::Former)?);
-    others.extend(maps.interfaces.used()?.iter().map(|slot| slot.interface.ifindex));
+    others.extend(maps.interfaces.used().iter().map(|slot| slot.interface.ifindex));
     others.retain(|ifindex| targets.iter().all(|link| link.index != *ifindex));
     Ok(others)
 }
 
 /// Lets go of other interfaces; false where one stays guarded. The last step of all, for it cannot be
 /// undone.
-fn forget(others: &BTreeSet<u32>, pins: &Pins, maps: &mut GuardMaps) -> bool {
-    let mut forget = |ifindex| -> anyhow::Result<()> {
-        Attachment::detach(pins, ifindex)?;
-        Ok(maps.interfaces.remove(ifindex)?)
-    };
+fn forget(others: &BTreeSet<u32>, pins: &Pins, writer: &SettingsWriter<'_>) -> bool {
     let mut all = true;
     for &ifindex in others {
-        match forget(ifindex) {
-            Ok(()) => info!("interface {ifindex} is guarded no longer"),
+        match Attachment::detach(pins, ifindex) {
+            Ok(()) => {
+                writer.remove_interface(ifindex);
+                info!("interface {ifindex} is guarded no longer");
+            }
             Err(error) => {
-                warn!("interface {ifindex} stays guarded: {error:#}");
+                warn!("interface {ifindex} stays guarded: {error}");
                 all = false;
             }
         }

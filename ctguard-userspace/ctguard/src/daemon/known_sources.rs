@@ -109,7 +109,7 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
         let part = if calm { PART_IN_CALM } else { PART_OF_A_PROCESSOR };
         keeper.next = dump.began + look_interval(calm).max(dump.lasted * part);
         let proven = dump.sources.context("cannot learn who holds connections")?;
-        learn(guard, &proven, calm)?;
+        learn(guard, &proven, calm);
     }
     let keeper = &mut guard.known_sources;
     if keeper.was_calm && !calm {
@@ -128,7 +128,7 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) -> anyhow::Result<()> {
+fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) {
     let now = monotonic();
     let keeper = &mut guard.known_sources;
     if now >= keeper.learnt + LEARNING_INTERVAL {
@@ -137,12 +137,11 @@ fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) -> anyhow
         keeper.learnt = now;
     }
     let changes = sync(&keeper.written, &known(keeper.regulars.regulars(), proven.iter().copied()));
-    let key = guard.maps.environment()?.source_key;
+    let key = guard.maps.environment().fixed.source_key;
     let left_out = apply(&guard.sources, &key, changes, &mut keeper.written);
     if !left_out.is_empty() {
         info!("{} sources found no room among the known ones", left_out.len());
     }
-    Ok(())
 }
 
 fn ask(began: Duration) -> Dump {

@@ -103,7 +103,7 @@ fn begin(guard: &mut Guard, rate: f64, now: Duration) -> anyhow::Result<()> {
 }
 
 fn fit_timeouts(guard: &mut Guard) -> anyhow::Result<()> {
-    let policy = guard.maps.policy()?;
+    let policy = guard.maps.policy();
     let table = guard.table.sample()?;
     let timeouts = &mut guard.relieving.timeouts;
     let range = range(&policy).filter(|_| table.max > 0);

@@ -139,10 +139,10 @@ async fn steer(
             changed |= keep_house(guard, &mut complaints);
         }
         if changed && last_tick >= looked + LOOK_INTERVAL {
+            changed = false;
             looked = last_tick;
-            match watch::look(guard) {
-                Ok(done) => changed = !done,
-                Err(error) => complaints.tell("cannot look at the interfaces", &error),
+            if let Err(error) = watch::look(guard) {
+                complaints.tell("cannot read the interfaces", &error.into());
             }
         }
     }
@@ -168,7 +168,7 @@ fn keep_house(guard: &mut Guard, complaints: &mut Complaints) -> bool {
 /// A tick that fails leaves the heartbeat to grow old; the fallback rate then holds.
 fn tick(guard: &mut Guard, complaints: &mut Complaints) -> Pace {
     let guarded = guard.interfaces.iter().map(|interface| interface.ifindex);
-    let ticked = guard.ticker.tick(&mut guard.maps, &guard.sources, &guard.table, guarded);
+    let ticked = guard.ticker.tick(&guard.maps, &guard.sources, &guard.table, guarded);
     match ticked {
         Ok(Ticked { pace, changes }) => {
             for change in &changes {

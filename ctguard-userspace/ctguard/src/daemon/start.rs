@@ -19,7 +19,7 @@ use ctguard_kernel::{
     },
     conntrack::{Table, TableError},
     lock::{self, LockError},
-    maps::{OpenError, SlotError, layout_of},
+    maps::{NoSlot, OpenError, layout_of},
     net::{self, Link, Refusal, Resolved, resolve},
 };
 use ctguard_settings::{Assignment, SettingError};
@@ -56,7 +56,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Clock(#[from] ClockError),
     #[error(transparent)]
-    Slot(#[from] SlotError),
+    Slot(#[from] NoSlot),
     #[error(transparent)]
     Setting(#[from] SettingError),
     #[error(transparent)]

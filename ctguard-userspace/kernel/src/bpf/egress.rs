@@ -68,7 +68,7 @@ pub(super) fn attach(
 pub(super) enum Former {
     Nothing,
     Link(FormerLink),
-    Filter(SchedClassifier),
+    Filter(Box<SchedClassifier>),
 }
 
 impl Former {
@@ -80,7 +80,7 @@ impl Former {
             return Ok(Self::Nothing);
         }
         let pinned = SchedClassifier::from_pin(pins.program(programs::EGRESS));
-        pinned.map(Self::Filter).map_err(io::Error::other)
+        pinned.map(|program| Self::Filter(program.into())).map_err(io::Error::other)
     }
 
     pub(super) fn restore(self, pins: &Pins, link: &Link) -> Result<(), EgressError> {
