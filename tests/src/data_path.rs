@@ -12,11 +12,9 @@ use aya::{
     maps::{Array, PerCpuArray},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, Xdp},
 };
-use ctguard_ebpf::{
-    known_flows::{GENERATIONS, KnownWords},
-    layout::{self, COUNTERS, Counter, Counters, Grant},
-    shared::Shared,
-};
+use ctguard_datapath::known_flows::{GENERATIONS, KnownWords};
+use ctguard_layout as layout;
+use ctguard_layout::{COUNTERS, Counter, Counters, Grant, shared::Shared};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::mapped::Mapped;

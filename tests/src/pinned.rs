@@ -5,7 +5,7 @@ use std::{mem::offset_of, os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData, PerCpuArray};
-use ctguard_ebpf::layout::{COUNTERS, Class, Counter, Counters, Environment, Grant, maps};
+use ctguard_layout::{COUNTERS, Class, Counter, Counters, Environment, Grant, maps};
 
 use crate::mapped::Mapped;
 

@@ -21,7 +21,7 @@ pub use frame::EXTENSION_HEADERS;
 pub use kind::{Again, FloodKind};
 pub use sources::Sources;
 
-#[path = "../../ctguard-ebpf/src/lab_recipe.rs"]
+#[path = "../lab-program/src/recipe.rs"]
 pub mod layout;
 
 // SAFETY: `repr(C)`, integers only, no padding (the layout's own assertions fix its size).

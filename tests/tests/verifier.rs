@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{maps::MapData, programs::ProgramInfo};
-use ctguard_ebpf::layout::{self, List, ListEntry};
+use ctguard_layout as layout;
+use ctguard_layout::{List, ListEntry};
 use ctguard_tests::{
     data_path::{DataPath, Setup},
     product::{self, Site, WAN},

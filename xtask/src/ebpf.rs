@@ -33,24 +33,38 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// Says so when a stored object is not of the sources that are here.
 pub(crate) fn warn_if_stale() -> Result<()> {
-    let digest = sources()?.digest();
     for stored in OBJECTS {
-        if let Err(reason) = stored.verify(&digest) {
+        if let Err(reason) = stored.verify(&stored.sources()?) {
             eprintln!("xtask: note: {reason:#}");
         }
     }
     Ok(())
 }
 
-/// A program of the eBPF crate and the place it is embedded from.
+/// A program and the place it is embedded from.
 struct Stored {
     program: &'static str,
     object: &'static str,
+    /// The crates whose sources make it.
+    crates: &'static [&'static str],
 }
 
 const OBJECTS: [Stored; 2] = [
-    Stored { program: "ctguard-kernel", object: "ctguard-userspace/ebpf/ctguard.bpf.o" },
-    Stored { program: "lab-kernel", object: "tests/ebpf/lab.bpf.o" },
+    Stored {
+        program: "ctguard-program",
+        object: "ctguard-userspace/ebpf/ctguard.bpf.o",
+        crates: &["ctguard-ebpf/layout", "ctguard-ebpf/datapath", "ctguard-ebpf/program"],
+    },
+    Stored {
+        program: "lab-program",
+        object: "tests/ebpf/lab.bpf.o",
+        crates: &[
+            "ctguard-ebpf/layout",
+            "ctguard-ebpf/datapath",
+            "ctguard-ebpf/program",
+            "tests/lab-program",
+        ],
+    },
 ];
 
 fn build_and_store() -> Result<()> {
@@ -58,19 +72,17 @@ fn build_and_store() -> Result<()> {
     let versions = toolchain.versions()?;
     eprintln!("xtask: building the eBPF objects with {versions}");
     let programs = toolchain.build()?;
-    let sources = sources()?.digest();
     for stored in OBJECTS {
         let object = stored.fresh(&programs)?;
-        stored.store(&object, &Record::new(&sources, &object, &versions))?;
+        stored.store(&object, &Record::new(&stored.sources()?, &object, &versions))?;
     }
     Ok(())
 }
 
 fn check() -> Result<()> {
-    let sources = sources()?.digest();
     let mut records = Vec::new();
     for stored in OBJECTS {
-        records.push(stored.verify(&sources)?);
+        records.push(stored.verify(&stored.sources()?)?);
         eprintln!("xtask: {} is of these sources", stored.object);
     }
 
@@ -97,11 +109,12 @@ fn check() -> Result<()> {
     Ok(())
 }
 
-fn sources() -> Result<Sources> {
-    Sources::gather(&workspace::root()?, &toolchain::FLAGS)
-}
-
 impl Stored {
+    /// The digest of the sources that are here.
+    fn sources(&self) -> Result<String> {
+        Ok(Sources::gather(&workspace::root()?, self.crates, &toolchain::FLAGS)?.digest())
+    }
+
     fn path(&self) -> Result<PathBuf> {
         Ok(workspace::root()?.join(self.object))
     }

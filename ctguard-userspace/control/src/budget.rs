@@ -3,23 +3,8 @@
 use std::time::Duration;
 
 use super::smoothed::Smoothed;
+use crate::tuning::TUNING;
 use ctguard_units::{real, real_difference, whole};
-
-/// How long the way from the present fill to the target shall take, were it walked at the present
-/// pace: half the life of what a flood leaves, so that junk begins to leave while there is room.
-pub(crate) const SETTLING_TIME: Duration = Duration::from_mins(1);
-
-/// Over how long the growth by others is averaged.
-const GROWTH_MEMORY: Duration = Duration::from_secs(15);
-
-/// A tick that comes later than this earns no more: what a pause saved is no burst.
-const LONGEST_EARNING: Duration = Duration::from_millis(200);
-
-/// A saved allowance is always worth so many flows.
-const FEWEST_SAVED: f64 = 4.0;
-
-/// No network brings more.
-const HIGHEST: f64 = 1e8;
 
 /// What the table does without us: entries that others open less those that leave.
 #[derive(Debug)]
@@ -30,7 +15,7 @@ pub(crate) struct Growth {
 
 impl Growth {
     pub(crate) const fn new() -> Self {
-        Self { last: None, others: Smoothed::over(GROWTH_MEMORY) }
+        Self { last: None, others: Smoothed::over(TUNING.growth_memory) }
     }
 
     /// Looks at the table, and at all new flows admitted, counted just before it.
@@ -57,7 +42,7 @@ impl Growth {
 /// New flows a second that bring a table which is `distance` entries below a level to it, when it
 /// grows by `others` too.
 pub(crate) fn budget(distance: f64, others: f64) -> f64 {
-    (distance / SETTLING_TIME.as_secs_f64() - others).clamp(0.0, HIGHEST)
+    (distance / TUNING.settling_time.as_secs_f64() - others).clamp(0.0, TUNING.budget_highest)
 }
 
 /// What a paced tier has earned and not spent.
@@ -68,8 +53,8 @@ impl Saved {
     /// Earns at `rate` for the time since the last tick, in which so many were `spent`, and saves
     /// up to `most`.
     pub(crate) fn earn(&mut self, rate: f64, elapsed: Duration, spent: u64, most: f64) {
-        let earned = rate * elapsed.min(LONGEST_EARNING).as_secs_f64();
-        self.0 = (self.0 + earned - real(spent)).clamp(0.0, most.max(FEWEST_SAVED));
+        let earned = rate * elapsed.min(TUNING.longest_earning).as_secs_f64();
+        self.0 = (self.0 + earned - real(spent)).clamp(0.0, most.max(TUNING.fewest_saved));
     }
 
     /// Saves so much at once.

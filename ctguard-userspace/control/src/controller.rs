@@ -9,7 +9,7 @@ mod tests;
 
 use std::time::Duration;
 
-use ctguard_ebpf::layout::{CLASSES, Ceiling, Class};
+use ctguard_layout::{CLASSES, Ceiling, Class};
 
 use super::{
     InFlight, Pace, Reserve, TierGrant,
@@ -22,68 +22,8 @@ use super::{
     stage::{Stage, Stages},
     tiers::{TIERS, Tier},
 };
+use crate::tuning::TUNING;
 use ctguard_units::{TableSample, real, share as share_ceiling};
-
-/// The guard is not calm when the table would reach its target within so long.
-const NEAR: Duration = Duration::from_secs(10);
-
-/// The same for a table which is nearly at its target.
-const NEAR_WHEN_FULL: Duration = Duration::from_mins(1);
-
-/// A table with so much of its target filled is nearly at it, and until it is down to so much.
-const NEARLY_FULL: f64 = 0.9;
-const NEARLY_FULL_UNTIL: f64 = 0.85;
-
-/// The part of the headroom that a calm guard grants at a time, and the least.
-const CALM_PART: u64 = 32;
-const CALM_LEAST: u64 = 64;
-
-/// The same for each of the tiers that take their own only when that of strangers is spent.
-const CALM_PART_OF_OTHERS: u64 = 32;
-
-/// Over how long admissions are averaged: to notice a flood, and to know what a tier needs.
-const PULSE_MEMORY: Duration = Duration::from_millis(250);
-const NEED_MEMORY: Duration = Duration::from_secs(2);
-
-/// Offered loads are looked at so often, and so long after calm for the first time.
-const SCAN_INTERVAL: Duration = Duration::from_millis(100);
-const FIRST_SCAN: Duration = Duration::from_millis(20);
-
-/// SYNs that are challenged before demands are known are so for so long, unless the flood is of other
-/// classes: one look sees but a sample of sources.
-const PRESUMED_FOR: Duration = Duration::from_millis(300);
-
-/// Tiers that are paced may admit so much more than their part of the budget: that the shares hold
-/// them to it, and the grant refuses nobody at random.
-const SLACK: f64 = 1.25;
-
-/// For how many seconds a paced tier may save: little while nothing else limits it, and as much as
-/// the sources may save of their shares where those do.
-const SAVED: f64 = 1.0;
-const SAVED_WITH_SHARES: f64 = 10.0;
-
-/// Shares are worth what they tell when no more than so much of strangers' flows comes from sources
-/// which were not seen yet, or nothing better is seen within so long after calm.
-const UNSEEN_MOST: f64 = 0.5;
-const SURVEYED_WITHIN: Duration = Duration::from_millis(300);
-
-/// The part of the headroom that strangers get after calm until then.
-const UNTIL_KNOWN: f64 = 1.0 / 64.0;
-
-/// What a table without a maximum may take in one tick: far more than any network brings.
-const UNLIMITED: u64 = 1 << 40;
-
-/// How far below its target a table that has passed it is relieved, in proportion to the target, how
-/// soon, and the highest rate of deletions.
-const RECLAIMED_TO: f64 = 0.6;
-const RECLAIMED_IN: f64 = 1.0;
-const RECLAIMED_MOST: f64 = 100_000.0;
-
-/// For so long after the table has passed its target, stages and shares are chosen for the room that
-/// there is once it is relieved, and the grant alone knows better: what a class or a source may not
-/// have for a second or two, it shall not miss for much longer. A table that is still above its
-/// target then is full of what nobody may delete.
-const RELIEVED_WITHIN: Duration = Duration::from_secs(3);
 
 /// What one tick leaves for the next.
 #[derive(Debug)]
@@ -129,8 +69,8 @@ impl Controller {
             in_flight: InFlight::default(),
             reserve: Reserve::default(),
             growth: Growth::new(),
-            pulse: Smoothed::over(PULSE_MEMORY),
-            needs: [Smoothed::over(NEED_MEMORY); TIERS],
+            pulse: Smoothed::over(TUNING.pulse_memory),
+            needs: [Smoothed::over(TUNING.need_memory); TIERS],
             saved: [Saved::default(); TIERS],
             gains: [1.0; TIERS],
             scarce: [false; TIERS],
@@ -155,9 +95,9 @@ impl Controller {
     }
 
     /// Whether the next snapshot should have the offered loads: never while all is calm. The first
-    /// are wanted [`FIRST_SCAN`] after the decision that ends calm, and as often until they suffice.
+    /// are wanted `TUNING.first_scan` after the decision that ends calm, and as often until they suffice.
     pub fn wants_loads(&self, now: Duration) -> bool {
-        let interval = if self.surveyed { SCAN_INTERVAL } else { FIRST_SCAN };
+        let interval = if self.surveyed { TUNING.scan_interval } else { TUNING.first_scan };
         !self.stages.is_calm() && self.clock.at(now) >= self.scanned + interval
     }
 
@@ -239,11 +179,15 @@ impl Controller {
         if !self.stages.is_calm() {
             return false;
         }
-        let calm_grant = calm(room.headroom(), CALM_PART);
+        let calm_grant = calm(room.headroom(), TUNING.calm_divisor);
         let in_this_tick = real(spent) / elapsed.as_secs_f64().max(f64::EPSILON);
         let admitted =
             if spent >= calm_grant / 4 * 3 { in_this_tick } else { self.pulse.per_second() };
-        let horizon = if room.fill_of_target() >= NEARLY_FULL { NEAR_WHEN_FULL } else { NEAR };
+        let horizon = if room.fill_of_target() >= TUNING.nearly_full {
+            TUNING.pressure_horizon_when_full
+        } else {
+            TUNING.pressure_horizon
+        };
         let soon = real(room.headroom()) / horizon.as_secs_f64() + 1.0;
         let grows = admitted + self.growth.others() > soon && !elapsed.is_zero();
         if !grows && room.excess() == 0 {
@@ -260,10 +204,10 @@ impl Controller {
         self.scarce = [false; TIERS];
         let rates = self.rates(room);
         for (saved, rate) in self.saved.iter_mut().zip(rates) {
-            saved.grant(rate * SAVED);
+            saved.grant(rate * TUNING.saved);
         }
         self.saved[Tier::Allowed as usize].grant(real(room.spare()));
-        self.saved[Tier::Strangers as usize].grant(real(room.headroom()) * UNTIL_KNOWN);
+        self.saved[Tier::Strangers as usize].grant(real(room.headroom()) * TUNING.until_known);
         true
     }
 
@@ -274,7 +218,7 @@ impl Controller {
     fn pace(&self, room: &Room, held_back: bool) -> Pace {
         if held_back {
             Pace::AtOnce
-        } else if self.stages.is_calm() && room.fill_of_target() < NEARLY_FULL {
+        } else if self.stages.is_calm() && room.fill_of_target() < TUNING.nearly_full {
             Pace::Calm
         } else {
             Pace::Pressure
@@ -323,11 +267,11 @@ impl Controller {
     /// nobody answers has no room for who would be answered.
     fn reclaim(&mut self, room: &Room, policy: &ControlPolicy) -> Option<f64> {
         let target = real(room.target());
-        let above = (room.fill_of_target() - RECLAIMED_TO) * target;
+        let above = (room.fill_of_target() - TUNING.reclaimed_to) * target;
         let reclaims =
             policy.reclaim && (room.excess() > 0 || self.reclaims_since.is_some() && above > 0.0);
         self.reclaims_since = reclaims.then(|| self.reclaims_since.unwrap_or(self.clock.now));
-        reclaims.then(|| (above / RECLAIMED_IN).min(RECLAIMED_MOST))
+        reclaims.then(|| (above / TUNING.reclaimed_in).min(TUNING.reclaimed_most))
     }
 
     /// The room that stages, shares and rates are chosen for.
@@ -335,14 +279,14 @@ impl Controller {
         match (self.replaces, self.is_being_relieved()) {
             // The kernel replaces whatever nobody answered: the flood's entries are no limit.
             (true, _) => room.relieved(0.0),
-            (false, true) => room.relieved(RECLAIMED_TO),
+            (false, true) => room.relieved(TUNING.reclaimed_to),
             (false, false) => *room,
         }
     }
 
     fn is_being_relieved(&self) -> bool {
         let lasting = |since: Duration| self.clock.now.saturating_sub(since);
-        self.reclaims_since.is_some_and(|since| lasting(since) < RELIEVED_WITHIN)
+        self.reclaims_since.is_some_and(|since| lasting(since) < TUNING.reclaimed_within)
     }
 
     /// A table without a maximum is no limit.
@@ -353,8 +297,8 @@ impl Controller {
         self.reclaims_since = None;
         self.replaces = false;
         let mark = |admitted: u64| TierGrant {
-            limit: admitted.saturating_add(UNLIMITED),
-            wake_at: admitted.saturating_add(UNLIMITED / 4 * 3),
+            limit: admitted.saturating_add(TUNING.unlimited),
+            wake_at: admitted.saturating_add(TUNING.unlimited / 4 * 3),
         };
         Decision {
             grants: snapshot.admitted.map(mark),
@@ -365,7 +309,7 @@ impl Controller {
             changes: Vec::new(),
             steering: Steering {
                 fill: 0.0,
-                headroom: UNLIMITED,
+                headroom: TUNING.unlimited,
                 others: self.growth.others(),
                 budget: f64::INFINITY,
             },
@@ -396,5 +340,5 @@ impl Clock {
 
 /// What a tier may open until the next tick of a calm guard.
 fn calm(headroom: u64, part: u64) -> u64 {
-    (headroom / part).max(CALM_LEAST).min(headroom)
+    (headroom / part).max(TUNING.calm_least).min(headroom)
 }

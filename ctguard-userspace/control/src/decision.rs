@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::layout::{CLASSES, Ceiling, Class, Grant, Limits};
+use ctguard_layout::{CLASSES, Ceiling, Class, Grant, Limits};
 
 use super::{Pace, TierGrant, load::OfferedLoad, stage::Stage, tiers::TIERS};
 use ctguard_units::TableSample;

@@ -1,10 +1,8 @@
 //! Max-min fair shares (Bertsekas and Gallager, Data Networks, 6.5.2) by water-filling: who asks for
 //! less than the share gets all of it, and the others get the same.
 
-use ctguard_ebpf::layout::CLASSES;
-
-/// The part of the budget that a class keeps while it asks for it.
-const KEPT_PART: f64 = 0.1;
+use crate::tuning::TUNING;
+use ctguard_layout::CLASSES;
 
 /// New flows a second that each source may open, by class, given what each asks for, by class;
 /// infinite where a class gets all it asks for.
@@ -12,7 +10,7 @@ const KEPT_PART: f64 = 0.1;
 /// Solves Σ min(demand, share) = budget with one share for all classes, save those that would get
 /// less than their kept part by it.
 pub(crate) fn fair_shares(demands: [&[f64]; CLASSES], budget: f64) -> [f64; CLASSES] {
-    let kept = demands.map(|demands| demands.iter().sum::<f64>().min(budget * KEPT_PART));
+    let kept = demands.map(|demands| demands.iter().sum::<f64>().min(budget * TUNING.class_part));
     let mut keeps = [false; CLASSES];
     loop {
         let rest: f64 = budget - total(kept, |class| keeps[class]);
@@ -126,7 +124,7 @@ mod tests {
         let mut filled = demands.each_ref().map(|demands| vec![0.0; demands.len()]);
         let mut left = budget;
         for class in 0..CLASSES {
-            let mut kept = budget * KEPT_PART;
+            let mut kept = budget * TUNING.class_part;
             while kept > 0.0 && pour(&demands[class], &mut filled[class], drop) {
                 kept -= drop;
                 left -= drop;

@@ -1,19 +1,8 @@
 //! What replaces the grants while no daemon lives: a rate for the whole table.
 
-use ctguard_ebpf::layout::{Policy, TIERS};
+use crate::tuning::TUNING;
+use ctguard_layout::{Policy, TIERS};
 use ctguard_units::{FallbackRate, TableSample, interval, real, whole};
-
-/// Entries live about so long when nobody refreshes them: a full table empties at this pace by
-/// itself (conntrack's 120 s for `SYN_SENT` and `TIME_WAIT`).
-const ENTRY_LIFETIME_SECONDS: u64 = 120;
-
-/// The most that a rate may be: what a table without a maximum gets.
-const HIGHEST: u64 = 10_000_000;
-
-/// Parts of the rate by tier: in calm a quarter for allowed sources and the rest for strangers, for
-/// nobody is told apart; else most of it for who is known.
-const PARTS_IN_CALM: [f64; TIERS] = [0.75, 0.25, 0.0, 0.0, 0.0, 0.0];
-const PARTS_UNDER_PRESSURE: [f64; TIERS] = [0.04, 0.17, 0.36, 0.33, 0.08, 0.02];
 
 /// The rates by tier, each with one second's worth at once.
 pub fn fallback(
@@ -23,7 +12,7 @@ pub fn fallback(
     jiffies_per_second: u32,
 ) -> [FallbackRate; TIERS] {
     let total = real(flows_per_second(policy, table));
-    let parts = if calm { PARTS_IN_CALM } else { PARTS_UNDER_PRESSURE };
+    let parts = if calm { TUNING.fallback_in_calm } else { TUNING.fallback_under_pressure };
     parts.map(|part| {
         let flows = whole((total * part).round()).max(1);
         let interval = interval(flows, jiffies_per_second);
@@ -34,11 +23,11 @@ pub fn fallback(
 /// New flows a second for the whole table.
 pub(crate) fn flows_per_second(policy: &Policy, table: TableSample) -> u64 {
     match (policy.fallback_flows_per_second, table.max) {
-        (0, 0) => HIGHEST,
-        (0, _) => table.target(policy.target_ppm) / ENTRY_LIFETIME_SECONDS,
+        (0, 0) => TUNING.fallback_highest,
+        (0, _) => table.target(policy.target_ppm) / TUNING.entry_lifetime_seconds,
         (set, _) => u64::from(set),
     }
-    .clamp(1, HIGHEST)
+    .clamp(1, TUNING.fallback_highest)
 }
 
 #[cfg(test)]
@@ -75,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_parts_are_the_whole() {
-        for parts in [PARTS_IN_CALM, PARTS_UNDER_PRESSURE] {
+        for parts in [TUNING.fallback_in_calm, TUNING.fallback_under_pressure] {
             assert!((parts.iter().sum::<f64>() - 1.0).abs() < 1e-9);
         }
     }
@@ -89,6 +78,9 @@ mod tests {
 
     #[test]
     fn a_table_without_a_maximum_gets_the_highest_rate() {
-        assert_eq!(flows_per_second(&DEFAULT_POLICY, TableSample { entries: 9, max: 0 }), HIGHEST);
+        assert_eq!(
+            flows_per_second(&DEFAULT_POLICY, TableSample { entries: 9, max: 0 }),
+            TUNING.fallback_highest
+        );
     }
 }

@@ -13,28 +13,16 @@
 //!
 //! A flow that is dead is noted and told no more, so the second turn from then on forgets it.
 
+use crate::tuning::TUNING;
 use std::time::Duration;
 
 /// How long a packet that was noted may be on its way into the table: what waits between the
 /// network card and conntrack is handed on within some milliseconds. Packets held by a queue to
-/// userspace have [`SHORTEST`], the least age of a generation at its turn.
+/// userspace have `TUNING.generation_shortest`, the least age of a generation at its turn.
 pub const IN_FLIGHT: Duration = Duration::from_millis(100);
-
-/// How long a generation lasts: for up to twice this, flows that are dead cost a lookup.
-const LIFETIME: Duration = Duration::from_mins(1);
-
-/// How long it lasts at least.
-const SHORTEST: Duration = Duration::from_secs(5);
 
 /// The load that ends it early: beyond, strangers are too often mistaken for known flows.
 const HIGHEST_LOAD: Load = Load(0.25);
-
-/// The growth since the last turn below which another would gain little.
-const GROWTH: f64 = 1.5;
-
-/// How soon a dump that failed is tried again, at first and in the end.
-const RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_mins(1);
 
 /// Share of the bits of the asked generation that are set, 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -80,7 +68,7 @@ impl Generations {
             dumped: false,
             base: Load(0.0),
             not_before: now.saturating_add(IN_FLIGHT),
-            retry: RETRY,
+            retry: TUNING.dump_retry,
         }
     }
 
@@ -98,11 +86,11 @@ impl Generations {
     pub fn dumped(&mut self, began: Duration, now: Duration, complete: bool) {
         if !complete {
             self.not_before = now.saturating_add(self.retry);
-            self.retry = self.retry.saturating_mul(2).min(LONGEST_RETRY);
+            self.retry = self.retry.saturating_mul(2).min(TUNING.dump_retry_longest);
             return;
         }
         self.not_before = self.since.saturating_add(IN_FLIGHT);
-        self.retry = RETRY;
+        self.retry = TUNING.dump_retry;
         self.dumped = began >= self.not_before;
     }
 
@@ -120,8 +108,8 @@ impl Generations {
     fn is_over(&self, now: Duration, load: Load) -> bool {
         let age = now.saturating_sub(self.since);
         // A load that live flows alone make does not fall by a turn.
-        let grown = load > HIGHEST_LOAD && load.0 > GROWTH * self.base.0;
-        age >= LIFETIME || age >= SHORTEST && grown
+        let grown = load > HIGHEST_LOAD && load.0 > TUNING.generation_growth * self.base.0;
+        age >= TUNING.generation_lifetime || age >= TUNING.generation_shortest && grown
     }
 }
 

@@ -1,9 +1,7 @@
 //! Admissions so young that their entries may not be in the table yet.
 
+use crate::tuning::TUNING;
 use std::{collections::VecDeque, time::Duration};
-
-/// A packet is confirmed by netfilter, or dead, within so long of its admission.
-const FLIGHT_TIME: Duration = Duration::from_millis(10);
 
 /// Total admissions as they were at recent ticks.
 #[derive(Debug, Default)]
@@ -12,12 +10,12 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// Admissions of the last [`FLIGHT_TIME`], given their total `now`.
+    /// Admissions of the last `TUNING.flight_time`, given their total `now`.
     ///
     /// Counted from the youngest sample that is old enough: after a pause that covers more than
     /// the flight time, which errs on the safe side.
     pub fn observe(&mut self, now: Duration, total: u64) -> u64 {
-        while self.samples.get(1).is_some_and(|&(at, _)| at + FLIGHT_TIME <= now) {
+        while self.samples.get(1).is_some_and(|&(at, _)| at + TUNING.flight_time <= now) {
             self.samples.pop_front();
         }
         self.samples.push_back((now, total));

@@ -8,7 +8,6 @@ pub mod adaptive;
 mod budget;
 mod controller;
 mod decision;
-pub mod deletions;
 mod fair_share;
 mod fallback;
 mod generations;
@@ -20,6 +19,7 @@ mod offered;
 mod pace;
 #[cfg(test)]
 mod random;
+pub mod reclaim_pass;
 pub mod regulars;
 mod reserve;
 mod room;
@@ -28,6 +28,7 @@ mod smoothed;
 pub mod sources;
 mod stage;
 mod tiers;
+pub mod tuning;
 
 pub use controller::Controller;
 pub use decision::{ControlPolicy, Decision, Snapshot, StageChange};

@@ -1,6 +1,6 @@
 //! What sources ask for, sorted by tier and class.
 
-use ctguard_ebpf::layout::{CLASSES, Class};
+use ctguard_layout::{CLASSES, Class};
 
 use super::tiers::{TIERS, Tier};
 

@@ -2,20 +2,14 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::{
-    layout::{CLASSES, Class, OfferedSlot, SourceCells, SourceLine, Tier},
-    shared::SharedWord,
-    sources,
+use ctguard_datapath::sources;
+use ctguard_layout::{
+    CLASSES, Class, OfferedSlot, SourceCells, SourceLine, Tier, shared::SharedWord,
 };
 
 use super::OfferedLoad;
+use crate::tuning::TUNING;
 use ctguard_units::real;
-
-/// Weight of the past: a source's flows come seconds apart.
-const MEMORY: Duration = Duration::from_secs(3);
-
-/// Rates below this are no load worth dividing among.
-const LEAST: f64 = 0.001;
 
 /// Tiers that share a line of cells, and so a slot of offered loads.
 const UNKNOWN: [(Tier, Class); UNKNOWN_COUNTS] = [
@@ -83,7 +77,11 @@ impl OfferedRates {
             Some(before) => now.saturating_sub(before).as_secs_f64(),
             None => 0.0,
         };
-        let fade = if elapsed > 0.0 { (-elapsed / MEMORY.as_secs_f64()).exp() } else { 0.0 };
+        let fade = if elapsed > 0.0 {
+            (-elapsed / TUNING.offered_memory.as_secs_f64()).exp()
+        } else {
+            0.0
+        };
         self.weight = self.weight * fade + elapsed;
         self.unknown.resize(unknown.len(), [Sum::default(); UNKNOWN_COUNTS]);
         self.known.resize(known.len(), [Sum::default(); CLASSES]);
@@ -134,7 +132,7 @@ pub fn standings(lines: &[SourceLine]) -> impl ExactSizeIterator<Item = Option<T
 }
 
 fn push(loads: &mut Vec<OfferedLoad>, load: OfferedLoad) {
-    if load.flows_per_second > LEAST {
+    if load.flows_per_second > TUNING.offered_least {
         loads.push(load);
     }
 }

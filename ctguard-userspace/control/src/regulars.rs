@@ -11,16 +11,7 @@ use std::{
 };
 
 use super::sources::SourceScope;
-
-/// After so long a score is worth half.
-const HALF_LIFE: Duration = Duration::from_hours(72);
-/// A minute after its first dump a score is still worth nearly one: two dumps it is.
-const THRESHOLD: f64 = 1.5;
-/// What is worth less is forgotten. A source seen in two dumps is a regular for 30 hours, one of
-/// every dump for weeks.
-const FORGOTTEN: f64 = 0.1;
-/// Three days of every dump: a regular for a month to come.
-const HIGHEST: f64 = 4320.0;
+use crate::tuning::TUNING;
 
 /// Scores of at most [`Self::CAPACITY`] sources.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +37,9 @@ impl Regulars {
     /// Takes up what was saved: scores as they were at `as_of` on a clock that goes on over
     /// restarts. Scores that no dumps add up to are left out.
     pub fn restore(scores: impl IntoIterator<Item = (SourceScope, f64)>, as_of: Duration) -> Self {
-        let sound = |&(_, score): &(_, f64)| (FORGOTTEN..=HIGHEST).contains(&score);
+        let sound = |&(_, score): &(_, f64)| {
+            (TUNING.regular_forgotten..=TUNING.regular_highest).contains(&score)
+        };
         let mut regulars = Self { scores: scores.into_iter().filter(sound).collect(), as_of };
         regulars.bound();
         regulars
@@ -69,7 +62,7 @@ impl Regulars {
         let seen: HashSet<SourceScope> = sources.into_iter().collect();
         for source in seen {
             let score = self.scores.entry(source).or_insert(0.0);
-            *score = (*score + 1.0).min(HIGHEST);
+            *score = (*score + 1.0).min(TUNING.regular_highest);
         }
         self.bound();
     }
@@ -77,7 +70,10 @@ impl Regulars {
     /// Who is a regular, the highest score first.
     pub fn regulars(&self) -> impl Iterator<Item = SourceScope> {
         let (ranked, _) = self.ranked();
-        ranked.into_iter().take_while(|&(_, score)| score >= THRESHOLD).map(|(source, _)| source)
+        ranked
+            .into_iter()
+            .take_while(|&(_, score)| score >= TUNING.regular_threshold)
+            .map(|(source, _)| source)
     }
 
     /// Everybody remembered with their scores, the highest first, and the time they are of.
@@ -92,10 +88,10 @@ impl Regulars {
 
     fn decay(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.as_of);
-        let factor = (-passed.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2();
+        let factor = (-passed.as_secs_f64() / TUNING.regular_half_life.as_secs_f64()).exp2();
         self.scores.retain(|_, score| {
             *score *= factor;
-            *score >= FORGOTTEN
+            *score >= TUNING.regular_forgotten
         });
         self.as_of = now.max(self.as_of);
     }

@@ -2,30 +2,12 @@
 //!
 //! Flows opened from inside or by the host itself fill the table too. A flood that took all room
 //! up to the target would hold it for as long as its entries live, and what others open meanwhile
-//! would pass the target. So as much is kept free as they will open in [`HORIZON`].
+//! would pass the target. So as much is kept free as they will open in `TUNING.reserve_horizon`.
 
+use crate::tuning::TUNING;
 use std::{collections::VecDeque, time::Duration};
 
 use ctguard_units::TableSample;
-
-/// For how long room is kept: half the life of a SYN's entry, after which the flood's own leave.
-const HORIZON: Duration = Duration::from_mins(1);
-
-/// Over how long the growth is measured.
-const WINDOW: Duration = Duration::from_secs(5);
-
-/// A shorter time tells nothing of a rate.
-const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
-
-/// How soon a growth that has ended is forgotten (time constant): entries of a flood leave in
-/// bursts, which hide what others open meanwhile.
-const MEMORY: Duration = Duration::from_mins(1);
-
-/// How finely the window is kept.
-const STEP: Duration = Duration::from_millis(100);
-
-/// The room is never more than this part of the table: the guard shall admit too.
-const MOST: u64 = 10;
 
 /// What others did to the table of late.
 #[derive(Debug, Default)]
@@ -39,7 +21,7 @@ pub struct Reserve {
 impl Reserve {
     /// Whether it is time to look again.
     pub fn is_due(&self, now: Duration) -> bool {
-        self.others.back().is_none_or(|&(at, _)| now.saturating_sub(at) >= STEP)
+        self.others.back().is_none_or(|&(at, _)| now.saturating_sub(at) >= TUNING.reserve_step)
     }
 
     /// Looks at the table, and at all new flows admitted, counted just before it.
@@ -47,23 +29,24 @@ impl Reserve {
         let others = i128::from(table.entries) - i128::from(admitted);
         let elapsed = self.others.back().map_or(Duration::ZERO, |&(at, _)| now.saturating_sub(at));
         self.others.push_back((now, others));
-        while self.others.get(1).is_some_and(|&(at, _)| at + WINDOW <= now) {
+        while self.others.get(1).is_some_and(|&(at, _)| at + TUNING.reserve_window <= now) {
             self.others.pop_front();
         }
-        self.rate *= (-elapsed.as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        self.rate *= (-elapsed.as_secs_f64() / TUNING.reserve_memory.as_secs_f64()).exp();
         self.rate = self.rate.max(self.growth(now, others));
     }
 
     /// Entries to keep free.
     pub fn entries(&self, table: TableSample) -> u64 {
-        whole(self.rate * HORIZON.as_secs_f64()).min(table.max / MOST)
+        whole(self.rate * TUNING.reserve_horizon.as_secs_f64())
+            .min(table.max / TUNING.reserve_divisor)
     }
 
     /// Entries a second that others added over the window.
     fn growth(&self, now: Duration, others: i128) -> f64 {
         let Some(&(since, before)) = self.others.front() else { return 0.0 };
         let elapsed = now.saturating_sub(since);
-        if elapsed < SHORTEST_WINDOW {
+        if elapsed < TUNING.reserve_window_least {
             return 0.0;
         }
         let added = u32::try_from((others - before).max(0)).unwrap_or(u32::MAX);

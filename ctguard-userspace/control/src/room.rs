@@ -1,13 +1,8 @@
 //! What the target leaves of the table, for each tier.
 
 use super::tiers::{Precedence as _, Tier};
+use crate::tuning::TUNING;
 use ctguard_units::{TableSample, real, real_difference, whole};
-
-/// What a tier without sources to be told apart may always take from the headroom at once.
-const SMALLEST_STOCK: u64 = 16;
-
-/// A table is full when less than this part of it is free.
-const REPLACED_PART: u64 = 64;
 
 /// The table as it will be once what is under way has arrived.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +37,7 @@ impl Room {
 
     /// Entries that may be replaced from one tick to the next while the table is full.
     pub(crate) const fn replaceable(&self) -> u64 {
-        self.table.max / REPLACED_PART
+        self.table.max / TUNING.full_divisor
     }
 
     /// The table takes no entry but in the place of one that the kernel drops for it. Where it holds
@@ -107,7 +102,7 @@ impl Room {
 /// nearly spent.
 pub(crate) fn stock(headroom: u64, part: f64) -> u64 {
     let nearly_all = whole((2.0 * part * real(headroom)).ceil());
-    whole(part * real(headroom)).max(nearly_all.min(SMALLEST_STOCK))
+    whole(part * real(headroom)).max(nearly_all.min(TUNING.smallest_stock))
 }
 
 #[cfg(test)]

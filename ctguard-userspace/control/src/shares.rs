@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::layout::{CLASSES, Class};
+use ctguard_layout::{CLASSES, Class};
 
 use super::{
     ControlPolicy,
@@ -12,9 +12,7 @@ use super::{
     stage::Stages,
     tiers::{Precedence as _, TIERS, Tier},
 };
-
-/// Strangers of a class are let in unasked again when their share would be so many floors.
-const SUFFICIENT_FLOORS: f64 = 2.0;
+use crate::tuning::TUNING;
 
 /// New flows a second for each source, by tier and class; infinite: its ceiling alone holds.
 pub(crate) type Shares = [[f64; CLASSES]; TIERS];
@@ -38,7 +36,7 @@ pub(crate) fn challenge(
     for class in Class::ALL {
         if stages.is_challenged(class) {
             let share = share_if_unchallenged(stages, demands, &budget, class);
-            let sufficient = share >= SUFFICIENT_FLOORS * policy.floor(class);
+            let sufficient = share >= TUNING.sufficient_floors * policy.floor(class);
             stages.end_challenge(class, now, sufficient);
         }
     }

@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
-use ctguard_ebpf::{
+use ctguard_datapath::{
     hash,
-    layout::HashKey,
     packet::{Address, Ipv4, Ipv6},
     sources::{CAPACITY, Tiers},
 };
+use ctguard_layout::HashKey;
 use thiserror::Error;
 
 /// What a source is told by, as the data path has it (`Address::source_scope`).

@@ -1,15 +1,10 @@
 //! What is asked of strangers, by class, and how long a change must be justified before it happens.
 
+use crate::tuning::TUNING;
 use std::time::Duration;
 
-pub(super) use ctguard_ebpf::layout::Stage;
-use ctguard_ebpf::layout::{CLASSES, Class};
-
-/// How long demand must be low before the guard is calm again.
-const CALM_AFTER: Duration = Duration::from_secs(5);
-
-/// How long the shares must suffice for all strangers of a class before they are let in unasked.
-const UNCHALLENGED_AFTER: Duration = Duration::from_secs(10);
+pub(super) use ctguard_layout::Stage;
+use ctguard_layout::{CLASSES, Class};
 
 /// The stages in force, and since when better ones would do.
 ///
@@ -64,7 +59,9 @@ impl Stages {
     /// long enough.
     pub(crate) fn end_challenge(&mut self, class: Class, now: Duration, sufficient: bool) {
         let lasting = &mut self.sufficient[class as usize];
-        if lasting.observe(now, sufficient) >= UNCHALLENGED_AFTER && self.is_challenged(class) {
+        if lasting.observe(now, sufficient) >= TUNING.unchallenged_after
+            && self.is_challenged(class)
+        {
             self.of[class as usize] = Stage::Fair;
         }
     }
@@ -72,7 +69,7 @@ impl Stages {
     /// Is calm again when it has been `quiet` for long enough, and nobody is challenged.
     pub(crate) fn calm_down(&mut self, now: Duration, quiet: bool) {
         let quiet = quiet && self.of == [Stage::Fair; CLASSES];
-        if self.quiet.observe(now, quiet) >= CALM_AFTER {
+        if self.quiet.observe(now, quiet) >= TUNING.calm_after {
             *self = Self::default();
         }
     }

@@ -1,6 +1,6 @@
 //! Who is served in which order, and what is kept for each while the guard is not calm.
 
-pub(super) use ctguard_ebpf::layout::{TIERS, Tier};
+pub(super) use ctguard_layout::{TIERS, Tier};
 
 /// How tiers share the room below the target.
 pub(crate) trait Precedence: Sized {

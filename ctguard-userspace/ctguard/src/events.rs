@@ -11,7 +11,7 @@ use std::{
     time::SystemTime,
 };
 
-use ctguard_ebpf::layout::Stage;
+use ctguard_layout::Stage;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

@@ -29,7 +29,7 @@ fn a_value_out_of_range_is_one_line() {
 #[test]
 fn one_bad_pair_among_good_ones_is_a_bad_command() {
     assert_usage(&["set", "target=80%", "source.tcp.rate=0"], "source.tcp.rate");
-    assert_usage(&["set", "target"], "target is no KEY=VALUE");
+    assert_usage(&["set", "target"], "target is not KEY=VALUE");
 }
 
 #[test]
@@ -63,14 +63,77 @@ fn a_command_without_its_arguments_is_a_bad_command() {
     }
 }
 
+/// Every verb, and the sentence that its help begins with.
+const HELP: [(&[&str], &str); 15] = [
+    (&[], "Keep floods from filling the connection table (`nf_conntrack`), with XDP"),
+    (&["run"], "Guard interfaces until Ctrl-C (SIGINT) or SIGTERM"),
+    (&["status"], "Show how full the table is, the limits in force and what was refused"),
+    (&["events"], "Show what the daemon did since the last boot, and why"),
+    (&["get"], "Show the settings in force"),
+    (&["set"], "Change settings at once, whether or not a daemon runs"),
+    (&["allow"], "Manage the allow list: sources that have no ceiling"),
+    (&["deny"], "Manage the deny list: sources whose packets are all dropped"),
+    (&["allow", "add"], "Add a prefix, or change when its entry expires"),
+    (&["deny", "del"], "Remove a prefix; exit status 1 if it is not in the list"),
+    (&["allow", "list"], "Show the list, or the entries about a prefix; exit status 1 if none are"),
+    (&["detach"], "Remove the guard from the kernel: programs, maps and pins"),
+    (&["doctor"], "Find what is wrong with connection tracking on this machine, and how to fix it"),
+    (&["tune"], "Set connection tracking as `ctguard doctor` advises, or undo that"),
+    (&["simulate"], "Simulate the guard under a described or recorded load, without a kernel"),
+];
+
 #[test]
-fn every_verb_has_help_with_an_example() {
-    for verb in ["run", "status", "get", "set", "detach"] {
-        assert_help(&[verb]);
+fn help_says_first_what_a_command_does_and_ends_with_examples() {
+    for (verb, sentence) in HELP {
+        for flag in ["-h", "--help"] {
+            let help = help(verb, flag);
+            assert_eq!(help.lines().next(), Some(sentence), "{verb:?} {flag}");
+            let places = ["\nUsage: ctguard", "\nOptions:\n", "\nExamples:\n  ctguard "];
+            let places = places.map(|part| help.find(part));
+            assert!(places.is_sorted() && places[0].is_some(), "{verb:?} {flag}: {help}");
+        }
     }
-    for action in ["add", "del", "list"] {
-        assert_help(&["allow", action]);
-        assert_help(&["deny", action]);
+}
+
+#[test]
+fn the_help_of_every_verb_is_looked_at() {
+    let help = help(&[], "--help");
+    let commands = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    for command in commands.lines() {
+        let verb = command.split_whitespace().next().unwrap();
+        let sentence = HELP.iter().find(|(known, _)| *known == [verb]);
+        let (_, sentence) = sentence.unwrap_or_else(|| panic!("{verb} is not in HELP"));
+        assert!(command.ends_with(sentence), "{command}");
+    }
+}
+
+#[test]
+fn help_of_set_lists_every_key_with_its_value_and_default() {
+    let help = help(&["set"], "--help");
+    for (key, default) in [
+        ("target=N%", "85%"),
+        ("dry-run=on|off", "off"),
+        ("fail-open=on|off", "off"),
+        ("fallback.rate=N/s", "target x maximum / 120 s"),
+        ("relief.reclaim=on|off", "on"),
+        ("relief.adaptive-start=N%", "off"),
+        ("relief.adaptive-end=N%", "off"),
+        ("source.CLASS.rate=N/s", "50/s, 100/s, 20/s"),
+        ("source.CLASS.burst=N", "200, 400, 50"),
+        ("prefix.CLASS.rate=N/s", "off"),
+        ("prefix.CLASS.burst=N", "one second's worth"),
+        ("service.CLASS.rate=N/s", "off"),
+        ("service.CLASS.burst=N", "one second's worth"),
+        ("floor.CLASS.rate=N/s", "1/s"),
+        ("interface.IF.source.CLASS.rate=N/s", "source.CLASS.rate"),
+        ("interface.IF.source.CLASS.burst=N", "source.CLASS.burst"),
+        ("interface.IF.zone=N", "0"),
+        ("interface.IF.answer=on|off", "on"),
+    ] {
+        let (_, entry) =
+            help.split_once(&format!("\n  {key}\n")).unwrap_or_else(|| panic!("{key}"));
+        let meaning = entry.lines().next().unwrap_or_default();
+        assert!(meaning.ends_with(&format!(" [default: {default}]")), "{key}: {meaning}");
     }
 }
 
@@ -96,11 +159,10 @@ fn assert_usage(arguments: &[&str], part: &str) {
     assert!(said.starts_with("ctguard: ") && said.contains(part), "{arguments:?}: {said}");
 }
 
-fn assert_help(arguments: &[&str]) {
-    let output = ctguard(&[arguments, &["--help"]].concat());
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}");
-    assert!(said.contains("Examples:"), "{arguments:?}: {said}");
+fn help(verb: &[&str], flag: &str) -> String {
+    let output = ctguard(&[verb, &[flag]].concat());
+    assert_eq!(output.status.code(), Some(0), "{verb:?} {flag}");
+    String::from_utf8(output.stdout).expect("help is text")
 }
 
 fn lines(text: &[u8]) -> usize {

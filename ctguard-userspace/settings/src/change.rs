@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use ctguard_ebpf::layout::{CLASSES, Policy, Rate};
+use ctguard_layout::{CLASSES, Policy, Rate};
 use thiserror::Error;
 
 use super::{
@@ -26,10 +26,10 @@ pub struct Change {
     pub new: Value,
 }
 
-/// Why a setting cannot be read or made.
+/// Why a setting cannot be read or changed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SettingError {
-    #[error("{text} is no KEY=VALUE")]
+    #[error("{text} is not KEY=VALUE")]
     NoAssignment { text: String },
     #[error(transparent)]
     Key(#[from] UnknownKey),
@@ -38,8 +38,8 @@ pub enum SettingError {
     #[error("{key}: interface {name} is not guarded; guarded: {}", guarded.join(", "))]
     Interface { key: Key, name: String, guarded: Vec<String> },
     #[error(
-        "{key}: this kernel's lookup knows no zone {zone}, only the default one (Linux 6.10 does); \
-         take it back, or guard with --new-flow-detection flow-cache"
+        "{key}: this kernel can look up flows in the default zone only, not in zone {zone} (Linux \
+         6.10 can); set {key}=default, or run with --new-flow-detection flow-cache"
     )]
     ZoneUnknown { key: Key, zone: u16 },
 }
@@ -59,7 +59,7 @@ impl FromStr for Assignment {
     }
 }
 
-/// The policy and what is set for the guarded interfaces.
+/// The policy and the settings of the guarded interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub policy: Policy,
@@ -222,7 +222,7 @@ fn number(value: Value, default: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::layout::Class;
+    use ctguard_layout::Class;
 
     use super::*;
 
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn what_has_no_equals_sign_is_no_assignment() {
         let error = "target".parse::<Assignment>().unwrap_err();
-        assert_eq!(error.to_string(), "target is no KEY=VALUE");
+        assert_eq!(error.to_string(), "target is not KEY=VALUE");
     }
 
     fn settings() -> Settings {

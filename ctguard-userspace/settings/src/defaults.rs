@@ -1,16 +1,16 @@
-//! What holds when the operator set nothing. The only place where defaults are written.
+//! The defaults, written here and nowhere else.
 
-use ctguard_ebpf::layout::{CLASSES, LAYOUT_VERSION, Policy, Rate};
+use ctguard_layout::{CLASSES, LAYOUT_VERSION, Policy, Rate};
 
 /// The policy of a new guard.
 ///
 /// Ceilings are for each source: an IPv4 address, or an IPv6 /64. A household behind one address
-/// opens a few dozen connections a second at its busiest moments and bursts of some hundred when
-/// browsers start; a host that asks for more, all the time, is a scanner, a flood or a service
-/// that deserves an entry on the allow list or a ceiling of its own interface. UDP gets twice
-/// that, for DNS and games; ICMP and the rest have no honest use for many flows.
+/// opens a few dozen connections a second at its busiest moments, and a hundred or so at once when
+/// browsers start. A host that asks for more all the time is a scanner, a flood, or a service for
+/// the allow list or for an interface with a higher ceiling. UDP gets twice as much, for DNS and
+/// games. ICMP and the rest have no honest use for many flows.
 ///
-/// 85 % leaves the kernel the space it needs for what arrives on interfaces without a guard.
+/// A target of 85 % leaves room for what arrives on interfaces without a guard.
 pub const DEFAULT_POLICY: Policy = Policy {
     layout_version: LAYOUT_VERSION,
     switches: 0,

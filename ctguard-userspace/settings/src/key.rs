@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use ctguard_ebpf::layout::Class;
+use ctguard_layout::Class;
 use thiserror::Error;
 
 /// A setting.
@@ -12,7 +12,7 @@ pub enum Key {
     DryRun,
     FailOpen,
     FallbackRate,
-    /// No entries are deleted from a table above its target.
+    /// Unreplied entries of a table above its target are deleted.
     Reclaim,
     /// Fill at which timeouts begin to shrink.
     AdaptiveStart,
@@ -24,19 +24,30 @@ pub enum Key {
     Prefix(Class, Part),
     /// A limit per service.
     Service(Class, Part),
-    /// The fair share below which strangers of a class are challenged.
+    /// The fair share below which strangers are challenged.
     Floor(Class),
     /// A ceiling per source of one interface.
     Interface(String, Class, Part),
     /// The conntrack zone of what arrives on one interface (`CT --zone`, nft `ct zone set`).
     ///
-    /// The data path looks a flow up in its interface's zone, but its hash of a tuple has no zone:
-    /// the same tuple in two zones shares the bits of the known-flows filter, which costs a lookup,
-    /// and a slot of the flow cache and of the recent tuples, so that one which has just been found
-    /// in its zone passes for known in the other for at most a second.
+    /// The data path looks a flow up in its interface's zone, but hashes its tuple without the zone.
+    /// So the same tuple in two zones shares bits of the known-flows filter, which costs a lookup. It
+    /// also shares a slot of the flow cache and of the recent tuples: once it was found in one zone,
+    /// it counts as known in the other for at most a second.
     Zone(String),
-    /// SYNs of strangers are answered on this interface, to challenge them.
+    /// Whether SYNs of strangers are answered on this interface, to challenge them.
     Answer(String),
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Switch,
+    /// A fill of the table, up to so many times its maximum.
+    Fill(u8),
+    Rate,
+    Burst,
+    Zone,
 }
 
 /// Half of a ceiling.
@@ -48,7 +59,13 @@ pub enum Part {
 
 /// No setting has this name.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("unknown key {key}{}", near.as_ref().map(|near| format!(", did you mean {near}?")).unwrap_or_default())]
+#[error(
+    "unknown key {key}{}",
+    near.as_ref().map_or_else(
+        || "; ctguard set --help lists all keys".to_owned(),
+        |near| format!(", did you mean {near}?")
+    )
+)]
 pub struct UnknownKey {
     pub key: String,
     pub near: Option<String>,
@@ -81,8 +98,103 @@ impl Key {
             .collect()
     }
 
+    pub(super) const fn form(&self) -> Form {
+        match self {
+            Self::DryRun | Self::FailOpen | Self::Reclaim | Self::Answer(_) => Form::Switch,
+            Self::Target | Self::AdaptiveStart => Form::Fill(1),
+            // Beyond the maximum, so that timeouts of a full table are not yet at their least.
+            Self::AdaptiveEnd => Form::Fill(2),
+            Self::FallbackRate | Self::Floor(_) => Form::Rate,
+            Self::Source(_, part)
+            | Self::Prefix(_, part)
+            | Self::Service(_, part)
+            | Self::Interface(_, _, part) => match part {
+                Part::Rate => Form::Rate,
+                Part::Burst => Form::Burst,
+            },
+            Self::Zone(_) => Form::Zone,
+        }
+    }
+
+    pub(super) const fn class(&self) -> Option<Class> {
+        match self {
+            Self::Source(class, _)
+            | Self::Prefix(class, _)
+            | Self::Service(class, _)
+            | Self::Floor(class)
+            | Self::Interface(_, class, _) => Some(*class),
+            Self::Target
+            | Self::DryRun
+            | Self::FailOpen
+            | Self::FallbackRate
+            | Self::Reclaim
+            | Self::AdaptiveStart
+            | Self::AdaptiveEnd
+            | Self::Zone(_)
+            | Self::Answer(_) => None,
+        }
+    }
+
+    /// What the setting does, in one line.
+    pub(super) const fn meaning(&self) -> &'static str {
+        match self {
+            Self::Target => "Highest fill to which guarded interfaces may bring the table",
+            Self::DryRun => "Decide and count as always, but drop nothing",
+            Self::FailOpen => "While no daemon runs, enforce ceilings only and no fallback rate",
+            Self::FallbackRate => "New flows for the whole table while no daemon runs",
+            Self::Reclaim => "Delete unreplied entries while the table is above its target",
+            Self::AdaptiveStart => "Fill at which timeouts begin to shrink",
+            Self::AdaptiveEnd => "Fill at which timeouts would reach zero",
+            Self::Source(_, Part::Rate) => "Ceiling: new flows from one source",
+            Self::Source(_, Part::Burst) => "New flows that one source may open at once",
+            Self::Prefix(_, Part::Rate) => "New flows from one IPv4 /24 or IPv6 /48",
+            Self::Prefix(_, Part::Burst) => "New flows that one /24 or /48 may open at once",
+            Self::Service(_, Part::Rate) => "New flows to one address and port",
+            Self::Service(_, Part::Burst) => "New flows to one address and port at once",
+            Self::Floor(_) => "Fair share below which unknown sources are challenged",
+            Self::Interface(_, _, Part::Rate) => "Ceiling of each source on this interface",
+            Self::Interface(_, _, Part::Burst) => "Burst of each source on this interface",
+            Self::Zone(_) => "Conntrack zone that rules set for packets arriving here",
+            Self::Answer(_) => "Answer a SYN to challenge it; if off, wait for a second SYN",
+        }
+    }
+
+    /// What holds where the setting has no value.
+    pub(super) const fn unset(&self) -> &'static str {
+        match self {
+            Self::FallbackRate => "target x maximum / 120 s",
+            Self::Prefix(_, Part::Burst) | Self::Service(_, Part::Burst) => "one second's worth",
+            Self::Interface(_, _, Part::Rate) => "source.CLASS.rate",
+            Self::Interface(_, _, Part::Burst) => "source.CLASS.burst",
+            Self::Prefix(_, Part::Rate)
+            | Self::Service(_, Part::Rate)
+            | Self::AdaptiveStart
+            | Self::AdaptiveEnd
+            | Self::Target
+            | Self::DryRun
+            | Self::FailOpen
+            | Self::Reclaim
+            | Self::Source(..)
+            | Self::Floor(_)
+            | Self::Zone(_)
+            | Self::Answer(_) => "off",
+        }
+    }
+
     fn ceilings() -> impl Iterator<Item = (Class, Part)> {
         Class::ALL.into_iter().flat_map(|class| [(class, Part::Rate), (class, Part::Burst)])
+    }
+}
+
+impl Form {
+    /// The form in help.
+    pub(super) const fn notation(self) -> &'static str {
+        match self {
+            Self::Switch => "on|off",
+            Self::Fill(_) => "N%",
+            Self::Rate => "N/s",
+            Self::Burst | Self::Zone => "N",
+        }
     }
 }
 
@@ -141,8 +253,17 @@ impl FromStr for Key {
 /// The key that was meant, if one is near enough to be worth saying.
 fn nearest(text: &str) -> Option<String> {
     const NEAR: f64 = 0.8;
+    // Of an interface's key only the interface's name may be right: it ends one or three dots before
+    // the key does.
+    let names = text.strip_prefix("interface.").into_iter().flat_map(|rest| {
+        [1, 3]
+            .into_iter()
+            .filter_map(|dots| rest.rsplitn(dots + 1, '.').nth(dots))
+            .filter(|name| !name.is_empty())
+    });
     let (score, name) = Key::all()
         .into_iter()
+        .chain(names.flat_map(Key::of_interface))
         .map(|key| (strsim::jaro_winkler(text, &key.to_string()), key.to_string()))
         .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
     (score >= NEAR).then_some(name)
@@ -167,8 +288,21 @@ mod tests {
     }
 
     #[test]
-    fn a_key_like_no_other_names_none() {
-        assert_eq!("xyzzy".parse::<Key>().unwrap_err().to_string(), "unknown key xyzzy");
+    fn a_key_like_no_other_names_where_all_are_listed() {
+        let error = "xyzzy".parse::<Key>().unwrap_err();
+        assert_eq!(error.to_string(), "unknown key xyzzy; ctguard set --help lists all keys");
+    }
+
+    #[test]
+    fn a_misspelt_key_of_an_interface_names_the_near_one_of_that_interface() {
+        for (misspelt, near) in [
+            ("interface.wan0.zon", "interface.wan0.zone"),
+            ("interface.eth0.100.anser", "interface.eth0.100.answer"),
+            ("interface.eth0.100.source.tpc.rate", "interface.eth0.100.source.tcp.rate"),
+        ] {
+            let error = misspelt.parse::<Key>().unwrap_err();
+            assert_eq!(error.near.as_deref(), Some(near));
+        }
     }
 
     #[test]

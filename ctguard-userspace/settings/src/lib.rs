@@ -8,10 +8,12 @@
 mod change;
 mod defaults;
 mod key;
+mod reference;
 mod value;
 mod zone;
 
 pub use change::{Assignment, Change, InterfaceSettings, SettingError, Settings};
 pub use defaults::DEFAULT_POLICY;
 pub use key::Key;
+pub use reference::reference;
 pub use value::Value;

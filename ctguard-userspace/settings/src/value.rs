@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::key::{Key, Part};
+use super::key::{Form, Key};
 
 /// Rates and bursts beyond this are typing errors: no packet rate gets there.
 const HIGHEST: u32 = 10_000_000;
@@ -28,22 +28,18 @@ pub enum Value {
     Zone(u16),
 }
 
-/// Why a value is none.
+/// Why a value cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ValueError {
-    #[error("{value} is neither on nor off")]
+    #[error("{value} is not on or off")]
     Switch { value: String },
-    #[error("{value} is no fill between 0 and 1 (write 0.85 or 85%)")]
-    Ratio { value: String },
-    #[error("{value} is no fill between 0 and 2 (write 1.2 or 120%)")]
-    AdaptiveEnd { value: String },
-    #[error(
-        "{value} is no number of new flows per second from 1 to {HIGHEST} (write 200 or 200/s)"
-    )]
+    #[error("{value} is not a fill between 0 and {most} (write 0.85 or 85%)")]
+    Ratio { value: String, most: u8 },
+    #[error("{value} is not a rate from 1 to {HIGHEST} new flows per second (write 200 or 200/s)")]
     Rate { value: String },
-    #[error("{value} is no number of new flows from 1 to {HIGHEST}")]
+    #[error("{value} is not a number of new flows from 1 to {HIGHEST}")]
     Burst { value: String },
-    #[error("{value} is no conntrack zone from 0 to {}", u16::MAX)]
+    #[error("{value} is not a conntrack zone from 0 to {}", u16::MAX)]
     Zone { value: String },
 }
 
@@ -54,34 +50,20 @@ impl Value {
             return Ok(Self::Default);
         }
         let value = text.to_owned();
-        match key {
-            Key::DryRun | Key::FailOpen | Key::Reclaim | Key::Answer(_) => match text {
+        match key.form() {
+            Form::Switch => match text {
                 "true" | "on" => Ok(Self::Switch(true)),
                 "false" | "off" => Ok(Self::Switch(false)),
                 _ => Err(ValueError::Switch { value }),
             },
-            Key::Target | Key::AdaptiveStart => {
-                ratio(text, 1.0).map(Self::Ratio).ok_or(ValueError::Ratio { value })
+            Form::Fill(most) => {
+                ratio(text, most.into()).map(Self::Ratio).ok_or(ValueError::Ratio { value, most })
             }
-            // Beyond the maximum, so that timeouts of a full table are not yet at their least.
-            Key::AdaptiveEnd => {
-                ratio(text, 2.0).map(Self::Ratio).ok_or(ValueError::AdaptiveEnd { value })
-            }
-            Key::FallbackRate
-            | Key::Source(_, Part::Rate)
-            | Key::Prefix(_, Part::Rate)
-            | Key::Service(_, Part::Rate)
-            | Key::Floor(_)
-            | Key::Interface(_, _, Part::Rate) => count(text.strip_suffix("/s").unwrap_or(text))
+            Form::Rate => count(text.strip_suffix("/s").unwrap_or(text))
                 .map(Self::Rate)
                 .ok_or(ValueError::Rate { value }),
-            Key::Source(_, Part::Burst)
-            | Key::Prefix(_, Part::Burst)
-            | Key::Service(_, Part::Burst)
-            | Key::Interface(_, _, Part::Burst) => {
-                count(text).map(Self::Burst).ok_or(ValueError::Burst { value })
-            }
-            Key::Zone(_) => number(text).map(Self::Zone).ok_or(ValueError::Zone { value }),
+            Form::Burst => count(text).map(Self::Burst).ok_or(ValueError::Burst { value }),
+            Form::Zone => number(text).map(Self::Zone).ok_or(ValueError::Zone { value }),
         }
     }
 }
@@ -140,9 +122,10 @@ impl Serialize for Value {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::layout::Class;
+    use ctguard_layout::Class;
 
     use super::*;
+    use crate::key::Part;
 
     #[test]
     fn a_target_is_a_ratio_or_a_percentage() {

@@ -1,27 +1,26 @@
-//! Where a conntrack zone can be looked in, and where it cannot.
+//! Whether this kernel can look up flows in a conntrack zone.
 
 use super::{Key, SettingError, Settings};
 
 /// Bytes of `struct bpf_ct_opts` until Linux 6.9, which have no room for a zone.
 const WITHOUT_ZONE_BYTES: u32 = 12;
 
-/// What becomes of the zones that interfaces have.
+/// What happens to the zones of the interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Zones {
     /// Each flow is looked up in the zone of its interface.
     Kept,
-    /// The flow cache answers, and knows flows without their zone: those of these interfaces are
-    /// mixed with others of the same addresses and ports.
+    /// The flow cache ignores zones, so it mixes flows of these interfaces with others that have the
+    /// same addresses and ports.
     Mixed(Vec<String>),
 }
 
 impl Settings {
-    /// Tells what becomes of the zones, given the bytes of the lookup's options, 0 where the flow
-    /// cache answers.
+    /// What happens to the zones, given the size of the lookup's options in bytes; 0 if the flow cache
+    /// is used instead.
     ///
     /// # Errors
-    /// On a kernel whose lookup knows the default zone only: it would find other flows than those
-    /// of the interface.
+    /// If the kernel's lookup knows the default zone only, it would find the wrong flows.
     pub fn zones(&self, lookup_options_bytes: u32) -> Result<Zones, SettingError> {
         let zoned = || self.interfaces.iter().filter(|interface| interface.zone != 0);
         match lookup_options_bytes {
@@ -43,8 +42,8 @@ impl Zones {
         match self {
             Self::Kept => None,
             Self::Mixed(interfaces) => Some(format!(
-                "the flow cache answers and does not tell zones apart: on {} a packet passes for \
-                 known if its addresses and ports are a flow's of another zone",
+                "the flow cache ignores zones: on {} a packet counts as known if any zone has a flow \
+                 with its addresses and ports",
                 interfaces.join(", ")
             )),
         }
@@ -53,7 +52,7 @@ impl Zones {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::layout::{CLASSES, Rate};
+    use ctguard_layout::{CLASSES, Rate};
 
     use super::*;
     use crate::{DEFAULT_POLICY, InterfaceSettings};

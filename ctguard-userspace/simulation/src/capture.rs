@@ -54,11 +54,11 @@ pub enum CaptureError {
     #[error("{}: {reason}", path.display())]
     Content { path: PathBuf, reason: String },
     #[error(
-        "{}: packets of link type {number}; Ethernet, raw IP and Linux cooked ones can be replayed",
+        "{}: link type {number} is not supported; Ethernet, raw IP and Linux cooked captures are",
         path.display()
     )]
     LinkType { path: PathBuf, number: i32 },
-    #[error("{}: no packets", path.display())]
+    #[error("{}: has no packets", path.display())]
     Empty { path: PathBuf },
 }
 
@@ -216,15 +216,13 @@ fn time(units: u64, resolution: u64) -> Duration {
 
 fn broken<I: std::fmt::Debug>(path: &Path, error: &PcapError<I>) -> CaptureError {
     let reason = match error {
-        PcapError::HeaderNotRecognized => "neither a pcap nor a pcapng file".to_owned(),
-        PcapError::BufferTooSmall => "a block longer than a mebibyte".to_owned(),
-        PcapError::ReadError => "cannot be read on".to_owned(),
+        PcapError::HeaderNotRecognized => "is neither a pcap nor a pcapng file".to_owned(),
+        PcapError::BufferTooSmall => "has a block longer than 1 MiB".to_owned(),
+        PcapError::ReadError => "cannot be read further".to_owned(),
         PcapError::Eof | PcapError::UnexpectedEof | PcapError::Incomplete(_) => {
-            "ends in the middle".to_owned()
+            "is cut off".to_owned()
         }
-        PcapError::NomError(..) | PcapError::OwnedNomError(..) => {
-            "a block that makes no sense".to_owned()
-        }
+        PcapError::NomError(..) | PcapError::OwnedNomError(..) => "has an invalid block".to_owned(),
     };
     CaptureError::Content { path: path.to_owned(), reason }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::units::Jiffies;
+use ctguard_layout::units::Jiffies;
 
 use ctguard_units::JiffiesClock;
 

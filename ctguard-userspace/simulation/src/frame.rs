@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use ctguard_ebpf::{
+use ctguard_datapath::{
     blur::Blur,
     classify::{self, Flow, Meaning},
     hash,
-    layout::{Class, Environment},
     packet::{self, Address, Network, Packet, Reader, protocol},
 };
+use ctguard_layout::{Class, Environment};
 
 /// Bytes kept of a frame: more than any chain of headers that the parser reads.
 const MOST_BYTES: usize = 2048;

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use ctguard_ebpf::layout::{Class, List};
+use ctguard_layout::{Class, List};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +95,7 @@ pub(crate) struct Pulse {
     pub off: Span,
 }
 
-/// A class of flows (`ctguard_ebpf::layout::Class`), written.
+/// A class of flows (`ctguard_layout::Class`), written.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClassName {
@@ -212,22 +212,22 @@ impl Group {
     /// The key that breaks a rule, and the rule.
     pub(super) fn broken_rule(&self) -> Option<(&'static str, &'static str)> {
         if self.name.is_empty() {
-            return Some(("name", "empty"));
+            return Some(("name", "must not be empty"));
         }
         if !(1..=MOST_SOURCES).contains(&self.sources) {
-            return Some(("sources", "from 1 to 16777216 (more of them are spoofed ones)"));
+            return Some(("sources", "must be from 1 to 16777216; for more, set spoofed"));
         }
         if self.begins >= self.ends && self.begins.is_some() && self.ends.is_some() {
-            return Some(("ends", "not after begins"));
+            return Some(("ends", "must be after begins"));
         }
         if self.pulse.is_some_and(|pulse| pulse.on.0.is_zero() || pulse.off.0.is_zero()) {
-            return Some(("pulse", "on and off both last some time"));
+            return Some(("pulse", "on and off must be longer than zero"));
         }
         if self.packet == FirstPacket::Ack && self.class != ClassName::Tcp {
-            return Some(("packet", "an ACK is of class tcp"));
+            return Some(("packet", "ack needs class tcp"));
         }
         if self.network.is_some_and(|network| Network::of(network).is_short_of(self.sources)) {
-            return Some(("network", "too small for its sources"));
+            return Some(("network", "must have room for all sources"));
         }
         None
     }

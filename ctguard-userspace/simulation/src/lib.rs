@@ -13,6 +13,7 @@ mod agenda;
 mod capture;
 mod clock;
 mod flow;
+mod flows;
 mod frame;
 mod group;
 mod network;
@@ -46,7 +47,7 @@ use self::{
 };
 use ctguard_settings::{Assignment, SettingError};
 
-/// Why a load cannot be run.
+/// Why a load cannot be simulated.
 #[derive(Debug, Error)]
 pub enum SimulationError {
     #[error(transparent)]
@@ -55,7 +56,7 @@ pub enum SimulationError {
     Capture(#[from] CaptureError),
     #[error(transparent)]
     Setting(#[from] SettingError),
-    #[error("{0} belongs to a recording, and this is a scenario, which says it itself")]
+    #[error("{0} is for recordings only, and this file is a scenario")]
     OfRecordings(&'static str),
 }
 

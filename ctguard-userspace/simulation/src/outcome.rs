@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use ctguard_ebpf::{admission::Refusal, guard::Outcome};
+use ctguard_datapath::{admission::Refusal, guard::Outcome};
 use serde::Serialize;
 
 use super::quantity::float;

@@ -11,13 +11,13 @@ const HIGHEST_RATE: f64 = 100_000_000.0;
 /// Why a value is none.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum QuantityError {
-    #[error("{0} is no rate (write 500/s, 30/min or 0.5/h)")]
+    #[error("{0} is not a rate (write 500/s, 30/min or 0.5/h)")]
     Rate(String),
-    #[error("{0} is no time (write 20ms, 10s or 1day)")]
+    #[error("{0} is not a time (write 20ms, 10s or 1day)")]
     Span(String),
-    #[error("{0} is no ratio between 0 and 1 (write 0.999 or 99.9%)")]
+    #[error("{0} is not a ratio between 0 and 1 (write 0.999 or 99.9%)")]
     Ratio(String),
-    #[error("{0} are no hours of a day (write 08:00-18:00)")]
+    #[error("{0} are not hours of a day (write 08:00-18:00)")]
     Hours(String),
 }
 

@@ -1,8 +1,8 @@
 //! The packets of a recording, each at its time.
 
-use ctguard_ebpf::layout::Class;
+use ctguard_layout::Class;
 
-use super::{agenda::Event, capture::CaptureError, flow::Flow, frame::Opening, run::Run};
+use super::{agenda::Event, capture::CaptureError, flows::Flow, frame::Opening, run::Run};
 
 impl Run<'_> {
     /// Reads the next packet of the recording and waits until it is due.

@@ -2,14 +2,14 @@
 
 use std::{ops::Range, time::Duration};
 
-use ctguard_ebpf::layout::Policy;
+use ctguard_layout::Policy;
 use fastrand::Rng;
 
 use super::{
     agenda::{Agenda, Event},
     capture::{Capture, CaptureError},
     clock::Clock,
-    flow::{Flows, Holders, Waiting},
+    flows::{Flows, Holders, Waiting},
     frame::Frame,
     group::Group,
     network::Network,
@@ -20,9 +20,7 @@ use super::{
     traffic::Traffic,
 };
 use ctguard_control::{
-    Pace, StageChange,
-    deletions::{PASS_INTERVAL, in_a_pass},
-    sources::look_interval,
+    Pace, StageChange, reclaim_pass::deletions, sources::look_interval, tuning::TUNING,
 };
 
 /// The daemon, as far as time goes.
@@ -238,10 +236,10 @@ impl<'s> Run<'s> {
         self.daemon.reclaims = rate.is_some();
         let Some(rate) = rate else { return };
         if let Some(began) = self.now.checked_sub(SPARED) {
-            let most = usize::try_from(in_a_pass(rate)).unwrap_or(1);
+            let most = usize::try_from(deletions(rate)).unwrap_or(1);
             self.maps.table.borrow_mut().reclaim(most, began);
         }
-        self.agenda.note(self.now + PASS_INTERVAL, Event::Reclaim);
+        self.agenda.note(self.now + TUNING.pass_interval, Event::Reclaim);
     }
 
     fn plan_tick(&mut self, at: Duration) {

@@ -187,27 +187,28 @@ impl Scenario {
     fn broken_rule(&self) -> Option<(String, &'static str)> {
         let guard = &self.guard;
         if self.duration.0.is_zero() {
-            return Some(("duration".to_owned(), "a load lasts some time"));
+            return Some(("duration".to_owned(), "must be longer than zero"));
         }
         if self.table.max == 0 {
-            return Some(("table.max".to_owned(), "a table without a limit needs no guard"));
+            return Some(("table.max".to_owned(), "must be at least 1"));
         }
         if self.table.entries > self.table.max {
-            return Some(("table.entries".to_owned(), "more than table.max"));
+            return Some(("table.entries".to_owned(), "must not be more than table.max"));
         }
         if !(10..=10_000).contains(&guard.jiffies_per_second) {
-            return Some(("guard.jiffies-per-second".to_owned(), "from 10 to 10000"));
+            return Some(("guard.jiffies-per-second".to_owned(), "must be from 10 to 10000"));
         }
         if self.measure.is_some_and(|measure| measure.from >= measure.until) {
-            return Some(("measure.until".to_owned(), "not after measure.from"));
+            return Some(("measure.until".to_owned(), "must be after measure.from"));
         }
         if self.groups.is_empty() || self.groups.len() > MOST_GROUPS {
-            return Some(("group".to_owned(), "from 1 to 64 of them"));
+            return Some(("group".to_owned(), "there must be 1 to 64 groups"));
         }
         self.groups.iter().enumerate().find_map(|(index, group)| {
             let (key, reason) = group.broken_rule()?;
             let twin = self.groups.iter().take(index).any(|other| other.name == group.name);
-            let (key, reason) = if twin { ("name", "two groups have it") } else { (key, reason) };
+            let (key, reason) =
+                if twin { ("name", "must not be used twice") } else { (key, reason) };
             Some((format!("group {}: {key}", group.name), reason))
         })
     }
@@ -242,15 +243,15 @@ mod tests {
     fn a_bad_value_is_told_with_its_line_and_what_to_write() {
         let error = parse("begins = 'soon'").unwrap_err().to_string();
         assert!(error.contains("s.toml:5") && error.contains("begins = 'soon'"), "{error}");
-        assert!(error.contains("soon is no time (write 20ms"), "{error}");
+        assert!(error.contains("soon is not a time (write 20ms"), "{error}");
     }
 
     #[test]
     fn a_rule_between_keys_is_told_with_its_group() {
         let error = parse("begins = '9s'\nends = '8s'").unwrap_err().to_string();
-        assert_eq!(error, "s.toml: group a: ends: not after begins");
+        assert_eq!(error, "s.toml: group a: ends: must be after begins");
         let error = parse("network = '192.0.2.0/31'\nsources = 3").unwrap_err().to_string();
-        assert_eq!(error, "s.toml: group a: network: too small for its sources");
+        assert_eq!(error, "s.toml: group a: network: must have room for all sources");
     }
 
     fn parse(more: &str) -> Result<Scenario, ScenarioError> {

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::{
-    layout::{Policy, TIERS},
-    units::Jiffies,
-};
+use ctguard_layout::{Policy, TIERS, units::Jiffies};
 
 use super::tables::Maps;
 use ctguard_control::{

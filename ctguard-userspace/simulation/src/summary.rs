@@ -20,14 +20,17 @@ impl fmt::Display for SimulationReport {
         let TableReport { max_entries, target_ratio, peak_entries, .. } = table;
         writeln!(
             f,
-            "table      {peak_entries} of {max_entries} entries at most ({}), mean {}, deviation {}, \
-             target {}",
+            "table      peak {peak_entries} of {max_entries} entries ({}), mean {}, deviation {}, target {}",
             percent(Some(table.fill_peak_ratio)),
             percent(Some(table.fill_mean_ratio)),
             percent(Some(table.fill_deviation_ratio)),
             percent(Some(*target_ratio)),
         )?;
-        writeln!(f, "daemon     {} ticks, {} of them called for", daemon.ticks, daemon.wakeups)?;
+        writeln!(
+            f,
+            "daemon     {} ticks, {} of them because the data path woke it",
+            daemon.ticks, daemon.wakeups
+        )?;
         for StageReport { seconds, class, from, to } in self.stages.iter().take(MOST_STAGES) {
             writeln!(f, "stage      {class}: {from} → {to} at {seconds:.2} s")?;
         }
@@ -38,7 +41,7 @@ impl fmt::Display for SimulationReport {
         let width = self.groups.iter().map(|group| group.name.len()).fold(NAME_WIDTH, usize::max);
         writeln!(
             f,
-            "\n{:width$} {:>12} {:>9} {:>9} {:>8} {:>8} {:>8} {:>12}  refused for",
+            "\n{:width$} {:>12} {:>9} {:>9} {:>8} {:>8} {:>8} {:>12}  refused by",
             "group", "flows", "at once", "success", "share", "p99 wait", "fairness", "refused"
         )?;
         self.groups.iter().try_for_each(|group| write_group(f, group, width))?;
@@ -52,13 +55,13 @@ impl fmt::Display for SimulationReport {
 fn write_group(f: &mut fmt::Formatter<'_>, group: &GroupReport, width: usize) -> fmt::Result {
     let refused = &group.refused_packets;
     let reasons = [
-        ("its source's rate", refused.source),
-        ("its prefix or service", refused.scope),
-        ("a challenge", refused.challenge),
-        ("the grant", refused.grant),
-        ("the fallback rate", refused.fallback),
-        ("the deny list", refused.denied),
-        ("a full table", refused.table_full),
+        ("source's ceiling or share", refused.source),
+        ("prefix or service limit", refused.scope),
+        ("challenge", refused.challenge),
+        ("grant", refused.grant),
+        ("fallback rate", refused.fallback),
+        ("deny list", refused.denied),
+        ("full table", refused.table_full),
     ];
     let total: u64 = reasons.iter().map(|(_, count)| count).sum();
     let named = reasons.iter().filter(|(_, count)| *count > 0).map(|(reason, _)| *reason);

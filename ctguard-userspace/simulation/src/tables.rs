@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ctguard_ebpf::{
+use ctguard_datapath::{
     bucket,
     challenge::{self, Answering},
     classify::Flow,
@@ -14,18 +14,16 @@ use ctguard_ebpf::{
     guard::{Answer, Guard, Judgement, Memory, Offered, Outcome, Scope, Tables},
     hash,
     known_flows::KnownWords,
-    layout::{
-        BucketLine, Class, CookieKey, Environment, Fixed, FlowKind, FlowLine, Grant, HashKey,
-        Interface, Limits, List, MemoryLine, OfferedSlot, Policy, SCRATCH_WORDS, SourceCells,
-        SourceLine, Tier,
-    },
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet},
     recent,
-    shared::Shared,
     sources::{self, SourceSet},
-    units::Jiffies,
     verdict::{Action, Verdict, verdict},
+};
+use ctguard_layout::{
+    BucketLine, Class, CookieKey, Environment, Fixed, FlowKind, FlowLine, Grant, HashKey,
+    Interface, Limits, List, MemoryLine, OfferedSlot, Policy, SCRATCH_WORDS, SourceCells,
+    SourceLine, Tier, shared::Shared, units::Jiffies,
 };
 
 use super::{

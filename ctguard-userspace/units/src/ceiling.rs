@@ -1,9 +1,6 @@
 //! The operator's ceilings in the data path's units.
 
-use ctguard_ebpf::{
-    layout::{CLASS_SLOTS, CLASSES, Ceiling, OperatorLimits, Policy, Rate},
-    units::Ticks,
-};
+use ctguard_layout::{CLASS_SLOTS, CLASSES, Ceiling, OperatorLimits, Policy, Rate, units::Ticks};
 
 use crate::numbers::{real, whole};
 

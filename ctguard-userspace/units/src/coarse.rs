@@ -1,6 +1,6 @@
 //! The flow cache's clock: about a second a unit, and conntrack's timeouts counted in it.
 
-use ctguard_ebpf::layout::DaemonFacts;
+use ctguard_layout::DaemonFacts;
 
 /// The unit is the power of two of jiffies nearest to, and not over, so many milliseconds.
 const LONGEST_UNIT_MILLISECONDS: u64 = 1100;

@@ -1,6 +1,6 @@
 //! A rate for the whole table, as the data path has it.
 
-use ctguard_ebpf::layout::{Grant, TIERS};
+use ctguard_layout::{Grant, TIERS};
 
 /// A GCRA for the whole table, in ticks of the data path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

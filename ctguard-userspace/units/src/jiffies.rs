@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::units::Jiffies;
+use ctguard_layout::units::Jiffies;
 
 /// `INITIAL_JIFFIES`: the kernel's count starts five minutes before its low 32 bits wrap.
 const WRAP: u64 = 1 << 32;

@@ -11,10 +11,7 @@ use aya::{
     maps::{Array, ProgramArray},
     programs::{ProgramFd, SchedClassifier, TestRun as _, Xdp},
 };
-use ctguard_ebpf::{
-    layout::{CLASS_SLOTS, Ceiling, Counter},
-    units::Ticks,
-};
+use ctguard_layout::{CLASS_SLOTS, Ceiling, Counter, units::Ticks};
 
 use super::table::{self, Live};
 use crate::{

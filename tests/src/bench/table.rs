@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
-use ctguard_ebpf::{
+use ctguard_datapath::{
     hash, known_flows,
-    layout::Environment,
     packet::{Ipv4, protocol},
 };
+use ctguard_layout::Environment;
 
 use crate::{data_path::DataPath, exec, netns::Namespace, sysctl};
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use aya_obj::btf::{Btf, BtfKind};
-use ctguard_ebpf::kernel_functions::{Location, Locations, rewrite};
+use ctguard_layout::kernel_functions::{Location, Locations, rewrite};
 
 /// `struct bpf_ct_opts` with zones (Linux 6.10).
 const OPTIONS_BYTES: u32 = 16;

@@ -5,12 +5,10 @@ use aya::{
     Pod,
     maps::{Array, LpmTrie, MapData, lpm_trie::Key},
 };
-use ctguard_ebpf::{
-    layout::{
-        self, CLASS_SLOTS, CLASSES, Ceiling, DaemonFacts, Environment, FLOW_KINDS, Fixed, FlowKind,
-        HashKey, Interface, LAYOUT_VERSION, List, Policy, Rate,
-    },
-    units::Ticks,
+use ctguard_layout as layout;
+use ctguard_layout::{
+    CLASS_SLOTS, CLASSES, Ceiling, DaemonFacts, Environment, FLOW_KINDS, Fixed, FlowKind, HashKey,
+    Interface, LAYOUT_VERSION, List, Policy, Rate, units::Ticks,
 };
 
 use super::DataPath;

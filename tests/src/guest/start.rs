@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{ProgramInfo, SchedClassifier, Xdp};
 use aya_obj::programs::XdpAttachType;
-use ctguard_ebpf::layout::programs;
+use ctguard_layout::programs;
 use serde_json::Value;
 
 use super::{machine::is_at_least, report::Report};

@@ -6,7 +6,8 @@ use aya::{
     maps::Array,
     programs::{ProgramInfo, TestRun as _, Xdp},
 };
-use ctguard_ebpf::{challenge::Slot, layout::CookieKey};
+use ctguard_datapath::challenge::Slot;
+use ctguard_layout::CookieKey;
 use ctguard_tests::object;
 
 pub(crate) const KEY: CookieKey =

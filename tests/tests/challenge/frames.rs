@@ -1,7 +1,7 @@
 //! Segments of a connection in each kind of frame that the parser reads.
 
 use anyhow::Result;
-use ctguard_ebpf::{
+use ctguard_datapath::{
     challenge::{Answering, Connection},
     packet::{Ipv4, Ipv6},
 };

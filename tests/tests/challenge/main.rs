@@ -5,7 +5,7 @@ mod challenger;
 mod frames;
 
 use anyhow::{Context as _, Result, ensure};
-use ctguard_ebpf::{
+use ctguard_datapath::{
     challenge::{Answer, Connection, Slot, choose, write_answer},
     packet::{Ipv4, Ipv6},
 };

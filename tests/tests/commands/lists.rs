@@ -1,7 +1,7 @@
 //! `allow` and `deny`.
 
 use anyhow::{Context as _, Result, ensure};
-use ctguard_ebpf::layout::ListEntry;
+use ctguard_layout::ListEntry;
 use ctguard_tests::{
     frames,
     product::{Site, WAN, wait_for},

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ctguard_ebpf::layout::{Class, Counter};
+use ctguard_layout::{Class, Counter};
 use ctguard_tests::pinned::Counts;
 
 use crate::{
@@ -123,7 +123,7 @@ const UNIT: Duration = Duration::from_secs(5);
 /// UDP only (`bpf_xdp_ct_lookup`).
 fn is_of_cache(facts: &Facts<'_>) -> bool {
     let can_be_asked = ip(facts).is_some_and(|ip| matches!(ip.protocol, TCP | UDP));
-    facts.daemon.detection == Detection::FlowCache || !can_be_asked
+    facts.detection == Detection::FlowCache || !can_be_asked
 }
 
 /// Passed for known, and one of these was noted so lately.

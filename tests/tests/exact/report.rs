@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ctguard_ebpf::layout::Counter;
+use ctguard_layout::Counter;
 use ctguard_tests::pinned::Counts;
 
 /// The counters that went up, and what was taken from the grant.

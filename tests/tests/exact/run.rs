@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use ctguard_ebpf::layout::{Class, Counter};
+use ctguard_layout::{Class, Counter};
 use ctguard_tests::{
     conntrack::{ConntrackTable, Entry, NewEntries, Tuple},
     pinned::{self, Counts, Pinned},

@@ -122,15 +122,15 @@ fn maps_of_another_release_are_left_alone() -> Result<()> {
         ensure!(site.xdp(WAN)?.is_some(), "{verb:?} leaves the program alone");
     }
     // Put back, so that it can be removed.
-    set_first_word(&pinned, ctguard_ebpf::layout::LAYOUT_VERSION)
+    set_first_word(&pinned, ctguard_layout::LAYOUT_VERSION)
 }
 
 /// Changes the layout's version in a pinned policy map.
 fn set_first_word(pinned: &str, word: u32) -> Result<()> {
     let map = aya::maps::MapData::from_pin(pinned)?;
     let size = usize::try_from(map.info()?.value_size())?;
-    ensure!(size == size_of::<ctguard_ebpf::layout::Policy>(), "a policy of {size} bytes");
-    let mut array: aya::maps::Array<_, [u8; size_of::<ctguard_ebpf::layout::Policy>()]> =
+    ensure!(size == size_of::<ctguard_layout::Policy>(), "a policy of {size} bytes");
+    let mut array: aya::maps::Array<_, [u8; size_of::<ctguard_layout::Policy>()]> =
         aya::maps::Map::Array(map).try_into()?;
     let mut policy = array.get(&0, 0)?;
     policy[..4].copy_from_slice(&word.to_ne_bytes());

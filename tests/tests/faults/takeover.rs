@@ -7,9 +7,7 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::{ProgramInfo, links::LinkInfo},
 };
-use ctguard_ebpf::layout::{
-    Environment, INTERFACE_SLOTS, Interface, Limits, Policy, maps, programs,
-};
+use ctguard_layout::{Environment, INTERFACE_SLOTS, Interface, Limits, Policy, maps, programs};
 use ctguard_tests::{
     exec,
     object::{self, Program},

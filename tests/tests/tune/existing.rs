@@ -54,7 +54,7 @@ fn an_idle_connection_is_given_the_new_timeout_and_lives() -> Result<()> {
         let kept = lives(&network.router, PORT)?;
         ensure!(matches!(kept[..], [seconds] if seconds > 400_000), "it was shortened: {kept:?}");
         let said = tune(&["--for", "nat-router", "--apply", "--existing"])?;
-        ensure!(said.contains("shortened the lives of 1 entries"), "{said}");
+        ensure!(said.contains("shortened the timeouts of 1 entries"), "{said}");
         Ok(())
     };
     let tried = tried();

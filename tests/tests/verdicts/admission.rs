@@ -1,10 +1,7 @@
 //! Admission: ceilings, the grant, the fallback rate, a dry run.
 
 use anyhow::Result;
-use ctguard_ebpf::{
-    layout::{Class, Counter, Grant, Policy},
-    units::Ticks,
-};
+use ctguard_layout::{Class, Counter, Grant, Policy, units::Ticks};
 use ctguard_tests::{data_path::DataPath, require};
 
 use crate::{

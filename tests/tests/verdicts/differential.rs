@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
-use ctguard_ebpf::{
-    layout::{CLASS_SLOTS, Counter, Environment, Interface, List, Policy},
+use ctguard_layout::{
+    CLASS_SLOTS, Counter, Environment, Interface, List, Policy,
     units::{Jiffies, Ticks},
 };
 use ctguard_tests::{

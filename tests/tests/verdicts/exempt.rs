@@ -1,7 +1,7 @@
 //! What always passes, however spent everything is, and what only looks like it.
 
 use anyhow::Result;
-use ctguard_ebpf::layout::{Class, Counter};
+use ctguard_layout::{Class, Counter};
 use ctguard_tests::require;
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use ctguard_ebpf::layout::{Class, Counter, List};
+use ctguard_layout::{Class, Counter, List};
 use ctguard_tests::{
     data_path::{Action, DataPath},
     require,

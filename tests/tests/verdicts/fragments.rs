@@ -1,7 +1,7 @@
 //! Fragments, and chains of IPv6 extension headers.
 
 use anyhow::Result;
-use ctguard_ebpf::layout::{Class, Counter, List, Policy};
+use ctguard_layout::{Class, Counter, List, Policy};
 use ctguard_tests::require;
 
 use crate::{

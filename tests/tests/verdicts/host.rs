@@ -6,24 +6,23 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use ctguard_ebpf::{
+use ctguard_datapath::{
     blur::Blur,
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
     guard::{Answer, Guard, Judgement, Memory, Offered, Scope, Tables},
     known_flows::KnownWords,
-    layout::{
-        BucketLine, COUNTERS, Counter, Environment, FlowLine, Grant, Interface, Limits, List,
-        MemoryLine, OfferedSlot, Policy, SCRATCH_WORDS, SourceCells, SourceLine,
-    },
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, Reader},
     recent,
-    shared::Shared,
     sources::SourceSet,
-    units::Jiffies,
     verdict::{self, Verdict, verdict},
+};
+use ctguard_layout::{
+    BucketLine, COUNTERS, Counter, Environment, FlowLine, Grant, Interface, Limits, List,
+    MemoryLine, OfferedSlot, Policy, SCRATCH_WORDS, SourceCells, SourceLine, shared::Shared,
+    units::Jiffies,
 };
 use ctguard_tests::data_path::Action;
 

@@ -1,7 +1,7 @@
 //! Flows that conntrack knows, and packets that make no entry.
 
 use anyhow::Result;
-use ctguard_ebpf::layout::{Class, Counter};
+use ctguard_layout::{Class, Counter};
 use ctguard_tests::{frames::flags, require};
 
 use crate::{

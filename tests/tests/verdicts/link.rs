@@ -1,7 +1,7 @@
 //! What stands before IP: tags, PPPoE, other stations, interfaces without a slot.
 
 use anyhow::Result;
-use ctguard_ebpf::layout::{Class, Counter, Interface};
+use ctguard_layout::{Class, Counter, Interface};
 use ctguard_tests::{data_path::DataPath, frames::flags, require};
 
 use crate::{

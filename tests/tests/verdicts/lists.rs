@@ -1,7 +1,7 @@
 //! Allow and deny lists, both families.
 
 use anyhow::Result;
-use ctguard_ebpf::layout::{Class, Counter, List, Policy};
+use ctguard_layout::{Class, Counter, List, Policy};
 use ctguard_tests::{data_path::DataPath, frames::flags, require};
 
 use crate::{
@@ -130,7 +130,7 @@ fn in_use(lists: u32) -> impl Fn(&mut DataPath) -> Result<()> {
 /// No source may open anything: its ceilings' theoretical arrival time may not even be now.
 fn no_burst(path: &mut DataPath) -> Result<()> {
     path.set_interface(|interface| {
-        interface.ceilings = [row::slow(1); ctguard_ebpf::layout::CLASS_SLOTS];
+        interface.ceilings = [row::slow(1); ctguard_layout::CLASS_SLOTS];
     })?;
     for frame in
         [packets::syn(9), packets::udp(REMOTE, LOCAL, 9), packets::icmp(REMOTE, LOCAL, 8, 9)]

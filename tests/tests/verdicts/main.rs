@@ -18,7 +18,7 @@ mod row;
 
 use std::collections::BTreeSet;
 
-use ctguard_ebpf::layout::Counter;
+use ctguard_layout::Counter;
 
 /// Counted only where some class is not calm, or a scope has limits: `guard/tests/challenge.rs`
 /// expects each of them, and the lab's rows count them in the kernel.

@@ -1,7 +1,7 @@
 //! Packets that no stack would track: each kind passes and is counted by its reason.
 
 use anyhow::Result;
-use ctguard_ebpf::layout::Counter;
+use ctguard_layout::Counter;
 use ctguard_tests::require;
 
 use crate::{

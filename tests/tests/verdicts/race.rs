@@ -3,10 +3,7 @@
 use std::{sync::Barrier, thread};
 
 use anyhow::{Result, anyhow, ensure};
-use ctguard_ebpf::{
-    layout::{CLASS_SLOTS, Ceiling, Class, Counter},
-    units::Ticks,
-};
+use ctguard_layout::{CLASS_SLOTS, Ceiling, Class, Counter, units::Ticks};
 use ctguard_tests::{data_path::DataPath, require};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 

@@ -1,10 +1,7 @@
 //! One line of a table: a data path as it was set up, a packet, and what becomes of it.
 
 use anyhow::{Context as _, Result, ensure};
-use ctguard_ebpf::{
-    layout::{CLASS_SLOTS, Ceiling, Counter, Environment, Grant},
-    units::Ticks,
-};
+use ctguard_layout::{CLASS_SLOTS, Ceiling, Counter, Environment, Grant, units::Ticks};
 use ctguard_tests::data_path::{Action, DataPath, Setup};
 
 /// A burst that every source has in these tables.

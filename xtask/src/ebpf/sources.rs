@@ -1,5 +1,5 @@
-//! The digest of what the eBPF objects are made of: their crate, its profile, its locked
-//! dependencies and the compiler's flags.
+//! The digest of what an eBPF object is made of: the code of its crates without their tests, the
+//! profile, locked dependencies and the compiler's flags.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,7 +11,6 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Table;
 
-const CRATE: &str = "ctguard-ebpf";
 const PROFILE: &str = "bpf";
 
 /// Sets `cfg`s for build scripts and is locked itself; what it needs never reaches an object.
@@ -23,15 +22,19 @@ pub(super) struct Sources(BTreeMap<String, Vec<u8>>);
 
 impl Sources {
     /// Gathers all that decides what the objects are, save the compiler.
-    pub(super) fn gather(root: &Path, flags: &[&str]) -> Result<Self> {
+    pub(super) fn gather(root: &Path, crates: &[&str], flags: &[&str]) -> Result<Self> {
         let mut sources = Self::default();
-        for file in ["Cargo.toml", "build.rs"] {
-            sources.add_file(root, &format!("{CRATE}/{file}"))?;
+        let mut dependencies = BTreeSet::new();
+        for directory in crates {
+            sources.add_directory(root, &format!("{directory}/src"))?;
+            let manifest = parse(root, &format!("{directory}/Cargo.toml"))?;
+            dependencies.extend(direct_dependencies(&manifest));
+            for table in ["features", "bin", "dependencies"] {
+                sources.add(&format!("{directory} {table}"), format!("{:?}", manifest.get(table)));
+            }
         }
-        sources.add_directory(root, &format!("{CRATE}/src"))?;
 
         let workspace = parse(root, "Cargo.toml")?;
-        let dependencies = dependencies(&parse(root, &format!("{CRATE}/Cargo.toml"))?);
         sources.add("profile", profiles(&workspace, PROFILE));
         sources.add("workspace dependencies", workspace_dependencies(&workspace, &dependencies));
         sources.add(
@@ -65,11 +68,9 @@ impl Sources {
 
     fn add_file(&mut self, root: &Path, name: &str) -> Result<()> {
         let path = root.join(name);
-        if path.exists() {
-            let content =
-                fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            self.add(name, content);
-        }
+        let content =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        self.add(name, without_tests(&content));
         Ok(())
     }
 
@@ -81,8 +82,10 @@ impl Sources {
             let file_name = entry.file_name().to_string_lossy().into_owned();
             let inner = format!("{name}/{file_name}");
             if entry.file_type().with_context(cannot_list)?.is_dir() {
-                self.add_directory(root, &inner)?;
-            } else if !is_leftover(&file_name) {
+                if file_name != "tests" {
+                    self.add_directory(root, &inner)?;
+                }
+            } else if !is_leftover(&file_name) && !is_test(&file_name) {
                 self.add_file(root, &inner)?;
             }
         }
@@ -98,6 +101,16 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 /// Whether an editor left this file behind.
 fn is_leftover(file_name: &str) -> bool {
     file_name.starts_with('.') || file_name.ends_with('~')
+}
+
+/// Whether a file holds tests, or what they need, alone.
+fn is_test(file_name: &str) -> bool {
+    matches!(file_name, "tests.rs" | "testing.rs")
+}
+
+/// A file's code up to its tests, which are the last thing in it.
+fn without_tests(code: &str) -> &str {
+    code.split_once("\n#[cfg(test)]\nmod tests {").map_or(code, |(product, _)| product)
 }
 
 fn parse(root: &Path, name: &str) -> Result<Table> {
@@ -123,7 +136,7 @@ fn profiles(workspace: &Table, name: &str) -> String {
 }
 
 /// The direct dependencies of the crate whose manifest this is, those of its tests apart.
-fn dependencies(manifest: &Table) -> BTreeSet<String> {
+fn direct_dependencies(manifest: &Table) -> BTreeSet<String> {
     let names = |table: &str| manifest.get(table).and_then(toml::Value::as_table).map(Table::keys);
     let tables = ["dependencies", "build-dependencies"];
     tables.into_iter().filter_map(names).flatten().cloned().collect()
@@ -268,7 +281,16 @@ mod tests {
     fn dependencies_of_tests_are_left_out() {
         let manifest: Table =
             "[dependencies]\na = \"1\"\n[dev-dependencies]\nb = \"1\"".parse().unwrap();
-        assert_eq!(dependencies(&manifest), BTreeSet::from(["a".to_owned()]));
+        assert_eq!(direct_dependencies(&manifest), BTreeSet::from(["a".to_owned()]));
+    }
+
+    #[test]
+    fn a_change_of_tests_alone_needs_no_new_object() {
+        let code = "fn judge() {}\n";
+        let tested = format!("{code}\n#[cfg(test)]\nmod tests {{\n    fn one() {{}}\n}}\n");
+        assert_eq!(without_tests(&tested), code);
+        assert_eq!(without_tests(code), code);
+        assert!(is_test("tests.rs") && is_test("testing.rs") && !is_test("guard.rs"));
     }
 
     #[test]

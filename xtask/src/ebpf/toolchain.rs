@@ -64,13 +64,14 @@ impl Toolchain {
         })
     }
 
-    /// Builds all programs of the eBPF crate and returns the directory they are in.
+    /// Builds all eBPF programs and returns the directory they are in.
     pub(super) fn build(&self) -> Result<PathBuf> {
         // Kept apart from host builds, which other flags would throw away.
         let directory = workspace::target()?.join("ebpf");
         let mut cargo = self.compiler.cargo()?;
         cargo
-            .args(["build", "--package", "ctguard-ebpf", "--features", "kernel", "--bins"])
+            .args(["build", "--package", "ctguard-program", "--package", "ctguard-lab-program"])
+            .args(["--features", "ctguard-program/bpf,ctguard-lab-program/bpf", "--bins"])
             .args(["--profile", "bpf", "--target", TARGET])
             .arg("--target-dir")
             .arg(&directory)

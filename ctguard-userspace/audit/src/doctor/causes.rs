@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ctguard_ebpf::packet::protocol;
+use ctguard_datapath::packet::protocol;
 
 use super::{
     census::{Census, Kind, Remote},

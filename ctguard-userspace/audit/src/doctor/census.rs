@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::heavy_hitters::HeavyHitters;
-use ctguard_ebpf::packet::protocol;
+use ctguard_datapath::packet::protocol;
 use ctguard_kernel::conntrack::{Entry, TcpState, status};
 
 /// Whoever holds more than a 256th is found.

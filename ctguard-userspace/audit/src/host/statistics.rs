@@ -123,7 +123,7 @@ impl Statistics {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::packet::protocol::UDP;
+    use ctguard_datapath::packet::protocol::UDP;
 
     use super::*;
     use ctguard_kernel::conntrack::testing::{TestTable, Wanted, fill, status};

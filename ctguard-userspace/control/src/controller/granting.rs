@@ -10,12 +10,10 @@ use super::{
         room::{Room, stock},
         tiers::{Precedence as _, TIERS, Tier},
     },
-    CALM_PART, CALM_PART_OF_OTHERS, Controller, SAVED_WITH_SHARES, SLACK, UNTIL_KNOWN, calm,
+    Controller, calm,
 };
+use crate::tuning::TUNING;
 use ctguard_units::{real, whole};
-
-/// In a full table each tier may replace at most such a part of what all may.
-const REPLACED_BY_TIER: u64 = 8;
 
 impl Controller {
     /// Lets the crest fall half as fast as entries leave.
@@ -40,9 +38,9 @@ impl Controller {
         let mut allowed = room.allowed();
         let mut headroom = room.headroom();
         if self.stages.is_calm() {
-            wanted[Tier::Strangers as usize] = calm(headroom, CALM_PART);
+            wanted[Tier::Strangers as usize] = calm(headroom, TUNING.calm_divisor);
             for tier in [Tier::Regulars, Tier::Proven, Tier::Answered] {
-                wanted[tier as usize] = calm(headroom, CALM_PART_OF_OTHERS);
+                wanted[tier as usize] = calm(headroom, TUNING.calm_divisor_of_known);
             }
         } else {
             for (tier, scarce) in self.scarce.iter_mut().enumerate() {
@@ -72,10 +70,13 @@ impl Controller {
 
     fn earn(&mut self, room: &Room, rates: &[f64; TIERS], spent: &[u64; TIERS], elapsed: Duration) {
         for tier in Tier::SERVED {
-            let rate = rates[tier as usize] * SLACK;
+            let rate = rates[tier as usize] * TUNING.slack;
             let known = tier != Tier::Strangers || self.surveyed;
-            let most =
-                if known { rate * SAVED_WITH_SHARES } else { real(room.headroom()) * UNTIL_KNOWN };
+            let most = if known {
+                rate * TUNING.saved_with_shares
+            } else {
+                real(room.headroom()) * TUNING.until_known
+            };
             self.saved[tier as usize].earn(rate, elapsed, spent[tier as usize], most);
         }
         let allowed = Tier::Allowed as usize;
@@ -86,7 +87,8 @@ impl Controller {
         let mut wanted = [0; TIERS];
         // Strangers and what came again stop at the same fill.
         // Little is replaced at a time, and what one tier has saved must not take all of it.
-        let left = |tier| if self.replaces { headroom / REPLACED_BY_TIER } else { room.left(tier) };
+        let left =
+            |tier| if self.replaces { headroom / TUNING.replaced_by_tier } else { room.left(tier) };
         let mut lowest = left(Tier::Strangers);
         for tier in Tier::SERVED {
             let paced = self.saved[tier as usize].flows();

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ctguard_ebpf::{
-    bucket::gcra,
-    layout::Rate,
+use ctguard_datapath::bucket::gcra;
+use ctguard_layout::{
+    Rate,
     units::{Jiffies, Ticks},
 };
 

@@ -3,6 +3,7 @@ use super::{
     *,
 };
 use crate::OfferedLoad;
+use crate::tuning::TUNING;
 
 const SECOND: u64 = 1000;
 const FOREVER: u64 = u64::MAX;
@@ -320,7 +321,7 @@ fn a_maximum_that_falls_below_the_count_grants_nothing_and_one_that_rises_grants
     };
     assert_eq!(flows(0, 10_000), (8500 - 5000 - 2) / 32);
     assert_eq!(flows(100, 4000), 0);
-    assert_eq!(flows(200, 0), UNLIMITED);
+    assert_eq!(flows(200, 0), TUNING.unlimited);
     assert_eq!(flows(300, 10_000), (8500 - 5000 - 2) / 32);
 }
 

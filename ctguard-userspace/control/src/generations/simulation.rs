@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::tuning::TUNING;
 
 const STEP: Duration = Duration::from_millis(100);
 const HOUR: Duration = Duration::from_hours(1);
@@ -19,7 +20,7 @@ fn no_flow_that_lives_is_ever_forgotten() {
         assert_eq!(report.forgotten, 0, "seed {seed}");
         assert!(report.turns > 20, "seed {seed}: {report:?}");
         assert!(report.failed_dumps > 10, "seed {seed}: {report:?}");
-        assert!(report.longest_idle > 10 * LIFETIME, "seed {seed}: {report:?}");
+        assert!(report.longest_idle > 10 * TUNING.generation_lifetime, "seed {seed}: {report:?}");
     }
 }
 

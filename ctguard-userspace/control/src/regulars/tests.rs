@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::tuning::TUNING;
 
 const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -132,7 +133,7 @@ fn scores_are_the_sum_of_what_each_dump_is_worth() {
     }
     for (source, score) in memory.ranked().0 {
         let worth = |at: &Duration| {
-            (-now.saturating_sub(*at).as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
+            (-now.saturating_sub(*at).as_secs_f64() / TUNING.regular_half_life.as_secs_f64()).exp2()
         };
         let expected: f64 = seen[&source].iter().map(worth).sum();
         assert!((score - expected).abs() < 1e-6, "{source} {score} {expected}");

@@ -1,11 +1,11 @@
 //! Writes what has changed among the known sources into the set that the data path reads.
 
-use ctguard_ebpf::{
+use ctguard_datapath::{
     blur::Blur,
-    layout::HashKey,
     place::Place,
     sources::{self, Insertion, LINES, SourceSet},
 };
+use ctguard_layout::HashKey;
 
 use crate::sources::{Changes, KnownSources, SourceScope};
 
@@ -36,10 +36,8 @@ pub fn apply<S: SourceSet>(
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::{
-        layout::{SourceCells, SourceLine},
-        sources::{SLOTS, Tiers},
-    };
+    use ctguard_datapath::sources::{SLOTS, Tiers};
+    use ctguard_layout::{SourceCells, SourceLine};
 
     use super::*;
     use crate::sources::sync;

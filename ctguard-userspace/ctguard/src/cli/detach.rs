@@ -11,10 +11,11 @@ use ctguard_kernel::{
     maps::{GuardMaps, OpenError, layout_of},
 };
 
-/// Remove the guard from the kernel: programs, maps, pins
+/// Remove the guard from the kernel: programs, maps and pins
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctguard detach\n\n\
-    A daemon that runs removes the guard itself when it ends: kill it, or systemctl stop ctguard.")]
+    If a daemon runs, stop it instead (Ctrl-C, or systemctl stop ctguard@INTERFACE): it removes the\n\
+    guard when it ends.")]
 pub(super) struct DetachArgs {}
 
 pub(super) fn run(_args: &DetachArgs, context: &Context) -> Result<Outcome, CliError> {

@@ -18,25 +18,25 @@ use ctguard_kernel::maps::{GuardMaps, ListKind, OpenError};
 /// The last change of stage is looked for among so many events.
 const EVENTS: usize = 1000;
 
-/// Find what is wrong with connection tracking on this machine, and what mends it
+/// Find what is wrong with connection tracking on this machine, and how to fix it
 ///
-/// Reads and changes nothing, whether or not a guard runs. Exit status 1 when something is wrong.
+/// It changes nothing, and needs no guard. Exit status 1 if it finds a fault or a warning.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ctguard doctor\n  ctguard doctor --json | jq '.findings[].check'\n  \
-    ctguard doctor --flood 500000    how long would such a flood take to fill the table?"
+    ctguard doctor --flood 500000    how soon would such a flood fill the table?"
 )]
 pub(super) struct DoctorArgs {
-    /// Check as well whether this interface can be guarded
-    #[arg(short, long, value_name = "IFACE")]
+    /// Also check whether this interface can be guarded
+    #[arg(short, long, value_name = "IF")]
     interface: Option<String>,
     /// Print JSON (fields are only ever added; see `schema_version`)
     #[arg(long)]
     json: bool,
-    /// New flows a second of the flood whose time to fill the table is told
+    /// Say how soon a flood of N new flows per second would fill the table
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     flood: u32,
-    /// Examine another machine by a copy of its /proc, /sys and /etc
+    /// Examine another machine: a copy of its /proc, /sys and /etc in DIR
     #[arg(long, value_name = "DIR", default_value = "/", hide_default_value = true)]
     root: PathBuf,
 }

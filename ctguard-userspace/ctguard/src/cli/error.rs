@@ -32,11 +32,11 @@ pub(super) enum CliError {
     Prefix(#[from] super::lists::PrefixError),
     #[error("--for {text}: {source} (write 10m or 2h 30m)")]
     Span { text: String, source: humantime::DurationError },
-    #[error("--for {text} is too long for a clock")]
+    #[error("--for {text} is too long")]
     EndlessSpan { text: String },
-    #[error("--for {text} is no time at all (write 10m or 2h 30m)")]
+    #[error("--for {text} is no time (write 10m or 2h 30m)")]
     EmptySpan { text: String },
-    #[error("--apply sets and --revert takes back: give one of them, or --watch as well")]
+    #[error("--apply and --revert contradict each other, unless --watch decides")]
     ApplyAndRevert,
     #[error(transparent)]
     Start(#[from] StartError),
@@ -59,13 +59,13 @@ pub(super) enum CliError {
     #[cfg(feature = "plot")]
     #[error(transparent)]
     Plot(#[from] PlotError),
-    #[error("cannot tell where the guard is pinned")]
+    #[error("cannot find out where the guard is pinned")]
     PinPath(#[source] io::Error),
-    #[error("cannot tell the network namespace")]
+    #[error("cannot read the network namespace")]
     Namespace(#[source] io::Error),
     #[error("cannot remove the guard")]
     Detach(#[source] io::Error),
-    #[error("cannot write the answer")]
+    #[error("cannot write to standard output")]
     Output(#[source] io::Error),
     #[error("cannot start the main loop")]
     MainLoop(#[source] io::Error),

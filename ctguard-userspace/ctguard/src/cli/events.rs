@@ -17,18 +17,18 @@ use crate::{
 /// How soon a new event is shown.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Show what the daemon did and why, since the last boot
+/// Show what the daemon did since the last boot, and why
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctguard events\n  ctguard events --last 0 --follow\n  \
     ctguard events --json | jq 'select(.event == \"stage\") | .fill_ratio'")]
 pub(super) struct EventsArgs {
-    /// The newest so many
+    /// Show the newest N events
     #[arg(long, value_name = "N", default_value_t = 50)]
     last: usize,
-    /// Go on with what comes, until SIGINT
+    /// Go on printing new events until Ctrl-C
     #[arg(long, short)]
     follow: bool,
-    /// Print lines of JSON, one an event
+    /// Print one JSON object per event
     #[arg(long)]
     json: bool,
 }

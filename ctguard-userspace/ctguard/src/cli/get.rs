@@ -8,12 +8,13 @@ use super::{CliError, Context, Outcome};
 use crate::report::SettingsReport;
 use ctguard_settings::{Key, SettingError};
 
-/// Show settings
+/// Show the settings in force
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctguard get\n  ctguard get source.tcp.rate\n  \
-    ctguard get --json | jq .settings")]
+    ctguard get --json | jq .settings\n\n\
+    `ctguard set --help` says what each setting means.")]
 pub(super) struct GetArgs {
-    /// One setting; all without it
+    /// Setting to show; all of them if left out
     key: Option<String>,
     /// Print JSON
     #[arg(long)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use ctguard_ebpf::layout::programs;
+use ctguard_layout::programs;
 use ipnet::IpNet;
 use thiserror::Error;
 
@@ -22,21 +22,22 @@ use ctguard_kernel::{
 /// What to do with a list.
 #[derive(Debug, Subcommand)]
 pub(super) enum ListAction {
-    /// Add a prefix, or give one that is there another end
+    /// Add a prefix, or change when its entry expires
     #[command(after_help = "Examples:\n  ctguard allow add 192.0.2.7\n  \
         ctguard deny add 2001:db8::/48 --for 10m")]
     Add(AddArgs),
-    /// Remove a prefix; exit status 1 if it was not there
-    #[command(after_help = "Examples:\n  ctguard deny del 192.0.2.0/24")]
+    /// Remove a prefix; exit status 1 if it is not in the list
+    #[command(after_help = "Examples:\n  ctguard allow del 192.0.2.7\n  \
+        ctguard deny del 203.0.113.0/24")]
     Del {
-        /// The prefix, as it was added
+        /// Prefix, as it was added
         #[arg(value_name = "CIDR")]
         prefix: String,
     },
-    /// Show the list, or what of it concerns a prefix; exit status 1 if nothing does
+    /// Show the list, or the entries about a prefix; exit status 1 if none are
     #[command(after_help = "Examples:\n  ctguard allow list\n  ctguard deny list 192.0.2.7")]
     List {
-        /// Only entries that hold this prefix, or lie within it
+        /// Only entries that contain this prefix or lie inside it
         #[arg(value_name = "CIDR")]
         prefix: Option<String>,
         /// Print JSON
@@ -47,21 +48,21 @@ pub(super) enum ListAction {
 
 #[derive(Args, Debug)]
 pub(super) struct AddArgs {
-    /// An address or prefix, IPv4 or IPv6
+    /// IPv4 or IPv6 address or prefix
     #[arg(value_name = "CIDR")]
     prefix: String,
-    /// How long it holds; for good without it
+    /// How long the entry lasts, such as 10m or 2h; for good if left out
     #[arg(long = "for", value_name = "TIME")]
     span: Option<String>,
 }
 
-/// Why a prefix is none.
+/// Why a prefix cannot be read.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(super) enum PrefixError {
-    #[error("{text} is no IPv4 or IPv6 prefix (write 192.0.2.0/24 or 2001:db8::/48)")]
+    #[error("{text} is not an IPv4 or IPv6 prefix (write 192.0.2.0/24 or 2001:db8::/48)")]
     Syntax { text: String },
     #[error(
-        "{text} is everybody; to let all pass, ctguard set dry-run=on; to let nobody in, use a \
+        "{text} is everybody; to let everybody in, ctguard set dry-run=on; to let nobody in, use a \
          firewall"
     )]
     Everybody { text: String },
@@ -94,7 +95,7 @@ fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Outcome, Cli
     let writing = lock::for_writing(context.pins.path())?;
     maps.settings_writer(writing).add_to_list(kind, Entry { prefix, expires_at })?;
     let cut = if args.prefix.parse().is_ok_and(|given: IpNet| given != prefix) {
-        format!(", the prefix of {}", args.prefix)
+        format!(", the prefix that {} is in", args.prefix)
     } else {
         String::new()
     };

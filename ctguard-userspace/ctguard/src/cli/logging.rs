@@ -6,7 +6,7 @@ use env_logger::Builder;
 use log::{Level, LevelFilter};
 
 /// Log targets of the eBPF program begin so.
-const PROGRAM: &str = "ctguard_";
+const PROGRAM: &str = "ctguard_program";
 
 /// Sentences for people; `trace` adds what the program logs, and `RUST_LOG` whatever it names.
 pub(super) fn start(trace: bool) {

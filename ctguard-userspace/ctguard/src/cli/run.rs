@@ -14,31 +14,31 @@ use ctguard_kernel::{
 };
 use ctguard_settings::{Assignment, Value};
 
-/// Guard interfaces until SIGINT or SIGTERM
+/// Guard interfaces until Ctrl-C (SIGINT) or SIGTERM
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctguard run -i wan0\n  \
     ctguard run -i wan0 -i lan0 --set target=80% --set interface.lan0.source.tcp.rate=500/s\n  \
     ctguard run -i wan0 --on-exit keep")]
 pub(super) struct RunArgs {
-    /// An interface to guard; may be given several times
+    /// Interface to guard; repeat it for more
     #[arg(short, long = "interface", required = true, value_name = "IF")]
     interfaces: Vec<String>,
-    /// Who runs the program: the driver, or the network stack
-    #[arg(long, default_value = "auto")]
+    /// Where the XDP program runs
+    #[arg(long, value_name = "MODE", default_value = "auto")]
     mode: ModeArg,
-    /// What tells new flows from known ones
-    #[arg(long, default_value = "auto")]
+    /// How new flows are told from known ones
+    #[arg(long, value_name = "METHOD", default_value = "auto")]
     new_flow_detection: DetectionArg,
-    /// What becomes of the guard when the daemon ends
-    #[arg(long, default_value = "detach")]
+    /// What happens to the guard when the daemon ends
+    #[arg(long, value_name = "ACTION", default_value = "detach")]
     on_exit: OnExit,
-    /// A setting, as `ctguard set` takes it; may be given several times
+    /// Setting, as for `ctguard set`; repeat it for more
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Where regulars are remembered from one start to the next
+    /// Directory that remembers regular sources from one start to the next
     #[arg(long, default_value = "/var/lib/ctguard", value_name = "DIR")]
     state: PathBuf,
-    /// Print single decisions of the program, some a second
+    /// Print some of the program's decisions, a few per second
     #[arg(long)]
     trace: bool,
     /// Watch what leaves by a clsact filter, as on kernels before 6.6
@@ -48,29 +48,29 @@ pub(super) struct RunArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeArg {
-    /// The driver where it can, else the network stack
+    /// In the driver if it can, else in the network stack
     Auto,
-    /// The driver, or not at all
+    /// In the driver, or fail
     Native,
-    /// The network stack, which is slower
+    /// In the network stack: works everywhere, but slower
     Generic,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DetectionArg {
-    /// Conntrack where it can be asked, else the flow cache
+    /// Ask conntrack if the kernel lets the program, else use the flow cache
     Auto,
-    /// Conntrack's own answer (Linux 5.18), or no guard
+    /// Ask conntrack (Linux 5.18 or newer), or fail
     Conntrack,
-    /// The flow cache alone
+    /// Use the flow cache only
     FlowCache,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnExit {
-    /// Remove the guard
+    /// Remove it
     Detach,
-    /// The program guards on, with the fallback rate
+    /// Leave the program attached; it goes on with the fallback rate
     Keep,
 }
 
@@ -109,7 +109,7 @@ fn leave(guard: Guard, on_exit: OnExit) -> Result<(), CliError> {
     let done = match on_exit {
         OnExit::Detach => dismantle(&pins).map_err(CliError::Detach),
         OnExit::Keep => {
-            info!("the program guards on with the fallback rate; remove it: ctguard detach");
+            info!("the program goes on with the fallback rate; to remove it: ctguard detach");
             Ok(())
         }
     };
@@ -135,10 +135,12 @@ fn announce(guard: &Guard) {
 
 fn describe(table: &Table) -> String {
     if !table.is_there() {
-        return "conntrack not loaded yet: only ceilings hold".to_owned();
+        return "conntrack not loaded yet, so only ceilings apply".to_owned();
     }
     match table.max() {
-        Ok(0) => "table without a maximum (nf_conntrack_max is 0): only ceilings hold".to_owned(),
+        Ok(0) => {
+            "table without a maximum (nf_conntrack_max is 0), so only ceilings apply".to_owned()
+        }
         Ok(max) => format!("table {max}"),
         Err(error) => format!("table unknown ({error})"),
     }

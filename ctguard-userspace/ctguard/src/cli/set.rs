@@ -7,18 +7,20 @@ use clap::Args;
 use super::{CliError, Context, Outcome};
 use ctguard_control::fallback;
 use ctguard_kernel::{conntrack::Table, lock};
-use ctguard_settings::{Assignment, Change, Key};
+use ctguard_settings::{Assignment, Change, Key, reference};
 
-/// Change settings at once, daemon or not
+const EXAMPLES: &str = "\
+Examples:
+  ctguard set source.tcp.rate=200/s source.tcp.burst=400
+  ctguard set target=80%
+  ctguard set interface.lan0.source.udp.rate=default
+  ctguard set interface.wan1.zone=5";
+
+/// Change settings at once, whether or not a daemon runs
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  ctguard set source.tcp.rate=200/s source.tcp.burst=400\n  \
-    ctguard set target=80%\n  ctguard set interface.lan0.source.udp.rate=default\n  \
-    ctguard set interface.wan1.zone=5\n\n\
-    Keys: target, dry-run, fail-open, fallback.rate, source.{tcp,udp,other}.{rate,burst},\n\
-    interface.NAME.source.{tcp,udp,other}.{rate,burst}, interface.NAME.zone (the conntrack zone\n\
-    that rules set for what arrives there). The value `default` takes one back.")]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", reference()))]
 pub(super) struct SetArgs {
-    /// What to change
+    /// Setting and its new value; all are applied, or none
     #[arg(required = true, value_name = "KEY=VALUE")]
     assignments: Vec<String>,
 }

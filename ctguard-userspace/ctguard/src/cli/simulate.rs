@@ -12,34 +12,34 @@ use super::{CliError, Outcome};
 use ctguard_settings::Assignment;
 use ctguard_simulation::Options;
 
-/// Run the guard over a described or recorded load, without a kernel
+/// Simulate the guard under a described or recorded load, without a kernel
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctguard simulate docs/scenarios/one-source.toml\n  \
     ctguard simulate office.toml --set source.tcp.rate=20/s --plot office.svg\n  \
     ctguard simulate wan0.pcap --table-max 16384 --speed 4\n  \
     ctguard simulate flood.toml --json | jq .table.fill_peak_ratio\n\n\
-    The guard's own code decides on each packet, and the same seed gives the same answer.\n\
+    The guard's own code decides every packet. The same seed gives the same report.\n\
     `--set dry-run=on` shows what the load does without a guard.\n\
-    Exit code 1: the load came to something else than its scenario expects.")]
+    Exit status 1 if the result is not what the scenario expects.")]
 pub(super) struct SimulateArgs {
-    /// A scenario (TOML, see docs/scenarios), or packets of new flows (pcap or pcapng)
+    /// Scenario (TOML, see docs/scenarios) or recording of new flows (pcap or pcapng)
     file: PathBuf,
-    /// Where random numbers begin
+    /// Seed of the random numbers
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// A setting besides the scenario's; may be repeated
+    /// Setting on top of those of the scenario; repeat it for more
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// How long the load lasts, instead of what the file says
+    /// How long the load lasts; overrides the scenario
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     seconds: Option<u32>,
-    /// Entries that the table may hold, instead of what the file says [a recording: 262144]
+    /// Entries the table may hold [default: what the scenario says; 262144 for a recording]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     table_max: Option<u32>,
-    /// Replay a recording so many times faster
+    /// Replay a recording FACTOR times as fast
     #[arg(long, value_name = "FACTOR", value_parser = speed)]
     speed: Option<f64>,
-    /// Draw fill, shares, refusals and success as SVG
+    /// Draw fill, shares, refusals and success into an SVG file
     #[cfg(feature = "plot")]
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -71,5 +71,5 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Outcome, CliError> {
 
 fn speed(text: &str) -> Result<f64, String> {
     let factor = text.parse::<f64>().ok().filter(|factor| (0.001..=1_000_000.0).contains(factor));
-    factor.ok_or_else(|| "write a factor from 0.001 to 1000000".to_owned())
+    factor.ok_or_else(|| "give a factor from 0.001 to 1000000".to_owned())
 }

@@ -3,11 +3,8 @@
 use std::io;
 
 use clap::Args;
-use ctguard_ebpf::{
-    layout::{Environment, Tier, maps, programs},
-    memory::Moment,
-    units::Jiffies,
-};
+use ctguard_datapath::memory::Moment;
+use ctguard_layout::{Environment, Tier, maps, programs, units::Jiffies};
 
 use super::{CliError, Context, Outcome};
 use crate::report::{KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport};
@@ -19,7 +16,7 @@ use ctguard_kernel::{
     maps::{GuardMaps, ListKind},
 };
 
-/// Show the table's fill, the limits in force, and what was refused
+/// Show how full the table is, the limits in force and what was refused
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ctguard status\n  ctguard status --json | jq .conntrack.fill_ratio"

@@ -16,43 +16,43 @@ use ctguard_audit::{
     tune::{self, Change, Max, OwnFile, Proposal, Reverted, Role, TuneError, Verdict},
 };
 
-/// Set connection tracking as `ctguard doctor` advises, or take that back
+/// Set connection tracking as `ctguard doctor` advises, or undo that
 ///
-/// Shows what it would do, and does it with --apply. Entries that exist keep the timeouts that they
-/// have; the hash is resized without losing one.
+/// Without --apply it only shows what it would change. Entries that exist keep their timeouts, and
+/// none is lost when the hash is resized.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  ctguard tune                      what would change, and why\n  \
-    ctguard tune --for nat-router --apply --persist\n  ctguard tune --revert             as it was before\n  \
-    ctguard tune --watch 3d           has it helped? (systemd-run keeps it running)"
+    after_help = "Examples:\n  ctguard tune                      show what would change, and why\n  \
+    ctguard tune --for nat-router --apply --persist\n  ctguard tune --revert             set everything as it was before\n  \
+    ctguard tune --watch 3d           see whether it helped; systemd-run keeps it running"
 )]
 #[expect(clippy::struct_excessive_bools, reason = "one field for each switch")]
 pub(super) struct TuneArgs {
-    /// What the machine does; guessed by whether it forwards and translates
+    /// What the machine does [default: guessed from forwarding and NAT]
     #[arg(long = "for", value_name = "ROLE")]
     role: Option<Role>,
-    /// Entries that the table shall take, or `auto`: an eighth of the memory, never fewer than now
+    /// Entries the table may hold, or `auto`: an eighth of the memory, never fewer than now
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = parse_max)]
     max: Max,
-    /// Show what would change, which is the default
+    /// Only show what would change (the default)
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Set it now
+    /// Change the settings now
     #[arg(long, conflicts_with = "dry_run")]
     apply: bool,
-    /// Have every boot set it, by files of ctguard's own
+    /// Write files that set them at every boot
     #[arg(long)]
     persist: bool,
-    /// Shorten the lives of entries that exist to the new timeouts; this cannot be taken back
+    /// Cut the timeouts of existing entries to the new ones; this cannot be undone
     #[arg(long, requires = "apply")]
     existing: bool,
-    /// Watch for so long (30m, 12h, 3d) whether it helps: fill, drops and refusals
+    /// Watch for this long (30m, 12h, 3d) whether it helps: fill, drops and refusals
     #[arg(long, value_name = "TIME", value_parser = parse_span, conflicts_with = "dry_run")]
     watch: Option<Duration>,
-    /// Take back what was applied and persisted; with --watch, at its end, if it did not help
+    /// Undo --apply and --persist; with --watch, only if it did not help
     #[arg(long, conflicts_with = "dry_run")]
     revert: bool,
-    /// Print JSON (fields are only ever added); with --watch, a document of its own at the end
+    /// Print JSON (fields are only ever added); with --watch, one more document at the end
     #[arg(long)]
     json: bool,
     /// Work on the /proc, /sys and /etc below this directory
@@ -92,14 +92,14 @@ struct Done<'a> {
 fn parse_span(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(span) if !span.is_zero() => Ok(span),
-        _ => Err("give a time, as 30m, 12h or 3d".to_owned()),
+        _ => Err("give a time such as 30m, 12h or 3d".to_owned()),
     }
 }
 
 fn parse_max(text: &str) -> Result<Max, String> {
     match text {
         "auto" => Ok(Max::Auto),
-        number => number.parse().map(Max::Entries).map_err(|_| "give a number, or auto".to_owned()),
+        number => number.parse().map(Max::Entries).map_err(|_| "give a number or auto".to_owned()),
     }
 }
 
@@ -170,8 +170,8 @@ fn watch(
             Some(told) => reverted(Some(told), out),
             None if is_useless && args.revert => writeln!(
                 out,
-                "nothing was taken back: {}; `ctguard tune --revert` takes back all",
-                if cut_short { "the watch was cut short" } else { "there were changes before it" }
+                "nothing was undone: {}; `ctguard tune --revert` undoes everything",
+                if cut_short { "the watch was cut short" } else { "there were earlier changes" }
             ),
             None => Ok(()),
         })
@@ -217,7 +217,7 @@ fn text(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()
         writeln!(out, "  no setting to change")?;
     }
     if !proposal.is_size_ours {
-        writeln!(out, "  the table's size is the first network namespace's to set")?;
+        writeln!(out, "  only the first network namespace can set the size of the table")?;
     }
     for file in *files {
         writeln!(
@@ -228,47 +228,44 @@ fn text(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()
         )?;
     }
     for Assignment { file, line, key, value } in *overridden {
-        writeln!(
-            out,
-            "  {file}:{line} sets {key} to {value} at boot all the same: change it there"
-        )?;
+        writeln!(out, "  {file}:{line} still sets {key} to {value} at boot: change it there")?;
     }
     let is_idle = changes.is_empty() && files.is_empty();
     if !args.apply {
         if !is_idle {
             writeln!(
                 out,
-                "nothing was changed; --apply sets it now, --persist for every boot as well"
+                "nothing was changed; --apply sets it now, --persist also at every boot"
             )?;
         }
         return Ok(());
     }
     if !is_idle {
-        writeln!(out, "applied; `ctguard tune --revert` takes it back")?;
+        writeln!(out, "applied; `ctguard tune --revert` undoes it")?;
     }
     match shortened {
-        Some(many) => writeln!(out, "shortened the lives of {many} entries"),
+        Some(many) => writeln!(out, "shortened the timeouts of {many} entries"),
         None if changes.is_empty() => Ok(()),
         None => writeln!(
             out,
-            "entries that exist keep their timeouts until their next packet; --existing shortens \
-             them"
+            "existing entries keep their timeouts until their next packet; --existing shortens \
+             them now"
         ),
     }
 }
 
 fn reverted(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
-    let Some(done) = done else { return writeln!(out, "there is nothing to take back") };
+    let Some(done) = done else { return writeln!(out, "there is nothing to undo") };
     for done in done {
         match done {
             Reverted::Set { key, from, to } => writeln!(out, "{key}  {from} → {to}")?,
-            Reverted::Left { what, why } => writeln!(out, "{what}  left as it is: {why}")?,
+            Reverted::Left { what, why } => writeln!(out, "{what}  not undone: {why}")?,
             Reverted::Removed { path } => writeln!(out, "removed {path}")?,
         }
     }
     match done.iter().filter(|done| is_left(done)).count() {
-        0 => writeln!(out, "as it was before"),
-        left => writeln!(out, "as it was before, but for {left} left as they are"),
+        0 => writeln!(out, "everything is as it was before"),
+        left => writeln!(out, "everything is as it was before, except {left} not undone"),
     }
 }
 

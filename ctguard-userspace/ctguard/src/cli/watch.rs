@@ -127,7 +127,7 @@ fn show(interval: &Interval, out: &mut impl Write) -> io::Result<()> {
     write!(out, "  {at}  {count} entries of {max}")?;
     for (number, what) in [
         (interval.dropped, "dropped"),
-        (interval.early_dropped, "thrown away"),
+        (interval.early_dropped, "evicted early"),
         (interval.refused, "refused by the guard"),
     ] {
         if let Some(number) = number {
@@ -144,8 +144,8 @@ pub(super) fn text(watched: &Watched, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "watched for {}, kept in {JOURNAL}:", watched.span())?;
     writeln!(out, "  {peak} entries at most, of {max}")?;
     let losses = [
-        (watched.dropped, "new flows dropped for a full table"),
-        (watched.early_dropped, "entries thrown away to make room"),
+        (watched.dropped, "new flows dropped because the table was full"),
+        (watched.early_dropped, "entries evicted early to make room"),
         (watched.refused, "new flows refused by the guard"),
     ];
     for (number, what) in losses {
@@ -154,22 +154,22 @@ pub(super) fn text(watched: &Watched, out: &mut impl Write) -> io::Result<()> {
         }
     }
     if watched.dropped.is_none() {
-        writeln!(out, "  this kernel does not tell what it drops")?;
+        writeln!(out, "  this kernel does not count what it drops")?;
     }
     match before.count {
         Some(count) => write!(out, "  just before the change: {count} entries of {}", before.max)?,
         None => write!(out, "  just before the change: a maximum of {}", before.max)?,
     }
     match before.lost_per_second {
-        Some(lost) => writeln!(out, ", {lost:.0} lost a second")?,
+        Some(lost) => writeln!(out, ", {lost:.0} lost per second")?,
         None => writeln!(out)?,
     }
     let verdict = match watched.verdict {
         Verdict::Helped => "it helped",
         Verdict::NotEnough => "it is not enough",
-        Verdict::Undecided => "it cannot be told yet",
+        Verdict::Undecided => "too early to say",
         Verdict::DidNotHelp => "it did not help",
-        Verdict::NotInForce => "it is not in force any more",
+        Verdict::NotInForce => "it is no longer in force",
     };
     writeln!(out, "{verdict}: {because}")
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, io};
 
 use log::{info, warn};
 
-use ctguard_ebpf::layout::{Detection, FLOW_KINDS, programs};
+use ctguard_layout::{Detection, FLOW_KINDS, programs};
 
 use super::{
     Guarded, StartError, StartOptions,

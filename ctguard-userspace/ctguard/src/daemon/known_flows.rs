@@ -3,12 +3,11 @@
 use std::{net::IpAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use ctguard_ebpf::{
-    layout::Environment,
+use ctguard_datapath::{
     packet::{Ipv4, Ipv6, protocol},
     tracked,
-    units::Coarse,
 };
+use ctguard_layout::{Environment, units::Coarse};
 use log::debug;
 use rustix::process::setpriority_process;
 
@@ -185,7 +184,7 @@ fn write(
     }
 }
 
-fn write_tuple<A: ctguard_ebpf::packet::Address>(
+fn write_tuple<A: ctguard_datapath::packet::Address>(
     tuple: &tracked::Tuple<A>,
     entry: &Entry,
     memory: &FlowMemory,

@@ -4,15 +4,13 @@
 use std::{collections::HashSet, time::Duration};
 
 use anyhow::Context as _;
-use ctguard_ebpf::layout::Policy;
+use ctguard_layout::Policy;
 use log::debug;
 
 use super::{Guard, background::Background, relief::Relief};
 use crate::events::What;
 use ctguard_control::{
-    adaptive::AdaptiveRange,
-    deletions::{PASS_INTERVAL, in_a_pass},
-    sources::SourceScope,
+    adaptive::AdaptiveRange, reclaim_pass::deletions, sources::SourceScope, tuning::TUNING,
 };
 use ctguard_kernel::{
     bpf::monotonic,
@@ -87,8 +85,8 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
 
 /// One pass: never entries of sources that are known or allowed.
 fn begin(guard: &mut Guard, rate: f64, now: Duration) -> anyhow::Result<()> {
-    let most = in_a_pass(rate);
-    guard.relieving.next = now + PASS_INTERVAL;
+    let most = deletions(rate);
+    guard.relieving.next = now + TUNING.pass_interval;
     let known: HashSet<SourceScope> = guard.known_sources.all().collect();
     let allowed = guard.maps.lists.entries(ctguard_kernel::maps::ListKind::Allow)?;
     let ages = Ages::read();

@@ -1,9 +1,7 @@
 //! What a start writes into the maps before the first packet.
 
-use ctguard_ebpf::{
-    known_flows,
-    layout::{CookieKey, Fixed, HashKey, maps},
-};
+use ctguard_datapath::known_flows;
+use ctguard_layout::{CookieKey, Fixed, HashKey, maps};
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
 

@@ -2,7 +2,8 @@
 
 use std::{fs, io, path::PathBuf};
 
-use ctguard_ebpf::layout::{self, LAYOUT_VERSION};
+use ctguard_layout as layout;
+use ctguard_layout::LAYOUT_VERSION;
 use log::info;
 use thiserror::Error;
 

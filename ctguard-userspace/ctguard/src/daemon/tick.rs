@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use aya::util::nr_cpus;
-use ctguard_ebpf::{
-    layout::{CLASSES, Class, Counter, Limits, Policy, TIERS},
-    units::Jiffies,
-};
+use ctguard_layout::{CLASSES, Class, Counter, Limits, Policy, TIERS, units::Jiffies};
 use thiserror::Error;
 
 use super::offered::Offered;

@@ -1,6 +1,6 @@
 //! Something that each class of new flows has.
 
-use ctguard_ebpf::layout::Class;
+use ctguard_layout::Class;
 use serde::Serialize;
 
 /// One for each class, under its name.

@@ -1,6 +1,6 @@
 //! The counters as documents.
 
-use ctguard_ebpf::layout::{Class, Counter};
+use ctguard_layout::{Class, Counter};
 use serde::Serialize;
 
 use ctguard_kernel::maps::Totals;

@@ -1,8 +1,8 @@
-//! What tells new flows from known ones, and why it is not conntrack itself.
+//! How new flows are told from known ones, and why conntrack is not asked.
 
 use std::fmt::{self, Display, Formatter};
 
-use ctguard_ebpf::layout::{Detection, Environment};
+use ctguard_layout::{Detection, Environment};
 use serde::Serialize;
 
 /// `new_flow_detection` of the status.
@@ -19,35 +19,33 @@ impl DetectionReport {
     pub(super) fn new(environment: &Environment) -> Self {
         let (reason, words) = match Detection::of(environment.daemon.detection) {
             Some(Detection::Conntrack) if environment.daemon.lookup_options_bytes > 0 => {
-                return Self {
-                    mode: "conntrack",
-                    reason: None,
-                    words: "by conntrack's own answer",
-                };
+                return Self { mode: "conntrack", reason: None, words: "by asking conntrack" };
             }
-            Some(Detection::Forced) => ("forced", "as --new-flow-detection has it"),
+            Some(Detection::Forced) => ("forced", "--new-flow-detection says so"),
             Some(Detection::FunctionsMissing) => {
-                ("functions-missing", "this kernel has no function that asks conntrack")
+                ("functions-missing", "this kernel has no conntrack lookup for XDP programs")
             }
             Some(Detection::Refused) => {
-                ("refused", "the kernel refuses the program that asks conntrack")
+                ("refused", "the kernel rejects the program that asks conntrack")
             }
             Some(Detection::NotLoaded) => (
                 "not-loaded",
-                "conntrack was not loaded at the start; once it is: ctguard run again",
+                "conntrack was not loaded at the start; when it is, start ctguard run again",
             ),
             Some(Detection::TypesUnreadable) => {
                 ("types-unreadable", "the kernel's types (/sys/kernel/btf) cannot be read")
             }
-            Some(Detection::OptionsUnknown) => {
-                ("options-unknown", "this kernel asks for options of an unknown size")
-            }
+            Some(Detection::OptionsUnknown) => (
+                "options-unknown",
+                "this kernel's conntrack lookup takes options of an unknown size",
+            ),
             Some(Detection::NotPermitted) => {
-                ("not-permitted", "the daemon lacks CAP_SYS_ADMIN, which asking conntrack takes")
+                ("not-permitted", "the daemon lacks CAP_SYS_ADMIN, which asking conntrack needs")
             }
-            Some(Detection::Changing) => {
-                ("changing", "a start that changes it is under way, or failed: ctguard run again")
-            }
+            Some(Detection::Changing) => (
+                "changing",
+                "a start that changes this is under way or has failed; start ctguard run again",
+            ),
             Some(Detection::Conntrack) | None => ("unknown", "for an unknown reason"),
         };
         Self { mode: "flow-cache", reason: Some(reason), words }
@@ -70,7 +68,7 @@ impl Display for DetectionReport {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::layout::DaemonFacts;
+    use ctguard_layout::DaemonFacts;
 
     use super::*;
 
@@ -84,14 +82,14 @@ mod tests {
     fn conntrack_needs_no_reason() {
         let (json, text) = report(Detection::Conntrack as u32, 16);
         assert_eq!(json, r#"{"mode":"conntrack","reason":null}"#);
-        assert_eq!(text, "by conntrack's own answer");
+        assert_eq!(text, "by asking conntrack");
     }
 
     #[test]
     fn the_flow_cache_tells_why_it_answers() {
         let (json, text) = report(Detection::Forced as u32, 0);
         assert_eq!(json, r#"{"mode":"flow-cache","reason":"forced"}"#);
-        assert_eq!(text, "by the flow cache: as --new-flow-detection has it");
+        assert_eq!(text, "by the flow cache: --new-flow-detection says so");
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub(crate) fn event_text(what: &What) -> String {
         What::Stopped => "stopping".to_owned(),
         What::Stage(stage) => stage_text(stage),
         What::Relieved { entries_deleted } => format!(
-            "the table is at its target again: {entries_deleted} entries deleted that nobody answered"
+            "the table is back below its target: {entries_deleted} unreplied entries reclaimed"
         ),
     }
 }
@@ -17,11 +17,12 @@ fn stage_text(stage: &StageEvent) -> String {
     let StageEvent { class, from, to, fill_ratio, budget_per_second, demand_per_second, .. } =
         stage;
     let share = stage.share_per_second;
-    let share = share.map(|share| format!(", {share:.2}/s for each")).unwrap_or_default();
+    let share =
+        share.map(|share| format!(", which is {share:.2}/s per source")).unwrap_or_default();
     let sources = stage.sources.map_or_else(|| "unknown".to_owned(), |sources| sources.to_string());
     format!(
-        "stage of {class}: {from} → {to} at a fill of {:.1} %: {sources} sources ask for \
-         {demand_per_second:.0}/s, the table can take {budget_per_second:.0}/s{share}",
+        "{class}: {from} → {to} at {:.1} % fill: {sources} sources ask for {demand_per_second:.0} new \
+         flows/s, the table can take {budget_per_second:.0}/s{share}",
         fill_ratio * 100.0,
     )
 }

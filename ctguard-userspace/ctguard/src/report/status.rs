@@ -2,11 +2,9 @@
 
 use std::io::{self, Write};
 
-use ctguard_ebpf::{
-    layout::{
-        CLASSES, Class, DaemonFacts, Environment, Interface, Limits, Policy, Rate, TIERS, Tier,
-    },
-    sources,
+use ctguard_datapath::sources;
+use ctguard_layout::{
+    CLASSES, Class, DaemonFacts, Environment, Interface, Limits, Policy, Rate, TIERS, Tier,
     units::Ticks,
 };
 use serde::Serialize;

@@ -15,7 +15,7 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
     let known = &report.known_sources;
     writeln!(
         out,
-        "known   {} regulars and {} proven sources of at most {}",
+        "known   {} regular and {} proven sources, room for {}",
         known.regulars, known.proven, known.capacity
     )?;
     writeln!(out, "daemon  {}", daemon(report))?;
@@ -26,7 +26,7 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
         let zone = zone(interface.zone, &report.new_flow_detection);
         writeln!(out, "guards  {} ({}{gone}){zone}{own}", interface.name, interface.mode)?;
     }
-    writeln!(out, "lists   {} allowed, {} denied", report.lists.allow, report.lists.deny)?;
+    writeln!(out, "lists   {} prefixes allowed, {} denied", report.lists.allow, report.lists.deny)?;
     writeln!(out)?;
     classes(report, out)?;
     writeln!(out)?;
@@ -43,8 +43,8 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
         + packets.malformed_icmp;
     writeln!(
         out,
-        "packets {} of known flows, {} repeated, {} that make no entry, {} later fragments,\n        \
-         {} exempt, {} not ours, {malformed} malformed, {} tiny fragments dropped",
+        "packets {} of known flows, {} repeated SYNs, {} that make no entry, {} later fragments,\n        \
+         {} exempt, {} for other stations, {malformed} malformed, {} tiny fragments dropped",
         packets.known,
         packets.repeated,
         packets.makes_no_entry,
@@ -69,7 +69,7 @@ fn headline(report: &StatusReport) -> String {
 fn table(report: &StatusReport) -> String {
     let table = &report.conntrack;
     if !table.loaded {
-        return "conntrack is not loaded: nothing is tracked, only the ceilings hold".to_owned();
+        return "conntrack is not loaded: nothing is tracked, only ceilings apply".to_owned();
     }
     let target = table.target_ratio * 100.0;
     match table.fill_ratio {
@@ -85,21 +85,21 @@ fn table(report: &StatusReport) -> String {
 
 fn filter(report: &StatusReport) -> String {
     if report.new_flow_detection.asks_conntrack() && !report.known_flows.complete {
-        return "; the table has not been dumped yet, so floods pay for lookups".to_owned();
+        return "; table not dumped yet, so every new flow costs a lookup".to_owned();
     }
     let load = report.known_flows.load_ratio * 100.0;
     match report.known_flows.dump_age_seconds {
-        Some(age) => format!("; the table was dumped {age:.0} s ago, filter {load:.1} % full"),
+        Some(age) => format!("; table dumped {age:.0} s ago, filter {load:.1} % full"),
         None => format!("; filter {load:.1} % full"),
     }
 }
 
 fn grant(report: &StatusReport) -> String {
     if report.grant.fallback_active {
-        return "the fallback rate holds, for no daemon steers".to_owned();
+        return "fallback rate in force, because no daemon writes grants".to_owned();
     }
     format!(
-        "{} new flows, {} more for allowed sources",
+        "{} new flows until the next tick, and {} from allowed sources",
         report.grant.remaining, report.grant.allowed_remaining
     )
 }
@@ -111,7 +111,7 @@ fn daemon(report: &StatusReport) -> String {
         .map(|age| format!(", heartbeat {age:.1} s ago"))
         .unwrap_or_default();
     match daemon.pid {
-        Some(pid) => format!("runs (pid {pid}{age})"),
+        Some(pid) => format!("running (pid {pid}{age})"),
         None => format!("NOT RUNNING{age}"),
     }
 }
@@ -120,7 +120,7 @@ fn zone(zone: u32, detection: &DetectionReport) -> String {
     match zone {
         0 => String::new(),
         zone if detection.asks_conntrack() => format!(", zone {zone}"),
-        zone => format!(", zone {zone} (which the flow cache does not tell from others)"),
+        zone => format!(", zone {zone} (ignored by the flow cache)"),
     }
 }
 
@@ -132,18 +132,18 @@ fn limits_note(own: &ByClass<ScopesReport>, policy: &ByClass<ScopesReport>) -> S
         ("other", own.other.source, policy.other.source),
     ] {
         if own != policy {
-            notes.push(format!("{name} {}/s burst {}", own.rate, own.burst));
+            notes.push(format!("{name} {}/s, burst {}", own.rate, own.burst));
         }
     }
     if notes.is_empty() { String::new() } else { format!(", {}", notes.join(", ")) }
 }
 
-/// Who is served how, once tiers are told apart.
+/// The tiers, which exist only outside calm.
 fn tiers(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
-        "tier      {:>12} {:>12}   share of each source, tcp / udp / other",
-        "admitted", "may open"
+        "tier      {:>12} {:>12}   new flows per source: tcp / udp / other",
+        "admitted", "grant left"
     )?;
     for TierReport { name, admitted, remaining, share } in &report.tiers {
         let ByClass { tcp, udp, other } = share;
@@ -160,7 +160,7 @@ fn classes(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
         "        {:>16} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}",
-        "per source",
+        "rate, burst",
         "seen",
         "admitted",
         "challenged",

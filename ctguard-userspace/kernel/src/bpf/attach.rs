@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::programs::loaded_programs;
-use ctguard_ebpf::layout::{Interface, programs};
+use ctguard_layout::{Interface, programs};
 use thiserror::Error;
 
 use super::{

@@ -7,7 +7,7 @@ use std::{
 
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
-use ctguard_ebpf::units::Jiffies;
+use ctguard_layout::units::Jiffies;
 use rustix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 

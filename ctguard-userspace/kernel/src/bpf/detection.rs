@@ -1,6 +1,6 @@
 //! How the loaded programs tell a new flow from a known one.
 
-use ctguard_ebpf::layout::Detection;
+use ctguard_layout::Detection;
 
 use super::kernel_functions::KernelFunctions;
 

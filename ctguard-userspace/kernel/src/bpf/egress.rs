@@ -9,7 +9,7 @@ use aya::programs::{
     links::LinkError,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
 };
-use ctguard_ebpf::layout::programs;
+use ctguard_layout::programs;
 use thiserror::Error;
 
 use super::{Pins, attach::FormerLink, pins::remove_if_there, syscall};

@@ -12,9 +12,9 @@ use std::{
 };
 
 use btf_rs::{Backend, Btf, Type};
-use ctguard_ebpf::{
+use ctguard_layout::{
+    Detection,
     kernel_functions::{Location, Locations},
-    layout::Detection,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use thiserror::Error;

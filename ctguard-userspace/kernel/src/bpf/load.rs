@@ -12,10 +12,8 @@ use aya::{
     programs::{ProgramError, ProgramFd, SchedClassifier, Xdp},
     sys::SyscallError,
 };
-use ctguard_ebpf::{
-    layout::{Detection, maps, programs},
-    sources,
-};
+use ctguard_datapath::sources;
+use ctguard_layout::{Detection, maps, programs};
 use log::warn;
 use thiserror::Error;
 

@@ -2,7 +2,7 @@
 //! none; for drivers that refuse programs for fragments.
 
 use aya::include_bytes_aligned;
-use ctguard_ebpf::kernel_functions::{Locations, rewrite};
+use ctguard_layout::kernel_functions::{Locations, rewrite};
 
 /// What `cargo xtask ebpf` built from `ctguard-ebpf`.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../../ebpf/ctguard.bpf.o");
@@ -59,9 +59,9 @@ fn field<const N: usize>(object: &[u8], at: usize) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use aya_obj::{Object, ProgramSection};
-    use ctguard_ebpf::{
+    use ctguard_layout::{
         kernel_functions::{LOOKUP, Location, RELEASE},
-        layout::{maps, programs},
+        maps, programs,
     };
 
     use super::*;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ctguard_ebpf::layout::programs;
+use ctguard_layout::programs;
 
 use super::syscall::{self, LinkInfo};
 use crate::namespace;

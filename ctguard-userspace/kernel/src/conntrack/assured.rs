@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, ops::ControlFlow};
 
-use ctguard_ebpf::packet::protocol;
+use ctguard_datapath::packet::protocol;
 
 use super::{
     dump::{DumpError, StatusFilter, Summary, dump_filtered},

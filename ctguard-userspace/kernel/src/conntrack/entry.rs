@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ctguard_ebpf::packet::protocol;
+use ctguard_datapath::packet::protocol;
 use netlink_packet_core::{NlasIterator, parse_ip, parse_u8, parse_u16_be, parse_u32_be};
 
 use super::status;
@@ -66,7 +66,7 @@ pub struct Entry {
 pub struct Tuple {
     pub source: IpAddr,
     pub destination: IpAddr,
-    /// The key that `ctguard_ebpf::classify` gives a packet that arrives in this direction.
+    /// The key that `ctguard_datapath::classify` gives a packet that arrives in this direction.
     pub key: u32,
 }
 

@@ -7,7 +7,7 @@
 
 use std::{io, ops::ControlFlow};
 
-use ctguard_ebpf::packet::protocol;
+use ctguard_datapath::packet::protocol;
 use thiserror::Error;
 
 use super::{
@@ -82,7 +82,7 @@ pub fn shorten(longest: Longest) -> Result<u64, ShortenError> {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::packet::protocol::{TCP, UDP};
+    use ctguard_datapath::packet::protocol::{TCP, UDP};
 
     use super::*;
     use crate::conntrack::{

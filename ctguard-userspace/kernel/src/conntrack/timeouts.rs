@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ctguard_ebpf::layout::{DaemonFacts, FlowKind};
+use ctguard_layout::{DaemonFacts, FlowKind};
 
 use super::table::Setting;
 use ctguard_units::CoarseClock;

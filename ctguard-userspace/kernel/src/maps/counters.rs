@@ -1,6 +1,6 @@
 //! The counters, summed over processors.
 
-use ctguard_ebpf::layout::{COUNTERS, Class, Counter, Counters};
+use ctguard_layout::{COUNTERS, Class, Counter, Counters};
 
 /// What all processors counted together.
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +50,8 @@ impl Totals {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_ebpf::{
-        layout::{Class, SCRATCH_WORDS},
-        recent,
-    };
+    use ctguard_datapath::recent;
+    use ctguard_layout::{Class, SCRATCH_WORDS};
 
     use super::*;
 

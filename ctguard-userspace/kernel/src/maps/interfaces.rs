@@ -2,7 +2,7 @@
 
 use std::mem::offset_of;
 
-use ctguard_ebpf::layout::{INTERFACE_PROBES, INTERFACE_SLOTS, Interface, Policy};
+use ctguard_layout::{INTERFACE_PROBES, INTERFACE_SLOTS, Interface, Policy};
 use ctguard_settings::InterfaceSettings;
 use ctguard_units::ceilings;
 use thiserror::Error;

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use aya::maps::{LpmTrie, Map, MapData, MapError, lpm_trie::Key};
-use ctguard_ebpf::layout::{List, ListEntry, maps};
+use ctguard_layout::{List, ListEntry, maps};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use thiserror::Error;
 

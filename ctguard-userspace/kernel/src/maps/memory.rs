@@ -13,16 +13,15 @@ use std::{
 };
 
 use aya::Pod;
-use ctguard_ebpf::{
+use ctguard_datapath::{
     flow::FlowLines,
     known_flows::KnownWords,
-    layout::{
-        Counters, Environment, FlowLine, Grant, Interface, Limits, ListEntry, MemoryLine,
-        OfferedSlot, Policy, SourceCells, SourceLine,
-    },
     memory::{self, Moment},
-    shared::Shared,
     sources::SourceSet,
+};
+use ctguard_layout::{
+    Counters, Environment, FlowLine, Grant, Interface, Limits, ListEntry, MemoryLine, OfferedSlot,
+    Policy, SourceCells, SourceLine, shared::Shared,
 };
 use memmap2::{Mmap, MmapMut, MmapOptions};
 

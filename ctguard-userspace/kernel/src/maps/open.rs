@@ -10,11 +10,9 @@ use aya::{
     maps::{Map, MapData, MapError, PerCpuArray, RingBuf},
     sys::SyscallError,
 };
-use ctguard_ebpf::{
-    layout::{
-        Counters, Environment, INTERFACE_SLOTS, Interface, LAYOUT_VERSION, Limits, Policy, maps,
-    },
-    memory::Moment,
+use ctguard_datapath::memory::Moment;
+use ctguard_layout::{
+    Counters, Environment, INTERFACE_SLOTS, Interface, LAYOUT_VERSION, Limits, Policy, maps,
 };
 use ctguard_settings::{InterfaceSettings, Settings};
 use thiserror::Error;

@@ -5,9 +5,8 @@
 
 use std::{mem::offset_of, ops::Deref};
 
-use ctguard_ebpf::{
-    layout::{DaemonFacts, Detection, Environment, Fixed, Interface, Limits, Policy, TIERS},
-    units::Jiffies,
+use ctguard_layout::{
+    DaemonFacts, Detection, Environment, Fixed, Interface, Limits, Policy, TIERS, units::Jiffies,
 };
 use ctguard_settings::{InterfaceSettings, Settings};
 use ctguard_units::{FallbackRate, operator_limits};

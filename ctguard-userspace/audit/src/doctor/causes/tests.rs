@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
-use ctguard_ebpf::packet::protocol::{TCP, UDP};
+use ctguard_datapath::packet::protocol::{TCP, UDP};
 
 use super::*;
 use crate::doctor::Severity;

@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 
 use aya_obj::generated::{BPF_PSEUDO_CALL, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE};
-use ctguard_ebpf::{
+use ctguard_layout::{
     kernel_functions::{Location, Locations},
-    layout::{maps, programs},
+    maps, programs,
 };
 
 use super::*;

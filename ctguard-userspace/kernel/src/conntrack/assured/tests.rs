@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Instant};
 
-use ctguard_ebpf::packet::protocol::{TCP, UDP};
+use ctguard_datapath::packet::protocol::{TCP, UDP};
 
 use super::*;
 use crate::conntrack::{

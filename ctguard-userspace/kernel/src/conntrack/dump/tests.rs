@@ -1,6 +1,6 @@
 //! A dump of the kernel's, recorded on little-endian Linux 6.18 from one namespace.
 
-use ctguard_ebpf::packet::protocol::{DCCP, GRE, ICMP, ICMPV6, TCP, UDP};
+use ctguard_datapath::packet::protocol::{DCCP, GRE, ICMP, ICMPV6, TCP, UDP};
 
 use super::*;
 use crate::conntrack::entry::Tuple;

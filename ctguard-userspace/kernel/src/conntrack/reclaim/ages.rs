@@ -1,6 +1,6 @@
 //! How long ago an entry was refreshed, from what is left of its life.
 
-use ctguard_ebpf::packet::protocol;
+use ctguard_datapath::packet::protocol;
 
 use crate::conntrack::{Entry, timeouts_writer::TimeoutSettings};
 

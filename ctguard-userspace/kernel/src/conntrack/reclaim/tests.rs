@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
-use ctguard_ebpf::packet::protocol::{TCP, UDP};
+use ctguard_datapath::packet::protocol::{TCP, UDP};
 
 use super::{super::batch::Sent, ages::testing::defaults, *};
 use crate::conntrack::{

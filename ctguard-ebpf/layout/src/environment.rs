@@ -1,0 +1,225 @@
+//! What every packet needs, by who may write it. One map, because each that is looked into costs every
+//! packet fifteen instructions.
+
+use super::{
+    interface::Ceiling,
+    policy::{CLASS_SLOTS, Class},
+};
+
+/// Secret numbers of one hash (see `hash`), drawn afresh when the maps are made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HashKey {
+    /// One for the start, one for each 32-bit word, one odd one for the end.
+    pub words: [u64; 12],
+}
+
+/// The secret of the cookies that challenge clients (see `challenge`), drawn afresh when the maps are
+/// made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CookieKey {
+    /// The two halves of a `SipHash` key.
+    pub words: [u64; 2],
+}
+
+const _: () = assert!(size_of::<CookieKey>() == 16);
+
+/// What decides how long conntrack keeps a flow after its last packet. TCP has a timeout for each
+/// of a slot's four states; the others have four entries of the table too, all alike.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowKind {
+    /// TCP before the inside has answered: the lesser of `syn_sent` and `syn_recv`.
+    TcpOpening = 0,
+    /// TCP after a FIN or RST: the least of `fin_wait`, `close_wait`, `last_ack`, `time_wait`.
+    TcpClosing = 1,
+    /// TCP, established: the least of `established`, `max_retrans` and `unacknowledged`, for here
+    /// nobody sees which of them holds.
+    TcpEstablished = 2,
+    /// As [`Self::TcpClosing`], established before.
+    TcpClosingEstablished = 3,
+    /// UDP and UDP-Lite.
+    Udp = 4,
+    /// ICMP and ICMPv6.
+    Icmp = 8,
+    /// GRE.
+    Gre = 12,
+    /// SCTP and DCCP: the least of their states.
+    Sctp = 16,
+    /// Every other protocol.
+    Generic = 20,
+    /// TCP after a RST, whatever the state.
+    TcpReset = 24,
+}
+
+/// Entries of [`DaemonFacts::flow_timeouts`].
+pub const FLOW_KINDS: usize = 32;
+
+/// The `environment` map's only value. Nearly every packet reads three cache lines of it: the end of
+/// `operator` with the start of `fixed`, and the start of `daemon`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// Written under the lock for settings.
+    pub operator: OperatorLimits,
+    /// Written once, when the maps are made.
+    pub fixed: Fixed,
+    /// Written by the daemon alone.
+    pub daemon: DaemonFacts,
+}
+
+/// What the operator limits besides sources.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OperatorLimits {
+    /// Limits per prefix, by class; an interval of 0 is none.
+    pub prefix: [Ceiling; CLASS_SLOTS],
+    /// Limits per service, by class; an interval of 0 is none.
+    pub service: [Ceiling; CLASS_SLOTS],
+    /// A bit for each scope that has limits: [`Self::PREFIX`], [`Self::SERVICE`].
+    pub scopes_in_use: u32,
+    /// A bit per [`super::List`] that has entries; the data path skips the others.
+    pub lists_in_use: u32,
+}
+
+/// Keys and sizes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fixed {
+    /// Zero, which the verifier does not know (see `blur`).
+    pub zero: u32,
+    /// Lines of `buckets_source` less one; the number of lines is a power of two.
+    pub source_line_mask: u32,
+    /// The same of `flow_cache`.
+    pub flow_line_mask: u32,
+    /// Words of each generation of `known_flows`.
+    pub known_words: u32,
+    /// Key of the hash of tuples.
+    pub tuple_key: HashKey,
+    /// Key of the hash of sources.
+    pub source_key: HashKey,
+    /// Key of the challenge's cookies.
+    pub cookie_key: CookieKey,
+    /// Lines of `buckets_prefix` less one; the number of lines is a power of two.
+    pub prefix_line_mask: u32,
+    /// The same of `buckets_service`.
+    pub service_line_mask: u32,
+    /// The same of `retries`.
+    pub retry_line_mask: u32,
+    /// The same of `answered`.
+    pub answered_line_mask: u32,
+    /// The same of `resets`.
+    pub reset_line_mask: u32,
+    /// The same of `sources`.
+    pub known_source_line_mask: u32,
+}
+
+/// What the daemon finds out, and how far the known-flows filter is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DaemonFacts {
+    /// Jiffies in a second on this kernel.
+    pub jiffies_per_second: u32,
+    /// Coarse time is jiffies shifted right by this much: about a second.
+    pub coarse_shift: u32,
+    /// A heartbeat older than this many jiffies is a dead daemon's.
+    pub heartbeat_patience_jiffies: u32,
+    /// 1 while `nf_conntrack_tcp_loose` is on: an ACK of no connection makes an entry.
+    pub tcp_loose: u32,
+    /// How long a SYN sent again is not charged again, in coarse units.
+    pub repeat_window_coarse: u32,
+    /// 1 while any interface has a `station`.
+    pub stations_in_use: u32,
+    /// Bytes of the kernel's `struct bpf_ct_opts` (12 or 16); 0 where conntrack is not asked and
+    /// the flow cache answers alone.
+    pub lookup_options_bytes: u32,
+    /// A [`super::Detection`]: who answers, and why.
+    pub detection: u32,
+    /// The generation of `known_flows` that is asked: 0 or 1.
+    pub known_generation: u32,
+    /// 1 once that generation has held the whole table: a tuple that it does not hold is new.
+    pub known_complete: u32,
+    /// A slot of the challenge's time is two to the power of this many jiffies: some four seconds.
+    pub cookie_shift: u32,
+    /// The unit of what is remembered for seconds: two to the power of this many jiffies, an
+    /// eighth of a second or less.
+    pub memory_shift: u32,
+    /// A tuple that comes again so many units after it was refused is admitted.
+    pub retry_after: u32,
+    /// So many units after it was refused it is forgotten.
+    pub retry_before: u32,
+    /// For so many units a tuple that answered a challenge may open its flow.
+    pub answered_life: u32,
+    /// For so many coarse units a source is not challenged that ended a flow it had answered for.
+    pub reset_life_coarse: u32,
+    /// Jiffies of the filter's last turn, before which the table was dumped into it; 0 before the
+    /// first.
+    pub known_turned_at: u64,
+    /// Jiffies until which TCP segments of unknown connections pass and make them known: the maps
+    /// are new, connections older than they must go on, and the table has not been dumped yet.
+    pub learning_until: u64,
+    /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`]; below
+    /// 2^20.
+    pub flow_timeouts: [u32; FLOW_KINDS],
+}
+
+impl OperatorLimits {
+    /// The prefix scope has limits.
+    pub const PREFIX: u32 = 1;
+    /// The service scope has limits.
+    pub const SERVICE: u32 = 2;
+}
+
+impl DaemonFacts {
+    /// Sets the timeout of `kind`: of one of TCP's states, or of all states of another kind.
+    pub fn set_flow_timeout(&mut self, kind: FlowKind, coarse_units: u32) {
+        let states = if (kind as usize) < FlowKind::Udp as usize { 1 } else { 4 };
+        for timeout in self.flow_timeouts.iter_mut().skip(kind as usize).take(states) {
+            *timeout = coarse_units;
+        }
+    }
+}
+
+impl Environment {
+    /// Nothing found out yet; only the keys are there.
+    #[must_use]
+    pub fn unset([source_key, tuple_key]: [HashKey; 2]) -> Self {
+        let fixed = Fixed { tuple_key, source_key, ..Fixed::default() };
+        Self { fixed, ..Self::default() }
+    }
+
+    /// Whether conntrack is asked about flows of this class: its function takes TCP and UDP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn asks_conntrack(&self, class: Class) -> bool {
+        self.daemon.lookup_options_bytes != 0 && !matches!(class, Class::Other)
+    }
+
+    /// How long a flow of `kind` is known after its last packet, in coarse units.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flow_timeout(&self, kind: FlowKind) -> u32 {
+        self.flow_timeout_in(kind, 0)
+    }
+
+    /// The timeout of a flow of `kind` in a state, which is below four.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flow_timeout_in(&self, kind: FlowKind, state: u32) -> u32 {
+        self.flow_timeout_at(kind as u32, state)
+    }
+
+    /// The same by the number of a kind.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flow_timeout_at(&self, kind: u32, state: u32) -> u32 {
+        self.daemon.flow_timeouts[kind.wrapping_add(state) as usize & (FLOW_KINDS - 1)]
+    }
+}
+
+// Each part is written in words of 64 bits.
+const _: () = assert!(size_of::<OperatorLimits>() == 136);
+const _: () = assert!(size_of::<Fixed>() == 248);
+const _: () = assert!(size_of::<DaemonFacts>() == 208);
+const _: () = assert!(core::mem::offset_of!(Environment, daemon) == 384);

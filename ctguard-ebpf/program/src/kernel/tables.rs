@@ -1,0 +1,204 @@
+//! The library's view of the maps that are looked into with a key.
+
+use aya_ebpf::{
+    btf_maps::{LpmTrie, lpm_trie::Key},
+    programs::XdpContext,
+};
+use ctguard_datapath::{
+    blur::Blur,
+    challenge::{self, Answering},
+    classify::Flow,
+    flow::FlowLines,
+    guard::{Answer, Memory, Offered, Scope, Tables},
+    known_flows::KnownWords,
+    packet::{Address, Ipv4, Ipv6, Packet},
+    recent,
+    sources::SourceSet,
+};
+use ctguard_layout::{
+    BucketLine, Environment, FlowLine, Grant, Interface, Limits, List, ListEntry, MemoryLine,
+    Policy, SCRATCH_WORDS, SourceCells, SourceLine, shared::Shared, units::Jiffies,
+};
+
+use ctguard_program::answer;
+
+use super::{
+    conntrack::{self, Question},
+    count::CpuCounters,
+    interface, maps, trace,
+};
+
+/// The flow cache and the known-flows filter.
+pub(crate) struct KernelFlows;
+
+impl FlowLines for KernelFlows {
+    #[inline(always)]
+    fn flow_line(&self, index: u32) -> Option<&FlowLine> {
+        maps::FLOW_CACHE.get(index)
+    }
+}
+
+impl KnownWords for KernelFlows {
+    #[inline(always)]
+    fn known_word(&self, index: u32) -> Option<&Shared> {
+        maps::KNOWN_FLOWS.get(index)
+    }
+}
+
+/// The maps, as a packet that arrives needs them.
+pub(crate) struct KernelTables<'c> {
+    /// The packet.
+    pub(crate) context: &'c XdpContext,
+    /// What every packet needs.
+    pub(crate) environment: &'static Environment,
+    /// This CPU's counters.
+    pub(crate) counters: CpuCounters,
+}
+
+impl FlowLines for KernelTables<'_> {
+    #[inline(always)]
+    fn flow_line(&self, index: u32) -> Option<&FlowLine> {
+        maps::FLOW_CACHE.get(index)
+    }
+}
+
+impl KnownWords for KernelTables<'_> {
+    #[inline(always)]
+    fn known_word(&self, index: u32) -> Option<&Shared> {
+        maps::KNOWN_FLOWS.get(index)
+    }
+}
+
+impl SourceSet for KernelTables<'_> {
+    #[inline(always)]
+    fn source_line(&self, index: u32) -> Option<&SourceLine> {
+        maps::SOURCES.get(index)
+    }
+
+    #[inline(always)]
+    fn source_cells(&self, slot: u32) -> Option<&SourceCells> {
+        maps::SOURCE_CELLS.get(slot)
+    }
+}
+
+impl Tables for KernelTables<'_> {
+    #[inline(always)]
+    fn recent(&self, hash: u64) -> Option<&Shared> {
+        Some(recent::slot(self.counters.recent(), hash))
+    }
+
+    #[inline(always)]
+    fn scratch(&self) -> &[Shared; SCRATCH_WORDS] {
+        self.counters.scratch()
+    }
+
+    #[inline(always)]
+    fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer {
+        let question = Question {
+            protocol: packet.protocol,
+            ports: flow.key,
+            zone: self.interface().map_or(0, |interface| interface.zone),
+            options_bytes: self.environment.daemon.lookup_options_bytes,
+        };
+        conntrack::ask(self.context, packet.source, packet.destination, question)
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> Option<&Interface> {
+        interface::find(self.context)
+    }
+
+    #[inline(always)]
+    fn policy(&self) -> Option<&Policy> {
+        maps::POLICY.get(0)
+    }
+
+    #[inline(always)]
+    fn grant(&self) -> Option<&Grant> {
+        maps::GRANT.get(0)
+    }
+
+    #[inline(always)]
+    fn samples(&self) -> bool {
+        self.counters.samples()
+    }
+
+    #[inline(always)]
+    fn limits(&self) -> Option<&Limits> {
+        maps::LIMITS.get(0)
+    }
+
+    #[inline(always)]
+    fn bucket_line(&self, scope: Scope, index: u32) -> Option<&BucketLine> {
+        match scope {
+            Scope::Source => maps::BUCKETS_SOURCE.get(index),
+            Scope::Prefix => maps::BUCKETS_PREFIX.get(index),
+            Scope::Service => maps::BUCKETS_SERVICE.get(index),
+        }
+    }
+
+    #[inline(always)]
+    fn memory_line(&self, memory: Memory, index: u32) -> Option<&MemoryLine> {
+        match memory {
+            Memory::Retries => maps::RETRIES.get(index),
+            Memory::Answered => maps::ANSWERED.get(index),
+            Memory::Resets => maps::RESETS.get(index),
+        }
+    }
+
+    #[inline(always)]
+    fn addresses<A: Answering>(&self) -> Option<(A, A)> {
+        A::read(answer::frame(self.context).reader(Blur::new(self.environment.fixed.zero)))
+    }
+
+    #[inline(always)]
+    fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool {
+        answer::write(self.context, Blur::new(self.environment.fixed.zero), answer)
+    }
+
+    #[inline(always)]
+    fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool {
+        let key = Key::new(32, address.0.to_be_bytes());
+        match list {
+            List::AllowV4 => holds(&maps::ALLOW_V4, &key, now),
+            List::DenyV4 => holds(&maps::DENY_V4, &key, now),
+            List::AllowV6 | List::DenyV6 => false,
+        }
+    }
+
+    #[inline(always)]
+    fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool {
+        let key = Key::new(128, address.to_bytes());
+        match list {
+            List::AllowV6 => holds(&maps::ALLOW_V6, &key, now),
+            List::DenyV6 => holds(&maps::DENY_V6, &key, now),
+            List::AllowV4 | List::DenyV4 => false,
+        }
+    }
+
+    #[inline(always)]
+    fn show<A: Address>(&self, packet: &Packet<A>, now: Jiffies) {
+        trace::note(packet, now);
+    }
+
+    #[inline(always)]
+    fn note_offered(&self, line: u32, offered: Offered) {
+        let Some(slot) = maps::OFFERED_SOURCE.get(line) else { return };
+        slot.note(&offered);
+    }
+}
+
+#[inline(always)]
+fn holds<K, const CAPACITY: usize>(
+    list: &LpmTrie<K, ListEntry, CAPACITY>,
+    key: &Key<K>,
+    now: Jiffies,
+) -> bool {
+    match list.get(key) {
+        Some(entry) => {
+            let expires_at = entry.expires_at;
+            expires_at == 0 || now < Jiffies(expires_at)
+        }
+        None => false,
+    }
+}
