@@ -36,7 +36,7 @@ fn a_command_that_cannot_print_stops_no_ticks() -> Result<()> {
     ];
     for (command, question, answer) in commands {
         let (mut reader, mut full) = pipe()?;
-        full.write_all(&[b'x'; PIPE_BYTES])?;
+        full.write_all(&vec![b'x'; PIPE_BYTES])?;
         let mut stopped = Stopped(site.command(command).stdout(full).spawn()?);
         wait_for("the command's work", || {
             let shown = site.succeed(question)?;
@@ -55,7 +55,7 @@ fn a_command_that_cannot_print_stops_no_ticks() -> Result<()> {
 
         stopped.signal(Signal::CONT)?;
         ensure!(stopped.0.try_wait()?.is_none(), "{command:?} waits for its reader");
-        reader.read_exact(&mut [0; PIPE_BYTES])?;
+        reader.read_exact(&mut vec![0; PIPE_BYTES])?;
         ensure!(wait_for("the command's end", || Ok(stopped.0.try_wait()?))?.success());
     }
     Ok(())
