@@ -95,15 +95,18 @@ pub(crate) fn pins(namespace: &Handle) -> Result<PathBuf> {
     })
 }
 
+/// Where locks, records and events are.
+pub const RUN_DIRECTORY: &str = "/run/ctguard-private";
+
 /// A file of the guard that is pinned there, which outlives it: its lock, its events.
-pub(crate) fn beside(pins: &Path, name: &str) -> PathBuf {
+pub(crate) fn run_file(pins: &Path, name: &str) -> PathBuf {
     let inode = pins.file_name().unwrap_or_default().to_string_lossy();
-    PathBuf::from(format!("/run/ctguard.{inode}.{name}"))
+    Path::new(RUN_DIRECTORY).join(format!("{inode}.{name}"))
 }
 
 /// Removes those files: another namespace will have this one's number.
 pub(crate) fn remove_files(pins: &Path) {
-    for name in ["lock", "events.jsonl", "events.former.jsonl"] {
-        let _ = fs::remove_file(beside(pins, name));
+    for name in ["lock", "writing", "events.jsonl", "events.former.jsonl"] {
+        let _ = fs::remove_file(run_file(pins, name));
     }
 }

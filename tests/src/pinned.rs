@@ -30,6 +30,12 @@ impl Pinned {
         self.0.grant.heartbeat.load()
     }
 
+    /// Jiffies in a second.
+    #[must_use]
+    pub fn jiffies_per_second(&self) -> u32 {
+        self.0.environment().daemon.jiffies_per_second
+    }
+
     /// What was counted until now.
     pub fn counts(&self) -> Result<Counts> {
         let (totals, mut values) = (self.0.totals()?, [0; COUNTERS]);
@@ -41,10 +47,8 @@ impl Pinned {
     }
 
     /// Ends the time in which a new guard takes unknown TCP connections for older than itself.
-    pub fn end_learning(&mut self) -> Result<()> {
-        let mut environment = self.0.environment()?;
-        environment.learning_until = 0;
-        Ok(self.0.set_environment(&environment)?)
+    pub fn end_learning(&self) {
+        self.0.change_facts(|facts| facts.learning_until = 0);
     }
 }
 

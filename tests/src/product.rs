@@ -237,7 +237,9 @@ impl Site {
         ensure!(self.xdp(WAN)?.is_none(), "{WAN} still has a program");
         let filters = exec::run(self.guarded.command("tc").args(["qdisc", "show"]))?;
         ensure!(!filters.contains("clsact"), "a clsact is left: {filters}");
-        ensure!(!self.lock().exists(), "{} is left", self.lock().display());
+        for lock in [self.run_file("lock"), self.writing_lock()] {
+            ensure!(!lock.exists(), "{} is left", lock.display());
+        }
         Ok(())
     }
 
@@ -262,8 +264,16 @@ impl Site {
         std::env::temp_dir().join(format!("{}-ctguard", self.guarded.name()))
     }
 
-    fn lock(&self) -> PathBuf {
-        daemon::beside(&self.pins, "lock")
+    /// The lock that only one command or daemon at a time may change the settings with.
+    #[must_use]
+    pub fn writing_lock(&self) -> PathBuf {
+        self.run_file("writing")
+    }
+
+    /// A lock, record or log of the guard, as it lies beside the pins.
+    #[must_use]
+    pub fn run_file(&self, name: &str) -> PathBuf {
+        daemon::run_file(&self.pins, name)
     }
 }
 

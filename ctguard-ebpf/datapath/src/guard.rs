@@ -20,7 +20,7 @@ use crate::{
     classify::{self, Flow, Meaning},
     flow::{self, Found, Passing},
     hash, known_flows,
-    layout::{Class, Environment, FlowKind, List, Outcome, Tier},
+    layout::{Class, Environment, FlowKind, List, OperatorLimits, Outcome, Tier},
     packet::{
         self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader, TcpFlags, Transport,
     },
@@ -76,7 +76,7 @@ impl<T: Tables> Guard<'_, T> {
     #[inline(always)]
     fn try_judge(&self, reader: &mut Reader<'_>, now: Jiffies) -> Result<Judgement, Malformed> {
         let frame = packet::parse_link(reader)?;
-        if self.environment.stations_in_use != 0 && self.is_for_another(frame) {
+        if self.environment.daemon.stations_in_use != 0 && self.is_for_another(frame) {
             return Ok(Judgement::packet(Outcome::NotOurs));
         }
         let judgement = match frame.network {
@@ -128,7 +128,7 @@ impl<T: Tables> Guard<'_, T> {
         let exact = self.environment.asks_conntrack(flow.class);
         // What the filter does not hold is in no cache either: floods read no more than it.
         let certainly_new = exact
-            && self.environment.known_complete != 0
+            && self.environment.daemon.known_complete != 0
             && !known_flows::may_hold(&self.tables, self.environment, hash);
         let found = if certainly_new { None } else { flow::find(&self.tables, place) };
         if let Some(found) = &found
@@ -139,7 +139,7 @@ impl<T: Tables> Guard<'_, T> {
             return Judgement::packet(Outcome::Known);
         }
 
-        let opens = flow.opens(self.environment.tcp_loose != 0);
+        let opens = flow.opens(self.environment.daemon.tcp_loose != 0);
         let answer = if !exact || !opens {
             Answer::Silent
         } else if certainly_new {
@@ -257,12 +257,12 @@ impl<T: Tables> Guard<'_, T> {
             | Transport::LaterFragment
             | Transport::TinyFragment => 0,
         };
-        let service = if self.environment.scopes_in_use & Environment::SERVICE != 0 {
+        let service = if self.environment.operator.scopes_in_use & OperatorLimits::SERVICE != 0 {
             let port = match flow.class {
                 Class::Tcp | Class::Udp => flow.key & 0xffff,
                 Class::Other => 0,
             };
-            let key = &self.environment.source_key;
+            let key = &self.environment.fixed.source_key;
             hash::service(key, packet.destination, packet.protocol, port)
         } else {
             0
@@ -324,7 +324,7 @@ impl<T: Tables> Guard<'_, T> {
     fn learns(&self, flow: Flow, now: Jiffies) -> bool {
         matches!(flow.class, Class::Tcp)
             && !flow.is_syn()
-            && now.0 < self.environment.learning_until
+            && now.0 < self.environment.daemon.learning_until
     }
 
     #[inline(always)]
@@ -341,23 +341,24 @@ impl<T: Tables> Guard<'_, T> {
 
     #[inline(always)]
     fn is_listed<A: Listed>(&self, list: List, source: A, now: Jiffies) -> bool {
-        self.environment.lists_in_use & list.bit() != 0 && source.is_in(list, &self.tables, now)
+        self.environment.operator.lists_in_use & list.bit() != 0
+            && source.is_in(list, &self.tables, now)
     }
 
     #[inline(always)]
     fn tuple_hash<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> u64 {
         let Packet { source, destination, protocol, .. } = *packet;
-        hash::tuple(&self.environment.tuple_key, source, destination, protocol, flow.key)
+        hash::tuple(&self.environment.fixed.tuple_key, source, destination, protocol, flow.key)
     }
 
     #[inline(always)]
     const fn zero(&self) -> OpaqueZero {
-        OpaqueZero::new(self.environment.zero)
+        OpaqueZero::new(self.environment.fixed.zero)
     }
 
     #[inline(always)]
     const fn coarse(&self, now: Jiffies) -> Coarse {
-        Coarse::at(now, self.environment.coarse_shift)
+        Coarse::at(now, self.environment.daemon.coarse_shift)
     }
 }
 

@@ -26,7 +26,7 @@ pub trait KnownWords {
 /// Whether conntrack may know the flow of this hash. Where there is no memory, it may.
 #[inline(always)]
 pub fn may_hold<W: KnownWords>(words: &W, environment: &Environment, hash: u64) -> bool {
-    let asked = position(hash, environment.known_generation, environment);
+    let asked = position(hash, environment.daemon.known_generation, environment);
     let Some(word) = words.known_word(asked) else { return true };
     let bits = bits(hash);
     word.load() & bits == bits
@@ -54,7 +54,7 @@ pub fn note_in<W: KnownWords>(words: &W, environment: &Environment, hash: u64, g
 /// generation in an interval", 2019).
 #[inline(always)]
 const fn position(hash: u64, generation: u32, environment: &Environment) -> u32 {
-    let words = environment.known_words;
+    let words = environment.fixed.known_words;
     let fraction = (low_word(hash) as u64 * words as u64) >> 32;
     low_word(fraction) + (generation & 1) * words
 }
@@ -90,7 +90,7 @@ mod tests {
             note(&words, &environment, hash_of(tuple));
         }
         for generation in [0, 1] {
-            environment.known_generation = generation;
+            environment.daemon.known_generation = generation;
             assert!((0..1000).all(|tuple| may_hold(&words, &environment, hash_of(tuple))));
         }
     }
@@ -100,7 +100,7 @@ mod tests {
         let (words, mut environment) = empty();
         note_in(&words, &environment, hash_of(1), 1);
         assert!(!may_hold(&words, &environment, hash_of(1)));
-        environment.known_generation = 1;
+        environment.daemon.known_generation = 1;
         assert!(may_hold(&words, &environment, hash_of(1)));
     }
 
@@ -124,7 +124,8 @@ mod tests {
     }
 
     fn empty() -> (Words, Environment) {
-        let environment = Environment { known_words: WORDS, ..Environment::unset([KEY; 2]) };
+        let mut environment = Environment::unset([KEY; 2]);
+        environment.fixed.known_words = WORDS;
         (Words((0..GENERATIONS * WORDS).map(|_| Shared::new(0)).collect()), environment)
     }
 

@@ -37,9 +37,9 @@ fn note<A: Address, L: FlowLines + KnownWords>(
 ) {
     let Some(leaving) = classify::classify_leaving(packet) else { return };
     let flow = leaving.flow;
-    let coarse = Coarse::at(now, environment.coarse_shift);
+    let coarse = Coarse::at(now, environment.daemon.coarse_shift);
     let hash = hash::tuple(
-        &environment.tuple_key,
+        &environment.fixed.tuple_key,
         packet.destination,
         packet.source,
         packet.protocol,

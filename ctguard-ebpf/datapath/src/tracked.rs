@@ -59,6 +59,6 @@ impl<A: Address> Tuple<A> {
 
     fn hash(&self, environment: &Environment) -> u64 {
         let Self { source, destination, protocol, key } = *self;
-        hash::tuple(&environment.tuple_key, source, destination, protocol, key)
+        hash::tuple(&environment.fixed.tuple_key, source, destination, protocol, key)
     }
 }

@@ -1,15 +1,14 @@
-//! What every packet needs: facts that the loader and the daemon found out, and which lists are in
-//! use. One map, because each that is looked into costs every packet fifteen instructions.
+//! What every packet needs, by who may write it. One map, because each that is looked into costs every
+//! packet fifteen instructions.
 
 use super::{
     interface::Ceiling,
     policy::{CLASS_SLOTS, Class},
 };
-use crate::units::Ticks;
 
 /// Secret numbers of one hash (see `hash`), drawn afresh when the maps are made.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HashKey {
     /// One for the start, one for each 32-bit word, one odd one for the end.
     pub words: [u64; 12],
@@ -18,7 +17,7 @@ pub struct HashKey {
 /// The secret of the cookies that challenge clients (see `challenge`), drawn afresh when the maps are
 /// made.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CookieKey {
     /// The two halves of a `SipHash` key.
     pub words: [u64; 2],
@@ -54,66 +53,59 @@ pub enum FlowKind {
     TcpReset = 24,
 }
 
-/// Entries of [`Environment::flow_timeouts`].
+/// Entries of [`DaemonFacts::flow_timeouts`].
 pub const FLOW_KINDS: usize = 32;
 
-/// The `environment` map's only value.
+/// The `environment` map's only value. Nearly every packet reads three cache lines of it: the end of
+/// `operator` with the start of `fixed`, and the start of `daemon`.
 #[repr(C, align(8))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// Key of the hash of sources.
-    pub source_key: HashKey,
-    /// Key of the hash of tuples.
-    pub tuple_key: HashKey,
-    /// Jiffies in a second on this kernel.
-    pub jiffies_per_second: u32,
-    /// Coarse time is jiffies shifted right by this much: about a second.
-    pub coarse_shift: u32,
-    /// A heartbeat older than this many jiffies is a dead daemon's.
-    pub heartbeat_patience_jiffies: u32,
-    /// Lines of `buckets_source` less one; the number of lines is a power of two.
-    pub source_line_mask: u32,
-    /// Lines of `flow_cache` less one; the number of lines is a power of two.
-    pub flow_line_mask: u32,
-    /// 1 while `nf_conntrack_tcp_loose` is on: an ACK of no connection makes an entry.
-    pub tcp_loose: u32,
-    /// How long a SYN sent again is not charged again, in coarse units.
-    pub repeat_window_coarse: u32,
-    /// Zero, which the verifier does not know (see `verifier`).
-    pub zero: u32,
-    /// 1 while any interface has a `station`.
-    pub stations_in_use: u32,
+    /// Written under the lock for settings.
+    pub operator: OperatorLimits,
+    /// Written once, when the maps are made.
+    pub fixed: Fixed,
+    /// Written by the daemon alone.
+    pub daemon: DaemonFacts,
+}
+
+/// What the operator limits besides sources.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OperatorLimits {
+    /// Limits per prefix, by class; an interval of 0 is none.
+    pub prefix: [Ceiling; CLASS_SLOTS],
+    /// Limits per service, by class; an interval of 0 is none.
+    pub service: [Ceiling; CLASS_SLOTS],
+    /// A bit for each scope that has limits: [`Self::PREFIX`], [`Self::SERVICE`].
+    pub scopes_in_use: u32,
     /// A bit per [`super::List`] that has entries; the data path skips the others.
     pub lists_in_use: u32,
-    /// Bytes of the kernel's `struct bpf_ct_opts` (12 or 16); 0 where conntrack is not asked and
-    /// the flow cache answers alone.
-    pub lookup_options_bytes: u32,
-    /// A [`super::Detection`]: who answers, and why.
-    pub detection: u32,
+}
+
+/// Keys and sizes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fixed {
+    /// Zero, which the verifier does not know (see `verifier`).
+    pub zero: u32,
+    /// Lines of `buckets_source` less one; the number of lines is a power of two.
+    pub source_line_mask: u32,
+    /// The same of `flow_cache`.
+    pub flow_line_mask: u32,
     /// Words of each generation of `known_flows`.
     pub known_words: u32,
-    /// The generation of `known_flows` that is asked: 0 or 1.
-    pub known_generation: u32,
-    /// 1 once that generation has held the whole table: a tuple that it does not hold is new.
-    pub known_complete: u32,
-    /// A slot of the challenge's time is two to the power of this many jiffies: some four seconds.
-    pub cookie_shift: u32,
-    /// Jiffies of the filter's last turn, before which the table was dumped into it; 0 before the
-    /// first.
-    pub known_turned_at: u64,
-    /// Jiffies until which TCP segments of unknown connections pass and make them known: the maps
-    /// are new, connections older than they must go on, and the table has not been dumped yet.
-    pub learning_until: u64,
-    /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`]; below
-    /// 2^20.
-    pub flow_timeouts: [u32; FLOW_KINDS],
+    /// Key of the hash of tuples.
+    pub tuple_key: HashKey,
+    /// Key of the hash of sources.
+    pub source_key: HashKey,
     /// Key of the challenge's cookies.
     pub cookie_key: CookieKey,
     /// Lines of `buckets_prefix` less one; the number of lines is a power of two.
     pub prefix_line_mask: u32,
     /// The same of `buckets_service`.
     pub service_line_mask: u32,
-    /// Lines of `retries` less one; the number of lines is a power of two.
+    /// The same of `retries`.
     pub retry_line_mask: u32,
     /// The same of `answered`.
     pub answered_line_mask: u32,
@@ -121,6 +113,35 @@ pub struct Environment {
     pub reset_line_mask: u32,
     /// The same of `sources`.
     pub known_source_line_mask: u32,
+}
+
+/// What the daemon finds out, and how far the known-flows filter is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DaemonFacts {
+    /// Jiffies in a second on this kernel.
+    pub jiffies_per_second: u32,
+    /// Coarse time is jiffies shifted right by this much: about a second.
+    pub coarse_shift: u32,
+    /// A heartbeat older than this many jiffies is a dead daemon's.
+    pub heartbeat_patience_jiffies: u32,
+    /// 1 while `nf_conntrack_tcp_loose` is on: an ACK of no connection makes an entry.
+    pub tcp_loose: u32,
+    /// How long a SYN sent again is not charged again, in coarse units.
+    pub repeat_window_coarse: u32,
+    /// 1 while any interface has a `station`.
+    pub stations_in_use: u32,
+    /// Bytes of the kernel's `struct bpf_ct_opts` (12 or 16); 0 where conntrack is not asked and
+    /// the flow cache answers alone.
+    pub lookup_options_bytes: u32,
+    /// A [`super::Detection`]: who answers, and why.
+    pub detection: u32,
+    /// The generation of `known_flows` that is asked: 0 or 1.
+    pub known_generation: u32,
+    /// 1 once that generation has held the whole table: a tuple that it does not hold is new.
+    pub known_complete: u32,
+    /// A slot of the challenge's time is two to the power of this many jiffies: some four seconds.
+    pub cookie_shift: u32,
     /// The unit of what is remembered for seconds: two to the power of this many jiffies, an
     /// eighth of a second or less.
     pub memory_shift: u32,
@@ -132,63 +153,25 @@ pub struct Environment {
     pub answered_life: u32,
     /// For so many coarse units a source is not challenged that ended a flow it had answered for.
     pub reset_life_coarse: u32,
-    /// A bit for each scope that has limits: [`Self::PREFIX`], [`Self::SERVICE`].
-    pub scopes_in_use: u32,
-    /// Limits per prefix, by class; an interval of 0 is none.
-    pub prefix: [Ceiling; CLASS_SLOTS],
-    /// Limits per service, by class; an interval of 0 is none.
-    pub service: [Ceiling; CLASS_SLOTS],
+    /// Jiffies of the filter's last turn, before which the table was dumped into it; 0 before the
+    /// first.
+    pub known_turned_at: u64,
+    /// Jiffies until which TCP segments of unknown connections pass and make them known: the maps
+    /// are new, connections older than they must go on, and the table has not been dumped yet.
+    pub learning_until: u64,
+    /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`]; below
+    /// 2^20.
+    pub flow_timeouts: [u32; FLOW_KINDS],
 }
 
-impl Environment {
+impl OperatorLimits {
     /// The prefix scope has limits.
     pub const PREFIX: u32 = 1;
     /// The service scope has limits.
     pub const SERVICE: u32 = 2;
+}
 
-    /// Nothing found out yet; only the keys are there.
-    #[must_use]
-    pub const fn unset([source_key, tuple_key]: [HashKey; 2]) -> Self {
-        Self {
-            source_key,
-            tuple_key,
-            jiffies_per_second: 0,
-            coarse_shift: 0,
-            heartbeat_patience_jiffies: 0,
-            source_line_mask: 0,
-            flow_line_mask: 0,
-            tcp_loose: 0,
-            repeat_window_coarse: 0,
-            zero: 0,
-            stations_in_use: 0,
-            lists_in_use: 0,
-            lookup_options_bytes: 0,
-            detection: 0,
-            known_words: 0,
-            known_generation: 0,
-            known_complete: 0,
-            cookie_shift: 0,
-            known_turned_at: 0,
-            learning_until: 0,
-            flow_timeouts: [0; FLOW_KINDS],
-            cookie_key: CookieKey { words: [0; 2] },
-            prefix_line_mask: 0,
-            service_line_mask: 0,
-            retry_line_mask: 0,
-            answered_line_mask: 0,
-            reset_line_mask: 0,
-            known_source_line_mask: 0,
-            memory_shift: 0,
-            retry_after: 0,
-            retry_before: 0,
-            answered_life: 0,
-            reset_life_coarse: 0,
-            scopes_in_use: 0,
-            prefix: [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASS_SLOTS],
-            service: [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASS_SLOTS],
-        }
-    }
-
+impl DaemonFacts {
     /// Sets the timeout of `kind`: of one of TCP's states, or of all states of another kind.
     pub fn set_flow_timeout(&mut self, kind: FlowKind, coarse_units: u32) {
         let states = if (kind as usize) < FlowKind::Udp as usize { 1 } else { 4 };
@@ -196,12 +179,21 @@ impl Environment {
             *timeout = coarse_units;
         }
     }
+}
+
+impl Environment {
+    /// Nothing found out yet; only the keys are there.
+    #[must_use]
+    pub fn unset([source_key, tuple_key]: [HashKey; 2]) -> Self {
+        let fixed = Fixed { tuple_key, source_key, ..Fixed::default() };
+        Self { fixed, ..Self::default() }
+    }
 
     /// Whether conntrack is asked about flows of this class: its function takes TCP and UDP.
     #[inline(always)]
     #[must_use]
     pub const fn asks_conntrack(&self, class: Class) -> bool {
-        self.lookup_options_bytes != 0 && !matches!(class, Class::Other)
+        self.daemon.lookup_options_bytes != 0 && !matches!(class, Class::Other)
     }
 
     /// How long a flow of `kind` is known after its last packet, in coarse units.
@@ -222,8 +214,12 @@ impl Environment {
     #[inline(always)]
     #[must_use]
     pub const fn flow_timeout_at(&self, kind: u32, state: u32) -> u32 {
-        self.flow_timeouts[kind.wrapping_add(state) as usize & (FLOW_KINDS - 1)]
+        self.daemon.flow_timeouts[kind.wrapping_add(state) as usize & (FLOW_KINDS - 1)]
     }
 }
 
-const _: () = assert!(size_of::<Environment>() == 96 + 96 + 64 + 16 + 128 + 16 + 48 + 128);
+// Each part is written in words of 64 bits.
+const _: () = assert!(size_of::<OperatorLimits>() == 136);
+const _: () = assert!(size_of::<Fixed>() == 248);
+const _: () = assert!(size_of::<DaemonFacts>() == 208);
+const _: () = assert!(core::mem::offset_of!(Environment, daemon) == 384);

@@ -20,7 +20,8 @@ pub struct Ceiling {
     pub tolerance: Ticks,
 }
 
-/// One value of the `interfaces` map; `ifindex` 0 is a free slot.
+/// One value of the `interfaces` map; `ifindex` 0 is a free slot. The daemon writes all before
+/// `ceilings`, from there on the operator does.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
@@ -31,10 +32,10 @@ pub struct Interface {
     /// The only MAC address whose frames are ours, its six bytes read as a big-endian number;
     /// 0 while every frame that arrives is (no promiscuous mode, or a bridge port).
     pub station: u64,
-    /// Ceilings per source in force here, by class.
-    pub ceilings: [Ceiling; CLASS_SLOTS],
     /// Name, ended by zeros.
     pub name: [u8; 16],
+    /// Ceilings per source in force here, by class.
+    pub ceilings: [Ceiling; CLASS_SLOTS],
     /// The operator's own ceilings for this interface, by class; zeros where the policy's hold.
     pub overrides: [Rate; CLASSES],
     /// The conntrack zone of what arrives here (`CT --zone`); 0 is the default zone.
@@ -53,8 +54,8 @@ impl Interface {
         ifindex: 0,
         mode: 0,
         station: 0,
-        ceilings: [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASS_SLOTS],
         name: [0; 16],
+        ceilings: [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASS_SLOTS],
         overrides: [Rate { flows_per_second: 0, burst: 0 }; CLASSES],
         zone: 0,
         answers_nothing: 0,
@@ -62,3 +63,4 @@ impl Interface {
 }
 
 const _: () = assert!(size_of::<Interface>() == 128);
+const _: () = assert!(core::mem::offset_of!(Interface, ceilings) == 32);

@@ -28,7 +28,9 @@ pub mod units;
 
 pub use counter::{CLASS_BITS, COUNTERS, Counter, Counters, NO_CLASS};
 pub use detection::Detection;
-pub use environment::{CookieKey, Environment, FLOW_KINDS, FlowKind, HashKey};
+pub use environment::{
+    CookieKey, DaemonFacts, Environment, FLOW_KINDS, Fixed, FlowKind, HashKey, OperatorLimits,
+};
 pub use flow_line::FlowLine;
 pub use grant::{Allowance, Fallback, Grant, TIER_SLOTS, TIERS, Tier};
 pub use interface::{Ceiling, INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
@@ -41,13 +43,13 @@ pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
 pub use source_line::{BucketLine, Offered, OfferedSlot};
 
 /// Version of everything in this module, the first word of the `policy` map.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Names of the maps, as they are pinned; the kernel keeps 15 bytes of each.
 pub mod maps {
     /// One [`super::Policy`]: what the operator set.
     pub const POLICY: &str = "policy";
-    /// One [`super::Environment`]: what the loader and the daemon found.
+    /// One [`super::Environment`]: what every packet needs.
     pub const ENVIRONMENT: &str = "environment";
     /// [`super::INTERFACE_SLOTS`] times [`super::Interface`].
     pub const INTERFACES: &str = "interfaces";

@@ -1,6 +1,6 @@
 //! Allow and deny lists.
 
-/// The lists; a list's bit in `Environment::lists_in_use` is `1 << list as u32`.
+/// The lists; a list's bit in `OperatorLimits::lists_in_use` is `1 << list as u32`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
@@ -15,7 +15,7 @@ pub enum List {
 }
 
 impl List {
-    /// The list's bit in `Environment::lists_in_use`.
+    /// The list's bit in `OperatorLimits::lists_in_use`.
     #[inline(always)]
     #[must_use]
     pub const fn bit(self) -> u32 {

@@ -59,7 +59,7 @@ fn judge(context: &XdpContext) -> Option<Action> {
     // frame to at least two bytes.
     let frame = unsafe {
         let (start, end) = (context.data() as *const u8, context.data_end() as *const u8);
-        Reader::new(start, end, OpaqueZero::new(environment.zero))
+        Reader::new(start, end, OpaqueZero::new(environment.fixed.zero))
     };
 
     let judgement = guard.judge(frame, now);
@@ -83,7 +83,7 @@ pub fn ctguard_egress(context: TcContext) -> i32 {
             // SAFETY: as in `judge`; the network header of a socket buffer is aligned too.
             let frame = unsafe {
                 let (start, end) = (context.data() as *const u8, context.data_end() as *const u8);
-                Reader::new(start, end, OpaqueZero::new(environment.zero))
+                Reader::new(start, end, OpaqueZero::new(environment.fixed.zero))
             };
             note_leaving(frame, environment, &KernelFlows, now)
         };

@@ -1,5 +1,5 @@
 //! What the daemon did and why, as lines of JSON that outlive it: each namespace has a file of its
-//! own under `/run`, which a reboot empties.
+//! own, which a reboot removes.
 //!
 //! Two files of bounded length: one that grows, and the one before it.
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use ctguard_control::StageChange;
-use ctguard_kernel::namespace;
+use ctguard_kernel::run_directory;
 
 /// A file that has grown to so many bytes is set aside in the place of the one before it.
 const LONGEST: u64 = 1 << 20;
@@ -95,7 +95,7 @@ pub(crate) struct EventFile(PathBuf);
 impl EventFile {
     /// Of the namespace of this thread.
     pub(crate) fn of_this_namespace() -> io::Result<Self> {
-        namespace::run_file("events.jsonl").map(Self)
+        run_directory::of_this_namespace("events.jsonl").map(Self)
     }
 
     /// Adds an event of now.
@@ -110,7 +110,7 @@ impl EventFile {
         if fs::metadata(&self.0).is_ok_and(|file| file.len() >= LONGEST) {
             fs::rename(&self.0, self.former())?;
         }
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o644).open(&self.0)?;
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.0)?;
         file.write_all(&line)
     }
 

@@ -20,3 +20,4 @@ pub mod maps;
 pub mod namespace;
 pub mod net;
 pub mod privileges;
+pub mod run_directory;

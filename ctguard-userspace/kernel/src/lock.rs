@@ -1,125 +1,199 @@
-//! One daemon for each pin path: a lock that dies with its holder and tells who it is.
+//! Who may steer a guard, change its settings, or mount for it: one process each.
 //!
-//! A bpffs holds no plain files, so the lock lies beside it in `/run`.
+//! Locks are those of flock(2), which end with their holder. A lock's file tells the holder's pid,
+//! and a daemon's also where its guard is pinned. Nobody waits without an end, or for nobody knows
+//! whom.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
-    os::unix::fs::MetadataExt,
+    fmt,
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
 };
 
-use rustix::{
-    fs::{FlockOperation, fcntl_lock},
-    process::{Flock, FlockType, fcntl_getlk},
-};
+use rustix::fs::{AtFlags, major, minor, statat};
 use thiserror::Error;
 
-use crate::bpf::Pins;
+use crate::run_directory;
 
-const DIRECTORY: &str = "/run";
-const PREFIX: &str = "ctguard.";
-const SUFFIX: &str = ".lock";
+/// Of a daemon's lock: it tells where the guard is pinned.
+const DAEMON: &str = "lock";
+const WRITING: &str = "writing";
+const MOUNTING: &str = "mounting";
 
-/// Why the lock is not ours.
+/// A second daemon is refused; so long only because others look who holds the lock.
+const PATIENCE_WITH_DAEMON: Duration = Duration::from_millis(200);
+/// What a command does with the other locks takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Why a lock is not ours.
 #[derive(Debug, Error)]
 pub enum LockError {
     #[error(
-        "a ctguard runs already for {} (pid {pid}); stop it first: kill {pid}, or systemctl stop \
-         ctguard", path.display()
+        "a ctguard runs already for {} ({holder}); stop it first: {}systemctl stop ctguard",
+        pins.display(), holder.pid.map(|pid| format!("kill {pid}, or ")).unwrap_or_default()
     )]
-    Held { path: PathBuf, pid: u32 },
+    Daemon { pins: PathBuf, holder: Holder },
+    #[error("{holder} has held {} for {} s or longer", path.display(), PATIENCE.as_secs())]
+    Busy { path: PathBuf, holder: Holder },
     #[error("cannot lock {}", path.display())]
     File { path: PathBuf, source: io::Error },
 }
 
-/// The lock, held.
-#[derive(Debug)]
-pub struct DaemonLock {
-    path: PathBuf,
-    _file: File,
+/// Who has a lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    pub pid: Option<u32>,
 }
 
-impl DaemonLock {
-    /// Takes the lock of `pins`, or tells who has it.
-    pub fn acquire(pins: &Pins) -> Result<Self, LockError> {
-        let path = path_of(pins);
-        loop {
-            match try_lock(pins, &path) {
-                Ok(Some(file)) => return Ok(Self { path, _file: file }),
-                // The last holder removed the file as we opened it.
-                Ok(None) => {}
-                Err(source) if source.kind() == io::ErrorKind::WouldBlock => {
-                    let pid = holder(pins).unwrap_or_default();
-                    return Err(LockError::Held { path: pins.path().to_owned(), pid });
-                }
-                Err(source) => return Err(LockError::File { path, source }),
-            }
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(pid) = self.pid else { return write!(f, "another process") };
+        write!(f, "pid {pid}")?;
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words);
+        let words: Vec<_> = words.split('\0').filter(|word| !word.is_empty()).collect();
+        if words.is_empty() {
+            return Ok(());
         }
+        // It goes to a terminal.
+        let shown = words.join(" ").replace(char::is_control, "?");
+        write!(f, ": {}", shown.chars().take(80).collect::<String>())
     }
+}
 
+/// A lock, held until the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Lock {
+    path: PathBuf,
+    _file: Arc<File>,
+}
+
+impl Lock {
     /// Removes the file with the lock.
     pub fn remove(self) {
-        // What is left is an empty file that locks nobody out.
+        // What is left is a file that locks nobody out.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// The pid of the daemon of `pins`, if one runs.
-pub fn holder(pins: &Pins) -> Option<u32> {
-    holder_of(&path_of(pins))
-}
-
-/// The guard whose link runs `program` on `ifindex`, and its daemon.
-pub fn guard_of(ifindex: u32, program: u32) -> Option<(Pins, Option<u32>)> {
-    fs::read_dir(DIRECTORY).ok()?.flatten().find_map(|entry| {
-        let name = entry.file_name();
-        let name = name.to_str()?;
-        if !(name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
-            return None;
-        }
-        let text = fs::read_to_string(entry.path()).ok()?;
-        let pins = Pins::at(PathBuf::from(text.lines().nth(1)?));
-        let (_, info) = pins.xdp_link(ifindex).ok()??;
-        (info.program == program).then(|| (pins, holder_of(&entry.path())))
+/// Makes this process the one that steers the guard at `pins`, or tells who does.
+pub fn for_daemon(pins: &Path) -> Result<Lock, LockError> {
+    take(&name(pins, DAEMON), pins, PATIENCE_WITH_DAEMON).map_err(|error| match error {
+        LockError::Busy { holder, .. } => LockError::Daemon { pins: pins.to_owned(), holder },
+        error @ (LockError::Daemon { .. } | LockError::File { .. }) => error,
     })
 }
 
-fn try_lock(pins: &Pins, path: &Path) -> io::Result<Option<File>> {
-    let mut file =
-        File::options().create(true).truncate(false).read(true).write(true).open(path)?;
-    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::ACCESS) => return Err(io::ErrorKind::WouldBlock.into()),
-        Err(error) => return Err(error.into()),
+/// Keeps others from changing the settings of the guard at `pins`; hold it for a moment.
+pub fn for_writing(pins: &Path) -> Result<Lock, LockError> {
+    take(&name(pins, WRITING), pins, PATIENCE)
+}
+
+/// The same without waiting; none while somebody else does.
+pub fn try_for_writing(pins: &Path) -> Result<Option<Lock>, LockError> {
+    match take(&name(pins, WRITING), pins, Duration::ZERO) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Busy { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
-    if fs::metadata(path).map(|there| there.ino()).ok() != Some(file.metadata()?.ino()) {
+}
+
+/// Keeps others from mounting or removing a bpffs; hold it for a moment.
+pub fn for_mounting() -> Result<Lock, LockError> {
+    take(MOUNTING, Path::new(""), PATIENCE)
+}
+
+/// Removes what [`for_writing`] left.
+pub fn forget_writing(pins: &Path) {
+    let _ = fs::remove_file(Path::new(run_directory::PATH).join(name(pins, WRITING)));
+}
+
+/// The daemon of the guard at `pins`, if one runs.
+pub fn daemon_of(pins: &Path) -> Option<Holder> {
+    holder_of(&Path::new(run_directory::PATH).join(name(pins, DAEMON)))
+}
+
+/// Where guards are pinned, as far as their daemons' locks tell.
+pub fn pinned_guards() -> Vec<PathBuf> {
+    let suffix = format!(".{DAEMON}");
+    let entries = fs::read_dir(run_directory::PATH).into_iter().flatten().flatten();
+    let locks = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(&suffix));
+    locks
+        .filter_map(|entry| {
+            fs::read_to_string(entry.path()).ok()?.lines().nth(1).map(PathBuf::from)
+        })
+        .collect()
+}
+
+fn take(name: &str, pins: &Path, patience: Duration) -> Result<Lock, LockError> {
+    let path = Path::new(run_directory::PATH).join(name);
+    let mut waited = Duration::ZERO;
+    loop {
+        match try_take(name, pins) {
+            Ok(Some(file)) => return Ok(Lock { path, _file: Arc::new(file) }),
+            Ok(None) if waited < patience => {}
+            Ok(None) => {
+                let holder = holder_of(&path).unwrap_or_default();
+                return Err(LockError::Busy { path, holder });
+            }
+            Err(source) => return Err(LockError::File { path, source }),
+        }
+        thread::sleep(POLL);
+        waited += POLL;
+    }
+}
+
+/// None while somebody else has the lock.
+fn try_take(name: &str, pins: &Path) -> io::Result<Option<File>> {
+    let directory = run_directory::prepare()?;
+    let mut file = run_directory::open_lock(&directory, name)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    // The last holder may have removed the file as it was opened here.
+    let there = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map(|there| there.st_ino);
+    if there != Ok(file.metadata()?.ino()) {
         return Ok(None);
     }
     file.set_len(0)?;
-    writeln!(file, "{}\n{}", std::process::id(), pins.path().display())?;
+    writeln!(file, "{}\n{}", std::process::id(), pins.display())?;
     Ok(Some(file))
 }
 
-/// Asks without taking the lock, so that asking disturbs nobody.
-fn holder_of(path: &Path) -> Option<u32> {
+/// Who holds the lock of a file, if anybody does.
+fn holder_of(path: &Path) -> Option<Holder> {
     let file = File::open(path).ok()?;
-    let lock = fcntl_getlk(&file, &Flock::from(FlockType::ReadLock)).ok()??;
-    let pid = lock.pid.map(|pid| pid.as_raw_nonzero().get());
-    // The holder lies in another pid namespace: its own number is the best there is.
-    let pid = pid.or_else(|| fs::read_to_string(path).ok()?.lines().next()?.parse().ok());
-    u32::try_from(pid?).ok()
+    let facts = file.metadata().ok()?;
+    let id = format!("{:02x}:{:02x}:{}", major(facts.dev()), minor(facts.dev()), facts.ino());
+    if let Some(pid) = listed(&fs::read_to_string("/proc/locks").ok()?, &id) {
+        return Some(Holder { pid: Some(pid) });
+    }
+    // The holder may lie in another pid namespace: its own number is the best there is.
+    let is_held = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    let pid = || fs::read_to_string(path).ok()?.lines().next()?.parse().ok();
+    is_held.then(|| Holder { pid: pid() })
 }
 
-fn path_of(pins: &Pins) -> PathBuf {
-    Path::new(DIRECTORY).join(file_name(pins.path()))
+/// The pid that holds the lock on this file, by the lines of `/proc/locks` (`proc_locks(5)`).
+fn listed(locks: &str, id: &str) -> Option<u32> {
+    let holders = locks.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
+    let mut ours = holders.filter(|words| words.first() == Some(&"FLOCK"));
+    ours.find_map(|words| if words.get(4) == Some(&id) { words.get(3)?.parse().ok() } else { None })
 }
 
-/// `/run/ctguard/4026531840` becomes `ctguard.4026531840.lock`, other paths are spelt out.
-fn file_name(pins: &Path) -> String {
+/// `/run/ctguard/4026531840` becomes `4026531840`, other paths are spelt out.
+fn name(pins: &Path, purpose: &str) -> String {
     let path = pins.strip_prefix("/run/ctguard").or_else(|_| pins.strip_prefix("/"));
     let path = path.unwrap_or(pins).to_string_lossy().replace('-', "--").replace('/', "-");
-    format!("{PREFIX}{path}{SUFFIX}")
+    format!("{path}.{purpose}")
 }
 
 #[cfg(test)]
@@ -128,12 +202,21 @@ mod tests {
 
     #[test]
     fn the_default_path_is_known_by_its_namespace() {
-        assert_eq!(file_name(Path::new("/run/ctguard/4026531840")), "ctguard.4026531840.lock");
+        assert_eq!(name(Path::new("/run/ctguard/4026531840"), DAEMON), "4026531840.lock");
     }
 
     #[test]
     fn different_paths_have_different_locks() {
-        assert_eq!(file_name(Path::new("/sys/fs/bpf/a")), "ctguard.sys-fs-bpf-a.lock");
-        assert_ne!(file_name(Path::new("/a/b")), file_name(Path::new("/a-b")));
+        assert_eq!(name(Path::new("/sys/fs/bpf/a"), WRITING), "sys-fs-bpf-a.writing");
+        assert_ne!(name(Path::new("/a/b"), DAEMON), name(Path::new("/a-b"), DAEMON));
+    }
+
+    #[test]
+    fn who_waits_for_a_lock_is_not_taken_for_its_holder() {
+        let locks = "1: -> FLOCK  ADVISORY  WRITE 7 00:18:42 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 8 00:18:42 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 9 00:18:42 0 EOF\n";
+        assert_eq!(listed(locks, "00:18:42"), Some(9));
+        assert_eq!(listed(locks, "00:18:4"), None);
     }
 }

@@ -183,7 +183,7 @@ pub(super) fn tuple_key<A: Address>(
     environment: &Environment,
 ) -> u64 {
     let Packet { source, destination, protocol, .. } = *packet;
-    hash::tuple(&environment.tuple_key, source, destination, protocol, flow.key)
+    hash::tuple(&environment.fixed.tuple_key, source, destination, protocol, flow.key)
 }
 
 const fn protocol_of(kind: Kind, ipv6: bool) -> u8 {

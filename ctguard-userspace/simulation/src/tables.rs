@@ -19,7 +19,7 @@ use ctguard_datapath::{
     sources::{self, SourceSet},
 };
 use ctguard_layout::{
-    Action, BucketLine, Class, CookieKey, Environment, FlowKind, FlowLine, Grant, HashKey,
+    Action, BucketLine, Class, CookieKey, Environment, Fixed, FlowKind, FlowLine, Grant, HashKey,
     Interface, Limits, List, MemoryLine, OfferedSlot, Outcome, Policy, SourceCells, SourceLine,
     Tier, shared::Shared, units::Jiffies,
 };
@@ -36,7 +36,7 @@ use ctguard_control::{
     sources::{Changes, KnownSources, apply},
 };
 use ctguard_units::{
-    CoarseClock, FallbackRate, ceilings, compile_scopes,
+    CoarseClock, FallbackRate, ceilings, operator_limits,
     sizes::{ANSWERED_LINES, PREFIX_LINES, RESET_LINES, RETRY_LINES, SERVICE_LINES, Sizes},
 };
 
@@ -101,13 +101,10 @@ impl Maps {
         });
         let lists: Vec<_> = lists.collect();
         let lists_in_use = lists.iter().fold(0, |bits, (list, _)| bits | list.bit());
-        let mut environment = Environment {
-            source_line_mask: sizes.source_lines - 1,
-            flow_line_mask: sizes.flow_lines - 1,
-            lists_in_use,
-            ..environment(scenario, keys)
-        };
-        compile_scopes(&policy, &mut environment);
+        let mut environment = environment(scenario, keys);
+        environment.fixed.source_line_mask = sizes.source_lines - 1;
+        environment.fixed.flow_line_mask = sizes.flow_lines - 1;
+        environment.operator = operator_limits(&policy, lists_in_use, jiffies_per_second);
         let maps = Self {
             environment,
             policy,
@@ -140,7 +137,7 @@ impl Maps {
     /// Writes the rates that hold without a daemon.
     pub(super) fn set_fallback(&self, calm: bool) {
         let table = self.table.borrow().sample();
-        let rates = fallback(&self.policy, table, calm, self.environment.jiffies_per_second);
+        let rates = fallback(&self.policy, table, calm, self.environment.daemon.jiffies_per_second);
         FallbackRate::write_all(rates, &self.grant);
     }
 
@@ -176,9 +173,9 @@ impl Maps {
             IpAddr::V6(address) => (Ipv6::FAMILY, Ipv6::from_address(address).source_scope()),
         };
         let (family, address) = scope;
-        let key = &self.environment.source_key;
+        let key = &self.environment.fixed.source_key;
         let hash = hash::source(key, class as u32, family, address);
-        let slot = bucket::line_index(hash, self.environment.source_line_mask);
+        let slot = bucket::line_index(hash, self.environment.fixed.source_line_mask);
         let tier = Tier::Strangers as u32;
         if let Some(slot) = line(&self.offered, slot) {
             slot.note(&Offered { address, family, class: class as u32, tier });
@@ -196,7 +193,7 @@ impl Maps {
         changes.removed.sort_unstable();
         changes.written.sort_unstable_by_key(|&(source, _)| source);
         // Who finds no room stays a stranger.
-        let _ = apply(&self, &self.environment.source_key, changes, known);
+        let _ = apply(&self, &self.environment.fixed.source_key, changes, known);
     }
 }
 
@@ -204,7 +201,10 @@ impl Maps {
 /// known-flows filter, which only saves the asking, holds nothing.
 fn environment(scenario: &Scenario, keys: [HashKey; 2]) -> Environment {
     let clock = CoarseClock::new(scenario.guard.jiffies_per_second);
-    let mut environment = Environment {
+    let [source_key, tuple_key] = keys;
+    let fixed = Fixed {
+        source_key,
+        tuple_key,
         // As secret as the other keys.
         cookie_key: CookieKey { words: [keys[0].words[0], keys[1].words[0]] },
         prefix_line_mask: PREFIX_LINES - 1,
@@ -213,12 +213,13 @@ fn environment(scenario: &Scenario, keys: [HashKey; 2]) -> Environment {
         answered_line_mask: ANSWERED_LINES - 1,
         reset_line_mask: RESET_LINES - 1,
         known_source_line_mask: sources::LINES - 1,
-        tcp_loose: 1,
-        // Of Linux 6.10 and later.
-        lookup_options_bytes: 16,
-        ..Environment::unset(keys)
+        ..Fixed::default()
     };
-    clock.write(&mut environment);
+    let mut environment = Environment { fixed, ..Environment::default() };
+    environment.daemon.tcp_loose = 1;
+    // Of Linux 6.10 and later.
+    environment.daemon.lookup_options_bytes = 16;
+    clock.write(&mut environment.daemon);
     let Lifetimes { syn_sent, syn_recv, established, unacknowledged, .. } =
         scenario.table.lifetimes;
     let Lifetimes { time_wait, udp, udp_stream, icmp, .. } = scenario.table.lifetimes;
@@ -230,7 +231,7 @@ fn environment(scenario: &Scenario, keys: [HashKey; 2]) -> Environment {
         (FlowKind::Udp, udp.min(udp_stream)),
         (FlowKind::Icmp, icmp),
     ] {
-        environment.set_flow_timeout(kind, clock.timeout(lifetime.0.as_secs()));
+        environment.daemon.set_flow_timeout(kind, clock.timeout(lifetime.0.as_secs()));
     }
     environment
 }

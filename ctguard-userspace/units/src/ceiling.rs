@@ -1,6 +1,6 @@
 //! The operator's ceilings in the data path's units.
 
-use ctguard_layout::{CLASS_SLOTS, CLASSES, Ceiling, Environment, Policy, Rate, units::Ticks};
+use ctguard_layout::{CLASS_SLOTS, CLASSES, Ceiling, OperatorLimits, Policy, Rate, units::Ticks};
 
 use crate::numbers::{real, whole};
 
@@ -43,14 +43,21 @@ fn scope_limits(rates: &[Rate; CLASSES], jiffies_per_second: u32) -> [Ceiling; C
     limits
 }
 
-/// Tells an environment which scopes have limits, and which.
-pub fn compile_scopes(policy: &Policy, environment: &mut Environment) {
+/// What the data path limits besides sources; `lists_in_use` says which lists have entries.
+pub fn operator_limits(
+    policy: &Policy,
+    lists_in_use: u32,
+    jiffies_per_second: u32,
+) -> OperatorLimits {
     let is_limited = |rates: &[Rate]| rates.iter().any(|rate| rate.flows_per_second != 0);
     let bit = |rates: &[Rate], bit| if is_limited(rates) { bit } else { 0 };
-    environment.scopes_in_use =
-        bit(&policy.prefix, Environment::PREFIX) | bit(&policy.service, Environment::SERVICE);
-    environment.prefix = scope_limits(&policy.prefix, environment.jiffies_per_second);
-    environment.service = scope_limits(&policy.service, environment.jiffies_per_second);
+    OperatorLimits {
+        prefix: scope_limits(&policy.prefix, jiffies_per_second),
+        service: scope_limits(&policy.service, jiffies_per_second),
+        scopes_in_use: bit(&policy.prefix, OperatorLimits::PREFIX)
+            | bit(&policy.service, OperatorLimits::SERVICE),
+        lists_in_use,
+    }
 }
 
 /// The clock of the buckets moves in jiffies, so a burst is at least one jiffy's worth.

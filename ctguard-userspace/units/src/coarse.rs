@@ -1,6 +1,6 @@
 //! The flow cache's clock: about a second a unit, and conntrack's timeouts counted in it.
 
-use ctguard_layout::Environment;
+use ctguard_layout::DaemonFacts;
 
 /// The unit is the power of two of jiffies nearest to, and not over, so many milliseconds.
 const LONGEST_UNIT_MILLISECONDS: u64 = 1100;
@@ -72,19 +72,19 @@ impl CoarseClock {
         u32::try_from(jiffies.div_ceil(1 << self.shift)).unwrap_or(u32::MAX)
     }
 
-    /// Tells an environment what time is counted in, and how long is waited for what.
-    pub fn write(self, environment: &mut Environment) {
+    /// Tells the data path what time is counted in, and how long is waited for what.
+    pub fn write(self, facts: &mut DaemonFacts) {
         let times = self.challenge_times();
-        environment.jiffies_per_second = self.jiffies_per_second;
-        environment.coarse_shift = self.shift;
-        environment.heartbeat_patience_jiffies = self.heartbeat_patience();
-        environment.repeat_window_coarse = self.repeat_window();
-        environment.cookie_shift = times.cookie_shift;
-        environment.memory_shift = times.memory_shift;
-        environment.retry_after = times.retry_after;
-        environment.retry_before = times.retry_before;
-        environment.answered_life = times.answered_life;
-        environment.reset_life_coarse = times.reset_life_coarse;
+        facts.jiffies_per_second = self.jiffies_per_second;
+        facts.coarse_shift = self.shift;
+        facts.heartbeat_patience_jiffies = self.heartbeat_patience();
+        facts.repeat_window_coarse = self.repeat_window();
+        facts.cookie_shift = times.cookie_shift;
+        facts.memory_shift = times.memory_shift;
+        facts.retry_after = times.retry_after;
+        facts.retry_before = times.retry_before;
+        facts.answered_life = times.answered_life;
+        facts.reset_life_coarse = times.reset_life_coarse;
     }
 
     /// Times of the challenges.

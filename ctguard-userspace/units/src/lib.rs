@@ -17,7 +17,7 @@ pub mod sizes;
 mod table_sample;
 
 pub use calibration::{Sample, jiffies_per_second};
-pub use ceiling::{ceilings, compile_scopes, in_force, interval, share};
+pub use ceiling::{ceilings, in_force, interval, operator_limits, share};
 pub use coarse::CoarseClock;
 pub use fallback_rate::FallbackRate;
 pub use jiffies::{JiffiesClock, extend};

@@ -156,7 +156,7 @@ impl Subject<'_> {
         };
         let mut written = None;
         path.set_environment(|environment| {
-            environment.known_complete = 1;
+            environment.daemon.known_complete = 1;
             written = Some(*environment);
         })?;
         if self.full {

@@ -91,7 +91,7 @@ pub(super) fn note_entries(path: &DataPath, environment: &Environment) {
         for (from, to, key) in
             [(sender, destination, there), (destination, sender, there.rotate_left(16))]
         {
-            let hash = hash::tuple(&environment.tuple_key, from, to, protocol::UDP, key);
+            let hash = hash::tuple(&environment.fixed.tuple_key, from, to, protocol::UDP, key);
             known_flows::note(path, environment, hash);
         }
     }

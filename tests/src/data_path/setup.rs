@@ -7,8 +7,8 @@ use aya::{
 };
 use ctguard_layout as layout;
 use ctguard_layout::{
-    CLASS_SLOTS, CLASSES, Ceiling, Environment, FLOW_KINDS, FlowKind, HashKey, Interface,
-    LAYOUT_VERSION, List, Policy, Rate, units::Ticks,
+    CLASS_SLOTS, CLASSES, Ceiling, DaemonFacts, Environment, FLOW_KINDS, Fixed, FlowKind, HashKey,
+    Interface, LAYOUT_VERSION, List, Policy, Rate, units::Ticks,
 };
 
 use super::DataPath;
@@ -74,22 +74,29 @@ impl DataPath {
         let words = std::array::from_fn(|word| {
             (12 * self.start + word as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
         });
-        let mut environment = Environment {
-            jiffies_per_second: 1000,
-            coarse_shift: 10,
-            heartbeat_patience_jiffies: 2000,
+        let key = HashKey { words };
+        let fixed = Fixed {
+            source_key: key,
+            tuple_key: key,
             source_line_mask: self.setup.source_lines - 1,
             flow_line_mask: self.setup.flow_lines - 1,
             known_words: self.setup.known_words,
+            ..Fixed::default()
+        };
+        let daemon = DaemonFacts {
+            jiffies_per_second: 1000,
+            coarse_shift: 10,
+            heartbeat_patience_jiffies: 2000,
             lookup_options_bytes: self.options_bytes,
             tcp_loose: 1,
             repeat_window_coarse: 3,
             flow_timeouts: [30; FLOW_KINDS],
-            ..Environment::unset([HashKey { words }; 2])
+            ..DaemonFacts::default()
         };
-        environment.set_flow_timeout(FlowKind::TcpOpening, 60);
-        environment.set_flow_timeout(FlowKind::TcpEstablished, 300);
-        environment.set_flow_timeout(FlowKind::TcpReset, 10);
+        let mut environment = Environment { fixed, daemon, ..Environment::default() };
+        environment.daemon.set_flow_timeout(FlowKind::TcpOpening, 60);
+        environment.daemon.set_flow_timeout(FlowKind::TcpEstablished, 300);
+        environment.daemon.set_flow_timeout(FlowKind::TcpReset, 10);
         change(&mut environment);
         self.write(layout::maps::ENVIRONMENT, 0, environment)
     }

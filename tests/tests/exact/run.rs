@@ -40,8 +40,8 @@ const ONE_IN: u32 = 20_000;
 pub(crate) fn compare(detection: Detection, seed: u64, packets: u32) -> Result<Tally> {
     let network = Network::guarded(detection)?;
     stay_on_one_cpu()?;
-    let mut pinned = Pinned::open(network.site.pins())?;
-    pinned.end_learning()?;
+    let pinned = Pinned::open(network.site.pins())?;
+    pinned.end_learning();
     let mut run = Run {
         entries: NewEntries::listen(network.site.guarded())?,
         table: ConntrackTable::open(network.site.guarded())?,

@@ -125,26 +125,28 @@ fn a_restart_may_change_the_detection_in_place() -> Result<()> {
     Ok(())
 }
 
-/// Fails when conntrack is asked on one interface while a program that cannot ask it runs on
-/// another, which a start that was refused half way leaves.
+/// Fails when a start that is refused half way leaves a program of the other kind, or says that it
+/// is being replaced.
 #[test]
-fn programs_of_both_kinds_go_by_the_flow_cache() -> Result<()> {
-    let test = "programs_of_both_kinds_go_by_the_flow_cache";
+fn a_start_that_is_refused_half_way_leaves_the_detection_as_it_was() -> Result<()> {
+    let test = "a_start_that_is_refused_half_way_leaves_the_detection_as_it_was";
     if !require::root(test) || !require::conntrack_functions(test) {
         return Ok(());
     }
     let site = Site::build()?;
     site.connect("out1", "lan0")?;
     site.start(&CONNTRACK)?.kill()?;
+    let program = site.xdp(WAN)?;
 
     let theirs = site.guarded().run(|| object::attach(Program::Pass, "lan0"))?;
     let both = [&FLOW_CACHE[..], &["-i", "lan0"]].concat();
     ensure!(site.ctguard(&both)?.refusal(1)?.contains("lan0"));
-    ensure_detection(&site, &by_flow_cache("changing"))?;
+    ensure_detection(&site, &by_conntrack())?;
+    ensure!(site.xdp(WAN)? == program, "the program that asks conntrack still runs");
     drop(theirs);
 
-    site.start(&CONNTRACK)?.kill()?;
-    ensure_detection(&site, &by_conntrack())
+    site.start(&both)?.kill()?;
+    ensure_detection(&site, &by_flow_cache("forced"))
 }
 
 /// Fails when a program that the kernel refuses, or whose options are laid out in an unknown way,

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use ctguard_tests::{
+    daemon::RUN_DIRECTORY,
     product::{self, Site, WAN},
     require,
 };
@@ -80,7 +81,8 @@ fn a_pin_path_that_is_refused_leaves_no_lock() -> Result<()> {
     std::fs::write(format!("{path}/somebodys"), "file")?;
     let answer = site.ctguard(&["run", "-i", WAN, "--pin-path", &format!("{path}/guard")])?;
     std::fs::remove_dir_all(&path)?;
-    let lock = format!("/run/ctguard.run-{}-guard.lock", site.guarded().name().replace('-', "--"));
+    let name = site.guarded().name().replace('-', "--");
+    let lock = format!("{RUN_DIRECTORY}/run-{name}-guard.lock");
     let left = std::fs::remove_file(&lock).is_ok();
     ensure!(answer.refusal(1)?.contains("not empty"), "{answer:?}");
     ensure!(!left, "{lock} was left");

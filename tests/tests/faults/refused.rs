@@ -96,27 +96,6 @@ fn of_two_interfaces_one_bad_means_neither() -> Result<()> {
     site.ensure_gone()
 }
 
-/// Fails when a start over a running guard that cannot have another interface too disturbs it.
-#[test]
-fn a_guard_that_was_kept_survives_a_start_that_fails() -> Result<()> {
-    if !require::root("a_guard_that_was_kept_survives_a_start_that_fails") {
-        return Ok(());
-    }
-    let site = Site::build()?;
-    site.connect("out1", LAN)?;
-    site.start(&["run", "-i", WAN, "--set", "source.tcp.rate=33"])?.kill()?;
-    let before = site.links(WAN)?.map(|link| link.id());
-
-    let _theirs = site.guarded().run(|| object::attach(Program::Pass, LAN))?;
-    let bad = ["run", "-i", WAN, "-i", LAN, "--set", "source.tcp.rate=44"];
-    ensure!(site.ctguard(&bad)?.refusal(1)?.contains(LAN));
-    ensure!(site.links(WAN)?.map(|link| link.id()) == before, "the same links");
-    ensure!(site.succeed(&["get", "source.tcp.rate"])?.trim() == "33/s", "the same settings");
-    ensure!(site.succeed(&["status", "--json"])?.contains(WAN));
-    ensure!(!site.succeed(&["status", "--json"])?.contains(LAN), "no slot for it is left");
-    Ok(())
-}
-
 /// Fails when a guard of another release is read, changed or removed by this one.
 #[test]
 fn maps_of_another_release_are_left_alone() -> Result<()> {

@@ -57,11 +57,11 @@ const SETTINGS: [(&str, Setting); 6] = [
         // What is answered is compared by the tests of challenges.
         interface.answers_nothing = 1;
     }),
-    ("tcp_loose off", |_, environment, _, _| environment.tcp_loose = 0),
+    ("tcp_loose off", |_, environment, _, _| environment.daemon.tcp_loose = 0),
     ("a dry run", |policy, _, _, _| policy.switches = Policy::DRY_RUN),
     ("no daemon", |_, _, _, pair| pair.daemon_lives = false),
     ("another station", |_, environment, interface, _| {
-        environment.stations_in_use = 1;
+        environment.daemon.stations_in_use = 1;
         interface.station = 0x0202_0202_0202;
     }),
 ];
@@ -108,9 +108,9 @@ fn both(setting: Setting) -> Result<(DataPath, Host)> {
     let mut policy = policy.context("a policy")?;
     let mut environment = environment.context("an environment")?;
     let mut interface = interface.context("an interface")?;
-    environment.lists_in_use = 0b1111;
+    environment.operator.lists_in_use = 0b1111;
     // No time passes that a verdict could depend on.
-    environment.coarse_shift = 31;
+    environment.daemon.coarse_shift = 31;
     interface.ceilings = [row::slow(row::BURST); CLASS_SLOTS];
     setting(&mut policy, &mut environment, &mut interface, &mut pair);
     path.set_policy(|written| *written = policy)?;

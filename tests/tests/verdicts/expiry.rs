@@ -60,7 +60,7 @@ fn an_allowed_source_is_a_stranger_again_when_its_entry_ends() -> Result<()> {
 
 fn use_lists(path: &mut DataPath, lists: &[List]) -> Result<()> {
     row::set_environment(path, |environment| {
-        environment.lists_in_use = lists.iter().map(|list| list.bit()).sum();
+        environment.operator.lists_in_use = lists.iter().map(|list| list.bit()).sum();
     })
 }
 

@@ -78,7 +78,7 @@ fn cut() -> Vec<Row> {
         )
         .after(|path| {
             path.list_ipv4(List::DenyV4, ipv4_bytes(REMOTE), 32, 0)?;
-            row::set_environment(path, |facts| facts.lists_in_use = List::DenyV4.bit())
+            row::set_environment(path, |facts| facts.operator.lists_in_use = List::DenyV4.bit())
         }),
     ]
 }

@@ -50,8 +50,9 @@ struct Aligned([u8; MOST_BYTES]);
 impl Host {
     /// Empty maps of the sizes that the environment tells.
     pub(crate) fn new(policy: Policy, environment: &Environment, interface: Interface) -> Self {
-        let flows = (0..=environment.flow_line_mask).map(|_| FlowLine::default()).collect();
-        let buckets = (0..=environment.source_line_mask).map(|_| BucketLine::default()).collect();
+        let flows = (0..=environment.fixed.flow_line_mask).map(|_| FlowLine::default()).collect();
+        let buckets =
+            (0..=environment.fixed.source_line_mask).map(|_| BucketLine::default()).collect();
         Self {
             policy,
             environment: *environment,

@@ -63,9 +63,9 @@ fn tcp() -> Vec<Row> {
             .long_after(),
         passes("an ACK of no connection", arrives(flags::ACK), &NEW_TCP),
         passes("the same, tcp_loose off", arrives(flags::ACK), &[Packets(MakesNoEntry)])
-            .where_environment(|environment| environment.tcp_loose = 0),
+            .where_environment(|environment| environment.daemon.tcp_loose = 0),
         passes("an ACK to an answered SYN, tcp_loose off", arrives(flags::ACK), &[Packets(Known)])
-            .where_environment(|environment| environment.tcp_loose = 0)
+            .where_environment(|environment| environment.daemon.tcp_loose = 0)
             .after_arrival_of(packets::syn(7))
             .after_departure_of(data_back()),
         drops(
@@ -90,10 +90,10 @@ fn tcp() -> Vec<Row> {
             .after_arrival_of(packets::syn(7))
             .without_grant(),
         passes("a connection older than the maps", arrives(flags::ACK), &[Packets(Known)])
-            .where_environment(|environment| environment.learning_until = u64::MAX)
+            .where_environment(|environment| environment.daemon.learning_until = u64::MAX)
             .without_grant(),
         row::answers("a SYN while connections are learnt", packets::syn(7), &ASKED)
-            .where_environment(|environment| environment.learning_until = u64::MAX)
+            .where_environment(|environment| environment.daemon.learning_until = u64::MAX)
             .without_grant(),
         passes("a FIN of a connection", arrives(FIN_ACK), &[Packets(Known)])
             .after_arrival_of(packets::syn(7)),

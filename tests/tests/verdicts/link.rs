@@ -83,7 +83,7 @@ fn stations(syn: &[u8]) -> Vec<Row> {
     let for_group = [&[1, 0, 0x5e, 0, 1, 1], &syn[6..]].concat();
     let arp = packets::ethernet(0x0806, &[0; 28]);
     let promiscuous = |row: Row, station: u64| {
-        row.where_environment(|environment| environment.stations_in_use = 1)
+        row.where_environment(|environment| environment.daemon.stations_in_use = 1)
             .after(move |path| path.set_interface(|interface| interface.station = station))
     };
     vec![

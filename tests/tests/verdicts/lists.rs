@@ -122,7 +122,7 @@ fn listed(list: List) -> impl Fn(&mut DataPath) -> Result<()> {
 }
 
 fn in_use(lists: u32) -> impl Fn(&mut DataPath) -> Result<()> {
-    move |path| row::set_environment(path, |environment| environment.lists_in_use = lists)
+    move |path| row::set_environment(path, |environment| environment.operator.lists_in_use = lists)
 }
 
 /// No source may open anything: its ceilings' theoretical arrival time may not even be now.

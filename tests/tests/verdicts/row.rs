@@ -79,7 +79,7 @@ impl Row {
 
     /// More time passes than any timeout lasts.
     pub(crate) fn long_after(self) -> Self {
-        self.where_environment(|environment| environment.coarse_shift = 20)
+        self.where_environment(|environment| environment.daemon.coarse_shift = 20)
     }
 
     fn check(&self, path: &mut DataPath) -> Result<()> {
@@ -140,7 +140,7 @@ pub(crate) fn set_environment(
     change: impl FnOnce(&mut Environment),
 ) -> Result<()> {
     path.set_environment(|environment| {
-        environment.coarse_shift = 31;
+        environment.daemon.coarse_shift = 31;
         change(environment);
     })
 }

@@ -27,7 +27,7 @@ pub enum Allowance {
 pub fn peek(grant: &Grant, tier: u32, environment: &Environment, now: Jiffies) -> Allowance {
     let position = tier as usize % TIER_SLOTS;
     let heartbeat = Jiffies(grant.heartbeat.load());
-    if now.since(heartbeat) > u64::from(environment.heartbeat_patience_jiffies) {
+    if now.since(heartbeat) > u64::from(environment.daemon.heartbeat_patience_jiffies) {
         Allowance::Fallback
     } else if grant.admitted[position].0.load() >= grant.allowances[position].limit.load() {
         Allowance::Spent

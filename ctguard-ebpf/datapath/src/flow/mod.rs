@@ -30,7 +30,7 @@ impl Place {
     #[inline(always)]
     #[must_use]
     pub const fn of_flow(hash: u64, environment: &Environment) -> Self {
-        Self::of(hash, environment.flow_line_mask, OpaqueZero::new(environment.zero))
+        Self::of(hash, environment.fixed.flow_line_mask, OpaqueZero::new(environment.fixed.zero))
     }
 }
 
@@ -81,7 +81,7 @@ impl Found<'_> {
         let remaining = self.slot.remaining(now);
         self.slot.is_opening()
             && remaining != 0
-            && remaining.saturating_add(environment.repeat_window_coarse) >= timeout
+            && remaining.saturating_add(environment.daemon.repeat_window_coarse) >= timeout
     }
 
     /// Whether the inside has opened the flow or sent data for it. Else conntrack may know nothing

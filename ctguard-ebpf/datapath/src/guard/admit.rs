@@ -12,7 +12,9 @@ use crate::{
     },
     bucket::{Cells, line_index},
     hash,
-    layout::{Ceiling, Class, Environment, Interface, Limits, Outcome, Policy, TIER_SLOTS, Tier},
+    layout::{
+        Ceiling, Class, Interface, Limits, OperatorLimits, Outcome, Policy, TIER_SLOTS, Tier,
+    },
     units::Jiffies,
 };
 
@@ -37,8 +39,8 @@ impl<T: Tables> Guard<'_, T> {
         };
         let dry_run = policy.has(Policy::DRY_RUN);
         let Tuple { family, scope, .. } = opening.tuple;
-        let hash = hash::source(&self.environment.source_key, opening.class, family, scope);
-        let line = line_index(hash, self.environment.source_line_mask);
+        let hash = hash::source(&self.environment.fixed.source_key, opening.class, family, scope);
+        let line = line_index(hash, self.environment.fixed.source_line_mask);
         let standing = self.standing(opening, (limits, grant), dry_run, now);
         let (tier, known) = match standing {
             Standing::Of(tier, known) => (tier, known),
@@ -134,14 +136,15 @@ impl<T: Tables> Guard<'_, T> {
         act: impl FnOnce(Limited<'_>) -> i64,
     ) -> i64 {
         let environment = self.environment;
-        if !is_limited || environment.scopes_in_use & Environment::PREFIX == 0 {
+        if !is_limited || environment.operator.scopes_in_use & OperatorLimits::PREFIX == 0 {
             return self.zero().hide(0).into();
         }
         let Tuple { family, scope, .. } = opening.tuple;
         let prefix = prefix_of(family, scope);
-        let hash = hash::prefix(&environment.source_key, opening.class, family, prefix);
-        let ceiling = &environment.prefix[Class::slot(opening.class)];
-        let limited = self.limited(Scope::Prefix, hash, environment.prefix_line_mask, ceiling);
+        let hash = hash::prefix(&environment.fixed.source_key, opening.class, family, prefix);
+        let ceiling = &environment.operator.prefix[Class::slot(opening.class)];
+        let limited =
+            self.limited(Scope::Prefix, hash, environment.fixed.prefix_line_mask, ceiling);
         limited.map_or(self.zero().hide(0).into(), act)
     }
 
@@ -154,13 +157,14 @@ impl<T: Tables> Guard<'_, T> {
         act: impl FnOnce(Limited<'_>) -> i64,
     ) -> i64 {
         let environment = self.environment;
-        let in_use = environment.scopes_in_use & Environment::SERVICE != 0;
+        let in_use = environment.operator.scopes_in_use & OperatorLimits::SERVICE != 0;
         if !is_limited || !in_use || !opening.has_tuple {
             return self.zero().hide(0).into();
         }
         let hash = opening.tuple.service;
-        let ceiling = &environment.service[Class::slot(opening.class)];
-        let limited = self.limited(Scope::Service, hash, environment.service_line_mask, ceiling);
+        let ceiling = &environment.operator.service[Class::slot(opening.class)];
+        let limited =
+            self.limited(Scope::Service, hash, environment.fixed.service_line_mask, ceiling);
         limited.map_or(self.zero().hide(0).into(), act)
     }
 

@@ -66,8 +66,8 @@ impl<T: Tables> Guard<'_, T> {
         if limits.is_calm() && !is_spent {
             return Standing::Of(opening.tier, None);
         }
-        let scope = hash::scope(&self.environment.source_key, tuple.family, tuple.scope);
-        let place = Place::of(scope, self.environment.known_source_line_mask, self.zero());
+        let scope = hash::scope(&self.environment.fixed.source_key, tuple.family, tuple.scope);
+        let place = Place::of(scope, self.environment.fixed.known_source_line_mask, self.zero());
         if let Some(found) = sources::find(&self.tables, place)
             && let Some(cells) = self.tables.source_cells(found.slot)
         {
@@ -118,7 +118,7 @@ impl<T: Tables> Guard<'_, T> {
         let refused = Standing::Ended(Outcome::RefusedChallenge);
         let Some(line) = self.memory_line(Memory::Answered, tuple.hash) else { return refused };
         if let Some(answered) = memory::find(line, tuple.hash, moment, self.zero())
-            && answered.age <= self.environment.answered_life
+            && answered.age <= self.environment.daemon.answered_life
         {
             answered.forget();
             memory::remember(line, memory::other(tuple.hash), moment, self.zero());
@@ -126,7 +126,7 @@ impl<T: Tables> Guard<'_, T> {
         }
         if let Some(line) = self.memory_line(Memory::Resets, scope)
             && let Some(reset) = memory::find(line, scope, self.coarse_moment(now), self.zero())
-            && reset.age <= self.environment.reset_life_coarse
+            && reset.age <= self.environment.daemon.reset_life_coarse
         {
             return refused;
         }
@@ -145,8 +145,8 @@ impl<T: Tables> Guard<'_, T> {
     #[inline(always)]
     fn challenge<A: Answering>(&self, tuple: &Tuple, dry_run: bool, now: Jiffies) -> Option<()> {
         let connection = self.connection::<A>(tuple)?;
-        let slot = Slot::at(now, self.environment.cookie_shift);
-        let (key, sequence) = (&self.environment.cookie_key, tuple.sequence);
+        let slot = Slot::at(now, self.environment.daemon.cookie_shift);
+        let (key, sequence) = (&self.environment.fixed.cookie_key, tuple.sequence);
         let cookie = challenge::choose(key, &connection, sequence, slot)?;
         let answer = Answer { connection, sequence, cookie };
         (dry_run || self.tables.answer(&answer)).then_some(())
@@ -159,8 +159,8 @@ impl<T: Tables> Guard<'_, T> {
         let moment = self.moment(now);
         let Some(line) = self.memory_line(Memory::Retries, tuple.hash) else { return challenged };
         match memory::find(line, tuple.hash, moment, self.zero()) {
-            Some(first) if first.age < self.environment.retry_after => {}
-            Some(first) if first.age <= self.environment.retry_before => {
+            Some(first) if first.age < self.environment.daemon.retry_after => {}
+            Some(first) if first.age <= self.environment.daemon.retry_before => {
                 return Standing::Of(self.zero().hide(Tier::Retried as u32), None);
             }
             Some(forgotten) => forgotten.renew(moment),
@@ -191,8 +191,11 @@ impl<T: Tables> Guard<'_, T> {
         };
         if !proves {
             let used = memory::find(line, memory::other(hash), moment, self.zero());
-            if used.is_some_and(|used| used.age <= self.environment.answered_life) && !completed {
-                let scope = hash::scope(&self.environment.source_key, tuple.family, tuple.scope);
+            if used.is_some_and(|used| used.age <= self.environment.daemon.answered_life)
+                && !completed
+            {
+                let scope =
+                    hash::scope(&self.environment.fixed.source_key, tuple.family, tuple.scope);
                 if let Some(line) = self.memory_line(Memory::Resets, scope) {
                     memory::remember(line, scope, self.coarse_moment(now), self.zero());
                 }
@@ -209,28 +212,28 @@ impl<T: Tables> Guard<'_, T> {
     #[inline(always)]
     fn proves<A: Answering>(&self, tuple: &Tuple, now: Jiffies) -> bool {
         let Some(connection) = self.connection::<A>(tuple) else { return false };
-        let slot = Slot::at(now, self.environment.cookie_shift);
-        challenge::proves(&self.environment.cookie_key, &connection, tuple.sequence, slot)
+        let slot = Slot::at(now, self.environment.daemon.cookie_shift);
+        challenge::proves(&self.environment.fixed.cookie_key, &connection, tuple.sequence, slot)
     }
 
     #[inline(always)]
     fn memory_line(&self, memory: Memory, hash: u64) -> Option<&MemoryLine> {
         let mask = match memory {
-            Memory::Retries => self.environment.retry_line_mask,
-            Memory::Answered => self.environment.answered_line_mask,
-            Memory::Resets => self.environment.reset_line_mask,
+            Memory::Retries => self.environment.fixed.retry_line_mask,
+            Memory::Answered => self.environment.fixed.answered_line_mask,
+            Memory::Resets => self.environment.fixed.reset_line_mask,
         };
         self.tables.memory_line(memory, memory::line_index(hash, mask))
     }
 
     #[inline(always)]
     const fn moment(&self, now: Jiffies) -> Moment {
-        Moment::at(now, self.environment.memory_shift)
+        Moment::at(now, self.environment.daemon.memory_shift)
     }
 
     #[inline(always)]
     const fn coarse_moment(&self, now: Jiffies) -> Moment {
-        Moment::at(now, self.environment.coarse_shift)
+        Moment::at(now, self.environment.daemon.coarse_shift)
     }
 
     /// The connection, its addresses read again: few packets come here, and the others need no room

@@ -117,7 +117,7 @@ fn acks_of_no_connection_are_charged_while_tcp_loose_is_on() {
     let mut lab = Lab::new();
     assert_eq!(Lab::admitted_of(100, |port| lab.tcp(REMOTE, port, TcpFlags::ACK)), BURST);
 
-    lab.environment.tcp_loose = 0;
+    lab.environment.daemon.tcp_loose = 0;
     assert_eq!(lab.tcp(REMOTE, 5000, TcpFlags::ACK), Outcome::MakesNoEntry);
 }
 
@@ -229,7 +229,7 @@ fn a_syn_of_a_live_connection_does_not_unsettle_it() {
 #[test]
 fn connections_older_than_the_guard_are_learnt_at_its_start() {
     let mut lab = Lab::new();
-    lab.environment.learning_until = START.0 + 5000;
+    lab.environment.daemon.learning_until = START.0 + 5000;
     lab.grant.allowances[0].limit.store(0);
     assert_eq!(lab.tcp(REMOTE, 1, TcpFlags::ACK), Outcome::Known);
     assert!(is_refused(lab.udp(REMOTE, 2)));
@@ -303,7 +303,7 @@ fn chains_and_tags_longer_than_are_read_are_charged_as_other() {
 #[test]
 fn on_a_promiscuous_port_frames_for_other_stations_are_left_alone() {
     let mut lab = Lab::new();
-    lab.environment.stations_in_use = 1;
+    lab.environment.daemon.stations_in_use = 1;
     lab.interface.station = 0x0202_0202_0202;
     let frame = syn(REMOTE, LOCAL, 1);
     assert_eq!(lab.judge(&frame), Outcome::NotOurs);

@@ -91,7 +91,7 @@ impl Tables for KernelTables<'_> {
             protocol: packet.protocol,
             ports: flow.key,
             zone: self.interface().map_or(0, |interface| interface.zone),
-            options_bytes: self.environment.lookup_options_bytes,
+            options_bytes: self.environment.daemon.lookup_options_bytes,
         };
         conntrack::ask(self.context, packet.source, packet.destination, question)
     }
@@ -141,12 +141,12 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn addresses<A: Answering>(&self) -> Option<(A, A)> {
-        A::read(answer::frame(self.context).reader(OpaqueZero::new(self.environment.zero)))
+        A::read(answer::frame(self.context).reader(OpaqueZero::new(self.environment.fixed.zero)))
     }
 
     #[inline(always)]
     fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool {
-        answer::write(self.context, OpaqueZero::new(self.environment.zero), answer)
+        answer::write(self.context, OpaqueZero::new(self.environment.fixed.zero), answer)
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use super::{CliError, Context, Outcome, context::require_privileges};
 use crate::daemon::dismantle;
 use crate::terminal::complain;
 use ctguard_kernel::{
-    lock::DaemonLock,
+    lock,
     maps::{GuardMaps, OpenError, layout_of},
 };
 
@@ -21,7 +21,7 @@ pub(super) struct DetachArgs {}
 
 pub(super) fn run(_args: &DetachArgs, context: &Context) -> Result<Outcome, CliError> {
     require_privileges()?;
-    let lock = DaemonLock::acquire(&context.pins)?;
+    let lock = lock::for_daemon(context.pins.path())?;
     let result = check(context).and_then(|()| dismantle(&context.pins).map_err(CliError::Detach));
     lock.remove();
     result?;

@@ -11,7 +11,7 @@ use ctguard_kernel::{
     bpf::{AttachError, ClockError, FunctionsError, LoadError},
     conntrack::TableError,
     lock::LockError,
-    maps::{ListError, OpenError, SlotError},
+    maps::{ListError, OpenError},
 };
 use ctguard_settings::SettingError;
 #[cfg(feature = "plot")]
@@ -49,8 +49,6 @@ pub(super) enum CliError {
     #[error(transparent)]
     Clock(#[from] ClockError),
     #[error(transparent)]
-    Slot(#[from] SlotError),
-    #[error(transparent)]
     List(#[from] ListError),
     #[error(transparent)]
     Events(#[from] EventsError),
@@ -65,8 +63,6 @@ pub(super) enum CliError {
     PinPath(#[source] io::Error),
     #[error("cannot read the network namespace")]
     Namespace(#[source] io::Error),
-    #[error("cannot lock the guard against other writers")]
-    Writing(#[source] io::Error),
     #[error("cannot remove the guard")]
     Detach(#[source] io::Error),
     #[error("cannot write to standard output")]
@@ -108,12 +104,10 @@ impl CliError {
             Self::Table(_)
             | Self::Lock(_)
             | Self::Clock(_)
-            | Self::Slot(_)
             | Self::List(_)
             | Self::Events(_)
             | Self::PinPath(_)
             | Self::Namespace(_)
-            | Self::Writing(_)
             | Self::Detach(_)
             | Self::Output(_)
             | Self::MainLoop(_)
@@ -166,7 +160,7 @@ fn start_code(error: &StartError) -> Code {
         | StartError::Tick(_)
         | StartError::Links(_)
         | StartError::Clear(_)
-        | StartError::Writing(_)
+        | StartError::Former(_)
         | StartError::Relief(_)
         | StartError::Namespace(_)
         | StartError::Random(_) => Code::No,
@@ -178,10 +172,7 @@ fn open_code(error: &OpenError) -> Code {
         OpenError::NoGuard { .. } => Code::NoGuard,
         OpenError::NotPermitted { .. } => Code::NotPermitted,
         OpenError::OtherLayout { .. } => Code::Layout,
-        OpenError::Incomplete { .. }
-        | OpenError::Interfaces(_)
-        | OpenError::Map { .. }
-        | OpenError::Memory { .. } => Code::No,
+        OpenError::Incomplete { .. } | OpenError::Map { .. } | OpenError::Memory { .. } => Code::No,
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use clap::Args;
 
-use super::{CliError, Context, Outcome, set::read_settings};
+use super::{CliError, Context, Outcome};
 use crate::{report::SettingsReport, terminal::Terminal};
 use ctguard_settings::{Key, SettingError};
 
@@ -28,7 +28,7 @@ pub(super) fn run(args: &GetArgs, context: &Context) -> Result<Outcome, CliError
         .map(|text| text.parse::<Key>().map_err(SettingError::from))
         .transpose()?;
     let maps = context.maps()?;
-    let settings = read_settings(&maps)?;
+    let settings = maps.settings();
     let keys = key.clone().map_or_else(
         || {
             let interfaces = settings.interfaces.iter();

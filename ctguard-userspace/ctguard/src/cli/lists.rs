@@ -14,6 +14,7 @@ use crate::{
 };
 use ctguard_kernel::{
     bpf::KernelClock,
+    lock,
     maps::{Entry, GuardMaps, ListKind},
 };
 
@@ -90,9 +91,8 @@ fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Outcome, Cli
             .ok_or_else(|| CliError::EndlessSpan { text: args.span.clone().unwrap_or_default() })?,
         None => 0,
     };
-    let _writing = context.pins.lock_for_writing().map_err(CliError::Writing)?;
-    maps.lists.add(kind, Entry { prefix, expires_at })?;
-    maps.note_lists(maps.lists.in_use()?)?;
+    let writing = lock::for_writing(context.pins.path())?;
+    maps.settings_writer(writing).add_to_list(kind, Entry { prefix, expires_at })?;
     let cut = if args.prefix.parse().is_ok_and(|given: IpNet| given != prefix) {
         format!(", the prefix that {} is in", args.prefix)
     } else {
@@ -106,12 +106,11 @@ fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Outcome, Cli
 fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Outcome, CliError> {
     let prefix = parse(text)?;
     let mut maps = context.maps()?;
-    let _writing = context.pins.lock_for_writing().map_err(CliError::Writing)?;
-    if !maps.lists.remove(kind, prefix)? {
+    let writing = lock::for_writing(context.pins.path())?;
+    if !maps.settings_writer(writing).remove_from_list(kind, prefix)? {
         complain(format_args!("{prefix} is not in the list"));
         return Ok(Outcome::No);
     }
-    maps.note_lists(maps.lists.in_use()?)?;
     say(&format!("removed {prefix}"))
 }
 
@@ -123,7 +122,7 @@ fn list(
 ) -> Result<Outcome, CliError> {
     let wanted = text.map(parse).transpose()?;
     let maps = context.maps()?;
-    let per_second = maps.environment()?.jiffies_per_second;
+    let per_second = maps.environment().daemon.jiffies_per_second;
     let now = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?.now(per_second)?;
     let mut entries = maps.lists.entries(kind)?;
     entries.retain(|entry| {
@@ -137,7 +136,7 @@ fn list(
 }
 
 fn end_of(span: Duration, maps: &GuardMaps, context: &Context) -> Result<Option<u64>, CliError> {
-    let per_second = maps.environment()?.jiffies_per_second;
+    let per_second = maps.environment().daemon.jiffies_per_second;
     let now = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?.now(per_second)?;
     let jiffies = span.as_nanos() * u128::from(per_second) / 1_000_000_000;
     Ok(u64::try_from(jiffies).ok().and_then(|jiffies| now.0.checked_add(jiffies)))

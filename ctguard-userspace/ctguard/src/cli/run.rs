@@ -126,8 +126,7 @@ fn announce(guard: &Guard) {
         .iter()
         .map(|interface| format!("{} ({})", interface.name, interface.mode.name()))
         .collect();
-    let target =
-        guard.maps.policy().map_or(Value::Default, |policy| Value::Ratio(policy.target_ppm));
+    let target = Value::Ratio(guard.maps.policy().target_ppm);
     info!("guarding {}, {}, target {target}", interfaces.join(", "), describe(&guard.table));
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         warn!("cannot tell the service manager: {error}");

@@ -3,17 +3,12 @@
 use std::io::Write as _;
 
 use clap::Args;
-use ctguard_layout::Interface;
 
 use super::{CliError, Context, Outcome};
 use crate::terminal::{Terminal, complain};
 use ctguard_control::fallback;
-use ctguard_kernel::{
-    conntrack::Table,
-    maps::{GuardMaps, Slot},
-};
-use ctguard_settings::{Assignment, Change, InterfaceSettings, Key, Settings, reference};
-use ctguard_units::ceilings;
+use ctguard_kernel::{conntrack::Table, lock};
+use ctguard_settings::{Assignment, Change, Key, reference};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,11 +30,21 @@ pub(super) fn run(args: &SetArgs, context: &Context) -> Result<Outcome, CliError
     let assignments =
         args.assignments.iter().map(|text| text.parse()).collect::<Result<Vec<Assignment>, _>>()?;
     let mut maps = context.maps()?;
-    let _writing = context.pins.lock_for_writing().map_err(CliError::Writing)?;
-    let mut settings = read_settings(&maps)?;
-    let changes = settings.apply(&assignments)?;
-    let zones = settings.zones(maps.environment()?.lookup_options_bytes)?;
-    write_settings(&mut maps, &settings)?;
+    let table = Table::open()?.sample()?;
+    // Nobody knows how long printing takes: a terminal may have been stopped.
+    let (changes, zones) = {
+        let writer = maps.settings_writer(lock::for_writing(context.pins.path())?);
+        let mut settings = writer.settings();
+        let changes = settings.apply(&assignments)?;
+        let daemon = writer.environment().daemon;
+        let zones = settings.zones(daemon.lookup_options_bytes)?;
+        writer.apply(&settings);
+        // No daemon may be there to follow.
+        let calm = writer.limits().is_calm();
+        let rates = fallback(&settings.policy, table, calm, daemon.jiffies_per_second);
+        writer.set_fallback(rates);
+        (changes, zones)
+    };
     let mut out = Terminal::stdout();
     changes
         .iter()
@@ -50,38 +55,4 @@ pub(super) fn run(args: &SetArgs, context: &Context) -> Result<Outcome, CliError
         complain(format_args!("warning: {warning}"));
     }
     Ok(Outcome::Done)
-}
-
-/// The settings as the maps hold them.
-pub(super) fn read_settings(maps: &GuardMaps) -> Result<Settings, CliError> {
-    let interfaces = maps.interfaces.used()?;
-    Ok(Settings {
-        policy: maps.policy()?,
-        interfaces: interfaces.iter().map(Slot::settings).collect(),
-    })
-}
-
-/// Writes the policy, and what follows from it for each interface.
-fn write_settings(maps: &mut GuardMaps, settings: &Settings) -> Result<(), CliError> {
-    let jiffies_per_second = maps.environment()?.jiffies_per_second;
-    maps.set_policy(settings.policy)?;
-    maps.note_scopes(&settings.policy)?;
-    // No daemon may be there to follow.
-    let table = Table::open()?.sample()?;
-    let calm = maps.limits()?.is_calm();
-    maps.set_fallback(fallback(&settings.policy, table, calm, jiffies_per_second));
-    for slot in maps.interfaces.used()? {
-        let name = slot.name();
-        let own = settings.interfaces.iter().find(|interface| interface.name == name).cloned();
-        let InterfaceSettings { overrides, zone, answers, .. } =
-            own.unwrap_or_else(|| slot.settings());
-        maps.interfaces.put(Interface {
-            overrides,
-            zone: zone.into(),
-            answers_nothing: u32::from(!answers),
-            ceilings: ceilings(&settings.policy.source, &overrides, jiffies_per_second),
-            ..slot.interface
-        })?;
-    }
-    Ok(())
 }

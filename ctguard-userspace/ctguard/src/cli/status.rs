@@ -54,35 +54,35 @@ fn memories(
     environment: &Environment,
     now: Jiffies,
 ) -> Result<MemoryLoads, CliError> {
-    let moment = Moment::at(now, environment.memory_shift);
-    let coarse = Moment::at(now, environment.coarse_shift);
+    let moment = Moment::at(now, environment.daemon.memory_shift);
+    let coarse = Moment::at(now, environment.daemon.coarse_shift);
     Ok(MemoryLoads {
-        retries: maps.memory_load(maps::RETRIES, moment, environment.retry_before)?,
-        answered: maps.memory_load(maps::ANSWERED, moment, environment.answered_life)?,
-        resets: maps.memory_load(maps::RESETS, coarse, environment.reset_life_coarse)?,
+        retries: maps.memory_load(maps::RETRIES, moment, environment.daemon.retry_before)?,
+        answered: maps.memory_load(maps::ANSWERED, moment, environment.daemon.answered_life)?,
+        resets: maps.memory_load(maps::RESETS, coarse, environment.daemon.reset_life_coarse)?,
     })
 }
 
 pub(super) fn observe(context: &Context, maps: &GuardMaps) -> Result<Observation, CliError> {
     let table = Table::open()?;
-    let environment = maps.environment()?;
+    let environment = maps.environment();
     let clock = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?;
     let grant = &maps.grant;
-    let interfaces = maps.interfaces.used()?;
-    let now = clock.now(environment.jiffies_per_second)?.0;
+    let interfaces = maps.interfaces.used();
+    let now = clock.now(environment.daemon.jiffies_per_second)?.0;
     let live = |kind| -> Result<usize, CliError> {
         Ok(maps.lists.entries(kind)?.iter().filter(|entry| entry.is_live(now)).count())
     };
     Ok(Observation {
         loaded: table.is_there(),
         table: table.sample()?,
-        policy: maps.policy()?,
+        policy: maps.policy(),
         environment,
         now,
         heartbeat: grant.heartbeat.load(),
         admitted: grant.admissions(),
         limits: grant.limits(),
-        found: maps.limits()?,
+        found: maps.limits(),
         known_sources: known_sources(maps)?,
         memories: memories(maps, &environment, Jiffies(now))?,
         interfaces: interfaces
@@ -93,7 +93,7 @@ pub(super) fn observe(context: &Context, maps: &GuardMaps) -> Result<Observation
                 interface: slot.interface,
             })
             .collect(),
-        daemon: lock::holder(&context.pins),
+        daemon: lock::daemon_of(context.pins.path()).map(|daemon| daemon.pid.unwrap_or_default()),
         totals: maps.totals()?,
         allowed_prefixes: live(ListKind::Allow)?,
         denied_prefixes: live(ListKind::Deny)?,

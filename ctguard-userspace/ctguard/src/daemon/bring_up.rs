@@ -1,22 +1,26 @@
 //! From nothing, or from what a former daemon left, to programs that run on every interface.
 
+use std::{collections::BTreeSet, io};
+
 use log::{info, warn};
 
-use ctguard_layout::{Detection, Interface, programs};
+use ctguard_layout::{Detection, FLOW_KINDS, programs};
 
 use super::{
     Guarded, StartError, StartOptions,
     known_flows::KnownFlows,
     known_sources::KnownSources,
     reclaim::Relieving,
-    settle::{environment, settle},
+    settle::{fixed, settle},
     tick::Ticker,
+    undo::Undo,
 };
 use crate::events::EventFile;
 use ctguard_kernel::{
-    bpf::{self, Attachment, Detector, KernelClock, Mode, Pins, Programs},
+    bpf::{self, Attachment, Detector, Former, KernelClock, Mode, Pins, Programs},
     conntrack::{Table, Timeouts},
-    maps::{GuardMaps, OpenError, SlotError, SourceMemory},
+    lock,
+    maps::{GuardMaps, SettingsWriter, SourceMemory},
     net::Link,
 };
 use ctguard_units::{CoarseClock, Sizes};
@@ -48,7 +52,8 @@ const LEARNING_SECONDS: u64 = 10;
 /// more (`nf_conntrack_init_start`, `net/netfilter/nf_conntrack_core.c`).
 const USUAL_MAX: u64 = 262_144;
 
-/// Loads, settles and attaches; `fresh` without a guard to take over.
+/// Loads, settles and attaches; `fresh` without a guard to take over. What is done here `undo` can
+/// undo, until nothing can fail any more.
 ///
 /// A guard that is there keeps its maps, and with them every bucket; its links get the new
 /// programs without a packet in between.
@@ -58,18 +63,28 @@ pub(super) fn bring_up(
     links: &[Link],
     targets: &[Link],
     fresh: bool,
+    undo: &mut Undo,
 ) -> Result<Up, StartError> {
     let pins = &options.pins;
+    let events = EventFile::of_this_namespace().map_err(StartError::Namespace)?;
     let max = if table.is_there() { table.max()? } else { USUAL_MAX };
     let sizes = Sizes::of_table(max);
     let mut programs = Programs::load(pins, sizes, options.trace, options.detection)?;
-    programs.pin()?;
+    let former = targets.iter().map(|link| Former::of(pins, link)).collect::<io::Result<Vec<_>>>();
+    let former = former.map_err(StartError::Former)?;
+    pin(&programs, pins, undo)?;
     let kernel_clock = KernelClock::from_pin(&pins.program(programs::CLOCK))?;
     let jiffies_per_second = kernel_clock.calibrate(programs.clock_read())?;
     let coarse = CoarseClock::new(jiffies_per_second);
     let timeouts = Timeouts::open();
     let mut maps = GuardMaps::open_unversioned(pins)?;
-    let _writing = pins.lock_for_writing().map_err(StartError::Writing)?;
+    let writing = lock::for_writing(pins.path())?;
+    let (values, again, until_then) = (maps.values(), pins.clone(), writing.clone());
+    undo.push("put the former settings back", move || {
+        GuardMaps::open_unversioned(&again)?.put_back(values);
+        drop(until_then);
+        Ok(())
+    });
 
     let learning_until = match programs.detector() {
         Detector::Conntrack(_) => 0,
@@ -78,40 +93,44 @@ pub(super) fn bring_up(
             kernel_clock.now(jiffies_per_second)?.0 + learning
         }
     };
-    let environment = environment(&maps, fresh, coarse, &timeouts, learning_until)?;
-    maps.set_environment(&environment)?;
-    let lookup_options_bytes = programs.detector().options_bytes();
-    let before = settle(
-        &mut maps,
-        options,
-        links,
-        targets,
-        fresh,
-        jiffies_per_second,
-        lookup_options_bytes,
-    )?;
+    if fresh {
+        maps.make(fixed(&maps)?);
+    }
+    maps.change_facts(|facts| {
+        // The flow cache answers for the first time, or conntrack does.
+        if fresh || facts.lookup_options_bytes != 0 || learning_until == 0 {
+            facts.learning_until = learning_until;
+        }
+        facts.flow_timeouts = [1; FLOW_KINDS];
+        coarse.write(facts);
+        timeouts.write(coarse, facts);
+    });
+    let options_bytes = programs.detector().options_bytes();
+    let writer = maps.settings_writer(writing.clone());
+    settle(&writer, options, links, targets, fresh, options_bytes)?;
 
     // The first packet finds a grant, or a fallback rate.
     let now = kernel_clock.now(jiffies_per_second)?;
-    let mut ticker = Ticker::new(now, jiffies_per_second, &maps.limits()?);
+    let mut ticker = Ticker::new(now, jiffies_per_second, &maps.limits());
     let sources = maps.source_memory()?;
-    ticker.tick(&mut maps, &sources, &table, targets.iter().map(|link| link.index))?;
+    ticker.tick(&maps, &sources, &table, targets.iter().map(|link| link.index))?;
     let detection = detection(programs.detector(), &table);
-    let options_bytes = programs.detector().options_bytes();
-    begin_detection(&mut maps, (detection, options_bytes), fresh)?;
-    doubt_known_flows(&mut maps, pins, targets)?;
-    let interfaces = match attach_all(&mut programs, &mut maps, targets, options) {
-        Ok(interfaces) => interfaces,
-        Err(error) => {
-            before.restore(&mut maps, targets);
-            return Err(error);
-        }
-    };
-    let events = EventFile::of_this_namespace().map_err(StartError::Namespace)?;
+    begin_detection(&maps, (detection, options_bytes), fresh);
+    if !targets.iter().all(|link| bpf::is_attached(pins, link.index)) {
+        // Nobody has noted the flows of an interface that was not guarded.
+        maps.doubt_known_flows();
+    }
+    let others = others(pins, &maps, targets)?;
+    let mut interfaces = Vec::new();
+    for (link, former) in targets.iter().zip(former) {
+        undo.push("put the former programs back", move || Ok(former.restore()?));
+        interfaces.push(attach_one(&mut programs, &maps, link, options)?);
+    }
     let relieving = Relieving::start().map_err(StartError::Relief)?;
     let known_flows = KnownFlows::new(maps.flow_memory()?);
-    forget_others(pins, &mut maps, targets)?;
-    maps.note_detection(detection, options_bytes)?;
+    if forget(&others, pins, &maps.settings_writer(writing)) {
+        maps.note_detection(detection, options_bytes);
+    }
     Ok(Up {
         programs,
         maps,
@@ -128,6 +147,17 @@ pub(super) fn bring_up(
         events,
         interfaces,
     })
+}
+
+/// Pins the programs in the place of those of an earlier start.
+fn pin(programs: &Programs, pins: &Pins, undo: &mut Undo) -> Result<(), StartError> {
+    let former = pins.programs().map_err(StartError::Former)?;
+    let again = pins.clone();
+    undo.push("pin the former programs", move || {
+        former.iter().try_for_each(|(name, program)| again.replace_program(name, program))?;
+        Ok(())
+    });
+    Ok(programs.pin()?)
 }
 
 /// Who answers, and why: functions may be missing because their module is.
@@ -150,86 +180,34 @@ fn detection(detector: &Detector, table: &Table) -> Detection {
 /// keep, answers for all. A start that fails in between leaves programs of both kinds, and it so.
 /// Nothing changes where both starts have the same answer, and nothing is judged before a new
 /// guard's first attachment.
-fn begin_detection(
-    maps: &mut GuardMaps,
-    (detection, next): (Detection, u32),
-    fresh: bool,
-) -> Result<(), OpenError> {
-    if fresh || maps.environment()?.lookup_options_bytes == next {
-        return maps.note_detection(detection, next);
+fn begin_detection(maps: &GuardMaps, (detection, next): (Detection, u32), fresh: bool) {
+    if fresh || maps.environment().daemon.lookup_options_bytes == next {
+        maps.note_detection(detection, next);
+    } else {
+        maps.note_detection(Detection::Changing, 0);
     }
-    maps.note_detection(Detection::Changing, 0)
-}
-
-/// Tells the data path that the known-flows filter lacks flows where an interface is to be guarded
-/// whose flows nobody has noted.
-fn doubt_known_flows(
-    maps: &mut GuardMaps,
-    pins: &Pins,
-    targets: &[Link],
-) -> Result<(), StartError> {
-    let all_noted = targets.iter().all(|link| bpf::is_attached(pins, link.index));
-    if !all_noted {
-        maps.note_known_incomplete()?;
-    }
-    Ok(())
-}
-
-/// Attaches to every interface; when one refuses, leaves those that were attached here.
-fn attach_all(
-    programs: &mut Programs,
-    maps: &mut GuardMaps,
-    targets: &[Link],
-    options: &StartOptions,
-) -> Result<Vec<Guarded>, StartError> {
-    let mut fresh = Vec::new();
-    let mut guarded = Vec::new();
-    for link in targets {
-        match attach_one(programs, maps, link, options, &mut fresh) {
-            Ok(mode) => guarded.push(Guarded {
-                name: link.name.clone(),
-                ifindex: link.index,
-                mode,
-                attached: true,
-            }),
-            Err(error) => {
-                for ifindex in fresh {
-                    if let Err(error) = Attachment::detach(&options.pins, ifindex) {
-                        warn!("cannot detach from interface {ifindex}: {error}");
-                    }
-                }
-                return Err(error);
-            }
-        }
-    }
-    Ok(guarded)
 }
 
 fn attach_one(
     programs: &mut Programs,
-    maps: &mut GuardMaps,
+    maps: &GuardMaps,
     link: &Link,
     options: &StartOptions,
-    fresh: &mut Vec<u32>,
-) -> Result<Mode, StartError> {
+) -> Result<Guarded, StartError> {
     let StartOptions { pins, mode, egress_by_filter, .. } = options;
     let attachment = bpf::attach(pins, programs, link, *mode, *egress_by_filter)?;
-    if attachment.fresh {
-        fresh.push(link.index);
-    }
-    note_mode(maps, link, &attachment)?;
-    Ok(attachment.mode)
+    note_mode(maps, link, &attachment);
+    Ok(Guarded {
+        name: link.name.clone(),
+        ifindex: link.index,
+        mode: attachment.mode,
+        attached: true,
+    })
 }
 
 /// Writes the mode in use into the interface's slot, and warns of the slow one.
-pub(super) fn note_mode(
-    maps: &mut GuardMaps,
-    link: &Link,
-    attachment: &Attachment,
-) -> Result<(), SlotError> {
-    if let Some(slot) = maps.interfaces.of(link.index)? {
-        maps.interfaces.put(Interface { mode: attachment.mode.number(), ..slot.interface })?;
-    }
+pub(super) fn note_mode(maps: &GuardMaps, link: &Link, attachment: &Attachment) {
+    maps.note_mode(link.index, attachment.mode.number());
     if attachment.fresh && attachment.mode == Mode::Generic {
         let reason = attachment
             .native_refusal
@@ -238,22 +216,31 @@ pub(super) fn note_mode(
             .unwrap_or_default();
         warn!("{} runs the program in generic mode, which is slower{reason}", link.name);
     }
-    Ok(())
 }
 
-/// Lets go of interfaces that a former daemon guarded and this one is not asked to.
-fn forget_others(pins: &Pins, maps: &mut GuardMaps, targets: &[Link]) -> Result<(), StartError> {
-    let wanted = |ifindex| targets.iter().any(|link| link.index == ifindex);
-    for ifindex in pins.attached().map_err(StartError::Clear)? {
-        if !wanted(ifindex) {
-            Attachment::detach(pins, ifindex).map_err(StartError::Clear)?;
+/// Interfaces that a former daemon guarded and this one is not asked to.
+fn others(pins: &Pins, maps: &GuardMaps, targets: &[Link]) -> Result<BTreeSet<u32>, StartError> {
+    let mut others = BTreeSet::from_iter(pins.attached().map_err(StartError::Former)?);
+    others.extend(maps.interfaces.used().iter().map(|slot| slot.interface.ifindex));
+    others.retain(|ifindex| targets.iter().all(|link| link.index != *ifindex));
+    Ok(others)
+}
+
+/// Lets go of other interfaces; false where one stays guarded. The last step of all, for it cannot be
+/// undone.
+fn forget(others: &BTreeSet<u32>, pins: &Pins, writer: &SettingsWriter<'_>) -> bool {
+    let mut all = true;
+    for &ifindex in others {
+        match Attachment::detach(pins, ifindex) {
+            Ok(()) => {
+                writer.remove_interface(ifindex);
+                info!("interface {ifindex} is guarded no longer");
+            }
+            Err(error) => {
+                warn!("interface {ifindex} stays guarded: {error}");
+                all = false;
+            }
         }
     }
-    for slot in maps.interfaces.used()? {
-        if !wanted(slot.interface.ifindex) {
-            info!("{} is guarded no longer", slot.name());
-            maps.interfaces.remove(slot.interface.ifindex)?;
-        }
-    }
-    Ok(())
+    all
 }

@@ -2,7 +2,10 @@
 
 use std::{fs, io};
 
-use ctguard_kernel::bpf::{self, Attachment, Pins};
+use ctguard_kernel::{
+    bpf::{self, Attachment, Pins},
+    lock,
+};
 
 /// Removes links, filters, programs, maps, and the directory with the mount under it.
 ///
@@ -19,5 +22,6 @@ pub(crate) fn dismantle(pins: &Pins) -> io::Result<()> {
             fs::remove_file(entry.path())?;
         }
     }
+    lock::forget_writing(pins.path());
     bpf::remove(pins)
 }

@@ -18,7 +18,7 @@ use crate::{
 use ctguard_kernel::{
     bpf::{self, KernelClock, Mode, ModeChoice, Pins, Programs},
     conntrack::{Table, Timeouts},
-    lock::DaemonLock,
+    lock::{self, Lock, LockError},
     maps::{GuardMaps, SourceMemory},
 };
 use ctguard_units::CoarseClock;
@@ -26,7 +26,7 @@ use ctguard_units::CoarseClock;
 /// A guard in the kernel, and the handles to steer it.
 pub(crate) struct Guard {
     pub(crate) pins: Pins,
-    pub(crate) lock: DaemonLock,
+    pub(crate) lock: Lock,
     pub(crate) programs: Programs,
     pub(crate) maps: GuardMaps,
     pub(crate) table: Table,
@@ -47,7 +47,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(up: Up, lock: DaemonLock, options: &StartOptions) -> Self {
+    pub(super) fn new(up: Up, lock: Lock, options: &StartOptions) -> Self {
         Self {
             pins: options.pins.clone(),
             lock,
@@ -73,6 +73,11 @@ impl Guard {
 }
 
 impl Guard {
+    /// Keeps commands from changing settings; none while one does, for ticks wait for nobody.
+    pub(super) fn try_writing(&self) -> Result<Option<Lock>, LockError> {
+        lock::try_for_writing(self.pins.path())
+    }
+
     /// Logs an event, and keeps it.
     pub(super) fn tell(&mut self, what: What) {
         info!("{}", event_text(&what));

@@ -3,7 +3,7 @@
 use log::info;
 
 use super::Guard;
-use ctguard_kernel::{conntrack::Timeouts, maps::ListKind};
+use ctguard_kernel::conntrack::Timeouts;
 
 /// Follows the kernel's timeouts, and its clock.
 pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
@@ -14,31 +14,22 @@ pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
         info!("conntrack is loaded now; start ctguard again to ask it itself about flows");
     }
 
-    let _writing = guard.pins.lock_for_writing()?;
-    let old = guard.maps.environment()?;
-    let mut environment = old;
-    environment.tcp_loose = u32::from(guard.timeouts.tcp_loose());
-    guard.timeouts.write(guard.coarse, &mut environment);
-    if environment != old {
+    let (timeouts, coarse) = (&guard.timeouts, guard.coarse);
+    if guard.maps.change_facts(|facts| timeouts.write(coarse, facts)) {
         info!("the kernel's conntrack timeouts changed; following them");
-        guard.maps.set_environment(&environment)?;
     }
     Ok(())
 }
 
 /// Removes list entries that ended.
 pub(crate) fn end_list_entries(guard: &mut Guard) -> anyhow::Result<()> {
-    if guard.maps.environment()?.lists_in_use == 0 {
+    if guard.maps.environment().operator.lists_in_use == 0 {
         return Ok(());
     }
     let now = guard.kernel_clock.now(guard.jiffies_per_second)?.0;
-    let _writing = guard.pins.lock_for_writing()?;
-    let mut expired = 0;
-    for kind in [ListKind::Allow, ListKind::Deny] {
-        expired += guard.maps.lists.expire(kind, now)?;
-    }
+    let Some(writing) = guard.try_writing()? else { return Ok(()) };
+    let expired = guard.maps.settings_writer(writing).expire_lists(now)?;
     if expired > 0 {
-        guard.maps.note_lists(guard.maps.lists.in_use()?)?;
         info!("{expired} list entries ended");
     }
     Ok(())

@@ -81,15 +81,15 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     if let Some(since) = guard.known_flows.turning {
         // A packet that is being judged may ask the generation that was asked a moment ago.
         if now >= since + IN_FLIGHT {
-            let environment = guard.maps.environment()?;
-            guard.known_flows.memory.clear(1 - environment.known_generation, &environment);
+            let environment = guard.maps.environment();
+            guard.known_flows.memory.clear(1 - environment.daemon.known_generation, &environment);
             let load = Load(guard.known_flows.memory.load(&environment));
             guard.known_flows.generations.turned(now, load);
             guard.known_flows.turning = None;
         }
         return Ok(());
     }
-    let environment = guard.maps.environment()?;
+    let environment = guard.maps.environment();
     let load = Load(guard.known_flows.memory.load(&environment));
     match guard.known_flows.generations.next(now, load) {
         Step::Wait => {
@@ -105,30 +105,18 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
             }
             begun
         }
-        Step::Turn => turn(guard, now),
+        Step::Turn => {
+            let jiffies = guard.kernel_clock.now(guard.jiffies_per_second)?;
+            guard.maps.turn_known_flows(jiffies);
+            guard.known_flows.turning = Some(now);
+            Ok(())
+        }
     }
-}
-
-/// Asks the generation that has been dumped into.
-fn turn(guard: &mut Guard, now: Duration) -> anyhow::Result<()> {
-    let _writing = guard.pins.lock_for_writing()?;
-    let mut environment = guard.maps.environment()?;
-    environment.known_generation = 1 - environment.known_generation.min(1);
-    environment.known_turned_at = guard.kernel_clock.now(guard.jiffies_per_second)?.0;
-    // Every older flow is in the flow cache now, if that is what answers.
-    environment.learning_until = 0;
-    guard.maps.set_environment(&environment)?;
-    // Only now, for a program may read the two at different times.
-    if environment.known_complete == 0 {
-        guard.maps.set_environment(&Environment { known_complete: 1, ..environment })?;
-    }
-    guard.known_flows.turning = Some(now);
-    Ok(())
 }
 
 fn begin_dump(guard: &mut Guard, environment: &Environment, began: Duration) -> anyhow::Result<()> {
     let jiffies = guard.kernel_clock.now(guard.jiffies_per_second)?;
-    let now = Coarse::at(jiffies, environment.coarse_shift);
+    let now = Coarse::at(jiffies, environment.daemon.coarse_shift);
     let memory = Arc::clone(&guard.known_flows.memory);
     let environment = *environment;
     let clock = (now, guard.coarse);
@@ -171,9 +159,9 @@ fn write_tuple<A: ctguard_datapath::packet::Address>(
     environment: &Environment,
     (now, clock): (Coarse, CoarseClock),
 ) {
-    tuple.note(memory, environment, 1 - environment.known_generation.min(1));
+    tuple.note(memory, environment, 1 - environment.daemon.known_generation.min(1));
     let asked = matches!(tuple.protocol, protocol::TCP | protocol::UDP)
-        && environment.lookup_options_bytes != 0;
+        && environment.daemon.lookup_options_bytes != 0;
     // The calls of PPTP, whose tuples lack a key while no helper has told it.
     let is_call = tuple.protocol == protocol::GRE && entry.original.key | entry.reply.key != 0;
     if !asked && !is_call {

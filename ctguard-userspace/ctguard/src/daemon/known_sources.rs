@@ -110,7 +110,7 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
         keeper.next = dump.began + look_interval(calm).max(dump.lasted * part);
         let summary = dump.told.context("cannot learn who holds connections")?;
         let proven = proven(dump.sources, &summary, &keeper.written);
-        learn(guard, &proven, calm)?;
+        learn(guard, &proven, calm);
     }
     let keeper = &mut guard.known_sources;
     if keeper.was_calm && !calm {
@@ -144,7 +144,7 @@ fn proven(
     told
 }
 
-fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) -> anyhow::Result<()> {
+fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) {
     let now = monotonic();
     let keeper = &mut guard.known_sources;
     if now >= keeper.learnt + LEARNING_INTERVAL {
@@ -153,14 +153,13 @@ fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) -> anyhow
         keeper.learnt = now;
     }
     let changes = sync(&keeper.written, &known(keeper.regulars.regulars(), proven.iter().copied()));
-    let key = guard.maps.environment()?.source_key;
+    let key = guard.maps.environment().fixed.source_key;
     let left_out = apply(&guard.sources, &key, changes, &mut keeper.written);
     let kept = match left_out.len() {
         0 => Ok(()),
         count => Err(anyhow!("there is no room for {count}")),
     };
     guard.attempted("keep every known source", "some count as strangers", &kept);
-    Ok(())
 }
 
 fn ask(began: Duration) -> Dump {

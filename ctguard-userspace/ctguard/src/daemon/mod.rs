@@ -17,6 +17,7 @@ mod start;
 pub(crate) mod state_file;
 mod tick;
 mod tick_timer;
+mod undo;
 mod watch;
 
 pub(crate) use dismantle::dismantle;

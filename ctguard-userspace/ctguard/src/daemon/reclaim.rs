@@ -18,7 +18,7 @@ use ctguard_kernel::{
         reclaim::{Ages, ReclaimError, Reclaimed, reclaim},
         timeouts_writer::TimeoutSettings,
     },
-    namespace,
+    run_directory,
 };
 
 /// After a pass that found nothing to delete the next one waits.
@@ -37,8 +37,8 @@ pub(crate) struct Relieving {
 impl Relieving {
     /// Restores the timeouts that a killed daemon left shrunk.
     pub(super) fn start() -> anyhow::Result<Self> {
-        let record =
-            namespace::run_file("timeouts.json").context("cannot tell the network namespace")?;
+        let record = run_directory::of_this_namespace("timeouts.json")
+            .context("cannot tell the network namespace")?;
         Ok(Self {
             pass: None,
             next: Duration::ZERO,
@@ -101,7 +101,7 @@ fn begin(guard: &mut Guard, rate: f64, now: Duration) -> anyhow::Result<()> {
 }
 
 fn fit_timeouts(guard: &mut Guard) -> anyhow::Result<()> {
-    let policy = guard.maps.policy()?;
+    let policy = guard.maps.policy();
     let table = guard.table.sample()?;
     let timeouts = &mut guard.relieving.timeouts;
     let range = range(&policy).filter(|_| table.max > 0);

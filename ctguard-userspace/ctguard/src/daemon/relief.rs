@@ -1,6 +1,6 @@
 //! Adaptive timeouts at work: what is written, and a record by which all of it comes back.
 //!
-//! The record lies in a file under `/run`, which outlives a SIGKILL but not a reboot, after which
+//! The record lies in a file that outlives a SIGKILL but not a reboot, after which
 //! the kernel's defaults are back anyway. It is saved before what it tells of is written, and
 //! settled afterwards.
 

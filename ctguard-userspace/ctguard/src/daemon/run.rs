@@ -160,7 +160,7 @@ fn keep_house(guard: &mut Guard) -> bool {
 /// A tick that fails leaves the heartbeat to grow old; the fallback rate then holds.
 fn tick(guard: &mut Guard) -> Pace {
     let guarded = guard.interfaces.iter().map(|interface| interface.ifindex);
-    let ticked = guard.ticker.tick(&mut guard.maps, &guard.sources, &guard.table, guarded);
+    let ticked = guard.ticker.tick(&guard.maps, &guard.sources, &guard.table, guarded);
     let (pace, attempt) = match ticked {
         Ok(Ticked { pace, changes }) => {
             for change in &changes {

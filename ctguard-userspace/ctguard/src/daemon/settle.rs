@@ -1,60 +1,35 @@
-//! What a start writes into the maps before the first packet, and takes back when it fails.
+//! What a start writes into the maps before the first packet.
 
 use ctguard_datapath::known_flows;
-use ctguard_layout::{CookieKey, Environment, FLOW_KINDS, HashKey, Interface, Policy, maps};
+use ctguard_layout::{CookieKey, Fixed, HashKey, maps};
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{StartError, StartOptions};
 use ctguard_kernel::{
-    conntrack::Timeouts,
-    maps::{GuardMaps, Slot},
-    net::{Link, station},
+    maps::{GuardMaps, SettingsWriter},
+    net::Link,
 };
-use ctguard_settings::{DEFAULT_POLICY, InterfaceSettings, Settings};
-use ctguard_units::{CoarseClock, ceilings};
+use ctguard_settings::{DEFAULT_POLICY, Settings};
 
-/// The `environment` map: the keys stay as long as the maps live.
-pub(super) fn environment(
-    maps: &GuardMaps,
-    fresh: bool,
-    coarse: CoarseClock,
-    timeouts: &Timeouts,
-    learning_until: u64,
-) -> Result<Environment, StartError> {
-    let old = maps.environment()?;
-    // The flow cache answers for the first time, or conntrack does.
-    let learns_anew = fresh || old.lookup_options_bytes != 0 || learning_until == 0;
-    let (source_key, tuple_key) =
-        if fresh { (hash_key()?, hash_key()?) } else { (old.source_key, old.tuple_key) };
-    let cookie_key =
-        if fresh { CookieKey { words: [random()?, random()?] } } else { old.cookie_key };
+/// Keys and sizes of new maps.
+pub(super) fn fixed(maps: &GuardMaps) -> Result<Fixed, StartError> {
     let line_mask = |name| maps.entries(name).map(|lines| lines - 1);
-    let mut environment = Environment {
-        cookie_key,
+    Ok(Fixed {
+        zero: 0,
+        source_line_mask: line_mask(maps::BUCKETS_SOURCE)?,
+        flow_line_mask: line_mask(maps::FLOW_CACHE)?,
+        known_words: maps.entries(maps::KNOWN_FLOWS)? / known_flows::GENERATIONS,
+        tuple_key: hash_key()?,
+        source_key: hash_key()?,
+        cookie_key: CookieKey { words: [random()?, random()?] },
         prefix_line_mask: line_mask(maps::BUCKETS_PREFIX)?,
         service_line_mask: line_mask(maps::BUCKETS_SERVICE)?,
         retry_line_mask: line_mask(maps::RETRIES)?,
         answered_line_mask: line_mask(maps::ANSWERED)?,
         reset_line_mask: line_mask(maps::RESETS)?,
         known_source_line_mask: line_mask(maps::SOURCES)?,
-        source_line_mask: line_mask(maps::BUCKETS_SOURCE)?,
-        flow_line_mask: line_mask(maps::FLOW_CACHE)?,
-        known_words: maps.entries(maps::KNOWN_FLOWS)? / known_flows::GENERATIONS,
-        tcp_loose: u32::from(timeouts.tcp_loose()),
-        lists_in_use: old.lists_in_use,
-        lookup_options_bytes: old.lookup_options_bytes,
-        detection: old.detection,
-        known_generation: old.known_generation,
-        known_complete: old.known_complete,
-        known_turned_at: old.known_turned_at,
-        learning_until: if learns_anew { learning_until } else { old.learning_until },
-        flow_timeouts: [1; FLOW_KINDS],
-        ..Environment::unset([source_key, tuple_key])
-    };
-    coarse.write(&mut environment);
-    timeouts.write(coarse, &mut environment);
-    Ok(environment)
+    })
 }
 
 fn hash_key() -> Result<HashKey, StartError> {
@@ -74,89 +49,28 @@ fn random() -> Result<u64, StartError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// What a start found, to be put back should it fail.
-pub(super) struct Before {
-    policy: Policy,
-    interfaces: Vec<Interface>,
-}
-
-impl Before {
-    /// Puts it back in the place of what [`settle`] wrote.
-    pub(super) fn restore(self, maps: &mut GuardMaps, targets: &[Link]) {
-        let mut restored = Ok(());
-        for link in targets {
-            restored = restored.and_then(|()| maps.interfaces.remove(link.index));
-        }
-        for interface in self.interfaces {
-            restored = restored.and_then(|()| maps.interfaces.put(interface));
-        }
-        if let Err(error) = restored {
-            warn!("cannot put the interfaces back: {error}");
-        }
-        if let Err(error) = maps.set_policy(self.policy) {
-            warn!("cannot put the policy back: {error}");
-        }
-    }
-}
-
 /// Writes policy and slots, so that they hold for the first packet.
 ///
 /// An interface that a former daemon guarded keeps its own settings, by number or by name.
 pub(super) fn settle(
-    maps: &mut GuardMaps,
+    writer: &SettingsWriter<'_>,
     options: &StartOptions,
     links: &[Link],
     targets: &[Link],
     fresh: bool,
-    jiffies_per_second: u32,
     lookup_options_bytes: u32,
-) -> Result<Before, StartError> {
-    let used = maps.interfaces.used()?;
-    let former = |link: &Link| {
-        let slot = used
-            .iter()
-            .find(|slot| slot.interface.ifindex == link.index || slot.name() == link.name);
-        let unset = Slot { index: 0, interface: Interface::FREE };
-        InterfaceSettings { name: link.name.clone(), ..slot.unwrap_or(&unset).settings() }
-    };
-    let policy = if fresh { DEFAULT_POLICY } else { maps.policy()? };
+) -> Result<(), StartError> {
+    let former = |link: &Link| writer.interface_settings(link.index, &link.name);
+    let policy = if fresh { DEFAULT_POLICY } else { writer.policy() };
     let mut settings = Settings { policy, interfaces: targets.iter().map(former).collect() };
     settings.apply(&options.assignments)?;
     if let Some(warning) = settings.zones(lookup_options_bytes)?.warning() {
         warn!("{warning}");
     }
-    let before = Before { policy, interfaces: used.iter().map(|slot| slot.interface).collect() };
-    for (link, InterfaceSettings { overrides, zone, answers, .. }) in
-        targets.iter().zip(&settings.interfaces)
-    {
-        let known = used.iter().find(|slot| slot.interface.ifindex == link.index);
-        let put = maps.interfaces.put(Interface {
-            ifindex: link.index,
-            mode: known.map_or(0, |slot| slot.interface.mode),
-            station: station(links, link),
-            ceilings: ceilings(&settings.policy.source, overrides, jiffies_per_second),
-            name: name_bytes(&link.name),
-            overrides: *overrides,
-            zone: (*zone).into(),
-            answers_nothing: u32::from(!answers),
-        });
-        if let Err(error) = put {
-            before.restore(maps, targets);
-            return Err(error.into());
-        }
+    writer.apply(&settings);
+    for (link, own) in targets.iter().zip(&settings.interfaces) {
+        writer.add_interface(links, link, own)?;
     }
-    maps.note_stations()?;
-    maps.set_policy(settings.policy)?;
-    maps.note_scopes(&settings.policy)?;
-    Ok(before)
-}
-
-/// A name as the `interfaces` map holds it.
-pub(super) fn name_bytes(name: &str) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    // The kernel's own names are 15 bytes at most.
-    for (to, from) in bytes.iter_mut().take(15).zip(name.bytes()) {
-        *to = from;
-    }
-    bytes
+    writer.note_stations();
+    Ok(())
 }

@@ -4,17 +4,23 @@ use std::{fs, io, path::PathBuf};
 
 use ctguard_layout as layout;
 use ctguard_layout::LAYOUT_VERSION;
-use log::{info, warn};
+use log::info;
 use thiserror::Error;
 
-use super::{Guard, bring_up::bring_up, dismantle, tick::TickError};
+use super::{
+    Guard,
+    bring_up::{Up, bring_up},
+    dismantle,
+    tick::TickError,
+    undo::Undo,
+};
 use ctguard_kernel::{
     bpf::{
         self, AttachError, ClockError, DetectionChoice, LoadError, ModeChoice, MountError, Pins,
     },
     conntrack::{Table, TableError},
-    lock::{DaemonLock, LockError},
-    maps::{OpenError, SlotError, layout_of},
+    lock::{self, LockError},
+    maps::{NoSlot, OpenError, layout_of},
     net::{self, Link, Refusal, Resolved, resolve},
 };
 use ctguard_settings::{Assignment, SettingError};
@@ -51,7 +57,7 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Clock(#[from] ClockError),
     #[error(transparent)]
-    Slot(#[from] SlotError),
+    Slot(#[from] NoSlot),
     #[error(transparent)]
     Setting(#[from] SettingError),
     #[error(transparent)]
@@ -66,8 +72,8 @@ pub(crate) enum StartError {
     Links(#[source] io::Error),
     #[error("cannot clear what an earlier start left")]
     Clear(#[source] io::Error),
-    #[error("cannot keep others from changing the guard")]
-    Writing(#[source] io::Error),
+    #[error("cannot keep the programs that run")]
+    Former(#[source] io::Error),
     #[error("cannot draw random numbers")]
     Random(#[source] io::Error),
 }
@@ -77,19 +83,8 @@ pub(crate) fn start(options: &StartOptions) -> Result<Guard, StartError> {
     let table = Table::open()?;
     let links = net::links().map_err(StartError::Links)?;
     let targets = resolve_all(&links, &options.interfaces)?;
-    let lock = DaemonLock::acquire(&options.pins)?;
-    let started = bpf::prepare(&options.pins)
-        .map_err(StartError::from)
-        .and_then(|()| found(&options.pins))
-        .and_then(|found| {
-            let fresh = found == Found::Nothing;
-            let guard = bring_up(options, table, &links, &targets, fresh);
-            if guard.is_err() && fresh {
-                undo(&options.pins);
-            }
-            guard
-        });
-    match started {
+    let lock = lock::for_daemon(options.pins.path())?;
+    match start_locked(options, table, &links, &targets) {
         Ok(up) => Ok(Guard::new(up, lock, options)),
         Err(error) => {
             // A guard that is kept is known by its lock file.
@@ -99,6 +94,24 @@ pub(crate) fn start(options: &StartOptions) -> Result<Guard, StartError> {
             Err(error)
         }
     }
+}
+
+fn start_locked(
+    options: &StartOptions,
+    table: Table,
+    links: &[Link],
+    targets: &[Link],
+) -> Result<Up, StartError> {
+    bpf::prepare(&options.pins)?;
+    let found = found(&options.pins)?;
+    let mut undo = Undo::default();
+    if found == Found::Nothing {
+        let pins = options.pins.clone();
+        undo.push("remove the new guard", move || Ok(dismantle(&pins)?));
+    }
+    let up = bring_up(options, table, links, targets, found == Found::Nothing, &mut undo)?;
+    undo.commit();
+    Ok(up)
 }
 
 /// What lies under the pin path.
@@ -125,12 +138,6 @@ fn clear(pins: &Pins) -> Result<Found, StartError> {
         bpf::prepare(pins)?;
     }
     Ok(Found::Nothing)
-}
-
-fn undo(pins: &Pins) {
-    if let Err(error) = dismantle(pins) {
-        warn!("cannot remove {}: {error}", pins.path().display());
-    }
 }
 
 fn resolve_all(links: &[Link], names: &[String]) -> Result<Vec<Link>, StartError> {

@@ -11,7 +11,7 @@ use ctguard_control::{ControlPolicy, Controller, Decision, Pace, Snapshot, Stage
 use ctguard_kernel::{
     bpf::monotonic,
     conntrack::{Table, TableError},
-    maps::{GuardMaps, OpenError, SlotError, SourceMemory},
+    maps::{GuardMaps, OpenError, SourceMemory},
 };
 use ctguard_units::{JiffiesClock, TableSample, in_force};
 
@@ -22,8 +22,6 @@ pub(crate) enum TickError {
     Table(#[from] TableError),
     #[error(transparent)]
     Maps(#[from] OpenError),
-    #[error(transparent)]
-    Interfaces(#[from] SlotError),
 }
 
 /// What came of a tick.
@@ -99,7 +97,7 @@ impl Ticker {
     /// counted twice and never not at all.
     pub(crate) fn tick(
         &mut self,
-        maps: &mut GuardMaps,
+        maps: &GuardMaps,
         sources: &SourceMemory,
         table: &Table,
         guarded: impl Iterator<Item = u32>,
@@ -112,8 +110,8 @@ impl Ticker {
             None
         };
         let loads = self.controller.wants_loads(now).then(|| self.offered.look(now, sources));
-        let policy = maps.policy()?;
-        let control_policy = self.control_policy(now, maps, &policy, guarded)?;
+        let policy = maps.policy();
+        let control_policy = self.control_policy(now, maps, &policy, guarded);
         let limits = maps.grant.limits();
         let admitted = maps.grant.admissions();
         let table = table.sample()?;
@@ -131,7 +129,7 @@ impl Ticker {
             return Ok(Ticked { pace: Pace::Calm, changes: Vec::new() });
         };
         let was_calm = self.is_calm();
-        self.write_limits(maps, &decision)?;
+        self.write_limits(maps, &decision);
         let grant = &maps.grant;
         grant.heartbeat.store(self.clock.read(now).0);
         decision.write_grants(grant);
@@ -161,13 +159,12 @@ impl Ticker {
     }
 
     /// Stages and shares, before the grants that were made with them in view.
-    fn write_limits(&mut self, maps: &mut GuardMaps, decision: &Decision) -> Result<(), OpenError> {
+    fn write_limits(&mut self, maps: &GuardMaps, decision: &Decision) {
         let limits = decision.limits();
         if limits != self.limits {
-            maps.set_limits(&limits)?;
+            maps.set_limits(&limits);
             self.limits = limits;
         }
-        Ok(())
     }
 
     fn write_fallback(&mut self, maps: &GuardMaps, policy: &Policy, table: TableSample) {
@@ -185,11 +182,11 @@ impl Ticker {
         maps: &GuardMaps,
         policy: &Policy,
         guarded: impl Iterator<Item = u32>,
-    ) -> Result<ControlPolicy, TickError> {
+    ) -> ControlPolicy {
         let fresh = self.ceilings.filter(|(at, _)| now.saturating_sub(*at) < POLICY_INTERVAL);
         let ceilings = match fresh {
             Some((_, known)) => known.ceilings,
-            None => highest_ceilings(maps, policy, guarded)?,
+            None => highest_ceilings(maps, policy, guarded),
         };
         let control_policy = ControlPolicy {
             target_ppm: policy.target_ppm,
@@ -200,7 +197,7 @@ impl Ticker {
         if fresh.is_none() {
             self.ceilings = Some((now, control_policy));
         }
-        Ok(control_policy)
+        control_policy
     }
 }
 
@@ -209,15 +206,15 @@ fn highest_ceilings(
     maps: &GuardMaps,
     policy: &Policy,
     guarded: impl Iterator<Item = u32>,
-) -> Result<[u32; CLASSES], SlotError> {
+) -> [u32; CLASSES] {
     let mut ceilings = policy.source.map(|rate| rate.flows_per_second);
     for ifindex in guarded {
-        let Some(slot) = maps.interfaces.of(ifindex)? else { continue };
+        let Some(slot) = maps.interfaces.of(ifindex) else { continue };
         for class in Class::ALL {
             let class = class as usize;
             let rate = in_force(policy.source[class], slot.interface.overrides[class]);
             ceilings[class] = ceilings[class].max(rate.flows_per_second);
         }
     }
-    Ok(ceilings)
+    ceilings
 }

@@ -3,28 +3,25 @@
 use std::io;
 
 use anyhow::Context as _;
-use ctguard_layout::Interface;
 use log::{info, warn};
 
-use super::{Guard, bring_up::note_mode, settle::name_bytes};
+use super::{Guard, bring_up::note_mode};
 use ctguard_kernel::{
     bpf::{self, Attachment},
-    net::{self, Link, resolve, station},
+    net::{self, Link, resolve},
 };
-use ctguard_units::ceilings;
 
 /// Brings slots and attachments in line with the interfaces that there are.
 ///
 /// What fails is tried again at the next look: an interface that just appeared may not be ready.
 pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
     let links = net::links()?;
-    let Ok(_writing) = guard.pins.lock_for_writing() else { return Ok(()) };
     for position in 0..guard.interfaces.len() {
         let guarded = guard.interfaces[position].clone();
         match find(&links, guarded.ifindex, net::link)? {
             Some(link) if bpf::is_attached(&guard.pins, link.index) => {
                 guard.interfaces[position].name.clone_from(&link.name);
-                refresh_slot(guard, &links, &link)?;
+                guard.maps.note_device(&links, &link);
             }
             Some(link) => {
                 if guarded.attached {
@@ -46,7 +43,8 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
             }
         }
     }
-    guard.maps.note_stations().context("cannot tell the program which stations are ours")
+    guard.maps.note_stations();
+    Ok(())
 }
 
 /// The interface of this index. One that the list lacks is gone only if the kernel says so when it
@@ -82,39 +80,20 @@ fn try_attach(
     link: &Link,
     old: u32,
 ) -> anyhow::Result<Attachment> {
-    let policy = guard.maps.policy()?;
-    let former = guard.maps.interfaces.of(old)?.map_or(Interface::FREE, |slot| slot.interface);
+    let writing = guard.try_writing()?.context("somebody is changing settings")?;
+    let own = guard.maps.interface_settings(old, &link.name);
+    let writer = guard.maps.settings_writer(writing);
     if old != link.index {
-        guard.maps.interfaces.remove(old)?;
+        writer.remove_interface(old);
     }
-    guard.maps.interfaces.put(Interface {
-        ifindex: link.index,
-        mode: 0,
-        station: station(links, link),
-        ceilings: ceilings(&policy.source, &former.overrides, guard.jiffies_per_second),
-        name: name_bytes(&link.name),
-        overrides: former.overrides,
-        zone: former.zone,
-        answers_nothing: former.answers_nothing,
-    })?;
+    writer.add_interface(links, link, &own)?;
     let attachment =
         bpf::attach(&guard.pins, &mut guard.programs, link, guard.mode, guard.egress_by_filter)?;
     // Flows of an interface without programs have not been noted.
-    guard.maps.note_known_incomplete()?;
+    guard.maps.doubt_known_flows();
     guard.known_flows.restart();
-    note_mode(&mut guard.maps, link, &attachment)?;
+    note_mode(&guard.maps, link, &attachment);
     Ok(attachment)
-}
-
-/// Name and station of an interface that is there.
-fn refresh_slot(guard: &mut Guard, links: &[Link], link: &Link) -> anyhow::Result<()> {
-    let Some(slot) = guard.maps.interfaces.of(link.index)? else { return Ok(()) };
-    let fresh =
-        Interface { station: station(links, link), name: name_bytes(&link.name), ..slot.interface };
-    if fresh != slot.interface {
-        guard.maps.interfaces.put(fresh)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

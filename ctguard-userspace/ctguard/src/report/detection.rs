@@ -17,8 +17,8 @@ pub(super) struct DetectionReport {
 
 impl DetectionReport {
     pub(super) fn new(environment: &Environment) -> Self {
-        let (reason, words) = match Detection::of(environment.detection) {
-            Some(Detection::Conntrack) if environment.lookup_options_bytes > 0 => {
+        let (reason, words) = match Detection::of(environment.daemon.detection) {
+            Some(Detection::Conntrack) if environment.daemon.lookup_options_bytes > 0 => {
                 return Self { mode: "conntrack", reason: None, words: "by asking conntrack" };
             }
             Some(Detection::Forced) => ("forced", "--new-flow-detection says so"),
@@ -68,14 +68,13 @@ impl Display for DetectionReport {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_layout::HashKey;
+    use ctguard_layout::DaemonFacts;
 
     use super::*;
 
     fn report(detection: u32, lookup_options_bytes: u32) -> (String, String) {
-        let unset = Environment::unset([HashKey { words: [0; 12] }; 2]);
-        let report =
-            DetectionReport::new(&Environment { detection, lookup_options_bytes, ..unset });
+        let daemon = DaemonFacts { detection, lookup_options_bytes, ..DaemonFacts::default() };
+        let report = DetectionReport::new(&Environment { daemon, ..Environment::default() });
         (serde_json::to_string(&report).unwrap(), report.to_string())
     }
 

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use ctguard_datapath::sources;
 use ctguard_layout::{
-    CLASSES, Class, Environment, Interface, Limits, Policy, Rate, TIERS, Tier, units::Ticks,
+    CLASSES, Class, DaemonFacts, Environment, Interface, Limits, Policy, Rate, TIERS, Tier,
+    units::Ticks,
 };
 use serde::Serialize;
 
@@ -262,7 +263,7 @@ impl StatusReport {
             interfaces: observation.interfaces.iter().map(|i| interface(i, policy)).collect(),
             new_flow_detection: DetectionReport::new(&observation.environment),
             known_flows: KnownFlowsReport {
-                complete: observation.environment.known_complete != 0,
+                complete: observation.environment.daemon.known_complete != 0,
                 dump_age_seconds: dump_age(observation),
                 load_ratio: observation.known_load,
             },
@@ -294,7 +295,8 @@ fn tier_report(tier: Tier, observation: &Observation) -> TierReport {
     let place = tier as usize;
     let (admitted, limit) = (observation.admitted[place], observation.limits[place]);
     let shares = observation.found.shares[tier.slot()];
-    let second = f64::from(observation.environment.jiffies_per_second) * as_f64(Ticks::PER_JIFFY);
+    let second =
+        f64::from(observation.environment.daemon.jiffies_per_second) * as_f64(Ticks::PER_JIFFY);
     let share = |class: Class| {
         let interval = shares[class as usize].interval.0;
         (interval > 0).then(|| second / as_f64(interval))
@@ -314,7 +316,7 @@ fn ratio(part: usize, whole: u32) -> f64 {
 fn grant(observation: &Observation) -> GrantReport {
     let Observation { limits, admitted, environment, .. } = observation;
     let remaining = |tier: Tier| limits[tier as usize].saturating_sub(admitted[tier as usize]);
-    let patience = u64::from(environment.heartbeat_patience_jiffies);
+    let patience = u64::from(environment.daemon.heartbeat_patience_jiffies);
     GrantReport {
         remaining: remaining(Tier::Strangers),
         allowed_remaining: remaining(Tier::Allowed),
@@ -324,11 +326,11 @@ fn grant(observation: &Observation) -> GrantReport {
 
 fn age(observation: &Observation) -> f64 {
     let jiffies = observation.now.saturating_sub(observation.heartbeat);
-    as_f64(jiffies) / f64::from(observation.environment.jiffies_per_second.max(1))
+    as_f64(jiffies) / f64::from(observation.environment.daemon.jiffies_per_second.max(1))
 }
 
 fn dump_age(observation: &Observation) -> Option<f64> {
-    let Environment { known_turned_at, jiffies_per_second, .. } = observation.environment;
+    let DaemonFacts { known_turned_at, jiffies_per_second, .. } = observation.environment.daemon;
     let jiffies = observation.now.saturating_sub(known_turned_at);
     (known_turned_at > 0).then(|| as_f64(jiffies) / f64::from(jiffies_per_second.max(1)))
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
@@ -14,7 +14,7 @@ use super::{
     LoadError, Pins, Programs,
     egress::{self, EgressError},
     pins::remove_if_there,
-    syscall,
+    syscall::{self, LinkInfo},
 };
 use crate::{lock, net::Link};
 
@@ -164,6 +164,54 @@ pub fn is_attached(pins: &Pins, ifindex: u32) -> bool {
         && egress::is_attached(pins, ifindex)
 }
 
+/// What runs on an interface before a start changes it.
+pub struct Former {
+    pins: Pins,
+    link: Link,
+    xdp: Option<FormerLink>,
+    egress: egress::Former,
+}
+
+impl Former {
+    pub fn of(pins: &Pins, link: &Link) -> io::Result<Self> {
+        let xdp = FormerLink::of(pins.xdp_link(link.index)?, link.index)?;
+        let egress = egress::Former::of(pins, link.index)?;
+        Ok(Self { pins: pins.clone(), link: link.clone(), xdp, egress })
+    }
+
+    /// Lets the same run again, and nothing where nothing did.
+    pub fn restore(self) -> Result<(), EgressError> {
+        match &self.xdp {
+            Some(former) => former.restore()?,
+            None => remove_if_there(&self.pins.xdp(self.link.index))?,
+        }
+        self.egress.restore(&self.pins, &self.link)
+    }
+}
+
+/// A link, and the program in it.
+pub(super) struct FormerLink {
+    link: OwnedFd,
+    program: OwnedFd,
+}
+
+impl FormerLink {
+    /// None where nothing is pinned, or only what is left of an interface that is gone.
+    pub(super) fn of(
+        pinned: Option<(OwnedFd, LinkInfo)>,
+        ifindex: u32,
+    ) -> io::Result<Option<Self>> {
+        let Some((link, info)) = pinned.filter(|(_, info)| info.ifindex == ifindex) else {
+            return Ok(None);
+        };
+        Ok(Some(Self { link, program: syscall::program_by_id(info.program)? }))
+    }
+
+    pub(super) fn restore(&self) -> io::Result<()> {
+        syscall::update_link(self.link.as_fd(), self.program.as_fd())
+    }
+}
+
 fn ingress(
     pins: &Pins,
     programs: &Programs,
@@ -235,11 +283,7 @@ fn create(
 
 /// The program for frames in fragments first: drivers with a large MTU insist on it, others
 /// refuse it.
-fn create_in(
-    mode: Mode,
-    programs: &Programs,
-    link: &Link,
-) -> Result<std::os::fd::OwnedFd, AttachError> {
+fn create_in(mode: Mode, programs: &Programs, link: &Link) -> Result<OwnedFd, AttachError> {
     let first = syscall::attach_xdp(programs.ingress(), link.index, mode.flags());
     match first.map_err(|source| link_error(link, source)) {
         Err(AttachError::Link { .. }) => {
@@ -280,8 +324,11 @@ impl Occupant {
             .find(|program| program.id() == id)
             .and_then(|program| program.name_as_str().map(ToOwned::to_owned));
         if program.as_deref() == Some(programs::INGRESS) {
-            let (pins, pid) = lock::guard_of(ifindex, id).unzip();
-            return Self::Guard { pins, pid: pid.flatten() };
+            let pins = lock::pinned_guards().into_iter().map(Pins::at).find(
+                |pins| matches!(pins.xdp_link(ifindex), Ok(Some((_, info))) if info.program == id),
+            );
+            let daemon = pins.as_ref().and_then(|pins| lock::daemon_of(pins.path()));
+            return Self::Guard { pins, pid: daemon.and_then(|daemon| daemon.pid) };
         }
         Self::Foreign { program }
     }

@@ -1,28 +1,29 @@
 //! The file system that pins live in: found, or mounted where it outlives this process.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{FlockOperation, flock, major, minor, statfs},
+    fs::{major, minor, statfs},
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
 use thiserror::Error;
 
 use super::Pins;
-use crate::namespace;
+use crate::{
+    lock::{self, LockError},
+    namespace,
+};
 
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// The source of a mount of ours, as `/proc/self/mountinfo` shows it.
 const MOUNT_SOURCE: &str = "ctguard";
-
-/// Locked, as a directory, while somebody looks for a bpffs and mounts or removes it.
-const LOCK: &str = "/run";
 
 /// Why there is no place for pins.
 #[derive(Debug, Error)]
@@ -43,6 +44,8 @@ pub enum MountError {
     Dot { path: PathBuf },
     #[error("cannot mount a bpffs at {}", path.display())]
     Mount { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error("cannot prepare {}", path.display())]
     Prepare { path: PathBuf, source: io::Error },
 }
@@ -51,11 +54,11 @@ pub enum MountError {
 pub fn prepare(pins: &Pins) -> Result<(), MountError> {
     let path = pins.path();
     let prepare = |source| MountError::Prepare { path: path.to_owned(), source };
-    let _lock = lock().map_err(prepare)?;
+    let _mounting = lock::for_mounting()?;
     if let Place::ToMount(parent) = find(pins)? {
         mount_at(parent)?;
     }
-    fs::create_dir_all(path).map_err(prepare)
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(prepare)
 }
 
 /// Why [`prepare`] would find no place, as far as can be told without mounting anything.
@@ -66,7 +69,7 @@ pub fn check(pins: &Pins) -> Result<(), MountError> {
 /// Removes the directory of `pins` and, if it was the last on a mount of ours, the mount.
 pub fn remove(pins: &Pins) -> io::Result<()> {
     let path = pins.path();
-    let _lock = lock()?;
+    let _mounting = lock::for_mounting().map_err(io::Error::other)?;
     match fs::remove_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -212,12 +215,6 @@ fn parse(line: &str) -> Option<Mount> {
         kind: system.next()?.to_owned(),
         source: system.next()?.to_owned(),
     })
-}
-
-fn lock() -> io::Result<fs::File> {
-    let file = fs::File::open(LOCK)?;
-    flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use aya::programs::{
     links::LinkError,
     tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
 };
+use ctguard_layout::programs;
 use thiserror::Error;
 
-use super::{Pins, pins::remove_if_there, syscall};
+use super::{Pins, attach::FormerLink, pins::remove_if_there, syscall};
 use crate::net::{self, Link, clsact};
 
 /// Priority and handle of the filter, low and of nobody else's choosing.
@@ -61,6 +62,34 @@ pub(super) fn attach(
     }
     attach_filter(pins, program, link)?;
     Ok(true)
+}
+
+/// What watched before a start.
+pub(super) enum Former {
+    Nothing,
+    Link(FormerLink),
+    Filter(Box<SchedClassifier>),
+}
+
+impl Former {
+    pub(super) fn of(pins: &Pins, ifindex: u32) -> io::Result<Self> {
+        if let Some(link) = FormerLink::of(pins.tcx_link(ifindex)?, ifindex)? {
+            return Ok(Self::Link(link));
+        }
+        if !pins.filter(ifindex).exists() {
+            return Ok(Self::Nothing);
+        }
+        let pinned = SchedClassifier::from_pin(pins.program(programs::EGRESS));
+        pinned.map(|program| Self::Filter(program.into())).map_err(io::Error::other)
+    }
+
+    pub(super) fn restore(self, pins: &Pins, link: &Link) -> Result<(), EgressError> {
+        match self {
+            Self::Nothing => Ok(detach(pins, link.index)?),
+            Self::Link(former) => Ok(former.restore()?),
+            Self::Filter(mut program) => update_filter(&mut program, link),
+        }
+    }
 }
 
 /// Whether what [`attach`] left is still there; of a filter, whether its qdisc is.

@@ -13,7 +13,9 @@ mod program_load;
 mod refusal;
 mod syscall;
 
-pub use attach::{AttachError, Attachment, Mode, ModeChoice, Occupant, attach, is_attached};
+pub use attach::{
+    AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached,
+};
 pub use bpffs::{MountError, check as check_pins, prepare, remove};
 pub use clock::{ClockError, KernelClock, monotonic};
 pub use detection::{DetectionChoice, Detector};

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use ctguard_layout::programs;
 
 use super::syscall::{self, LinkInfo};
 use crate::namespace;
@@ -87,19 +87,25 @@ impl Pins {
         open_link(&self.tcx(ifindex))
     }
 
+    /// The programs that are pinned, by name.
+    pub fn programs(&self) -> io::Result<Vec<(&'static str, OwnedFd)>> {
+        let mut found = Vec::new();
+        for name in [programs::CLOCK, programs::EGRESS, programs::INGRESS] {
+            match syscall::open_pin(&self.program(name)) {
+                Ok(program) => found.push((name, program)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
     /// Pins a program in the place of an older one, which is never missing in between.
-    pub(super) fn replace_program(&self, name: &str, program: impl AsFd) -> io::Result<()> {
+    pub fn replace_program(&self, name: &str, program: impl AsFd) -> io::Result<()> {
         let next = self.0.join(format!("next_{name}"));
         remove_if_there(&next)?;
         syscall::pin(program.as_fd(), &next)?;
         fs::rename(&next, self.program(name))
-    }
-
-    /// Keeps other commands from writing the same maps, while the result lives.
-    pub fn lock_for_writing(&self) -> io::Result<OwnedFd> {
-        let directory = OwnedFd::from(fs::File::open(&self.0)?);
-        flock(&directory, FlockOperation::LockExclusive)?;
-        Ok(directory)
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) use program::{XdpProgram, load_xdp};
 // Commands and attach types of `enum bpf_cmd` and `enum bpf_attach_type` (include/uapi/linux/bpf.h).
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
+const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
@@ -62,6 +63,14 @@ struct ObjectPath {
     path: u64,
     fd: u32,
     file_flags: u32,
+}
+
+/// `union bpf_attr` of the commands that open an object by its number or find the next one.
+#[repr(C)]
+struct ObjectId {
+    id: u32,
+    next: u32,
+    open_flags: u32,
 }
 
 #[repr(C)]
@@ -139,6 +148,19 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let mut attributes = ObjectPath { path: path.as_ptr() as u64, fd: 0, file_flags: 0 };
     // SAFETY: OBJ_GET reads an `ObjectPath`, whose string lives until the end of this function.
     let fd = unsafe { bpf(OBJ_GET, &mut attributes) }?;
+    // SAFETY: on success the kernel made this descriptor for us, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The loaded program of this number.
+pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    open_by_id(PROG_GET_FD_BY_ID, id)
+}
+
+fn open_by_id(command: libc::c_int, id: u32) -> io::Result<OwnedFd> {
+    let mut attributes = ObjectId { id, next: 0, open_flags: 0 };
+    // SAFETY: the commands that open by a number read an `ObjectId` and store nothing.
+    let fd = unsafe { bpf(command, &mut attributes) }?;
     // SAFETY: on success the kernel made this descriptor for us, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ctguard_layout::{Environment, FlowKind};
+use ctguard_layout::{DaemonFacts, FlowKind};
 
 use super::table::Setting;
 use ctguard_units::CoarseClock;
@@ -79,17 +79,18 @@ impl Timeouts {
         self.generic.is_empty()
     }
 
-    /// Writes the timeouts in coarse units to where the data path reads them.
-    pub fn write(&self, clock: CoarseClock, environment: &mut Environment) {
+    /// Tells the data path the timeouts, in coarse units, and what makes an entry.
+    pub fn write(&self, clock: CoarseClock, facts: &mut DaemonFacts) {
+        facts.tcp_loose = u32::from(self.tcp_loose());
         let generic = least(&self.generic).unwrap_or(LAST_RESORT_SECONDS);
         for (kind, settings) in &self.kinds {
             let timeout = clock.timeout(least(settings).unwrap_or(generic));
-            environment.set_flow_timeout(*kind, timeout);
+            facts.set_flow_timeout(*kind, timeout);
         }
     }
 
     /// Whether an ACK of no connection makes an entry.
-    pub fn tcp_loose(&self) -> bool {
+    fn tcp_loose(&self) -> bool {
         self.tcp_loose.as_ref().and_then(|setting| setting.read().ok()) != Some(0)
     }
 }

@@ -1,22 +1,23 @@
 //! The `interfaces` map: one slot for each guarded interface.
 
-use aya::maps::{Array, MapData, MapError};
-use ctguard_layout::{INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
+use std::mem::offset_of;
+
+use ctguard_layout::{INTERFACE_PROBES, INTERFACE_SLOTS, Interface, Policy};
+use ctguard_settings::InterfaceSettings;
+use ctguard_units::ceilings;
 use thiserror::Error;
 
-use super::memory::Value;
-use ctguard_settings::InterfaceSettings;
+use super::memory::InPlace;
+use crate::net::{Link, station};
 
-/// Why an interface has no slot.
+/// No slot is free for an interface.
 #[derive(Debug, Error)]
-pub enum SlotError {
-    #[error(
-        "no free slot for interface number {ifindex}: {INTERFACE_PROBES} others whose numbers are \
-         equal modulo {INTERFACE_SLOTS} hold them"
-    )]
-    Full { ifindex: u32 },
-    #[error("cannot use map interfaces")]
-    Map(#[from] MapError),
+#[error(
+    "no free slot for interface number {ifindex}: {INTERFACE_PROBES} others whose numbers are equal \
+     modulo {INTERFACE_SLOTS} hold them"
+)]
+pub struct NoSlot {
+    ifindex: u32,
 }
 
 /// A used slot.
@@ -47,52 +48,107 @@ impl Slot {
 }
 
 /// The map.
-pub struct Interfaces(Array<MapData, Value<Interface>>);
+#[derive(Debug)]
+pub struct Interfaces(InPlace<Interface>);
+
+/// What the operator writes lies behind what the daemon writes.
+const OPERATORS: usize = offset_of!(Interface, ceilings);
+const END: usize = size_of::<Interface>();
 
 impl Interfaces {
-    pub(super) fn new(map: Array<MapData, Value<Interface>>) -> Self {
+    pub(super) fn new(map: InPlace<Interface>) -> Self {
         Self(map)
     }
 
-    /// Every used slot.
-    pub fn used(&self) -> Result<Vec<Slot>, SlotError> {
-        let mut used = Vec::new();
-        for index in 0..INTERFACE_SLOTS {
-            let interface = self.0.get(&index, 0)?.0;
-            if interface.ifindex != 0 {
-                used.push(Slot { index, interface });
-            }
+    /// Every slot, in order.
+    pub(super) fn all(&self) -> Vec<Interface> {
+        (0..INTERFACE_SLOTS as usize).map(|index| self.0.get(index)).collect()
+    }
+
+    pub(super) fn set_all(&self, slots: &[Interface]) {
+        for (index, slot) in slots.iter().enumerate() {
+            self.0.set(index, 0..END, slot);
         }
-        Ok(used)
+    }
+
+    /// Every used slot.
+    pub fn used(&self) -> Vec<Slot> {
+        let slots = (0..).zip(self.all()).map(|(index, interface)| Slot { index, interface });
+        slots.filter(|slot| slot.interface.ifindex != 0).collect()
     }
 
     /// The slot of `ifindex`, if it has one: looks only where the data path does.
-    pub fn of(&self, ifindex: u32) -> Result<Option<Slot>, SlotError> {
-        for index in probes(ifindex) {
-            let interface = self.0.get(&index, 0)?.0;
-            if interface.ifindex == ifindex {
-                return Ok(Some(Slot { index, interface }));
-            }
-        }
-        Ok(None)
+    pub fn of(&self, ifindex: u32) -> Option<Slot> {
+        let slots =
+            probes(ifindex).map(|index| Slot { index, interface: self.0.get(index as usize) });
+        slots.into_iter().find(|slot| slot.interface.ifindex == ifindex)
     }
 
-    /// Writes `interface` into its slot, or into a free one where the data path looks for it.
-    pub fn put(&mut self, interface: Interface) -> Result<(), SlotError> {
-        let used = self.used()?;
+    /// Writes a whole slot, its own or a free one where the data path looks for it.
+    pub(super) fn put(&self, interface: &Interface) -> Result<(), NoSlot> {
+        let used = self.used();
         let taken: Vec<_> = used.iter().map(|slot| (slot.index, slot.interface.ifindex)).collect();
-        let index = place(&taken, interface.ifindex)
-            .ok_or(SlotError::Full { ifindex: interface.ifindex })?;
-        Ok(self.0.set(index, Value(interface), 0)?)
+        let ifindex = interface.ifindex;
+        let index = place(&taken, ifindex).ok_or(NoSlot { ifindex })? as usize;
+        // The data path knows it by its number, which comes last.
+        self.0.set(index, OPERATORS..END, interface);
+        self.0.set(index, offset_of!(Interface, station)..OPERATORS, interface);
+        self.0.set(index, 0..OPERATORS, interface);
+        Ok(())
+    }
+
+    /// Writes the daemon's part of a slot that is there.
+    pub(super) fn set_device(&self, slot: &Slot) {
+        self.0.set(slot.index as usize, 0..OPERATORS, &slot.interface);
+    }
+
+    /// Writes the operator's part of a slot that is there.
+    pub(super) fn set_settings(&self, slot: &Slot) {
+        self.0.set(slot.index as usize, OPERATORS..END, &slot.interface);
     }
 
     /// Frees the slot of `ifindex`.
-    pub fn remove(&mut self, ifindex: u32) -> Result<(), SlotError> {
-        if let Some(slot) = self.of(ifindex)? {
-            self.0.set(slot.index, Value(Interface::FREE), 0)?;
+    pub(super) fn remove(&self, ifindex: u32) {
+        if let Some(slot) = self.of(ifindex) {
+            self.0.set(slot.index as usize, 0..END, &Interface::FREE);
         }
-        Ok(())
     }
+}
+
+/// What the data path is told of an interface: the device, and what is set for it. Nothing else makes
+/// a slot.
+pub(super) fn slot(
+    (links, link): (&[Link], &Link),
+    mode: u32,
+    own: &InterfaceSettings,
+    policy: &Policy,
+    jiffies_per_second: u32,
+) -> Interface {
+    let mut interface = Interface { ifindex: link.index, mode, ..Interface::FREE };
+    set_device(&mut interface, links, link);
+    set_settings(&mut interface, own, policy, jiffies_per_second);
+    interface
+}
+
+pub(super) fn set_device(interface: &mut Interface, links: &[Link], link: &Link) {
+    interface.station = station(links, link);
+    interface.name = [0; 16];
+    // The kernel's own names are 15 bytes at most.
+    for (to, from) in interface.name.iter_mut().take(15).zip(link.name.bytes()) {
+        *to = from;
+    }
+}
+
+pub(super) fn set_settings(
+    interface: &mut Interface,
+    InterfaceSettings { overrides, zone, answers, .. }: &InterfaceSettings,
+    policy: &Policy,
+    jiffies_per_second: u32,
+) {
+    interface.ceilings = ceilings(&policy.source, overrides, jiffies_per_second);
+    interface.overrides = *overrides;
+    interface.zone = (*zone).into();
+    interface.answers_nothing = u32::from(!answers);
 }
 
 /// The slot for `ifindex`, given who holds which: the nearest behind its own number.

@@ -82,7 +82,7 @@ impl Lists {
     }
 
     /// Adds `entry` or replaces the entry of its prefix.
-    pub fn add(&mut self, kind: ListKind, entry: Entry) -> Result<(), ListError> {
+    pub(super) fn add(&mut self, kind: ListKind, entry: Entry) -> Result<(), ListError> {
         let length = u32::from(entry.prefix.prefix_len());
         let value = Value(ListEntry { expires_at: entry.expires_at });
         let added = match entry.prefix {
@@ -103,7 +103,7 @@ impl Lists {
     }
 
     /// Whether `prefix` was there and is not any more.
-    pub fn remove(&mut self, kind: ListKind, prefix: IpNet) -> Result<bool, ListError> {
+    pub(super) fn remove(&mut self, kind: ListKind, prefix: IpNet) -> Result<bool, ListError> {
         let length = u32::from(prefix.prefix_len());
         let removed = match prefix {
             IpNet::V4(net) => self.v4(kind).remove(&Key::new(length, net.network().octets())),
@@ -117,7 +117,7 @@ impl Lists {
     }
 
     /// Removes what expired by `now`, and tells how many entries that were.
-    pub fn expire(&mut self, kind: ListKind, now: u64) -> Result<usize, ListError> {
+    pub(super) fn expire(&mut self, kind: ListKind, now: u64) -> Result<usize, ListError> {
         let expired: Vec<_> =
             self.entries(kind)?.into_iter().filter(|entry| !entry.is_live(now)).collect();
         for entry in &expired {
@@ -127,7 +127,7 @@ impl Lists {
     }
 
     /// `Environment::lists_in_use` as it ought to be.
-    pub fn in_use(&self) -> Result<u32, ListError> {
+    pub(super) fn in_use(&self) -> Result<u32, ListError> {
         let mut bits = 0;
         for (list, empty) in [
             (List::AllowV4, is_empty(&self.allow_v4)?),

@@ -6,8 +6,10 @@
 use std::{
     io,
     marker::PhantomData,
-    ops::Deref,
+    mem::MaybeUninit,
+    ops::{Deref, Range},
     os::fd::{AsFd, AsRawFd},
+    sync::atomic::{Ordering, fence},
 };
 
 use aya::Pod;
@@ -29,18 +31,9 @@ use memmap2::{Mmap, MmapMut, MmapOptions};
 pub(super) struct Value<T>(pub T);
 
 // SAFETY: `repr(C)` of integers without padding; every bit pattern is valid.
-unsafe impl Pod for Value<Policy> {}
-// SAFETY: as above.
-unsafe impl Pod for Value<Environment> {}
-// SAFETY: as above.
-unsafe impl Pod for Value<Interface> {}
-// SAFETY: as above.
 unsafe impl Pod for Value<ListEntry> {}
 // SAFETY: as above.
 unsafe impl Pod for Value<Counters> {}
-
-// SAFETY: as above.
-unsafe impl Pod for Value<Limits> {}
 
 /// The grant, in place: what is written here holds for the next packet.
 #[derive(Debug)]
@@ -53,6 +46,23 @@ impl SharedGrant {
         // processes touch it with atomic instructions only.
         unsafe { MmapOptions::new().len(size_of::<Grant>()).map_mut(fd.as_fd().as_raw_fd()) }
             .map(Self)
+    }
+}
+
+impl SharedGrant {
+    /// What the daemon has written.
+    pub(super) fn settings(&self) -> Vec<u64> {
+        self.written().map(Shared::load).collect()
+    }
+
+    pub(super) fn set(&self, settings: Vec<u64>) {
+        self.written().zip(settings).for_each(|(number, setting)| number.store(setting));
+    }
+
+    fn written(&self) -> impl Iterator<Item = &Shared> {
+        let allowances = self.allowances.iter().flat_map(|it| [&it.limit, &it.wake_at]);
+        let fallback = self.fallback.iter().flat_map(|it| [&it.interval, &it.tolerance]);
+        std::iter::once(&self.heartbeat).chain(allowances).chain(fallback)
     }
 }
 
@@ -115,6 +125,74 @@ impl<T: InSharedMemory> SharedArray<T> {
     }
 }
 
+/// Types of plain integers that are read and written in shared memory word by word.
+///
+/// # Safety
+/// `repr(C)` of integers without padding, so that every bit pattern is valid.
+pub(super) unsafe trait Words: Copy {}
+
+// SAFETY: as the trait demands.
+unsafe impl Words for Policy {}
+// SAFETY: as above.
+unsafe impl Words for Environment {}
+// SAFETY: as above.
+unsafe impl Words for Interface {}
+// SAFETY: as above.
+unsafe impl Words for Limits {}
+
+/// Values of which each owner writes a part, in place: the rest is never touched, and no word of 64
+/// bits is ever half written.
+#[derive(Debug)]
+pub(super) struct InPlace<T> {
+    words: SharedArray<Shared>,
+    values: PhantomData<[T]>,
+}
+
+impl<T: Words> InPlace<T> {
+    const WORDS: usize = {
+        assert!(align_of::<T>() >= align_of::<u64>() && size_of::<T>().is_multiple_of(WORD));
+        size_of::<T>() / WORD
+    };
+
+    /// Maps an array of so many.
+    pub(super) fn map(fd: &impl AsFd, length: u32) -> io::Result<Self> {
+        let words = u32::try_from(Self::WORDS).map_err(io::Error::other)?;
+        Ok(Self { words: SharedArray::map(fd, length * words)?, values: PhantomData })
+    }
+
+    pub(super) fn get(&self, index: usize) -> T {
+        let mut value = MaybeUninit::<T>::uninit();
+        let words = value.as_mut_ptr().cast::<u64>();
+        for (at, word) in self.words_of(index).iter().enumerate() {
+            // SAFETY: there are `WORDS` words, which is the size of the value, and it is aligned.
+            unsafe { words.add(at).write(word.load()) };
+        }
+        // SAFETY: all of it was written, and `Words` takes any bit pattern.
+        unsafe { value.assume_init() }
+    }
+
+    /// Writes what lies at these bytes of `value`, whole words.
+    pub(super) fn set(&self, index: usize, bytes: Range<usize>, value: &T) {
+        let start = std::ptr::from_ref(value).cast::<u64>();
+        // SAFETY: a `T` is `WORDS` aligned words of initialised integers.
+        let new = unsafe { std::slice::from_raw_parts(start, Self::WORDS) };
+        // What is written first is seen first.
+        fence(Ordering::Release);
+        let part = bytes.start / WORD..bytes.end / WORD;
+        for (word, new) in self.words_of(index)[part.clone()].iter().zip(&new[part]) {
+            if word.load() != *new {
+                word.store(*new);
+            }
+        }
+    }
+
+    fn words_of(&self, index: usize) -> &[Shared] {
+        &self.words.values()[index * Self::WORDS..][..Self::WORDS]
+    }
+}
+
+const WORD: usize = size_of::<u64>();
+
 /// Flow cache and known-flows filter, in place.
 #[derive(Debug)]
 pub struct FlowMemory {
@@ -144,7 +222,7 @@ impl FlowMemory {
 
     /// The share of bits that the asked generation has set, 0 to 1.
     pub fn load(&self, environment: &Environment) -> f64 {
-        let words = self.generation(environment.known_generation, environment);
+        let words = self.generation(environment.daemon.known_generation, environment);
         let sampled = words.iter().take(SAMPLED_WORDS);
         let (set, all) = sampled.fold((0_u32, 0_u32), |(set, all), word| {
             (set + word.load().count_ones(), all + u64::BITS)
@@ -153,7 +231,7 @@ impl FlowMemory {
     }
 
     fn generation(&self, generation: u32, environment: &Environment) -> &[Shared] {
-        let words = environment.known_words as usize;
+        let words = environment.fixed.known_words as usize;
         let start = words * (generation & 1) as usize;
         self.words.values().get(start..start + words).unwrap_or_default()
     }

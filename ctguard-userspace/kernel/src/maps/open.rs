@@ -7,21 +7,23 @@ use std::{
 };
 
 use aya::{
-    maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Map, MapData, MapError, PerCpuArray, RingBuf},
     sys::SyscallError,
 };
 use ctguard_datapath::memory::Moment;
 use ctguard_layout::{
-    Counters, Detection, Environment, LAYOUT_VERSION, Limits, Policy, TIERS, maps,
+    Counters, Environment, INTERFACE_SLOTS, Interface, LAYOUT_VERSION, Limits, Policy, maps,
 };
+use ctguard_settings::{InterfaceSettings, Settings};
 use thiserror::Error;
 
 use super::{
-    Interfaces, Lists, SlotError, Totals,
-    memory::{FlowMemory, SharedGrant, SourceMemory, Value, first_word, memory_load},
+    Interfaces, Lists, Slot, Totals,
+    memory::{
+        FlowMemory, InPlace, SharedGrant, SourceMemory, Value, Words, first_word, memory_load,
+    },
 };
 use crate::bpf::Pins;
-use ctguard_units::{FallbackRate, compile_scopes};
 
 /// Why there are no maps to work with.
 #[derive(Debug, Error)]
@@ -40,22 +42,20 @@ pub enum OpenError {
     Incomplete { path: PathBuf },
     #[error("cannot use map {name}")]
     Map { name: &'static str, source: MapError },
-    #[error(transparent)]
-    Interfaces(Box<SlotError>),
     #[error("cannot map the memory of map {name}")]
     Memory { name: &'static str, source: io::Error },
 }
 
-/// Every map of a guard that userspace reads or writes.
+/// Every map of a guard that userspace reads; `writer` holds what writes them.
 pub struct GuardMaps {
-    policy: Array<MapData, Value<Policy>>,
-    environment: Array<MapData, Value<Environment>>,
+    pub(super) policy: InPlace<Policy>,
+    pub(super) environment: InPlace<Environment>,
+    pub(super) limits: InPlace<Limits>,
     counters: PerCpuArray<MapData, Value<Counters>>,
-    limits: Array<MapData, Value<Limits>>,
     pub interfaces: Interfaces,
     pub grant: SharedGrant,
     pub lists: Lists,
-    pins: Pins,
+    pub(super) pins: Pins,
 }
 
 impl GuardMaps {
@@ -73,12 +73,12 @@ impl GuardMaps {
     pub fn open_unversioned(pins: &Pins) -> Result<Self, OpenError> {
         let grant = open(pins, maps::GRANT)?;
         Ok(Self {
-            policy: array(pins, maps::POLICY)?,
-            environment: array(pins, maps::ENVIRONMENT)?,
+            policy: in_place(pins, maps::POLICY, 1)?,
+            environment: in_place(pins, maps::ENVIRONMENT, 1)?,
+            limits: in_place(pins, maps::LIMITS, 1)?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, maps::COUNTERS)?))
                 .map_err(|source| OpenError::Map { name: maps::COUNTERS, source })?,
-            limits: array(pins, maps::LIMITS)?,
-            interfaces: Interfaces::new(array(pins, maps::INTERFACES)?),
+            interfaces: Interfaces::new(in_place(pins, maps::INTERFACES, INTERFACE_SLOTS)?),
             grant: SharedGrant::map(&grant.fd().as_fd())
                 .map_err(|source| OpenError::Memory { name: maps::GRANT, source })?,
             lists: Lists::open(pins)?,
@@ -86,76 +86,32 @@ impl GuardMaps {
         })
     }
 
-    pub fn policy(&self) -> Result<Policy, OpenError> {
-        read(&self.policy, maps::POLICY)
+    pub fn policy(&self) -> Policy {
+        self.policy.get(0)
     }
 
-    pub fn set_policy(&mut self, policy: Policy) -> Result<(), OpenError> {
-        write(&mut self.policy, maps::POLICY, policy)
-    }
-
-    pub fn environment(&self) -> Result<Environment, OpenError> {
-        read(&self.environment, maps::ENVIRONMENT)
-    }
-
-    pub fn set_environment(&mut self, environment: &Environment) -> Result<(), OpenError> {
-        write(&mut self.environment, maps::ENVIRONMENT, *environment)
-    }
-
-    /// Writes the environment only where `change` changes it.
-    fn change_environment(
-        &mut self,
-        change: impl FnOnce(&mut Environment),
-    ) -> Result<(), OpenError> {
-        let environment = self.environment()?;
-        let mut next = environment;
-        change(&mut next);
-        if next == environment { Ok(()) } else { self.set_environment(&next) }
-    }
-
-    /// Tells the data path whether any interface has a station to compare with.
-    pub fn note_stations(&mut self) -> Result<(), OpenError> {
-        let used = self.interfaces.used().map_err(|source| OpenError::Interfaces(source.into()))?;
-        let any = used.iter().any(|slot| slot.interface.station != 0);
-        self.change_environment(|environment| environment.stations_in_use = u32::from(any))
-    }
-
-    /// Tells the data path whether conntrack can be asked, by the bytes of its options, and `status`
-    /// why not.
-    pub fn note_detection(
-        &mut self,
-        detection: Detection,
-        lookup_options_bytes: u32,
-    ) -> Result<(), OpenError> {
-        self.change_environment(|environment| {
-            environment.detection = detection as u32;
-            environment.lookup_options_bytes = lookup_options_bytes;
-        })
-    }
-
-    /// Tells the data path that the known-flows filter lacks flows.
-    pub fn note_known_incomplete(&mut self) -> Result<(), OpenError> {
-        self.change_environment(|environment| environment.known_complete = 0)
-    }
-
-    /// Writes the rates that hold while no daemon lives.
-    pub fn set_fallback(&self, rates: [FallbackRate; TIERS]) {
-        FallbackRate::write_all(rates, &self.grant);
-    }
-
-    /// Tells the data path which scopes have limits, and which.
-    pub fn note_scopes(&mut self, policy: &Policy) -> Result<(), OpenError> {
-        self.change_environment(|environment| compile_scopes(policy, environment))
+    pub fn environment(&self) -> Environment {
+        self.environment.get(0)
     }
 
     /// What the controller found last.
-    pub fn limits(&self) -> Result<Limits, OpenError> {
-        read(&self.limits, maps::LIMITS)
+    pub fn limits(&self) -> Limits {
+        self.limits.get(0)
     }
 
-    /// Writes stages and shares.
-    pub fn set_limits(&mut self, limits: &Limits) -> Result<(), OpenError> {
-        write(&mut self.limits, maps::LIMITS, *limits)
+    /// What the operator has set.
+    pub fn settings(&self) -> Settings {
+        let interfaces = self.interfaces.used().iter().map(Slot::settings).collect();
+        Settings { policy: self.policy(), interfaces }
+    }
+
+    /// What is set for the interface of this number or name.
+    pub fn interface_settings(&self, ifindex: u32, name: &str) -> InterfaceSettings {
+        let used = self.interfaces.used();
+        let is_it = |slot: &&Slot| slot.interface.ifindex == ifindex || slot.name() == name;
+        let unset = Slot { index: 0, interface: Interface::FREE };
+        let settings = used.iter().find(is_it).unwrap_or(&unset).settings();
+        InterfaceSettings { name: name.to_owned(), ..settings }
     }
 
     /// What is offered, and who is known.
@@ -169,11 +125,6 @@ impl GuardMaps {
             (&cells.0.fd().as_fd(), cells.1),
         )
         .map_err(|source| OpenError::Memory { name: maps::SOURCES, source })
-    }
-
-    /// Tells the data path which lists have entries.
-    pub fn note_lists(&mut self, lists_in_use: u32) -> Result<(), OpenError> {
-        self.change_environment(|environment| environment.lists_in_use = lists_in_use)
     }
 
     /// The counters of all processors together.
@@ -255,28 +206,11 @@ pub(super) fn open(pins: &Pins, name: &'static str) -> Result<MapData, OpenError
     })
 }
 
-fn array<T>(pins: &Pins, name: &'static str) -> Result<Array<MapData, Value<T>>, OpenError>
-where
-    Value<T>: aya::Pod,
-{
-    Array::try_from(Map::Array(open(pins, name)?)).map_err(|source| OpenError::Map { name, source })
-}
-
-/// The only value of an array.
-fn read<T: Copy>(map: &Array<MapData, Value<T>>, name: &'static str) -> Result<T, OpenError>
-where
-    Value<T>: aya::Pod,
-{
-    map.get(&0, 0).map(|value| value.0).map_err(|source| OpenError::Map { name, source })
-}
-
-fn write<T>(
-    map: &mut Array<MapData, Value<T>>,
+fn in_place<T: Words>(
+    pins: &Pins,
     name: &'static str,
-    value: T,
-) -> Result<(), OpenError>
-where
-    Value<T>: aya::Pod,
-{
-    map.set(0, Value(value), 0).map_err(|source| OpenError::Map { name, source })
+    length: u32,
+) -> Result<InPlace<T>, OpenError> {
+    let map = open(pins, name)?;
+    InPlace::map(&map.fd().as_fd(), length).map_err(|source| OpenError::Memory { name, source })
 }

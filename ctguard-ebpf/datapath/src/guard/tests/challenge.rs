@@ -5,7 +5,7 @@ use crate::{
     guard::Judgement,
     hash,
     hash::testing::KEY,
-    layout::{CLASS_SLOTS, Ceiling, Class, Environment, Limits, Outcome, Stage, Tier},
+    layout::{CLASS_SLOTS, Ceiling, Class, Limits, OperatorLimits, Outcome, Stage, Tier},
     packet::TcpFlags,
     place::Place,
     sources::{self, Tiers},
@@ -31,7 +31,7 @@ fn challenging() -> Lab {
 
 fn know(lab: &Lab, address: u32, tiers: Tiers) {
     let hash = hash::scope(&KEY, 4, address.into());
-    let place = Place::of(hash, lab.environment.known_source_line_mask, OpaqueZero::new(0));
+    let place = Place::of(hash, lab.environment.fixed.known_source_line_mask, OpaqueZero::new(0));
     assert_eq!(sources::insert(&lab, place, tiers), sources::Insertion::Inserted);
 }
 
@@ -219,16 +219,16 @@ fn the_stricter_of_ceiling_and_share_holds() {
 fn a_prefix_and_a_service_have_limits_of_their_own() {
     let mut lab = Lab::new();
     let limit = Ceiling { interval: Ticks(1 << 30), tolerance: Ticks(4 << 30) };
-    lab.environment.scopes_in_use = Environment::PREFIX;
-    lab.environment.prefix = [limit; CLASS_SLOTS];
+    lab.environment.operator.scopes_in_use = OperatorLimits::PREFIX;
+    lab.environment.operator.prefix = [limit; CLASS_SLOTS];
     let from = |host: u32| lab.syn(&format!("192.0.2.{host}"), 5);
     assert_eq!(Lab::admitted_of(50, |host| from(host + 1)), 5);
     assert_eq!(from(200), (Outcome::RefusedPrefix, Class::Tcp));
     assert!(lab.syn("192.0.3.1", 5) == Outcome::Admitted, "another prefix");
 
     let mut lab = Lab::new();
-    lab.environment.scopes_in_use = Environment::SERVICE;
-    lab.environment.service = [limit; CLASS_SLOTS];
+    lab.environment.operator.scopes_in_use = OperatorLimits::SERVICE;
+    lab.environment.operator.service = [limit; CLASS_SLOTS];
     let to = |host: u32, port| lab.judge(&udp(&format!("192.0.2.{host}"), LOCAL, 7, port));
     assert_eq!(Lab::admitted_of(50, |host| to(host + 1, 53)), 5);
     assert_eq!(to(200, 53), (Outcome::RefusedService, Class::Udp));

@@ -10,8 +10,8 @@ const SCOPE: u64 = 0xc000_0201;
 
 fn exact() -> Lab {
     let mut lab = Lab::new();
-    lab.environment.lookup_options_bytes = 16;
-    lab.environment.known_complete = 1;
+    lab.environment.daemon.lookup_options_bytes = 16;
+    lab.environment.daemon.known_complete = 1;
     lab
 }
 
@@ -31,7 +31,7 @@ fn a_tuple_never_noted_is_charged_without_asking() {
 #[test]
 fn while_the_filter_is_not_complete_conntrack_is_asked_of_everything() {
     let mut lab = exact();
-    lab.environment.known_complete = 0;
+    lab.environment.daemon.known_complete = 0;
     track(&lab, 5, 9);
     assert_eq!(lab.udp(REMOTE, 5), Outcome::Known);
     assert!(lab.udp(REMOTE, 6) == Outcome::Admitted);
@@ -134,7 +134,7 @@ fn an_ack_of_no_connection_is_charged_and_one_of_a_connection_is_not() {
 #[test]
 fn without_tcp_loose_only_a_syn_is_charged_and_nothing_asked() {
     let mut lab = exact();
-    lab.environment.tcp_loose = 0;
+    lab.environment.daemon.tcp_loose = 0;
     let ack = Lab::admitted_of(100, |port| lab.tcp(REMOTE, port, TcpFlags::ACK));
     assert_eq!((ack, lab.asked.get()), (0, 0));
 }

@@ -16,9 +16,9 @@ use crate::{
     hash::testing::KEY,
     known_flows::KnownWords,
     layout::{
-        BucketLine, CLASS_SLOTS, CLASSES, Ceiling, Class, CookieKey, Environment, FLOW_KINDS,
-        FlowKind, FlowLine, Grant, Group, Interface, Limits, List, MemoryLine, Outcome, Policy,
-        Rate, SourceCells, SourceLine, Tier,
+        BucketLine, CLASS_SLOTS, CLASSES, Ceiling, Class, CookieKey, DaemonFacts, Environment,
+        FLOW_KINDS, Fixed, FlowKind, FlowLine, Grant, Group, Interface, Limits, List, MemoryLine,
+        OperatorLimits, Outcome, Policy, Rate, SourceCells, SourceLine, Tier,
     },
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, TcpFlags, reader::testing::AlignedFrame},
@@ -87,29 +87,37 @@ impl Lab {
                 reserved: [0; 2],
             },
             environment: environment(Environment {
-                jiffies_per_second: 1000,
-                coarse_shift: 10,
-                heartbeat_patience_jiffies: 2000,
-                source_line_mask: 1023,
-                flow_line_mask: 1023,
-                known_words: 1024,
-                tcp_loose: 1,
-                repeat_window_coarse: 3,
-                flow_timeouts: [30; FLOW_KINDS],
-                cookie_key: CookieKey { words: [1, 2] },
-                prefix_line_mask: 63,
-                service_line_mask: 63,
-                retry_line_mask: 63,
-                answered_line_mask: 63,
-                reset_line_mask: 63,
-                known_source_line_mask: 63,
-                cookie_shift: 12,
-                memory_shift: 7,
-                retry_after: 3,
-                retry_before: 47,
-                answered_life: 24,
-                reset_life_coarse: 58,
-                ..Environment::unset([KEY; 2])
+                operator: OperatorLimits::default(),
+                fixed: Fixed {
+                    source_line_mask: 1023,
+                    flow_line_mask: 1023,
+                    known_words: 1024,
+                    tuple_key: KEY,
+                    source_key: KEY,
+                    cookie_key: CookieKey { words: [1, 2] },
+                    prefix_line_mask: 63,
+                    service_line_mask: 63,
+                    retry_line_mask: 63,
+                    answered_line_mask: 63,
+                    reset_line_mask: 63,
+                    known_source_line_mask: 63,
+                    ..Fixed::default()
+                },
+                daemon: DaemonFacts {
+                    jiffies_per_second: 1000,
+                    coarse_shift: 10,
+                    heartbeat_patience_jiffies: 2000,
+                    tcp_loose: 1,
+                    repeat_window_coarse: 3,
+                    flow_timeouts: [30; FLOW_KINDS],
+                    cookie_shift: 12,
+                    memory_shift: 7,
+                    retry_after: 3,
+                    retry_before: 47,
+                    answered_life: 24,
+                    reset_life_coarse: 58,
+                    ..DaemonFacts::default()
+                },
             }),
             interface: Interface {
                 ifindex: 2,
@@ -177,7 +185,7 @@ impl Lab {
 
     pub(super) fn pass(&self, jiffies: u64) {
         let daemon_lives = self.now.borrow().since(Jiffies(self.grant.heartbeat.load()))
-            <= u64::from(self.environment.heartbeat_patience_jiffies);
+            <= u64::from(self.environment.daemon.heartbeat_patience_jiffies);
         self.now.borrow_mut().0 += jiffies;
         if daemon_lives {
             self.grant.heartbeat.store(self.now.borrow().0);
@@ -194,7 +202,7 @@ impl Lab {
     }
 
     pub(super) fn list(&mut self, list: List, address: &str, expires_at: u64) {
-        self.environment.lists_in_use |= list.bit();
+        self.environment.operator.lists_in_use |= list.bit();
         self.lists.push((list, bits(address), expires_at));
     }
 
@@ -319,9 +327,9 @@ impl Tables for &Lab {
 }
 
 fn environment(mut environment: Environment) -> Environment {
-    environment.set_flow_timeout(FlowKind::TcpOpening, 60);
-    environment.set_flow_timeout(FlowKind::TcpEstablished, 300);
-    environment.set_flow_timeout(FlowKind::TcpReset, 10);
+    environment.daemon.set_flow_timeout(FlowKind::TcpOpening, 60);
+    environment.daemon.set_flow_timeout(FlowKind::TcpEstablished, 300);
+    environment.daemon.set_flow_timeout(FlowKind::TcpReset, 10);
     environment
 }
 

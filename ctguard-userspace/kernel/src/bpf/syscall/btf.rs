@@ -2,24 +2,16 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
-use super::{InfoByFd, OBJ_GET_INFO_BY_FD, bpf, number};
+use super::{InfoByFd, OBJ_GET_INFO_BY_FD, ObjectId, bpf, number, open_by_id};
 
 const BTF_GET_FD_BY_ID: libc::c_int = 19;
 const BTF_GET_NEXT_ID: libc::c_int = 23;
 
 /// `MODULE_NAME_LEN` (`include/linux/module.h`) is less.
 const NAME_BYTES: usize = 64;
-
-/// `union bpf_attr` of `BPF_BTF_GET_NEXT_ID` and, where `start` is the one, `BPF_BTF_GET_FD_BY_ID`.
-#[repr(C)]
-struct Id {
-    start: u32,
-    next: u32,
-    open_flags: u32,
-}
 
 /// `struct bpf_btf_info`.
 #[repr(C)]
@@ -43,7 +35,7 @@ pub(in crate::bpf) fn module_btf(module: &str) -> io::Result<Option<OwnedFd>> {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let fd = match open(id) {
+        let fd = match open_by_id(BTF_GET_FD_BY_ID, id) {
             Ok(fd) => fd,
             // Gone since.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
@@ -56,18 +48,10 @@ pub(in crate::bpf) fn module_btf(module: &str) -> io::Result<Option<OwnedFd>> {
 }
 
 fn next_id(after: u32) -> io::Result<u32> {
-    let mut attributes = Id { start: after, next: 0, open_flags: 0 };
-    // SAFETY: BTF_GET_NEXT_ID reads and writes an `Id`.
+    let mut attributes = ObjectId { id: after, next: 0, open_flags: 0 };
+    // SAFETY: BTF_GET_NEXT_ID reads and writes an `ObjectId`.
     unsafe { bpf(BTF_GET_NEXT_ID, &mut attributes) }?;
     Ok(attributes.next)
-}
-
-fn open(id: u32) -> io::Result<OwnedFd> {
-    let mut attributes = Id { start: id, next: 0, open_flags: 0 };
-    // SAFETY: BTF_GET_FD_BY_ID reads an `Id` and stores nothing.
-    let fd = unsafe { bpf(BTF_GET_FD_BY_ID, &mut attributes) }?;
-    // SAFETY: on success the kernel made this descriptor for us, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn is_of_module(btf: BorrowedFd<'_>, module: &str) -> io::Result<bool> {
