@@ -19,6 +19,7 @@ const TOP_LEVEL: &[&str] = &[
     "ctguard-userspace",
     "deny.toml",
     "docs",
+    "findings",
     "packaging",
     "rustfmt.toml",
     "tests",
