@@ -2,8 +2,8 @@
 
 use crate::layout::Outcome;
 
-/// The header that is cut short or impossible. Conntrack cannot track such a packet either
-/// (`nf_conntrack_in`, `tcp_error`, `udp_error`), so it passes, counted by reason.
+/// The header that is cut short or impossible. Conntrack cannot track such a packet
+/// (`nf_conntrack_in`, `tcp_error`, `udp_error`), so it passes and is counted by reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Malformed {
@@ -22,10 +22,8 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// What becomes of the packet.
     #[inline(always)]
-    #[must_use]
-    pub const fn outcome(self) -> Outcome {
+    pub(crate) const fn outcome(self) -> Outcome {
         match self {
             Self::Link => Outcome::MalformedLink,
             Self::Ipv4 => Outcome::MalformedIpv4,
