@@ -48,7 +48,7 @@ impl<A: Address> Tuple<A> {
         };
         // A connection that is being opened or closed is left out and charged once: the cache would
         // keep it as an established one, for longer than conntrack does.
-        let established = environment.flow_timeout_in(FlowKind::TcpEstablished, 0);
+        let established = environment.flow_timeout(FlowKind::TcpEstablished);
         if self.protocol == protocol::TCP && (!answered || life < established) {
             return;
         }

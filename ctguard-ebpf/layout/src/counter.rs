@@ -56,14 +56,10 @@ impl Counter {
     /// Every counter.
     pub fn all() -> impl Iterator<Item = Self> {
         let outcomes = TABLE.iter().flat_map(|row| {
-            let of_class = move |class| match row.group {
-                Group::Packet => None,
-                Group::Admitted | Group::Challenged | Group::Refused => {
-                    Some(Self::Flows(row.outcome, class))
-                }
-            };
-            let packets = (row.group == Group::Packet).then_some(Self::Packets(row.outcome));
-            Class::ALL.into_iter().filter_map(of_class).chain(packets)
+            let is_packet = row.group == Group::Packet;
+            let classes = Class::ALL.into_iter().filter(move |_| !is_packet);
+            let packets = is_packet.then_some(Self::Packets(row.outcome));
+            classes.map(move |class| Self::Flows(row.outcome, class)).chain(packets)
         });
         outcomes.chain(Class::ALL.map(Self::Allowed)).chain([Self::Wakeups])
     }

@@ -191,16 +191,10 @@ impl Environment {
     /// The timeout of a flow of `kind`, in coarse units.
     #[inline(always)]
     pub const fn flow_timeout(&self, kind: FlowKind) -> u32 {
-        self.flow_timeout_in(kind, 0)
+        self.flow_timeout_at(kind as u32, 0)
     }
 
-    /// The timeout of a flow of `kind` in a state, which is below four.
-    #[inline(always)]
-    pub const fn flow_timeout_in(&self, kind: FlowKind, state: u32) -> u32 {
-        self.flow_timeout_at(kind as u32, state)
-    }
-
-    /// The same by the number of a kind.
+    /// The timeout of a flow in a state, which is below four; `kind` is the number of a [`FlowKind`].
     #[inline(always)]
     pub const fn flow_timeout_at(&self, kind: u32, state: u32) -> u32 {
         self.daemon.flow_timeouts[kind.wrapping_add(state) as usize & (FLOW_KINDS - 1)]

@@ -100,7 +100,7 @@ impl Slot {
         kind: FlowKind,
         now: Coarse,
     ) -> bool {
-        let timeout = environment.flow_timeout_in(kind, state_number(ANSWERED));
+        let timeout = environment.flow_timeout_at(kind as u32, state_number(ANSWERED));
         self.0 == Self::ending(self.0, ANSWERED, now, timeout).0
     }
 

@@ -4,7 +4,6 @@ pub mod address;
 mod ipv4;
 mod ipv6;
 pub(crate) mod link;
-mod malformed;
 pub(crate) mod reader;
 mod transport;
 pub(crate) mod writer;
@@ -12,10 +11,44 @@ pub(crate) mod writer;
 pub use address::{Address, Ipv4, Ipv6};
 pub(crate) use link::skip as skip_link;
 pub use link::{Frame, Network, parse as parse_link};
-pub use malformed::Malformed;
 pub use reader::Reader;
 pub use transport::{IcmpMessage, TcpFlags, Transport};
 pub use writer::Writer;
+
+use crate::layout::Outcome;
+
+/// The header that is cut short or impossible. Conntrack cannot track such a packet
+/// (`nf_conntrack_in`, `tcp_error`, `udp_error`), so it passes and is counted by reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Malformed {
+    /// Ethernet, VLAN or `PPPoE`.
+    Link,
+    /// IPv4.
+    Ipv4,
+    /// IPv6 or one of its extension headers.
+    Ipv6,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP or `ICMPv6`.
+    Icmp,
+}
+
+impl Malformed {
+    #[inline(always)]
+    pub(crate) const fn outcome(self) -> Outcome {
+        match self {
+            Self::Link => Outcome::MalformedLink,
+            Self::Ipv4 => Outcome::MalformedIpv4,
+            Self::Ipv6 => Outcome::MalformedIpv6,
+            Self::Tcp => Outcome::MalformedTcp,
+            Self::Udp => Outcome::MalformedUdp,
+            Self::Icmp => Outcome::MalformedIcmp,
+        }
+    }
+}
 
 /// Numbers of transport protocols (IANA protocol numbers).
 pub mod protocol {

@@ -109,10 +109,9 @@ pub fn insert<S: SourceSet>(set: &S, place: Place, tiers: Tiers) -> Insertion {
         }
         return Insertion::Changed;
     }
-    let lines = [place.first, place.second].map(|index| free_slots(set, index));
-    let [first, second] = lines;
-    let emptier = if second.count > first.count { second } else { first };
-    let Some(slot) = emptier.first else { return Insertion::Full };
+    let (first, second) = (free_slots(set, place.first), free_slots(set, place.second));
+    let mut emptier = if second.clone().count() > first.clone().count() { second } else { first };
+    let Some(slot) = emptier.next() else { return Insertion::Full };
     if let (Some(cells), Some(cell)) = (set.source_cells(slot), slot_at(set, slot)) {
         // A packet of the slot's last source that is being judged may charge the cells once more.
         cells.arrivals.iter().for_each(|arrival| arrival.store(0));
@@ -134,21 +133,9 @@ pub fn remove<S: SourceSet>(set: &S, place: Place) -> bool {
     cell.is_some()
 }
 
-/// Free slots of a line.
-#[derive(Clone, Copy)]
-struct Free {
-    count: usize,
-    first: Option<u32>,
-}
-
-fn free_slots<L: SourceSet>(lines: &L, index: u32) -> Free {
-    let Some(line) = lines.source_line(index) else { return Free { count: 0, first: None } };
-    let mut free = (index * SLOTS_IN_LINE..)
-        .zip(&line.slots)
-        .filter(|(_, cell)| cell.load() == 0)
-        .map(|(slot, _)| slot);
-    let first = free.next();
-    Free { count: free.count() + usize::from(first.is_some()), first }
+fn free_slots<S: SourceSet>(set: &S, index: u32) -> impl Iterator<Item = u32> + Clone {
+    let slots = set.source_line(index).map_or(&[][..], |line| &line.slots[..]);
+    (index * SLOTS_IN_LINE..).zip(slots).filter(|(_, cell)| cell.load() == 0).map(|(slot, _)| slot)
 }
 
 fn slot_at<L: SourceSet>(lines: &L, slot: u32) -> Option<&Shared> {

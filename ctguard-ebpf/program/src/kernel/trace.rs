@@ -75,28 +75,28 @@ pub(crate) fn log(context: &XdpContext, judgement: Judgement) {
     if !judgement.has_class() {
         return;
     }
-    let name = judgement.number();
+    let row = judgement.number();
     let (protocol, port) = (decision.protocol, decision.port);
     if decision.family == 4 {
-        let ([source, ..], [destination, ..]) = (decision.source, decision.destination);
+        let ([from, ..], [to, ..]) = (decision.source, decision.destination);
         debug!(
             context,
             "{}: {:i} -> {:i} protocol {} port {}",
-            self::name(name),
-            source,
-            destination,
+            name(row),
+            from,
+            to,
             protocol,
             port
         );
     } else {
-        let source = Ipv6(decision.source).to_bytes();
-        let destination = Ipv6(decision.destination).to_bytes();
+        let from = Ipv6(decision.source).to_bytes();
+        let to = Ipv6(decision.destination).to_bytes();
         debug!(
             context,
             "{}: {:i} -> {:i} protocol {} port {}",
-            self::name(name),
-            source,
-            destination,
+            name(row),
+            from,
+            to,
             protocol,
             port
         );
