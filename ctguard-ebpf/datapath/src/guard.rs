@@ -1,17 +1,17 @@
-//! What a packet meets, in order: link, lists, meaning, recent tuples, known-flows filter, flow
-//! cache, conntrack, standing, admission; and the outcome.
+//! The order in which a packet is judged: deny list, classification, recent tuples, known-flows
+//! filter, flow cache, conntrack, tier, admission.
 
 mod admit;
+mod cpu_state;
 mod judgement;
 mod opening;
-mod standing;
 mod tables;
-mod workspace;
+mod tier;
 
 pub use crate::layout::Offered;
+pub use cpu_state::CpuState;
 pub use judgement::Judgement;
 pub use tables::{Answer, Memory, Scope, Tables};
-pub use workspace::Workspace;
 
 use opening::{Opening, Tuple};
 
@@ -27,18 +27,18 @@ use crate::{
     place::Place,
     recent,
     units::{Coarse, Jiffies},
-    verifier::{OpaqueZero, keep_conditions_apart},
+    verifier::{OpaqueZero, branch_barrier},
 };
 
 /// Judges packets.
 pub struct Guard<'m, T> {
     /// What every packet needs.
     pub environment: &'m Environment,
-    /// The rest.
+    /// The other maps, conntrack and the frame.
     pub tables: T,
 }
 
-/// An address that lists can be asked about.
+/// An address that is looked up in the allow and deny lists of its family.
 trait Listed: Answering {
     const ALLOW: List;
     const DENY: List;
@@ -80,60 +80,61 @@ impl<T: Tables> Guard<'_, T> {
             return Ok(Judgement::packet(Outcome::NotOurs));
         }
         let judgement = match frame.network {
-            Network::Ipv4 => self.look_at(&packet::parse_ipv4(reader)?, now),
-            Network::Ipv6 => self.look_at(&packet::parse_ipv6(reader)?, now),
+            Network::Ipv4 => self.judge_packet(&packet::parse_ipv4(reader)?, now),
+            Network::Ipv6 => self.judge_packet(&packet::parse_ipv6(reader)?, now),
             Network::NotIp => Judgement::packet(Outcome::Exempt),
             // No address was read: all such frames share the cells of 0.0.0.0.
-            Network::Untold => self.open_untold(Ipv4(0), Tier::Strangers),
+            Network::Unparsed => self.open_unparsed(Ipv4(0), Tier::Strangers),
         };
         if judgement != Judgement::UNDECIDED {
             return Ok(judgement);
         }
-        let opening = self.tables.workspace().opening.get();
+        let opening = self.tables.cpu_state().opening.get();
         Ok(if opening.is_reset { self.reset(&opening, now) } else { self.open(&opening, now) })
     }
 
     #[inline(always)]
-    fn look_at<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Judgement {
+    fn judge_packet<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Judgement {
         let meaning = classify::classify(packet);
         if self.is_listed(A::DENY, packet.source, now) && !classify::is_exempt(packet) {
             self.tables.show(packet, now);
             return Judgement::of(Outcome::Denied, class_of(packet.protocol) as u32);
         }
         match meaning {
-            Meaning::MakesNoEntry | Meaning::Untold if classify::is_exempt(packet) => {
+            Meaning::MakesNoEntry | Meaning::Unparsed if classify::is_exempt(packet) => {
                 Judgement::packet(Outcome::Exempt)
             }
             Meaning::MakesNoEntry => Judgement::packet(Outcome::MakesNoEntry),
             Meaning::LaterFragment => Judgement::packet(Outcome::LaterFragment),
             Meaning::TinyFragment => Judgement::packet(Outcome::TinyFragment),
-            Meaning::Untold => self.open_untold(packet.source, self.tier(packet, now)),
-            Meaning::Of(flow) => self.look_up(packet, flow, now),
+            Meaning::Unparsed => self.open_unparsed(packet.source, self.list_tier(packet, now)),
+            Meaning::Of(flow) => self.judge_flow(packet, flow, now),
         }
     }
 
     #[inline(always)]
-    fn look_up<A: Listed>(&self, packet: &Packet<A>, flow: Flow, now: Jiffies) -> Judgement {
+    fn judge_flow<A: Listed>(&self, packet: &Packet<A>, flow: Flow, now: Jiffies) -> Judgement {
         let coarse = self.coarse(now);
         let hash = self.tuple_hash(packet, flow);
-        let (recent, mark) = (self.tables.workspace().recent(hash), recent::mark(hash, coarse));
+        let (recent, mark) = (self.tables.cpu_state().recent(hash), recent::mark(hash, coarse));
         if flow.goes_on() && recent.load() == mark {
             return Judgement::packet(Outcome::Known);
         }
         if flow.flags.any(TcpFlags::RST) {
-            // It may have ended the entry (`nf_conntrack_tcp_packet`).
+            // A RST may delete conntrack's entry (`nf_conntrack_tcp_packet`).
             recent.store(0);
         }
         let place = Place::of_flow(hash, self.environment);
         let exact = self.environment.asks_conntrack(flow.class);
-        // What the filter does not hold is in no cache either: floods read no more than it.
+        // A tuple that the filter does not hold is not in the flow cache either, so a flood costs
+        // no more than this one lookup.
         let certainly_new = exact
             && self.environment.daemon.known_complete != 0
             && !known_flows::may_hold(&self.tables, self.environment, hash);
         let found = if certainly_new { None } else { flow::find(&self.tables, place) };
         if let Some(found) = &found
             && flow.goes_on()
-            && found.is_fresh(self.environment, flow.kind, coarse)
+            && found.slot.is_fresh(self.environment, flow.kind, coarse)
         {
             recent.store(mark);
             return Judgement::packet(Outcome::Known);
@@ -151,23 +152,24 @@ impl<T: Tables> Guard<'_, T> {
             if flow.is_syn() {
                 return Judgement::packet(Outcome::Repeated);
             }
-            self.put(found, place, confirmed(flow), coarse);
+            let passing = Passing { leaving: true, answers: true, ..arriving(flow) };
+            flow::put(&self.tables, found, place, self.environment, passing, coarse);
             return Judgement::packet(Outcome::Known);
         }
         let known = found.as_ref().filter(|found| found.is_alive(coarse));
         if let Some(known) = known
             && answer == Answer::Silent
             && !flow.is_syn()
-            && (known.is_answered() || !flow.opens(true))
+            && (known.slot.is_answered() || !flow.opens(true))
         {
-            let _ = known.pass(self.environment, arriving(flow), coarse);
-            return self.ended(packet, flow, hash, Some(known), true);
+            known.pass(self.environment, arriving(flow), coarse);
+            return self.pass_or_reset(packet, flow, hash, Some(known), true);
         }
         if !opens {
-            return self.ended(packet, flow, hash, known, false);
+            return self.pass_or_reset(packet, flow, hash, known, false);
         }
 
-        // Where conntrack has no entry yet, what follows the first packet at once may make one too.
+        // Until conntrack has the entry, packets right behind the first may make one too.
         let passes_as = match (answer, known) {
             (Answer::Silent, Some(known)) => self.passes_as(known, flow, coarse),
             _ => Outcome::Admitted,
@@ -183,33 +185,33 @@ impl<T: Tables> Guard<'_, T> {
                 return Judgement::packet(Outcome::Known);
             }
         }
-        // A live connection outlasts a SYN of its tuple, which conntrack ignores.
-        let outlasts = known.is_some_and(|known| {
-            keep_conditions_apart();
-            answer == Answer::Silent && flow.is_syn() && known.is_established()
+        // Conntrack ignores a SYN with the tuple of a live connection.
+        let is_connected = known.is_some_and(|known| {
+            branch_barrier();
+            answer == Answer::Silent && flow.is_syn() && known.slot.is_established()
         });
         self.tables.show(packet, now);
         self.decide_later(Opening {
             tuple: self.tuple(packet, flow, hash),
             class: flow.class as u32,
-            tier: self.tier(packet, now) as u32,
+            tier: self.list_tier(packet, now) as u32,
             passes_as,
             has_tuple: true,
-            outlasts,
+            is_connected,
             is_reset: false,
         })
     }
 
-    /// Leaves a packet to [`Guard::open`] or [`Guard::reset`], which both families share.
+    /// Hands a packet on to [`Guard::open`] or [`Guard::reset`], which both families share.
     #[inline(always)]
     fn decide_later(&self, opening: Opening) -> Judgement {
-        self.tables.workspace().opening.put(opening);
+        self.tables.cpu_state().opening.put(opening);
         Judgement::UNDECIDED
     }
 
-    /// A packet of which only the source is known.
+    /// A packet of which only the source was read.
     #[inline(always)]
-    fn open_untold<A: Address>(&self, source: A, tier: Tier) -> Judgement {
+    fn open_unparsed<A: Address>(&self, source: A, tier: Tier) -> Judgement {
         let tuple = Tuple {
             family: A::FAMILY,
             scope: source.source_scope(),
@@ -220,9 +222,9 @@ impl<T: Tables> Guard<'_, T> {
         self.decide_later(Opening { tuple, class, tier, ..Opening::default() })
     }
 
-    /// What a packet comes to that opens nothing; a RST may answer a challenge all the same.
+    /// Passes a packet that opens nothing. A RST is looked at once more: it may answer a challenge.
     #[inline(always)]
-    fn ended<A: Address>(
+    fn pass_or_reset<A: Address>(
         &self,
         packet: &Packet<A>,
         flow: Flow,
@@ -234,29 +236,22 @@ impl<T: Tables> Guard<'_, T> {
         if !flow.flags.any(TcpFlags::RST) {
             return Judgement::packet(passes_as);
         }
-        let outlasts = found.is_some_and(Found::is_answered);
+        let is_connected = found.is_some_and(|found| found.slot.is_answered());
         self.decide_later(Opening {
             tuple: self.tuple(packet, flow, hash),
             class: flow.class as u32,
             tier: Tier::Strangers as u32,
             passes_as,
             has_tuple: true,
-            outlasts,
+            is_connected,
             is_reset: true,
         })
     }
 
     #[inline(always)]
     fn tuple<A: Address>(&self, packet: &Packet<A>, flow: Flow, hash: u64) -> Tuple {
-        let sequence = match packet.transport {
-            Transport::Tcp { sequence, .. } => sequence,
-            Transport::Udp { .. }
-            | Transport::Icmp(_)
-            | Transport::Other { .. }
-            | Transport::Unread
-            | Transport::LaterFragment
-            | Transport::TinyFragment => 0,
-        };
+        let sequence =
+            if let Transport::Tcp { sequence, .. } = packet.transport { sequence } else { 0 };
         let service = if self.environment.operator.scopes_in_use & OperatorLimits::SERVICE != 0 {
             let port = match flow.class {
                 Class::Tcp | Class::Udp => flow.key & 0xffff,
@@ -272,14 +267,14 @@ impl<T: Tables> Guard<'_, T> {
         Tuple { family, scope, kind: kind as u32, key, flags, hash, service, sequence }
     }
 
-    /// Takes a RST for the answer to a challenge, or for what it is otherwise.
+    /// Drops a RST that answers a challenge, and passes any other.
     #[inline(always)]
     fn reset(&self, reset: &Opening, now: Jiffies) -> Judgement {
-        let answers = self.takes_reset(&reset.tuple, reset.outlasts, now);
+        let answers = self.answers_challenge(&reset.tuple, reset.is_connected, now);
         Judgement::packet(if answers { Outcome::ChallengeAnswered } else { reset.passes_as })
     }
 
-    /// Decides on a packet that would open a flow, and remembers the flow if it passes.
+    /// Admits or refuses a packet that would open a flow, and remembers the flow if it passes.
     #[inline(always)]
     fn open(&self, opening: &Opening, now: Jiffies) -> Judgement {
         let decided = self.admit(opening, now);
@@ -288,26 +283,18 @@ impl<T: Tables> Guard<'_, T> {
             known_flows::note(&self.tables, self.environment, hash);
         }
         let is_admitted = decided.judgement.is(Outcome::Admitted);
-        if is_admitted && opening.has_tuple && !opening.outlasts {
+        if is_admitted && opening.has_tuple && !opening.is_connected {
             let place = Place::of_flow(hash, self.environment);
             let arriving = Passing { leaving: false, answers: false, kind, flags };
             let found = flow::find(&self.tables, place);
-            self.put(found, place, arriving, self.coarse(now));
+            let coarse = self.coarse(now);
+            flow::put(&self.tables, found, place, self.environment, arriving, coarse);
         }
         decided.judgement
     }
 
-    /// Remembers a flow as `passing` opens it, in the slot that it has or in a new one.
-    #[inline(always)]
-    fn put(&self, found: Option<Found<'_>>, place: Place, passing: Passing, coarse: Coarse) {
-        match found {
-            Some(found) => found.reopen(place, self.environment, passing, coarse),
-            None => flow::remember(&self.tables, place, self.environment, passing, coarse),
-        }
-    }
-
-    /// What a packet is, unless it is refused, whose flow nobody inside has answered yet (see
-    /// [`Opening::rests_on_admission`]).
+    /// The outcome of a packet whose flow the inside has not answered yet, unless it is refused
+    /// (see [`Opening::follows_admission`]).
     #[inline(always)]
     fn passes_as(&self, known: &Found<'_>, flow: Flow, coarse: Coarse) -> Outcome {
         if !flow.is_syn() {
@@ -319,7 +306,7 @@ impl<T: Tables> Guard<'_, T> {
         }
     }
 
-    /// Whether an unknown connection is taken for one that is older than the guard.
+    /// Whether an unknown connection is assumed to be older than the guard.
     #[inline(always)]
     fn learns(&self, flow: Flow, now: Jiffies) -> bool {
         matches!(flow.class, Class::Tcp)
@@ -335,7 +322,7 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
-    fn tier<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Tier {
+    fn list_tier<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Tier {
         if self.is_listed(A::ALLOW, packet.source, now) { Tier::Allowed } else { Tier::Strangers }
     }
 
@@ -360,12 +347,6 @@ impl<T: Tables> Guard<'_, T> {
     const fn coarse(&self, now: Jiffies) -> Coarse {
         Coarse::at(now, self.environment.daemon.coarse_shift)
     }
-}
-
-/// A packet of a flow that conntrack has just said it knows.
-#[inline(always)]
-const fn confirmed(flow: Flow) -> Passing {
-    Passing { leaving: true, answers: true, kind: flow.kind as u32, flags: flow.flags }
 }
 
 #[inline(always)]

@@ -1,37 +1,32 @@
 //! Keyed hashes of sources and tuples.
 //!
 //! A multilinear hash (Lemire and Kaser, "Strongly universal string hashing is fast", 2014: the sum
-//! of key words times data words, modulo 2^64) with a keyed multiplication at its end, so that the
-//! high bits reach the low ones. Two inputs chosen without the key meet in all 64 bits with a
+//! of key words times data words, modulo 2^64), followed by a keyed multiplication that mixes the
+//! high bits into the low ones. Two inputs chosen without the key collide in all 64 bits with a
 //! chance of at most 2^-32, and in k of the high bits with about 2^-k.
 
 use crate::layout::HashKey;
 use crate::packet::Address;
 
-/// The hash that finds a source's cells; `scope` is what the source is told by.
+/// The hash that finds a source's cells; see [`Address::source_scope`] for `scope`.
 #[inline(always)]
-#[must_use]
 pub const fn source(key: &HashKey, class: u32, family: u32, scope: u64) -> u64 {
     tagged(key, class | family << 8, scope)
 }
 
-/// The hash that finds a known source, whatever the class.
+/// The hash that finds a known source, for all classes.
 #[inline(always)]
-#[must_use]
 pub const fn scope(key: &HashKey, family: u32, scope: u64) -> u64 {
     tagged(key, SCOPE_TAG | family << 8, scope)
 }
 
-/// The hash that finds a prefix's cells.
 #[inline(always)]
-#[must_use]
-pub const fn prefix(key: &HashKey, class: u32, family: u32, prefix: u64) -> u64 {
+pub(crate) const fn prefix(key: &HashKey, class: u32, family: u32, prefix: u64) -> u64 {
     tagged(key, PREFIX_TAG | class | family << 8, prefix)
 }
 
-/// The hash that finds a service's cells.
 #[inline(always)]
-pub fn service<A: Address>(key: &HashKey, destination: A, protocol: u8, port: u32) -> u64 {
+pub(crate) fn service<A: Address>(key: &HashKey, destination: A, protocol: u8, port: u32) -> u64 {
     let mut sum = key.words[0];
     sum = add(sum, key.words[1], SERVICE_TAG | u32::from(protocol) | A::FAMILY << 8);
     sum = add(sum, key.words[2], port);
@@ -41,7 +36,7 @@ pub fn service<A: Address>(key: &HashKey, destination: A, protocol: u8, port: u3
     finish(key, sum)
 }
 
-/// What tells hashes of one key apart, above family, class and protocol.
+/// Tags of the uses of one key, above family, class and protocol.
 const SCOPE_TAG: u32 = 1 << 16;
 const PREFIX_TAG: u32 = 2 << 16;
 const SERVICE_TAG: u32 = 3 << 16;
@@ -55,7 +50,7 @@ const fn tagged(key: &HashKey, tag: u32, scope: u64) -> u64 {
     finish(key, sum)
 }
 
-/// The hash that finds a flow: its tuple as it arrives here.
+/// The hash that finds a flow, from the tuple of its arriving packets.
 #[inline(always)]
 pub fn tuple<A: Address>(
     key: &HashKey,

@@ -1,31 +1,28 @@
-//! The known-flows filter: which tuples conntrack may know, so that floods pay for no lookup.
+//! The known-flows filter: which tuples conntrack may know, so that a flood costs no lookups.
 //!
 //! A blocked Bloom filter (Putze, Sanders and Singler, "Cache-, hash- and space-efficient Bloom
-//! filters", 2007) of tuples as they arrive here: a tuple sets [`BITS`] of the 64 bits of one word.
-//! With four tuples a word, one never noted is taken for known with a chance of 0.5 %.
+//! filters", 2007) of the tuples of arriving packets: a tuple sets four of the 64 bits of one word.
+//! With four tuples a word, it takes a new tuple for a known one with a chance of 0.5 %.
 //!
-//! There are two generations. New tuples are noted in both; one is asked. The other was cleared
-//! when it ceased to be asked, and is asked again once the whole table has been written into it
-//! since: then it holds every live flow, for that was in the table or has been noted after. So a
-//! tuple that the asked generation does not hold is certainly new, however long its flow was idle.
+//! There are two generations. New tuples are noted in both, and one is asked. The other was cleared
+//! when the two swapped, and they swap again once a complete dump of the table has been written
+//! into it. It holds every live flow then, which was either in the dump or noted since. So a tuple
+//! that the asked generation does not hold is certainly new, however long its flow was idle.
 
 use crate::{hash::low_word, layout::Environment, shared::Shared};
-
-/// Bits that a tuple sets.
-pub const BITS: u32 = 4;
 
 /// Number of generations.
 pub const GENERATIONS: u32 = 2;
 
-/// Gives the words of the filter, one generation after the other.
+/// Gives the words of the filter: the first generation, then the second.
 pub trait KnownWords {
     /// The word at `index`, if there is one.
     fn known_word(&self, index: u32) -> Option<&Shared>;
 }
 
-/// Whether conntrack may know the flow of this hash. Where there is no memory, it may.
+/// Whether conntrack may know the flow of this hash; true if there is no filter.
 #[inline(always)]
-pub fn may_hold<W: KnownWords>(words: &W, environment: &Environment, hash: u64) -> bool {
+pub(crate) fn may_hold<W: KnownWords>(words: &W, environment: &Environment, hash: u64) -> bool {
     let asked = position(hash, environment.daemon.known_generation, environment);
     let Some(word) = words.known_word(asked) else { return true };
     let bits = bits(hash);
@@ -41,7 +38,12 @@ pub fn note<W: KnownWords>(words: &W, environment: &Environment, hash: u64) {
 
 /// Notes the tuple of this hash in one generation.
 #[inline(always)]
-pub fn note_in<W: KnownWords>(words: &W, environment: &Environment, hash: u64, generation: u32) {
+pub(crate) fn note_in<W: KnownWords>(
+    words: &W,
+    environment: &Environment,
+    hash: u64,
+    generation: u32,
+) {
     let Some(word) = words.known_word(position(hash, generation, environment)) else { return };
     let bits = bits(hash);
     // A load first, so that a busy flow's line stays shared between CPUs.
@@ -59,7 +61,7 @@ const fn position(hash: u64, generation: u32, environment: &Environment) -> u32 
     low_word(fraction) + (generation & 1) * words
 }
 
-/// Six bits of the hash for each bit, from above those that pick the word.
+/// Four bits of the word, each selected by six bits of the hash above those that select the word.
 #[inline(always)]
 const fn bits(hash: u64) -> u64 {
     1 << (hash >> 58) | 1 << (hash >> 52 & 63) | 1 << (hash >> 46 & 63) | 1 << (hash >> 40 & 63)

@@ -1,4 +1,4 @@
-//! What leaves: parsed, turned round and noted, so that its answer is known or asked about.
+//! Packets that leave: their reversed tuples are noted, so that the replies are looked up.
 
 use crate::{
     classify,
@@ -11,8 +11,7 @@ use crate::{
     units::{Coarse, Jiffies},
 };
 
-/// Notes a frame that leaves, so that its answer is known. A frame that cannot be parsed tells
-/// nothing.
+/// Notes a frame that leaves. One that cannot be parsed is not noted.
 #[inline(always)]
 pub fn note_leaving<L: FlowLines + KnownWords>(
     mut frame: Reader<'_>,
@@ -23,7 +22,7 @@ pub fn note_leaving<L: FlowLines + KnownWords>(
     match packet::parse_link(&mut frame)?.network {
         Network::Ipv4 => note(&packet::parse_ipv4(&mut frame)?, environment, lines, now),
         Network::Ipv6 => note(&packet::parse_ipv6(&mut frame)?, environment, lines, now),
-        Network::NotIp | Network::Untold => {}
+        Network::NotIp | Network::Unparsed => {}
     }
     Ok(())
 }
@@ -50,19 +49,18 @@ fn note<A: Address, L: FlowLines + KnownWords>(
     let passing = Passing { leaving: true, answers, kind: flow.kind as u32, flags: flow.flags };
     let is_reset = flow.flags.any(TcpFlags::RST);
     if environment.asks_conntrack(flow.class) {
-        // What leaves proves nothing: conntrack may have refused to track it. It is asked when the
-        // answer comes.
+        // Conntrack may have refused to track the packet, so it is asked when the reply comes.
         if !is_reset {
             known_flows::note(lines, environment, hash);
         } else if let Some(known) = flow::find(lines, place) {
-            let _ = known.pass(environment, passing, coarse);
+            known.pass(environment, passing, coarse);
         }
         return;
     }
     let changed = match flow::find(lines, place) {
         Some(known) if known.is_alive(coarse) => known.pass(environment, passing, coarse),
         Some(ended) if leaving.makes_known => {
-            ended.reopen(place, environment, passing, coarse);
+            flow::put(lines, Some(ended), place, environment, passing, coarse);
             true
         }
         None if leaving.makes_known => {
@@ -71,7 +69,7 @@ fn note<A: Address, L: FlowLines + KnownWords>(
         }
         Some(_) | None => false,
     };
-    // Once a second for each flow: conntrack may be asked some day.
+    // Once a second for each flow, in case a later start asks conntrack.
     if changed {
         known_flows::note(lines, environment, hash);
     }

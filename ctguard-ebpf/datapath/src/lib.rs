@@ -1,10 +1,10 @@
-//! The data path of ctguard: what a packet meets, in order.
+//! The data path: all decisions about a packet.
 //!
-//! `packet` reads the headers, `classify` tells whether the packet could make conntrack allocate,
-//! `flow` whether conntrack knows its flow already, `admission` whether a new flow may pass by its
-//! source's ceiling (`bucket`) and by the grant, `challenge` whether somebody lives at the address
-//! of a SYN. `guard` holds the order, `verifier` what the kernel's verifier asks for. The library
-//! knows no kernel helper and runs on the host as it runs in the kernel.
+//! `guard` holds the order. `packet` reads the headers, `classify` says whether the packet could
+//! make an entry, and `flow` and `known_flows` whether conntrack knows its flow. `admission`
+//! applies the grant and the limits (`bucket`), and `challenge` tests whether the sender of a SYN
+//! is real. `verifier` has workarounds for the kernel's verifier. The library calls no kernel
+//! helper, so it runs on the host as in the kernel.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
@@ -12,7 +12,7 @@
     reason = "one program without calls: the verifier follows it, and no stack frame is spent"
 )]
 
-pub mod admission;
+mod admission;
 pub mod bucket;
 pub mod challenge;
 pub mod classify;
@@ -24,7 +24,7 @@ pub mod leaving;
 pub mod memory;
 pub mod packet;
 pub mod place;
-pub mod recent;
+mod recent;
 pub mod sources;
 pub mod tracked;
 pub mod verifier;

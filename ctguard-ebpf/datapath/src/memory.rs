@@ -1,11 +1,9 @@
-//! What is remembered for seconds: tuples that were refused, or that answered a challenge, and
-//! sources that ended a flow they had answered for.
+//! Tuples and sources that are remembered for seconds (see `guard::Memory`).
 //!
-//! A line of [`MemoryLine`] is a ring: its first word tells where was written last, the others each
-//! hold 24 bits of a hash and 8 bits of time. Who comes first goes first, so what a line remembers
-//! lasts for as long as fifteen others need to come, and nothing is ever refused a place. What was
-//! never remembered is found with a chance of 15 · 2^-24, less than one in a million, however full
-//! the memory is.
+//! A [`MemoryLine`] is a ring: its first word is the position written last, and each of the others
+//! holds 24 bits of a hash and 8 bits of time. A new item always has room, in place of the line's
+//! oldest; it lasts until fifteen others have come. An item that was never remembered is found with
+//! a chance of 15 · 2^-24, less than one in a million, however full the memory is.
 
 use crate::{
     hash::low_word,
@@ -19,59 +17,56 @@ const TIME: u32 = 0xff;
 #[expect(clippy::cast_possible_truncation, reason = "it is 16")]
 const WORDS: u32 = MemoryLine::WORDS as u32;
 
-/// A moment in units of some fixed power of two of jiffies, modulo 256.
+/// A moment in units of a power of two of jiffies, modulo 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment(u32);
 
 impl Moment {
-    /// The moment that `now` lies in, in units of 2^`shift` jiffies.
+    /// The moment of `now` in units of 2^`shift` jiffies.
     #[inline(always)]
-    #[must_use]
     pub const fn at(now: Jiffies, shift: u32) -> Self {
         Self(low_word(now.0 >> (shift & 31)) & TIME)
     }
 }
 
-/// Something remembered.
-pub struct Remembered<'l> {
+pub(crate) struct Remembered<'l> {
     word: &'l SharedWord,
     /// Units since it was remembered, modulo 256.
-    pub age: u32,
+    pub(crate) age: u32,
 }
 
 impl Remembered<'_> {
-    /// Remembers it anew, from now on.
     #[inline(always)]
-    pub fn renew(&self, now: Moment) {
+    pub(crate) fn renew(&self, now: Moment) {
         self.word.store(self.word.load() & !TIME | now.0);
     }
 
-    /// Forgets it.
     #[inline(always)]
-    pub fn forget(self) {
+    pub(crate) fn forget(self) {
         self.word.store(0);
     }
 }
 
-/// The line of a hash among `line_mask` + 1.
 #[inline(always)]
-#[must_use]
-pub const fn line_index(hash: u64, line_mask: u32) -> u32 {
+pub(crate) const fn line_index(hash: u64, line_mask: u32) -> u32 {
     low_word(hash) & line_mask
 }
 
-/// The other hash of the same thing, for a second meaning in the same memory.
+/// Another hash of the same item, for a second purpose in the same memory.
 #[inline(always)]
-#[must_use]
-pub const fn other(hash: u64) -> u64 {
+pub(crate) const fn other(hash: u64) -> u64 {
     hash ^ !0 << 40
 }
 
-/// Looks a hash up in its line.
-///
-/// Without a branch: the verifier would follow each of the ways through fifteen comparisons.
+/// Looks a hash up in its line, without branches: the verifier would walk each path through fifteen
+/// comparisons.
 #[inline(always)]
-pub fn find(line: &MemoryLine, hash: u64, now: Moment, zero: OpaqueZero) -> Option<Remembered<'_>> {
+pub(crate) fn find(
+    line: &MemoryLine,
+    hash: u64,
+    now: Moment,
+    zero: OpaqueZero,
+) -> Option<Remembered<'_>> {
     let wanted = fingerprint(hash);
     let mut found = 0_i64;
     for (word, position) in line.words.iter().zip(0..).skip(1) {
@@ -86,21 +81,20 @@ pub fn find(line: &MemoryLine, hash: u64, now: Moment, zero: OpaqueZero) -> Opti
     Some(Remembered { word, age: now.0.wrapping_sub(word.load()) & TIME })
 }
 
-/// Remembers a hash from now on, in the place of what its line has held longest.
+/// Remembers a hash in place of the oldest in its line.
 #[inline(always)]
-pub fn remember(line: &MemoryLine, hash: u64, now: Moment, zero: OpaqueZero) {
+pub(crate) fn remember(line: &MemoryLine, hash: u64, now: Moment, zero: OpaqueZero) {
     let last = line.words[0].load() & (WORDS - 1);
-    // A mask bounds it for every verifier, which LLVM would leave out if it saw that none is needed.
+    // Hidden from LLVM too, which would leave out the mask that the verifier needs.
     let next = zero.hide(if last < WORDS - 1 { last + 1 } else { 1 }) & (WORDS - 1);
     line.words[0].store(next);
     line.words[next as usize].store(fingerprint(hash) | now.0);
 }
 
-/// Things that a line can remember.
+/// Items that a line can remember.
 pub const PLACES: u32 = WORDS - 1;
 
-/// How many things of a line are no older than `life`.
-#[must_use]
+/// How many items of a line are no older than `life`.
 pub fn young(held: &MemoryLine, now: Moment, life: u32) -> u32 {
     let is_young = |word: u32| word != 0 && now.0.wrapping_sub(word) & TIME <= life;
     held.words.iter().skip(1).map(|word| u32::from(is_young(word.load()))).sum()

@@ -1,8 +1,8 @@
-//! Where something lies in a table of lines: in one of the two that its hash names.
+//! The two lines of a table in which an item may lie, selected by its hash.
 
 use crate::{hash::low_word, verifier::OpaqueZero};
 
-/// A place in a table.
+/// The two lines of one hash.
 #[derive(Clone, Copy)]
 pub struct Place {
     pub(crate) hash: u64,
@@ -12,13 +12,12 @@ pub struct Place {
 }
 
 impl Place {
-    /// The two lines that may hold what has this hash, the number of lines being a power of two.
+    /// The lines of `hash` in a table of `line_mask` + 1 lines, a power of two.
     #[inline(always)]
-    #[must_use]
     pub const fn of(hash: u64, line_mask: u32, zero: OpaqueZero) -> Self {
         let first = low_word(hash) & line_mask;
-        // The fingerprint's own bits pick the second line, so that what shares the first line does
-        // not share both.
+        // From other bits than the first, so that two hashes which share one line rarely share
+        // both.
         let second = first ^ (low_word(hash >> 40) | 1) & line_mask;
         Self { hash, first, second, zero }
     }

@@ -1,26 +1,23 @@
-//! Tuples that this CPU has seen go on in the running coarse unit: what nearly every packet finds,
-//! in memory that stays near.
+//! Tuples of known flows that this CPU has seen within this second: nearly every packet finds its
+//! own here, in this CPU's cache.
 //!
-//! One slot is picked by the hash; it holds the hash's high 36 bits and the coarse time at which it
-//! was written, and counts for that unit alone, about a second. Who comes last has the slot.
+//! The hash selects one slot. It holds the hash's high 36 bits and the coarse time at which it was
+//! written, and is valid for that coarse unit, about a second. A newer tuple replaces an older one.
 
 use crate::{hash::low_word, shared::Shared, units::Coarse};
 
-/// Slots of one CPU: 16 KiB, half of what the kernel gives a CPU's value (`PCPU_MIN_UNIT_SIZE`).
-pub const SLOTS: usize = 2048;
+/// Slots of one CPU: 16 KiB, half of the largest per-CPU value (`PCPU_MIN_UNIT_SIZE`).
+pub(crate) const SLOTS: usize = 2048;
 
 const TIME: u64 = (1 << 28) - 1;
 
-/// What the slot of a tuple holds in this unit.
+/// What the slot holds if the tuple was seen in this unit.
 #[inline(always)]
-#[must_use]
-pub const fn mark(hash: u64, now: Coarse) -> u64 {
+pub(crate) const fn mark(hash: u64, now: Coarse) -> u64 {
     hash & !TIME | now.0 as u64 & TIME
 }
 
-/// The slot of a tuple.
 #[inline(always)]
-#[must_use]
-pub const fn slot(slots: &[Shared; SLOTS], hash: u64) -> &Shared {
+pub(crate) const fn slot(slots: &[Shared; SLOTS], hash: u64) -> &Shared {
     &slots[low_word(hash) as usize & (SLOTS - 1)]
 }

@@ -1,5 +1,5 @@
-//! What a dump of conntrack's table tells, one tuple at a time: into the known-flows filter, and
-//! into the flow cache where that has to answer.
+//! Writes a dump of conntrack's table into the known-flows filter, and into the flow cache for
+//! flows about which conntrack cannot be asked.
 
 use crate::{
     classify,
@@ -12,7 +12,7 @@ use crate::{
     units::Coarse,
 };
 
-/// One direction of an entry, as its packets arrive.
+/// The tuple of one direction of an entry, as its packets arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple<A> {
     /// Source address.
@@ -21,7 +21,7 @@ pub struct Tuple<A> {
     pub destination: A,
     /// Transport protocol.
     pub protocol: u8,
-    /// What tells its flow apart (see [`classify::Flow::key`]).
+    /// See [`classify::Flow::key`].
     pub key: u32,
 }
 
@@ -31,8 +31,7 @@ impl<A: Address> Tuple<A> {
         known_flows::note_in(words, environment, self.hash(environment), generation);
     }
 
-    /// Makes the tuple known to the flow cache, where that has room, for at most `life` coarse
-    /// units, as a flow that was `answered` or not.
+    /// Adds the flow to the flow cache, if there is room, for at most `life` coarse units.
     pub fn remember<L: FlowLines>(
         &self,
         lines: &L,
@@ -47,9 +46,9 @@ impl<A: Address> Tuple<A> {
             kind: classify::kind_of(self.protocol) as u32,
             flags: TcpFlags(0),
         };
-        // A connection that is being opened or closed is charged once; as an established one it
-        // would be known for longer than conntrack keeps it.
-        let established = environment.flow_timeout_in(FlowKind::TcpEstablished, 0);
+        // A connection that is being opened or closed is left out and charged once: the cache would
+        // keep it as an established one, for longer than conntrack does.
+        let established = environment.flow_timeout(FlowKind::TcpEstablished);
         if self.protocol == protocol::TCP && (!answered || life < established) {
             return;
         }

@@ -1,10 +1,10 @@
 //! Workarounds for the kernel's verifier. None of them changes what the program does.
 //!
-//! The verifier walks every path of a program and stops where it meets a state that it has seen. A
-//! constant that differs between two paths (which slot matched, how many tags were skipped) keeps
-//! their states apart, and everything behind is walked once for each: 735,000 instructions instead
-//! of a tenth of that. It knows nothing of what is read from a map, so a number that went through
-//! one, or that a zero from one was added to, leaves the paths in the same state.
+//! The verifier walks every path of a program and stops where it meets a state that it has seen. If
+//! a constant differs between two paths (which slot matched, how many tags were skipped), their
+//! states differ too, and it walks all code behind once for each: 735,000 instructions instead of a
+//! tenth of that. It knows no value that was read from a map. So a number that went through a map,
+//! or to which a zero from a map was added, lets the paths meet in one state.
 
 use core::cell::Cell;
 
@@ -15,46 +15,40 @@ pub struct OpaqueZero(u32);
 impl OpaqueZero {
     /// `zero` is 0, read from a map.
     #[inline(always)]
-    #[must_use]
     pub const fn new(zero: u32) -> Self {
         Self(zero)
     }
 
     /// `number`, whose value the verifier does not know afterwards.
     #[inline(always)]
-    #[must_use]
     pub const fn hide(self, number: u32) -> u32 {
         number.wrapping_add(self.0)
     }
 }
 
-/// A place in a per-CPU map for one value, which the verifier does not know when it is read again.
+/// Room for one value in a per-CPU map; the verifier does not know the value that is read back.
 ///
-/// Numbers that are used as an index behind it must not be enums in `T`: LLVM would leave out the
-/// mask that the verifier asks for.
+/// `T` must hold numbers that are used as an index as integers, not as enums: for an enum LLVM
+/// leaves out the mask that the verifier needs.
 #[derive(Default)]
 #[repr(transparent)]
-pub struct Scratch<T>(Cell<T>);
+pub(crate) struct Scratch<T>(Cell<T>);
 
 impl<T: Copy> Scratch<T> {
-    /// Stores `value`.
     #[inline(always)]
-    pub fn put(&self, value: T) {
+    pub(crate) fn put(&self, value: T) {
         self.0.set(value);
     }
 
-    /// What was stored last.
     #[inline(always)]
-    #[must_use]
-    pub fn get(&self) -> T {
+    pub(crate) fn get(&self) -> T {
         forget_memory();
         self.0.get()
     }
 
     /// `value`, which the verifier does not know afterwards.
     #[inline(always)]
-    #[must_use]
-    pub fn hide(&self, value: T) -> T {
+    pub(crate) fn hide(&self, value: T) -> T {
         self.put(value);
         self.get()
     }
@@ -70,13 +64,13 @@ pub fn forget_memory() {
     }
 }
 
-/// Keeps LLVM from merging the conditions before and behind it.
+/// Keeps LLVM from merging the branches before and after it into one.
 ///
-/// LLVM would or them together in a register. The verifier of Linux 6.1 loses what it knew of a
-/// number once an unknown one was or-ed to it (`adjust_scalar_min_max_vals`): behind "no slot, or not
-/// a SYN" it would no longer know that there is a slot.
+/// LLVM would combine both conditions by OR in a register. The verifier of Linux 6.1 forgets what
+/// it knew of a number that an unknown one is combined with (`adjust_scalar_min_max_vals`): after
+/// "no slot, or not a SYN" it would no longer know that there is a slot.
 #[inline(always)]
-pub fn keep_conditions_apart() {
+pub(crate) fn branch_barrier() {
     #[cfg(target_arch = "bpf")]
     // SAFETY: no instruction.
     unsafe {
@@ -84,29 +78,25 @@ pub fn keep_conditions_apart() {
     }
 }
 
-/// −1 for a negative number, else 0: a mask in place of a branch.
-///
-/// LLVM turns such arithmetic into comparisons, and so into branches, where it recognizes it.
+/// −1 for a negative number, else 0: a mask in place of a branch. In assembly, because LLVM turns
+/// such arithmetic into branches where it recognizes it.
 #[inline(always)]
-#[must_use]
-#[cfg(target_arch = "bpf")]
-pub fn sign(number: i64) -> i64 {
-    let sign;
-    // SAFETY: one arithmetic shift of a register.
-    unsafe {
-        core::arch::asm!(
-            "{number} s>>= 63",
-            number = inlateout(reg) number => sign,
-            options(pure, nomem, nostack),
-        );
+pub(crate) fn sign(number: i64) -> i64 {
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        number >> 63
     }
-    sign
-}
-
-/// −1 for a negative number, else 0.
-#[inline(always)]
-#[must_use]
-#[cfg(not(target_arch = "bpf"))]
-pub const fn sign(number: i64) -> i64 {
-    number >> 63
+    #[cfg(target_arch = "bpf")]
+    {
+        let sign;
+        // SAFETY: one arithmetic shift of a register.
+        unsafe {
+            core::arch::asm!(
+                "{number} s>>= 63",
+                number = inlateout(reg) number => sign,
+                options(pure, nomem, nostack),
+            );
+        }
+        sign
+    }
 }

@@ -1,4 +1,4 @@
-//! Counters: an outcome and a class, or one of the few that are no outcome.
+//! Counters: one for each outcome and class, and a few others.
 
 use super::{
     outcome::{Group, Outcome, TABLE},
@@ -17,34 +17,32 @@ pub struct Counters {
     pub values: [u64; COUNTERS],
 }
 
-/// What is counted. Each outcome has a place for each class, and one for packets without a class;
-/// at the end of the line are the counters of what is no outcome.
+/// What is counted. Each outcome has a row with a place for each class and one for packets without
+/// a class. The last row is for counters that are no outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
     /// New flows with this outcome.
     Flows(Outcome, Class),
     /// Packets with this outcome, which has no class.
     Packets(Outcome),
-    /// New flows admitted for being on the allow list; counted as admitted too.
+    /// New flows of sources on the allow list; they also count as admitted.
     Allowed(Class),
     /// Wake-ups sent to the daemon.
     Wakeups,
 }
 
-/// Low bits of an index that tell the class; those above are the number of the outcome.
+/// Low bits of an index, which hold the class; the others hold the number of the outcome.
 pub const CLASS_BITS: u32 = 2;
-/// In place of a class, of what has none.
+/// The place in a row of packets without a class.
 pub const NO_CLASS: u32 = (1 << CLASS_BITS) - 1;
 
-/// The row of what is no outcome.
 const LAST_ROW: u32 = (1 << (INDEX_BITS - CLASS_BITS)) - 1;
 
 const _: () = assert!(1 << CLASS_BITS == CLASS_SLOTS && TABLE.len() <= LAST_ROW as usize);
 
 impl Counter {
-    /// Where it lies in [`Counters::values`].
+    /// Its place in [`Counters::values`].
     #[inline(always)]
-    #[must_use]
     pub const fn index(self) -> u32 {
         let (row, place) = match self {
             Self::Flows(outcome, class) => (outcome as u32, class as u32),
@@ -58,19 +56,15 @@ impl Counter {
     /// Every counter.
     pub fn all() -> impl Iterator<Item = Self> {
         let outcomes = TABLE.iter().flat_map(|row| {
-            let of_class = move |class| match row.group {
-                Group::Packet => None,
-                Group::Admitted | Group::Challenged | Group::Refused => {
-                    Some(Self::Flows(row.outcome, class))
-                }
-            };
-            let packets = (row.group == Group::Packet).then_some(Self::Packets(row.outcome));
-            Class::ALL.into_iter().filter_map(of_class).chain(packets)
+            let is_packet = row.group == Group::Packet;
+            let classes = Class::ALL.into_iter().filter(move |_| !is_packet);
+            let packets = is_packet.then_some(Self::Packets(row.outcome));
+            classes.map(move |class| Self::Flows(row.outcome, class)).chain(packets)
         });
         outcomes.chain(Class::ALL.map(Self::Allowed)).chain([Self::Wakeups])
     }
 
-    /// The counters of a class that come to the new flows seen.
+    /// The counters of a class whose sum is the new flows seen.
     pub fn seen(class: Class) -> impl Iterator<Item = Self> {
         let new = TABLE.iter().filter(|row| row.is_new_flow);
         new.map(move |row| Self::Flows(row.outcome, class))

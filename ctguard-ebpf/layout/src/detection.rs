@@ -1,14 +1,14 @@
-//! How the data path tells a new flow from a known one, and why not otherwise.
+//! What the data path asks whether conntrack knows a flow, and why.
 
-/// What answers whether conntrack knows the flow of a TCP or UDP packet.
+/// What is asked whether conntrack knows the flow of a TCP or UDP packet.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detection {
     /// Conntrack itself (`bpf_xdp_ct_lookup`).
     Conntrack = 0,
-    /// The flow cache: the operator wants it so.
+    /// The flow cache: the operator asked for it.
     Forced = 1,
-    /// The flow cache: this kernel tells of no such function (older than 5.18, or without BTF).
+    /// The flow cache: the kernel has no such function (older than 5.18, or without BTF).
     FunctionsMissing = 2,
     /// The flow cache: the kernel refuses the program that calls the function.
     Refused = 3,
@@ -25,8 +25,7 @@ pub enum Detection {
 }
 
 impl Detection {
-    /// The detection of this number; none for a number of a later version.
-    #[must_use]
+    /// The detection of this number; `None` if it is from a later version.
     pub const fn of(number: u32) -> Option<Self> {
         match number {
             0 => Some(Self::Conntrack),

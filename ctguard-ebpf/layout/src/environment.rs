@@ -1,12 +1,12 @@
-//! What every packet needs, by who may write it. One map, because each that is looked into costs every
-//! packet fifteen instructions.
+//! What every packet needs, in three parts by who writes them. All in one map, because each lookup
+//! costs every packet fifteen instructions.
 
 use super::{
     interface::Ceiling,
     policy::{CLASS_SLOTS, Class},
 };
 
-/// Secret numbers of one hash (see `hash`), drawn afresh when the maps are made.
+/// The random key of a hash (see `hash`), drawn when the maps are made.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HashKey {
@@ -14,8 +14,7 @@ pub struct HashKey {
     pub words: [u64; 12],
 }
 
-/// The secret of the cookies that challenge clients (see `challenge`), drawn afresh when the maps are
-/// made.
+/// The random key of the cookies (see `challenge`), drawn when the maps are made.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CookieKey {
@@ -23,10 +22,8 @@ pub struct CookieKey {
     pub words: [u64; 2],
 }
 
-const _: () = assert!(size_of::<CookieKey>() == 16);
-
-/// What decides how long conntrack keeps a flow after its last packet. TCP has a timeout for each
-/// of a slot's four states; the others have four entries of the table too, all alike.
+/// The kinds of flows by conntrack's timeouts. TCP has a timeout for each of a slot's four states;
+/// the others have four equal entries of the table.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowKind {
@@ -34,8 +31,8 @@ pub enum FlowKind {
     TcpOpening = 0,
     /// TCP after a FIN or RST: the least of `fin_wait`, `close_wait`, `last_ack`, `time_wait`.
     TcpClosing = 1,
-    /// TCP, established: the least of `established`, `max_retrans` and `unacknowledged`, for here
-    /// nobody sees which of them holds.
+    /// TCP, established: the least of `established`, `max_retrans` and `unacknowledged`, because
+    /// the data path cannot see which of them holds.
     TcpEstablished = 2,
     /// As [`Self::TcpClosing`], established before.
     TcpClosingEstablished = 3,
@@ -56,8 +53,8 @@ pub enum FlowKind {
 /// Entries of [`DaemonFacts::flow_timeouts`].
 pub const FLOW_KINDS: usize = 32;
 
-/// The `environment` map's only value. Nearly every packet reads three cache lines of it: the end of
-/// `operator` with the start of `fixed`, and the start of `daemon`.
+/// The `environment` map's only value. Nearly every packet reads three cache lines of it: the end
+/// of `operator` with the start of `fixed`, and the start of `daemon`.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
@@ -69,7 +66,7 @@ pub struct Environment {
     pub daemon: DaemonFacts,
 }
 
-/// What the operator limits besides sources.
+/// The operator's limits besides those of sources.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperatorLimits {
@@ -87,11 +84,11 @@ pub struct OperatorLimits {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fixed {
-    /// Zero, which the verifier does not know (see `verifier`).
+    /// Zero, hidden from the verifier (see `verifier`).
     pub zero: u32,
     /// Lines of `buckets_source` less one; the number of lines is a power of two.
     pub source_line_mask: u32,
-    /// The same of `flow_cache`.
+    /// The same for `flow_cache`.
     pub flow_line_mask: u32,
     /// Words of each generation of `known_flows`.
     pub known_words: u32,
@@ -103,19 +100,19 @@ pub struct Fixed {
     pub cookie_key: CookieKey,
     /// Lines of `buckets_prefix` less one; the number of lines is a power of two.
     pub prefix_line_mask: u32,
-    /// The same of `buckets_service`.
+    /// The same for `buckets_service`.
     pub service_line_mask: u32,
-    /// The same of `retries`.
+    /// The same for `retries`.
     pub retry_line_mask: u32,
-    /// The same of `answered`.
+    /// The same for `answered`.
     pub answered_line_mask: u32,
-    /// The same of `resets`.
+    /// The same for `resets`.
     pub reset_line_mask: u32,
-    /// The same of `sources`.
+    /// The same for `sources`.
     pub known_source_line_mask: u32,
 }
 
-/// What the daemon finds out, and how far the known-flows filter is.
+/// Facts of the kernel and the network, and the state of the known-flows filter.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DaemonFacts {
@@ -123,44 +120,41 @@ pub struct DaemonFacts {
     pub jiffies_per_second: u32,
     /// Coarse time is jiffies shifted right by this much: about a second.
     pub coarse_shift: u32,
-    /// A heartbeat older than this many jiffies is a dead daemon's.
+    /// If the heartbeat is older than this many jiffies, the daemon is dead.
     pub heartbeat_patience_jiffies: u32,
-    /// 1 while `nf_conntrack_tcp_loose` is on: an ACK of no connection makes an entry.
+    /// 1 while `nf_conntrack_tcp_loose` is on: an ACK of an unknown connection makes an entry.
     pub tcp_loose: u32,
-    /// How long a SYN sent again is not charged again, in coarse units.
+    /// For how long a repeated SYN is not charged again, in coarse units.
     pub repeat_window_coarse: u32,
     /// 1 while any interface has a `station`.
     pub stations_in_use: u32,
-    /// Bytes of the kernel's `struct bpf_ct_opts` (12 or 16); 0 where conntrack is not asked and
-    /// the flow cache answers alone.
+    /// Bytes of the kernel's `struct bpf_ct_opts` (12 or 16); 0 if conntrack is not asked.
     pub lookup_options_bytes: u32,
-    /// A [`super::Detection`]: who answers, and why.
+    /// The number of a [`super::Detection`].
     pub detection: u32,
     /// The generation of `known_flows` that is asked: 0 or 1.
     pub known_generation: u32,
-    /// 1 once that generation has held the whole table: a tuple that it does not hold is new.
+    /// 1 once that generation has held the whole table: a tuple that is not in it is new.
     pub known_complete: u32,
-    /// A slot of the challenge's time is two to the power of this many jiffies: some four seconds.
+    /// Cookies change every 2^this jiffies, some four seconds.
     pub cookie_shift: u32,
-    /// The unit of what is remembered for seconds: two to the power of this many jiffies, an
-    /// eighth of a second or less.
+    /// The unit of the memories is 2^this jiffies, an eighth of a second or less.
     pub memory_shift: u32,
-    /// A tuple that comes again so many units after it was refused is admitted.
+    /// A refused tuple that comes again is admitted after at least this many units.
     pub retry_after: u32,
-    /// So many units after it was refused it is forgotten.
+    /// After more than this many units, it counts as refused for the first time.
     pub retry_before: u32,
-    /// For so many units a tuple that answered a challenge may open its flow.
+    /// A tuple that answered a challenge may open its flow for this many units.
     pub answered_life: u32,
-    /// For so many coarse units a source is not challenged that ended a flow it had answered for.
+    /// A source that answered a challenge and then reset the connection is sent no challenge ACK
+    /// for this many coarse units.
     pub reset_life_coarse: u32,
-    /// Jiffies of the filter's last turn, before which the table was dumped into it; 0 before the
-    /// first.
+    /// Jiffies of the filter's last swap, after a complete dump of the table; 0 before the first.
     pub known_turned_at: u64,
     /// Jiffies until which TCP segments of unknown connections pass and make them known: the maps
-    /// are new, connections older than they must go on, and the table has not been dumped yet.
+    /// are new and the table has not been dumped yet, and older connections must go on.
     pub learning_until: u64,
-    /// How long a flow is known after its last packet, in coarse units, by [`FlowKind`]; below
-    /// 2^20.
+    /// Timeouts by [`FlowKind`], in coarse units, below 2^20.
     pub flow_timeouts: [u32; FLOW_KINDS],
 }
 
@@ -172,7 +166,7 @@ impl OperatorLimits {
 }
 
 impl DaemonFacts {
-    /// Sets the timeout of `kind`: of one of TCP's states, or of all states of another kind.
+    /// Sets the timeout of one of TCP's states, or of all states of another kind.
     pub fn set_flow_timeout(&mut self, kind: FlowKind, coarse_units: u32) {
         let states = if (kind as usize) < FlowKind::Udp as usize { 1 } else { 4 };
         for timeout in self.flow_timeouts.iter_mut().skip(kind as usize).take(states) {
@@ -182,8 +176,7 @@ impl DaemonFacts {
 }
 
 impl Environment {
-    /// Nothing found out yet; only the keys are there.
-    #[must_use]
+    /// Only the keys are set.
     pub fn unset([source_key, tuple_key]: [HashKey; 2]) -> Self {
         let fixed = Fixed { tuple_key, source_key, ..Fixed::default() };
         Self { fixed, ..Self::default() }
@@ -191,28 +184,18 @@ impl Environment {
 
     /// Whether conntrack is asked about flows of this class: its function takes TCP and UDP.
     #[inline(always)]
-    #[must_use]
     pub const fn asks_conntrack(&self, class: Class) -> bool {
         self.daemon.lookup_options_bytes != 0 && !matches!(class, Class::Other)
     }
 
-    /// How long a flow of `kind` is known after its last packet, in coarse units.
+    /// The timeout of a flow of `kind`, in coarse units.
     #[inline(always)]
-    #[must_use]
     pub const fn flow_timeout(&self, kind: FlowKind) -> u32 {
-        self.flow_timeout_in(kind, 0)
+        self.flow_timeout_at(kind as u32, 0)
     }
 
-    /// The timeout of a flow of `kind` in a state, which is below four.
+    /// The timeout of a flow in a state, which is below four; `kind` is the number of a [`FlowKind`].
     #[inline(always)]
-    #[must_use]
-    pub const fn flow_timeout_in(&self, kind: FlowKind, state: u32) -> u32 {
-        self.flow_timeout_at(kind as u32, state)
-    }
-
-    /// The same by the number of a kind.
-    #[inline(always)]
-    #[must_use]
     pub const fn flow_timeout_at(&self, kind: u32, state: u32) -> u32 {
         self.daemon.flow_timeouts[kind.wrapping_add(state) as usize & (FLOW_KINDS - 1)]
     }

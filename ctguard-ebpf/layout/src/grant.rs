@@ -1,12 +1,12 @@
 //! The grant: how many new flows the data path may admit, as absolute numbers.
 //!
 //! The data path counts admissions A and admits only while A < G. The daemon writes
-//! G = A + headroom, so a late write can never let more pass than the headroom it saw.
+//! G = A + headroom, so a late write cannot admit more than the headroom that the daemon saw.
 
 use crate::shared::Shared;
 
-/// Who a new flow is admitted as; each tier has its own admissions and its own grant. While every
-/// class is calm all but allowed sources are strangers, until the grant of those is spent.
+/// How a source is served; each tier has its own A and G. While all classes are calm and the
+/// strangers' grant is not spent, all sources but the allowed ones count as strangers.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
@@ -27,7 +27,7 @@ pub enum Tier {
 /// Number of tiers.
 pub const TIERS: usize = 6;
 
-/// Length of what is kept by tier: a power of two, so that a mask finds the place.
+/// Length of arrays by tier: a power of two, so that a mask bounds the index.
 pub const TIER_SLOTS: usize = 8;
 
 impl Tier {
@@ -41,29 +41,13 @@ impl Tier {
         Self::Retried,
     ];
 
-    /// Where it lies in what is kept by tier.
+    /// Its place in arrays by tier.
     #[inline(always)]
-    #[must_use]
     pub const fn slot(self) -> usize {
         self as usize & (TIER_SLOTS - 1)
     }
 
-    /// The tier of this number.
-    #[inline(always)]
-    #[must_use]
-    pub const fn from_number(number: u32) -> Self {
-        match number {
-            0 => Self::Strangers,
-            1 => Self::Allowed,
-            2 => Self::Regulars,
-            3 => Self::Proven,
-            4 => Self::Answered,
-            _ => Self::Retried,
-        }
-    }
-
     /// Its name in labels and JSON.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Strangers => "strangers",
@@ -76,17 +60,17 @@ impl Tier {
     }
 }
 
-/// One tier's side of the grant that the daemon writes.
+/// One tier's grant, written by the daemon.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Allowance {
-    /// G: admissions (absolute, since the maps were made) at which no more are let in.
+    /// G: admissions since the maps were made at which no more flows are admitted.
     pub limit: Shared,
-    /// Admissions at which the daemon is woken for more; below `limit`.
+    /// Admissions at which the daemon is woken for another grant; below `limit`.
     pub wake_at: Shared,
 }
 
-/// What replaces one tier's grant while the heartbeat is old: a GCRA for the whole table.
+/// Replaces one tier's grant while the heartbeat is old: a GCRA for the whole table.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Fallback {
@@ -113,23 +97,21 @@ pub struct Grant {
     pub allowances: [Allowance; TIER_SLOTS],
     /// Jiffies of the daemon's last tick.
     pub heartbeat: Shared,
-    /// Jiffies at which a spent grant woke the daemon last; written by the data path.
+    /// Jiffies of the last wake-up for a spent grant; written by the data path.
     pub woken_at: Shared,
     /// Zero.
     pub reserved: [u64; 6],
-    /// What holds without a daemon, by [`Tier`].
+    /// The fallback rates, by [`Tier`].
     pub fallback: [Fallback; TIER_SLOTS],
 }
 
 impl Grant {
     /// A, by tier.
-    #[must_use]
     pub fn admissions(&self) -> [u64; TIERS] {
         Tier::ALL.map(|tier| self.admitted[tier.slot()].0.load())
     }
 
     /// G, by tier.
-    #[must_use]
     pub fn limits(&self) -> [u64; TIERS] {
         Tier::ALL.map(|tier| self.allowances[tier.slot()].limit.load())
     }

@@ -1,13 +1,13 @@
-//! What holds for one guarded interface.
+//! The settings of one guarded interface.
 
 use super::policy::{CLASS_SLOTS, CLASSES, Rate};
 use crate::units::Ticks;
 
-/// Slots of the `interfaces` map. An interface lies in slot `ifindex % INTERFACE_SLOTS` or one of
-/// the [`INTERFACE_PROBES`] − 1 behind it (wrapping), so that the data path finds it without a hash.
+/// Slots of the `interfaces` map. An interface is in slot `ifindex % INTERFACE_SLOTS` or one of the
+/// [`INTERFACE_PROBES`] − 1 behind it (wrapping), so the data path needs no hash.
 pub const INTERFACE_SLOTS: u32 = 64;
 
-/// How many slots may be looked at for one interface.
+/// Slots in which one interface may be.
 pub const INTERFACE_PROBES: u32 = 4;
 
 /// A [`Rate`] in the data path's units.
@@ -16,12 +16,12 @@ pub const INTERFACE_PROBES: u32 = 4;
 pub struct Ceiling {
     /// Time between two flows at the rate.
     pub interval: Ticks,
-    /// How far the theoretical arrival time may run ahead: (burst − 1) · interval.
+    /// How far the theoretical arrival time may be ahead: (burst − 1) · interval.
     pub tolerance: Ticks,
 }
 
-/// One value of the `interfaces` map; `ifindex` 0 is a free slot. The daemon writes all before
-/// `ceilings`, from there on the operator does.
+/// One value of the `interfaces` map; `ifindex` 0 is a free slot. The daemon writes the fields
+/// before `ceilings`, the operator the others.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
@@ -29,8 +29,8 @@ pub struct Interface {
     pub ifindex: u32,
     /// One of [`Interface::NATIVE`], [`Interface::GENERIC`].
     pub mode: u32,
-    /// The only MAC address whose frames are ours, its six bytes read as a big-endian number;
-    /// 0 while every frame that arrives is (no promiscuous mode, or a bridge port).
+    /// The interface's MAC address as a big-endian number: unicast frames for others are not ours.
+    /// 0 if all are (no promiscuous mode, or a bridge port).
     pub station: u64,
     /// Name, ended by zeros.
     pub name: [u8; 16],
@@ -38,9 +38,9 @@ pub struct Interface {
     pub ceilings: [Ceiling; CLASS_SLOTS],
     /// The operator's own ceilings for this interface, by class; zeros where the policy's hold.
     pub overrides: [Rate; CLASSES],
-    /// The conntrack zone of what arrives here (`CT --zone`); 0 is the default zone.
+    /// The conntrack zone of packets that arrive here (`CT --zone`); 0 is the default zone.
     pub zone: u32,
-    /// 1: nothing is answered here, so SYNs of strangers are challenged to come again.
+    /// 1 if no challenge ACK is sent here; a stranger's SYN must come again instead.
     pub answers_nothing: u32,
 }
 

@@ -1,8 +1,6 @@
-//! Calls of kernel functions: how the program marks them, and what the loader makes of the marks.
-//!
-//! A kernel function is called by the number of its BTF type, which only the running kernel knows.
-//! The program calls numbers that no helper will ever have; before it is loaded each such
-//! instruction is rewritten.
+//! Calls of kernel functions. A function is called by the number of its BTF type, which only the
+//! running kernel knows. So the program calls numbers that no helper will ever have, and the loader
+//! rewrites these instructions.
 
 /// Stands for `bpf_xdp_ct_lookup` (`net/netfilter/nf_conntrack_bpf.c`).
 pub const LOOKUP: i32 = 0x7fff_f001;
@@ -13,13 +11,13 @@ pub const RELEASE: i32 = 0x7fff_f002;
 const CALL: u8 = 0x85;
 /// `BPF_PSEUDO_KFUNC_CALL`.
 const KERNEL_FUNCTION: u8 = 2;
-/// `BPF_ALU64 | BPF_MOV | BPF_K`; with zeros behind it: r0 = 0.
+/// `BPF_ALU64 | BPF_MOV | BPF_K`; followed by zeros it is r0 = 0.
 const MOVE: u8 = 0xb7;
 
-/// One instruction as the kernel takes it: opcode, registers, offset, immediate.
+/// One instruction: opcode, registers, offset, immediate.
 pub type Instruction = [u8; 8];
 
-/// Where a kernel function is.
+/// How to call a kernel function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
     /// Number of its BTF type.
@@ -28,7 +26,7 @@ pub struct Location {
     pub fd_index: i16,
 }
 
-/// Where both functions are.
+/// Both functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locations {
     /// `bpf_xdp_ct_lookup`.
@@ -37,9 +35,8 @@ pub struct Locations {
     pub release: Location,
 }
 
-/// The instruction that takes the place of a marked one, or `None` for any other: the call of the
-/// function, or, without functions, one that finds nothing.
-#[must_use]
+/// The call of the function in place of a marked instruction; `None` for any other. If there are no
+/// functions, an instruction that finds nothing.
 pub const fn rewrite(
     instruction: Instruction,
     functions: Option<&Locations>,

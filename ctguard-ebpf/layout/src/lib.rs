@@ -1,6 +1,6 @@
-//! Every type that the data path and userspace both read; nothing else is shared.
+//! Every type that the data path and userspace share through pinned maps.
 //!
-//! A change of a size, an offset, a meaning or a map's name is a change of
+//! Whoever changes a size, an offset, a meaning or a map's name must also change
 //! [`LAYOUT_VERSION`]; a binary refuses pinned maps of another version.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -12,18 +12,15 @@
 mod counter;
 mod detection;
 mod environment;
-mod flow_line;
 mod grant;
 mod interface;
 pub mod kernel_functions;
-mod known_source;
 mod limits;
+mod lines;
 mod list;
-mod memory_line;
 mod outcome;
 mod policy;
 pub mod shared;
-mod source_line;
 pub mod units;
 
 pub use counter::{CLASS_BITS, COUNTERS, Counter, Counters, NO_CLASS};
@@ -31,16 +28,13 @@ pub use detection::Detection;
 pub use environment::{
     CookieKey, DaemonFacts, Environment, FLOW_KINDS, Fixed, FlowKind, HashKey, OperatorLimits,
 };
-pub use flow_line::FlowLine;
 pub use grant::{Allowance, Fallback, Grant, TIER_SLOTS, TIERS, Tier};
 pub use interface::{Ceiling, INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
-pub use known_source::{SourceCells, SourceLine};
 pub use limits::{Limits, Stage};
+pub use lines::{BucketLine, FlowLine, MemoryLine, Offered, OfferedSlot, SourceCells, SourceLine};
 pub use list::{List, ListEntry};
-pub use memory_line::MemoryLine;
 pub use outcome::{Action, Group, Outcome, Outcomes, Row, TABLE};
 pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
-pub use source_line::{BucketLine, Offered, OfferedSlot};
 
 /// Version of everything in this module, the first word of the `policy` map.
 pub const LAYOUT_VERSION: u32 = 5;
@@ -73,7 +67,7 @@ pub mod maps {
     pub const RETRIES: &str = "retries";
     /// [`super::MemoryLine`]s of tuples that answered a challenge.
     pub const ANSWERED: &str = "answered";
-    /// [`super::MemoryLine`]s of sources that ended a flow they had answered for.
+    /// [`super::MemoryLine`]s of sources that answered a challenge and then reset the connection.
     pub const RESETS: &str = "resets";
     /// [`super::FlowLine`]s.
     pub const FLOW_CACHE: &str = "flow_cache";
@@ -81,7 +75,7 @@ pub mod maps {
     pub const KNOWN_FLOWS: &str = "known_flows";
     /// [`super::Counters`], one for each CPU.
     pub const COUNTERS: &str = "counters";
-    /// The data path's workspace, one for each CPU; userspace reads nothing of it.
+    /// The data path's state of each CPU; userspace does not read it.
     pub const WORKSPACE: &str = "workspace";
     /// Ring buffer that wakes the daemon when a grant is nearly spent.
     pub const WAKEUPS: &str = "wakeups";

@@ -1,5 +1,5 @@
-//! What the controller found: stages and shares. The data path enforces the stricter of these and
-//! of what the operator set.
+//! What the controller found: stages and shares. The data path enforces the stricter of share and
+//! ceiling.
 
 use super::{
     grant::TIER_SLOTS,
@@ -22,7 +22,6 @@ pub enum Stage {
 
 impl Stage {
     /// Its name in labels and JSON.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Calm => "calm",
@@ -31,9 +30,8 @@ impl Stage {
         }
     }
 
-    /// The stage of this number; what is none is the strictest.
+    /// The stage of this number; the strictest if there is none.
     #[inline(always)]
-    #[must_use]
     pub const fn from_number(number: u32) -> Self {
         match number {
             0 => Self::Calm,
@@ -49,7 +47,7 @@ impl Stage {
 pub struct Limits {
     /// A [`Stage`] by [`Class`]; the last is 0.
     pub stages: [u32; 4],
-    /// 1 while any class is not calm: tiers are told apart.
+    /// 1 while any class is not calm: flows have tiers.
     pub tiers_in_use: u32,
     /// Zero.
     pub reserved: [u32; 11],
@@ -58,16 +56,14 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Whether no class is under pressure: tiers are not told apart.
+    /// Whether all classes are calm.
     #[inline(always)]
-    #[must_use]
     pub const fn is_calm(&self) -> bool {
         self.tiers_in_use == 0
     }
 
     /// The stage of a class.
     #[inline(always)]
-    #[must_use]
     pub const fn stage(&self, class: Class) -> Stage {
         Stage::from_number(self.stages[class as usize & 3])
     }

@@ -1,7 +1,7 @@
-//! What can become of a packet. One row of [`TABLE`] says all that follows from an outcome: what
-//! happens to the packet, what it is counted as, and its name in status, trace and simulation.
+//! The outcomes of packets. A row of [`TABLE`] has all that follows from an outcome: the action on
+//! the packet, its group of counters, and its name in status, trace and simulation.
 
-/// What became of a packet. A new outcome goes to the end, with a row at the end of [`TABLE`]: the
+/// The outcome of a packet. A new one goes to the end, with a row at the end of [`TABLE`]: the
 /// numbers are those of the counters.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,23 +11,23 @@ pub enum Outcome {
     Admitted,
     /// A new flow of a stranger: its SYN was answered by a challenge ACK.
     ChallengedByAck,
-    /// A new flow of a stranger, dropped; it is admitted when it comes again.
+    /// A new flow of a stranger, dropped; it is admitted if it comes again.
     ChallengedBySilence,
     /// A new flow whose source is above its ceiling or its share.
     RefusedSource,
     /// A new flow for which there is no grant left.
     RefusedGrant,
-    /// A new flow above the fallback rate, while no daemon lives.
+    /// A new flow above the fallback rate, while the daemon is dead.
     RefusedFallback,
     /// A packet of a source on the deny list.
     Denied,
-    /// A new flow of a class whose strangers are challenged, by a packet that cannot be.
+    /// A new flow that would be challenged, but whose packet cannot be.
     RefusedChallenge,
     /// A new flow whose prefix is above its limit.
     RefusedPrefix,
     /// A new flow whose service is above its limit.
     RefusedService,
-    /// A SYN sent again for a tuple just admitted, not charged again.
+    /// A repeated SYN of a tuple just admitted, not charged again.
     Repeated,
     /// A packet of a flow that conntrack knows.
     Known,
@@ -59,19 +59,19 @@ pub enum Outcome {
     ChallengeAnswered,
 }
 
-/// What happens to the packet, by the numbers of `enum xdp_action`.
+/// What happens to a packet, numbered as in `enum xdp_action`.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Ends here.
+    /// Drops it.
     Drop = 1,
-    /// Goes on to the stack.
+    /// Passes it to the stack.
     Pass = 2,
-    /// Goes back, as the answer that was written in its place.
+    /// Sends it back, overwritten by an answer.
     Answer = 3,
 }
 
-/// What an outcome is reported under.
+/// How an outcome is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// New flows admitted, by class.
@@ -80,7 +80,7 @@ pub enum Group {
     Challenged,
     /// New flows and packets refused, by class and reason.
     Refused,
-    /// Packets that have no class.
+    /// Packets without a class.
     Packet,
 }
 
@@ -91,11 +91,11 @@ pub struct Row {
     pub outcome: Outcome,
     /// Its name in JSON, in the trace and in reports.
     pub label: &'static str,
-    /// What it is reported under.
+    /// How it is reported.
     pub group: Group,
-    /// What happens to the packet, unless all packets pass in a dry run.
+    /// What happens to the packet, except in a dry run.
     pub action: Action,
-    /// It counts as a new flow seen.
+    /// Whether it counts as a new flow seen.
     pub is_new_flow: bool,
 }
 
@@ -142,23 +142,21 @@ pub const TABLE: &[Row] = {
 
 impl Outcome {
     /// Its row.
-    #[must_use]
     pub const fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }
 }
 
-/// Outcomes as bits, by number: the data path asks these, for the verifier would have to follow a
-/// lookup in the table.
+/// A set of outcomes, for the data path: the verifier would have to follow a lookup in the table.
 #[derive(Clone, Copy)]
 pub struct Outcomes(u64);
 
 impl Outcomes {
-    /// Those whose packet is answered.
+    /// Outcomes whose packet is answered.
     pub const ANSWERED: Self = Self::with(Some(Action::Answer), None);
-    /// Those whose packet goes on.
+    /// Outcomes whose packet passes.
     pub const PASSED: Self = Self::with(Some(Action::Pass), None);
-    /// Those that have no class.
+    /// Outcomes without a class.
     pub const WITHOUT_CLASS: Self = Self::with(None, Some(Group::Packet));
 
     const fn with(action: Option<Action>, group: Option<Group>) -> Self {
@@ -184,7 +182,6 @@ impl Outcomes {
 
     /// Whether it holds the outcome of this number.
     #[inline(always)]
-    #[must_use]
     pub const fn holds(self, number: u32) -> bool {
         self.0 >> (number & 63) & 1 != 0
     }

@@ -1,6 +1,6 @@
-//! What the operator set. Written by the command line, read by the data path and the daemon.
+//! What the operator set: written by the command line, read by the data path and the daemon.
 
-/// Kinds of new flows that have limits and a stage of their own.
+/// Classes of new flows, each with its own limits and stage.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -15,24 +15,22 @@ pub enum Class {
 /// Number of classes.
 pub const CLASSES: usize = 3;
 
-/// Length of what the data path keeps by class: a power of two, so that a mask finds the place. The
-/// last is not used.
+/// Length of arrays by class: a power of two, so that a mask bounds the index. The last is not
+/// used.
 pub const CLASS_SLOTS: usize = 4;
 
 impl Class {
     /// Every class, in the order of the maps' arrays.
     pub const ALL: [Self; CLASSES] = [Self::Tcp, Self::Udp, Self::Other];
 
-    /// Where the class of this number lies in what the data path keeps by class.
+    /// The place of the class of this number in arrays by class.
     #[inline(always)]
-    #[must_use]
     pub const fn slot(number: u32) -> usize {
         number as usize & (CLASS_SLOTS - 1)
     }
 
     /// The class of this number.
     #[inline(always)]
-    #[must_use]
     pub const fn from_number(number: u32) -> Self {
         match number {
             0 => Self::Tcp,
@@ -42,7 +40,6 @@ impl Class {
     }
 
     /// Its name in keys, labels and JSON.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -52,13 +49,13 @@ impl Class {
     }
 }
 
-/// A rate and the burst above it that is let through.
+/// A rate and its burst.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
-    /// New flows a second; 0 stands for "not set".
+    /// New flows a second; 0 is not set.
     pub flows_per_second: u32,
-    /// New flows that may come at once; 0 stands for "not set".
+    /// New flows that may come at once; 0 is not set.
     pub burst: u32,
 }
 
@@ -66,7 +63,7 @@ pub struct Rate {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// [`super::LAYOUT_VERSION`] of who made the maps; stays the first word in every version.
+    /// [`super::LAYOUT_VERSION`] of the maps; stays the first word in every version.
     pub layout_version: u32,
     /// [`Policy::DRY_RUN`], [`Policy::FAIL_OPEN`], [`Policy::NO_RECLAIM`].
     pub switches: u32,
@@ -74,7 +71,7 @@ pub struct Policy {
     pub target_ppm: u32,
     /// Ceilings per source, by [`Class`].
     pub source: [Rate; CLASSES],
-    /// New flows a second for the whole table while no daemon lives; 0: target · max / 120 s.
+    /// New flows a second for the whole table while the daemon is dead; 0 is target · max / 120 s.
     pub fallback_flows_per_second: u32,
     /// Fair shares below which strangers of a class are challenged, in new flows a second.
     pub floor: [u32; CLASSES],
@@ -89,16 +86,15 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Decide everything, drop nothing.
+    /// Count what would be dropped, and drop nothing.
     pub const DRY_RUN: u32 = 1;
-    /// Without a living daemon, let every new flow pass that its source's ceiling allows.
+    /// While the daemon is dead, admit every new flow within its source's ceiling.
     pub const FAIL_OPEN: u32 = 2;
-    /// Delete no entries from a table that is above its target.
+    /// Do not reclaim.
     pub const NO_RECLAIM: u32 = 4;
 
     /// Whether `switch` is on.
     #[inline(always)]
-    #[must_use]
     pub const fn has(&self, switch: u32) -> bool {
         self.switches & switch != 0
     }

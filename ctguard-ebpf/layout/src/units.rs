@@ -6,29 +6,27 @@
 pub struct Jiffies(pub u64);
 
 impl Jiffies {
-    /// The same moment on the scale that buckets count in.
+    /// The same moment in the unit of buckets.
     #[inline(always)]
-    #[must_use]
     pub const fn to_ticks(self) -> Ticks {
         Ticks(self.0 << Ticks::SHIFT)
     }
 
-    /// Jiffies from `earlier` to `self`; zero when `earlier` lies ahead.
+    /// Jiffies from `earlier` to `self`; zero if `earlier` is later.
     #[inline(always)]
-    #[must_use]
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// A moment or a span in 2^-16 jiffies: fine enough for the interval between two flows at ten
-/// million a second, and 64 bits of it last longer than the machine.
+/// A moment or a span in 2^-16 jiffies: fine enough for ten million flows a second, and 64 bits
+/// last longer than the machine.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticks(pub u64);
 
 impl Ticks {
-    /// Binary digits behind the jiffy.
+    /// Ticks in a jiffy as a power of two.
     pub const SHIFT: u32 = 16;
     /// Ticks in one jiffy.
     pub const PER_JIFFY: u64 = 1 << Self::SHIFT;
@@ -40,9 +38,8 @@ impl Ticks {
 pub struct Coarse(pub u32);
 
 impl Coarse {
-    /// The coarse moment that `now` lies in.
+    /// The coarse moment of `now`.
     #[inline(always)]
-    #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the flow cache compares modulo 2^28")]
     pub const fn at(now: Jiffies, shift: u32) -> Self {
         Self((now.0 >> (shift & 31)) as u32)

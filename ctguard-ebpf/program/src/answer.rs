@@ -7,27 +7,22 @@ use ctguard_datapath::{
     verifier::{OpaqueZero, forget_memory},
 };
 
-/// Turns the SYN into its answer, which `XDP_TX` then sends back. False where the driver cannot cut
-/// it, and the frame is as it was. Pointers into the frame are void after the call.
+/// Turns the SYN into its answer, which `XDP_TX` then sends back. `None` if the driver cannot cut
+/// the frame, which is unchanged then. Pointers into the frame are invalid after the call.
 #[inline(always)]
-pub fn write<A: Answering>(context: &XdpContext, zero: OpaqueZero, answer: &Answer<A>) -> bool {
-    try_write(context, zero, answer).is_some()
-}
-
-#[inline(always)]
-fn try_write<A: Answering>(
+pub fn write<A: Answering>(
     context: &XdpContext,
     zero: OpaqueZero,
     answer: &Answer<A>,
 ) -> Option<()> {
     let network_offset = packet::network_offset(frame(context).reader(zero))?;
     let bytes = Answer::<A>::frame_bytes(network_offset);
-    // What the first buffer holds; a frame in fragments is as long as its packet says, or the kernel
-    // cuts it not.
+    // The first buffer; if the frame has more, its length is the packet's, or the kernel does not
+    // cut it.
     let buffer_bytes = context.data_end().wrapping_sub(context.data()) as u32;
     let packet_bytes = A::packet_bytes(frame(context).reader(zero))?;
-    let told_bytes = network_offset + (packet_bytes & 0xffff);
-    let frame_bytes = if told_bytes > buffer_bytes { told_bytes } else { buffer_bytes };
+    let claimed_bytes = network_offset + (packet_bytes & 0xffff);
+    let frame_bytes = if claimed_bytes > buffer_bytes { claimed_bytes } else { buffer_bytes };
     if frame_bytes < bytes {
         return None;
     }
@@ -39,8 +34,8 @@ fn try_write<A: Answering>(
     answer.write(&mut frame(context), network_offset)
 }
 
-/// The frame, as if nobody had looked at it yet: LLVM must keep neither pointers into it nor what
-/// was read, for the verifier would follow each length of headers that was found before apart.
+/// The frame as if it had not been read yet: if LLVM kept pointers or values, the verifier would
+/// walk the code once for each length of headers.
 #[inline(always)]
 pub fn frame(context: &XdpContext) -> Writer<'_> {
     forget_memory();

@@ -1,4 +1,4 @@
-//! What programs in the kernel share: the answer to a challenged SYN.
+//! Code that ctguard's and the lab's eBPF programs share: the answer to a challenged SYN.
 #![no_std]
 
 #[cfg(feature = "bpf")]

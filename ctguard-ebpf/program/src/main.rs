@@ -1,12 +1,10 @@
-//! The eBPF programs of ctguard: entry points around the library.
-//!
-//! `ctguard_ingress` judges what arrives (XDP), `ctguard_egress` remembers what leaves (traffic
-//! control), `ctguard_clock` tells userspace the time in jiffies.
+//! The eBPF programs of ctguard, around the data path: `ctguard_ingress` judges packets that arrive
+//! (XDP), `ctguard_egress` notes packets that leave (traffic control), and `ctguard_clock` gives
+//! userspace the time in jiffies.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
-/// The part that knows kernel helpers.
 mod kernel {
     pub(crate) mod clock;
     pub(crate) mod conntrack;
@@ -32,11 +30,11 @@ use kernel::{
     trace,
 };
 
-/// Bytes of a leaving packet that are made readable when its headers lie in fragments: the longest
-/// chain that the parser reads fits in it.
+/// Bytes of a leaving packet that are made readable if its headers lie in fragments: enough for the
+/// longest chain that the parser reads.
 const LEAVING_HEADERS_BYTES: u32 = 256;
 
-/// Judges a packet that arrives. Without its maps set up it passes everything.
+/// Judges a packet that arrives. It passes everything until its maps are set up.
 #[xdp(frags)]
 #[inline(always)]
 pub fn ctguard_ingress(context: XdpContext) -> u32 {
@@ -52,8 +50,8 @@ const _: () = assert!(
 #[inline(always)]
 fn judge(context: &XdpContext) -> Option<Action> {
     let environment = maps::ENVIRONMENT.get(0)?;
-    let workspace = maps::WORKSPACE.get(0)?;
-    let guard = Guard { environment, tables: KernelTables { context, environment, workspace } };
+    let cpu_state = maps::WORKSPACE.get(0)?;
+    let guard = Guard { environment, tables: KernelTables { context, environment, cpu_state } };
     let now = clock::now();
     // SAFETY: the verifier checks every access against the frame's end; the driver aligns the
     // frame to at least two bytes.
@@ -73,7 +71,7 @@ fn judge(context: &XdpContext) -> Option<Action> {
     Some(judgement.action(is_dry_run))
 }
 
-/// Remembers a packet that leaves, so that its answer is known, and lets it go.
+/// Notes a packet that leaves, so that its reply is looked up, and passes it.
 #[classifier]
 #[inline(always)]
 pub fn ctguard_egress(context: TcContext) -> i32 {
@@ -96,7 +94,7 @@ pub fn ctguard_egress(context: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// The low 32 bits of jiffies, for a test run: userspace has no other way to read them.
+/// Returns the low 32 bits of jiffies to a test run: userspace cannot read them otherwise.
 #[xdp]
 #[inline(always)]
 pub fn ctguard_clock(_context: XdpContext) -> u32 {

@@ -147,7 +147,7 @@ impl Frame {
             Network::Ipv6 => {
                 opening(&packet::parse_ipv6(&mut reader).ok()?, environment, tcp_loose)
             }
-            Network::NotIp | Network::Untold => None,
+            Network::NotIp | Network::Unparsed => None,
         }
     }
 

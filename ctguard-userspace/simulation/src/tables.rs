@@ -11,7 +11,7 @@ use ctguard_datapath::{
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Guard, Memory, Offered, Scope, Tables, Workspace},
+    guard::{Answer, CpuState, Guard, Memory, Offered, Scope, Tables},
     hash,
     known_flows::KnownWords,
     leaving::note_leaving,
@@ -58,7 +58,7 @@ pub(super) struct Maps {
     sources: Vec<SourceLine>,
     source_cells: Vec<SourceCells>,
     flow_lines: Vec<FlowLine>,
-    workspace: Workspace,
+    cpu_state: CpuState,
     lists: Vec<(List, Network)>,
     new_flows: Cell<u64>,
 }
@@ -125,7 +125,7 @@ impl Maps {
             sources: lines(sources::LINES),
             source_cells: lines(sources::SLOTS),
             flow_lines: lines(sizes.flow_lines),
-            workspace: Workspace::default(),
+            cpu_state: CpuState::default(),
             lists,
             new_flows: Cell::default(),
             table: RefCell::new(table),
@@ -323,8 +323,8 @@ impl Tables for &Judging<'_> {
         Some(&self.maps.limits)
     }
 
-    fn workspace(&self) -> &Workspace {
-        &self.maps.workspace
+    fn cpu_state(&self) -> &CpuState {
+        &self.maps.cpu_state
     }
 
     fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer {
@@ -346,7 +346,7 @@ impl Tables for &Judging<'_> {
     }
 
     fn samples(&self) -> bool {
-        self.maps.workspace.samples()
+        self.maps.cpu_state.samples()
     }
 
     fn show<A: Address>(&self, _packet: &Packet<A>, _now: Jiffies) {}

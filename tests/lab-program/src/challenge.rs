@@ -59,7 +59,7 @@ fn challenge(context: &XdpContext) -> Option<u32> {
     let verdict = match packet::parse_link(&mut reader).ok()?.network {
         Network::Ipv4 => judge(context, key, slot, zero, &packet::parse_ipv4(&mut reader).ok()?),
         Network::Ipv6 => judge(context, key, slot, zero, &packet::parse_ipv6(&mut reader).ok()?),
-        Network::NotIp | Network::Untold => xdp_action::XDP_PASS,
+        Network::NotIp | Network::Unparsed => xdp_action::XDP_PASS,
     };
     Some(verdict)
 }
@@ -86,8 +86,8 @@ fn judge<A: Answering>(
     if !flags.any(TcpFlags::SYN) || flags.any(TcpFlags::ACK) {
         return xdp_action::XDP_PASS;
     }
-    let answered = choose(key, &connection, sequence, slot).is_some_and(|cookie| {
+    let answered = choose(key, &connection, sequence, slot).and_then(|cookie| {
         answer::write(context, zero, &Answer { connection, sequence, cookie })
     });
-    if answered { xdp_action::XDP_TX } else { xdp_action::XDP_PASS }
+    if answered.is_some() { xdp_action::XDP_TX } else { xdp_action::XDP_PASS }
 }

@@ -10,7 +10,7 @@ use ctguard_datapath::{
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Guard, Memory, Offered, Scope, Tables, Workspace},
+    guard::{Answer, CpuState, Guard, Memory, Offered, Scope, Tables},
     known_flows::KnownWords,
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, Reader},
@@ -38,7 +38,7 @@ pub(crate) struct Host {
     counters: Cell<[u64; COUNTERS]>,
     offered: RefCell<BTreeMap<u32, [u64; 2]>>,
     flows: Vec<FlowLine>,
-    workspace: Workspace,
+    cpu_state: CpuState,
     buckets: Vec<BucketLine>,
     limits: Limits,
 }
@@ -63,7 +63,7 @@ impl Host {
             counters: Cell::new([0; COUNTERS]),
             offered: RefCell::default(),
             flows,
-            workspace: Workspace::default(),
+            cpu_state: CpuState::default(),
             buckets,
             limits: Limits::default(),
         }
@@ -155,8 +155,8 @@ impl SourceSet for &Host {
 }
 
 impl Tables for &Host {
-    fn workspace(&self) -> &Workspace {
-        &self.workspace
+    fn cpu_state(&self) -> &CpuState {
+        &self.cpu_state
     }
 
     fn ask_conntrack<A: Address>(&self, _packet: &Packet<A>, _flow: Flow) -> Answer {
@@ -209,7 +209,7 @@ impl Tables for &Host {
     fn show<A: Address>(&self, _packet: &Packet<A>, _now: Jiffies) {}
 
     fn samples(&self) -> bool {
-        self.workspace.samples()
+        self.cpu_state.samples()
     }
 
     fn note_offered(&self, line: u32, offered: Offered) {

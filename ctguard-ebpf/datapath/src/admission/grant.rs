@@ -7,24 +7,21 @@ use crate::{
     units::{Jiffies, Ticks},
 };
 
-/// What a tier's grant allows.
+/// What is left of a tier's grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Allowance {
-    /// More admissions.
+pub(crate) enum Allowance {
     Left,
-    /// None.
     Spent,
-    /// No daemon lives; the fallback rate holds.
+    /// The daemon is dead; the fallback rate holds.
     Fallback,
 }
 
 /// Looks at a tier's grant, so that refusals cost no locked instruction.
 ///
-/// CPUs that look together may take one admission each beyond G; the daemon keeps back one for
-/// every CPU.
+/// CPUs that look at the same moment may take one admission each beyond G; the daemon keeps back
+/// one for every CPU.
 #[inline(always)]
-#[must_use]
-pub fn peek(grant: &Grant, tier: u32, environment: &Environment, now: Jiffies) -> Allowance {
+pub(crate) fn peek(grant: &Grant, tier: u32, environment: &Environment, now: Jiffies) -> Allowance {
     let position = tier as usize % TIER_SLOTS;
     let heartbeat = Jiffies(grant.heartbeat.load());
     if now.since(heartbeat) > u64::from(environment.daemon.heartbeat_patience_jiffies) {
@@ -36,8 +33,8 @@ pub fn peek(grant: &Grant, tier: u32, environment: &Environment, now: Jiffies) -
     }
 }
 
-/// Takes one admission from a tier's grant, given what [`peek`] saw. The fallback rate counts new
-/// flows alone, so what rests on an admission passes it.
+/// Takes one admission from a tier's grant, given what [`peek`] saw. The fallback rate counts only
+/// new flows, so packets that follow an admission pass it.
 #[inline(always)]
 pub(super) fn take(
     grant: &Grant,
@@ -56,7 +53,7 @@ pub(super) fn take(
             Admission { outcome: Outcome::Admitted, wake }
         }
         Allowance::Fallback => {
-            let passes = candidate.rests_on_admission
+            let passes = candidate.follows_admission
                 || policy.has(Policy::FAIL_OPEN)
                 || take_fallback(&grant.fallback[position], now);
             if passes {
@@ -68,9 +65,9 @@ pub(super) fn take(
     }
 }
 
-/// Once a jiffy is often enough to wake who grants, and cheap enough for a flood that is refused.
+/// Limits wake-ups to one per jiffy, so that they cost little under a flood that is refused.
 #[inline(always)]
-pub fn is_first_in_jiffy(grant: &Grant, now: Jiffies) -> bool {
+pub(crate) fn is_first_in_jiffy(grant: &Grant, now: Jiffies) -> bool {
     let first = grant.woken_at.load() != now.0;
     if first {
         grant.woken_at.store(now.0);
@@ -78,8 +75,8 @@ pub fn is_first_in_jiffy(grant: &Grant, now: Jiffies) -> bool {
     first
 }
 
-/// A GCRA for the whole table. CPUs that race for its last flow are told apart by the exchange:
-/// who loses it is refused, so the rate holds exactly. True if this flow got it.
+/// Takes one flow from a GCRA for the whole table. A CPU that loses the exchange is refused, so the
+/// rate holds exactly.
 #[inline(always)]
 fn take_fallback(fallback: &Fallback, now: Jiffies) -> bool {
     let now = now.to_ticks();

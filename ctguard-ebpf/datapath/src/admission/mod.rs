@@ -1,6 +1,6 @@
-//! May a new flow pass? All that limits it is asked first, and charged only if all agree.
+//! Admits a new flow if all its limits agree, and charges all of them or none.
 
-pub mod grant;
+pub(crate) mod grant;
 
 use grant::Allowance;
 
@@ -10,60 +10,52 @@ use crate::{
     units::Jiffies,
 };
 
-/// What admission decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Admission {
+pub(crate) struct Admission {
     /// [`Outcome::Admitted`], or why it is refused.
-    pub outcome: Outcome,
-    /// The daemon shall be woken for another grant.
-    pub wake: bool,
+    pub(crate) outcome: Outcome,
+    /// Whether the daemon is to be woken for another grant.
+    pub(crate) wake: bool,
 }
 
-/// Cells, and the rate that they are to keep.
-pub struct Limited<'l> {
-    /// The cells.
-    pub cells: Cells<'l>,
-    /// Their rate.
-    pub ceiling: &'l Ceiling,
+/// Cells and their rate.
+pub(crate) struct Limited<'l> {
+    pub(crate) cells: Cells<'l>,
+    pub(crate) ceiling: &'l Ceiling,
 }
 
 impl Limited<'_> {
-    /// −1 where the limit refuses a flow now, else 0.
+    /// −1 if the limit refuses a flow now, else 0.
     #[inline(always)]
-    #[must_use]
-    pub fn excess(&self, now: Jiffies) -> i64 {
+    pub(crate) fn excess(&self, now: Jiffies) -> i64 {
         self.cells.excess(now.to_ticks(), self.ceiling)
     }
 
-    /// Charges one flow.
     #[inline(always)]
-    pub fn charge(&self, now: Jiffies) {
+    pub(crate) fn charge(&self, now: Jiffies) {
         self.cells.charge(now.to_ticks(), self.ceiling);
     }
 }
 
-/// What asks to be admitted. Sources on the allow list have no limits but the grant, nor have
-/// packets that rest on an admission of their tuple.
-pub struct Candidate<'l> {
-    /// Its source.
-    pub source: Option<Limited<'l>>,
-    /// −1 where its prefix asks for more than its limit, else 0.
-    pub prefix_excess: i64,
-    /// −1 where its service is asked for more than its limit, else 0.
-    pub service_excess: i64,
-    /// Whose grant it takes from: the number of a [`crate::layout::Tier`].
-    pub tier: u32,
-    /// It rests on an admission of its tuple (see [`crate::guard`]).
-    pub rests_on_admission: bool,
+/// A flow that asks to be admitted. Only the grant limits sources on the allow list, and packets
+/// that follow an admission of their tuple.
+pub(crate) struct Candidate<'l> {
+    pub(crate) source: Option<Limited<'l>>,
+    /// −1 if its prefix is above its limit, else 0.
+    pub(crate) prefix_excess: i64,
+    /// −1 if its service is above its limit, else 0.
+    pub(crate) service_excess: i64,
+    /// The number of the [`crate::layout::Tier`] from whose grant it takes.
+    pub(crate) tier: u32,
+    pub(crate) follows_admission: bool,
 }
 
-/// Admits a candidate or refuses it, given what is left of its grant. The caller charges prefix and
-/// service of one that was admitted.
+/// Admits or refuses a candidate. The caller charges prefix and service of one that was admitted.
 ///
-/// One that a limit refuses charges no other, so cells are charged only by what was admitted,
-/// which the grant bounds: spoofed sources can never fill them.
+/// Only admitted flows charge cells, and the grant bounds them, so spoofed sources can never fill
+/// the cells.
 #[inline(always)]
-pub fn admit(
+pub(crate) fn admit(
     candidate: &Candidate<'_>,
     allowance: Allowance,
     grant: &Grant,

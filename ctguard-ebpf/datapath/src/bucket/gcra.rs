@@ -6,27 +6,23 @@
 
 use crate::{layout::Ceiling, units::Ticks, verifier::sign};
 
-/// −1 where a flow now does not conform, given the cell's theoretical `arrival` time, else 0.
+/// −1 if a flow now does not conform, given the cell's theoretical `arrival` time, else 0.
 ///
-/// Without a branch, as all that follows: the verifier would carry what each comparison told it
-/// through everything behind it. Ticks last for 2^63, so that nothing wraps.
+/// All of this is without branches: the verifier would walk all code behind once for each result of
+/// a comparison. Ticks last for 2^63, so nothing wraps.
 #[inline(always)]
-#[must_use]
 pub fn excess(arrival: Ticks, now: Ticks, ceiling: &Ceiling) -> i64 {
     sign(now.0.wrapping_add(ceiling.tolerance.0).wrapping_sub(arrival.0).cast_signed())
 }
 
 /// The theoretical arrival time after a flow that conformed.
 #[inline(always)]
-#[must_use]
 pub fn charged(arrival: Ticks, now: Ticks, ceiling: &Ceiling) -> Ticks {
     Ticks(later(arrival.0, now.0).wrapping_add(ceiling.interval.0))
 }
 
-/// The later of two times.
 #[inline(always)]
-#[must_use]
-pub fn later(one: u64, other: u64) -> u64 {
+pub(super) fn later(one: u64, other: u64) -> u64 {
     let difference = one.wrapping_sub(other);
     other.wrapping_add(difference & !sign(difference.cast_signed()).cast_unsigned())
 }

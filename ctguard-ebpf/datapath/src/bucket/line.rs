@@ -1,8 +1,7 @@
-//! A source's two cells in one cache line: the lesser counts (a conservative count-min sketch).
+//! A source's two cells in one cache line: the lower counts (a conservative count-min sketch).
 //!
 //! No cell is ever inserted, evicted or locked. Two sources that share both cells are limited
-//! together; a heavy source covers a victim's both cells with the chance that
-//! `covered_victims` computes, which is why a collision can only make a limit stricter.
+//! together, so a collision can only make a limit stricter. `covered_victims` computes its chance.
 
 use super::gcra;
 use crate::{
@@ -13,24 +12,22 @@ use crate::{
 
 /// The line of a source whose hash is `hash`.
 #[inline(always)]
-#[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "the mask keeps less than 32 bits")]
 pub const fn line_index(hash: u64, line_mask: u32) -> u32 {
     hash as u32 & line_mask
 }
 
-/// A source's cells, peeked at.
-pub struct Cells<'l> {
+/// The two cells of one source, or the one that it has for itself.
+pub(crate) struct Cells<'l> {
     one: &'l Shared,
     other: &'l Shared,
     arrival: Ticks,
 }
 
 impl<'l> Cells<'l> {
-    /// Finds the two cells of `hash` in its line.
+    /// Reads the two cells of `hash` in its line.
     #[inline(always)]
-    #[must_use]
-    pub fn peek(line: &'l BucketLine, hash: u64) -> Self {
+    pub(crate) fn peek(line: &'l BucketLine, hash: u64) -> Self {
         let (first, second) = positions(hash);
         let (one, other) = (&line.arrivals[first], &line.arrivals[second]);
         let (first, second) = (one.load(), other.load());
@@ -38,26 +35,24 @@ impl<'l> Cells<'l> {
         Self { one, other, arrival: Ticks(arrival) }
     }
 
-    /// A cell that one source has for itself.
+    /// Reads a cell that one source has for itself.
     #[inline(always)]
-    #[must_use]
-    pub fn exact(cell: &'l Shared) -> Self {
+    pub(crate) fn exact(cell: &'l Shared) -> Self {
         Self { one: cell, other: cell, arrival: Ticks(cell.load()) }
     }
 
-    /// −1 where the source may open no flow now, else 0.
+    /// −1 if the source may open no flow now, else 0.
     #[inline(always)]
-    #[must_use]
-    pub fn excess(&self, now: Ticks, ceiling: &Ceiling) -> i64 {
+    pub(crate) fn excess(&self, now: Ticks, ceiling: &Ceiling) -> i64 {
         gcra::excess(self.arrival, now, ceiling)
     }
 
-    /// Charges one flow: both cells are raised to the lesser's next arrival, never lowered.
+    /// Charges one flow: raises both cells to the next arrival of the lower one.
     ///
-    /// Two CPUs that charge the same source in the same nanoseconds may count one flow for two;
-    /// the grant counts both.
+    /// If two CPUs charge the same source in the same nanoseconds, its cells may count one flow for
+    /// two; the grant counts both.
     #[inline(always)]
-    pub fn charge(&self, now: Ticks, ceiling: &Ceiling) {
+    pub(crate) fn charge(&self, now: Ticks, ceiling: &Ceiling) {
         let Ticks(arrival) = gcra::charged(self.arrival, now, ceiling);
         self.one.store(gcra::later(self.one.load(), arrival));
         self.other.store(gcra::later(self.other.load(), arrival));

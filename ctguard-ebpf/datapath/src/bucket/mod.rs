@@ -1,6 +1,7 @@
-//! Rates of sources: cells that count by GCRA, in lines that a keyed hash picks.
+//! Rate limits: GCRA cells in lines that a keyed hash selects.
 
 pub mod gcra;
 mod line;
 
-pub use line::{Cells, line_index};
+pub(crate) use line::Cells;
+pub use line::line_index;

@@ -1,4 +1,4 @@
-//! The answer to a SYN: the frame it came in, turned round and cut to a bare ACK.
+//! The answer to a SYN: its own frame, reversed and cut to a bare ACK.
 
 use super::Connection;
 use crate::{
@@ -12,46 +12,44 @@ use crate::{
     verifier::OpaqueZero,
 };
 
-/// What answers a SYN.
+/// A challenge ACK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer<A> {
     /// The connection that the client asks for.
     pub connection: Connection<A>,
     /// Sequence number of its SYN.
     pub sequence: u32,
-    /// What it must send back.
+    /// The number that the client must send back.
     pub cookie: u32,
 }
 
-/// An address whose family can be answered.
+/// The network header of a challenge ACK, by family.
 pub trait Answering: Address {
-    /// A network header of the family, as it lies on the wire.
+    /// A network header on the wire.
     type Header: WireHeader;
 
-    /// The header in front of a bare TCP segment.
+    /// The header before a bare TCP segment.
     fn header(source: Self, destination: Self) -> Self::Header;
 
-    /// Source and destination of a packet in the frame that the reader stands at; `None` when it
-    /// ends before them.
+    /// Source and destination of the packet in `frame`; `None` if the frame ends before them.
     fn read(frame: Reader<'_>) -> Option<(Self, Self)>;
 
-    /// Bytes of the packet in the frame that the reader stands at, by its header's own account.
+    /// Bytes of the packet in `frame`, according to its header's length field.
     fn packet_bytes(frame: Reader<'_>) -> Option<u32>;
 }
 
 const TCP_HEADER_WORDS: u32 = 5;
 const TCP_HEADER_BYTES: u16 = 20;
 const _: () = assert!(TCP_HEADER_BYTES as u32 == TCP_HEADER_WORDS * 4);
-/// What Linux gives its own packets.
+/// The default of Linux.
 const TIME_TO_LIVE: u32 = 64;
 const DO_NOT_FRAGMENT: u32 = 0x4000;
-/// Any would do; the one that the exchange was measured with.
+/// Any value would do; the exchange was measured with this one.
 const WINDOW: u32 = 1024;
 
 impl<A: Answering> Answer<A> {
-    /// Bytes of the answer's frame; no SYN's is shorter.
+    /// Bytes of the answer's frame.
     #[inline(always)]
-    #[must_use]
     pub const fn frame_bytes(network_offset: u32) -> u32 {
         network_offset + Self::PACKET_BYTES as u32
     }
@@ -60,15 +58,14 @@ impl<A: Answering> Answer<A> {
     const NETWORK_HEADER_BYTES: u16 = size_of::<A::Header>() as u16;
     const PACKET_BYTES: u16 = Self::NETWORK_HEADER_BYTES + TCP_HEADER_BYTES;
 
-    /// Writes the answer over the SYN, whose network header is at `network_offset`. What follows
-    /// the answer's [`Self::frame_bytes`] is to be cut off.
-    ///
-    /// `None` when the frame is shorter than that; some of it may be written then.
+    /// Writes the answer over the SYN, whose network header is at `network_offset`. The caller cuts
+    /// the frame to [`Self::frame_bytes`]. `None` if the frame is shorter; it may be written in
+    /// part.
     #[inline(always)]
     pub fn write(&self, frame: &mut Writer<'_>, network_offset: u32) -> Option<()> {
         let Connection { source, destination, .. } = self.connection;
         let ethernet: EthernetHeader = frame.get(0)?;
-        frame.put(0, ethernet.turned_round())?;
+        frame.put(0, ethernet.reversed())?;
 
         let session_offset = network_offset.wrapping_sub(SessionEnd::BYTES);
         let session: SessionEnd = frame.get(session_offset)?;
@@ -80,12 +77,12 @@ impl<A: Answering> Answer<A> {
         frame.put(segment_offset, self.segment().map(Be32::new))
     }
 
-    /// The TCP header (RFC 9293, section 3.1), which is all of the segment.
+    /// The TCP header (RFC 9293, section 3.1); the segment has no payload.
     #[inline(always)]
     fn segment(&self) -> [u32; TCP_HEADER_WORDS as usize] {
         let Connection { source, destination, ports } = self.connection;
-        // Any sequence number would do: a client that waits for a SYN-ACK looks at the
-        // acknowledgment first. This one is a function of its own, the same whenever it asks again.
+        // Any sequence number would do: a client that waits for a SYN-ACK checks the acknowledgment
+        // first. This one depends only on the client's, so it is the same for a repeated SYN.
         let segment = [
             ports.rotate_left(16),
             !self.sequence,
@@ -106,8 +103,7 @@ impl<A: Answering> Answer<A> {
 impl Answering for Ipv4 {
     type Header = [Be32; 5];
 
-    /// Without options, and with identification 0, which a packet that is never fragmented may
-    /// have (RFC 6864, section 4.1).
+    /// Identification is 0, as RFC 6864, section 4.1 allows for packets that are never fragmented.
     #[inline(always)]
     fn header(source: Self, destination: Self) -> [Be32; 5] {
         let length = 20 + u32::from(TCP_HEADER_BYTES);
@@ -158,9 +154,9 @@ impl Answering for Ipv6 {
     }
 }
 
-/// Turns the frame of a SYN into the answer's and tells how many of its bytes that has.
+/// Turns the frame of a SYN into its answer and returns the answer's length.
 ///
-/// `None`, and nothing is changed, when the frame is too short for a SYN or lies at an odd address.
+/// `None`, and nothing is changed, if the frame is too short for a SYN or lies at an odd address.
 pub fn write_answer<A: Answering>(frame: &mut [u8], answer: &Answer<A>) -> Option<usize> {
     let network_offset = packet::network_offset(Writer::over(frame)?.reader(OpaqueZero::new(0)))?;
     let bytes = usize::try_from(Answer::<A>::frame_bytes(network_offset)).ok()?;
@@ -169,13 +165,12 @@ pub fn write_answer<A: Answering>(frame: &mut [u8], answer: &Answer<A>) -> Optio
     Some(bytes)
 }
 
-/// The sum of words, of which the checksum is made.
 #[inline(always)]
 fn sum(words: &[u32]) -> u64 {
     words.iter().map(|word| u64::from(*word)).sum()
 }
 
-/// The Internet checksum (RFC 1071) of what has this sum, in words of 32 bits and network order.
+/// The Internet checksum (RFC 1071) from a sum of 32-bit words in network order.
 #[inline(always)]
 const fn checksum(sum: u64) -> u32 {
     let folded = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);

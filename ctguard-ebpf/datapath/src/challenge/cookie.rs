@@ -1,16 +1,15 @@
-//! The cookie: a number that only who receives the answer to a SYN can know, for some seconds.
+//! The cookie: a number that only the receiver of a challenge ACK can know, valid for some seconds.
 
 use super::{Connection, siphash::SipHash};
 use crate::{hash::low_word, layout::CookieKey, packet::Address, units::Jiffies, verifier::sign};
 
-/// A span of 2^`shift` jiffies, some seconds, that has cookies of its own.
+/// A span of 2^`shift` jiffies, some seconds, with its own cookies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(pub u32);
 
 impl Slot {
-    /// The slot that `now` lies in.
+    /// The slot of `now`.
     #[inline(always)]
-    #[must_use]
     pub const fn at(now: Jiffies, shift: u32) -> Self {
         Self(low_word(now.0 >> (shift & 63)))
     }
@@ -21,12 +20,11 @@ impl Slot {
     }
 }
 
-/// The cookie that answers a SYN with this sequence number.
+/// The cookie for a SYN with this sequence number.
 ///
-/// Never the number that would acknowledge the SYN, which no client resets: then it is the cookie
-/// of the slot before, which proves as much. `None` in the one of 2^64 cases where both would.
+/// It must not acknowledge the SYN, because no client resets that: if it would, the previous slot's
+/// cookie is used, which proves as much. `None` in the one of 2^64 cases where both would.
 #[inline(always)]
-#[must_use]
 pub fn choose<A: Address>(
     key: &CookieKey,
     connection: &Connection<A>,
@@ -43,10 +41,9 @@ pub fn choose<A: Address>(
     (previous != acknowledgment).then_some(previous)
 }
 
-/// Whether the sequence number of a RST is a cookie of this slot or of the one before. It takes the
-/// same time whatever it is.
+/// Whether the sequence number of a RST is a cookie of this slot or of the previous one, in
+/// constant time.
 #[inline(always)]
-#[must_use]
 pub fn proves<A: Address>(
     key: &CookieKey,
     connection: &Connection<A>,
@@ -58,7 +55,8 @@ pub fn proves<A: Address>(
     sign(difference(slot) - 1) | sign(difference(slot.previous()) - 1) != 0
 }
 
-/// What is hashed alike in every slot. The families differ in their number of words, which counts.
+/// Hashes what is the same in every slot. The families differ in their number of words, which is
+/// hashed too.
 #[inline(always)]
 fn begin<A: Address>(key: &CookieKey, connection: &Connection<A>) -> SipHash {
     let (source, destination) = (connection.source.words(), connection.destination.words());

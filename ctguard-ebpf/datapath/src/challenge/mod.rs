@@ -1,8 +1,9 @@
-//! Challenges: whether somebody lives at the address that a SYN comes from, asked without memory.
+//! Challenges: test without memory whether there is a host at the source address of a SYN.
 //!
-//! The SYN is answered by a bare ACK whose acknowledgment number is a cookie. A client that never
-//! sent what it acknowledges answers with a RST that carries the cookie (RFC 9293, section
-//! 3.10.7.3), and sends its SYN again. `cookie` makes and checks the number, `answer` the frame.
+//! The SYN is answered by a bare ACK whose acknowledgment number is a cookie. A client that sees an
+//! acknowledgment of bytes that it never sent answers with a RST that carries the cookie (RFC 9293,
+//! section 3.10.7.3), and sends its SYN again. `cookie` makes and checks the number, `answer` the
+//! frame.
 
 mod answer;
 mod cookie;
@@ -11,14 +12,14 @@ mod siphash;
 pub use answer::{Answer, Answering, write_answer};
 pub use cookie::{Slot, choose, proves};
 
-/// A connection as its client names it: what its SYN and its RST have in common.
+/// A connection as its client's packets name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection<A> {
     /// The client's address.
     pub source: A,
-    /// The address that it wants to reach.
+    /// The server's address.
     pub destination: A,
-    /// The client's port, then the other.
+    /// The client's port, then the server's.
     pub ports: u32,
 }
 

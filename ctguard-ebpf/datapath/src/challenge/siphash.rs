@@ -1,7 +1,6 @@
-//! SipHash-2-4 of 64-bit words: without its key nobody can tell it from chance (Aumasson and
-//! Bernstein, "`SipHash`: a fast short-input PRF", 2012).
+//! SipHash-2-4 of 64-bit words (Aumasson and Bernstein, "`SipHash`: a fast short-input PRF", 2012):
+//! indistinguishable from random without the key.
 
-/// A hash that is under way.
 #[derive(Clone)]
 pub(super) struct SipHash {
     state: [u64; 4],
@@ -9,7 +8,6 @@ pub(super) struct SipHash {
 }
 
 impl SipHash {
-    /// The hash of nothing yet.
     #[inline(always)]
     pub(super) const fn new([low, high]: [u64; 2]) -> Self {
         // "somepseudorandomlygeneratedbytes".
@@ -22,7 +20,7 @@ impl SipHash {
         Self { state, bytes: 0 }
     }
 
-    /// Takes in eight bytes, as a little-endian number.
+    /// Adds eight bytes, as a little-endian number.
     #[inline(always)]
     pub(super) const fn add(mut self, word: u64) -> Self {
         self.absorb(word);
@@ -30,7 +28,7 @@ impl SipHash {
         self
     }
 
-    /// The hash of all words taken in. Their number counts, so none is a beginning of another.
+    /// The hash of all words and of their number.
     #[inline(always)]
     pub(super) const fn finish(mut self) -> u64 {
         self.absorb(self.bytes << 56);

@@ -1,4 +1,4 @@
-//! What always passes: without it a host finds neither its neighbours nor its own address.
+//! Packets that always pass: a host needs them to find its neighbours and its own address.
 
 use crate::packet::{Address, Packet, Transport};
 
@@ -7,14 +7,14 @@ const DHCP_CLIENT: u32 = 68;
 const DHCPV6_CLIENT: u32 = 546;
 const DHCPV6_SERVER: u32 = 547;
 
-/// UDP ports of routing protocols that speak to a group of neighbours: RIP, `RIPng`, LDP, HSRP, HSRP
-/// for IPv6, GLBP.
+/// UDP ports of routing protocols that use link-local multicast: RIP, `RIPng`, LDP, HSRP, HSRP for
+/// IPv6, GLBP.
 const ROUTING_PORTS: [u32; 6] = [520, 521, 646, 1985, 2029, 3222];
 
-/// Whether the packet passes even where it opens a flow. Asked last, of packets about to be charged
-/// or denied: few are.
+/// Whether the packet passes even if it opens a flow. Asked last, and only of the few packets that
+/// are about to be charged or denied.
 #[inline(always)]
-pub fn is_exempt<A: Address>(packet: &Packet<A>) -> bool {
+pub(crate) fn is_exempt<A: Address>(packet: &Packet<A>) -> bool {
     match packet.transport {
         Transport::Tcp { .. } => false,
         Transport::Udp { ports } => {
@@ -30,8 +30,8 @@ pub fn is_exempt<A: Address>(packet: &Packet<A>) -> bool {
     }
 }
 
-/// 224.0.0.0/24 (RFC 5771, section 4) and `ff02::/16` (RFC 4291, section 2.7): OSPF, VRRP, PIM, group
-/// membership. No router forwards them, so only a neighbour can send them.
+/// 224.0.0.0/24 (RFC 5771, section 4) and `ff02::/16` (RFC 4291, section 2.7): OSPF, VRRP, PIM,
+/// group membership. No router forwards them, so only a neighbour can send them.
 #[inline(always)]
 fn is_link_local_multicast<A: Address>(destination: A) -> bool {
     let first = first_word(destination);
@@ -39,15 +39,15 @@ fn is_link_local_multicast<A: Address>(destination: A) -> bool {
 }
 
 /// Router and neighbour discovery and redirect (RFC 4861), multicast listeners (RFC 2710, 3810).
-/// Conntrack makes no entry of them either (`nf_conntrack_icmpv6_error`, `icmpv6_new`).
+/// Conntrack makes no entry for them (`nf_conntrack_icmpv6_error`, `icmpv6_new`).
 #[inline(always)]
 const fn is_neighbour_discovery(kind: u32) -> bool {
     matches!(kind, 130..=137 | 143)
 }
 
-/// DHCP between hosts of one link while one of them has no address yet (RFC 2131, section 4.1), and
-/// `DHCPv6` between link-local addresses (RFC 8415, section 7.1). Renewals are ordinary UDP, whose
-/// answers the egress program has announced.
+/// DHCP while one side has no address yet (RFC 2131, section 4.1), and `DHCPv6` between link-local
+/// addresses (RFC 8415, section 7.1). Renewals are ordinary UDP, whose requests the egress program
+/// has noted.
 #[inline(always)]
 fn is_dhcp<A: Address>(source: A, destination: A, ports: u32) -> bool {
     let (from, to) = (ports >> 16, ports & 0xffff);

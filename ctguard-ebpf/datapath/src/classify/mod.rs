@@ -1,8 +1,8 @@
-//! What a packet may do to conntrack's table, before anything is looked up.
+//! What a packet may do to conntrack's table, judged by the packet alone.
 
 mod exempt;
 
-pub use exempt::is_exempt;
+pub(crate) use exempt::is_exempt;
 
 use crate::{
     layout::{Class, FlowKind},
@@ -12,53 +12,55 @@ use crate::{
 /// What a packet means to the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// Makes no entry, whether its flow is known or not, and tells nothing of one.
+    /// Makes no entry, whether its flow is known or not.
     MakesNoEntry,
     /// A later fragment.
     LaterFragment,
     /// A first fragment to be dropped.
     TinyFragment,
-    /// Belongs to a flow; whether it opens it, [`Flow::opens`] tells.
+    /// Belongs to a flow; see [`Flow::opens`].
     Of(Flow),
-    /// Cannot be told apart from others, so each one counts as a new flow.
-    Untold,
+    /// Its flow is unknown, so each such packet counts as a new flow.
+    Unparsed,
 }
 
-/// What tells a packet's flow apart from others between the same addresses.
+/// A packet's flow among those between the same addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// Its class.
     pub class: Class,
     /// Which timeouts it has.
     pub kind: FlowKind,
-    /// Ports, identifier or key.
+    /// Ports, identifier or key, as conntrack's tuple has them.
     pub key: u32,
     /// Control bits of a TCP segment; 0 for other protocols.
     pub flags: TcpFlags,
 }
 
 impl Flow {
-    /// A SYN without ACK, the one segment that opens a flow even where one is known.
     #[inline(always)]
-    #[must_use]
-    pub const fn is_syn(self) -> bool {
+    const fn without_flags(class: Class, kind: FlowKind, key: u32) -> Self {
+        Self { class, kind, key, flags: TcpFlags(0) }
+    }
+
+    /// A SYN without ACK, the only segment that opens a flow even if its tuple is known.
+    #[inline(always)]
+    pub(crate) const fn is_syn(self) -> bool {
         self.flags.0 & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN
     }
 
-    /// Neither opens nor closes a connection; every packet but of TCP.
+    /// Neither opens nor closes a TCP connection.
     #[inline(always)]
-    #[must_use]
-    pub const fn goes_on(self) -> bool {
+    pub(crate) const fn goes_on(self) -> bool {
         !self.flags.any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST)
     }
 
-    /// Whether the packet makes an entry where conntrack knows no flow of it.
+    /// Whether the packet makes an entry if conntrack does not know its flow.
     ///
-    /// For TCP measured on a router: a SYN does, an ACK does while `nf_conntrack_tcp_loose` is on;
-    /// RST, SYN-ACK, FIN and a segment without any of them do not (`get_conntrack_index` and
-    /// `tcp_new`, `net/netfilter/nf_conntrack_proto_tcp.c`).
+    /// Measured for TCP: a SYN does, and an ACK while `nf_conntrack_tcp_loose` is on. RST, SYN-ACK,
+    /// FIN and a segment without flags do not (`get_conntrack_index` and `tcp_new`,
+    /// `net/netfilter/nf_conntrack_proto_tcp.c`).
     #[inline(always)]
-    #[must_use]
     pub const fn opens(self, tcp_loose: bool) -> bool {
         if !matches!(self.class, Class::Tcp) {
             true
@@ -79,47 +81,41 @@ pub fn classify<A: Address>(packet: &Packet<A>) -> Meaning {
         Transport::Tcp { ports, flags, .. } => {
             Meaning::Of(Flow { class: Class::Tcp, kind: FlowKind::TcpOpening, key: ports, flags })
         }
-        Transport::Udp { ports } => Meaning::Of(Flow {
-            class: Class::Udp,
-            kind: FlowKind::Udp,
-            key: ports,
-            flags: TcpFlags(0),
-        }),
+        Transport::Udp { ports } => {
+            Meaning::Of(Flow::without_flags(Class::Udp, FlowKind::Udp, ports))
+        }
         Transport::Icmp(message) => classify_icmp::<A>(message),
-        Transport::Other { key } => Meaning::Of(Flow {
-            class: Class::Other,
-            kind: other_kind(packet.protocol),
-            key,
-            flags: TcpFlags(0),
-        }),
-        Transport::Unread => Meaning::Untold,
+        Transport::Other { key } => {
+            Meaning::Of(Flow::without_flags(Class::Other, other_kind(packet.protocol), key))
+        }
+        Transport::Unread => Meaning::Unparsed,
         Transport::LaterFragment => Meaning::LaterFragment,
         Transport::TinyFragment => Meaning::TinyFragment,
     }
 }
 
-/// What a packet that leaves tells of the flow whose answers arrive here.
+/// What a packet that leaves shows of its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leaving {
-    /// The flow, as what arrives of it is classified.
-    pub flow: Flow,
+pub(crate) struct Leaving {
+    /// The flow as its arriving packets are classified.
+    pub(crate) flow: Flow,
     /// It shows that conntrack has an entry: it opens the flow or carries data. A bare ACK does
     /// not; a host sends one to a forged SYN too.
-    pub answers: bool,
-    /// It makes the flow known where it was not.
-    pub makes_known: bool,
+    pub(crate) answers: bool,
+    /// It makes an unknown flow known.
+    pub(crate) makes_known: bool,
 }
 
-/// Classifies a packet that leaves, or `None` where it tells nothing.
+/// Classifies a packet that leaves; `None` if it belongs to no flow whose packets may arrive.
 #[inline(always)]
-pub fn classify_leaving<A: Address>(packet: &Packet<A>) -> Option<Leaving> {
+pub(crate) fn classify_leaving<A: Address>(packet: &Packet<A>) -> Option<Leaving> {
     let (class, kind, key, flags) = match packet.transport {
         Transport::Tcp { ports, flags, .. } => {
             (Class::Tcp, FlowKind::TcpOpening, swap_ports(ports), flags)
         }
         Transport::Udp { ports } => (Class::Udp, FlowKind::Udp, swap_ports(ports), TcpFlags(0)),
         Transport::Other { key } => {
-            // A call of PPTP has another number each way, so its answers are charged once.
+            // PPTP has another call number each way, so a call's replies are charged once.
             let key = if packet.protocol == protocol::GRE { key } else { swap_ports(key) };
             (Class::Other, other_kind(packet.protocol), key, TcpFlags(0))
         }
@@ -130,20 +126,16 @@ pub fn classify_leaving<A: Address>(packet: &Packet<A>) -> Option<Leaving> {
     };
     let flow = Flow { class, kind, key, flags };
     let is_reset = flags.any(TcpFlags::RST);
-    let answers = match packet.transport {
-        Transport::Tcp { carries_data, .. } => flow.is_syn() || carries_data && !is_reset,
-        Transport::Udp { .. }
-        | Transport::Icmp(_)
-        | Transport::Other { .. }
-        | Transport::Unread
-        | Transport::LaterFragment
-        | Transport::TinyFragment => true,
+    let answers = if let Transport::Tcp { carries_data, .. } = packet.transport {
+        flow.is_syn() || carries_data && !is_reset
+    } else {
+        true
     };
     let makes_known = match kind {
-        // What opens no flow conntrack refuses where it knows none (`tcp_new`).
+        // Of an unknown flow, conntrack tracks only segments that open one (`tcp_new`).
         FlowKind::TcpOpening => flow.opens(true),
         FlowKind::Icmp => false,
-        // The answers to a call are another tuple (`gre_pkt_to_tuple`).
+        // A call's replies have another tuple (`gre_pkt_to_tuple`).
         FlowKind::Gre => key == 0,
         FlowKind::TcpClosing
         | FlowKind::TcpEstablished
@@ -180,12 +172,7 @@ fn classify_icmp<A: Address>(message: IcmpMessage) -> Meaning {
     if !opens {
         return Meaning::MakesNoEntry;
     }
-    Meaning::Of(Flow {
-        class: Class::Other,
-        kind: FlowKind::Icmp,
-        key: icmp_key(message),
-        flags: TcpFlags(0),
-    })
+    Meaning::Of(Flow::without_flags(Class::Other, FlowKind::Icmp, icmp_key(message)))
 }
 
 #[inline(always)]
@@ -194,8 +181,7 @@ const fn icmp_key(message: IcmpMessage) -> u32 {
 }
 
 /// Which timeouts the flows of a protocol have, once answered.
-#[must_use]
-pub const fn kind_of(number: u8) -> FlowKind {
+pub(crate) const fn kind_of(number: u8) -> FlowKind {
     match number {
         protocol::TCP => FlowKind::TcpOpening,
         protocol::UDP => FlowKind::Udp,

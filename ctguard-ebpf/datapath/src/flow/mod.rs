@@ -1,9 +1,9 @@
-//! The flow cache: which flows conntrack knows, as far as this interface's packets tell.
+//! The flow cache: which flows conntrack knows, as far as this interface's packets show.
 //!
-//! A fixed array of lines of eight slots. A flow may lie in one of two lines that its hash names,
-//! so a table that holds half as many flows as the cache has slots overflows none of them in
-//! practice; where both lines are full, the flow of the first that would end soonest gives way and
-//! is charged again if it goes on. Entries live no longer than conntrack's own.
+//! A fixed array of lines of eight slots. A flow may lie in one of two lines that its hash selects,
+//! so a table with half as many flows as the cache has slots overflows none of them in practice.
+//! Where both lines are full, a new flow replaces the one in its first line that would end soonest;
+//! if that one goes on, it is charged again. Entries live no longer than conntrack's own.
 
 mod slot;
 
@@ -28,36 +28,32 @@ pub trait FlowLines {
 impl Place {
     /// The place of the flow of this hash in the cache.
     #[inline(always)]
-    #[must_use]
-    pub const fn of_flow(hash: u64, environment: &Environment) -> Self {
+    pub(crate) const fn of_flow(hash: u64, environment: &Environment) -> Self {
         Self::of(hash, environment.fixed.flow_line_mask, OpaqueZero::new(environment.fixed.zero))
     }
 }
 
-/// What a packet tells of its flow.
+/// What a packet shows of its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Passing {
-    /// Which way it goes.
-    pub leaving: bool,
+pub(crate) struct Passing {
+    pub(crate) leaving: bool,
     /// It leaves and shows that conntrack has an entry: it opens the flow, or carries data.
-    pub answers: bool,
-    /// Which timeouts hold; for TCP the state decides among its four.
-    /// The number of a [`FlowKind`].
-    pub kind: u32,
-    /// Control bits; 0 but for TCP.
-    pub flags: TcpFlags,
+    pub(crate) answers: bool,
+    /// The number of a [`FlowKind`], which selects the timeouts.
+    pub(crate) kind: u32,
+    /// 0 except for TCP.
+    pub(crate) flags: TcpFlags,
 }
 
 /// A flow's slot, alive or ended.
 #[derive(Clone, Copy)]
-pub struct Found<'l> {
+pub(crate) struct Found<'l> {
     cell: &'l Shared,
-    slot: Slot,
+    pub(crate) slot: Slot,
 }
 
-/// Looks a flow up.
 #[inline(always)]
-pub fn find<L: FlowLines>(lines: &L, place: Place) -> Option<Found<'_>> {
+pub(crate) fn find<L: FlowLines>(lines: &L, place: Place) -> Option<Found<'_>> {
     match find_in(lines.flow_line(place.first)?, place) {
         Some(found) => Some(found),
         None => find_in(lines.flow_line(place.second)?, place),
@@ -67,16 +63,14 @@ pub fn find<L: FlowLines>(lines: &L, place: Place) -> Option<Found<'_>> {
 impl Found<'_> {
     /// Whether conntrack knows the flow.
     #[inline(always)]
-    #[must_use]
-    pub const fn is_alive(&self, now: Coarse) -> bool {
+    pub(crate) const fn is_alive(&self, now: Coarse) -> bool {
         self.slot.remaining(now) != 0
     }
 
-    /// Whether the flow is a SYN's that nothing but SYNs has followed for the repeat window:
-    /// conntrack has its entry, so the same SYN again makes none.
+    /// Whether only SYNs of the flow have been seen, the last within the repeat window: conntrack
+    /// has the entry, so the same SYN again makes none.
     #[inline(always)]
-    #[must_use]
-    pub const fn is_just_opened(&self, environment: &Environment, now: Coarse) -> bool {
+    pub(crate) const fn is_just_opened(&self, environment: &Environment, now: Coarse) -> bool {
         let timeout = environment.flow_timeout(FlowKind::TcpOpening);
         let remaining = self.slot.remaining(now);
         self.slot.is_opening()
@@ -84,55 +78,41 @@ impl Found<'_> {
             && remaining.saturating_add(environment.daemon.repeat_window_coarse) >= timeout
     }
 
-    /// Whether the inside has opened the flow or sent data for it. Else conntrack may know nothing
-    /// of it, for the packet that was admitted may have died on its way.
+    /// Notes that a packet of the flow passed; whether that changed anything.
     #[inline(always)]
-    #[must_use]
-    pub const fn is_answered(&self) -> bool {
-        self.slot.is_answered()
-    }
-
-    /// Whether a packet that goes on with the flow changes nothing: it is established and has been
-    /// prolonged in this coarse unit already.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_fresh(&self, environment: &Environment, kind: FlowKind, now: Coarse) -> bool {
-        self.slot.is_fresh(environment, kind, now)
-    }
-
-    /// Answered, and nobody closes it.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_established(&self) -> bool {
-        self.slot.is_established()
-    }
-
-    /// Notes that a packet of the flow passed, and tells whether that changed anything.
-    #[inline(always)]
-    #[must_use]
-    pub fn pass(&self, environment: &Environment, passing: Passing, now: Coarse) -> bool {
+    pub(crate) fn pass(&self, environment: &Environment, passing: Passing, now: Coarse) -> bool {
         let slot = self.slot.after(environment, passing, now);
         // Within a coarse unit nothing changes, so a busy flow's line is written once a second
         // and stays shared between CPUs meanwhile.
         let changed = slot != self.slot;
         if changed {
             // Another CPU may have given the slot to another flow meanwhile.
-            let _ = self.cell.replace_if(self.slot.0, slot.0);
+            self.cell.replace_if(self.slot.0, slot.0);
         }
         changed
     }
+}
 
-    /// Notes that the flow was opened anew, whatever became of it before.
-    #[inline(always)]
-    pub fn reopen(&self, place: Place, environment: &Environment, passing: Passing, now: Coarse) {
-        self.cell.store(Slot::opened(place.hash, environment, passing, now).0);
+/// Notes that `passing` opened a flow: in the slot `found`, whatever that held before, or in a new
+/// one.
+#[inline(always)]
+pub(crate) fn put<L: FlowLines>(
+    lines: &L,
+    found: Option<Found<'_>>,
+    place: Place,
+    environment: &Environment,
+    passing: Passing,
+    now: Coarse,
+) {
+    match found {
+        Some(found) => found.cell.store(Slot::opened(place.hash, environment, passing, now).0),
+        None => remember(lines, place, environment, passing, now),
     }
 }
 
-/// Remembers a flow that has no slot: in an empty one, or in the place of the flow that ends
-/// soonest.
+/// Remembers a flow that has no slot: in an empty one, or in place of the flow that ends soonest.
 #[inline(always)]
-pub fn remember<L: FlowLines>(
+pub(crate) fn remember<L: FlowLines>(
     lines: &L,
     place: Place,
     environment: &Environment,
@@ -155,8 +135,7 @@ pub fn remember<L: FlowLines>(
 fn find_in(line: &FlowLine, place: Place) -> Option<Found<'_>> {
     for (cell, position) in line.slots.iter().zip(0..) {
         if Slot(cell.load()).is_of(place.hash) {
-            // Read again where the paths have met: a value that only some of them have set is not
-            // to be read, says the verifier.
+            // Read again behind the loop: the verifier refuses a value that not every path has set.
             let cell = slot_at(line, place.zero.hide(position));
             return Some(Found { cell, slot: Slot(cell.load()) });
         }
@@ -164,9 +143,9 @@ fn find_in(line: &FlowLine, place: Place) -> Option<Found<'_>> {
     None
 }
 
-/// Remembers a flow that a dump told of, if it is not known and there is an empty slot for it: what
-/// packets made known never gives way to it.
-pub fn learn<L: FlowLines>(
+/// Remembers a flow from a dump of the table, if it is not known and has an empty slot. It never
+/// replaces a flow whose packets were seen.
+pub(crate) fn learn<L: FlowLines>(
     lines: &L,
     place: Place,
     environment: &Environment,
@@ -189,16 +168,17 @@ pub fn learn<L: FlowLines>(
     }
 }
 
-/// Free slots below which a line's new flow rather goes to its second line. More would make more
-/// lookups read two lines; fewer would leave no room for flows whose second line is full.
+/// With fewer free slots than this in its first line, a new flow may go to its second. More would
+/// make more lookups read two lines; fewer would leave no room for flows whose second line is full.
 const COMFORTABLE: i64 = 3;
 
 struct Victim<'l> {
     cell: &'l Shared,
+    /// Slots of the line that have ended.
     ended: i64,
 }
 
-/// Without a branch: the verifier would follow each of the 2^8 ways through eight comparisons.
+/// Without a branch: the verifier would walk each of the 2^8 paths through eight comparisons.
 #[inline(always)]
 fn soonest_to_end(line: &FlowLine, now: Coarse) -> Victim<'_> {
     let [first, rest @ ..] = &line.slots;

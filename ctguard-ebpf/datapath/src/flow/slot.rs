@@ -2,10 +2,13 @@
 //!
 //! | bits | what |
 //! | --- | --- |
-//! | 63–30 | fingerprint: the hash's high 34 bits; with 16 slots looked at, a tuple never seen passes for a known one with a chance of 10^-9 |
-//! | 29 | answered: the inside has opened it, or sent data for it, so conntrack has its entry |
+//! | 63–30 | fingerprint: the hash's high 34 bits; a lookup compares 16 slots, so an unseen tuple matches with a chance of 10^-9 |
+//! | 29 | answered: the inside has opened the flow or sent data for it, so conntrack has its entry |
 //! | 28 | closing: a FIN or RST passed |
 //! | 27–0 | coarse time at which it ends |
+//!
+//! The admission alone does not prove that conntrack has the entry: the packet may have died on its
+//! way.
 
 use super::Passing;
 use crate::{
@@ -23,9 +26,8 @@ const EXPIRY: u64 = CLOSING - 1;
 /// The longest timeout: 12 days.
 const LONGEST: u32 = 1 << 20;
 
-/// A slot of the flow cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot(pub(super) u64);
+pub(crate) struct Slot(pub(super) u64);
 
 impl Slot {
     /// The slot of a flow that `passing` opens now.
@@ -52,7 +54,6 @@ impl Slot {
         Self::ending(self.0, state, now, self.remaining(now).min(life))
     }
 
-    /// Whether the slot is that of this hash's flow.
     #[inline(always)]
     pub(super) const fn is_of(self, hash: u64) -> bool {
         (self.0 ^ hash) & FINGERPRINT == 0
@@ -66,7 +67,7 @@ impl Slot {
         if left <= LONGEST { left } else { 0 }
     }
 
-    /// Coarse units until it ends, negative when it has ended; without a branch.
+    /// The same without a branch; negative when it has ended.
     #[inline(always)]
     pub(super) fn lifetime(self, now: Coarse) -> i64 {
         let left = (self.0.wrapping_sub(u64::from(now.0)) & EXPIRY).cast_signed();
@@ -74,41 +75,39 @@ impl Slot {
         left - (ended & CLOSING.cast_signed())
     }
 
-    /// Neither answered nor closing.
     #[inline(always)]
     pub(super) const fn is_opening(self) -> bool {
         self.0 & (ANSWERED | CLOSING) == 0
     }
 
-    /// The inside has opened the flow or sent data for it.
     #[inline(always)]
-    pub(super) const fn is_answered(self) -> bool {
+    pub(crate) const fn is_answered(self) -> bool {
         self.0 & ANSWERED != 0
     }
 
-    /// Answered, and nobody closes it.
+    /// Answered and not closing.
     #[inline(always)]
-    pub(super) const fn is_established(self) -> bool {
+    pub(crate) const fn is_established(self) -> bool {
         self.0 & (ANSWERED | CLOSING) == ANSWERED
     }
 
-    /// Established, and prolonged in this coarse unit already: what nearly every packet finds.
+    /// Established and already prolonged in this coarse unit, as nearly every packet finds it: the
+    /// packet changes nothing.
     #[inline(always)]
-    pub(super) const fn is_fresh(
+    pub(crate) const fn is_fresh(
         self,
         environment: &Environment,
         kind: FlowKind,
         now: Coarse,
     ) -> bool {
-        let timeout = environment.flow_timeout_in(kind, state_number(ANSWERED));
-        let fresh = Self::ending(self.0, ANSWERED, now, timeout);
-        self.0 == fresh.0
+        let timeout = environment.flow_timeout_at(kind as u32, state_number(ANSWERED));
+        self.0 == Self::ending(self.0, ANSWERED, now, timeout).0
     }
 
     /// The slot after a packet of its flow has passed.
     ///
-    /// What arrives prolongs only a flow that the inside has answered and nobody closes: conntrack
-    /// may have no entry for it, or one that such a packet does not refresh.
+    /// A packet that arrives prolongs only an established flow: of others conntrack may have no
+    /// entry, or one that the packet does not refresh.
     #[inline(always)]
     pub(super) const fn after(
         self,
@@ -135,7 +134,7 @@ const fn state_after(mut state: u64, passing: Passing) -> u64 {
         state |= CLOSING;
     }
     if passing.flags.any(TcpFlags::RST) {
-        // It may have ended the entry at once (`nf_conntrack_tcp_packet`).
+        // It may delete conntrack's entry at once (`nf_conntrack_tcp_packet`).
         state &= !ANSWERED;
     }
     state

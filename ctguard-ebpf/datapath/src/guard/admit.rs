@@ -1,9 +1,9 @@
-//! Admits a new flow or refuses it: its standing first, then the grant, then the limits.
+//! Admits a new flow or refuses it: first its tier, then the grant, then the limits.
 
 use super::{
     Guard, Judgement, Offered, Scope, Tables,
     opening::{Opening, Tuple},
-    standing::Standing,
+    tier::TierOrChallenge,
 };
 use crate::{
     admission::{
@@ -18,7 +18,6 @@ use crate::{
     units::Jiffies,
 };
 
-/// What was decided on a packet.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(super) struct Decided {
@@ -41,10 +40,10 @@ impl<T: Tables> Guard<'_, T> {
         let Tuple { family, scope, .. } = opening.tuple;
         let hash = hash::source(&self.environment.fixed.source_key, opening.class, family, scope);
         let line = line_index(hash, self.environment.fixed.source_line_mask);
-        let standing = self.standing(opening, (limits, grant), dry_run, now);
-        let (tier, known) = match standing {
-            Standing::Of(tier, known) => (tier, known),
-            Standing::Ended(outcome) => {
+        let found = self.tier_or_challenge(opening, (limits, grant), dry_run, now);
+        let (tier, known) = match found {
+            TierOrChallenge::Tier(tier, known) => (tier, known),
+            TierOrChallenge::Challenge(outcome) => {
                 let tier = Tier::Strangers as u32;
                 self.note_offered(opening, line, tier);
                 let wake = limits.is_calm() && grant::is_first_in_jiffy(grant, now);
@@ -53,12 +52,12 @@ impl<T: Tables> Guard<'_, T> {
         };
 
         let interface = tables.interface();
-        let rests_on_admission = opening.rests_on_admission();
-        // On an interface without a slot nobody has a ceiling; the grant holds there too.
-        let is_limited = interface.is_some() && !rests_on_admission && tier != Tier::Allowed as u32;
+        let follows_admission = opening.follows_admission();
+        // An interface without a slot has no ceilings, but the grant holds there too.
+        let is_limited = interface.is_some() && !follows_admission && tier != Tier::Allowed as u32;
         let allowance = grant::peek(grant, tier, self.environment, now);
         let (outcome, wake) = if allowance == Allowance::Spent {
-            // Before all that lies elsewhere in memory: a flood from everywhere reads it in vain.
+            // Before any cell is read: under a flood nearly every packet ends here.
             (Outcome::RefusedGrant, grant::is_first_in_jiffy(grant, now))
         } else {
             let source = match interface {
@@ -77,7 +76,7 @@ impl<T: Tables> Guard<'_, T> {
                 prefix_excess: self.prefix(opening, is_limited, |prefix| prefix.excess(now)),
                 service_excess: self.service(opening, is_limited, |service| service.excess(now)),
                 tier,
-                rests_on_admission,
+                follows_admission,
             };
             let Admission { outcome, wake } =
                 admission::admit(&candidate, allowance, grant, policy, now);
@@ -99,7 +98,7 @@ impl<T: Tables> Guard<'_, T> {
         let passes = outcome == Outcome::Admitted || dry_run;
         let outcome = if outcome != Outcome::Admitted {
             outcome
-        } else if !rests_on_admission && interface.is_none() {
+        } else if !follows_admission && interface.is_none() {
             Outcome::UnknownInterface
         } else {
             opening.passes_as
@@ -117,7 +116,7 @@ impl<T: Tables> Guard<'_, T> {
         passes: bool,
     ) -> Decided {
         let judgement = Judgement::of(outcome, opening.class).in_tier(tier, wake);
-        self.tables.workspace().decided.hide(Decided { judgement, passes })
+        self.tables.cpu_state().decided.hide(Decided { judgement, passes })
     }
 
     #[inline(always)]
@@ -125,9 +124,9 @@ impl<T: Tables> Guard<'_, T> {
         self.tables.bucket_line(scope, line).map(|line| Cells::peek(line, hash))
     }
 
-    /// Does something with the cells of the prefix, if prefixes have limits; else it comes to 0.
-    /// They are found again when they are charged: to keep them meanwhile would have the verifier
-    /// follow each scope's being in use or not through all that lies between.
+    /// Calls `act` with the cells of the prefix if prefixes have limits, and returns 0 if not.
+    /// Charging looks the cells up again: if they were kept, the verifier would walk all code
+    /// between once for each combination of scopes in use.
     #[inline(always)]
     fn prefix(
         &self,
@@ -148,7 +147,7 @@ impl<T: Tables> Guard<'_, T> {
         limited.map_or(self.zero().hide(0).into(), act)
     }
 
-    /// The same with the cells of the service.
+    /// The same for the service.
     #[inline(always)]
     fn service(
         &self,
@@ -194,7 +193,7 @@ impl<T: Tables> Guard<'_, T> {
     }
 }
 
-/// The prefix of a source: an IPv4 /24, an IPv6 /48, as the number that its bits are.
+/// The prefix of a source as a number: an IPv4 /24 or an IPv6 /48.
 #[inline(always)]
 const fn prefix_of(family: u32, scope: u64) -> u64 {
     if family == 4 { scope >> 8 } else { scope >> 16 }

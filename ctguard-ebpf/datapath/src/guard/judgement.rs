@@ -1,18 +1,17 @@
-//! What the guard makes of a packet.
+//! The guard's judgement of a packet.
 
 use crate::layout::{Action, CLASS_BITS, Class, Counter, NO_CLASS, Outcome, Outcomes, TABLE, Tier};
 
-/// What became of a packet, in which class and tier, and whether the daemon is to be woken.
+/// The outcome of a packet with its class and tier, and whether to wake the daemon.
 ///
-/// One word, so that the program carries it in a register: the counter's index in the low bits, so
-/// that counting takes no lookup, the tier in the third byte, the wake-up in the highest bit.
+/// One word, so that the program keeps it in a register: the counter's index in the low half, the
+/// tier in the third byte, the wake-up in the highest bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Judgement(u32);
 
 impl Judgement {
-    /// What nearly every packet comes to: it is asked for first, and needs no table.
+    /// That of nearly every packet, compared first.
     const KNOWN: Self = Self::packet(Outcome::Known);
-    /// Nothing is decided yet.
     pub(super) const UNDECIDED: Self = Self(u32::MAX);
     const CLASS: u32 = NO_CLASS;
     const INDEX: u32 = 0xffff;
@@ -20,7 +19,7 @@ impl Judgement {
     const TIER: u32 = 0xff;
     const WAKE_SHIFT: u32 = 31;
 
-    /// An outcome of a packet of the class of this number, which counts where the outcome has one.
+    /// An outcome in the class of this number, if it is one with a class.
     #[inline(always)]
     pub(super) const fn of(outcome: Outcome, class: u32) -> Self {
         let number = outcome as u32;
@@ -28,13 +27,13 @@ impl Judgement {
         Self(number << CLASS_BITS | class & Self::CLASS)
     }
 
-    /// An outcome that has no class.
+    /// An outcome without a class.
     #[inline(always)]
     pub(super) const fn packet(outcome: Outcome) -> Self {
         Self::of(outcome, NO_CLASS)
     }
 
-    /// The same in the tier of this number; the daemon is woken if `wake`.
+    /// The same in the tier of this number.
     #[inline(always)]
     pub(super) const fn in_tier(self, tier: u32, wake: bool) -> Self {
         Self(self.0 | tier << Self::TIER_SHIFT | (wake as u32) << Self::WAKE_SHIFT)
@@ -42,55 +41,47 @@ impl Judgement {
 
     /// Whether this is the outcome.
     #[inline(always)]
-    #[must_use]
     pub const fn is(self, outcome: Outcome) -> bool {
         self.number() == outcome as u32
     }
 
     /// The outcome.
-    #[must_use]
     pub const fn outcome(self) -> Outcome {
         TABLE[self.number() as usize].outcome
     }
 
     /// Whether the outcome has a class.
     #[inline(always)]
-    #[must_use]
     pub const fn has_class(self) -> bool {
         self.0 & Self::CLASS != NO_CLASS
     }
 
-    /// The class, of an outcome that has one.
-    #[must_use]
+    /// The class, if the outcome has one.
     pub fn class(self) -> Option<Class> {
         Class::ALL.get((self.0 & Self::CLASS) as usize).copied()
     }
 
     /// The number of the tier in which it was admitted, refused or challenged.
     #[inline(always)]
-    #[must_use]
     pub const fn tier(self) -> u32 {
         self.0 >> Self::TIER_SHIFT & Self::TIER
     }
 
-    /// The grant is nearly spent, and the daemon is to be woken.
+    /// Whether the daemon is to be woken, because the grant is nearly spent.
     #[inline(always)]
-    #[must_use]
     pub const fn wakes(self) -> bool {
         self.0 >> Self::WAKE_SHIFT != 0
     }
 
     /// The outcome's number.
     #[inline(always)]
-    #[must_use]
     pub const fn number(self) -> u32 {
         (self.0 & Self::INDEX) >> CLASS_BITS
     }
 
-    /// What happens to the packet. In a dry run everything is decided and counted, and everything
-    /// passes; only a packet about to be dropped asks whether it is one.
+    /// What happens to the packet. A dry run counts as usual and passes everything; `dry_run` is
+    /// called only for a packet about to be dropped.
     #[inline(always)]
-    #[must_use]
     pub fn action(self, dry_run: impl FnOnce() -> bool) -> Action {
         let number = self.number();
         if self == Self::KNOWN || Outcomes::PASSED.holds(number) || dry_run() {
@@ -102,7 +93,7 @@ impl Judgement {
         }
     }
 
-    /// Adds one to the counter at each index that counts this.
+    /// Calls `add` with the index of each counter that counts this.
     #[inline(always)]
     pub fn count(self, mut add: impl FnMut(u32)) {
         if self == Self::KNOWN {

@@ -1,6 +1,6 @@
-//! What the guard needs of the world around it: maps, conntrack, and the frame.
+//! What the guard needs from its surroundings: maps, conntrack, and the frame.
 
-use super::workspace::Workspace;
+use super::cpu_state::CpuState;
 use crate::{
     challenge::{self, Answering},
     classify::Flow,
@@ -12,7 +12,7 @@ use crate::{
     units::Jiffies,
 };
 
-/// The maps that not every packet needs.
+/// The maps that not every packet needs, conntrack and the frame.
 pub trait Tables: FlowLines + KnownWords + SourceSet {
     /// The line of a scope's cells at `index`.
     fn bucket_line(&self, scope: Scope, index: u32) -> Option<&BucketLine>;
@@ -30,17 +30,17 @@ pub trait Tables: FlowLines + KnownWords + SourceSet {
     fn grant(&self) -> Option<&Grant>;
     /// What the controller found.
     fn limits(&self) -> Option<&Limits>;
-    /// This CPU's workspace.
-    fn workspace(&self) -> &Workspace;
+    /// This CPU's state.
+    fn cpu_state(&self) -> &CpuState;
     /// Asks conntrack about the flow of a TCP or UDP packet.
     fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer;
-    /// Source and destination of the packet, read from the frame again.
+    /// Reads source and destination of the packet from the frame again.
     fn addresses<A: Answering>(&self) -> Option<(A, A)>;
-    /// Writes a challenge ACK in the place of a SYN, and tells whether it could.
+    /// Overwrites a SYN with a challenge ACK; false if that failed.
     fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool;
-    /// Whether this new flow's offered load is written down.
+    /// Whether this new flow is sampled for the offered load.
     fn samples(&self) -> bool;
-    /// Keeps what is to be shown of a packet that opens a flow, or is denied.
+    /// Keeps a packet that opens a flow or is denied for the trace.
     fn show<A: Address>(&self, packet: &Packet<A>, now: Jiffies);
     /// Notes offered load of a source.
     fn note_offered(&self, line: u32, offered: Offered);
@@ -64,17 +64,17 @@ pub enum Memory {
     Retries,
     /// Tuples that answered a challenge.
     Answered,
-    /// Sources that ended a flow they had answered for.
+    /// Sources that answered a challenge and then reset the connection.
     Resets,
 }
 
-/// What conntrack says of a packet's flow.
+/// What conntrack says about a packet's flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It has an entry of the flow, so the packet makes none.
     Tracked,
     /// It has none.
     Untracked,
-    /// It does not say.
+    /// It was not asked, or the lookup failed.
     Silent,
 }

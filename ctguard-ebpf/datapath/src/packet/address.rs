@@ -1,4 +1,4 @@
-//! An IP address of either family: the only thing in which their paths differ.
+//! IPv4 and IPv6 addresses: the only types in which the two families' paths differ.
 
 /// An address as 32-bit words in host order, the first on the wire first.
 pub trait Address: Copy + PartialEq {
@@ -13,7 +13,7 @@ pub trait Address: Copy + PartialEq {
     /// The words as they lie on the wire.
     fn on_the_wire(self) -> Self::Words;
 
-    /// What a source is told by: the whole IPv4 address, the first 64 bits of an IPv6 address
+    /// What identifies a source: the whole IPv4 address, or the first 64 bits of an IPv6 address
     /// (one host may use any of the rest, RFC 4291 section 2.5.4).
     fn source_scope(self) -> u64;
 }
@@ -27,8 +27,7 @@ pub struct Ipv4(pub u32);
 pub struct Ipv6(pub [u32; 4]);
 
 impl Ipv6 {
-    /// The address as the standard library has it.
-    #[must_use]
+    /// The address from the standard library's type.
     pub fn from_address(address: core::net::Ipv6Addr) -> Self {
         let octets = address.octets();
         let mut parsed = [0; 4];
@@ -40,7 +39,6 @@ impl Ipv6 {
 
     /// The address as it lies on the wire.
     #[inline(always)]
-    #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         for (into, word) in bytes.chunks_exact_mut(4).zip(self.0) {

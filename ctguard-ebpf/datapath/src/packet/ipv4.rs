@@ -1,4 +1,4 @@
-//! IPv4 (RFC 791): addresses, protocol, where the fragment belongs.
+//! IPv4 (RFC 791): addresses, protocol and fragment offset.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -27,11 +27,8 @@ const _: () = assert!(size_of::<Ipv4Header>() == HEADER_WORDS as usize * 4);
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 
-/// Parses the header and leaves `packet` behind its options.
-///
-/// # Errors
-/// [`Malformed::Ipv4`] where `ip_rcv` discards the packet: another version, an impossible length,
-/// or a frame that ends too early.
+/// Parses the header and leaves `packet` behind its options. Fails where `ip_rcv` discards the
+/// packet: another version, an impossible length, or a frame that ends too early.
 #[inline(always)]
 pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Header<Ipv4>, Malformed> {
     let header: &Ipv4Header = packet.take().ok_or(Malformed::Ipv4)?;

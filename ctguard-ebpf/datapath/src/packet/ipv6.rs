@@ -31,11 +31,11 @@ struct ExtensionHeader {
 }
 
 const EXTENSION_WORDS: u16 = 2;
-/// Not less than [`MOST_EXTENSIONS`] of 2,048 bytes have.
+/// At least the words of [`MOST_EXTENSIONS`] headers of 2,048 bytes.
 const MOST_WORDS: u32 = 0x1fff;
 const _: () = assert!(size_of::<ExtensionHeader>() == EXTENSION_WORDS as usize * 4);
 
-/// Extension headers that are read; a longer chain is charged as class other.
+/// Extension headers that are read; a packet with more is charged as class other.
 pub(super) const MOST_EXTENSIONS: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
@@ -44,12 +44,8 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// Parses the header and its extension headers and leaves `packet` behind them.
-///
-/// The headers stepped over are those of `ipv6_skip_exthdr` (`net/ipv6/exthdrs_core.c`).
-///
-/// # Errors
-/// [`Malformed::Ipv6`] for another version or a frame that ends inside the fixed header.
+/// Parses the header and leaves `packet` behind its extension headers, which are those of
+/// `ipv6_skip_exthdr` (`net/ipv6/exthdrs_core.c`).
 #[inline(always)]
 pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Header<Ipv6>, Malformed> {
     let header: &Ipv6Header = packet.take().ok_or(Malformed::Ipv6)?;
@@ -62,7 +58,7 @@ pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Header<Ipv6>, Malformed> 
         destination: Ipv6(header.destination.map(Be32::get)),
         protocol: next_header,
         payload_bytes: match header.payload_length.get() {
-            // A jumbogram tells its length in an option (RFC 2675).
+            // A jumbogram has its length in an option (RFC 2675).
             0 => u16::MAX,
             length => length,
         },
@@ -84,8 +80,8 @@ pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Header<Ipv6>, Malformed> 
     if parsed.fragment.is_later() {
         return Ok(parsed);
     }
-    // Also where the chain ends outside the packet: `ipv6_skip_exthdr` takes the last header's word
-    // for where the next one is, and conntrack tracks what it finds there.
+    // Also if the chain ends outside the packet: `ipv6_skip_exthdr` trusts the last header's
+    // length, and conntrack tracks what it finds there.
     let payload_bytes = parsed.payload_bytes.checked_sub(words * 4);
     parsed.payload_bytes = payload_bytes.unwrap_or(0);
     parsed.unread_extensions = is_extension(parsed.protocol)
@@ -94,8 +90,8 @@ pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Header<Ipv6>, Malformed> 
     Ok(parsed)
 }
 
-/// Steps over one extension header and tells its length in 32-bit words, or `None` where it
-/// cannot be read on: the frame's first buffer ends, or a fragment lies in a fragment.
+/// Steps over one extension header and returns its length in 32-bit words. `None` if the frame's
+/// first buffer ends, or a fragment header follows another.
 #[inline(always)]
 fn step_over(
     packet: &mut Reader<'_>,

@@ -7,6 +7,7 @@ use super::{
     reader::{Be16, Reader},
 };
 
+/// An Ethernet header.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 pub struct EthernetHeader {
@@ -44,12 +45,12 @@ const ETHERNET_BYTES: u32 = 14;
 const MOST_TAGS: usize = 2;
 const VLAN_TAG_WORDS: u16 = 1;
 const PPPOE_WORDS: u16 = 2;
-/// Not less than two tags and a PPPoE header have.
+/// At least the words of two tags and a PPPoE header.
 const MOST_WORDS: u32 = 7;
 const _: () = assert!(size_of::<EthernetHeader>() == ETHERNET_BYTES as usize);
 const _: () = assert!(size_of::<VlanTag>() == 4 && size_of::<PppoeHeader>() == 8);
 
-/// The last four bytes in front of a network header, where a PPPoE header ends or another does.
+/// The last four bytes before a network header: the end of a PPPoE header or of another one.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 pub(crate) struct SessionEnd {
@@ -67,46 +68,41 @@ pub enum Network {
     Ipv4,
     /// IPv6.
     Ipv6,
-    /// Something that conntrack does not see.
+    /// Another protocol, which conntrack does not see.
     NotIp,
-    /// More tags than are read here, or PPP that is compressed or bundled: the stack may still find
-    /// IP in it.
-    Untold,
+    /// More tags than are read here, or PPP that is compressed or multilink: the stack may still
+    /// find IP in it.
+    Unparsed,
 }
 
 impl EthernetHeader {
-    /// Destination MAC address, its six bytes read as a big-endian number.
+    /// Destination MAC address as a big-endian number.
     #[inline(always)]
-    #[must_use]
-    pub fn destination(&self) -> u64 {
+    pub(crate) fn destination(&self) -> u64 {
         let [high, middle, low] = self.destination;
         u64::from(high.get()) << 32 | u64::from(middle.get()) << 16 | u64::from(low.get())
     }
 
     /// Whether the frame is for one station and not for a group (IEEE 802.3, 3.2.3).
     #[inline(always)]
-    #[must_use]
-    pub fn is_unicast(&self) -> bool {
+    pub(crate) fn is_unicast(&self) -> bool {
         self.destination() & 0x0100_0000_0000 == 0
     }
 
-    /// The header of an answer: from the station it was for, to the one that it came from.
+    /// The header of a reply.
     #[inline(always)]
-    #[must_use]
-    pub(crate) const fn turned_round(self) -> Self {
+    pub(crate) const fn reversed(self) -> Self {
         Self { destination: self.source, source: self.destination, ..self }
     }
 }
 
 impl SessionEnd {
-    /// Bytes of it.
     #[expect(clippy::cast_possible_truncation, reason = "four")]
     pub(crate) const BYTES: u32 = size_of::<Self>() as u32;
 
-    /// The same in front of an IP packet of so many bytes; `None` where a header without a length
-    /// ends here: no type of its is as small as a PPP protocol.
+    /// The same before an IP packet of another length. `None` if this is not the end of a PPPoE
+    /// header: no Ethertype is as small as a PPP protocol.
     #[inline(always)]
-    #[must_use]
     pub(crate) fn before(self, packet_bytes: u16) -> Option<Self> {
         let is_session = matches!(self.ppp_protocol.get(), PPP_IPV4 | PPP_IPV6);
         is_session.then_some(Self { length: Be16::new(packet_bytes + PPP_PROTOCOL_BYTES), ..self })
@@ -123,11 +119,8 @@ pub struct Frame<'p> {
 }
 
 /// Parses the link headers and leaves `packet` at the network header.
-///
-/// # Errors
-/// [`Malformed::Link`] when the frame ends inside them.
 #[inline(always)]
-pub(super) fn parse<'p>(packet: &mut Reader<'p>) -> Result<Frame<'p>, Malformed> {
+pub fn parse<'p>(packet: &mut Reader<'p>) -> Result<Frame<'p>, Malformed> {
     let ethernet: &'p EthernetHeader = packet.take().ok_or(Malformed::Link)?;
 
     let mut inner = packet.clone();
@@ -141,26 +134,25 @@ pub(super) fn parse<'p>(packet: &mut Reader<'p>) -> Result<Frame<'p>, Malformed>
             match pppoe.ppp_protocol.get() {
                 PPP_IPV4 => Network::Ipv4,
                 PPP_IPV6 => Network::Ipv6,
-                PPP_MULTILINK | PPP_COMPRESSED => Network::Untold,
-                // An odd first byte is the whole number: the field is compressed (RFC 1661,
-                // section 6.5), which `ppp_input` takes whether negotiated or not.
-                protocol if protocol & 0x0100 != 0 => Network::Untold,
+                PPP_MULTILINK | PPP_COMPRESSED => Network::Unparsed,
+                // An odd first byte is a compressed protocol field (RFC 1661, section 6.5), which
+                // `ppp_input` accepts whether negotiated or not.
+                protocol if protocol & 0x0100 != 0 => Network::Unparsed,
                 _ => Network::NotIp,
             }
         }
-        _ if is_tag(ethertype) => Network::Untold,
+        _ if is_tag(ethertype) => Network::Unparsed,
         _ => Network::NotIp,
     };
     packet.skip_read_words::<MOST_WORDS>(words).ok_or(Malformed::Link)?;
     Ok(Frame { ethernet, network })
 }
 
-/// Steps over the link headers, and tells how many bytes they have.
+/// Steps over the link headers and returns their length in bytes.
 ///
-/// Read anew where it is asked for: a number that [`parse`] told would be carried past all that
-/// every packet meets.
+/// Few packets need it. If [`parse`] returned it, every packet would carry it along.
 #[inline(always)]
-pub(super) fn skip(packet: &mut Reader<'_>) -> Option<u32> {
+pub(crate) fn skip(packet: &mut Reader<'_>) -> Option<u32> {
     let ethernet: &EthernetHeader = packet.take()?;
     let (ethertype, mut words) = read_tags(&mut packet.clone(), ethernet)?;
     if ethertype == ETHERTYPE_PPPOE_SESSION {
@@ -169,8 +161,8 @@ pub(super) fn skip(packet: &mut Reader<'_>) -> Option<u32> {
     Some(ETHERNET_BYTES + packet.skip_read_words::<MOST_WORDS>(words)?)
 }
 
-/// Steps over the tags behind an Ethernet header; tells the type of what follows and their length
-/// in 32-bit words.
+/// Steps over the tags behind an Ethernet header; returns the Ethertype behind them and their
+/// length in 32-bit words.
 #[inline(always)]
 fn read_tags(packet: &mut Reader<'_>, ethernet: &EthernetHeader) -> Option<(u16, u16)> {
     let mut words = 0;

@@ -1,20 +1,54 @@
-//! Bytes to a packet, or why not: link, network, transport, in this order.
+//! Parses a frame: link, network and transport headers, in this order.
 
 pub mod address;
 mod ipv4;
 mod ipv6;
 pub(crate) mod link;
-mod malformed;
 pub(crate) mod reader;
 mod transport;
 pub(crate) mod writer;
 
 pub use address::{Address, Ipv4, Ipv6};
-pub use link::{Frame, Network};
-pub use malformed::Malformed;
+pub(crate) use link::skip as skip_link;
+pub use link::{Frame, Network, parse as parse_link};
 pub use reader::Reader;
 pub use transport::{IcmpMessage, TcpFlags, Transport};
 pub use writer::Writer;
+
+use crate::layout::Outcome;
+
+/// The header that is cut short or impossible. Conntrack cannot track such a packet
+/// (`nf_conntrack_in`, `tcp_error`, `udp_error`), so it passes and is counted by reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Malformed {
+    /// Ethernet, VLAN or `PPPoE`.
+    Link,
+    /// IPv4.
+    Ipv4,
+    /// IPv6 or one of its extension headers.
+    Ipv6,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP or `ICMPv6`.
+    Icmp,
+}
+
+impl Malformed {
+    #[inline(always)]
+    pub(crate) const fn outcome(self) -> Outcome {
+        match self {
+            Self::Link => Outcome::MalformedLink,
+            Self::Ipv4 => Outcome::MalformedIpv4,
+            Self::Ipv6 => Outcome::MalformedIpv6,
+            Self::Tcp => Outcome::MalformedTcp,
+            Self::Udp => Outcome::MalformedUdp,
+            Self::Icmp => Outcome::MalformedIcmp,
+        }
+    }
+}
 
 /// Numbers of transport protocols (IANA protocol numbers).
 pub mod protocol {
@@ -31,19 +65,17 @@ pub mod protocol {
 
 /// Where a packet lies in its datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fragment {
+enum Fragment {
     /// Not fragmented.
     Whole,
-    /// The first of several.
     First,
-    /// The second eight bytes of the datagram and what follows: what RFC 3128 overlaps with.
+    /// At offset 1, eight bytes into the datagram: RFC 3128 overlaps a TCP header with one.
     AtOffsetOne,
-    /// Any later one.
     Later,
 }
 
 impl Fragment {
-    /// `offset` in units of eight bytes; `more` fragments follow.
+    /// `offset` is in units of eight bytes.
     #[inline(always)]
     const fn at(offset: u16, more: bool) -> Self {
         match (offset, more) {
@@ -56,27 +88,23 @@ impl Fragment {
 
     /// Whether the transport header lies in another packet.
     #[inline(always)]
-    #[must_use]
-    pub const fn is_later(self) -> bool {
+    const fn is_later(self) -> bool {
         matches!(self, Self::AtOffsetOne | Self::Later)
     }
 }
 
-/// What a network header of either family tells.
+/// A network header of either family.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Header<A> {
-    /// Source address.
-    pub source: A,
-    /// Destination address.
-    pub destination: A,
+struct Header<A> {
+    source: A,
+    destination: A,
     /// Transport protocol, or the extension header that the parser stopped at.
-    pub protocol: u8,
-    /// Bytes behind the headers, by the header's own account.
-    pub payload_bytes: u16,
-    /// Which part of its datagram.
-    pub fragment: Fragment,
+    protocol: u8,
+    /// Bytes after the headers, according to the header's length field.
+    payload_bytes: u16,
+    fragment: Fragment,
     /// The chain of extension headers goes on beyond what can be read.
-    pub unread_extensions: bool,
+    unread_extensions: bool,
 }
 
 /// A packet that conntrack would look at.
@@ -88,37 +116,18 @@ pub struct Packet<A> {
     pub destination: A,
     /// Transport protocol.
     pub protocol: u8,
-    /// What its transport header tells.
+    /// Its transport header.
     pub transport: Transport,
 }
 
-/// Parses the link headers.
-///
-/// # Errors
-/// [`Malformed::Link`] when the frame ends inside them.
+/// Where the network header begins, in bytes from the start of `frame`; `None` if the frame ends
+/// before it.
 #[inline(always)]
-pub fn parse_link<'p>(packet: &mut Reader<'p>) -> Result<Frame<'p>, Malformed> {
-    link::parse(packet)
-}
-
-/// Where the network header begins, in bytes from the start of the frame that `packet` stands at;
-/// `None` when the frame ends before it.
-#[inline(always)]
-#[must_use]
-pub fn network_offset(mut packet: Reader<'_>) -> Option<u32> {
-    link::skip(&mut packet)
-}
-
-/// Steps over the link headers that `packet` stands at; `None` when the frame ends before.
-#[inline(always)]
-pub(crate) fn skip_link(packet: &mut Reader<'_>) -> Option<()> {
-    link::skip(packet).map(|_| ())
+pub fn network_offset(mut frame: Reader<'_>) -> Option<u32> {
+    skip_link(&mut frame)
 }
 
 /// Parses an IPv4 packet from its network header on.
-///
-/// # Errors
-/// The header that is malformed.
 #[inline(always)]
 pub fn parse_ipv4(packet: &mut Reader<'_>) -> Result<Packet<Ipv4>, Malformed> {
     let header = ipv4::parse(packet)?;
@@ -126,9 +135,6 @@ pub fn parse_ipv4(packet: &mut Reader<'_>) -> Result<Packet<Ipv4>, Malformed> {
 }
 
 /// Parses an IPv6 packet from its network header on.
-///
-/// # Errors
-/// The header that is malformed.
 #[inline(always)]
 pub fn parse_ipv6(packet: &mut Reader<'_>) -> Result<Packet<Ipv6>, Malformed> {
     let header = ipv6::parse(packet)?;
@@ -141,12 +147,8 @@ fn with_transport<A: Address>(
     header: Header<A>,
 ) -> Result<Packet<A>, Malformed> {
     let transport = transport::parse(packet, &header)?;
-    Ok(Packet {
-        source: header.source,
-        destination: header.destination,
-        protocol: header.protocol,
-        transport,
-    })
+    let Header { source, destination, protocol, .. } = header;
+    Ok(Packet { source, destination, protocol, transport })
 }
 
 #[cfg(test)]

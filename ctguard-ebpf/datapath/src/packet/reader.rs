@@ -6,49 +6,41 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::verifier::OpaqueZero;
 
-/// A field of two bytes in network byte order.
+/// A 16-bit field in network byte order.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 pub(crate) struct Be16(u16);
 
 impl Be16 {
-    /// The field of this value.
     #[inline(always)]
-    #[must_use]
     pub(crate) const fn new(value: u16) -> Self {
         Self(value.to_be())
     }
 
-    /// The field's value.
     #[inline(always)]
-    #[must_use]
     pub(crate) const fn get(self) -> u16 {
         u16::from_be(self.0)
     }
 }
 
-/// A field of four bytes in network byte order, at an even offset.
+/// A 32-bit field in network byte order, at an even offset.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 pub struct Be32([Be16; 2]);
 
 impl Be32 {
-    /// The field of this value.
     #[inline(always)]
-    #[must_use]
     pub(crate) const fn new(value: u32) -> Self {
         Self([Be16::new((value >> 16) as u16), Be16::new((value & 0xffff) as u16)])
     }
 
-    /// The field's value.
     #[inline(always)]
-    #[must_use]
     pub(crate) const fn get(self) -> u32 {
         (self.0[0].get() as u32) << 16 | self.0[1].get() as u32
     }
 }
 
-/// A header that may be viewed in place: any bytes are one, and it has no padding.
+/// A header that may be viewed in place: any bytes are valid, and it has no padding.
 pub trait WireHeader: Copy + FromBytes + IntoBytes + Immutable {}
 impl<H: Copy + FromBytes + IntoBytes + Immutable> WireHeader for H {}
 
@@ -65,14 +57,13 @@ impl<'p> Reader<'p> {
     /// # Safety
     /// `at..end` is readable for `'p`, and `at` is 2-byte aligned.
     #[inline(always)]
-    #[must_use]
     pub const unsafe fn new(at: *const u8, end: *const u8, zero: OpaqueZero) -> Self {
         Self { at, end, zero, frame: PhantomData }
     }
 
-    /// The next header, or `None` when the frame ends inside it.
+    /// The next header, or `None` if the frame ends inside it.
     #[inline(always)]
-    pub fn take<H: WireHeader>(&mut self) -> Option<&'p H> {
+    pub(crate) fn take<H: WireHeader>(&mut self) -> Option<&'p H> {
         const { assert!(size_of::<H>().is_multiple_of(2) && align_of::<H>() <= 2) };
         let header = self.at;
         self.advance(size_of::<H>())?;
@@ -81,17 +72,17 @@ impl<'p> Reader<'p> {
         Some(unsafe { &*header.cast::<H>() })
     }
 
-    /// Steps over `words` 32-bit words, the unit in which headers tell their length.
+    /// Steps over `words` 32-bit words, the unit in which headers give their length.
     #[inline(always)]
-    pub fn skip_words(&mut self, words: u16) -> Option<()> {
+    pub(crate) fn skip_words(&mut self, words: u16) -> Option<()> {
         self.advance(usize::from(words) * 4)
     }
 
-    /// Steps over `words` 32-bit words, at most `MOST`, that another reader has stepped over
-    /// already: its paths meet here for the verifier, which allows 64 KiB of steps in all. Tells
-    /// the bytes stepped over, of which the verifier knows no more than that they may be so many.
+    /// Steps over `words` 32-bit words, at most `MOST`, that a clone of this reader has stepped
+    /// over already, and returns them in bytes. The number is hidden from the verifier, so that the
+    /// clone's paths meet here; it allows offsets of 64 KiB in all.
     #[inline(always)]
-    pub fn skip_read_words<const MOST: u32>(&mut self, words: u16) -> Option<u32> {
+    pub(crate) fn skip_read_words<const MOST: u32>(&mut self, words: u16) -> Option<u32> {
         const { assert!((MOST + 1).is_power_of_two()) };
         let bytes = (self.zero.hide(u32::from(words)) & MOST) * 4;
         self.advance(bytes as usize)?;

@@ -54,7 +54,7 @@ fn ipv6_is_read_in_pppoe() {
 fn a_third_tag_is_not_read_and_said_so() {
     let tags = [0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 8, 0];
     let frame = [&[2; 12], tags.as_slice(), &after_ethernet(&syn(ethernet()))].concat();
-    assert_eq!(parse(&frame), Ok(Parsed::Else(Network::Untold)));
+    assert_eq!(parse(&frame), Ok(Parsed::Else(Network::Unparsed)));
 }
 
 #[test]
@@ -167,10 +167,10 @@ fn a_fragment_in_a_fragment_is_not_taken_for_a_whole_packet() {
 }
 
 #[test]
-fn compressed_and_bundled_ppp_is_untold() {
+fn compressed_and_bundled_ppp_is_not_parsed() {
     for protocol in [[0x21, 0x45], [0x00, 0x3d], [0x00, 0xfd]] {
         let frame = [&[2; 12], [0x88, 0x64, 0x11, 0, 0, 1, 0, 42].as_slice(), &protocol, &[0; 40]];
-        assert_eq!(parse(&frame.concat()), Ok(Parsed::Else(Network::Untold)), "{protocol:x?}");
+        assert_eq!(parse(&frame.concat()), Ok(Parsed::Else(Network::Unparsed)), "{protocol:x?}");
     }
 }
 
@@ -291,7 +291,7 @@ fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
     match parse_link(&mut reader)?.network {
         Network::Ipv4 => parse_ipv4(&mut reader).map(Parsed::V4),
         Network::Ipv6 => parse_ipv6(&mut reader).map(Parsed::V6),
-        network @ (Network::NotIp | Network::Untold) => Ok(Parsed::Else(network)),
+        network @ (Network::NotIp | Network::Unparsed) => Ok(Parsed::Else(network)),
     }
 }
 

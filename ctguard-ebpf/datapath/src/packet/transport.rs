@@ -1,4 +1,4 @@
-//! Transport headers: ports, flags, message types, all that admission needs of them.
+//! Transport headers: ports, flags and message types.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -22,7 +22,7 @@ struct TcpHeader {
     urgent: Be16,
 }
 
-/// A UDP header (RFC 768); UDP-Lite's (RFC 3828) has a coverage where the length is.
+/// A UDP header (RFC 768); in UDP-Lite (RFC 3828) the length is a coverage.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 struct UdpHeader {
@@ -63,7 +63,7 @@ const _: () = assert!(size_of::<TcpHeader>() == TCP_HEADER_BYTES as usize);
 const _: () = assert!(size_of::<UdpHeader>() == SHORT_HEADER_BYTES as usize);
 const _: () = assert!(size_of::<IcmpHeader>() == SHORT_HEADER_BYTES as usize);
 
-/// What a transport header tells.
+/// A transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP.
@@ -72,9 +72,9 @@ pub enum Transport {
         ports: u32,
         /// Control bits.
         flags: TcpFlags,
-        /// Sequence number of its first byte, or of its SYN or RST.
+        /// Sequence number.
         sequence: u32,
-        /// Bytes follow the header.
+        /// Whether it has a payload.
         carries_data: bool,
     },
     /// UDP.
@@ -86,10 +86,10 @@ pub enum Transport {
     Icmp(IcmpMessage),
     /// Another protocol.
     Other {
-        /// What conntrack tells its flows apart by: ports, a call, or nothing.
+        /// What is in conntrack's tuple besides addresses: ports, a PPTP call, or 0.
         key: u32,
     },
-    /// Headers go on beyond what can be read.
+    /// Its headers reach beyond what can be read.
     Unread,
     /// A later fragment: no ports.
     LaterFragment,
@@ -98,8 +98,8 @@ pub enum Transport {
     TinyFragment,
 }
 
-/// Control bits of a TCP segment, in a word: what is narrower the compiler packs together with its
-/// neighbours and takes apart again, ten instructions a packet.
+/// Control bits of a TCP segment. As a 32-bit word, because the compiler packs narrower fields
+/// together and unpacks them again, which costs ten instructions per packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpFlags(pub u32);
 
@@ -110,12 +110,11 @@ impl TcpFlags {
     pub const SYN: u32 = 0x02;
     /// Reset.
     pub const RST: u32 = 0x04;
-    /// The acknowledgment field counts.
+    /// The acknowledgment field is valid.
     pub const ACK: u32 = 0x10;
 
     /// Whether any of `flags` is set.
     #[inline(always)]
-    #[must_use]
     pub const fn any(self, flags: u32) -> bool {
         self.0 & flags != 0
     }
@@ -126,20 +125,17 @@ impl TcpFlags {
 pub struct IcmpMessage {
     /// Message type.
     pub kind: u32,
-    /// Code: conntrack's tuple has it.
+    /// Code.
     pub code: u32,
     /// Identifier, where the type has one.
     pub identifier: u32,
 }
 
-/// Parses the transport header that `packet` stands at.
+/// Parses the transport header at `packet`.
 ///
-/// Where the network header says that it is there and the frame's first buffer ends before it, the
-/// packet is [`Transport::Unread`]: a frame in fragments may go on.
-///
-/// # Errors
-/// The header for which the network header leaves no room, or which is impossible: conntrack makes
-/// no entry of the packet.
+/// Fails if the packet is too short for the header, or if the header is impossible: conntrack makes
+/// no entry then. If the packet is long enough but the frame's first buffer is not, it is
+/// [`Transport::Unread`], because the frame may go on in another buffer.
 #[inline(always)]
 pub(super) fn parse<A: Address>(
     packet: &mut Reader<'_>,
@@ -213,15 +209,16 @@ fn parse_icmp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malforme
     }))
 }
 
-/// The two ports that SCTP, DCCP and UDP-Lite begin with. Kernels that do not know the protocol
-/// track the packet by its addresses, so one that is too short is told by those.
+/// The ports of SCTP, DCCP and UDP-Lite. A packet too short for them is tracked by its addresses,
+/// as kernels do that do not know the protocol.
 #[inline(always)]
 fn parse_ports(packet: &mut Reader<'_>) -> Transport {
     let ports = packet.take().map_or(0, |ports: &Be32| ports.get());
     Transport::Other { key: ports }
 }
 
-/// Conntrack tells PPTP's flows (GRE version 1) apart by their call, others by addresses alone.
+/// Conntrack has the call in the tuple of PPTP (GRE version 1), and only addresses in those of
+/// others.
 #[inline(always)]
 fn parse_gre(packet: &mut Reader<'_>) -> Transport {
     let key = match packet.take() {

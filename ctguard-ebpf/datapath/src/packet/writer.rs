@@ -12,8 +12,8 @@ pub struct Writer<'p> {
     frame: PhantomData<&'p mut [u8]>,
 }
 
-/// No header that is written begins further from the frame's start. As a mask, from which the
-/// verifier learns that an offset is bounded.
+/// The greatest offset of a header that is written, as a mask, from which the verifier learns the
+/// bound.
 const MOST_OFFSET: u32 = 0x7e;
 
 impl<'p> Writer<'p> {
@@ -21,28 +21,25 @@ impl<'p> Writer<'p> {
     /// `start..end` is readable and writable for `'p`, by nobody else, and `start` is 2-byte
     /// aligned.
     #[inline(always)]
-    #[must_use]
     pub const unsafe fn new(start: *mut u8, end: *mut u8) -> Self {
         Self { start, end, frame: PhantomData }
     }
 
-    /// A writer over a frame in this process's memory; `None` where it lies at an odd address.
-    #[must_use]
+    /// A writer over a frame in this process's memory; `None` if it lies at an odd address.
     pub fn over(frame: &'p mut [u8]) -> Option<Self> {
         let range = frame.as_mut_ptr_range();
         // SAFETY: the range is borrowed for `'p`, mutably, and found to be aligned.
         range.start.addr().is_multiple_of(2).then(|| unsafe { Self::new(range.start, range.end) })
     }
 
-    /// A reader of the frame as it is.
+    /// A reader of the frame.
     #[inline(always)]
-    #[must_use]
     pub const fn reader(&self, zero: OpaqueZero) -> Reader<'_> {
         // SAFETY: the range that `new` was promised, which nobody writes while it is borrowed.
         unsafe { Reader::new(self.start, self.end, zero) }
     }
 
-    /// The header at an even `offset`, or `None` when the frame ends inside it.
+    /// The header at an even `offset`, or `None` if the frame ends inside it.
     #[inline(always)]
     pub(crate) fn get<H: WireHeader>(&self, offset: u32) -> Option<H> {
         let header = self.at::<H>(offset)?;
@@ -50,7 +47,7 @@ impl<'p> Writer<'p> {
         Some(unsafe { *header })
     }
 
-    /// Replaces what lies at an even `offset`; `None`, and nothing is written, when the frame ends
+    /// Replaces the header at an even `offset`; `None`, and nothing is written, if the frame ends
     /// inside it.
     #[inline(always)]
     pub(crate) fn put<H: WireHeader>(&mut self, offset: u32, header: H) -> Option<()> {
@@ -60,7 +57,7 @@ impl<'p> Writer<'p> {
         Some(())
     }
 
-    /// As in the reader, the bound is `pointer + n > end`, the one that the verifier learns from.
+    /// The bound is `pointer + n > end` as in the reader, for the verifier.
     #[inline(always)]
     fn at<H: WireHeader>(&self, offset: u32) -> Option<*mut H> {
         const { assert!(align_of::<H>() <= 2) };

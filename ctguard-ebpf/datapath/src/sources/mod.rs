@@ -1,15 +1,15 @@
-//! The set of known sources: who is a regular or proven, exactly, and the cells that are theirs.
+//! The set of known sources, which are regulars or proven, and their own cells.
 //!
 //! A fixed array of lines of eight slots. A source may lie in one of two lines that its keyed hash
-//! names, so a set that fills half the slots leaves nobody out. Only the daemon writes the set; the
-//! data path reads one or two cache lines. Each slot has cells of its own, so that a known source
+//! selects, so a set that fills half the slots leaves no source out. Only the daemon writes the
+//! set; the data path reads one or two cache lines. Each slot has its own cells, so a known source
 //! never shares a bucket with a stranger.
 //!
-//! A stranger passes for a known source where the high 62 bits of two hashes meet. Of addresses
-//! chosen blindly the chance is 16 · 2^-62. Of addresses chosen to meet, but without the key, it is
-//! at most 2 · 10^-7 with 16,384 sources known: the multilinear hash lets two scopes whose
-//! difference ends in v zeros meet with 2^(v - 64), few scopes lie so that v is large, and the two
-//! bits that give way to the tiers cost a factor of four.
+//! A stranger is taken for a known source if the high 62 bits of their hashes are equal. For random
+//! addresses the chance is 16 · 2^-62. For addresses chosen to collide, but without the key, it is
+//! at most 2 · 10^-7 with 16,384 known sources: two scopes whose difference ends in v zeros collide
+//! in the multilinear hash with 2^(v - 64), few scopes have a large v, and the two bits of the
+//! tiers cost a factor of four.
 
 mod slot;
 
@@ -26,9 +26,9 @@ use slot::Slot;
 
 /// Lines of the set.
 pub const LINES: u32 = 4096;
-/// Slots of the set, and [`SourceCells`] beside it.
+/// Slots of the set, and number of [`SourceCells`].
 pub const SLOTS: u32 = LINES * SLOTS_IN_LINE;
-/// Sources that the set takes: half the slots, so that two full lines do not occur.
+/// Most sources of the set: half the slots, so that no source finds both lines full.
 pub const CAPACITY: u32 = SLOTS / 2;
 
 #[expect(clippy::cast_possible_truncation, reason = "eight")]
@@ -45,9 +45,9 @@ pub trait SourceSet {
 /// A known source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownSource {
-    /// Its slot's number in the whole set, which finds its cells.
-    pub slot: u32,
-    /// What it is known as.
+    /// Its slot's number in the whole set, which is that of its cells.
+    pub(crate) slot: u32,
+    /// Its tiers.
     pub tiers: Tiers,
 }
 
@@ -60,13 +60,13 @@ pub fn find<L: SourceSet>(lines: &L, place: Place) -> Option<KnownSource> {
     }
 }
 
-/// Without a branch for each slot: the verifier would follow all ways through the comparisons.
+/// Without a branch for each slot: the verifier would walk each path through the comparisons.
 #[inline(always)]
 fn find_in(line: &SourceLine, index: u32, place: Place) -> Option<KnownSource> {
     let mut found = -1_i64;
     for (cell, position) in line.slots.iter().zip(0..) {
         let slot = Slot(cell.load());
-        let equals = sign(slot.difference(place.hash) - 1) & sign(-slot.standing());
+        let equals = sign(slot.difference(place.hash) - 1) & sign(-slot.tier_bits());
         found = found & !equals | position & equals;
     }
     let position = place.zero.hide(low_word(found.cast_unsigned())) & (SLOTS_IN_LINE - 1);
@@ -77,8 +77,7 @@ fn find_in(line: &SourceLine, index: u32, place: Place) -> Option<KnownSource> {
     Some(KnownSource { slot: index * SLOTS_IN_LINE + position, tiers })
 }
 
-/// The tier of the source that a word of the set stands for; none of a free slot.
-#[must_use]
+/// The tier of the source in a word of the set; `None` if the slot is free.
 pub const fn tier_of(word: u64) -> Option<Tier> {
     let tiers = Slot(word).tiers();
     if tiers.is_regular() {
@@ -90,18 +89,18 @@ pub const fn tier_of(word: u64) -> Option<Tier> {
     }
 }
 
-/// What became of a source that was to be known.
+/// The result of [`insert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Insertion {
-    /// It has a slot of its own, with fresh cells.
+    /// The source has a slot with fresh cells.
     Inserted,
-    /// It had one already, and its tiers are the new ones.
+    /// It had a slot already, which has its new tiers.
     Changed,
-    /// Both its lines are full; somebody must give way.
+    /// Both its lines are full.
     Full,
 }
 
-/// Makes a source known as `tiers`, or changes what it is known as. The daemon's alone.
+/// Makes a source known as `tiers`, or changes its tiers. Only the daemon may call this.
 pub fn insert<S: SourceSet>(set: &S, place: Place, tiers: Tiers) -> Insertion {
     let word = Slot::new(place.hash, tiers).0;
     if let Some(known) = find(set, place) {
@@ -110,12 +109,11 @@ pub fn insert<S: SourceSet>(set: &S, place: Place, tiers: Tiers) -> Insertion {
         }
         return Insertion::Changed;
     }
-    let lines = [place.first, place.second].map(|index| free_slots(set, index));
-    let [first, second] = lines;
-    let emptier = if second.count > first.count { second } else { first };
-    let Some(slot) = emptier.first else { return Insertion::Full };
+    let (first, second) = (free_slots(set, place.first), free_slots(set, place.second));
+    let mut emptier = if second.clone().count() > first.clone().count() { second } else { first };
+    let Some(slot) = emptier.next() else { return Insertion::Full };
     if let (Some(cells), Some(cell)) = (set.source_cells(slot), slot_at(set, slot)) {
-        // A packet of the slot's last owner that is being judged may charge them once more.
+        // A packet of the slot's last source that is being judged may charge the cells once more.
         cells.arrivals.iter().for_each(|arrival| arrival.store(0));
         cells.offered.iter().for_each(|offered| offered.store(0));
         #[cfg(not(target_arch = "bpf"))]
@@ -126,7 +124,7 @@ pub fn insert<S: SourceSet>(set: &S, place: Place, tiers: Tiers) -> Insertion {
     Insertion::Full
 }
 
-/// Makes a source a stranger again; whether it was known. The daemon's alone.
+/// Makes a source a stranger again; whether it was known. Only the daemon may call this.
 pub fn remove<S: SourceSet>(set: &S, place: Place) -> bool {
     let cell = find(set, place).and_then(|known| slot_at(set, known.slot));
     if let Some(cell) = cell {
@@ -135,21 +133,9 @@ pub fn remove<S: SourceSet>(set: &S, place: Place) -> bool {
     cell.is_some()
 }
 
-/// Free slots of a line.
-#[derive(Clone, Copy)]
-struct Free {
-    count: usize,
-    first: Option<u32>,
-}
-
-fn free_slots<L: SourceSet>(lines: &L, index: u32) -> Free {
-    let Some(line) = lines.source_line(index) else { return Free { count: 0, first: None } };
-    let mut free = (index * SLOTS_IN_LINE..)
-        .zip(&line.slots)
-        .filter(|(_, cell)| cell.load() == 0)
-        .map(|(slot, _)| slot);
-    let first = free.next();
-    Free { count: free.count() + usize::from(first.is_some()), first }
+fn free_slots<S: SourceSet>(set: &S, index: u32) -> impl Iterator<Item = u32> + Clone {
+    let slots = set.source_line(index).map_or(&[][..], |line| &line.slots[..]);
+    (index * SLOTS_IN_LINE..).zip(slots).filter(|(_, cell)| cell.load() == 0).map(|(slot, _)| slot)
 }
 
 fn slot_at<L: SourceSet>(lines: &L, slot: u32) -> Option<&Shared> {

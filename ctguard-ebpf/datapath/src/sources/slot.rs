@@ -1,45 +1,36 @@
-//! One known source in 64 bits.
-//!
-//! | bits | what |
-//! | --- | --- |
-//! | 63–2 | fingerprint: the hash's high 62 bits |
-//! | 1 | proven |
-//! | 0 | regular |
+//! One known source in 64 bits: the high 62 bits of its hash, then proven, then regular.
 
 const FINGERPRINT: u64 = !0 << 2;
 
-/// What a source is known as.
+/// The tiers of a known source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tiers(u32);
 
 impl Tiers {
-    /// It was here on other days.
+    /// It held connections on many days.
     pub const REGULAR: Self = Self(1);
-    /// It completed a handshake lately.
+    /// It holds a connection that it opened.
     pub const PROVEN: Self = Self(1 << 1);
 
-    /// As both.
+    /// Both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether it is known as a regular.
+    /// Whether it is a regular.
     #[inline(always)]
-    #[must_use]
     pub const fn is_regular(self) -> bool {
         self.0 & Self::REGULAR.0 != 0
     }
 
-    /// Whether it is known as proven.
+    /// Whether it is proven.
     #[inline(always)]
-    #[must_use]
     pub const fn is_proven(self) -> bool {
         self.0 & Self::PROVEN.0 != 0
     }
 }
 
-/// A word of the set.
 #[derive(Clone, Copy)]
 pub(super) struct Slot(pub(super) u64);
 
@@ -48,15 +39,15 @@ impl Slot {
         Self(hash & FINGERPRINT | tiers.0 as u64)
     }
 
-    /// 0 where the word is that of this hash's source, whatever it is known as; never negative.
+    /// 0 if the slot's hash is this one, else positive.
     #[inline(always)]
     pub(super) const fn difference(self, hash: u64) -> i64 {
         ((self.0 ^ hash) >> 2).cast_signed()
     }
 
-    /// 0 of a free slot, else more.
+    /// 0 if the slot is free, else positive.
     #[inline(always)]
-    pub(super) const fn standing(self) -> i64 {
+    pub(super) const fn tier_bits(self) -> i64 {
         (self.0 & !FINGERPRINT).cast_signed()
     }
 

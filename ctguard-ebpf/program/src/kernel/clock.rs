@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::bpf_jiffies64;
 use ctguard_layout::units::Jiffies;
 
-/// Now. The verifier replaces the call by one load (`bpf_jiffies64`, Linux 5.6).
+/// The verifier replaces the call by one load (`bpf_jiffies64`, Linux 5.6).
 #[inline(always)]
 pub(crate) fn now() -> Jiffies {
     // SAFETY: the helper reads a kernel variable and takes no argument.

@@ -1,16 +1,16 @@
-//! Conntrack's own answer: `bpf_xdp_ct_lookup` and `bpf_ct_release`
+//! Asks conntrack: `bpf_xdp_ct_lookup` and `bpf_ct_release`
 //! (`net/netfilter/nf_conntrack_bpf.c`, Linux 5.18).
 //!
-//! The calls are marks that the loader rewrites (see `kernel_functions`); where the kernel has no
-//! such functions they find nothing and are never reached.
+//! The loader rewrites the calls (see `kernel_functions`). If the kernel lacks the functions, the
+//! calls are never reached.
 
 use core::arch::asm;
 
 use aya_ebpf::programs::XdpContext;
 use ctguard_datapath::{guard::Answer, packet::Address};
 
-/// `struct bpf_ct_opts`. Kernels that know no zones take the first twelve bytes. In words: bytes
-/// that are set apart come to a call of `memset`.
+/// `struct bpf_ct_opts`. Kernels without zones take the first twelve bytes. The fields are words,
+/// because setting single bytes makes the compiler call `memset`.
 #[repr(C)]
 struct Options {
     network_namespace: i32,
@@ -31,23 +31,20 @@ struct Tuple<W> {
     ports: [u16; 2],
 }
 
-/// `BPF_F_CURRENT_NETNS`: that of the device.
+/// `BPF_F_CURRENT_NETNS`.
 const NAMESPACE_OF_DEVICE: i32 = -1;
-/// `NF_CT_DEFAULT_ZONE_DIR`: the zone is that of either direction.
+/// `NF_CT_DEFAULT_ZONE_DIR`.
 const BOTH_DIRECTIONS: u32 = 3;
 const NO_ENTRY: i32 = -2;
-/// Bytes of the options on kernels that know no zones, and on others.
+/// Bytes of the options on kernels without zones, and on others.
 const OPTIONS_BYTES: u32 = 12;
 const OPTIONS_BYTES_WITH_ZONES: u32 = 16;
 
-/// What is asked for.
 #[derive(Clone, Copy)]
 pub(crate) struct Question {
-    /// Its number.
     pub(crate) protocol: u8,
     /// Source port, then destination port.
     pub(crate) ports: u32,
-    /// Conntrack zone.
     pub(crate) zone: u32,
     /// Bytes of the kernel's `struct bpf_ct_opts`.
     pub(crate) options_bytes: u32,
@@ -70,8 +67,8 @@ pub(crate) fn ask<A: Address>(
         protocol_and_zone: u32::from(question.protocol) | question.zone << 16,
         zone_direction: BOTH_DIRECTIONS,
     };
-    // 16 is a bit that 12 lacks, and 4 the difference: either size without a branch, and whatever
-    // the map holds, the verifier sees that it is one of the two.
+    // 12 or 16 without a branch, and the verifier sees that it is one of them whatever the map
+    // holds: 16 is a bit that 12 lacks, and 4 is the difference.
     let with_zones = question.options_bytes & OPTIONS_BYTES_WITH_ZONES;
     let bytes = OPTIONS_BYTES + (with_zones >> 2);
     // SAFETY: the arguments are those of the kernel's signature: the program's context, a tuple
@@ -95,7 +92,7 @@ unsafe fn lookup<W>(
     options_bytes: u32,
 ) -> u64 {
     let entry;
-    // SAFETY: the caller's; a call leaves r6 to r9 as they were.
+    // SAFETY: the caller's; a call preserves r6 to r9.
     unsafe {
         asm!(
             "call {mark}",

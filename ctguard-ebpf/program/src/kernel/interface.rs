@@ -1,4 +1,4 @@
-//! Which slot of the `interfaces` map an interface has.
+//! Finds an interface's slot in the `interfaces` map.
 
 use aya_ebpf::programs::XdpContext;
 use ctguard_layout::{INTERFACE_PROBES, INTERFACE_SLOTS, Interface};

@@ -6,7 +6,7 @@ use aya_ebpf::{
     btf_maps::{Array, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use ctguard_datapath::guard::Workspace;
+use ctguard_datapath::guard::CpuState;
 use ctguard_layout::shared::Shared;
 use ctguard_layout::{
     BucketLine, Counters, Environment, FlowLine, Grant, INTERFACE_SLOTS, Interface, Limits,
@@ -53,7 +53,7 @@ pub(crate) static KNOWN_FLOWS: Array<Shared, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "counters")]
 pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 #[btf_map(name = "workspace")]
-pub(crate) static WORKSPACE: PerCpuArray<Workspace, 1> = PerCpuArray::new();
+pub(crate) static WORKSPACE: PerCpuArray<CpuState, 1> = PerCpuArray::new();
 #[btf_map(name = "wakeups")]
 pub(crate) static WAKEUPS: RingBuf<u64, 4096> = RingBuf::new();
 #[btf_map(name = "allow_v4")]

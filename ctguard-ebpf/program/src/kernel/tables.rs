@@ -1,4 +1,4 @@
-//! The library's view of the maps that are looked into with a key.
+//! The maps, conntrack and the frame, as the data path sees them.
 
 use aya_ebpf::{
     btf_maps::{LpmTrie, lpm_trie::Key},
@@ -8,7 +8,7 @@ use ctguard_datapath::{
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Memory, Offered, Scope, Tables, Workspace},
+    guard::{Answer, CpuState, Memory, Offered, Scope, Tables},
     known_flows::KnownWords,
     packet::{Address, Ipv4, Ipv6, Packet},
     sources::SourceSet,
@@ -26,7 +26,7 @@ use super::{
     interface, maps, trace,
 };
 
-/// The flow cache and the known-flows filter.
+/// What a packet that leaves needs.
 pub(crate) struct KernelFlows;
 
 impl FlowLines for KernelFlows {
@@ -43,14 +43,11 @@ impl KnownWords for KernelFlows {
     }
 }
 
-/// The maps, as a packet that arrives needs them.
+/// What a packet that arrives needs.
 pub(crate) struct KernelTables<'c> {
-    /// The packet.
     pub(crate) context: &'c XdpContext,
-    /// What every packet needs.
     pub(crate) environment: &'static Environment,
-    /// This CPU's.
-    pub(crate) workspace: &'static Workspace,
+    pub(crate) cpu_state: &'static CpuState,
 }
 
 impl FlowLines for KernelTables<'_> {
@@ -81,8 +78,8 @@ impl SourceSet for KernelTables<'_> {
 
 impl Tables for KernelTables<'_> {
     #[inline(always)]
-    fn workspace(&self) -> &Workspace {
-        self.workspace
+    fn cpu_state(&self) -> &CpuState {
+        self.cpu_state
     }
 
     #[inline(always)]
@@ -113,7 +110,7 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn samples(&self) -> bool {
-        self.workspace.samples()
+        self.cpu_state.samples()
     }
 
     #[inline(always)]
@@ -146,7 +143,8 @@ impl Tables for KernelTables<'_> {
 
     #[inline(always)]
     fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool {
-        answer::write(self.context, OpaqueZero::new(self.environment.fixed.zero), answer)
+        let zero = OpaqueZero::new(self.environment.fixed.zero);
+        answer::write(self.context, zero, answer).is_some()
     }
 
     #[inline(always)]
@@ -188,10 +186,7 @@ fn holds<K, const CAPACITY: usize>(
     now: Jiffies,
 ) -> bool {
     match list.get(key) {
-        Some(entry) => {
-            let expires_at = entry.expires_at;
-            expires_at == 0 || now < Jiffies(expires_at)
-        }
+        Some(&ListEntry { expires_at }) => expires_at == 0 || now < Jiffies(expires_at),
         None => false,
     }
 }

@@ -1,8 +1,8 @@
 //! Single decisions on new flows, for `ctguard run --trace`.
 //!
-//! `AYA_LOG_LEVEL` is a constant to the verifier, so without `--trace` all of this is dead code
-//! that never reaches the processor. A packet is noted where its addresses are known, and logged
-//! where all paths have met: the verifier would walk the logging once for each of them.
+//! `AYA_LOG_LEVEL` is a constant to the verifier, so without `--trace` it removes all of this as
+//! dead code. A packet is noted where its addresses are known, and logged where all paths have met,
+//! because the verifier would walk the logging once for each path.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray, programs::XdpContext};
 use aya_log_ebpf::{
@@ -15,24 +15,25 @@ use ctguard_datapath::{
 };
 use ctguard_layout::{Group, TABLE, units::Jiffies};
 
-/// A decision of this CPU that is not logged yet, and when it logged one last.
+/// A packet on this CPU whose outcome is not logged yet.
 #[repr(C)]
 struct Decision {
     /// Words of the address, as many as its family has.
     source: [u32; 4],
     destination: [u32; 4],
+    /// Jiffies at which a packet was noted last.
     traced_at: u64,
     family: u32,
     protocol: u32,
     port: u32,
-    /// 1: a packet is noted and not logged yet.
+    /// 1 until it is logged.
     is_noted: u32,
 }
 
 #[map(name = "decision")]
 static DECISION: PerCpuArray<Decision> = PerCpuArray::with_max_entries(1, 0);
 
-/// Notes a packet that is being decided on: at most one a jiffy on each CPU.
+/// Notes a packet that is being judged: at most one per jiffy and CPU.
 #[inline(always)]
 pub(crate) fn note<A: Address>(packet: &Packet<A>, now: Jiffies) {
     if !level_enabled(Level::Debug) {
@@ -51,14 +52,14 @@ pub(crate) fn note<A: Address>(packet: &Packet<A>, now: Jiffies) {
     decision.protocol = packet.protocol.into();
     decision.port = 0;
     if let Transport::Tcp { ports, .. } | Transport::Udp { ports } = packet.transport {
-        // SAFETY: a field of the value above. Volatile, or LLVM moves it in front of the branch,
-        // where the other variants have set no ports, which the verifier refuses to read.
+        // SAFETY: a field of the value above. Volatile, or LLVM moves it before the branch, where
+        // the verifier refuses to read ports that other variants have not set.
         unsafe { (&raw mut decision.port).write_volatile(ports & 0xffff) };
     }
     decision.is_noted = 1;
 }
 
-/// Logs what became of the packet that was noted, if one was. Packets without a class are not shown.
+/// Logs the outcome of the packet that was noted, if it has a class.
 #[inline(always)]
 pub(crate) fn log(context: &XdpContext, judgement: Judgement) {
     if !level_enabled(Level::Debug) {
@@ -74,36 +75,36 @@ pub(crate) fn log(context: &XdpContext, judgement: Judgement) {
     if !judgement.has_class() {
         return;
     }
-    let name = judgement.number();
+    let row = judgement.number();
     let (protocol, port) = (decision.protocol, decision.port);
     if decision.family == 4 {
-        let ([source, ..], [destination, ..]) = (decision.source, decision.destination);
+        let ([from, ..], [to, ..]) = (decision.source, decision.destination);
         debug!(
             context,
             "{}: {:i} -> {:i} protocol {} port {}",
-            self::name(name),
-            source,
-            destination,
+            name(row),
+            from,
+            to,
             protocol,
             port
         );
     } else {
-        let source = Ipv6(decision.source).to_bytes();
-        let destination = Ipv6(decision.destination).to_bytes();
+        let from = Ipv6(decision.source).to_bytes();
+        let to = Ipv6(decision.destination).to_bytes();
         debug!(
             context,
             "{}: {:i} -> {:i} protocol {} port {}",
-            self::name(name),
-            source,
-            destination,
+            name(row),
+            from,
+            to,
             protocol,
             port
         );
     }
 }
 
-/// Labels of all outcomes, by number; all have one length, so that the verifier need not know which
-/// it is.
+/// Labels of all outcomes by number, padded to one length, so that the verifier need not know which
+/// one it is.
 static NAMES: [[u8; NAME_BYTES]; NAME_SLOTS] = {
     let (mut names, mut position) = ([[b' '; NAME_BYTES]; NAME_SLOTS], 0);
     while position < TABLE.len() {

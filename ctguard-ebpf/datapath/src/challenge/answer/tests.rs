@@ -201,7 +201,7 @@ fn answered(syn: &[u8]) -> (Vec<u8>, usize) {
     let bytes = match packet::parse_link(&mut reader).unwrap().network {
         Network::Ipv4 => write_answer(&mut frame, &to(&packet::parse_ipv4(&mut reader).unwrap())),
         Network::Ipv6 => write_answer(&mut frame, &to(&packet::parse_ipv6(&mut reader).unwrap())),
-        other @ (Network::NotIp | Network::Untold) => panic!("{other:?}"),
+        other @ (Network::NotIp | Network::Unparsed) => panic!("{other:?}"),
     };
     let beyond = bytes.unwrap();
     assert_eq!(frame[beyond..], syn[beyond..], "only the answer's own bytes are written");

@@ -12,7 +12,7 @@ use crate::{
     challenge::{self, Answering},
     classify::Flow,
     flow::FlowLines,
-    guard::{Answer, Guard, Judgement, Memory, Offered, Scope, Tables, Workspace},
+    guard::{Answer, CpuState, Guard, Judgement, Memory, Offered, Scope, Tables},
     hash::testing::KEY,
     known_flows::KnownWords,
     layout::{
@@ -54,7 +54,7 @@ pub(super) struct Lab {
     pub(super) cookie: Cell<Option<u32>>,
     pub(super) lists: Vec<(List, u128, u64)>,
     known: Vec<Shared>,
-    workspace: Workspace,
+    cpu_state: CpuState,
     /// What conntrack holds: the source's scope and the flow's key.
     pub(super) conntrack: RefCell<Vec<(u64, u32)>>,
     /// How often conntrack was asked.
@@ -137,7 +137,7 @@ impl Lab {
             cookie: Cell::new(None),
             lists: Vec::new(),
             known: (0..2048).map(|_| Shared::new(0)).collect(),
-            workspace: Workspace::default(),
+            cpu_state: CpuState::default(),
             conntrack: RefCell::default(),
             asked: Cell::new(0),
             offered: RefCell::default(),
@@ -259,8 +259,8 @@ impl SourceSet for &Lab {
 }
 
 impl Tables for &Lab {
-    fn workspace(&self) -> &Workspace {
-        &self.workspace
+    fn cpu_state(&self) -> &CpuState {
+        &self.cpu_state
     }
 
     fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer {

@@ -1,4 +1,4 @@
-//! Memory that each CPU has for itself, and that userspace never reads.
+//! State of each CPU, which userspace never reads.
 
 use core::{array, cell::Cell};
 
@@ -10,24 +10,22 @@ use crate::{
     verifier::Scratch,
 };
 
-/// One CPU's workspace.
+/// One CPU's state: the value of the map `workspace`.
 #[repr(C)]
-pub struct Workspace {
+pub struct CpuState {
     /// The packet that asks to open a flow.
     pub(super) opening: Scratch<Opening>,
-    /// What was decided on it.
+    /// The decision on it.
     pub(super) decided: Scratch<Decided>,
-    /// New flows that might have been sampled.
+    /// New flows counted towards the next sample.
     offered: Cell<u32>,
-    /// Tuples that went on within this second (see [`recent`]).
+    /// Tuples seen within this second (see [`recent`]).
     recent: [Shared; SLOTS],
 }
 
-impl Workspace {
-    /// Whether the next new flow is the one in [`OfferedSlot::SAMPLE`] whose offered load is
-    /// written down.
+impl CpuState {
+    /// Whether the next new flow is sampled: one in [`OfferedSlot::SAMPLE`] is.
     #[inline(always)]
-    #[must_use]
     pub fn samples(&self) -> bool {
         let offered = self.offered.get();
         self.offered.set(offered.wrapping_add(1));
@@ -40,7 +38,7 @@ impl Workspace {
     }
 }
 
-impl Default for Workspace {
+impl Default for CpuState {
     fn default() -> Self {
         Self {
             opening: Scratch::default(),

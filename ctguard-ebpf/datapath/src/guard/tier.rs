@@ -1,5 +1,5 @@
-//! Who asks for a new flow, once some class is not calm or the grant of strangers is spent: a known
-//! source, a tuple that answered a challenge or came again, or a stranger to be challenged.
+//! Finds the tier of a new flow, or challenges it, once a class is not calm or the strangers' grant
+//! is spent. Also reads from RSTs whether a challenge was answered.
 
 use super::{
     Guard, Memory, Tables,
@@ -18,16 +18,14 @@ use crate::{
     units::Jiffies,
 };
 
-/// What becomes of who asks.
-pub(super) enum Standing<'l> {
-    /// It asks to be admitted in the tier of this number, which the verifier does not know (see
-    /// `verifier`); a known source has cells of its own.
-    Of(u32, Option<Known<'l>>),
-    /// It is not admitted.
-    Ended(Outcome),
+pub(super) enum TierOrChallenge<'l> {
+    /// The number of its tier, which is hidden from the verifier; a known source has its own cells.
+    Tier(u32, Option<Known<'l>>),
+    /// It is not admitted: it was challenged, or refused because it cannot be.
+    Challenge(Outcome),
 }
 
-/// A source that is regular or proven.
+/// The cells of a source that is a regular or proven.
 pub(super) struct Known<'l>(&'l SourceCells);
 
 impl Known<'_> {
@@ -36,7 +34,7 @@ impl Known<'_> {
         Cells::exact(&self.0.arrivals[Class::slot(class)])
     }
 
-    /// Each flow is noted: so many as known sources offer need no sampling.
+    /// Counts every flow: known sources are few, so their flows need no sampling.
     #[inline(always)]
     pub(super) fn note_offered(&self, class: u32) {
         self.0.offered[Class::slot(class)].add(1);
@@ -44,27 +42,28 @@ impl Known<'_> {
 }
 
 impl<T: Tables> Guard<'_, T> {
-    /// The standing of who asks.
+    /// The order of preference: allow list, known source, a tuple that answered or came again,
+    /// stranger.
     ///
-    /// A flood spends what a calm guard grants before the daemon has run: then already who is known
-    /// has a grant of his own, and a SYN is answered in place of being refused.
+    /// A flood can spend a calm guard's grant before the daemon runs. Until it does, known sources
+    /// take from their own grants, and a SYN is challenged instead of refused.
     #[inline(always)]
-    pub(super) fn standing(
+    pub(super) fn tier_or_challenge(
         &self,
         opening: &Opening,
         (limits, grant): (&Limits, &Grant),
         dry_run: bool,
         now: Jiffies,
-    ) -> Standing<'_> {
+    ) -> TierOrChallenge<'_> {
         if opening.tier == Tier::Allowed as u32 {
-            return Standing::Of(opening.tier, None);
+            return TierOrChallenge::Tier(opening.tier, None);
         }
         let tuple = &opening.tuple;
         let class = Class::from_number(opening.class);
         let is_challenged = limits.stage(class) == Stage::Challenge;
         let is_spent = !is_challenged && self.strangers_have_spent(grant, now);
         if limits.is_calm() && !is_spent {
-            return Standing::Of(opening.tier, None);
+            return TierOrChallenge::Tier(opening.tier, None);
         }
         let scope = hash::scope(&self.environment.fixed.source_key, tuple.family, tuple.scope);
         let place = Place::of(scope, self.environment.fixed.known_source_line_mask, self.zero());
@@ -72,22 +71,23 @@ impl<T: Tables> Guard<'_, T> {
             && let Some(cells) = self.tables.source_cells(found.slot)
         {
             let tier = if found.tiers.is_regular() { Tier::Regulars } else { Tier::Proven };
-            return Standing::Of(self.zero().hide(tier as u32), Some(Known(cells)));
+            return TierOrChallenge::Tier(self.zero().hide(tier as u32), Some(Known(cells)));
         }
-        let is_answered = is_spent && class == Class::Tcp && tuple.is_syn() && self.answers();
-        if !is_challenged && !is_answered {
-            return Standing::Of(opening.tier, None);
+        let instead_of_refusal =
+            is_spent && class == Class::Tcp && tuple.is_syn() && self.can_answer();
+        if !is_challenged && !instead_of_refusal {
+            return TierOrChallenge::Tier(opening.tier, None);
         }
         if !opening.has_tuple {
-            return Standing::Ended(Outcome::RefusedChallenge);
+            return TierOrChallenge::Challenge(Outcome::RefusedChallenge);
         }
         // Packets that arrive right after an admission belong to the same flow.
-        if opening.rests_on_admission() {
-            return Standing::Of(self.zero().hide(Tier::Answered as u32), None);
+        if opening.follows_admission() {
+            return TierOrChallenge::Tier(self.zero().hide(Tier::Answered as u32), None);
         }
         match class {
-            Class::Tcp if !tuple.is_syn() => Standing::Ended(Outcome::RefusedChallenge),
-            Class::Tcp if self.answers() => self.challenge_by_ack(tuple, scope, dry_run, now),
+            Class::Tcp if !tuple.is_syn() => TierOrChallenge::Challenge(Outcome::RefusedChallenge),
+            Class::Tcp if self.can_answer() => self.challenge_by_ack(tuple, scope, dry_run, now),
             Class::Tcp | Class::Udp | Class::Other => self.challenge_by_silence(tuple, now),
         }
     }
@@ -98,14 +98,13 @@ impl<T: Tables> Guard<'_, T> {
         allowance == Allowance::Spent
     }
 
-    /// Whether SYNs are answered on the packet's interface: not on one without a slot, of which
-    /// nobody said so.
+    /// Whether SYNs are answered on the packet's interface; never on one without a slot.
     #[inline(always)]
-    fn answers(&self) -> bool {
+    fn can_answer(&self) -> bool {
         self.tables.interface().is_some_and(|interface| interface.answers_nothing == 0)
     }
 
-    /// A SYN of a tuple that has answered opens its flow, once; another one is answered.
+    /// Lets a SYN whose tuple answered a challenge open one flow, and challenges any other.
     #[inline(always)]
     fn challenge_by_ack(
         &self,
@@ -113,16 +112,16 @@ impl<T: Tables> Guard<'_, T> {
         scope: u64,
         dry_run: bool,
         now: Jiffies,
-    ) -> Standing<'_> {
+    ) -> TierOrChallenge<'_> {
         let moment = self.moment(now);
-        let refused = Standing::Ended(Outcome::RefusedChallenge);
+        let refused = TierOrChallenge::Challenge(Outcome::RefusedChallenge);
         let Some(line) = self.memory_line(Memory::Answered, tuple.hash) else { return refused };
         if let Some(answered) = memory::find(line, tuple.hash, moment, self.zero())
             && answered.age <= self.environment.daemon.answered_life
         {
             answered.forget();
             memory::remember(line, memory::other(tuple.hash), moment, self.zero());
-            return Standing::Of(self.zero().hide(Tier::Answered as u32), None);
+            return TierOrChallenge::Tier(self.zero().hide(Tier::Answered as u32), None);
         }
         if let Some(line) = self.memory_line(Memory::Resets, scope)
             && let Some(reset) = memory::find(line, scope, self.coarse_moment(now), self.zero())
@@ -136,12 +135,12 @@ impl<T: Tables> Guard<'_, T> {
             self.challenge::<Ipv6>(tuple, dry_run, now)
         };
         match answered {
-            Some(()) => Standing::Ended(Outcome::ChallengedByAck),
+            Some(()) => TierOrChallenge::Challenge(Outcome::ChallengedByAck),
             None => refused,
         }
     }
 
-    /// Writes the answer in the SYN's place. In a dry run the SYN goes on as it is.
+    /// Overwrites the SYN with the challenge ACK, except in a dry run.
     #[inline(always)]
     fn challenge<A: Answering>(&self, tuple: &Tuple, dry_run: bool, now: Jiffies) -> Option<()> {
         let connection = self.connection::<A>(tuple)?;
@@ -152,16 +151,16 @@ impl<T: Tables> Guard<'_, T> {
         (dry_run || self.tables.answer(&answer)).then_some(())
     }
 
-    /// A tuple that comes again after a while is admitted; one that never came is remembered.
+    /// Admits a tuple that comes again after a while, and remembers one that comes first.
     #[inline(always)]
-    fn challenge_by_silence(&self, tuple: &Tuple, now: Jiffies) -> Standing<'_> {
-        let challenged = Standing::Ended(Outcome::ChallengedBySilence);
+    fn challenge_by_silence(&self, tuple: &Tuple, now: Jiffies) -> TierOrChallenge<'_> {
+        let challenged = TierOrChallenge::Challenge(Outcome::ChallengedBySilence);
         let moment = self.moment(now);
         let Some(line) = self.memory_line(Memory::Retries, tuple.hash) else { return challenged };
         match memory::find(line, tuple.hash, moment, self.zero()) {
             Some(first) if first.age < self.environment.daemon.retry_after => {}
             Some(first) if first.age <= self.environment.daemon.retry_before => {
-                return Standing::Of(self.zero().hide(Tier::Retried as u32), None);
+                return TierOrChallenge::Tier(self.zero().hide(Tier::Retried as u32), None);
             }
             Some(forgotten) => forgotten.renew(moment),
             None => memory::remember(line, tuple.hash, moment, self.zero()),
@@ -169,11 +168,17 @@ impl<T: Tables> Guard<'_, T> {
         challenged
     }
 
-    /// Takes a RST for what it tells of a challenge; true if it answered one and goes no further.
-    /// One that ends a handshake, before the flow is `completed`, comes from a host that never
-    /// asked.
+    /// Whether a RST answers a challenge.
+    ///
+    /// If it ends a handshake instead, before the flow `is_connected`, its host never sent the SYN:
+    /// for a while the source's SYNs are refused without a challenge ACK.
     #[inline(always)]
-    pub(super) fn takes_reset(&self, tuple: &Tuple, completed: bool, now: Jiffies) -> bool {
+    pub(super) fn answers_challenge(
+        &self,
+        tuple: &Tuple,
+        is_connected: bool,
+        now: Jiffies,
+    ) -> bool {
         let (Some(limits), Some(grant)) = (self.tables.limits(), self.tables.grant()) else {
             return false;
         };
@@ -183,7 +188,8 @@ impl<T: Tables> Guard<'_, T> {
         let hash = tuple.hash;
         let Some(line) = self.memory_line(Memory::Answered, hash) else { return false };
         let moment = self.moment(now);
-        // Before all else: who answered and found the grant spent is challenged, and answers, again.
+        // First of all: a client whose SYN was refused after its answer is challenged again, and
+        // answers again.
         let proves = if tuple.family == 4 {
             self.proves::<Ipv4>(tuple, now)
         } else {
@@ -192,7 +198,7 @@ impl<T: Tables> Guard<'_, T> {
         if !proves {
             let used = memory::find(line, memory::other(hash), moment, self.zero());
             if used.is_some_and(|used| used.age <= self.environment.daemon.answered_life)
-                && !completed
+                && !is_connected
             {
                 let scope =
                     hash::scope(&self.environment.fixed.source_key, tuple.family, tuple.scope);
@@ -236,8 +242,7 @@ impl<T: Tables> Guard<'_, T> {
         Moment::at(now, self.environment.daemon.coarse_shift)
     }
 
-    /// The connection, its addresses read again: few packets come here, and the others need no room
-    /// for them.
+    /// Reads the addresses again, so that packets which are not challenged need no room for them.
     #[inline(always)]
     fn connection<A: Answering>(&self, tuple: &Tuple) -> Option<Connection<A>> {
         let (source, destination) = self.tables.addresses()?;
