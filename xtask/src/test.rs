@@ -15,7 +15,7 @@ use tally::Tally;
 const KERNEL_CRATE: &str = "ctguard-tests";
 
 /// Those of them that flood a router for minutes, and need the machine for themselves.
-const LABS: [&str; 3] = ["guarantee", "lab", "rows"];
+const LABS: [&str; 4] = ["guarantee", "lab", "rows", "stopped"];
 
 /// Which tests are wanted.
 #[derive(clap::Args)]

@@ -3,7 +3,10 @@
 use std::process::Stdio;
 
 use anyhow::{Result, ensure};
-use ctguard_tests::{product, require};
+use ctguard_tests::{
+    product::{self, Site, WAN},
+    require,
+};
 
 use crate::with_and_without_daemon;
 
@@ -67,4 +70,70 @@ fn an_answer_that_cannot_be_written_is_an_error() -> Result<()> {
         site.succeed(&["deny", "del", "192.0.2.0/24"])?;
         Ok(())
     })
+}
+
+/// ESC, a bell, CSI of C1, a carriage return.
+const HOSTILE: &str = "\u{1b}[2J\u{7}\u{9b}2J\r";
+
+/// Fails when an argument or the environment puts control characters on an operator's terminal.
+#[test]
+fn arguments_are_quoted_without_control_characters() -> Result<()> {
+    if !require::root("arguments_are_quoted_without_control_characters") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let all: [&[&str]; 12] = [
+        &[HOSTILE],
+        &["status", HOSTILE],
+        &["events", "--last", HOSTILE],
+        &["run", "-i", HOSTILE],
+        &["run", "-i", WAN, "--mode", HOSTILE],
+        &["run", "-i", WAN, "--set", HOSTILE],
+        &["get", HOSTILE],
+        &["allow", "add", HOSTILE],
+        &["doctor", "--root", HOSTILE],
+        &["doctor", "--interface", HOSTILE],
+        &["simulate", HOSTILE],
+        &["status", "--pin-path", HOSTILE],
+    ];
+    for arguments in all {
+        ensure_visible(&site, arguments)?;
+    }
+    Ok(())
+}
+
+/// Fails when whoever may name an interface can put control characters on root's terminal.
+#[test]
+fn interface_names_are_shown_without_control_characters() -> Result<()> {
+    if !require::root("interface_names_are_shown_without_control_characters") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let name = "w\u{1b}[2J\u{7}\u{9b}2J";
+    site.connect("out1", name)?;
+    let daemon = site.start(&["run", "-i", name])?;
+    ensure!(is_visible(&daemon.log()?), "{:?}", daemon.log()?);
+    // `ip -j` does not escape it.
+    ensure!(site.status()?.pointer("/interfaces/0/name") == Some(&name.into()));
+    for verb in VERBS {
+        ensure_visible(&site, verb)?;
+    }
+    ensure_visible(&site, &["doctor", "--interface", name])?;
+    ensure_visible(&site, &["run", "-i", "nosuch0"])?;
+    ensure_visible(&site, &["set", &format!("interface.{name}.source.tcp.rate=5")])?;
+    ensure!(daemon.stop()?.success());
+    Ok(())
+}
+
+fn ensure_visible(site: &Site, arguments: &[&str]) -> Result<()> {
+    let mut command = site.command(arguments);
+    // As on a terminal, where colours are not taken out.
+    command.env("CLICOLOR_FORCE", "1").env("RUST_LOG", format!("a=b{HOSTILE}=c"));
+    let answer = product::answer(&mut command)?;
+    ensure!(is_visible(&answer.out) && is_visible(&answer.errors), "{arguments:?}: {answer:?}");
+    Ok(())
+}
+
+fn is_visible(text: &str) -> bool {
+    text.chars().all(|letter| letter == '\n' || !letter.is_control())
 }

@@ -16,6 +16,8 @@ use super::reader::Root;
 /// The tables that iptables has loaded, and ip6tables.
 pub const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 const OWNER_WRITES: u32 = 0o200;
+/// The most bytes that the configuration files of one kind have together.
+const DROP_INS: u64 = 8 << 20;
 
 /// A machine's files.
 #[derive(Clone, Debug)]
@@ -150,6 +152,11 @@ impl Host {
                 }
             }
         }
+        let length = |file: &String| self.root.metadata(file).map_or(0, |file| file.len());
+        if files.values().map(length).sum::<u64>() > DROP_INS {
+            let reason = format!("longer than {} MiB together, and not read", DROP_INS >> 20);
+            return Err(Unread::new(format!("{}/*{ending}", directories.join(", ")), &reason));
+        }
         Ok(files.into_values().collect())
     }
 
@@ -179,6 +186,8 @@ fn if_there<T>(path: &str, read: io::Result<T>) -> Result<Option<T>, Unread> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::testing::Fake;
 
     #[test]
@@ -190,6 +199,20 @@ mod tests {
         let error = fake.host.number("/etc/file").unwrap_err().to_string();
         assert_eq!(error, "/etc/file: \"x\" is not a number");
         assert!(fake.host.text("/proc/sys/a").is_err());
+    }
+
+    /// Fails when a machine's files, each short enough, fill the memory of who examines it.
+    #[test]
+    fn configuration_files_that_are_too_long_together_are_not_read() {
+        let fake = Fake::new("host-drop-ins", &[("/etc/sysctl.d/0.conf", "a=b\n")]);
+        let directories = ["/etc/sysctl.d"];
+        assert_eq!(fake.host.drop_ins(&directories, ".conf").unwrap().len(), 1);
+        for number in 1..=3 {
+            let path = fake.host.path(&format!("/etc/sysctl.d/{number}.conf"));
+            fs::File::create(path).unwrap().set_len(3 << 20).unwrap();
+        }
+        let error = fake.host.drop_ins(&directories, ".conf").unwrap_err().to_string();
+        assert_eq!(error, "/etc/sysctl.d/*.conf: longer than 8 MiB together, and not read");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     os::{
-        fd::OwnedFd,
+        fd::{AsRawFd as _, OwnedFd},
         unix::fs::{FileTypeExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
@@ -57,13 +57,13 @@ impl Root {
 
     /// A regular file, or `/dev/null`, to which systemd has a file linked that is to be ignored.
     pub(super) fn file(&self, path: &str) -> io::Result<File> {
-        let wanted = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = File::from(self.open(path, wanted)?);
-        let metadata = file.metadata()?;
+        // Opening a device can do something: a watchdog's reboots the machine a minute later.
+        let found = File::from(self.open(path, OFlags::PATH)?);
+        let metadata = found.metadata()?;
         let kind = metadata.file_type();
         let is_null = kind.is_char_device() && metadata.rdev() == makedev(1, 3);
         if kind.is_file() || is_null {
-            return Ok(file);
+            return File::open(format!("/proc/self/fd/{}", found.as_raw_fd()));
         }
         Err(other(if kind.is_dir() { "a directory, not a file" } else { "not a regular file" }))
     }
@@ -134,7 +134,7 @@ fn other(reason: impl Into<String>) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{os::unix::fs::symlink, sync::mpsc::channel, thread, time::Duration};
 
     use rustix::fs::{FileType, mknodat};
 
@@ -164,6 +164,31 @@ mod tests {
         let this = Root::new(PathBuf::from("/"));
         assert_eq!(reason(&this, "/dev/zero"), "not a regular file");
         assert_eq!(this.text("/dev/null").unwrap(), "");
+    }
+
+    /// Fails when what is no file is opened before anybody looks what it is: a writer of a FIFO waits
+    /// until somebody opens it to read.
+    #[test]
+    fn what_is_no_regular_file_is_not_even_opened() {
+        let (directory, root) = made();
+        let fifo = directory.path().join("fifo");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let (begins, begun) = channel();
+        let writer = {
+            let fifo = fifo.clone();
+            thread::spawn(move || {
+                begins.send(()).unwrap();
+                fs::OpenOptions::new().write(true).open(fifo).unwrap();
+            })
+        };
+        begun.recv().unwrap();
+        for _ in 0..100 {
+            assert_eq!(reason(&root, "/fifo"), "not a regular file");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!writer.is_finished(), "somebody opened it");
+        drop(File::open(fifo).unwrap());
+        writer.join().unwrap();
     }
 
     #[test]

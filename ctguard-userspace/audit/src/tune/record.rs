@@ -97,14 +97,14 @@ impl Record {
     pub(super) fn load(host: &Host) -> Result<Option<Self>, FileError> {
         let path = host.path(RECORD);
         let error = |source| FileError { action: "read", path: path.clone(), source };
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(error(source)),
-        };
+        let text = host.text(RECORD).map_err(|unread| error(io::Error::other(unread.reason)))?;
+        let Some(text) = text else { return Ok(None) };
         let record: Self = serde_json::from_str(&text).map_err(|source| error(source.into()))?;
         if record.format != FORMAT {
             return Err(error(io::Error::other(format!("it is of format {}", record.format))));
+        }
+        if record.steps.iter().any(Step::climbs) {
+            return Err(error(io::Error::other("a path in it has `..`")));
         }
         Ok(Some(record))
     }
@@ -200,6 +200,16 @@ impl Step {
         Self::File { path, then, earlier: Vec::new() }
     }
 
+    /// Whether it would lead out of the root.
+    fn climbs(&self) -> bool {
+        match self {
+            Self::File { path, .. } | Self::Directory { path } => {
+                path.split('/').any(|part| part == "..")
+            }
+            Self::Sysctl { .. } => false,
+        }
+    }
+
     fn is_of_the_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Sysctl { key, .. }, Self::Sysctl { key: other, .. }) => key == other,
@@ -272,5 +282,17 @@ mod tests {
         assert_eq!(Record::load(&fake.host).unwrap(), Some(record));
         fake.write(RECORD, "{\"format\":2,\"steps\":[]}");
         assert!(Record::load(&fake.host).is_err());
+    }
+
+    /// Fails when the record of a copied machine has files removed that are not the copy's.
+    #[test]
+    fn a_record_that_leads_out_of_the_root_is_refused() {
+        let fake = Fake::new("tune-record-climbs", &[]);
+        let mut record = Record::new(None);
+        record.note(Step::file("/etc/../../x".to_owned(), "y\n".to_owned()));
+        record.save(&fake.host).unwrap();
+        let error = std::error::Error::source(&Record::load(&fake.host).unwrap_err())
+            .map(ToString::to_string);
+        assert_eq!(error.as_deref(), Some("a path in it has `..`"));
     }
 }

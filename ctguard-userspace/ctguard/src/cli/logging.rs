@@ -4,18 +4,19 @@
 //! lines wait in a queue for a thread that writes them; who logs never waits.
 
 use std::{
+    env,
     io::{self, Write},
     iter, panic,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use env_logger::{Builder, Target};
+use env_logger::{Builder, DEFAULT_FILTER_ENV, Target};
 use log::{Level, LevelFilter};
 
 use crate::terminal::{Terminal, visible};
@@ -28,6 +29,7 @@ const CAPACITY: usize = 1024;
 
 /// How long the end of the daemon waits for its last lines to be written.
 const PATIENCE: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(5);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
@@ -39,7 +41,10 @@ pub(super) fn start(trace: bool) -> io::Result<()> {
     if trace {
         builder.filter_level(LevelFilter::Trace);
     }
-    builder.parse_default_env();
+    // What of it cannot be read is printed.
+    if let Ok(filters) = env::var(DEFAULT_FILTER_ENV) {
+        builder.parse_filters(&visible(&filters));
+    }
     builder.format(|out, record| {
         let (target, text) = (record.target(), record.args().to_string());
         let text = visible(&text);
@@ -60,14 +65,15 @@ pub(super) fn start(trace: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a line to standard error, behind those that wait.
+/// Writes the last words of a process to standard error, behind the lines that wait.
 pub(super) fn say(line: &str) {
-    let line = format!("{}\n", visible(line));
+    let line = format!("{}\n", visible(line)).into_bytes();
     // Nobody may be there to read it.
-    let _ = match QUEUE.get() {
-        Some(queue) => queue.clone().write_all(line.as_bytes()),
-        None => Terminal::stderr().write_all(line.as_bytes()),
-    };
+    if let Some(queue) = QUEUE.get() {
+        queue.put(Waiting::Line(line), PATIENCE);
+    } else {
+        let _ = Terminal::stderr().write_all(&line);
+    }
 }
 
 /// Waits until all lines are written, but not for ever.
@@ -102,9 +108,21 @@ impl Queue {
 
     fn finish(&self, patience: Duration) {
         let (end, ended) = sync_channel(0);
-        // Where the queue is full, nobody reads.
-        if self.waiting.try_send(Waiting::End(end)).is_ok() {
+        if self.put(Waiting::End(end), patience) {
             let _ = ended.recv_timeout(patience);
+        }
+    }
+
+    /// Waits for room, which there is soon if anybody reads; whether there was.
+    fn put(&self, mut waiting: Waiting, patience: Duration) -> bool {
+        let began = Instant::now();
+        loop {
+            match self.waiting.try_send(waiting) {
+                Ok(()) => return true,
+                Err(TrySendError::Full(again)) if began.elapsed() < patience => waiting = again,
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return false,
+            }
+            thread::sleep(POLL);
         }
     }
 }
@@ -205,6 +223,23 @@ mod tests {
         assert!(written >= 10 && lines.starts_with("line 0\nline 1\n"), "{shown}");
         let dropped = format!("{} lines were dropped because nobody read them\n", LINES - written);
         assert_eq!(rest, dropped);
+    }
+
+    /// Fails when lines are lost at the end because more could not wait, though somebody reads.
+    #[test]
+    fn the_end_waits_for_room_in_a_full_queue() {
+        let (terminal, go_on, shown) = Terminal::stopped();
+        let mut queue = Queue::start(10, terminal).unwrap();
+        while queue.dropped.load(Ordering::Relaxed) == 0 {
+            queue.write_all(b"line\n").unwrap();
+        }
+        let reader = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(go_on);
+        });
+        queue.finish(Duration::from_mins(1));
+        assert!(shown.lock().unwrap().matches("line\n").count() >= 10);
+        reader.join().unwrap();
     }
 
     #[test]

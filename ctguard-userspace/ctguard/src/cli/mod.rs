@@ -16,16 +16,22 @@ mod status;
 mod tune;
 mod watch;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 use self::{context::Context, error::CliError, exit_code::Outcome};
+use crate::terminal::Terminal;
 use ctguard_kernel::maps::ListKind;
 
 /// Keep floods from filling the connection table (`nf_conntrack`), with XDP
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(
+    version,
+    bin_name = env!("CARGO_PKG_NAME"),
+    after_help = EXAMPLES,
+    disable_help_subcommand = true
+)]
 struct Cli {
     /// Directory where the guard is pinned [default: /run/ctguard/INODE-OF-THE-NETNS]
     #[arg(long, global = true, value_name = "DIR", display_order = 900)]
@@ -82,7 +88,10 @@ enum Command {
 
 /// Parses, runs, and turns the result into a sentence and an exit code.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return show(&error),
+    };
     let result = Context::new(cli.pin_path).and_then(|context| match cli.command {
         Command::Run(args) => run::run(&args, &context),
         Command::Status(args) => status::run(&args, &context),
@@ -97,6 +106,18 @@ pub(crate) fn main() -> ExitCode {
         Command::Simulate(args) => simulate::run(&args),
     });
     exit_code::conclude(result)
+}
+
+/// Prints help, or what is wrong with the arguments: it quotes them, so it is not clap that prints it.
+fn show(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        let text = error.render().to_string();
+        // Nobody may be there to read it.
+        let _ = Terminal::stderr().write_all(text.as_bytes());
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(u8::MAX))
 }
 
 #[cfg(test)]

@@ -29,8 +29,12 @@ impl<T: Send + 'static> Background<T> {
     /// The answer of the work in `slot`, which is free again then; `None` while it is under way or
     /// there is none.
     pub(crate) fn take_finished(slot: &mut Option<Self>) -> Option<T> {
-        let finished = slot.take_if(|work| work.0.is_finished())?;
-        Some(finished.0.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        slot.take_if(|work| work.0.is_finished()).map(Self::wait)
+    }
+
+    /// Waits for the answer.
+    pub(crate) fn wait(self) -> T {
+        self.0.join().unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 

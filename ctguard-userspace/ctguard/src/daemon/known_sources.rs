@@ -9,7 +9,11 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use log::warn;
 
-use super::{Guard, background::Background, state_file::StateFile};
+use super::{
+    Guard,
+    background::Background,
+    state_file::{StateError, StateFile},
+};
 use ctguard_control::{
     regulars::{Regulars, Weather},
     sources::{KnownSources as Known, SourceScope, apply, known, look_interval, sync},
@@ -39,6 +43,7 @@ pub(crate) struct KnownSources {
     regulars: Regulars,
     file: Option<StateFile>,
     saved: Duration,
+    saving: Option<Background<Result<(), StateError>>>,
     /// What the set holds.
     written: Known,
     dump: Option<Background<Dump>>,
@@ -78,6 +83,7 @@ impl KnownSources {
             regulars,
             file,
             saved: monotonic(),
+            saving: None,
             written: Known::new(),
             dump: None,
             admitted: [0; 2],
@@ -94,9 +100,26 @@ impl KnownSources {
 
     /// Saves the regulars, if anybody keeps them.
     pub(crate) fn save(&mut self) -> anyhow::Result<()> {
-        self.saved = monotonic();
         let Some(file) = &self.file else { return Ok(()) };
+        // Two would write the same file.
+        if let Some(saving) = self.saving.take() {
+            let _ = saving.wait();
+        }
         file.save(&self.regulars).context("cannot keep the regulars")
+    }
+
+    /// The same on a thread: ticks do not wait for a disk.
+    fn save_in_background(&mut self, now: Duration) -> anyhow::Result<()> {
+        if let Some(saved) = Background::take_finished(&mut self.saving) {
+            saved.context("cannot keep the regulars")?;
+        }
+        let Some(file) = self.file.clone() else { return Ok(()) };
+        if self.saving.is_none() && now >= self.saved + SAVE_INTERVAL {
+            self.saved = now;
+            let regulars = self.regulars.clone();
+            self.saving = Some(Background::start("ctguard-save", move || file.save(&regulars))?);
+        }
+        Ok(())
     }
 }
 
@@ -123,10 +146,7 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
         keeper.admitted = [admitted, keeper.admitted[0]];
         keeper.dump = Some(Background::start("ctguard-assured", move || ask(now))?);
     }
-    if now >= keeper.saved + SAVE_INTERVAL {
-        keeper.save()?;
-    }
-    Ok(())
+    keeper.save_in_background(now)
 }
 
 /// Who holds a connection. A dump that was interrupted may have missed some who still do.
@@ -177,9 +197,32 @@ fn since_1970() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use ctguard_datapath::sources::Tiers;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
+
+    /// Hangs when a tick waits for a disk: a FIFO that nobody reads is a slow one.
+    #[test]
+    fn a_disk_that_takes_its_time_holds_up_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut keeper = KnownSources::new(Some(directory.path().to_owned()));
+        if keeper.file.is_none() {
+            return;
+        }
+        keeper.save().unwrap();
+        let saved = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+        let slow = saved.with_added_extension("new");
+        mknodat(CWD, &slow, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let now = keeper.saved + SAVE_INTERVAL;
+        keeper.save_in_background(now).unwrap();
+        assert!(Background::take_finished(&mut keeper.saving).is_none() && keeper.saving.is_some());
+        // A FIFO cannot be synchronised.
+        let _reader = File::open(&slow).unwrap();
+        assert!(keeper.saving.take().unwrap().wait().is_err());
+    }
 
     /// Fails when an interrupted dump makes strangers of sources whose connections go on.
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use log::{info, warn};
 
 use super::{Guard, bring_up::note_mode};
@@ -25,10 +25,13 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
             }
             Some(link) => {
                 if guarded.attached {
-                    warn!("the program is gone from {}; attaching it again", link.name);
                     guard.interfaces[position].attached = false;
+                    // Whoever removed it may do so again and again.
+                    let kept = Err(anyhow!("somebody removed it"));
+                    let task = format!("keep the program on {}", link.name);
+                    guard.attempted(&task, "it is attached again", &kept);
                 }
-                attach_again(guard, &links, &link, position);
+                attach_again(guard, &links, &link, position, !guarded.attached);
             }
             None => {
                 if guarded.attached {
@@ -38,7 +41,7 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
                         .with_context(|| format!("cannot remove the pins of {}", guarded.name))?;
                 }
                 if let Ok(resolved) = resolve(&links, &guarded.name) {
-                    attach_again(guard, &links, &resolved.link, position);
+                    attach_again(guard, &links, &resolved.link, position, true);
                 }
             }
         }
@@ -61,10 +64,12 @@ fn find(
 }
 
 /// Attaches to `link` in the place of interface `position`, whose overrides it takes over.
-fn attach_again(guard: &mut Guard, links: &[Link], link: &Link, position: usize) {
+fn attach_again(guard: &mut Guard, links: &[Link], link: &Link, position: usize, is_news: bool) {
     let old = guard.interfaces[position].ifindex;
     let attempt = try_attach(guard, links, link, old).map(|attachment| {
-        info!("guarding {} ({}) again", link.name, attachment.mode.name());
+        if is_news {
+            info!("guarding {} ({}) again", link.name, attachment.mode.name());
+        }
         let guarded = &mut guard.interfaces[position];
         guarded.name.clone_from(&link.name);
         guarded.ifindex = link.index;

@@ -105,12 +105,16 @@ pub(super) fn is_attached(pins: &Pins, ifindex: u32) -> bool {
 /// Removes what [`attach`] left for `ifindex`, the interface itself gone or not.
 pub(super) fn detach(pins: &Pins, ifindex: u32) -> io::Result<()> {
     remove_if_there(&pins.tcx(ifindex))?;
-    if !pins.filter(ifindex).exists() {
+    // Without the filter the qdisc is there where the kernel refused the filter.
+    let [has_filter, has_qdisc] = [pins.filter(ifindex), pins.qdisc(ifindex)].map(|it| it.exists());
+    if !has_filter && !has_qdisc {
         return Ok(());
     }
     if let Some(link) = net::link(ifindex)? {
-        filter_link(&link.name)?.detach().map_err(io::Error::other)?;
-        if pins.qdisc(ifindex).exists() {
+        if has_filter {
+            filter_link(&link.name)?.detach().map_err(io::Error::other)?;
+        }
+        if has_qdisc && clsact::exists(ifindex)? {
             clsact::remove_if_unused(ifindex)?;
         }
     }
