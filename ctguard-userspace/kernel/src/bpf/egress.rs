@@ -1,6 +1,6 @@
-//! The egress program: a TCX link where the kernel has them (6.6), else a clsact filter.
+//! Attaches the egress program: as a TCX link since Linux 6.6, else as a clsact filter.
 //!
-//! It goes before the others: one that ends the chain would hide what leaves.
+//! It runs before other egress programs, because one that ends the chain would hide packets from it.
 
 use std::{fs, io, os::fd::AsFd, path::Path};
 
@@ -12,14 +12,13 @@ use aya::programs::{
 use ctguard_layout::programs;
 use thiserror::Error;
 
-use super::{Pins, attach::FormerLink, pins::remove_if_there, syscall};
+use super::{Pins, former_link::FormerLink, pins::remove_if_there, syscall};
 use crate::net::{self, Link, clsact};
 
-/// Priority and handle of the filter, low and of nobody else's choosing.
+/// Of the filter; numbers that nobody else is likely to choose.
 const PRIORITY: u16 = 199;
 const HANDLE: TcHandle = TcHandle::new(0, 199);
 
-/// Why the egress program is not attached.
 #[derive(Debug, Error)]
 pub enum EgressError {
     #[error(transparent)]
@@ -32,7 +31,7 @@ pub enum EgressError {
     Link(#[from] LinkError),
 }
 
-/// Attaches or updates in place; tells whether it was attached now.
+/// Attaches the program, or replaces it in place; true if it was not attached before.
 pub(super) fn attach(
     pins: &Pins,
     program: &mut SchedClassifier,
@@ -64,7 +63,7 @@ pub(super) fn attach(
     Ok(true)
 }
 
-/// What watched before a start.
+/// What was attached before a start.
 pub(super) enum Former {
     Nothing,
     Link(FormerLink),
@@ -92,7 +91,7 @@ impl Former {
     }
 }
 
-/// Whether what [`attach`] left is still there; of a filter, whether its qdisc is.
+/// Whether the link is still attached; for a filter, whether its qdisc is still there.
 pub(super) fn is_attached(pins: &Pins, ifindex: u32) -> bool {
     match pins.tcx_link(ifindex) {
         Ok(Some((_, info))) => info.ifindex == ifindex,
@@ -102,7 +101,7 @@ pub(super) fn is_attached(pins: &Pins, ifindex: u32) -> bool {
     }
 }
 
-/// Removes what [`attach`] left for `ifindex`, the interface itself gone or not.
+/// Undoes [`attach`], even if the interface is gone.
 pub(super) fn detach(pins: &Pins, ifindex: u32) -> io::Result<()> {
     remove_if_there(&pins.tcx(ifindex))?;
     if !pins.filter(ifindex).exists() {
