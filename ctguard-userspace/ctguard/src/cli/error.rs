@@ -188,7 +188,7 @@ fn load_code(error: &LoadError) -> Code {
         | LoadError::MissingMap(_)
         | LoadError::Program { .. }
         | LoadError::Functions(_) => Code::Kernel,
-        LoadError::Descriptor(_) | LoadError::Pin(_) => Code::No,
+        LoadError::Pin(_) => Code::No,
     }
 }
 

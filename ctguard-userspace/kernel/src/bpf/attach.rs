@@ -82,8 +82,13 @@ pub enum AttachError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occupant {
     /// `pins` is unknown if its lock is gone; `pid` is that of its daemon, if one runs.
-    Guard { pins: Option<Pins>, pid: Option<u32> },
-    Foreign { program: Option<String> },
+    Guard {
+        pins: Option<Pins>,
+        pid: Option<u32>,
+    },
+    Foreign {
+        program: Option<String>,
+    },
 }
 
 impl Mode {
@@ -112,10 +117,10 @@ impl Mode {
 
 impl ModeChoice {
     const fn allows(self, mode: Mode) -> bool {
-        match (self, mode) {
-            (Self::Auto, _) | (Self::Native, Mode::Native) | (Self::Generic, Mode::Generic) => true,
-            (Self::Native, Mode::Generic) | (Self::Generic, Mode::Native) => false,
-        }
+        matches!(
+            (self, mode),
+            (Self::Auto, _) | (Self::Native, Mode::Native) | (Self::Generic, Mode::Generic)
+        )
     }
 }
 

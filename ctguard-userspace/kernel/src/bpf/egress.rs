@@ -2,7 +2,7 @@
 //!
 //! It runs before other egress programs, because one that ends the chain would hide packets from it.
 
-use std::{fs, io, os::fd::AsFd, path::Path};
+use std::{fs, io, os::fd::AsFd};
 
 use aya::programs::{
     Link as _, ProgramError, SchedClassifier, TcAttachType,
@@ -12,7 +12,12 @@ use aya::programs::{
 use ctguard_layout::programs;
 use thiserror::Error;
 
-use super::{Pins, former_link::FormerLink, pins::remove_if_there, syscall};
+use super::{
+    Pins,
+    former_link::FormerLink,
+    pins::{remove_directory_if_there, remove_if_there},
+    syscall,
+};
 use crate::net::{self, Link, clsact};
 
 /// Of the filter; numbers that nobody else is likely to choose.
@@ -145,11 +150,4 @@ fn update_filter(program: &mut SchedClassifier, link: &Link) -> Result<(), Egres
 
 fn filter_link(name: &str) -> io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(name, TcAttachType::Egress, PRIORITY, HANDLE, None)
-}
-
-fn remove_directory_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
