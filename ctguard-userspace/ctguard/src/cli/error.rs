@@ -130,7 +130,7 @@ fn tune_code(error: &TuneError) -> Code {
         | TuneError::Apply(_)
         | TuneError::Elsewhere
         | TuneError::Journal(_)
-        | TuneError::Shorten(_) => Code::No,
+        | TuneError::LowerTimeouts(_) => Code::No,
     }
 }
 
