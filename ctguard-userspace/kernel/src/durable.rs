@@ -1,4 +1,4 @@
-//! Files that outlast whatever ends this process or the machine.
+//! Replaces and removes files so that a crash or power loss leaves the old state or the new one.
 
 use std::{
     fs::{self, File},
@@ -8,8 +8,7 @@ use std::{
 
 use rustix::io::Errno;
 
-/// Puts `bytes` in the place of `path` by way of `temporary`, so that whatever ends this process or
-/// the machine leaves the old file or the new one. Makes the directory where it is missing.
+/// Writes `bytes` to `temporary`, then renames it to `path`. Makes the directory if it is missing.
 pub fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
@@ -21,7 +20,7 @@ pub fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory_of(path)
 }
 
-/// Removes a file, for good; whether it was there.
+/// Whether the file was there.
 pub fn remove(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => sync_directory_of(path).map(|()| true),
@@ -32,7 +31,7 @@ pub fn remove(path: &Path) -> io::Result<bool> {
 
 fn sync_directory_of(path: &Path) -> io::Result<()> {
     match File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all() {
-        // Some file systems cannot, and order renames themselves.
+        // Some file systems cannot sync directories, and order renames themselves.
         Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
         done => done,
     }

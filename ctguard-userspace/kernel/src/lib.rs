@@ -1,7 +1,5 @@
-//! Access to the kernel: the program and its maps, the connection table, the network's devices.
-//!
-//! `bpf` puts the program into the kernel, `maps` opens what is pinned, `conntrack` reads and changes
-//! the table over ctnetlink, `net` asks about devices.
+//! Access to the kernel: `bpf` loads and attaches the programs, `maps` opens their maps, `conntrack`
+//! reads and changes the connection table, `net` asks about devices.
 #![warn(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -1,8 +1,7 @@
-//! Who may steer a guard, change its settings, or mount for it: one process each.
+//! Locks for running a guard, writing its settings, and mounting a bpffs.
 //!
-//! Locks are those of flock(2), which end with their holder. A lock's file tells the holder's pid,
-//! and a daemon's also where its guard is pinned. Nobody waits without an end, or for nobody knows
-//! whom.
+//! They are flock(2) locks, which end with their holder. The lock file has the holder's pid and the
+//! path of the guard's pins. Every wait is bounded, and its error names the holder.
 
 use std::{
     fmt,
@@ -20,18 +19,16 @@ use thiserror::Error;
 
 use crate::run_directory;
 
-/// Of a daemon's lock: it tells where the guard is pinned.
 const DAEMON: &str = "lock";
 const WRITING: &str = "writing";
 const MOUNTING: &str = "mounting";
 
-/// A second daemon is refused; so long only because others look who holds the lock.
+/// A second daemon fails soon. It waits only because others take the lock for a moment to look.
 const PATIENCE_WITH_DAEMON: Duration = Duration::from_millis(200);
-/// What a command does with the other locks takes milliseconds.
+/// Commands hold the other locks for milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
 
-/// Why a lock is not ours.
 #[derive(Debug, Error)]
 pub enum LockError {
     #[error(
@@ -45,7 +42,6 @@ pub enum LockError {
     File { path: PathBuf, source: io::Error },
 }
 
-/// Who has a lock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
     pub pid: Option<u32>,
@@ -61,7 +57,7 @@ impl fmt::Display for Holder {
         if words.is_empty() {
             return Ok(());
         }
-        // It goes to a terminal.
+        // It is printed to a terminal.
         let shown = words.join(" ").replace(char::is_control, "?");
         write!(f, ": {}", shown.chars().take(80).collect::<String>())
     }
@@ -75,14 +71,14 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Removes the file with the lock.
+    /// Also removes the file.
     pub fn remove(self) {
-        // What is left is a file that locks nobody out.
+        // A file that stays locks nobody out.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Makes this process the one that steers the guard at `pins`, or tells who does.
+/// Makes this process the daemon of the guard at `pins`; the error names another one.
 pub fn for_daemon(pins: &Path) -> Result<Lock, LockError> {
     take(&name(pins, DAEMON), pins, PATIENCE_WITH_DAEMON).map_err(|error| match error {
         LockError::Busy { holder, .. } => LockError::Daemon { pins: pins.to_owned(), holder },
@@ -90,12 +86,12 @@ pub fn for_daemon(pins: &Path) -> Result<Lock, LockError> {
     })
 }
 
-/// Keeps others from changing the settings of the guard at `pins`; hold it for a moment.
+/// Keeps others from writing settings of the guard at `pins`; hold it only for a moment.
 pub fn for_writing(pins: &Path) -> Result<Lock, LockError> {
     take(&name(pins, WRITING), pins, PATIENCE)
 }
 
-/// The same without waiting; none while somebody else does.
+/// Like [`for_writing`] without waiting; `None` while somebody else has the lock.
 pub fn try_for_writing(pins: &Path) -> Result<Option<Lock>, LockError> {
     match take(&name(pins, WRITING), pins, Duration::ZERO) {
         Ok(lock) => Ok(Some(lock)),
@@ -104,12 +100,12 @@ pub fn try_for_writing(pins: &Path) -> Result<Option<Lock>, LockError> {
     }
 }
 
-/// Keeps others from mounting or removing a bpffs; hold it for a moment.
+/// Keeps others from mounting or removing a bpffs; hold it only for a moment.
 pub fn for_mounting() -> Result<Lock, LockError> {
     take(MOUNTING, Path::new(""), PATIENCE)
 }
 
-/// Removes what [`for_writing`] left.
+/// Removes the file of [`for_writing`].
 pub fn forget_writing(pins: &Path) {
     let _ = fs::remove_file(Path::new(run_directory::PATH).join(name(pins, WRITING)));
 }
@@ -119,7 +115,7 @@ pub fn daemon_of(pins: &Path) -> Option<Holder> {
     holder_of(&Path::new(run_directory::PATH).join(name(pins, DAEMON)))
 }
 
-/// Where guards are pinned, as far as their daemons' locks tell.
+/// Paths of pins, from the lock files of daemons.
 pub fn pinned_guards() -> Vec<PathBuf> {
     let suffix = format!(".{DAEMON}");
     let entries = fs::read_dir(run_directory::PATH).into_iter().flatten().flatten();
@@ -149,7 +145,7 @@ fn take(name: &str, pins: &Path, patience: Duration) -> Result<Lock, LockError> 
     }
 }
 
-/// None while somebody else has the lock.
+/// `None` while somebody else has the lock.
 fn try_take(name: &str, pins: &Path) -> io::Result<Option<File>> {
     let directory = run_directory::prepare()?;
     let mut file = run_directory::open_lock(&directory, name)?;
@@ -158,7 +154,7 @@ fn try_take(name: &str, pins: &Path) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    // The last holder may have removed the file as it was opened here.
+    // The last holder may have removed the file after it was opened here.
     let there = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map(|there| there.st_ino);
     if there != Ok(file.metadata()?.ino()) {
         return Ok(None);
@@ -168,7 +164,6 @@ fn try_take(name: &str, pins: &Path) -> io::Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// Who holds the lock of a file, if anybody does.
 fn holder_of(path: &Path) -> Option<Holder> {
     let file = File::open(path).ok()?;
     let facts = file.metadata().ok()?;
@@ -176,20 +171,20 @@ fn holder_of(path: &Path) -> Option<Holder> {
     if let Some(pid) = listed(&fs::read_to_string("/proc/locks").ok()?, &id) {
         return Some(Holder { pid: Some(pid) });
     }
-    // The holder may lie in another pid namespace: its own number is the best there is.
+    // The holder may be in another pid namespace; then its own pid is the best answer.
     let is_held = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
     let pid = || fs::read_to_string(path).ok()?.lines().next()?.parse().ok();
     is_held.then(|| Holder { pid: pid() })
 }
 
-/// The pid that holds the lock on this file, by the lines of `/proc/locks` (`proc_locks(5)`).
+/// The pid of the holder, from `/proc/locks` (`proc_locks(5)`).
 fn listed(locks: &str, id: &str) -> Option<u32> {
     let holders = locks.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
     let mut ours = holders.filter(|words| words.first() == Some(&"FLOCK"));
     ours.find_map(|words| if words.get(4) == Some(&id) { words.get(3)?.parse().ok() } else { None })
 }
 
-/// `/run/ctguard/4026531840` becomes `4026531840`, other paths are spelt out.
+/// `/run/ctguard/4026531840` becomes `4026531840`; other paths are written in full.
 fn name(pins: &Path, purpose: &str) -> String {
     let path = pins.strip_prefix("/run/ctguard").or_else(|_| pins.strip_prefix("/"));
     let path = path.unwrap_or(pins).to_string_lossy().replace('-', "--").replace('/', "-");

@@ -2,7 +2,7 @@
 
 use std::{fs, io, os::unix::fs::MetadataExt as _};
 
-/// Its inode number, which no other has as long as it is there.
+/// Its inode number, unique while the namespace exists.
 pub fn number() -> io::Result<u64> {
     Ok(fs::metadata("/proc/thread-self/ns/net")?.ino())
 }

@@ -1,19 +1,18 @@
-//! What this process may do.
+//! Checks for the capabilities that a guard needs.
 
 use rustix::{
     process::geteuid,
     thread::{CapabilitySet, capabilities},
 };
 
-/// A capability that a guard needs, and this process has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing {
     pub capability: &'static str,
-    /// Root without it, as in a container.
+    /// The user is root, but lacks it, as in a container.
     pub root: bool,
 }
 
-/// The first that is missing; none where they cannot be read.
+/// The first missing capability; `None` if they cannot be read.
 pub fn missing() -> Option<Missing> {
     let effective = capabilities(None).ok()?.effective;
     let administrator = effective.contains(CapabilitySet::SYS_ADMIN);

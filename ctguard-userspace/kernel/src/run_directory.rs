@@ -1,7 +1,7 @@
 //! The directory of locks, events and records, which a reboot empties.
 //!
-//! A bpffs holds no plain files, so it lies beside the pins. Only root may enter it: whoever can open
-//! a lock file can hold the lock.
+//! It is not among the pins, because a bpffs holds no plain files. Only root may enter it, because
+//! whoever can open a lock file can hold the lock.
 
 use std::{
     fs::{DirBuilder, File},
@@ -26,12 +26,12 @@ pub fn of_this_namespace(name: &str) -> io::Result<PathBuf> {
     Ok(Path::new(PATH).join(format!("{}.{name}", namespace::number()?)))
 }
 
-/// Makes the directory, or checks the one that is there.
+/// Makes the directory, or checks the existing one.
 pub fn prepare() -> io::Result<OwnedFd> {
     prepare_at(Path::new(PATH))
 }
 
-/// Opens a file of the directory to lock it; makes it where it is missing.
+/// Opens or makes a lock file in the directory.
 pub fn open_lock(directory: &OwnedFd, name: &str) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?.into())

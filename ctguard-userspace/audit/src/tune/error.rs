@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::{apply::ApplyError, journal::JournalError, plan::PlanError};
 use crate::host::Unread;
-use ctguard_kernel::conntrack::shorten::ShortenError;
+use ctguard_kernel::conntrack::lower_timeouts::LowerTimeoutsError;
 
 /// Why `ctguard tune` fails.
 #[derive(Debug, Error)]
@@ -26,5 +26,5 @@ pub enum TuneError {
     #[error("--existing does not work with --root: a copy of a machine has no entries")]
     Elsewhere,
     #[error(transparent)]
-    Shorten(#[from] ShortenError),
+    LowerTimeouts(#[from] LowerTimeoutsError),
 }

@@ -2,7 +2,7 @@
 
 use super::error::TuneError;
 use crate::host::{Host, Unread, sysctl_path};
-use ctguard_kernel::conntrack::shorten::{Longest, shorten};
+use ctguard_kernel::conntrack::lower_timeouts::{TimeoutLimits, lower_timeouts};
 
 /// Gives existing entries no more time than the timeouts allow now; tells how many entries changed.
 pub fn lower_existing_timeouts(host: &Host) -> Result<u64, TuneError> {
@@ -13,11 +13,11 @@ pub fn lower_existing_timeouts(host: &Host) -> Result<u64, TuneError> {
         let seconds = host.number(&sysctl_path(&format!("net.netfilter.nf_conntrack_{name}")))?;
         Ok(seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(u32::MAX))
     };
-    let longest = Longest {
+    let limits = TimeoutLimits {
         tcp_established: seconds("tcp_timeout_established")?,
         tcp_syn_sent: seconds("tcp_timeout_syn_sent")?,
         udp: seconds("udp_timeout_stream")?,
         generic: seconds("generic_timeout")?,
     };
-    Ok(shorten(longest)?)
+    Ok(lower_timeouts(limits)?)
 }

@@ -130,7 +130,7 @@ fn tune_code(error: &TuneError) -> Code {
         | TuneError::Apply(_)
         | TuneError::Elsewhere
         | TuneError::Journal(_)
-        | TuneError::Shorten(_) => Code::No,
+        | TuneError::LowerTimeouts(_) => Code::No,
     }
 }
 
@@ -188,7 +188,7 @@ fn load_code(error: &LoadError) -> Code {
         | LoadError::MissingMap(_)
         | LoadError::Program { .. }
         | LoadError::Functions(_) => Code::Kernel,
-        LoadError::Descriptor(_) | LoadError::Pin(_) => Code::No,
+        LoadError::Pin(_) => Code::No,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Puts the programs onto an interface: one pinned link for each direction, updated in place.
+//! Attaches the programs to an interface: one pinned link for each direction, updated in place.
 
 use std::{
     io,
@@ -13,41 +13,38 @@ use thiserror::Error;
 use super::{
     LoadError, Pins, Programs,
     egress::{self, EgressError},
+    former_link::FormerLink,
     pins::remove_if_there,
-    syscall::{self, LinkInfo},
+    syscall,
 };
 use crate::{lock, net::Link};
 
-/// Who runs the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The driver.
+    /// The driver runs the program.
     Native,
-    /// The network stack, after it allocated a buffer.
+    /// The network stack runs it, after it allocated a buffer.
     Generic,
 }
 
-/// The mode that the operator wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModeChoice {
-    /// Native where the driver has it.
+    /// Native if the driver supports it.
     #[default]
     Auto,
     Native,
     Generic,
 }
 
-/// The programs on one interface.
 #[derive(Debug)]
 pub struct Attachment {
     pub mode: Mode,
-    /// Attached now; else updated in place.
+    /// False if the program was replaced in a link that was there.
     pub fresh: bool,
-    /// Why the driver does not run the program, in generic mode.
+    /// In generic mode: why the driver does not run the program.
     pub native_refusal: Option<io::Error>,
 }
 
-/// Why an interface is not guarded.
 #[derive(Debug, Error)]
 pub enum AttachError {
     #[error(
@@ -84,20 +81,17 @@ pub enum AttachError {
 /// Whose program is on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occupant {
+    /// `pins` is unknown if its lock is gone; `pid` is that of its daemon, if one runs.
     Guard {
-        /// Unknown where its lock is gone.
         pins: Option<Pins>,
-        /// Of its daemon, while one runs.
         pid: Option<u32>,
     },
     Foreign {
-        /// Nameless, gone since, or not ours to ask about.
         program: Option<String>,
     },
 }
 
 impl Mode {
-    /// Its name in messages and JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -105,7 +99,7 @@ impl Mode {
         }
     }
 
-    /// Its number in the `interfaces` map.
+    /// As in the `interfaces` map.
     pub const fn number(self) -> u32 {
         match self {
             Self::Native => Interface::NATIVE,
@@ -123,16 +117,16 @@ impl Mode {
 
 impl ModeChoice {
     const fn allows(self, mode: Mode) -> bool {
-        match (self, mode) {
-            (Self::Auto, _) | (Self::Native, Mode::Native) | (Self::Generic, Mode::Generic) => true,
-            (Self::Native, Mode::Generic) | (Self::Generic, Mode::Native) => false,
-        }
+        matches!(
+            (self, mode),
+            (Self::Auto, _) | (Self::Native, Mode::Native) | (Self::Generic, Mode::Generic)
+        )
     }
 }
 
-/// Attaches the programs to `link`, or updates what a former daemon attached there.
+/// Attaches the programs to `link`, or replaces those that an earlier daemon attached.
 ///
-/// The egress program comes first, so that flows from inside are known before anything is judged.
+/// The egress program comes first, so that flows from inside are known before any packet is judged.
 pub fn attach(
     pins: &Pins,
     programs: &mut Programs,
@@ -144,14 +138,13 @@ pub fn attach(
         .map_err(|source| AttachError::Egress { name: link.name.clone(), source })?;
     let attached = ingress(pins, programs, link, choice);
     if attached.is_err() && fresh_egress {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = egress::detach(pins, link.index);
     }
     attached
 }
 
 impl Attachment {
-    /// Takes the programs off `ifindex` again.
     pub fn detach(pins: &Pins, ifindex: u32) -> io::Result<()> {
         remove_if_there(&pins.xdp(ifindex))?;
         egress::detach(pins, ifindex)
@@ -164,7 +157,7 @@ pub fn is_attached(pins: &Pins, ifindex: u32) -> bool {
         && egress::is_attached(pins, ifindex)
 }
 
-/// What runs on an interface before a start changes it.
+/// What an interface runs before a start changes it.
 pub struct Former {
     pins: Pins,
     link: Link,
@@ -179,36 +172,13 @@ impl Former {
         Ok(Self { pins: pins.clone(), link: link.clone(), xdp, egress })
     }
 
-    /// Lets the same run again, and nothing where nothing did.
+    /// Puts the same programs back, or removes those that were not there.
     pub fn restore(self) -> Result<(), EgressError> {
         match &self.xdp {
             Some(former) => former.restore()?,
             None => remove_if_there(&self.pins.xdp(self.link.index))?,
         }
         self.egress.restore(&self.pins, &self.link)
-    }
-}
-
-/// A link, and the program in it.
-pub(super) struct FormerLink {
-    link: OwnedFd,
-    program: OwnedFd,
-}
-
-impl FormerLink {
-    /// None where nothing is pinned, or only what is left of an interface that is gone.
-    pub(super) fn of(
-        pinned: Option<(OwnedFd, LinkInfo)>,
-        ifindex: u32,
-    ) -> io::Result<Option<Self>> {
-        let Some((link, info)) = pinned.filter(|(_, info)| info.ifindex == ifindex) else {
-            return Ok(None);
-        };
-        Ok(Some(Self { link, program: syscall::program_by_id(info.program)? }))
-    }
-
-    pub(super) fn restore(&self) -> io::Result<()> {
-        syscall::update_link(self.link.as_fd(), self.program.as_fd())
     }
 }
 
@@ -281,16 +251,15 @@ fn create(
     })
 }
 
-/// The program for frames in fragments first: drivers with a large MTU insist on it, others
+/// Tries the program for frames in fragments first: drivers with a large MTU insist on it, others
 /// refuse it.
 fn create_in(mode: Mode, programs: &Programs, link: &Link) -> Result<OwnedFd, AttachError> {
-    let first = syscall::attach_xdp(programs.ingress(), link.index, mode.flags());
-    match first.map_err(|source| link_error(link, source)) {
-        Err(AttachError::Link { .. }) => {
-            let plain = programs.plain_ingress()?;
-            syscall::attach_xdp(plain, link.index, mode.flags())
-                .map_err(|source| link_error(link, source))
-        }
+    let attach = |program| {
+        let attached = syscall::attach_xdp(program, link.index, mode.flags());
+        attached.map_err(|source| link_error(link, source))
+    };
+    match attach(programs.ingress()) {
+        Err(AttachError::Link { .. }) => attach(programs.plain_ingress()?),
         done => done,
     }
 }
@@ -299,7 +268,7 @@ fn link_error(link: &Link, source: io::Error) -> AttachError {
     let name = link.name.clone();
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => AttachError::NotPermitted { name },
-        // Attached since the links were read.
+        // Somebody attached a program after we read the links.
         Some(libc::EBUSY | libc::EEXIST) => occupied(link, 0),
         _ => AttachError::Link { name, source },
     }
@@ -317,12 +286,9 @@ fn occupied(link: &Link, id: u32) -> AttachError {
 }
 
 impl Occupant {
-    /// Who put the program `id` onto `ifindex`.
     pub fn of(ifindex: u32, id: u32) -> Self {
-        let program = loaded_programs()
-            .filter_map(Result::ok)
-            .find(|program| program.id() == id)
-            .and_then(|program| program.name_as_str().map(ToOwned::to_owned));
+        let program = loaded_programs().flatten().find(|program| program.id() == id);
+        let program = program.and_then(|program| program.name_as_str().map(ToOwned::to_owned));
         if program.as_deref() == Some(programs::INGRESS) {
             let pins = lock::pinned_guards().into_iter().map(Pins::at).find(
                 |pins| matches!(pins.xdp_link(ifindex), Ok(Some((_, info))) if info.program == id),

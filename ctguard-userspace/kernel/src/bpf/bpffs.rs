@@ -1,4 +1,4 @@
-//! The file system that pins live in: found, or mounted where it outlives this process.
+//! Finds or mounts the bpffs for the pins. It must outlive this process.
 
 use std::{
     fs::{self, DirBuilder},
@@ -13,7 +13,7 @@ use rustix::{
 };
 use thiserror::Error;
 
-use super::Pins;
+use super::{Pins, pins::remove_directory_if_there};
 use crate::{
     lock::{self, LockError},
     namespace,
@@ -22,10 +22,9 @@ use crate::{
 /// `BPF_FS_MAGIC` (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
-/// The source of a mount of ours, as `/proc/self/mountinfo` shows it.
+/// Source of our mounts in `/proc/self/mountinfo`.
 const MOUNT_SOURCE: &str = "ctguard";
 
-/// Why there is no place for pins.
 #[derive(Debug, Error)]
 pub enum MountError {
     #[error(
@@ -50,48 +49,38 @@ pub enum MountError {
     Prepare { path: PathBuf, source: io::Error },
 }
 
-/// Makes the directory of `pins`, on a bpffs that outlives this process.
+/// Makes the directory of `pins` on a bpffs that outlives this process.
 pub fn prepare(pins: &Pins) -> Result<(), MountError> {
     let path = pins.path();
     let prepare = |source| MountError::Prepare { path: path.to_owned(), source };
     let _mounting = lock::for_mounting()?;
-    if let Place::ToMount(parent) = find(pins)? {
+    if let Some(parent) = find_mount_point(pins)? {
         mount_at(parent)?;
     }
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(prepare)
 }
 
-/// Why [`prepare`] would find no place, as far as can be told without mounting anything.
+/// Whether [`prepare`] would succeed, as far as can be seen without mounting anything.
 pub fn check(pins: &Pins) -> Result<(), MountError> {
-    find(pins).map(|_| ())
+    find_mount_point(pins).map(|_| ())
 }
 
-/// Removes the directory of `pins` and, if it was the last on a mount of ours, the mount.
+/// Removes the directory of `pins`, and our mount if nothing else is on it.
 pub fn remove(pins: &Pins) -> io::Result<()> {
     let path = pins.path();
     let _mounting = lock::for_mounting().map_err(io::Error::other)?;
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_directory_if_there(path)?;
     let Some(parent) = path.parent() else { return Ok(()) };
     if is_ours(parent) && is_empty(parent)? {
         unmount(parent, UnmountFlags::empty())?;
-        // Somebody may have put a file there before the mount; then it stays.
+        // It stays if it held a file before the mount.
         let _ = fs::remove_dir(parent);
     }
     Ok(())
 }
 
-/// Where pins go.
-enum Place<'p> {
-    /// There is a bpffs.
-    There,
-    /// None yet, and nothing in its way.
-    ToMount(&'p Path),
-}
-
-fn find(pins: &Pins) -> Result<Place<'_>, MountError> {
+/// Where to mount a bpffs; `None` if there is one already.
+fn find_mount_point(pins: &Pins) -> Result<Option<&Path>, MountError> {
     let path = pins.path();
     let parent = path
         .parent()
@@ -105,7 +94,7 @@ fn find(pins: &Pins) -> Result<Place<'_>, MountError> {
         if !outlives_us(parent) {
             return Err(MountError::Private { namespace: namespace_name() });
         }
-        return Ok(Place::There);
+        return Ok(None);
     }
     if !in_namespace_of_init() {
         return Err(MountError::Private { namespace: namespace_name() });
@@ -115,11 +104,7 @@ fn find(pins: &Pins) -> Result<Place<'_>, MountError> {
         Err(source) if source.kind() == io::ErrorKind::NotFound => true,
         Err(source) => return Err(MountError::Mount { path: parent.to_owned(), source }),
     };
-    if is_empty {
-        Ok(Place::ToMount(parent))
-    } else {
-        Err(MountError::InUse { path: parent.to_owned() })
-    }
+    if is_empty { Ok(Some(parent)) } else { Err(MountError::InUse { path: parent.to_owned() }) }
 }
 
 fn mount_at(parent: &Path) -> Result<(), MountError> {
@@ -137,8 +122,8 @@ fn is_bpffs(path: &Path) -> io::Result<bool> {
 
 /// Whether pid 1 sees the same file system somewhere.
 ///
-/// `ip netns exec` gives each command a mount namespace of its own: what was mounted in the
-/// original one before is safe there, what is mounted inside dies with the command.
+/// `ip netns exec` runs each command in a new mount namespace. Mounts made inside end with the
+/// command, earlier ones stay.
 fn outlives_us(path: &Path) -> bool {
     let existing = path.ancestors().find(|path| path.exists()).unwrap_or(path);
     let Ok(device) = fs::metadata(existing).map(|facts| facts.dev()) else { return false };
@@ -146,17 +131,16 @@ fn outlives_us(path: &Path) -> bool {
     in_namespace_of_init() || mounts("1").iter().any(|mount| mount.device == device)
 }
 
-/// Whether this process and pid 1 have the same mounts: a mount's number is its own.
+/// Whether this process and pid 1 share a mount namespace, judged by the ids of mounts.
 ///
-/// Links in `/proc/1/ns` would tell too, but not to everybody who may mount. Who cannot see pid 1
-/// at all is believed.
+/// Not everybody who may mount can read `/proc/1/ns`. Assumes so if pid 1 is hidden.
 fn in_namespace_of_init() -> bool {
     let theirs = mounts("1");
     theirs.is_empty()
         || mounts("self").iter().any(|ours| theirs.iter().any(|mount| mount.id == ours.id))
 }
 
-/// The name that `ip netns` knows this network namespace by.
+/// The name of this network namespace in `ip netns`.
 fn namespace_name() -> Option<String> {
     let inode = namespace::number().ok()?;
     fs::read_dir("/run/netns").ok()?.flatten().find_map(|entry| {
@@ -172,7 +156,7 @@ fn nsenter(namespace: Option<&str>) -> String {
     }
 }
 
-/// Whether nobody pinned anything; what has a dot in its name is the kernel's own (`maps.debug`).
+/// Whether nothing is pinned. Names with a dot are the kernel's own (`maps.debug`).
 fn is_empty(bpffs: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(bpffs)? {
         if !entry?.file_name().to_string_lossy().contains('.') {
@@ -182,7 +166,6 @@ fn is_empty(bpffs: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether the mount at `path` is one that [`prepare`] made.
 fn is_ours(path: &Path) -> bool {
     mounts("self").iter().any(|mount| {
         Path::new(&mount.point) == path && mount.kind == "bpf" && mount.source == MOUNT_SOURCE

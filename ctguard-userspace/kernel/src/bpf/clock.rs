@@ -1,4 +1,4 @@
-//! The kernel's jiffies, by test runs of the program `ctguard_clock`; nothing else tells them.
+//! Reads the kernel's jiffies by test runs of the program `ctguard_clock`, the only way to get them.
 
 use std::{
     path::Path,
@@ -13,16 +13,15 @@ use thiserror::Error;
 
 use ctguard_units::{Sample, extend, jiffies_per_second};
 
-/// The frame that a test run of an XDP program insists on.
+/// A test run of an XDP program needs a frame.
 const FRAME: [u8; 64] = [0; 64];
 
-/// Least time between the two readings that tell a jiffy's length.
+/// Shortest time between the two readings from which a jiffy's length is computed.
 const CALIBRATION: Duration = Duration::from_millis(110);
 
-/// The longest jiffy is 10 ms; waiting for the next is given up after so long.
+/// How long to wait for the next jiffy; the longest is 10 ms.
 const LONGEST_JIFFY: Duration = Duration::from_millis(50);
 
-/// Why there is no time.
 #[derive(Debug, Error)]
 pub enum ClockError {
     #[error("cannot read the kernel's clock")]
@@ -31,7 +30,6 @@ pub enum ClockError {
     Uneven,
 }
 
-/// The loaded clock program.
 #[derive(Debug)]
 pub struct KernelClock(Xdp);
 
@@ -40,14 +38,12 @@ impl KernelClock {
         Ok(Self(Xdp::from_pin(path, XdpAttachType::Interface)?))
     }
 
-    /// Jiffies now, on a kernel with so many in a second.
     pub fn now(&self, per_second: u32) -> Result<Jiffies, ClockError> {
-        let low = self.low()?;
-        Ok(extend(low, monotonic(), per_second))
+        Ok(extend(low(&self.0)?, monotonic(), per_second))
     }
 
-    /// Jiffies in a second: two readings, each at the start of a jiffy, the first of them `earlier`
-    /// where there is one.
+    /// Measures the jiffies in a second from two readings, each at the start of a jiffy. The first is
+    /// `earlier`, if there is one.
     pub fn calibrate(&self, mut earlier: Option<Sample>) -> Result<u32, ClockError> {
         for _ in 0..3 {
             let first = earlier.take().map_or_else(|| edge(&self.0), Ok)?;
@@ -58,13 +54,9 @@ impl KernelClock {
         }
         Err(ClockError::Uneven)
     }
-
-    fn low(&self) -> Result<u32, ClockError> {
-        low(&self.0)
-    }
 }
 
-/// A reading of the loaded clock program at the start of a jiffy.
+/// Reads the clock at the start of a jiffy.
 pub(super) fn edge(clock: &Xdp) -> Result<Sample, ClockError> {
     let started = Instant::now();
     let before = low(clock)?;

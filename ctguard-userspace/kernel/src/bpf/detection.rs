@@ -1,29 +1,33 @@
-//! How the loaded programs tell a new flow from a known one.
+//! How the programs detect that a flow is known.
 
 use ctguard_layout::Detection;
 
 use super::kernel_functions::KernelFunctions;
 
-/// What the operator wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DetectionChoice {
-    /// Conntrack's answer where it can be had.
+    /// Conntrack if it can be asked, else the flow cache.
     #[default]
     Auto,
     Conntrack,
     FlowCache,
 }
 
-/// What answers.
 #[derive(Debug)]
 pub enum Detector {
-    /// Conntrack, by its functions.
     Conntrack(KernelFunctions),
-    /// The flow cache, for this reason.
+    /// With the reason why conntrack is not asked.
     FlowCache(Detection),
 }
 
 impl Detector {
+    pub(super) const fn functions(&self) -> Option<&KernelFunctions> {
+        match self {
+            Self::Conntrack(functions) => Some(functions),
+            Self::FlowCache(_) => None,
+        }
+    }
+
     /// As the data path's environment holds it.
     pub const fn detection(&self) -> Detection {
         match self {
@@ -32,11 +36,8 @@ impl Detector {
         }
     }
 
-    /// Bytes of the options that the data path hands to conntrack; 0 where it does not ask.
-    pub const fn options_bytes(&self) -> u32 {
-        match self {
-            Self::Conntrack(functions) => functions.options_bytes,
-            Self::FlowCache(_) => 0,
-        }
+    /// Size of the options that the data path passes to conntrack; 0 if it does not ask.
+    pub fn options_bytes(&self) -> u32 {
+        self.functions().map_or(0, |functions| functions.options_bytes)
     }
 }

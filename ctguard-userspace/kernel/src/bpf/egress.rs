@@ -1,8 +1,8 @@
-//! The egress program: a TCX link where the kernel has them (6.6), else a clsact filter.
+//! Attaches the egress program: as a TCX link since Linux 6.6, else as a clsact filter.
 //!
-//! It goes before the others: one that ends the chain would hide what leaves.
+//! It runs before other egress programs, because one that ends the chain would hide packets from it.
 
-use std::{fs, io, os::fd::AsFd, path::Path};
+use std::{fs, io, os::fd::AsFd};
 
 use aya::programs::{
     Link as _, ProgramError, SchedClassifier, TcAttachType,
@@ -12,14 +12,18 @@ use aya::programs::{
 use ctguard_layout::programs;
 use thiserror::Error;
 
-use super::{Pins, attach::FormerLink, pins::remove_if_there, syscall};
+use super::{
+    Pins,
+    former_link::FormerLink,
+    pins::{remove_directory_if_there, remove_if_there},
+    syscall,
+};
 use crate::net::{self, Link, clsact};
 
-/// Priority and handle of the filter, low and of nobody else's choosing.
+/// Of the filter; numbers that nobody else is likely to choose.
 const PRIORITY: u16 = 199;
 const HANDLE: TcHandle = TcHandle::new(0, 199);
 
-/// Why the egress program is not attached.
 #[derive(Debug, Error)]
 pub enum EgressError {
     #[error(transparent)]
@@ -32,7 +36,7 @@ pub enum EgressError {
     Link(#[from] LinkError),
 }
 
-/// Attaches or updates in place; tells whether it was attached now.
+/// Attaches the program, or replaces it in place; true if it was not attached before.
 pub(super) fn attach(
     pins: &Pins,
     program: &mut SchedClassifier,
@@ -64,7 +68,7 @@ pub(super) fn attach(
     Ok(true)
 }
 
-/// What watched before a start.
+/// What was attached before a start.
 pub(super) enum Former {
     Nothing,
     Link(FormerLink),
@@ -92,7 +96,7 @@ impl Former {
     }
 }
 
-/// Whether what [`attach`] left is still there; of a filter, whether its qdisc is.
+/// Whether the link is still attached; for a filter, whether its qdisc is still there.
 pub(super) fn is_attached(pins: &Pins, ifindex: u32) -> bool {
     match pins.tcx_link(ifindex) {
         Ok(Some((_, info))) => info.ifindex == ifindex,
@@ -102,7 +106,7 @@ pub(super) fn is_attached(pins: &Pins, ifindex: u32) -> bool {
     }
 }
 
-/// Removes what [`attach`] left for `ifindex`, the interface itself gone or not.
+/// Undoes [`attach`], even if the interface is gone.
 pub(super) fn detach(pins: &Pins, ifindex: u32) -> io::Result<()> {
     remove_if_there(&pins.tcx(ifindex))?;
     // Without the filter the qdisc is there where the kernel refused the filter.
@@ -150,11 +154,4 @@ fn update_filter(program: &mut SchedClassifier, link: &Link) -> Result<(), Egres
 
 fn filter_link(name: &str) -> io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(name, TcAttachType::Egress, PRIORITY, HANDLE, None)
-}
-
-fn remove_directory_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

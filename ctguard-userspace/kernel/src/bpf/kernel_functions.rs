@@ -1,8 +1,8 @@
-//! Where this kernel has conntrack's functions for BPF programs, by its own types (BTF).
+//! Finds conntrack's functions for BPF programs in the types of the running kernel (BTF).
 //!
-//! They are the kernel's where conntrack is built in, else the module's, whose types continue the
-//! kernel's. Searched in place, in a copy in memory: for the 5.3 MiB of Linux 6.18 some 15 ms and
-//! 6.5 MiB, all given back, where parsing them takes some 100 ms and 40 MiB.
+//! If conntrack is a module, they are among the module's types, which continue the kernel's. The
+//! types are copied to memory and searched there: on Linux 6.18 (5.3 MiB) that takes 15 ms and
+//! 6.5 MiB for a moment, while parsing them takes 100 ms and 40 MiB.
 
 use std::{
     fs::File,
@@ -28,13 +28,12 @@ const MODULE: &str = "nf_conntrack";
 const LOOKUP: &str = "bpf_xdp_ct_lookup";
 const RELEASE: &str = "bpf_ct_release";
 const OPTIONS: &str = "bpf_ct_opts";
-/// Until Linux 6.9, and from 6.10 on, with conntrack zones.
+/// Until Linux 6.9; since Linux 6.10, with conntrack zones.
 const OPTIONS_BYTES: [usize; 2] = [12, 16];
 
-/// The module's place in the descriptors that a load comes with.
+/// Index of the module in the `fd_array` of a load.
 const MODULE_FD_INDEX: i16 = 1;
 
-/// Why conntrack's functions cannot be called.
 #[derive(Debug, Error)]
 pub enum FunctionsError {
     #[error(
@@ -59,17 +58,16 @@ pub enum FunctionsError {
     Module(#[source] io::Error),
 }
 
-/// What a load needs to call both functions.
+/// What a load needs in order to call both functions.
 #[derive(Debug)]
 pub struct KernelFunctions {
     pub(super) locations: Locations,
-    /// Bytes of `struct bpf_ct_opts`.
+    /// Size of `struct bpf_ct_opts`.
     pub(super) options_bytes: u32,
     module: Option<OwnedFd>,
 }
 
 impl FunctionsError {
-    /// What the data path's environment holds for it.
     pub(super) const fn detection(&self) -> Detection {
         match self {
             Self::Types { .. } => Detection::TypesUnreadable,
@@ -81,20 +79,19 @@ impl FunctionsError {
 }
 
 impl KernelFunctions {
-    /// Finds them in the running kernel.
     pub(super) fn find() -> Result<Self, FunctionsError> {
         let (locations, options_bytes) = find_in(Path::new(TYPES))?;
         let module = if locations.lookup.fd_index == 0 { None } else { Some(open_module()?) };
         Ok(Self { locations, options_bytes, module })
     }
 
-    /// The BTF object that their calls refer to, where they are a module's.
+    /// The module's BTF object, if the functions are a module's.
     pub(super) fn module(&self) -> Option<BorrowedFd<'_>> {
         self.module.as_ref().map(AsFd::as_fd)
     }
 }
 
-/// Why a guard could not ask conntrack here.
+/// Whether a guard could ask conntrack on this machine.
 pub fn check() -> Result<(), FunctionsError> {
     KernelFunctions::find().map(|_| ())
 }
@@ -110,52 +107,46 @@ fn open_module() -> Result<OwnedFd, FunctionsError> {
     }
 }
 
-/// Finds them in the files of `directory`.
-fn find_in(directory: &Path) -> Result<(Locations, u32), FunctionsError> {
+/// Locations of both functions, and the size of their options.
+type Found = (Locations, u32);
+
+fn find_in(directory: &Path) -> Result<Found, FunctionsError> {
     let path = directory.join(KERNEL);
     let kernel = open(&path).map_err(|error| unreadable(&path, &error))?;
-    if let Some(found) = search(&kernel, 0).map_err(|error| unreadable(&path, &error))? {
-        return found;
+    if let Some(found) = search(&kernel, &path, 0)? {
+        return Ok(found);
     }
     let path = directory.join(MODULE);
     if !path.exists() {
         return Err(FunctionsError::Missing(LOOKUP));
     }
-    let found = Btf::from_split_file(&path, &kernel)
-        .and_then(|module| search(&module, MODULE_FD_INDEX))
-        .map_err(|error| unreadable(&path, &error))?;
-    found.unwrap_or(Err(FunctionsError::Missing(LOOKUP)))
+    let module = Btf::from_split_file(&path, &kernel).map_err(|error| unreadable(&path, &error))?;
+    search(&module, &path, MODULE_FD_INDEX)?.ok_or(FunctionsError::Missing(LOOKUP))
 }
 
-/// The types in the file at `path`, which need not be one that can be mapped: those in sysfs can
-/// be since Linux 6.16.
+/// Copies the types to memory, because files in sysfs can be mapped only since Linux 6.16.
 fn open(path: &Path) -> Result<Btf, btf_rs::Error> {
     let mut memory =
         File::from(memfd_create(KERNEL, MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
-    // By hand: not every kernel splices from sysfs.
+    // Not by splice(2), which not every kernel can do from sysfs.
     let source: &mut dyn Read = &mut File::open(path)?;
     io::copy(source, &mut memory)?;
     let copy = format!("/proc/self/fd/{}", memory.as_raw_fd());
     Btf::from_file_with_backend(copy, Backend::Mmap)
 }
 
-type Found = Result<(Locations, u32), FunctionsError>;
-
-/// Both functions and the size of their options; none where the types do not tell of the lookup.
-fn search(types: &Btf, fd_index: i16) -> Result<Option<Found>, btf_rs::Error> {
-    let Some(lookup) = function(types, LOOKUP)? else { return Ok(None) };
-    let Some(release) = function(types, RELEASE)? else {
-        return Ok(Some(Err(FunctionsError::Missing(RELEASE))));
-    };
-    let Some(bytes) = size(types, OPTIONS)? else {
-        return Ok(Some(Err(FunctionsError::Missing(OPTIONS))));
-    };
+/// `None` if the types lack the lookup.
+fn search(types: &Btf, path: &Path, fd_index: i16) -> Result<Option<Found>, FunctionsError> {
+    let failed = |error| unreadable(path, &error);
+    let Some(lookup) = function(types, LOOKUP).map_err(failed)? else { return Ok(None) };
+    let release = function(types, RELEASE).map_err(failed)?;
+    let release = release.ok_or(FunctionsError::Missing(RELEASE))?;
+    let bytes = size(types, OPTIONS).map_err(failed)?;
+    let bytes = bytes.ok_or(FunctionsError::Missing(OPTIONS))?;
+    let known = u32::try_from(bytes).ok().filter(|_| OPTIONS_BYTES.contains(&bytes));
     let at = |btf_id| Location { btf_id, fd_index };
     let locations = Locations { lookup: at(lookup), release: at(release) };
-    Ok(Some(match u32::try_from(bytes) {
-        Ok(known) if OPTIONS_BYTES.contains(&bytes) => Ok((locations, known)),
-        Ok(_) | Err(_) => Err(FunctionsError::Options(bytes)),
-    }))
+    Ok(Some((locations, known.ok_or(FunctionsError::Options(bytes))?)))
 }
 
 fn function(types: &Btf, name: &str) -> Result<Option<i32>, btf_rs::Error> {

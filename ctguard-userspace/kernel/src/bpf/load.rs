@@ -1,4 +1,4 @@
-//! Loads the embedded object against the pinned maps, making those that are missing.
+//! Loads the embedded object. Maps that are pinned are used again, missing ones are made.
 
 use std::{
     cell::OnceCell,
@@ -14,27 +14,21 @@ use aya::{
 };
 use ctguard_datapath::sources;
 use ctguard_layout::{Detection, maps, programs};
+use ctguard_units::{
+    Sample,
+    sizes::{ANSWERED_LINES, PREFIX_LINES, RESET_LINES, RETRY_LINES, SERVICE_LINES, Sizes},
+};
 use log::warn;
 use thiserror::Error;
 
-use ctguard_units::Sample;
-
-use ctguard_units::sizes::{
-    ANSWERED_LINES, PREFIX_LINES, RESET_LINES, RETRY_LINES, SERVICE_LINES, Sizes,
-};
-
 use super::{
-    DetectionChoice, Detector, FunctionsError, Pins, clock,
-    kernel_functions::KernelFunctions,
-    object::{OBJECT, with_functions, without_fragments},
-    program_load,
-    refusal::Refusal,
+    DetectionChoice, Detector, FunctionsError, Pins, clock, kernel_functions::KernelFunctions,
+    object::OBJECT, program_load, refusal::Refusal,
 };
 
-/// The ring buffer of the log, unless somebody reads it.
+/// Size of the log's ring buffer if nobody reads it.
 const UNREAD_LOG_BYTES: u32 = 4096;
 
-/// Why the object is not in the kernel.
 #[derive(Debug, Error)]
 pub enum LoadError {
     #[error("this kernel has no BPF system call")]
@@ -53,14 +47,12 @@ pub enum LoadError {
     Functions(#[from] FunctionsError),
     #[error("conntrack cannot be asked about flows: {0}; --new-flow-detection auto does without")]
     Conntrack(#[source] Box<LoadError>),
-    #[error("cannot keep the programs")]
-    Descriptor(#[source] io::Error),
     #[error("cannot pin the programs")]
     Pin(#[source] io::Error),
 }
 
 impl LoadError {
-    /// What it means when the program that asks conntrack fails so.
+    /// Why conntrack is not asked, if the program that asks it fails like this.
     fn detection(&self) -> Detection {
         match self {
             Self::Functions(error) => error.detection(),
@@ -71,24 +63,20 @@ impl LoadError {
             | Self::Missing(_)
             | Self::MissingMap(_)
             | Self::Program { .. }
-            | Self::Descriptor(_)
             | Self::Pin(_) => Detection::Refused,
         }
     }
 }
 
-/// The loaded programs.
 #[derive(Debug)]
 pub struct Programs {
-    /// Every map, and the programs without calls of kernel functions.
+    /// All maps, and the clock and egress programs.
     object: Ebpf,
     ingress: OwnedFd,
-    /// The same without `BPF_F_XDP_HAS_FRAGS`, loaded when a driver wants it so.
+    /// The same without `BPF_F_XDP_HAS_FRAGS`, loaded when a driver needs it.
     plain: OnceCell<OwnedFd>,
     detector: Detector,
     pins: Pins,
-    sizes: Sizes,
-    trace: bool,
     clock_read: Option<Sample>,
 }
 
@@ -100,28 +88,24 @@ impl Programs {
         trace: bool,
         detection: DetectionChoice,
     ) -> Result<Self, LoadError> {
-        let mut object = load_object(&with_functions(OBJECT, None), pins, sizes, trace)?;
-        load_xdp(&mut object, programs::CLOCK)?;
+        let mut object = load_object(pins, sizes, trace)?;
         let clock: &mut Xdp = program(&mut object, programs::CLOCK)?;
+        clock.load().map_err(|source| refused(programs::CLOCK, &source))?;
         let clock_read = clock::edge(clock).ok();
         let egress: &mut SchedClassifier = program(&mut object, programs::EGRESS)?;
         egress.load().map_err(|source| refused(programs::EGRESS, &source))?;
-        let (ingress, detector) = match ask_conntrack(&object, detection)? {
-            Ok(asking) => asking,
-            Err(why) => (load_xdp(&mut object, programs::INGRESS)?, Detector::FlowCache(why)),
-        };
-        let pins = pins.clone();
-        let plain = OnceCell::new();
-        Ok(Self { object, ingress, plain, detector, pins, sizes, trace, clock_read })
+        let (ingress, detector) = load_ingress(&object, detection)?;
+        let (plain, pins) = (OnceCell::new(), pins.clone());
+        Ok(Self { object, ingress, plain, detector, pins, clock_read })
     }
 
-    /// The kernel's clock before the verifier had the large programs, which takes it longer than a
-    /// calibration needs.
+    /// A reading of the kernel's clock from before the large programs were loaded. That takes long
+    /// enough for this reading and the next to calibrate the clock.
     pub fn clock_read(&self) -> Option<Sample> {
         self.clock_read
     }
 
-    /// Pins every program, replacing those of an earlier start.
+    /// Pins all programs in place of those of an earlier start.
     pub fn pin(&self) -> Result<(), LoadError> {
         for name in [programs::CLOCK, programs::EGRESS] {
             let fd = fd_of(&self.object, name)?;
@@ -130,74 +114,61 @@ impl Programs {
         self.pins.replace_program(programs::INGRESS, self.ingress()).map_err(LoadError::Pin)
     }
 
-    /// How the XDP program tells new flows from known ones.
     pub fn detector(&self) -> &Detector {
         &self.detector
     }
 
-    /// The XDP program, for frames in fragments too.
+    /// The XDP program, which also takes frames in fragments.
     pub(super) fn ingress(&self) -> BorrowedFd<'_> {
         self.ingress.as_fd()
     }
 
-    /// The XDP program for drivers that have no fragments.
+    /// The XDP program for drivers that do not support fragments.
     pub(super) fn plain_ingress(&self) -> Result<BorrowedFd<'_>, LoadError> {
-        if self.plain.get().is_none() {
-            let loaded = match &self.detector {
-                Detector::Conntrack(functions) => {
-                    program_load::load_xdp(programs::INGRESS, &self.object, functions, false)?
-                }
-                Detector::FlowCache(_) => self.load_plain()?,
-            };
-            // Empty, as just seen.
-            let _ = self.plain.set(loaded);
+        if let Some(plain) = self.plain.get() {
+            return Ok(plain.as_fd());
         }
-        self.plain.get().map(AsFd::as_fd).ok_or(LoadError::Missing(programs::INGRESS))
+        let functions = self.detector.functions();
+        let plain = program_load::load_xdp(programs::INGRESS, &self.object, functions, false)?;
+        Ok(self.plain.get_or_init(|| plain).as_fd())
     }
 
-    fn load_plain(&self) -> Result<OwnedFd, LoadError> {
-        let renamed = without_fragments(&with_functions(OBJECT, None))
-            .ok_or(LoadError::Missing(programs::INGRESS))?;
-        let mut object = load_object(&renamed, &self.pins, self.sizes, self.trace)?;
-        load_xdp(&mut object, programs::INGRESS)
-    }
-
-    /// The traffic-control program.
     pub(super) fn egress(&mut self) -> Result<&mut SchedClassifier, LoadError> {
         program(&mut self.object, programs::EGRESS)
     }
 
-    /// What reads the log's ring buffer.
+    /// For the reader of the log's ring buffer.
     pub fn object_mut(&mut self) -> &mut Ebpf {
         &mut self.object
     }
 }
 
-/// The XDP program that asks conntrack, or why the flow cache does without.
-fn ask_conntrack(
-    object: &Ebpf,
-    choice: DetectionChoice,
-) -> Result<Result<(OwnedFd, Detector), Detection>, LoadError> {
-    if choice == DetectionChoice::FlowCache {
-        return Ok(Err(Detection::Forced));
-    }
-    let asking = KernelFunctions::find().map_err(LoadError::from).and_then(|functions| {
-        let loaded = program_load::load_xdp(programs::INGRESS, object, &functions, true)?;
-        Ok((loaded, Detector::Conntrack(functions)))
-    });
-    match asking {
-        Ok(asking) => Ok(Ok(asking)),
-        Err(error) if choice == DetectionChoice::Conntrack => {
-            Err(LoadError::Conntrack(Box::new(error)))
+/// Loads the XDP program that asks conntrack, or else the one that asks the flow cache.
+fn load_ingress(object: &Ebpf, choice: DetectionChoice) -> Result<(OwnedFd, Detector), LoadError> {
+    let load = |functions: Option<&KernelFunctions>| {
+        program_load::load_xdp(programs::INGRESS, object, functions, true)
+    };
+    let reason = if choice == DetectionChoice::FlowCache {
+        Detection::Forced
+    } else {
+        let asking = KernelFunctions::find()
+            .map_err(LoadError::from)
+            .and_then(|functions| Ok((load(Some(&functions))?, Detector::Conntrack(functions))));
+        match asking {
+            Ok(asking) => return Ok(asking),
+            Err(error) if choice == DetectionChoice::Conntrack => {
+                return Err(LoadError::Conntrack(Box::new(error)));
+            }
+            Err(error) => {
+                warn!("new flows are told by the flow cache: {error}");
+                error.detection()
+            }
         }
-        Err(error) => {
-            warn!("new flows are told by the flow cache: {error}");
-            Ok(Err(error.detection()))
-        }
-    }
+    };
+    Ok((load(None)?, Detector::FlowCache(reason)))
 }
 
-fn load_object(bytes: &[u8], pins: &Pins, sizes: Sizes, trace: bool) -> Result<Ebpf, LoadError> {
+fn load_object(pins: &Pins, sizes: Sizes, trace: bool) -> Result<Ebpf, LoadError> {
     let level = if trace { aya_log::Level::Trace as u8 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
@@ -219,17 +190,11 @@ fn load_object(bytes: &[u8], pins: &Pins, sizes: Sizes, trace: bool) -> Result<E
     for name in maps::PINNED {
         loader.map_pin_path(name, pins.map(name));
     }
-    loader.load(bytes).map_err(|error| match os_error(&error) {
+    loader.load(OBJECT).map_err(|error| match os_error(&error) {
         Some(libc::ENOSYS) => LoadError::NoBpf,
         Some(libc::EPERM | libc::EACCES) => LoadError::NotPermitted,
         _ => error.into(),
     })
-}
-
-fn load_xdp(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
-    let loaded: &mut Xdp = program(object, name)?;
-    loaded.load().map_err(|source| refused(name, &source))?;
-    fd_of(object, name)?.as_fd().try_clone_to_owned().map_err(LoadError::Descriptor)
 }
 
 fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>

@@ -5,6 +5,7 @@ mod bpffs;
 mod clock;
 mod detection;
 mod egress;
+mod former_link;
 mod kernel_functions;
 mod load;
 mod object;

@@ -1,4 +1,4 @@
-//! Where a guard's objects are pinned. A bpffs forbids dots, so names have none.
+//! Paths of a guard's pins. Names have no dots, which a bpffs forbids.
 
 use std::{
     fs, io,
@@ -11,12 +11,12 @@ use ctguard_layout::programs;
 use super::syscall::{self, LinkInfo};
 use crate::namespace;
 
-/// Under this, each network namespace has a directory named by its inode number.
+/// Has a directory for each network namespace, named by its inode number.
 const DEFAULT_PARENT: &str = "/run/ctguard";
 
 const XDP: &str = "xdp_";
 const TCX: &str = "tcx_";
-/// Directories that remember what the kernel cannot pin: a clsact filter, and the qdisc under it.
+/// Directories that stand for what the kernel cannot pin: a clsact filter, and its qdisc.
 const FILTER: &str = "filter_";
 const QDISC: &str = "clsact_";
 
@@ -29,7 +29,6 @@ impl Pins {
         Self(path)
     }
 
-    /// The directory of the network namespace that this process is in.
     pub fn of_this_namespace() -> io::Result<Self> {
         Ok(Self(Path::new(DEFAULT_PARENT).join(namespace::number()?.to_string())))
     }
@@ -62,23 +61,22 @@ impl Pins {
         self.0.join(format!("{QDISC}{ifindex}"))
     }
 
-    /// Interfaces that something is attached to, or was.
+    /// Interfaces with pins, whether they still exist or not.
     pub fn attached(&self) -> io::Result<Vec<u32>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.0)? {
             let name = entry?.file_name();
             let name = name.to_string_lossy();
-            let number: Option<u32> = [XDP, TCX, FILTER, QDISC]
-                .iter()
-                .find_map(|prefix| name.strip_prefix(prefix)?.parse().ok());
-            found.extend(number);
+            let mut prefixes = [XDP, TCX, FILTER, QDISC].iter();
+            found
+                .extend(prefixes.find_map(|prefix| name.strip_prefix(prefix)?.parse::<u32>().ok()));
         }
         found.sort_unstable();
         found.dedup();
         Ok(found)
     }
 
-    /// What the pinned XDP link of `ifindex` is attached to; none without the pin.
+    /// The pinned XDP link of `ifindex`, if there is one.
     pub fn xdp_link(&self, ifindex: u32) -> io::Result<Option<(OwnedFd, LinkInfo)>> {
         open_link(&self.xdp(ifindex))
     }
@@ -87,7 +85,6 @@ impl Pins {
         open_link(&self.tcx(ifindex))
     }
 
-    /// The programs that are pinned, by name.
     pub fn programs(&self) -> io::Result<Vec<(&'static str, OwnedFd)>> {
         let mut found = Vec::new();
         for name in [programs::CLOCK, programs::EGRESS, programs::INGRESS] {
@@ -100,7 +97,7 @@ impl Pins {
         Ok(found)
     }
 
-    /// Pins a program in the place of an older one, which is never missing in between.
+    /// Pins a program in place of an older one; the path is never missing.
     pub fn replace_program(&self, name: &str, program: impl AsFd) -> io::Result<()> {
         let next = self.0.join(format!("next_{name}"));
         remove_if_there(&next)?;
@@ -120,9 +117,16 @@ fn open_link(path: &Path) -> io::Result<Option<(OwnedFd, LinkInfo)>> {
     }
 }
 
-/// Removes a pin, or says that it was gone already.
 pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    ignore_missing(fs::remove_file(path))
+}
+
+pub(super) fn remove_directory_if_there(path: &Path) -> io::Result<()> {
+    ignore_missing(fs::remove_dir(path))
+}
+
+fn ignore_missing(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

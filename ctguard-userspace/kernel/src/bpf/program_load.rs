@@ -1,8 +1,8 @@
-//! Loads the XDP program whose calls of kernel functions are in place.
+//! Loads the XDP program, with its calls of kernel functions or without.
 //!
-//! aya 0.14 gives a load no descriptors of modules' BTF, without which the functions of a module
-//! cannot be called. So here the object is linked by `aya-obj` against the maps that aya made, and
-//! loaded by our own system call. The day aya can do it this module goes.
+//! aya 0.14 passes no descriptors of modules' BTF to a load, so it cannot load a program that calls a
+//! module's functions. `aya-obj` links the program against the maps that aya made, and our own system
+//! call loads it. The clock and egress programs, which aya runs and attaches, are loaded by aya.
 
 use std::{
     collections::HashSet,
@@ -24,10 +24,9 @@ use super::{
 
 const FIRST_LOG_BYTES: usize = 1 << 20;
 const LAST_LOG_BYTES: usize = 1 << 26;
-/// Times that the verifier may be interrupted by a signal.
-const INTERRUPTIONS: usize = 5;
+/// A signal interrupts the verifier (`do_check`), with EAGAIN.
+const ATTEMPTS: usize = 6;
 
-/// A program whose references are resolved.
 struct Linked {
     instructions: Vec<bpf_insn>,
     licence: CString,
@@ -37,10 +36,10 @@ struct Linked {
 pub(super) fn load_xdp(
     name: &'static str,
     loaded: &Ebpf,
-    functions: &KernelFunctions,
+    functions: Option<&KernelFunctions>,
     fragments: bool,
 ) -> Result<OwnedFd, LoadError> {
-    let bytes = with_functions(OBJECT, Some(&functions.locations));
+    let bytes = with_functions(OBJECT, functions.map(|functions| &functions.locations));
     let Linked { instructions, licence } =
         link(&bytes, name, |map| Ok(fd_of(loaded, map)?.as_raw_fd()))?;
     let program = XdpProgram {
@@ -48,7 +47,7 @@ pub(super) fn load_xdp(
         instructions: &instructions,
         licence: &licence,
         fragments,
-        module: functions.module(),
+        module: functions.and_then(KernelFunctions::module),
     };
     load(&program, &mut []).map_err(|error| {
         if error.raw_os_error() == Some(libc::EPERM) {
@@ -59,7 +58,7 @@ pub(super) fn load_xdp(
     })
 }
 
-/// The instructions of `name`, its maps being those that `fd` tells.
+/// Links the program `name`; `fd` finds the descriptor of each map.
 fn link(
     object: &[u8],
     name: &'static str,
@@ -81,7 +80,6 @@ fn link(
     Ok(Linked { instructions: function.instructions, licence: program.license })
 }
 
-/// The map `name` of an object that aya loaded.
 fn fd_of<'o>(loaded: &'o Ebpf, name: &str) -> Result<BorrowedFd<'o>, LoadError> {
     let missing = || LoadError::MissingMap(name.to_owned());
     #[expect(clippy::wildcard_enum_match_arm, reason = "the object has maps of these kinds alone")]
@@ -93,10 +91,9 @@ fn fd_of<'o>(loaded: &'o Ebpf, name: &str) -> Result<BorrowedFd<'o>, LoadError> 
     }
 }
 
-/// A signal interrupts the verifier (`do_check`), and is left to those who wait for it.
 fn load(program: &XdpProgram<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     let mut result = syscall::load_xdp(program, log);
-    for _ in 0..INTERRUPTIONS {
+    for _ in 1..ATTEMPTS {
         match &result {
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
                 result = syscall::load_xdp(program, log);
@@ -107,8 +104,8 @@ fn load(program: &XdpProgram<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     result
 }
 
-/// What the verifier says of a program that it refuses; of a log too long for the last buffer, the
-/// part that the kernel keeps.
+/// What the verifier says about a program that it refuses. The kernel keeps the end of a log that is
+/// longer than the last buffer.
 fn log_of(program: &XdpProgram<'_>) -> String {
     let mut bytes = FIRST_LOG_BYTES;
     loop {

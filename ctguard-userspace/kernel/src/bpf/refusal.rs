@@ -1,15 +1,12 @@
-//! What the kernel answers to a program that it does not take.
+//! How the kernel refused a program.
 
-use std::{
-    fmt::{self, Display, Formatter},
-    io,
-};
+use std::fmt::{self, Display, Formatter};
 
 use aya::programs::ProgramError;
 use log::debug;
 
-/// The kernel's error and the verifier's reason for it: of its log, which may have a million
-/// lines, the one before the sums at its end. The whole log is told at level debug.
+/// The kernel's error and the verifier's reason. The reason is the last line of the verifier's log
+/// before its statistics; the log may have a million lines, and is written at level debug.
 #[derive(Debug)]
 pub struct Refusal {
     error: String,
@@ -36,12 +33,6 @@ impl From<&ProgramError> for Refusal {
     }
 }
 
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Self {
-        Self::new(&error, "")
-    }
-}
-
 impl Display for Refusal {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         let Self { error, reason } = self;
@@ -55,10 +46,11 @@ impl Display for Refusal {
 }
 
 fn decisive_line(log: &str) -> Option<&str> {
-    let is_sum = |line: &&str| {
-        ["processed ", "stack depth ", "verification time "].iter().any(|sum| line.starts_with(sum))
+    const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    let is_reason = |line: &&str| {
+        !line.trim().is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start))
     };
-    log.lines().rfind(|line| !line.trim().is_empty() && !is_sum(line))
+    log.lines().rfind(is_reason)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Raw `bpf(2)` for what aya 0.14 does otherwise than ctguard needs, or not at all: links, their
-//! pins, their facts; the kernel's BTF objects; programs that call kernel functions.
+//! Raw `bpf(2)` for what aya 0.14 lacks or does in a way that ctguard cannot use: links and their
+//! pins, the kernel's BTF objects, programs that call kernel functions.
 //!
-//! aya falls back to netlink when the kernel refuses an XDP link with EINVAL, and such an
-//! attachment dies with nobody's knowledge; here a refusal is a refusal. One of the three modules of
-//! this crate with unsafe code (the others are `maps::memory` and `net::driver`).
+//! If the kernel refuses an XDP link with EINVAL, aya attaches by netlink instead, and nobody notices
+//! when such an attachment ends. Here it is an error. One of the three modules of this crate with
+//! unsafe code (the others are `maps::memory` and `net::driver`).
 
 mod btf;
 mod program;
@@ -30,7 +30,7 @@ const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 const ATTACH_XDP: u32 = 37;
 const ATTACH_TCX_EGRESS: u32 = 47;
-/// `BPF_F_BEFORE`; before the first, without a program to be relative to.
+/// `BPF_F_BEFORE`: without a program to be relative to, before all others.
 const BEFORE: u32 = 1 << 3;
 
 /// `XDP_FLAGS_SKB_MODE`: the network stack runs the program.
@@ -38,8 +38,10 @@ pub(super) const XDP_GENERIC: u32 = 1 << 1;
 /// `XDP_FLAGS_DRV_MODE`: the driver runs the program.
 pub(super) const XDP_NATIVE: u32 = 1 << 2;
 
-/// `union bpf_attr` of `BPF_LINK_CREATE`; what follows is zero: relative to no other program.
+// `union bpf_attr` of the commands.
+
 #[repr(C)]
+#[derive(Default)]
 struct LinkCreate {
     program: u32,
     ifindex: u32,
@@ -65,7 +67,6 @@ struct ObjectPath {
     file_flags: u32,
 }
 
-/// `union bpf_attr` of the commands that open an object by its number or find the next one.
 #[repr(C)]
 struct ObjectId {
     id: u32,
@@ -86,15 +87,14 @@ struct InfoByFd {
 pub struct LinkInfo {
     kind: u32,
     id: u32,
-    /// The program that the link runs.
     pub program: u32,
     padding: u32,
-    /// The interface it is attached to; 0 once that is gone.
+    /// 0 once the interface is gone.
     pub ifindex: u32,
     rest: [u32; 3],
 }
 
-/// Attaches an XDP program in the mode that `flags` say.
+/// `flags` is the mode, [`XDP_GENERIC`] or [`XDP_NATIVE`].
 pub(super) fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
     create_link(program, ifindex, ATTACH_XDP, flags)
 }
@@ -110,22 +110,14 @@ fn create_link(
     attach_type: u32,
     flags: u32,
 ) -> io::Result<OwnedFd> {
-    let mut attributes = LinkCreate {
-        program: number(program),
-        ifindex,
-        attach_type,
-        flags,
-        relative: 0,
-        padding: 0,
-        expected_revision: 0,
-    };
-    // SAFETY: LINK_CREATE reads a `LinkCreate` and stores nothing.
-    let fd = unsafe { bpf(LINK_CREATE, &mut attributes) }?;
-    // SAFETY: on success the kernel made this descriptor for us, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let program = number(program);
+    let mut attributes =
+        LinkCreate { program, ifindex, attach_type, flags, ..LinkCreate::default() };
+    // SAFETY: LINK_CREATE reads a `LinkCreate`, stores nothing and returns a new descriptor.
+    unsafe { bpf_open(LINK_CREATE, &mut attributes) }
 }
 
-/// Puts another program into a link, without a packet between the two.
+/// Replaces the program of a link without a gap.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes =
         LinkUpdate { link: number(link), new_program: number(program), flags: 0, old_program: 0 };
@@ -146,26 +138,22 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attributes = ObjectPath { path: path.as_ptr() as u64, fd: 0, file_flags: 0 };
-    // SAFETY: OBJ_GET reads an `ObjectPath`, whose string lives until the end of this function.
-    let fd = unsafe { bpf(OBJ_GET, &mut attributes) }?;
-    // SAFETY: on success the kernel made this descriptor for us, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: OBJ_GET reads an `ObjectPath`, whose string lives until the end of this function, and
+    // returns a new descriptor.
+    unsafe { bpf_open(OBJ_GET, &mut attributes) }
 }
 
-/// The loaded program of this number.
 pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     open_by_id(PROG_GET_FD_BY_ID, id)
 }
 
 fn open_by_id(command: libc::c_int, id: u32) -> io::Result<OwnedFd> {
     let mut attributes = ObjectId { id, next: 0, open_flags: 0 };
-    // SAFETY: the commands that open by a number read an `ObjectId` and store nothing.
-    let fd = unsafe { bpf(command, &mut attributes) }?;
-    // SAFETY: on success the kernel made this descriptor for us, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: the commands that open by id read an `ObjectId`, store nothing and return a new
+    // descriptor.
+    unsafe { bpf_open(command, &mut attributes) }
 }
 
-/// What the kernel knows about a link.
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = LinkInfo::default();
     let mut attributes = InfoByFd {
@@ -177,6 +165,15 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // lives until the end of this function and allows any bit pattern.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attributes) }?;
     Ok(info)
+}
+
+/// # Safety
+/// As [`bpf`]; `command` returns a new descriptor.
+unsafe fn bpf_open<T>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { bpf(command, attributes) }?;
+    // SAFETY: on success the kernel made this descriptor for us, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// # Safety

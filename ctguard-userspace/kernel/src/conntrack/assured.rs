@@ -1,4 +1,4 @@
-//! Who has completed a TCP handshake: the sources of ASSURED entries, as their first packet came.
+//! Lists sources that have completed a TCP handshake: the original sources of ASSURED entries.
 
 use std::{net::IpAddr, ops::ControlFlow};
 
@@ -9,11 +9,10 @@ use super::{
     status::ASSURED,
 };
 
-/// Tells the source of every ASSURED TCP entry in its original direction; one with several
-/// connections is told for each.
+/// Passes the source of every ASSURED TCP entry to `each`, once for each connection.
 ///
-/// Blocks: the kernel goes through the whole table and sends the ASSURED entries only, 0.1 s for
-/// 260,000 entries of which few are ASSURED, and a second where all are.
+/// Blocks: the kernel walks the whole table and sends only ASSURED entries. 260,000 entries take
+/// 0.1 s if few are ASSURED, and a second if all are.
 pub fn assured_sources(mut each: impl FnMut(IpAddr)) -> Result<Summary, DumpError> {
     dump_filtered(StatusFilter { mask: ASSURED, value: ASSURED }, |entry, _| {
         if entry.protocol == protocol::TCP {

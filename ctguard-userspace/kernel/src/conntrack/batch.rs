@@ -1,4 +1,4 @@
-//! Messages about many entries, sent to ctnetlink together.
+//! Sends messages about many entries to ctnetlink in one call.
 
 use std::io;
 
@@ -8,12 +8,10 @@ use rustix::net::RecvFlags;
 use super::dump;
 use crate::net::netlink::{Socket, messages, verdict};
 
-/// Entries of one call: each error of them, told in a message of its own, must find room in the
-/// socket's buffer.
+/// Entries per call: the socket's buffer must hold an error message for each.
 const MOST: usize = 64;
 const BUFFER_LENGTH: usize = 1 << 13;
 
-/// Messages on their way.
 pub(super) struct Batch {
     socket: Socket,
     messages: Vec<u8>,
@@ -22,12 +20,11 @@ pub(super) struct Batch {
     sent: Sent,
 }
 
-/// What became of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sent {
-    /// The kernel did as they say.
+    /// Messages that the kernel carried out.
     pub(super) done: u64,
-    /// The entry had ended, or become another's, before.
+    /// Messages about entries that had ended or been replaced.
     pub(super) gone: u64,
 }
 
@@ -37,22 +34,21 @@ impl Batch {
         Ok(Self { socket: dump::open()?, messages, count: 0, buffer, sent: Sent::default() })
     }
 
-    /// Adds a message, and sends those that are waiting when they are many: soon after the entries
-    /// were read.
+    /// Adds a message. Sends all that wait once they are many, so soon after the entries were read.
     pub(super) fn add(&mut self, message: impl IntoIterator<Item = u8>) -> io::Result<()> {
         self.messages.extend(message);
         self.count += 1;
         if self.count >= MOST { self.send() } else { Ok(()) }
     }
 
-    /// Sends the rest; what became of all.
+    /// Sends the rest; returns the result of all.
     pub(super) fn finish(mut self) -> io::Result<Sent> {
         self.send()?;
         Ok(self.sent)
     }
 
-    /// The kernel has worked through all messages when `send` returns (`netlink_unicast_kernel`),
-    /// and tells only of those that failed.
+    /// The kernel has processed all messages when `send` returns (`netlink_unicast_kernel`), and
+    /// answers only those that failed.
     fn send(&mut self) -> io::Result<()> {
         if self.count == 0 {
             return Ok(());
@@ -78,7 +74,7 @@ impl Batch {
     }
 }
 
-/// Counts the entries that were gone; every other refusal ends it.
+/// Counts entries that were gone; fails with any other error.
 fn failures(datagram: &[u8]) -> io::Result<u64> {
     let mut failed = 0;
     for message in messages(datagram) {
@@ -87,12 +83,12 @@ fn failures(datagram: &[u8]) -> io::Result<u64> {
             continue;
         }
         match verdict(message.payload()) {
-            // Ended or another's; or in a flow table, where traffic keeps it (EBUSY, before
+            // Ended or replaced; or in a flow table, where traffic keeps it alive (EBUSY, before
             // Linux 6.4).
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EBUSY)) => {
                 failed += 1;
             }
-            told => told?,
+            result => result?,
         }
     }
     Ok(failed)

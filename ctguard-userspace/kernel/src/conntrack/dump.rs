@@ -1,14 +1,13 @@
-//! The whole table, read over ctnetlink from the network namespace of the calling thread.
+//! Dumps the whole table over ctnetlink, in the network namespace of the calling thread.
 //!
-//! The kernel goes through the hash bucket by bucket and, where a message was full, goes on in the
-//! same bucket at the entry that did not fit, or at the bucket's start if that one is gone
-//! (`ctnetlink_dump_table`, `net/netfilter/nf_conntrack_netlink.c`): an entry may be told twice,
-//! and one that lives throughout is told once at least. A resize of the hash
-//! (`nf_conntrack_hash_resize`) moves entries into buckets that were passed already, and the
-//! kernel tells nobody: `ctnetlink_dump_table` never calls `nl_dump_check_consistent`, which would
-//! set `NLM_F_DUMP_INTR`. So the number of buckets is read again after each message. Never told
-//! are the second entries of a lost race (`nf_ct_resolve_clash_harder`): they stand in the table
-//! by their reply alone, for a second.
+//! The kernel walks the hash bucket by bucket. When a message is full, it continues in the same
+//! bucket at the entry that did not fit, or at the bucket's start if that entry is gone
+//! (`ctnetlink_dump_table`, `net/netfilter/nf_conntrack_netlink.c`). So an entry that exists
+//! throughout is listed at least once, and any entry may be listed twice. A resize of the hash
+//! (`nf_conntrack_hash_resize`) may move entries into buckets that are done. The kernel does not
+//! report it, because `ctnetlink_dump_table` never calls `nl_dump_check_consistent`, which would set
+//! `NLM_F_DUMP_INTR`. So the number of buckets is read again after each message. Second entries of a
+//! lost race (`nf_ct_resolve_clash_harder`), which live for a second, are never listed.
 
 use std::{
     io,
@@ -27,10 +26,11 @@ use crate::net::{
     netlink::{Answer, BUFFER_LENGTH, NFGENMSG_LENGTH, Socket},
 };
 
+/// Number of buckets of the hash, which all network namespaces share.
 const BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
 
-/// How long a dump may take: as long as a generation of known flows lasts, for tens of millions of
-/// entries.
+/// How long a dump may take: as long as a generation of known flows lasts. It is enough for tens of
+/// millions of entries.
 const LONGEST: Duration = Duration::from_mins(1);
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW` and `IPCTNL_MSG_CT_GET`.
 const ENTRY: u16 = 0x100;
@@ -40,12 +40,11 @@ const GET: u16 = 0x101;
 const STATUS: u16 = 3;
 const STATUS_MASK: u16 = 26;
 
-/// Which entries are asked for, by their `IPS_*` bits.
+/// Selects entries by their `IPS_*` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StatusFilter {
-    /// Bits that count, one at least.
+    /// Bits that are compared, at least one.
     pub(super) mask: u32,
-    /// What they must be.
     pub(super) value: u32,
 }
 
@@ -55,26 +54,24 @@ impl StatusFilter {
     }
 }
 
-/// What a dump told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Entries told, those told twice counted twice.
+    /// Entries listed; those listed twice count twice.
     pub entries: u64,
-    /// Entries that could not be read, and were left out.
+    /// Entries that could not be decoded and were left out.
     pub unread: u64,
     pub completeness: Completeness,
 }
 
-/// Whether every entry that lived throughout was told.
+/// Whether every entry that existed throughout was listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completeness {
     Complete,
-    /// The hash changed its size meanwhile, the kernel says that it was interrupted, an entry could
-    /// not be read, or the reader broke off.
+    /// The hash was resized meanwhile, the kernel reported an interruption, an entry could not be
+    /// decoded, or the reader stopped early.
     Interrupted,
 }
 
-/// Why the table cannot be dumped.
 #[derive(Debug, Error)]
 pub enum DumpError {
     #[error(
@@ -95,7 +92,7 @@ pub enum DumpError {
     Io { action: &'static str, source: io::Error },
 }
 
-/// Tells every entry of the table, of both families; some may be told twice.
+/// Passes every entry of both families to `each`, some of them twice.
 ///
 /// Blocks, about two seconds for a million entries.
 pub fn dump(mut each: impl FnMut(&Entry)) -> Result<Summary, DumpError> {
@@ -105,27 +102,19 @@ pub fn dump(mut each: impl FnMut(&Entry)) -> Result<Summary, DumpError> {
     })
 }
 
-/// Tells entries, each with the state of its connection if it is of TCP, until the reader breaks off.
+/// Passes entries to `each`, with their TCP state, until it breaks off.
 ///
-/// The hash has no order, so the first entries of many are a fair sample of them.
+/// The hash has no order, so the first entries are a fair sample of all.
 pub fn dump_some(
     mut each: impl FnMut(&Entry, Option<TcpState>) -> ControlFlow<()>,
 ) -> Result<Summary, DumpError> {
-    dump_with_attributes(|entry, attributes| each(entry, TcpState::decode(attributes)))
+    read_table(None, &mut |entry, attributes| each(entry, TcpState::decode(attributes)))
 }
 
-/// The same with each entry's attributes as the kernel wrote them.
-pub(super) fn dump_with_attributes(
-    mut each: impl FnMut(&Entry, &[u8]) -> ControlFlow<()>,
-) -> Result<Summary, DumpError> {
-    read_table(None, &mut each)
-}
-
-/// Tells the entries that pass the filter, each with its attributes as the kernel wrote them, until
-/// the reader breaks off.
+/// Passes the entries that match the filter, and their attributes, to `each` until it breaks off.
 ///
-/// Linux that knows no filter by status takes it for nothing and lists all (`nla_parse` passes over
-/// attributes beyond its own), so what it sends is filtered again.
+/// Old kernels ignore a filter by status and list everything (`nla_parse` skips unknown attributes),
+/// so the entries are filtered here again.
 pub(super) fn dump_filtered(
     filter: StatusFilter,
     mut each: impl FnMut(&Entry, &[u8]) -> ControlFlow<()>,
@@ -135,13 +124,19 @@ pub(super) fn dump_filtered(
     })
 }
 
-/// Hears of an entry and its attributes, and says whether to go on.
-type Reader<'r> = &'r mut dyn FnMut(&Entry, &[u8]) -> ControlFlow<()>;
+/// Takes an entry and its attributes as the kernel wrote them.
+pub(super) type Reader<'r> = &'r mut dyn FnMut(&Entry, &[u8]) -> ControlFlow<()>;
 
-fn read_table(filter: Option<StatusFilter>, each: Reader<'_>) -> Result<Summary, DumpError> {
-    // First, because a request over netlink would have the kernel load a tracker that is missing.
-    let buckets = Buckets::open()?;
-    let before = buckets.read()?;
+pub(super) fn read_table(
+    filter: Option<StatusFilter>,
+    each: Reader<'_>,
+) -> Result<Summary, DumpError> {
+    // First, because a request over netlink makes the kernel load conntrack.
+    let buckets = match Setting::open(Path::new(BUCKETS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(DumpError::Untracked),
+        opened => opened.map_err(buckets_error)?,
+    };
+    let before = buckets.read().map_err(buckets_error)?;
     let socket = open().map_err(io_error)?;
     socket.send(&request_bytes(filter)).map_err(io_error)?;
     let mut summary = Summary { entries: 0, unread: 0, completeness: Completeness::Complete };
@@ -150,7 +145,7 @@ fn read_table(filter: Option<StatusFilter>, each: Reader<'_>) -> Result<Summary,
     loop {
         let datagram = socket.receive(&mut buffer, RecvFlags::empty()).map_err(io_error)?;
         let last = summary.read(datagram, each)?;
-        if buckets.read()? != before {
+        if buckets.read().map_err(buckets_error)? != before {
             summary.completeness = Completeness::Interrupted;
         }
         if last {
@@ -163,17 +158,17 @@ fn read_table(filter: Option<StatusFilter>, each: Reader<'_>) -> Result<Summary,
 }
 
 impl Summary {
-    /// Reads what one call received; whether that was the end.
+    /// Whether the dump ends with this datagram.
     fn read(&mut self, datagram: &[u8], each: Reader<'_>) -> Result<bool, DumpError> {
         let mut answer = Answer::default();
-        let read = answer.read(datagram, |kind, payload| self.tell(kind, payload, each));
+        let read = answer.read(datagram, |kind, payload| self.add(kind, payload, each));
         if answer.is_interrupted {
             self.completeness = Completeness::Interrupted;
         }
         read.map(|()| answer.has_ended).map_err(io_error)
     }
 
-    fn tell(&mut self, kind: u16, payload: &[u8], each: Reader<'_>) -> ControlFlow<()> {
+    fn add(&mut self, kind: u16, payload: &[u8], each: Reader<'_>) -> ControlFlow<()> {
         let attributes = payload.get(NFGENMSG_LENGTH..).unwrap_or_default();
         let Some(entry) = Entry::decode(attributes).filter(|_| kind == ENTRY) else {
             self.unread += 1;
@@ -181,19 +176,19 @@ impl Summary {
             return ControlFlow::Continue(());
         };
         self.entries += 1;
-        let told = each(&entry, attributes);
-        if told.is_break() {
+        let flow = each(&entry, attributes);
+        if flow.is_break() {
             self.completeness = Completeness::Interrupted;
         }
-        told
+        flow
     }
 }
 
 fn io_error(source: io::Error) -> DumpError {
     match source.raw_os_error() {
         Some(libc::EPERM) => DumpError::Refused,
-        // `nfnetlink_rcv_msg` knows no such subsystem, or there is no nfnetlink at all; a dump that
-        // only ctnetlink could refuse so has no argument.
+        // `nfnetlink_rcv_msg` has no such subsystem, or there is no nfnetlink. A dump has no argument
+        // for which ctnetlink itself would answer so.
         Some(libc::EINVAL | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT) => DumpError::Absent,
         _ => DumpError::Io { action: "list connections", source },
     }
@@ -203,34 +198,16 @@ pub(super) fn open() -> io::Result<Socket> {
     Socket::open(Some(NETFILTER))
 }
 
-/// Of both families.
 fn request_bytes(filter: Option<StatusFilter>) -> Vec<u8> {
-    // Numbers of ctnetlink's are in network order.
+    // Numbers in ctnetlink are in network byte order.
     let attributes = filter.map(|StatusFilter { mask, value }| {
         [attribute(STATUS, &value.to_be_bytes()), attribute(STATUS_MASK, &mask.to_be_bytes())]
     });
     message(GET, NLM_F_REQUEST | NLM_F_DUMP, 0, attributes.as_ref().map_or(&[], |both| both))
 }
 
-/// The size of the hash, which all network namespaces share.
-struct Buckets(Setting);
-
-impl Buckets {
-    fn open() -> Result<Self, DumpError> {
-        match Setting::open(Path::new(BUCKETS)) {
-            Ok(setting) => Ok(Self(setting)),
-            Err(source) if source.kind() == io::ErrorKind::NotFound => Err(DumpError::Untracked),
-            Err(source) => Err(Self::error(source)),
-        }
-    }
-
-    fn read(&self) -> Result<u64, DumpError> {
-        self.0.read().map_err(Self::error)
-    }
-
-    fn error(source: io::Error) -> DumpError {
-        DumpError::Io { action: "read the size of the connection table's hash", source }
-    }
+fn buckets_error(source: io::Error) -> DumpError {
+    DumpError::Io { action: "read the size of the connection table's hash", source }
 }
 
 #[cfg(test)]

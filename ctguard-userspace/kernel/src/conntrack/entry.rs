@@ -6,6 +6,7 @@ use ctguard_datapath::packet::protocol;
 use netlink_packet_core::{NlasIterator, parse_ip, parse_u8, parse_u16_be, parse_u32_be};
 
 use super::status;
+use crate::net::find;
 
 /// `enum ctattr_type`.
 mod attribute {
@@ -36,50 +37,45 @@ mod transport {
     pub(super) const NUMBER: u16 = 1;
     pub(super) const SOURCE_PORT: u16 = 2;
     pub(super) const DESTINATION_PORT: u16 = 3;
-    pub(super) const ICMP_ID: u16 = 4;
-    pub(super) const ICMP_TYPE: u16 = 5;
-    pub(super) const ICMP_CODE: u16 = 6;
-    pub(super) const ICMPV6_ID: u16 = 7;
-    pub(super) const ICMPV6_TYPE: u16 = 8;
-    pub(super) const ICMPV6_CODE: u16 = 9;
+    /// Type, code and identifier.
+    pub(super) const ICMP: [u16; 3] = [5, 6, 4];
+    pub(super) const ICMPV6: [u16; 3] = [8, 9, 7];
 }
 
-/// One entry, both directions as conntrack writes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// As its first packet arrived.
+    /// As the first packet arrives.
     pub original: Tuple,
-    /// As answers arrive: of a NATed flow not the reverse of the original.
+    /// As replies arrive. With NAT it is not the reverse of the original.
     pub reply: Tuple,
     /// IP protocol number.
     pub protocol: u8,
     /// Bits of [`status`].
     pub status: u32,
-    /// What is left of its life.
+    /// Time until the entry expires.
     pub timeout_seconds: Option<u32>,
-    /// Of both directions, or of the one that has a zone of its own; 0 is the default zone.
+    /// Zone of both directions, or of the only one that has a zone; 0 is the default zone.
     pub zone: u16,
 }
 
-/// One direction of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuple {
     pub source: IpAddr,
     pub destination: IpAddr,
-    /// The key that `ctguard_datapath::classify` gives a packet that arrives in this direction.
+    /// As `ctguard_datapath::classify` computes it for a packet of this direction.
     pub key: u32,
 }
 
 impl Entry {
-    /// Whether its flow goes both ways; of TCP, whether the handshake is complete.
+    /// Whether packets were seen in both directions; for TCP, whether the handshake is complete.
     pub const fn is_answered(&self) -> bool {
         let proof =
             if self.protocol == protocol::TCP { status::ASSURED } else { status::SEEN_REPLY };
         self.status & proof != 0
     }
 
-    /// Reads the attributes that follow the `nfgenmsg`, or `None` where one that is needed is
-    /// missing or of another length. Attributes of no interest are passed over.
+    /// Reads the attributes that follow the `nfgenmsg`; `None` if a necessary one is missing or has a
+    /// wrong length.
     pub fn decode(attributes: &[u8]) -> Option<Self> {
         let (mut original, mut reply, mut status) = (None, None, None);
         let (mut timeout_seconds, mut zone) = (None, None);
@@ -110,7 +106,7 @@ impl Entry {
     }
 }
 
-/// What `CTA_TUPLE_ORIG` and `CTA_TUPLE_REPLY` hold.
+/// `CTA_TUPLE_ORIG` or `CTA_TUPLE_REPLY`.
 struct Direction {
     tuple: Tuple,
     protocol: u8,
@@ -119,107 +115,52 @@ struct Direction {
 
 impl Direction {
     fn decode(parts: &[u8]) -> Option<Self> {
-        let (mut addresses, mut transport, mut zone) = (None, None, None);
-        for attribute in NlasIterator::new(parts) {
-            let attribute = attribute.ok()?;
-            let value = attribute.value();
-            match attribute.kind() {
-                part::ADDRESSES => addresses = Some(decode_addresses(value)?),
-                part::PROTOCOL => transport = Some(Transport::decode(value)?),
-                part::ZONE => zone = Some(parse_u16_be(value).ok()?),
-                _ => {}
-            }
-        }
-        let ((source, destination), transport) = (addresses?, transport?);
-        let protocol = transport.number?;
-        let key = transport.key(protocol, source)?;
+        let parts = whole(parts)?;
+        let (source, destination) = decode_addresses(find(parts, part::ADDRESSES)?)?;
+        let transport = whole(find(parts, part::PROTOCOL)?)?;
+        let protocol = parse_u8(find(transport, transport::NUMBER)?).ok()?;
+        let key = key(transport, protocol, source)?;
+        let zone = find(parts, part::ZONE).map(parse_u16_be).transpose().ok()?;
         Some(Self { tuple: Tuple { source, destination, key }, protocol, zone })
     }
 }
 
 /// Source and destination, of one family.
 fn decode_addresses(addresses: &[u8]) -> Option<(IpAddr, IpAddr)> {
-    let (mut source, mut destination) = (None, None);
-    for attribute in NlasIterator::new(addresses) {
-        let attribute = attribute.ok()?;
-        let value = attribute.value();
-        match attribute.kind() {
-            address::V4_SOURCE | address::V6_SOURCE => source = Some(parse_ip(value).ok()?),
-            address::V4_DESTINATION | address::V6_DESTINATION => {
-                destination = Some(parse_ip(value).ok()?);
-            }
-            _ => {}
-        }
-    }
+    let addresses = whole(addresses)?;
+    let [source, destination] = [
+        (address::V4_SOURCE, address::V6_SOURCE),
+        (address::V4_DESTINATION, address::V6_DESTINATION),
+    ]
+    .map(|(v4, v6)| parse_ip(find(addresses, v4).or_else(|| find(addresses, v6))?).ok());
     let (source, destination) = (source?, destination?);
     (source.is_ipv4() == destination.is_ipv4()).then_some((source, destination))
 }
 
-/// What `CTA_TUPLE_PROTO` holds.
-#[derive(Default)]
-struct Transport {
-    number: Option<u8>,
-    source_port: Option<u16>,
-    destination_port: Option<u16>,
-    icmp: Icmp,
-    icmpv6: Icmp,
-}
-
-#[derive(Default)]
-struct Icmp {
-    kind: Option<u8>,
-    code: Option<u8>,
-    identifier: Option<u16>,
-}
-
-impl Transport {
-    fn decode(attributes: &[u8]) -> Option<Self> {
-        let mut transport = Self::default();
-        for attribute in NlasIterator::new(attributes) {
-            let attribute = attribute.ok()?;
-            let value = attribute.value();
-            let (byte, word) = (|| parse_u8(value).ok(), || parse_u16_be(value).ok());
-            match attribute.kind() {
-                transport::NUMBER => transport.number = Some(byte()?),
-                transport::SOURCE_PORT => transport.source_port = Some(word()?),
-                transport::DESTINATION_PORT => transport.destination_port = Some(word()?),
-                transport::ICMP_ID => transport.icmp.identifier = Some(word()?),
-                transport::ICMP_TYPE => transport.icmp.kind = Some(byte()?),
-                transport::ICMP_CODE => transport.icmp.code = Some(byte()?),
-                transport::ICMPV6_ID => transport.icmpv6.identifier = Some(word()?),
-                transport::ICMPV6_TYPE => transport.icmpv6.kind = Some(byte()?),
-                transport::ICMPV6_CODE => transport.icmpv6.code = Some(byte()?),
-                _ => {}
-            }
-        }
-        Some(transport)
-    }
-
-    /// The key of a packet from `source`, or `None` where what makes it is missing.
-    fn key(&self, protocol: u8, source: IpAddr) -> Option<u32> {
-        match protocol {
-            protocol::TCP | protocol::UDP => self.ports(),
-            // A kernel without a tracker for the protocol tells its flows by addresses alone.
-            protocol::UDPLITE | protocol::SCTP | protocol::DCCP => Some(self.ports().unwrap_or(0)),
-            // `gre_pkt_to_tuple`: the packet's own call is the destination's, that of the other
-            // way the source's. GRE that is not PPTP's has 0 for both.
-            protocol::GRE => Some(u32::from(self.destination_port.unwrap_or(0))),
-            protocol::ICMP if source.is_ipv4() => self.icmp.key(),
-            protocol::ICMPV6 if source.is_ipv6() => self.icmpv6.key(),
-            _ => Some(0),
-        }
-    }
-
-    fn ports(&self) -> Option<u32> {
-        Some(u32::from(self.source_port?) << 16 | u32::from(self.destination_port?))
+/// The key of a packet from `source`, or `None` if an attribute that it needs is missing.
+fn key(transport: &[u8], protocol: u8, source: IpAddr) -> Option<u32> {
+    let byte = |kind| parse_u8(find(transport, kind)?).ok().map(u32::from);
+    let word = |kind| parse_u16_be(find(transport, kind)?).ok().map(u32::from);
+    let ports = || Some(word(transport::SOURCE_PORT)? << 16 | word(transport::DESTINATION_PORT)?);
+    let icmp = |[kind, code, identifier]: [u16; 3]| {
+        Some(byte(kind)? << 24 | byte(code)? << 16 | word(identifier)?)
+    };
+    match protocol {
+        protocol::TCP | protocol::UDP => ports(),
+        // A kernel without a tracker for the protocol distinguishes its flows by addresses alone.
+        protocol::UDPLITE | protocol::SCTP | protocol::DCCP => Some(ports().unwrap_or(0)),
+        // `gre_pkt_to_tuple`: the call id of a PPTP packet is the destination's, that of the other
+        // direction the source's. Other GRE has 0 for both.
+        protocol::GRE => Some(word(transport::DESTINATION_PORT).unwrap_or(0)),
+        protocol::ICMP if source.is_ipv4() => icmp(transport::ICMP),
+        protocol::ICMPV6 if source.is_ipv6() => icmp(transport::ICMPV6),
+        _ => Some(0),
     }
 }
 
-impl Icmp {
-    fn key(&self) -> Option<u32> {
-        let (kind, code) = (u32::from(self.kind?), u32::from(self.code?));
-        Some(kind << 24 | code << 16 | u32::from(self.identifier?))
-    }
+/// `None` if any attribute is cut short.
+fn whole(attributes: &[u8]) -> Option<&[u8]> {
+    NlasIterator::new(attributes).all(|attribute| attribute.is_ok()).then_some(attributes)
 }
 
 #[cfg(test)]

@@ -1,25 +1,24 @@
-//! What names one entry to ctnetlink, from the attributes that told of it, and messages about it.
+//! Identifies one entry to ctnetlink, and builds messages that change or delete it.
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NLM_F_REQUEST, NlasIterator};
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NLM_F_REQUEST};
 
 use super::{Entry, message::message};
-use crate::net::attribute;
+use crate::net::{attribute, find};
 
-/// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW`, which changes an entry that is there, and
+/// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW`, which changes an existing entry, and
 /// `IPCTNL_MSG_CT_DELETE`.
 const CHANGE: u16 = 0x100;
 const DELETE: u16 = 0x102;
 
-/// `CTA_TUPLE_ORIG`, `CTA_TIMEOUT`, `CTA_ID`, `CTA_ZONE`; the tuple holds its own zone where only it
-/// has one.
+/// `CTA_TUPLE_ORIG`, `CTA_TIMEOUT`, `CTA_ID`, `CTA_ZONE`. If only one direction has a zone, its tuple
+/// holds it.
 const ORIGINAL: u16 = 1;
 const TIMEOUT: u16 = 7;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 
-/// An entry's name.
 pub(super) struct Key {
     family: u8,
     original: DefaultNla,
@@ -28,34 +27,25 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// None where the kernel told no tuple: without one a message would be about the whole table.
+    /// `None` without a tuple, because a message without one is about the whole table.
     pub(super) fn of(entry: &Entry, attributes: &[u8]) -> Option<Self> {
-        let (mut original, mut id, mut zone) = (None, None, None);
-        for part in NlasIterator::new(attributes) {
-            let part = part.ok()?;
-            let value = part.value();
-            match part.kind() {
-                ORIGINAL => original = Some(attribute(ORIGINAL | NLA_F_NESTED, value)),
-                ID => id = Some(attribute(ID, value)),
-                ZONE => zone = Some(attribute(ZONE, value)),
-                _ => {}
-            }
-        }
+        let original = attribute(ORIGINAL | NLA_F_NESTED, find(attributes, ORIGINAL)?);
+        let [id, zone] =
+            [ID, ZONE].map(|kind| find(attributes, kind).map(|value| attribute(kind, value)));
         let family = match entry.original.source {
             IpAddr::V4(_) => libc::AF_INET,
             IpAddr::V6(_) => libc::AF_INET6,
         };
-        Some(Self { family: u8::try_from(family).ok()?, original: original?, id, zone })
+        Some(Self { family: u8::try_from(family).ok()?, original, id, zone })
     }
 
-    /// Deletes the entry, or nothing; none where the kernel told no identity.
+    /// Deletes this entry and no later one with its tuple; `None` if the kernel sent no `CTA_ID`.
     pub(super) fn deletion(self) -> Option<Vec<u8>> {
         let Self { family, original, id, zone } = self;
         let attributes: Vec<_> = [original, id?].into_iter().chain(zone).collect();
         Some(message(DELETE, NLM_F_REQUEST, family, &attributes))
     }
 
-    /// Has the entry of this tuple live so much longer.
     pub(super) fn change_of_timeout(self, seconds: u32) -> Vec<u8> {
         let Self { family, original, zone, .. } = self;
         let timeout = attribute(TIMEOUT, &seconds.to_be_bytes());

@@ -1,13 +1,13 @@
-//! The guarded table itself, as the network namespace of this process shows it.
+//! Reads and changes the connection table of this network namespace.
 
 pub mod assured;
 mod batch;
 mod dump;
 mod entry;
 mod key;
+pub mod lower_timeouts;
 mod message;
 pub mod reclaim;
-pub mod shorten;
 pub mod status;
 mod table;
 mod tcp_state;

@@ -1,13 +1,11 @@
-//! Deletes entries that no answer has ever come for, so that a table that others have filled serves
-//! again at once.
+//! Deletes unreplied entries, so that a table that a flood has filled has room again at once.
 //!
-//! What is found by the kernel's own filter is deleted by its original tuple, zone and `CTA_ID`
-//! (`ctnetlink_del_conntrack`): the number is a hash of the entry's address and tuple, so a newer
-//! entry of the same tuple is never hit. The kernel has no deletion on condition of a status. A
-//! flow that is answered between its reading and its deletion, some milliseconds apart, is
-//! deleted all the same: its status was that of an unanswered one when it was read. That is why
-//! young entries are spared (see [`Ages`]): an answer that has not come in a second rarely comes in
-//! just those milliseconds.
+//! The kernel's filter by status finds them. Each is deleted by original tuple, zone and `CTA_ID`
+//! (`ctnetlink_del_conntrack`), a hash of the entry's address and tuple, so a newer entry with the
+//! same tuple is never hit. The kernel cannot delete on condition of a status: an entry whose reply
+//! arrives in the milliseconds between dump and deletion is deleted too. That is why young entries
+//! are spared (see [`Ages`]): a reply that has not come in a second rarely comes in just those
+//! milliseconds.
 
 mod ages;
 
@@ -24,23 +22,19 @@ use super::{
 };
 pub use ages::Ages;
 
-/// Neither answered nor ASSURED.
 const UNREPLIED: StatusFilter = StatusFilter { mask: SEEN_REPLY | ASSURED, value: 0 };
 
-/// What a pass over the table did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reclaimed {
-    /// Entries deleted.
     pub deleted: u64,
-    /// Entries that had ended, or become another's, before they could be deleted.
+    /// Entries that had ended or been replaced before they could be deleted.
     pub gone: u64,
     /// Entries that were too young.
     pub spared: u64,
-    /// The pass ended because it had deleted as many as it might: there may be more.
+    /// The pass reached its maximum: there may be more.
     pub has_more: bool,
 }
 
-/// Why nothing more was deleted.
 #[derive(Debug, Error)]
 pub enum ReclaimError {
     #[error(transparent)]
@@ -49,10 +43,9 @@ pub enum ReclaimError {
     Delete(#[source] io::Error),
 }
 
-/// Deletes up to `most` entries that `is_victim` takes, of those that never saw a reply and are no
-/// younger than a second.
+/// Deletes up to `most` unreplied entries that are older than a second and that `is_victim` selects.
 ///
-/// Blocks for a pass over the table; whoever bounds the rate calls it again with the next `most`.
+/// Blocks for a pass over the table. To bound the rate, call it with a small `most` at intervals.
 pub fn reclaim(
     most: u64,
     ages: &Ages,

@@ -11,7 +11,6 @@ use ctguard_units::TableSample;
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
-/// Why the table cannot be read.
 #[derive(Debug, Error)]
 #[error("cannot read {path}")]
 pub struct TableError {
@@ -19,9 +18,8 @@ pub struct TableError {
     source: io::Error,
 }
 
-/// The table of the network namespace that opened it, or the place where it will be: conntrack may
-/// be loaded later, by the first rule that needs it. Until then it holds nothing and has no
-/// maximum.
+/// The table of the network namespace that opened it. Until the first rule that needs conntrack loads
+/// it, the table is empty and has no maximum.
 #[derive(Debug)]
 pub struct Table(OnceCell<Files>);
 
@@ -43,12 +41,11 @@ impl Table {
         matches!(self.files(), Ok(Some(_)))
     }
 
-    /// Entries that it may hold; 0 is no limit.
+    /// 0 means no limit.
     pub fn max(&self) -> Result<u64, TableError> {
         Ok(self.sample()?.max)
     }
 
-    /// Entries in it, and how many it may hold.
     pub fn sample(&self) -> Result<TableSample, TableError> {
         let Some(files) = self.files()? else { return Ok(TableSample { entries: 0, max: 0 }) };
         let read =
@@ -57,12 +54,11 @@ impl Table {
     }
 
     fn files(&self) -> Result<Option<&Files>, TableError> {
-        if self.0.get().is_none() {
-            let (Some(count), Some(max)) = (open(COUNT)?, open(MAX)?) else { return Ok(None) };
-            // Empty, as just seen.
-            let _ = self.0.set(Files { count, max });
+        if let Some(files) = self.0.get() {
+            return Ok(Some(files));
         }
-        Ok(self.0.get())
+        let (Some(count), Some(max)) = (open(COUNT)?, open(MAX)?) else { return Ok(None) };
+        Ok(Some(self.0.get_or_init(|| Files { count, max })))
     }
 }
 

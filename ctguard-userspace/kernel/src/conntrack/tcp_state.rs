@@ -9,21 +9,20 @@ const PROTOINFO: u16 = 4;
 const PROTOINFO_TCP: u16 = 1;
 const STATE: u16 = 1;
 
-/// What conntrack has seen of a connection (`enum tcp_conntrack`).
+/// As conntrack tracks it (`enum tcp_conntrack`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpState {
-    /// A SYN that nobody answered, or one from each side.
+    /// An unanswered SYN, or one from each side.
     SynSent,
-    /// A SYN that was answered, and no ACK to that.
+    /// A SYN and its answer, without the ACK.
     SynReceived,
-    /// The handshake is complete.
     Established,
     /// A FIN or RST was seen.
     Closing,
 }
 
 impl TcpState {
-    /// Of the attributes of an entry; none of other protocols, and of states that are none.
+    /// Reads it from an entry's attributes; `None` for other protocols and unknown states.
     pub fn decode(attributes: &[u8]) -> Option<Self> {
         let tcp = find(find(attributes, PROTOINFO)?, PROTOINFO_TCP)?;
         match parse_u8(find(tcp, STATE)?).ok()? {

@@ -1,13 +1,11 @@
-//! How long the kernel keeps what kind of flow, and whether it picks connections up midway.
-
-use std::path::Path;
+//! Conntrack's timeout for each kind of flow, and whether it picks up connections midway.
 
 use ctguard_layout::{DaemonFacts, FlowKind};
-
-use super::table::Setting;
 use ctguard_units::CoarseClock;
 
-/// The settings that decide each kind; the least of those that this kernel has counts.
+use super::timeouts_writer::TimeoutSettings;
+
+/// The settings of each kind; the smallest that this kernel has applies.
 const KINDS: [(FlowKind, &[&str]); 10] = [
     (FlowKind::TcpOpening, &["tcp_timeout_syn_sent", "tcp_timeout_syn_recv"]),
     (
@@ -43,7 +41,6 @@ const KINDS: [(FlowKind, &[&str]); 10] = [
     (FlowKind::Generic, GENERIC),
 ];
 
-/// Every state behind a FIN.
 const CLOSING: &[&str] = &[
     "tcp_timeout_fin_wait",
     "tcp_timeout_close_wait",
@@ -51,58 +48,43 @@ const CLOSING: &[&str] = &[
     "tcp_timeout_time_wait",
 ];
 
-/// What a protocol that the kernel knows nothing of falls under.
+/// For protocols that the kernel does not know.
 const GENERIC: &[&str] = &["generic_timeout"];
 
-/// `nf_ct_generic_timeout`'s first value, should even that setting be missing.
+/// In case even `generic_timeout` is missing.
 const LAST_RESORT_SECONDS: u64 = 10;
 
-/// The settings, kept open.
+/// Reads the settings of the caller's network namespace.
 #[derive(Debug)]
 pub struct Timeouts {
-    kinds: Vec<(FlowKind, Vec<Setting>)>,
-    generic: Vec<Setting>,
-    tcp_loose: Option<Setting>,
+    settings: TimeoutSettings,
+    are_missing: bool,
 }
 
 impl Timeouts {
     pub fn open() -> Self {
-        Self {
-            kinds: KINDS.iter().map(|&(kind, names)| (kind, open_all(names))).collect(),
-            generic: open_all(GENERIC),
-            tcp_loose: open("tcp_loose"),
-        }
+        let settings = TimeoutSettings::of_the_kernel();
+        let are_missing = least(&settings, GENERIC).is_none();
+        Self { settings, are_missing }
     }
 
-    /// Whether this kernel had none of the settings, because conntrack was not loaded.
+    /// Whether there were no settings when this was opened, because conntrack was not loaded.
     pub const fn are_missing(&self) -> bool {
-        self.generic.is_empty()
+        self.are_missing
     }
 
-    /// Tells the data path the timeouts, in coarse units, and what makes an entry.
+    /// Writes the timeouts in coarse units, and whether an ACK that belongs to no connection makes an
+    /// entry.
     pub fn write(&self, clock: CoarseClock, facts: &mut DaemonFacts) {
-        facts.tcp_loose = u32::from(self.tcp_loose());
-        let generic = least(&self.generic).unwrap_or(LAST_RESORT_SECONDS);
-        for (kind, settings) in &self.kinds {
-            let timeout = clock.timeout(least(settings).unwrap_or(generic));
-            facts.set_flow_timeout(*kind, timeout);
+        facts.tcp_loose = u32::from(self.settings.read("tcp_loose") != Some(0));
+        let generic = least(&self.settings, GENERIC).unwrap_or(LAST_RESORT_SECONDS);
+        for (kind, names) in KINDS {
+            let seconds = least(&self.settings, names).unwrap_or(generic);
+            facts.set_flow_timeout(kind, clock.timeout(seconds));
         }
     }
-
-    /// Whether an ACK of no connection makes an entry.
-    fn tcp_loose(&self) -> bool {
-        self.tcp_loose.as_ref().and_then(|setting| setting.read().ok()) != Some(0)
-    }
 }
 
-fn open_all(names: &[&str]) -> Vec<Setting> {
-    names.iter().filter_map(|name| open(name)).collect()
-}
-
-fn open(name: &str) -> Option<Setting> {
-    Setting::open(Path::new(&format!("/proc/sys/net/netfilter/nf_conntrack_{name}"))).ok()
-}
-
-fn least(settings: &[Setting]) -> Option<u64> {
-    settings.iter().filter_map(|setting| setting.read().ok()).min()
+fn least(settings: &TimeoutSettings, names: &[&str]) -> Option<u64> {
+    names.iter().filter_map(|name| settings.read(name)).min().map(u64::from)
 }

@@ -1,4 +1,4 @@
-//! The kernel's timeouts one by one, to read and to write.
+//! Reads and writes single timeouts of the kernel.
 
 use std::{
     fs, io,
@@ -7,7 +7,7 @@ use std::{
 
 const DIRECTORY: &str = "/proc/sys/net/netfilter";
 
-/// The timeouts of the network namespace of whoever calls.
+/// Timeouts of the caller's network namespace.
 #[derive(Clone, Debug)]
 pub struct TimeoutSettings(PathBuf);
 
@@ -16,17 +16,16 @@ impl TimeoutSettings {
         Self::at(Path::new(DIRECTORY))
     }
 
-    /// Files of the kernel's names in another directory.
     pub fn at(directory: &Path) -> Self {
         Self(directory.to_owned())
     }
 
-    /// Seconds of the setting with this name behind `nf_conntrack_`; `None` where there is none.
+    /// In seconds; `name` is without `nf_conntrack_`. `None` if there is no such setting.
     pub fn read(&self, name: &str) -> Option<u32> {
         fs::read_to_string(self.path(name)).ok()?.trim().parse().ok()
     }
 
-    /// Holds for entries that are made or refreshed from then on.
+    /// Applies to entries that are made or refreshed from now on.
     pub fn write(&self, name: &str, seconds: u32) -> io::Result<()> {
         fs::write(self.path(name), seconds.to_string())
     }

@@ -2,7 +2,6 @@
 
 use ctguard_layout::{COUNTERS, Class, Counter, Counters, Group, Outcome, TABLE};
 
-/// What all processors counted together.
 #[derive(Clone, Copy, Debug)]
 pub struct Totals([u64; COUNTERS]);
 
@@ -17,34 +16,26 @@ impl Totals {
         Self(totals)
     }
 
-    /// New flows of a class that were seen.
     pub fn seen(&self, class: Class) -> u64 {
         Counter::seen(class).map(|counter| self.get(counter)).sum()
     }
 
-    /// New flows with an outcome, of all classes.
     pub fn of_all_classes(&self, outcome: Outcome) -> u64 {
         Class::ALL.into_iter().map(|class| self.get(Counter::Flows(outcome, class))).sum()
     }
 
-    /// New flows that were refused, of all classes, by reason.
+    /// Refused new flows of all classes, by reason.
     pub fn refused_by_reason(&self) -> Vec<(&'static str, u64)> {
         let refusals = TABLE.iter().filter(|row| row.group == Group::Refused);
         refusals.map(|row| (row.label, self.of_all_classes(row.outcome))).collect()
     }
 
-    /// New flows that were refused, for whatever reason.
     pub fn refused(&self) -> u64 {
         self.refused_by_reason().iter().map(|(_, number)| number).sum()
     }
 
-    /// How often it happened.
     pub fn get(&self, counter: Counter) -> u64 {
-        usize::try_from(counter.index())
-            .ok()
-            .and_then(|index| self.0.get(index))
-            .copied()
-            .unwrap_or_default()
+        self.0.get(counter.index() as usize).copied().unwrap_or_default()
     }
 }
 

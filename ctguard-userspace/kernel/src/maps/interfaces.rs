@@ -10,7 +10,6 @@ use thiserror::Error;
 use super::memory::InPlace;
 use crate::net::{Link, station};
 
-/// No slot is free for an interface.
 #[derive(Debug, Error)]
 #[error(
     "no free slot for interface number {ifindex}: {INTERFACE_PROBES} others whose numbers are equal \
@@ -20,7 +19,6 @@ pub struct NoSlot {
     ifindex: u32,
 }
 
-/// A used slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
     pub index: u32,
@@ -28,14 +26,12 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The interface's name when it was attached.
     pub fn name(&self) -> String {
         let name = &self.interface.name;
         let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
         String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned()
     }
 
-    /// What is set for the interface.
     pub fn settings(&self) -> InterfaceSettings {
         InterfaceSettings {
             name: self.name(),
@@ -47,11 +43,10 @@ impl Slot {
     }
 }
 
-/// The map.
 #[derive(Debug)]
 pub struct Interfaces(InPlace<Interface>);
 
-/// What the operator writes lies behind what the daemon writes.
+/// Where the operator's part of a slot begins; the daemon's part is before it.
 const OPERATORS: usize = offset_of!(Interface, ceilings);
 const END: usize = size_of::<Interface>();
 
@@ -60,7 +55,6 @@ impl Interfaces {
         Self(map)
     }
 
-    /// Every slot, in order.
     pub(super) fn all(&self) -> Vec<Interface> {
         (0..INTERFACE_SLOTS as usize).map(|index| self.0.get(index)).collect()
     }
@@ -71,43 +65,41 @@ impl Interfaces {
         }
     }
 
-    /// Every used slot.
     pub fn used(&self) -> Vec<Slot> {
         let slots = (0..).zip(self.all()).map(|(index, interface)| Slot { index, interface });
         slots.filter(|slot| slot.interface.ifindex != 0).collect()
     }
 
-    /// The slot of `ifindex`, if it has one: looks only where the data path does.
+    /// The slot of `ifindex`, found as the data path finds it.
     pub fn of(&self, ifindex: u32) -> Option<Slot> {
-        let slots =
+        let mut slots =
             probes(ifindex).map(|index| Slot { index, interface: self.0.get(index as usize) });
-        slots.into_iter().find(|slot| slot.interface.ifindex == ifindex)
+        slots.find(|slot| slot.interface.ifindex == ifindex)
     }
 
-    /// Writes a whole slot, its own or a free one where the data path looks for it.
+    /// Writes the interface into its own slot, or into a free one where the data path looks for it.
     pub(super) fn put(&self, interface: &Interface) -> Result<(), NoSlot> {
         let used = self.used();
         let taken: Vec<_> = used.iter().map(|slot| (slot.index, slot.interface.ifindex)).collect();
         let ifindex = interface.ifindex;
         let index = place(&taken, ifindex).ok_or(NoSlot { ifindex })? as usize;
-        // The data path knows it by its number, which comes last.
+        // The data path finds it by its number, which is written last.
         self.0.set(index, OPERATORS..END, interface);
         self.0.set(index, offset_of!(Interface, station)..OPERATORS, interface);
         self.0.set(index, 0..OPERATORS, interface);
         Ok(())
     }
 
-    /// Writes the daemon's part of a slot that is there.
+    /// Writes the daemon's part of a slot.
     pub(super) fn set_device(&self, slot: &Slot) {
         self.0.set(slot.index as usize, 0..OPERATORS, &slot.interface);
     }
 
-    /// Writes the operator's part of a slot that is there.
+    /// Writes the operator's part of a slot.
     pub(super) fn set_settings(&self, slot: &Slot) {
         self.0.set(slot.index as usize, OPERATORS..END, &slot.interface);
     }
 
-    /// Frees the slot of `ifindex`.
     pub(super) fn remove(&self, ifindex: u32) {
         if let Some(slot) = self.of(ifindex) {
             self.0.set(slot.index as usize, 0..END, &Interface::FREE);
@@ -115,8 +107,7 @@ impl Interfaces {
     }
 }
 
-/// What the data path is told of an interface: the device, and what is set for it. Nothing else makes
-/// a slot.
+/// The only builder of a new slot: from the device and its settings.
 pub(super) fn slot(
     (links, link): (&[Link], &Link),
     mode: u32,
@@ -151,7 +142,8 @@ pub(super) fn set_settings(
     interface.answers_nothing = u32::from(!answers);
 }
 
-/// The slot for `ifindex`, given who holds which: the nearest behind its own number.
+/// The slot for `ifindex`: the one it holds, else the first free one from its own number on. `taken`
+/// has pairs of slot and holder.
 fn place(taken: &[(u32, u32)], ifindex: u32) -> Option<u32> {
     let mut probes = probes(ifindex)
         .map(|slot| (slot, taken.iter().find(|(used, _)| *used == slot).map(|&(_, index)| index)));
@@ -159,7 +151,6 @@ fn place(taken: &[(u32, u32)], ifindex: u32) -> Option<u32> {
     own.or_else(|| probes.find(|&(_, holder)| holder.is_none())).map(|(slot, _)| slot)
 }
 
-/// Where `ifindex` may lie.
 fn probes(ifindex: u32) -> impl Iterator<Item = u32> + Clone {
     (0..INTERFACE_PROBES).map(move |probe| ifindex.wrapping_add(probe) % INTERFACE_SLOTS)
 }

@@ -1,4 +1,4 @@
-//! The only place where the layout's types meet kernel memory.
+//! Maps the memory of BPF arrays and reads it as the layout's types.
 //!
 //! One of the three modules of this crate with unsafe code (the others are `bpf::syscall` and
 //! `net::driver`).
@@ -8,7 +8,7 @@ use std::{
     marker::PhantomData,
     mem::MaybeUninit,
     ops::{Deref, Range},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsRawFd as _, BorrowedFd},
     sync::atomic::{Ordering, fence},
 };
 
@@ -23,9 +23,9 @@ use ctguard_layout::{
     Counters, Environment, FlowLine, Grant, Interface, Limits, ListEntry, MemoryLine, OfferedSlot,
     Policy, SourceCells, SourceLine, shared::Shared,
 };
-use memmap2::{Mmap, MmapMut, MmapOptions};
+use memmap2::{MmapMut, MmapOptions};
 
-/// A value of the layout as aya copies it in and out of a map.
+/// A value that aya copies in and out of a map.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub(super) struct Value<T>(pub T);
@@ -35,21 +35,16 @@ unsafe impl Pod for Value<ListEntry> {}
 // SAFETY: as above.
 unsafe impl Pod for Value<Counters> {}
 
-/// The grant, in place: what is written here holds for the next packet.
+/// The grant, in place: the next packet sees what is written here.
 #[derive(Debug)]
-pub struct SharedGrant(MmapMut);
+pub struct SharedGrant(SharedArray<Grant>);
 
 impl SharedGrant {
-    /// Maps the only value of the `grant` map.
-    pub fn map(fd: &impl AsFd) -> io::Result<Self> {
-        // SAFETY: the memory belongs to a BPF array that the mapping keeps alive; kernel and
-        // processes touch it with atomic instructions only.
-        unsafe { MmapOptions::new().len(size_of::<Grant>()).map_mut(fd.as_fd().as_raw_fd()) }
-            .map(Self)
+    /// `values` is the number of values in the map, 1.
+    pub(super) fn map(fd: BorrowedFd<'_>, values: u32) -> io::Result<Self> {
+        SharedArray::map(fd, values).map(Self)
     }
-}
 
-impl SharedGrant {
     /// What the daemon has written.
     pub(super) fn settings(&self) -> Vec<u64> {
         self.written().map(Shared::load).collect()
@@ -70,62 +65,58 @@ impl Deref for SharedGrant {
     type Target = Grant;
 
     fn deref(&self) -> &Grant {
-        #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins on a page")]
-        let grant = self.0.as_ptr().cast::<Grant>();
-        // SAFETY: the mapping is `size_of::<Grant>()` bytes long, begins on a page and lives as
-        // long as `self`; `Grant` is atomics and plain integers that nobody writes.
-        unsafe { &*grant }
+        &self.0.values()[0]
     }
 }
 
-/// The values of an array that kernel and processes change at once.
+/// The values of an array that the kernel and other processes change meanwhile.
 #[derive(Debug)]
-struct SharedArray<T> {
+pub(super) struct SharedArray<T> {
     memory: MmapMut,
     values: PhantomData<[T]>,
 }
 
-/// Types that may be seen in shared memory: atomics alone, at most a cache line aligned.
+/// Types that may be borrowed in shared memory, aligned to a cache line at most.
 ///
 /// # Safety
-/// `repr(C)` or `repr(transparent)` of atomics.
-unsafe trait InSharedMemory {}
+/// `repr(C)` or `repr(transparent)` of atomics, and of plain integers that nobody writes.
+pub(super) unsafe trait InSharedMemory {}
 
 // SAFETY: a transparent atomic.
 unsafe impl InSharedMemory for Shared {}
-// SAFETY: an array of the same.
+// SAFETY: atomics, and reserved integers that nobody writes.
+unsafe impl InSharedMemory for Grant {}
+// SAFETY: an array of atomics.
 unsafe impl InSharedMemory for FlowLine {}
-
 // SAFETY: atomics and arrays of them.
 unsafe impl InSharedMemory for OfferedSlot {}
 // SAFETY: an array of atomics.
 unsafe impl InSharedMemory for SourceLine {}
 // SAFETY: arrays of atomics.
 unsafe impl InSharedMemory for SourceCells {}
-
 // SAFETY: an array of atomics.
 unsafe impl InSharedMemory for MemoryLine {}
 
 impl<T: InSharedMemory> SharedArray<T> {
-    fn map(fd: &impl AsFd, length: u32) -> io::Result<Self> {
+    pub(super) fn map(fd: BorrowedFd<'_>, length: u32) -> io::Result<Self> {
         let length = usize::try_from(length).map_err(io::Error::other)?;
-        // SAFETY: as in `SharedGrant::map`.
-        let memory = unsafe {
-            MmapOptions::new().len(length * size_of::<T>()).map_mut(fd.as_fd().as_raw_fd())
-        }?;
+        let mut options = MmapOptions::new();
+        // SAFETY: the memory belongs to a BPF array that the mapping keeps alive; kernel and
+        // processes touch it with atomic instructions only.
+        let memory = unsafe { options.len(length * size_of::<T>()).map_mut(fd.as_raw_fd()) }?;
         Ok(Self { memory, values: PhantomData })
     }
 
-    fn values(&self) -> &[T] {
+    pub(super) fn values(&self) -> &[T] {
         let length = self.memory.len() / size_of::<T>();
         let start = self.memory.as_ptr().cast::<T>();
         // SAFETY: the mapping holds `length` values, begins on a page and lives as long as `self`;
-        // `InSharedMemory` says that they may change under a shared reference.
+        // values of an `InSharedMemory` type may change under a shared reference.
         unsafe { std::slice::from_raw_parts(start, length) }
     }
 }
 
-/// Types of plain integers that are read and written in shared memory word by word.
+/// Types that are read and written in shared memory word by word.
 ///
 /// # Safety
 /// `repr(C)` of integers without padding, so that every bit pattern is valid.
@@ -140,8 +131,8 @@ unsafe impl Words for Interface {}
 // SAFETY: as above.
 unsafe impl Words for Limits {}
 
-/// Values of which each owner writes a part, in place: the rest is never touched, and no word of 64
-/// bits is ever half written.
+/// Values of which each owner writes a part in place. The other parts are never touched, and no word
+/// of 64 bits is ever half written.
 #[derive(Debug)]
 pub(super) struct InPlace<T> {
     words: SharedArray<Shared>,
@@ -154,8 +145,7 @@ impl<T: Words> InPlace<T> {
         size_of::<T>() / WORD
     };
 
-    /// Maps an array of so many.
-    pub(super) fn map(fd: &impl AsFd, length: u32) -> io::Result<Self> {
+    pub(super) fn map(fd: BorrowedFd<'_>, length: u32) -> io::Result<Self> {
         let words = u32::try_from(Self::WORDS).map_err(io::Error::other)?;
         Ok(Self { words: SharedArray::map(fd, length * words)?, values: PhantomData })
     }
@@ -171,12 +161,12 @@ impl<T: Words> InPlace<T> {
         unsafe { value.assume_init() }
     }
 
-    /// Writes what lies at these bytes of `value`, whole words.
+    /// Writes these bytes of `value`, in whole words.
     pub(super) fn set(&self, index: usize, bytes: Range<usize>, value: &T) {
         let start = std::ptr::from_ref(value).cast::<u64>();
         // SAFETY: a `T` is `WORDS` aligned words of initialised integers.
         let new = unsafe { std::slice::from_raw_parts(start, Self::WORDS) };
-        // What is written first is seen first.
+        // Earlier writes are seen before this one.
         fence(Ordering::Release);
         let part = bytes.start / WORD..bytes.end / WORD;
         for (word, new) in self.words_of(index)[part.clone()].iter().zip(&new[part]) {
@@ -196,31 +186,20 @@ const WORD: usize = size_of::<u64>();
 /// Flow cache and known-flows filter, in place.
 #[derive(Debug)]
 pub struct FlowMemory {
-    lines: SharedArray<FlowLine>,
-    words: SharedArray<Shared>,
+    pub(super) lines: SharedArray<FlowLine>,
+    pub(super) words: SharedArray<Shared>,
 }
 
-/// Words looked at to tell a generation's load: enough for a thousandth.
+/// Enough words to estimate a generation's load to a thousandth.
 const SAMPLED_WORDS: usize = 4096;
 
 impl FlowMemory {
-    /// Maps both, given the number of values of each.
-    pub(super) fn map(
-        (lines, line_count): (&impl AsFd, u32),
-        (words, word_count): (&impl AsFd, u32),
-    ) -> io::Result<Self> {
-        Ok(Self {
-            lines: SharedArray::map(lines, line_count)?,
-            words: SharedArray::map(words, word_count)?,
-        })
-    }
-
     /// Clears a generation of the filter.
     pub fn clear(&self, generation: u32, environment: &Environment) {
         self.generation(generation, environment).iter().for_each(|word| word.store(0));
     }
 
-    /// The share of bits that the asked generation has set, 0 to 1.
+    /// Share of bits set in the generation that is in use, 0 to 1.
     pub fn load(&self, environment: &Environment) -> f64 {
         let words = self.generation(environment.daemon.known_generation, environment);
         let sampled = words.iter().take(SAMPLED_WORDS);
@@ -249,28 +228,15 @@ impl KnownWords for FlowMemory {
     }
 }
 
-/// What sources offer, and which are known, in place.
+/// Offered loads and known sources, in place.
 #[derive(Debug)]
 pub struct SourceMemory {
-    offered: SharedArray<OfferedSlot>,
-    lines: SharedArray<SourceLine>,
-    cells: SharedArray<SourceCells>,
+    pub(super) offered: SharedArray<OfferedSlot>,
+    pub(super) lines: SharedArray<SourceLine>,
+    pub(super) cells: SharedArray<SourceCells>,
 }
 
 impl SourceMemory {
-    /// Maps all, given the number of values of each.
-    pub(super) fn map(
-        (offered, offered_count): (&impl AsFd, u32),
-        (lines, line_count): (&impl AsFd, u32),
-        (cells, cell_count): (&impl AsFd, u32),
-    ) -> io::Result<Self> {
-        Ok(Self {
-            offered: SharedArray::map(offered, offered_count)?,
-            lines: SharedArray::map(lines, line_count)?,
-            cells: SharedArray::map(cells, cell_count)?,
-        })
-    }
-
     /// Offered loads, by line of the source scope.
     pub fn offered(&self) -> &[OfferedSlot] {
         self.offered.values()
@@ -281,7 +247,7 @@ impl SourceMemory {
         self.lines.values()
     }
 
-    /// What is counted for the known sources, by slot.
+    /// Counts of the known sources, by slot.
     pub fn cells(&self) -> &[SourceCells] {
         self.cells.values()
     }
@@ -297,29 +263,24 @@ impl SourceSet for SourceMemory {
     }
 }
 
-/// Lines looked at to tell a memory's load: enough for a hundredth.
+/// Enough lines to estimate a memory's load to a hundredth.
 const SAMPLED_LINES: usize = 512;
 
-/// The share of a memory's places that hold something no older than `life`, 0 to 1.
-pub(super) fn memory_load(
-    (fd, line_count): (&impl AsFd, u32),
-    now: Moment,
-    life: u32,
-) -> io::Result<f64> {
-    let lines: SharedArray<MemoryLine> = SharedArray::map(fd, line_count)?;
+/// Share of a memory's places that hold something no older than `life`, 0 to 1.
+pub(super) fn memory_load(lines: &SharedArray<MemoryLine>, now: Moment, life: u32) -> f64 {
     let sampled = lines.values().iter().take(SAMPLED_LINES);
     let (held, all) = sampled.fold((0_u32, 0_u32), |(held, all), line| {
         let young = memory::young(line, now, life);
         (held + young, all + memory::PLACES)
     });
-    Ok(f64::from(held) / f64::from(all.max(1)))
+    f64::from(held) / f64::from(all.max(1))
 }
 
 /// The first word of a memory-mappable array: the layout's version, in the `policy` map.
-pub(super) fn first_word(fd: &impl AsFd) -> io::Result<u32> {
-    // SAFETY: as in `SharedGrant::map`; the first word is written once, when the maps are made.
-    let memory: Mmap =
-        unsafe { MmapOptions::new().len(size_of::<u32>()).map(fd.as_fd().as_raw_fd()) }?;
+pub(super) fn first_word(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut options = MmapOptions::new();
+    // SAFETY: as in `SharedArray::map`; the first word is written once, when the maps are made.
+    let memory = unsafe { options.len(size_of::<u32>()).map(fd.as_raw_fd()) }?;
     let bytes = memory.first_chunk().copied().unwrap_or_default();
     Ok(u32::from_ne_bytes(bytes))
 }

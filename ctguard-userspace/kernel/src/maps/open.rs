@@ -2,30 +2,24 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::PathBuf,
 };
 
-use aya::{
-    maps::{Map, MapData, MapError, PerCpuArray, RingBuf},
-    sys::SyscallError,
-};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
 use ctguard_datapath::memory::Moment;
-use ctguard_layout::{
-    Counters, Environment, INTERFACE_SLOTS, Interface, LAYOUT_VERSION, Limits, Policy, maps,
-};
+use ctguard_layout::{Counters, Environment, Interface, LAYOUT_VERSION, Limits, Policy, maps};
 use ctguard_settings::{InterfaceSettings, Settings};
 use thiserror::Error;
 
 use super::{
     Interfaces, Lists, Slot, Totals,
     memory::{
-        FlowMemory, InPlace, SharedGrant, SourceMemory, Value, Words, first_word, memory_load,
+        FlowMemory, InPlace, SharedArray, SharedGrant, SourceMemory, Value, first_word, memory_load,
     },
 };
 use crate::bpf::Pins;
 
-/// Why there are no maps to work with.
 #[derive(Debug, Error)]
 pub enum OpenError {
     #[error("no guard is loaded at {}; start one: ctguard run -i INTERFACE", path.display())]
@@ -46,7 +40,7 @@ pub enum OpenError {
     Memory { name: &'static str, source: io::Error },
 }
 
-/// Every map of a guard that userspace reads; `writer` holds what writes them.
+/// The maps of a guard; `writer` has the operations that change them.
 pub struct GuardMaps {
     pub(super) policy: InPlace<Policy>,
     pub(super) environment: InPlace<Environment>,
@@ -59,7 +53,7 @@ pub struct GuardMaps {
 }
 
 impl GuardMaps {
-    /// Opens the maps under `pins`, if they are of this layout.
+    /// Opens the maps under `pins`, unless they have another layout.
     pub fn open(pins: &Pins) -> Result<Self, OpenError> {
         match layout_of(pins)? {
             LAYOUT_VERSION => {}
@@ -69,18 +63,16 @@ impl GuardMaps {
         Self::open_unversioned(pins)
     }
 
-    /// Opens maps that are being made, or whose version has been looked at.
+    /// Opens maps that are being made, or whose version was checked.
     pub fn open_unversioned(pins: &Pins) -> Result<Self, OpenError> {
-        let grant = open(pins, maps::GRANT)?;
         Ok(Self {
-            policy: in_place(pins, maps::POLICY, 1)?,
-            environment: in_place(pins, maps::ENVIRONMENT, 1)?,
-            limits: in_place(pins, maps::LIMITS, 1)?,
+            policy: in_memory(pins, maps::POLICY, InPlace::map)?,
+            environment: in_memory(pins, maps::ENVIRONMENT, InPlace::map)?,
+            limits: in_memory(pins, maps::LIMITS, InPlace::map)?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, maps::COUNTERS)?))
                 .map_err(|source| OpenError::Map { name: maps::COUNTERS, source })?,
-            interfaces: Interfaces::new(in_place(pins, maps::INTERFACES, INTERFACE_SLOTS)?),
-            grant: SharedGrant::map(&grant.fd().as_fd())
-                .map_err(|source| OpenError::Memory { name: maps::GRANT, source })?,
+            interfaces: Interfaces::new(in_memory(pins, maps::INTERFACES, InPlace::map)?),
+            grant: in_memory(pins, maps::GRANT, SharedGrant::map)?,
             lists: Lists::open(pins)?,
             pins: pins.clone(),
         })
@@ -94,18 +86,16 @@ impl GuardMaps {
         self.environment.get(0)
     }
 
-    /// What the controller found last.
     pub fn limits(&self) -> Limits {
         self.limits.get(0)
     }
 
-    /// What the operator has set.
     pub fn settings(&self) -> Settings {
         let interfaces = self.interfaces.used().iter().map(Slot::settings).collect();
         Settings { policy: self.policy(), interfaces }
     }
 
-    /// What is set for the interface of this number or name.
+    /// The settings of the interface with this number or name; defaults if it has no slot.
     pub fn interface_settings(&self, ifindex: u32, name: &str) -> InterfaceSettings {
         let used = self.interfaces.used();
         let is_it = |slot: &&Slot| slot.interface.ifindex == ifindex || slot.name() == name;
@@ -114,20 +104,14 @@ impl GuardMaps {
         InterfaceSettings { name: name.to_owned(), ..settings }
     }
 
-    /// What is offered, and who is known.
     pub fn source_memory(&self) -> Result<SourceMemory, OpenError> {
-        let map = |name| Ok((open(&self.pins, name)?, self.entries(name)?));
-        let (offered, lines, cells) =
-            (map(maps::OFFERED_SOURCE)?, map(maps::SOURCES)?, map(maps::SOURCE_CELLS)?);
-        SourceMemory::map(
-            (&offered.0.fd().as_fd(), offered.1),
-            (&lines.0.fd().as_fd(), lines.1),
-            (&cells.0.fd().as_fd(), cells.1),
-        )
-        .map_err(|source| OpenError::Memory { name: maps::SOURCES, source })
+        Ok(SourceMemory {
+            offered: in_memory(&self.pins, maps::OFFERED_SOURCE, SharedArray::map)?,
+            lines: in_memory(&self.pins, maps::SOURCES, SharedArray::map)?,
+            cells: in_memory(&self.pins, maps::SOURCE_CELLS, SharedArray::map)?,
+        })
     }
 
-    /// The counters of all processors together.
     pub fn totals(&self) -> Result<Totals, OpenError> {
         let values = self
             .counters
@@ -136,35 +120,35 @@ impl GuardMaps {
         Ok(Totals::sum(values.iter().map(|value| &value.0)))
     }
 
-    /// The ring that wakes the daemon.
     pub fn wakeups(&self) -> Result<RingBuf<MapData>, OpenError> {
         RingBuf::try_from(Map::RingBuf(open(&self.pins, maps::WAKEUPS)?))
             .map_err(|source| OpenError::Map { name: maps::WAKEUPS, source })
     }
 
-    /// Flow cache and known-flows filter.
     pub fn flow_memory(&self) -> Result<FlowMemory, OpenError> {
-        let lines = open(&self.pins, maps::FLOW_CACHE)?;
-        let words = open(&self.pins, maps::KNOWN_FLOWS)?;
-        let (line_count, word_count) =
-            (self.entries(maps::FLOW_CACHE)?, self.entries(maps::KNOWN_FLOWS)?);
-        FlowMemory::map((&lines.fd().as_fd(), line_count), (&words.fd().as_fd(), word_count))
-            .map_err(|source| OpenError::Memory { name: maps::KNOWN_FLOWS, source })
+        Ok(FlowMemory {
+            lines: in_memory(&self.pins, maps::FLOW_CACHE, SharedArray::map)?,
+            words: in_memory(&self.pins, maps::KNOWN_FLOWS, SharedArray::map)?,
+        })
     }
 
-    /// Share of the places of one of the memories that hold something no older than `life`.
+    /// Share of the places of memory `name` that hold something no older than `life`.
     pub fn memory_load(
         &self,
         name: &'static str,
         now: Moment,
         life: u32,
     ) -> Result<f64, OpenError> {
-        let (map, lines) = (open(&self.pins, name)?, self.entries(name)?);
-        memory_load((&map.fd().as_fd(), lines), now, life)
-            .map_err(|source| OpenError::Memory { name, source })
+        Ok(memory_load(&in_memory(&self.pins, name, SharedArray::map)?, now, life))
     }
 
-    /// Memory that all pinned maps are charged for.
+    /// Number of values of the array `name`.
+    pub fn entries(&self, name: &'static str) -> Result<u32, OpenError> {
+        let info = open(&self.pins, name)?.info();
+        info.map(|info| info.max_entries()).map_err(|source| OpenError::Map { name, source })
+    }
+
+    /// Memory of all pinned maps, as the kernel charges it.
     pub fn bytes(&self) -> Result<u64, OpenError> {
         maps::PINNED.into_iter().try_fold(0, |sum, name| {
             let map = open(&self.pins, name)?;
@@ -175,30 +159,19 @@ impl GuardMaps {
             Ok(sum + charged.and_then(|bytes| bytes.trim().parse::<u64>().ok()).unwrap_or_default())
         })
     }
-
-    /// Lines of `name`, an array.
-    pub fn entries(&self, name: &'static str) -> Result<u32, OpenError> {
-        let info = open(&self.pins, name)?.info();
-        info.map(|info| info.max_entries()).map_err(|source| OpenError::Map { name, source })
-    }
 }
 
-/// The layout's version of the guard under `pins`; 0 where a start was cut short.
+/// Layout version of the guard under `pins`; 0 if its start was interrupted.
 pub fn layout_of(pins: &Pins) -> Result<u32, OpenError> {
     let policy = open(pins, maps::POLICY)?;
-    first_word(&policy.fd().as_fd())
+    first_word(policy.fd().as_fd())
         .map_err(|source| OpenError::Memory { name: maps::POLICY, source })
 }
 
 pub(super) fn open(pins: &Pins, name: &'static str) -> Result<MapData, OpenError> {
     MapData::from_pin(pins.map(name)).map_err(|source| {
         let path = pins.path().to_owned();
-        let error = if let MapError::SyscallError(SyscallError { io_error, .. }) = &source {
-            io_error.raw_os_error()
-        } else {
-            None
-        };
-        match error {
+        match os_error(&source) {
             Some(libc::ENOENT | libc::ENOTDIR) => OpenError::NoGuard { path },
             Some(libc::EPERM | libc::EACCES) => OpenError::NotPermitted { path },
             Some(_) | None => OpenError::Map { name, source },
@@ -206,11 +179,18 @@ pub(super) fn open(pins: &Pins, name: &'static str) -> Result<MapData, OpenError
     })
 }
 
-fn in_place<T: Words>(
+/// Opens an array, and maps its memory by `map`, which takes the number of its values.
+fn in_memory<M>(
     pins: &Pins,
     name: &'static str,
-    length: u32,
-) -> Result<InPlace<T>, OpenError> {
-    let map = open(pins, name)?;
-    InPlace::map(&map.fd().as_fd(), length).map_err(|source| OpenError::Memory { name, source })
+    map: impl FnOnce(BorrowedFd<'_>, u32) -> io::Result<M>,
+) -> Result<M, OpenError> {
+    let opened = open(pins, name)?;
+    let info = opened.info().map_err(|source| OpenError::Map { name, source })?;
+    map(opened.fd().as_fd(), info.max_entries())
+        .map_err(|source| OpenError::Memory { name, source })
+}
+
+pub(super) fn os_error(error: &MapError) -> Option<i32> {
+    if let MapError::SyscallError(error) = error { error.io_error.raw_os_error() } else { None }
 }

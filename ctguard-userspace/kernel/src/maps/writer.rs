@@ -1,7 +1,7 @@
-//! Everything that is written into the maps, by who may write it.
+//! All writes into the maps.
 //!
-//! A daemon owns what it finds out: it writes that in place, and waits for nobody. What the operator
-//! sets is written under the lock for settings alone. Neither touches a word of the other's.
+//! The daemon writes its own words in place and waits for nobody. Settings are written under the lock
+//! for settings. Neither writes a word that belongs to the other.
 
 use std::{mem::offset_of, ops::Deref};
 
@@ -22,15 +22,15 @@ const OPERATORS: usize = offset_of!(Environment, operator);
 const FIXED: usize = offset_of!(Environment, fixed);
 const DAEMONS: usize = offset_of!(Environment, daemon);
 
-/// What the daemon owns; it holds its lock.
+/// For the daemon, which holds the daemon's lock.
 impl GuardMaps {
-    /// Writes the keys and sizes of maps that are new.
+    /// Writes keys and sizes into new maps.
     pub fn make(&self, fixed: Fixed) {
         let environment = Environment { fixed, ..self.environment() };
         self.environment.set(0, FIXED..DAEMONS, &environment);
     }
 
-    /// Writes what is found out; whether any of it has changed.
+    /// Whether any fact has changed.
     pub fn change_facts(&self, change: impl FnOnce(&mut DaemonFacts)) -> bool {
         let old = self.environment();
         let mut environment = old;
@@ -39,8 +39,8 @@ impl GuardMaps {
         environment != old
     }
 
-    /// Tells the data path whether conntrack can be asked, by the bytes of its options, and `status`
-    /// why not.
+    /// `lookup_options_bytes` tells the data path how to ask conntrack, `detection` tells `status` why
+    /// it is not asked.
     pub fn note_detection(&self, detection: Detection, lookup_options_bytes: u32) {
         self.change_facts(|facts| {
             facts.detection = detection as u32;
@@ -48,16 +48,16 @@ impl GuardMaps {
         });
     }
 
-    /// Lets the data path ask the other generation of the known-flows filter, which holds the whole
-    /// table.
+    /// Switches the data path to the other generation of the known-flows filter, which now holds the
+    /// whole table.
     pub fn turn_known_flows(&self, now: Jiffies) {
         self.change_facts(|facts| {
             facts.known_generation = 1 - facts.known_generation.min(1);
             facts.known_turned_at = now.0;
-            // Every older flow is in the flow cache now, if that is what answers.
+            // The flow cache, if in use, now has every older flow.
             facts.learning_until = 0;
         });
-        // Only now, for a program may read the two at different times.
+        // Afterwards, because a program may read the two at different times.
         self.change_facts(|facts| facts.known_complete = 1);
     }
 
@@ -66,17 +66,15 @@ impl GuardMaps {
         self.change_facts(|facts| facts.known_complete = 0);
     }
 
-    /// Writes stages and shares.
     pub fn set_limits(&self, limits: &Limits) {
         self.limits.set(0, 0..size_of::<Limits>(), limits);
     }
 
-    /// Writes the rates that hold while no daemon lives.
+    /// Writes the rates that apply while no daemon runs.
     pub fn set_fallback(&self, rates: [FallbackRate; TIERS]) {
         FallbackRate::write_all(rates, &self.grant);
     }
 
-    /// Writes in which mode the program runs on an interface.
     pub fn note_mode(&self, ifindex: u32, mode: u32) {
         if let Some(mut slot) = self.interfaces.of(ifindex) {
             slot.interface.mode = mode;
@@ -84,7 +82,7 @@ impl GuardMaps {
         }
     }
 
-    /// Writes name and station of a guarded interface.
+    /// Updates name and station of a guarded interface.
     pub fn note_device(&self, links: &[Link], link: &Link) {
         if let Some(mut slot) = self.interfaces.of(link.index) {
             set_device(&mut slot.interface, links, link);
@@ -92,19 +90,18 @@ impl GuardMaps {
         }
     }
 
-    /// Tells the data path whether any interface has a station to compare with.
+    /// Tells the data path whether to compare stations at all.
     pub fn note_stations(&self) {
         let any = self.interfaces.used().iter().any(|slot| slot.interface.station != 0);
         self.change_facts(|facts| facts.stations_in_use = u32::from(any));
     }
 
-    /// The right to write settings, with the lock for it.
     pub fn settings_writer(&mut self, lock: Lock) -> SettingsWriter<'_> {
         SettingsWriter { maps: self, _lock: lock }
     }
 }
 
-/// What is written under the lock for settings, which it holds: never print or wait with it.
+/// Writes settings. It holds the lock for settings: never print or wait while it lives.
 pub struct SettingsWriter<'m> {
     maps: &'m mut GuardMaps,
     _lock: Lock,
@@ -119,7 +116,7 @@ impl Deref for SettingsWriter<'_> {
 }
 
 impl SettingsWriter<'_> {
-    /// Puts settings in force: the policy, and what follows from it for scopes and interfaces.
+    /// Writes the policy, and the limits of scopes and interfaces that follow from it.
     pub fn apply(&self, settings: &Settings) {
         let maps = &self.maps;
         let policy = &settings.policy;
@@ -135,7 +132,6 @@ impl SettingsWriter<'_> {
         }
     }
 
-    /// Makes the slot of a device, with these settings of its own.
     pub fn add_interface(
         &self,
         links: &[Link],
@@ -148,25 +144,24 @@ impl SettingsWriter<'_> {
         maps.interfaces.put(&slot((links, link), mode, own, &maps.policy(), hz))
     }
 
-    /// Frees the slot of an interface.
     pub fn remove_interface(&self, ifindex: u32) {
         self.maps.interfaces.remove(ifindex);
     }
 
-    /// Adds a prefix to a list, or gives it another end.
+    /// Adds a prefix to a list, or changes when it expires.
     pub fn add_to_list(&mut self, kind: ListKind, entry: Entry) -> Result<(), ListError> {
         self.maps.lists.add(kind, entry)?;
         self.note_lists()
     }
 
-    /// Whether `prefix` was in the list and is not any more.
+    /// Whether `prefix` was in the list.
     pub fn remove_from_list(&mut self, kind: ListKind, prefix: IpNet) -> Result<bool, ListError> {
         let was_there = self.maps.lists.remove(kind, prefix)?;
         self.note_lists()?;
         Ok(was_there)
     }
 
-    /// Removes what expired by `now`, in jiffies, and tells how many entries that were.
+    /// Removes entries that expired by `now`, in jiffies; returns their number.
     pub fn expire_lists(&mut self, now: u64) -> Result<usize, ListError> {
         let lists = &mut self.maps.lists;
         let expired = lists.expire(ListKind::Allow, now)? + lists.expire(ListKind::Deny, now)?;
@@ -188,7 +183,7 @@ impl SettingsWriter<'_> {
     }
 }
 
-/// All that a start writes into the maps.
+/// Everything that a start writes into the maps.
 pub struct Values {
     policy: Policy,
     environment: Environment,
@@ -197,7 +192,7 @@ pub struct Values {
     grant: Vec<u64>,
 }
 
-/// What a start takes back when it fails; it holds both locks.
+/// For a start, which holds both locks and puts the values back when it fails.
 impl GuardMaps {
     pub fn values(&self) -> Values {
         Values {

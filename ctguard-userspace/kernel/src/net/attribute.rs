@@ -1,10 +1,10 @@
-//! Attributes of netlink messages, to read and to write.
+//! Reads and writes attributes of netlink messages.
 
 use netlink_packet_core::{
     DefaultNla, Emitable as _, NLA_F_NESTED, NLA_HEADER_SIZE, NlasIterator, parse_u32,
 };
 
-/// Type and value of each attribute in `bytes`, up to the first that is cut short.
+/// Type and value of each attribute, up to the first that is cut short.
 pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(|attribute| {
         let attribute = attribute.ok()?;
@@ -22,7 +22,7 @@ pub(crate) fn number(value: &[u8]) -> Option<u32> {
     parse_u32(value).ok()
 }
 
-/// Text ends with a zero.
+/// Up to the first zero byte.
 pub(crate) fn text(value: &[u8]) -> String {
     let text = value.split(|&byte| byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()
@@ -37,7 +37,7 @@ pub(crate) fn nested(kind: u16, inner: &[DefaultNla]) -> DefaultNla {
     DefaultNla::new(kind | NLA_F_NESTED, emitted(inner))
 }
 
-/// Attributes one after the other, each padded as netlink wants it.
+/// The bytes of attributes, each padded as netlink requires.
 pub(crate) fn emitted(attributes: &[DefaultNla]) -> Vec<u8> {
     let mut bytes = vec![0; attributes.buffer_len()];
     attributes.emit(&mut bytes);

@@ -1,11 +1,9 @@
-//! The clsact qdisc, on kernels without TCX: whether it is there, and its removal.
+//! Finds and removes the clsact qdisc, which kernels without TCX need.
 
 use std::io;
 
-use netlink_packet_core::parse_u32;
-
 use super::{
-    attribute::{attribute, emitted},
+    attribute::{attribute, emitted, number},
     netlink::{dump, request},
 };
 
@@ -18,13 +16,12 @@ const KIND: u16 = 1;
 /// Whether `ifindex` has a clsact (or ingress) qdisc.
 pub fn exists(ifindex: u32) -> io::Result<bool> {
     let qdiscs = dump(None, libc::RTM_GETQDISC, &traffic_control(ifindex, 0))?;
-    let has = |qdisc: &[u8], at: usize, wanted| {
-        qdisc.get(at..at + 4).and_then(|bytes| parse_u32(bytes).ok()) == Some(wanted)
-    };
+    let has =
+        |qdisc: &[u8], at: usize, wanted| qdisc.get(at..at + 4).and_then(number) == Some(wanted);
     Ok(qdiscs.iter().any(|qdisc| has(qdisc, 4, ifindex) && has(qdisc, 12, PARENT_CLSACT)))
 }
 
-/// Removes the qdisc, unless somebody else's filters are in it.
+/// Removes the qdisc, unless it has filters.
 pub fn remove_if_unused(ifindex: u32) -> io::Result<()> {
     for parent in [PARENT_INGRESS, PARENT_EGRESS] {
         if !dump(None, libc::RTM_GETTFILTER, &traffic_control(ifindex, parent))?.is_empty() {

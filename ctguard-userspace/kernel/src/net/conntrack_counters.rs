@@ -1,4 +1,4 @@
-//! Conntrack's counters over ctnetlink, which tells them also where the kernel was built without
+//! Conntrack's counters over ctnetlink, which has them even if the kernel was built without
 //! `CONFIG_NF_CONNTRACK_PROCFS`, as distributions do.
 
 use std::{collections::BTreeMap, io};
@@ -14,8 +14,8 @@ use super::{
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_GET_STATS_CPU`.
 const GET: u16 = 0x104;
 
-/// `enum ctattr_stats_cpu` (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`), by the names that
-/// the columns of `/proc/net/stat/nf_conntrack` have.
+/// `enum ctattr_stats_cpu` (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`), with the names of
+/// the columns in `/proc/net/stat/nf_conntrack`.
 const NAMES: [(u16, &str); 10] = [
     (2, "found"),
     (4, "invalid"),
@@ -29,7 +29,7 @@ const NAMES: [(u16, &str); 10] = [
     (15, "chainlength"),
 ];
 
-/// Sums over all CPUs, in this network namespace; without those that this kernel does not tell.
+/// Sums over all CPUs of those counters that this kernel has.
 pub fn conntrack_counters() -> io::Result<BTreeMap<String, u64>> {
     let mut sums = BTreeMap::new();
     for cpu in dump(Some(netlink::NETFILTER), GET, &[0; NFGENMSG_LENGTH])? {

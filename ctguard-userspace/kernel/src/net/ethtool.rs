@@ -1,4 +1,4 @@
-//! Offloads and channels of a device, as the family `ethtool` tells
+//! Offloads and channels of a device, from the generic netlink family `ethtool`
 //! (`Documentation/networking/ethtool-netlink.rst`, `include/uapi/linux/ethtool_netlink.h`).
 
 use std::{collections::BTreeSet, io};
@@ -14,13 +14,12 @@ const FAMILY: &str = "ethtool";
 const FEATURES_GET: u8 = 11;
 const CHANNELS_GET: u8 = 17;
 
-/// In every request and answer.
 const HEADER: u16 = 1;
 const HEADER_INDEX: u16 = 1;
 
 const FEATURES_CHANGEABLE: u16 = 2;
 const FEATURES_ACTIVE: u16 = 4;
-/// `ETHTOOL_A_BITSET_NOMASK`: only bits that are set are listed.
+/// `ETHTOOL_A_BITSET_NOMASK`: only set bits are listed.
 const BITSET_IS_LIST: u16 = 1;
 const BITSET_BITS: u16 = 3;
 const BIT_NAME: u16 = 2;
@@ -31,7 +30,7 @@ const COMBINED_MAX: u16 = 5;
 const RECEIVE_COUNT: u16 = 6;
 const COMBINED_COUNT: u16 = 9;
 
-/// What a device does to packets by itself, by names such as `rx-gro-hw`.
+/// By names such as `rx-gro-hw`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
     on: BTreeSet<String>,
@@ -39,7 +38,7 @@ pub struct Offloads {
 }
 
 impl Offloads {
-    /// None where the kernel does not tell, as before Linux 5.10.
+    /// `None` if the kernel cannot say, as before Linux 5.10.
     pub fn of(ifindex: u32) -> io::Result<Option<Self>> {
         Ok(ask(FEATURES_GET, ifindex)?.map(|answer| Self::decode(&answer)))
     }
@@ -53,7 +52,6 @@ impl Offloads {
         self.on.contains(name)
     }
 
-    /// Nobody can switch it.
     pub fn is_fixed(&self, name: &str) -> bool {
         !self.changeable.contains(name)
     }
@@ -65,7 +63,7 @@ impl Offloads {
     }
 }
 
-/// Queues of a device, those that only receive apart from those that do both.
+/// Numbers of queues: those that only receive, and combined ones that also send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Channels {
     pub receive: u32,
@@ -75,7 +73,7 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// None where kernel or driver do not tell.
+    /// `None` if kernel or driver do not say.
     pub fn of(ifindex: u32) -> io::Result<Option<Self>> {
         Ok(ask(CHANNELS_GET, ifindex)?.map(|answer| Self::decode(&answer)))
     }
@@ -90,7 +88,7 @@ impl Channels {
         }
     }
 
-    /// Queues for what arrives.
+    /// Number of queues that receive.
     pub const fn receiving(&self) -> u32 {
         self.receive.saturating_add(self.combined)
     }
@@ -102,7 +100,7 @@ fn ask(command: u8, ifindex: u32) -> io::Result<Option<Vec<u8>>> {
     Ok(answers.and_then(|answers| answers.into_iter().next()))
 }
 
-/// The names of a bitset's bits that are set.
+/// Names of the set bits of a bitset.
 fn names(bitset: &[u8]) -> BTreeSet<String> {
     let is_list = find(bitset, BITSET_IS_LIST).is_some();
     let bits = attributes(find(bitset, BITSET_BITS).unwrap_or_default()).map(|(_, bit)| bit);

@@ -1,5 +1,4 @@
-//! Generic netlink: families that the kernel numbers when they come, and their commands
-//! (`include/uapi/linux/genetlink.h`).
+//! Generic netlink: families with dynamic ids, and their commands (`include/uapi/linux/genetlink.h`).
 
 use std::io;
 
@@ -11,12 +10,12 @@ use super::{
     netlink::request,
 };
 
-/// `GENL_ID_CTRL`, the family that knows the others.
+/// `GENL_ID_CTRL`, the family that lists the others.
 const CONTROL: u16 = 16;
 const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
-/// Every family that is asked here has version 1; the kernel reads it nowhere.
+/// All families used here have version 1, which the kernel ignores.
 const VERSION: u8 = 1;
 /// `struct genlmsghdr`: command, version, reserved.
 const HEADER_LENGTH: usize = 4;
@@ -24,8 +23,8 @@ const HEADER_LENGTH: usize = 4;
 /// [`request`] or [`super::netlink::dump`].
 type Exchange = fn(Option<Protocol>, u16, &[u8]) -> io::Result<Vec<Vec<u8>>>;
 
-/// The attributes of each answer; `None` where the kernel has no such family or command, or the
-/// device nothing to tell.
+/// The attributes of each answer; `None` if the kernel has no such family or command, or the device
+/// does not support it.
 pub(super) fn ask(
     exchange: Exchange,
     family: &str,

@@ -1,5 +1,4 @@
-//! Interfaces as rtnetlink tells them (`man 7 rtnetlink`, `if_link.h`), and the events when one
-//! changes.
+//! Interfaces and their changes, over rtnetlink (`man 7 rtnetlink`, `if_link.h`).
 
 use std::{
     io,
@@ -16,13 +15,12 @@ use super::{
     netlink::{dump, garbled, request},
 };
 
-/// Every interface of this network namespace.
 pub fn links() -> io::Result<Vec<Link>> {
     let links = dump(None, libc::RTM_GETLINK, &question(0))?;
     Ok(links.iter().filter_map(|link| Link::parse(link)).collect())
 }
 
-/// The interface of this index; `None` only where the kernel says that there is none.
+/// The interface with this index; `None` only if the kernel says that there is none.
 pub fn link(index: u32) -> io::Result<Option<Link>> {
     match request(None, libc::RTM_GETLINK, &question(index)) {
         Ok(answers) => {
@@ -36,37 +34,36 @@ pub fn link(index: u32) -> io::Result<Option<Link>> {
 
 /// An `ifinfomsg` and `IFLA_EXT_MASK`.
 fn question(index: u32) -> Vec<u8> {
-    /// `RTEXT_FILTER_SKIP_STATS`: an interface fits in less.
+    /// `RTEXT_FILTER_SKIP_STATS`, for shorter answers.
     const SKIP_STATISTICS: u32 = 1 << 3;
     let mut body = [0, index, 0, 0].map(u32::to_ne_bytes).concat();
     body.extend(emitted(&[attribute(libc::IFLA_EXT_MASK, &SKIP_STATISTICS.to_ne_bytes())]));
     body
 }
 
-/// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     pub index: u32,
     pub name: String,
     pub other_names: Vec<String>,
-    /// `vlan`, `bridge`, `bond` …; none on hardware.
+    /// `vlan`, `bridge`, `bond` …; `None` for hardware.
     pub kind: Option<String>,
-    /// The interface it is stacked on, or whose peer it is.
+    /// The interface that it is stacked on, or its peer.
     pub lower: Option<u32>,
-    /// `lower` counts in another network namespace.
+    /// `lower` is an index in another network namespace.
     pub lower_elsewhere: bool,
-    /// The bridge, bond … that it is a port of.
+    /// Its bridge, bond …
     pub master: Option<u32>,
     /// `ARPHRD_…`.
     pub hardware: u16,
-    /// Users that want every frame.
+    /// Number of users that want every frame.
     pub promiscuity: u32,
     pub address: Option<[u8; 6]>,
     pub mtu: u32,
     pub xdp: Option<Attached>,
 }
 
-/// An XDP program on an interface.
+/// An attached XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
     pub native: bool,
@@ -75,7 +72,7 @@ pub struct Attached {
 
 const IFINFO_LENGTH: usize = 16;
 
-// `enum if_link.h`; those that libc lacks.
+// Of `if_link.h`; libc lacks them.
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
@@ -83,7 +80,7 @@ const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 const XDP_ATTACHED_SKB: u8 = 2;
 
 impl Link {
-    /// Reads the payload of an `RTM_NEWLINK` or `RTM_DELLINK` message.
+    /// Parses the payload of an `RTM_NEWLINK` or `RTM_DELLINK` message.
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let (header, rest) = payload.split_at_checked(IFINFO_LENGTH)?;
         let mut link = Self {
@@ -114,12 +111,10 @@ impl Link {
         Some(link)
     }
 
-    /// Whether it answers to `name`.
     pub fn is_named(&self, name: &str) -> bool {
         self.name == name || self.other_names.iter().any(|other| other == name)
     }
 
-    /// Whether it is of this kind.
     pub fn is_a(&self, kind: &str) -> bool {
         self.kind.as_deref() == Some(kind)
     }
@@ -127,17 +122,16 @@ impl Link {
 
 fn attached(value: &[u8]) -> Option<Attached> {
     let is_generic = find(value, IFLA_XDP_ATTACHED) == Some(&[XDP_ATTACHED_SKB]);
-    // With both kinds attached, only the drivers' own attribute is there.
+    // If both modes are attached, only the driver's attribute is there.
     let program = find(value, IFLA_XDP_PROG_ID).or_else(|| find(value, IFLA_XDP_DRV_PROG_ID))?;
     Some(Attached { native: !is_generic, program: number(program)? })
 }
 
-/// Tells that some interface changed; what changed is read by [`links`].
+/// Reports that some interface changed; [`links`] shows which.
 #[derive(Debug)]
 pub struct LinkEvents(OwnedFd);
 
 impl LinkEvents {
-    /// Subscribes.
     pub fn subscribe() -> io::Result<Self> {
         /// `RTMGRP_LINK`.
         const LINK_GROUP: u32 = 1;
@@ -147,7 +141,7 @@ impl LinkEvents {
         Ok(Self(socket))
     }
 
-    /// Forgets the events so far; an overrun is one more reason to look.
+    /// Drops all events so far. An overrun counts as an event.
     pub fn drain(&self) {
         let mut buffer = [0; 1 << 12];
         loop {

@@ -1,7 +1,6 @@
-//! The interfaces of this network namespace, as rtnetlink tells them, what their drivers say of
-//! them, and its rules.
+//! Interfaces, their drivers, and firewall rules of this network namespace, over netlink.
 //!
-//! Never through `/sys`, which belongs to another namespace after `nsenter --net`.
+//! Never through `/sys`, which shows another namespace after `nsenter --net`.
 
 mod attribute;
 pub mod clsact;

@@ -1,5 +1,5 @@
-//! What a device can do under XDP, and what each of its queues received, as the family `netdev`
-//! tells (`Documentation/netlink/specs/netdev.yaml`, `include/uapi/linux/netdev.h`).
+//! XDP features and packets by receive queue of a device, from the generic netlink family `netdev`
+//! (`Documentation/netlink/specs/netdev.yaml`, `include/uapi/linux/netdev.h`).
 
 use std::io;
 
@@ -33,12 +33,12 @@ pub struct XdpFeatures(u64);
 
 impl XdpFeatures {
     pub const NATIVE: Self = Self(1);
-    /// Native, for programs that take frames in fragments as well.
+    /// Native, also for programs that take frames in fragments.
     pub const FRAGMENTS: Self = Self(1 | 1 << 5);
     #[cfg(any(test, feature = "testing"))]
     pub const NONE: Self = Self(0);
 
-    /// None where the kernel does not tell, as before Linux 6.3.
+    /// `None` if the kernel cannot say, as before Linux 6.3.
     pub fn of(ifindex: u32) -> io::Result<Option<Self>> {
         let index = attribute(DEVICE_INDEX, &ifindex.to_ne_bytes());
         let answers = ask(request, FAMILY, DEVICE_GET, &[index])?.unwrap_or_default();
@@ -46,19 +46,17 @@ impl XdpFeatures {
         Ok(features.and_then(wide).map(Self))
     }
 
-    /// The driver runs programs itself.
     pub const fn are_native(self) -> bool {
         self.0 & Self::NATIVE.0 != 0
     }
 
-    /// It gives programs that ask for it frames in fragments.
     pub const fn have_fragments(self) -> bool {
         self.0 & Self::FRAGMENTS.0 == Self::FRAGMENTS.0
     }
 }
 
-/// Packets that each receive queue took since the device came, in the order of queues; none where
-/// kernel or driver do not count them so.
+/// Packets of each receive queue since the device appeared, in order of queues; `None` if kernel or
+/// driver do not count them.
 pub(super) fn received(ifindex: u32) -> io::Result<Option<Vec<u64>>> {
     let wanted = [
         attribute(STATISTICS_INDEX, &ifindex.to_ne_bytes()),
@@ -79,7 +77,7 @@ fn queue(answer: &[u8]) -> Option<(u32, u64)> {
     receives.then_some((queue, packets))
 }
 
-/// A number of 32 or 64 bits, whichever it needs (`nla_put_uint`).
+/// A number of 32 or 64 bits (`nla_put_uint`).
 fn wide(value: &[u8]) -> Option<u64> {
     parse_u64(value).ok().or_else(|| number(value).map(u64::from))
 }

@@ -1,4 +1,4 @@
-//! Netlink, for every family: one request and its answers, and dumps.
+//! Requests and dumps over netlink, for every family.
 
 use std::{io, iter, ops::ControlFlow, os::fd::OwnedFd, time::Duration};
 
@@ -18,17 +18,17 @@ use rustix::{
 
 /// `struct nlmsghdr`.
 pub(crate) const HEADER_LENGTH: usize = 16;
-/// `struct nfgenmsg`, which begins every message of netfilter: family, version, resource.
+/// `struct nfgenmsg` at the start of every netfilter message: family, version, resource.
 pub(crate) const NFGENMSG_LENGTH: usize = 4;
 /// The kernel sends at most 32 KiB of a dump at a time (`netlink_recvmsg`).
 pub(crate) const BUFFER_LENGTH: usize = 1 << 16;
 
-/// How long to wait for the kernel's next answer.
+/// How long to wait for the next answer.
 const SILENCE: Duration = Duration::from_secs(10);
-/// How often a dump is repeated that was interrupted each time.
+/// How often to try a dump that is interrupted each time.
 const ATTEMPTS: usize = 8;
 
-/// Sends one request; the payloads of its answers.
+/// Sends one request; returns the payloads of the answers.
 pub(crate) fn request(
     family: Option<Protocol>,
     kind: u16,
@@ -38,10 +38,10 @@ pub(crate) fn request(
     Ok(payloads)
 }
 
-/// Lists objects of the kernel; their payloads.
+/// Lists kernel objects; returns their payloads.
 ///
-/// The kernel marks a list that changed while it was being sent (`NLM_F_DUMP_INTR`). Objects may be
-/// missing from it, so it is asked for again, and in the end the dump fails.
+/// The kernel marks a list that changed while it was sent (`NLM_F_DUMP_INTR`). Objects may be missing
+/// from it, so the dump is repeated, and fails if every attempt was interrupted.
 pub(crate) fn dump(family: Option<Protocol>, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let request = message(kind, NLM_F_REQUEST | NLM_F_DUMP, body);
     uninterrupted(|| exchange(family, &request))
@@ -73,12 +73,12 @@ fn exchange(family: Option<Protocol>, request: &[u8]) -> io::Result<(Answer, Vec
     Ok((answer, payloads))
 }
 
-/// A socket that receives from nobody but the kernel.
+/// A socket that receives from the kernel alone.
 #[derive(Debug)]
 pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
-    /// No family is rtnetlink, whose number is 0.
+    /// `None` is rtnetlink, whose number is 0.
     pub(crate) fn open(family: Option<Protocol>) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, family)?;
@@ -111,7 +111,7 @@ impl Socket {
     }
 }
 
-/// What is known of an answer that is read datagram by datagram.
+/// State of an answer that is read datagram by datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) has_ended: bool,
@@ -120,8 +120,8 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Passes the type and payload of each message to `each`, until it breaks off. Fails with the
-    /// kernel's own error if the answer is one.
+    /// Passes the type and payload of each message to `each` until it breaks off. Fails if the kernel
+    /// answers with an error.
     pub(crate) fn read(
         &mut self,
         datagram: &[u8],
@@ -148,7 +148,6 @@ impl Answer {
     }
 }
 
-/// A whole message.
 pub(crate) fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_LENGTH];
     bytes.extend(body);
@@ -179,7 +178,7 @@ pub(crate) fn messages(
     })
 }
 
-/// What `NLMSG_DONE` and `NLMSG_ERROR` say: both begin with an error number, negative or zero.
+/// The error in `NLMSG_DONE` or `NLMSG_ERROR`, which begin with its negative number or zero.
 pub(crate) fn verdict(payload: &[u8]) -> io::Result<()> {
     match DoneBuffer::new_checked(payload).map(|done| done.code()) {
         Ok(0..) => Ok(()),

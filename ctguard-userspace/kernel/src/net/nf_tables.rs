@@ -1,4 +1,4 @@
-//! The rules of nftables, and of iptables on top of it, by the names of their expressions
+//! Lists the rules of nftables and of iptables on top of it, with the names of their expressions
 //! (`include/uapi/linux/netfilter/nf_tables.h`).
 
 use std::io;
@@ -12,7 +12,7 @@ use super::{
 
 /// `NFNL_SUBSYS_NFTABLES << 8` with `NFT_MSG_GETRULE`.
 const GET_RULE: u16 = 10 << 8 | 7;
-/// An `nfgenmsg` of all families.
+/// An `nfgenmsg` for all families.
 const ALL_FAMILIES: [u8; NFGENMSG_LENGTH] = [0; NFGENMSG_LENGTH];
 
 const RULE_TABLE: u16 = 1;
@@ -21,20 +21,17 @@ const RULE_EXPRESSIONS: u16 = 4;
 const LIST_ELEMENT: u16 = 1;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
-/// `NFTA_TARGET_NAME` and `NFTA_MATCH_NAME`, of extensions of iptables.
+/// `NFTA_TARGET_NAME` and `NFTA_MATCH_NAME`, of iptables extensions.
 const EXTENSION_NAME: u16 = 1;
 
-/// One rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
     pub table: String,
     pub chain: String,
-    /// Names of its expressions, such as `ct` and `masq`; an extension of iptables by its own name,
-    /// such as `MASQUERADE` and `conntrack`.
+    /// Names such as `ct` and `masq`; for iptables extensions such as `MASQUERADE` and `conntrack`.
     pub expressions: Vec<String>,
 }
 
-/// Every rule of this network namespace.
 pub fn rules() -> io::Result<Vec<Rule>> {
     let rules = dump(Some(netlink::NETFILTER), GET_RULE, &ALL_FAMILIES)?;
     let attributes = rules.iter().filter_map(|rule| rule.get(NFGENMSG_LENGTH..));

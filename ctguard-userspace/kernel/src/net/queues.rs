@@ -1,4 +1,4 @@
-//! How many packets each receive queue of a device took.
+//! Counts the packets of each receive queue of a device.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use super::{
     netdev,
 };
 
-/// What drivers put before and behind a queue's number where they count its packets.
+/// Prefix and suffix of the queue number in the drivers' names of packet counters.
 const FORMS: [(&str, &str); 7] = [
     // virtio_net before Linux 6.9, ixgbe, igb, ice, hv_netvsc, veth …
     ("rx_queue_", "_packets"),
@@ -18,7 +18,7 @@ const FORMS: [(&str, &str); 7] = [
     ("rx-", ".packets"),
     // ena
     ("queue_", "_rx_cnt"),
-    // bnxt, those that are for one station alone
+    // bnxt, unicast only
     ("[", "]: rx_ucast_packets"),
     // atlantic
     ("Queue[", "] InPackets"),
@@ -26,7 +26,7 @@ const FORMS: [(&str, &str); 7] = [
     ("rx_packets[", "]"),
 ];
 
-/// Since the device came, in the order of queues; none where neither kernel nor driver count them.
+/// Since the device appeared, in order of queues; `None` if neither kernel nor driver count them.
 pub fn received_by_queue(link: &Link, driver: Option<&Driver>) -> io::Result<Option<Vec<u64>>> {
     if let Some(packets) = netdev::received(link.index)? {
         return Ok(Some(packets));
@@ -44,7 +44,7 @@ fn by_queue(statistics: &[Statistic]) -> Vec<u64> {
     numbered.into_iter().map(|(_, packets)| packets).collect()
 }
 
-/// The queue whose packets a statistic counts.
+/// The queue whose packets the statistic `name` counts.
 fn queue(name: &str) -> Option<u32> {
     FORMS.iter().find_map(|(before, behind)| {
         let number = name.strip_prefix(before)?.strip_suffix(behind)?;

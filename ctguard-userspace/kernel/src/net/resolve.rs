@@ -1,5 +1,4 @@
-//! Which device to guard when the operator names an interface: the rules of `docs`' "where to
-//! attach", on a table of links.
+//! Finds the device to guard when the operator names an interface (see "where to attach" in `docs`).
 
 use thiserror::Error;
 
@@ -10,14 +9,13 @@ const ETHERNET: u16 = 1;
 const PPP: u16 = 512;
 const LOOPBACK: u16 = 772;
 
-/// Interfaces stacked on another; each is a guard's child once.
+/// How many interfaces may be stacked on the device.
 const MAXIMUM_DEPTH: usize = 8;
 
-/// The device to guard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
     pub link: Link,
-    /// What kind of interface the operator named, when `link` is another.
+    /// Kind of the interface that the operator named, if `link` is another.
     pub instead_of: Option<String>,
 }
 
@@ -28,13 +26,8 @@ pub enum Refusal {
     Unknown { name: String, existing: Vec<String> },
     #[error("{name} is the loopback device, which no flood reaches")]
     Loopback { name: String },
-    #[error(
-        "{name} is a bridge, which XDP guards badly; guard its ports: {}",
-        options(.ports)
-    )]
-    Bridge { name: String, ports: Vec<String> },
-    #[error("{name} is a VRF, which XDP guards badly; guard its ports: {}", options(.ports))]
-    Vrf { name: String, ports: Vec<String> },
+    #[error("{name} is a {kind}, which XDP guards badly; guard its ports: {}", options(.ports))]
+    HasPorts { name: String, kind: &'static str, ports: Vec<String> },
     #[error("{name} is a member of {master}; guard that: -i {master}")]
     Member { name: String, master: String },
     #[error(
@@ -50,15 +43,10 @@ pub enum Refusal {
     LowerElsewhere { name: String },
 }
 
-/// The device to guard for `name`.
 pub fn resolve(links: &[Link], name: &str) -> Result<Resolved, Refusal> {
     let named = links.iter().find(|link| link.is_named(name)).ok_or_else(|| Refusal::Unknown {
         name: name.to_owned(),
-        existing: links
-            .iter()
-            .filter(|link| link.hardware != LOOPBACK)
-            .map(|link| link.name.clone())
-            .collect(),
+        existing: names(links, |link| link.hardware != LOOPBACK),
     })?;
     let mut link = named;
     for _ in 0..MAXIMUM_DEPTH {
@@ -72,7 +60,7 @@ pub fn resolve(links: &[Link], name: &str) -> Result<Resolved, Refusal> {
     Ok(Resolved { link: link.clone(), instead_of })
 }
 
-/// The device under a child that shares it.
+/// The device under a VLAN, macvlan or ipvlan.
 fn lower<'a>(links: &'a [Link], link: &Link) -> Result<Option<&'a Link>, Refusal> {
     const CHILDREN: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"];
     if !CHILDREN.iter().any(|kind| link.is_a(kind)) {
@@ -96,11 +84,11 @@ fn check(links: &[Link], link: &Link) -> Result<(), Refusal> {
     if link.hardware == PPP || link.is_a("ppp") {
         return Err(Refusal::Ppp { name });
     }
-    if link.is_a("bridge") {
-        return Err(Refusal::Bridge { name, ports: ports(links, link) });
-    }
-    if link.is_a("vrf") {
-        return Err(Refusal::Vrf { name, ports: ports(links, link) });
+    for (of_kind, kind) in [("bridge", "bridge"), ("vrf", "VRF")] {
+        if link.is_a(of_kind) {
+            let ports = names(links, |port| port.master == Some(link.index));
+            return Err(Refusal::HasPorts { name, kind, ports });
+        }
     }
     if let Some(kind) = kind.clone().filter(|kind| TUNNELS.contains(&kind.as_str())) {
         return Err(Refusal::Tunnel { name, kind });
@@ -116,12 +104,8 @@ fn check(links: &[Link], link: &Link) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn ports(links: &[Link], master: &Link) -> Vec<String> {
-    links
-        .iter()
-        .filter(|link| link.master == Some(master.index))
-        .map(|link| link.name.clone())
-        .collect()
+fn names(links: &[Link], is_wanted: impl Fn(&Link) -> bool) -> Vec<String> {
+    links.iter().filter(|link| is_wanted(link)).map(|link| link.name.clone()).collect()
 }
 
 fn options(ports: &[String]) -> String {

@@ -1,13 +1,13 @@
-//! Whether frames for other stations arrive here, and which station is ours.
+//! Finds the MAC address to compare frames with, on ports that see frames for other stations.
 
 use super::link::Link;
 
-/// The only MAC address whose frames are ours, as the data path compares it; 0 where every frame
-/// that arrives may be.
+/// The only MAC address that this machine receives for, as the data path compares it; 0 if there may
+/// be others.
 ///
-/// A promiscuous port shows the frames of its neighbours too, and they must not spend our grant.
-/// What has an owner above it (a bridge, a bond, a macvlan, a VLAN with an address of its own)
-/// receives for more than one address: when in doubt, every frame is charged.
+/// A promiscuous port also sees its neighbours' frames, which must not spend the grant. A port under a
+/// bridge, bond, macvlan, or VLAN with its own address receives for several addresses. When in doubt,
+/// every frame is charged.
 pub fn station(links: &[Link], link: &Link) -> u64 {
     let shared = link.master.is_some()
         || links.iter().any(|above| {

@@ -56,7 +56,7 @@ impl Section {
 }
 
 /// What is found in a directory of these files.
-fn find(test: &str, files: &[(&str, &Section)]) -> Found {
+fn find(test: &str, files: &[(&str, &Section)]) -> Result<Found, FunctionsError> {
     let directory = std::env::temp_dir().join(format!("ctguard-{}-{test}", std::process::id()));
     fs::create_dir_all(&directory).unwrap();
     for (name, section) in files {

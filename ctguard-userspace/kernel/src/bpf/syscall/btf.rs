@@ -1,4 +1,4 @@
-//! The kernel's BTF objects, which a program that calls a module's functions refers to.
+//! Finds the BTF object of a kernel module, for programs that call its functions.
 
 use std::{
     io,
@@ -26,7 +26,7 @@ struct BtfInfo {
     of_kernel: u32,
 }
 
-/// The BTF object of a loaded module; none where it has none. Needs `CAP_SYS_ADMIN`.
+/// The BTF object of a loaded module, if it has one. Needs `CAP_SYS_ADMIN`.
 pub(in crate::bpf) fn module_btf(module: &str) -> io::Result<Option<OwnedFd>> {
     let mut id = 0;
     loop {
@@ -37,7 +37,7 @@ pub(in crate::bpf) fn module_btf(module: &str) -> io::Result<Option<OwnedFd>> {
         };
         let fd = match open_by_id(BTF_GET_FD_BY_ID, id) {
             Ok(fd) => fd,
-            // Gone since.
+            // The module was unloaded meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
             Err(error) => return Err(error),
         };
@@ -70,7 +70,7 @@ fn is_of_module(btf: BorrowedFd<'_>, module: &str) -> io::Result<bool> {
     // `name`; both are that long, outlive the call and allow any bit pattern.
     match unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attributes) } {
         Ok(_) => {}
-        // A longer name.
+        // Another module, with a name that does not fit.
         Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => return Ok(false),
         Err(error) => return Err(error),
     }

@@ -3,12 +3,12 @@
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya_obj::generated::bpf_insn;
 
-use super::{ATTACH_XDP, bpf};
+use super::{ATTACH_XDP, bpf_open};
 
 const PROG_LOAD: libc::c_int = 5;
 /// `BPF_PROG_TYPE_XDP`.
@@ -18,13 +18,11 @@ const HAS_FRAGMENTS: u32 = 1 << 5;
 /// `BPF_LOG_LEVEL1` (`include/linux/bpf_verifier.h`).
 const LOG_FAILURE: u32 = 1;
 
-/// An XDP program, linked.
 pub(in crate::bpf) struct XdpProgram<'a> {
     /// The kernel keeps 15 bytes.
     pub(in crate::bpf) name: &'a str,
     pub(in crate::bpf) instructions: &'a [bpf_insn],
     pub(in crate::bpf) licence: &'a CStr,
-    /// It takes frames in fragments.
     pub(in crate::bpf) fragments: bool,
     /// The BTF object that a call with offset 1 refers to.
     pub(in crate::bpf) module: Option<BorrowedFd<'a>>,
@@ -61,11 +59,10 @@ struct ProgLoad {
 
 const _: () = assert!(size_of::<ProgLoad>() == 128);
 
-/// Loads a program; the verifier writes into `log` unless that is empty.
+/// The verifier writes into `log` unless that is empty.
 pub(in crate::bpf) fn load_xdp(program: &XdpProgram<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
-    // Its length is not told, so the kernel reads the entries that instructions refer to; the
-    // first, which stands for the kernel itself, never is.
-    let fds = [0, program.module.map_or(0, |fd| fd.as_raw_fd())];
+    // The kernel reads only the entries that instructions refer to; index 0 means the kernel itself.
+    let fds = program.module.map(|module| [0, module.as_raw_fd()]);
     let mut name = [0; 16];
     for (to, from) in name.iter_mut().take(15).zip(program.name.bytes()) {
         *to = from;
@@ -82,14 +79,13 @@ pub(in crate::bpf) fn load_xdp(program: &XdpProgram<'_>, log: &mut [u8]) -> io::
         flags: if program.fragments { HAS_FRAGMENTS } else { 0 },
         name,
         expected_attach_type: ATTACH_XDP,
-        fd_array: fds.as_ptr() as u64,
+        fd_array: fds.as_ref().map_or(0, |fds| fds.as_ptr() as u64),
         ..ProgLoad::default()
     };
     // SAFETY: PROG_LOAD reads a `ProgLoad`, the instructions, the licence and the descriptors, and
-    // writes at most `log_bytes` to the log; all of them outlive the call.
-    let fd = unsafe { bpf(PROG_LOAD, &mut attributes) }?;
-    // SAFETY: on success the kernel made this descriptor for us, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // writes at most `log_bytes` to the log; all of them outlive the call. It returns a new
+    // descriptor.
+    unsafe { bpf_open(PROG_LOAD, &mut attributes) }
 }
 
 fn count(length: usize) -> io::Result<u32> {

@@ -1,15 +1,15 @@
-//! How long ago an entry was refreshed, from what is left of its life.
+//! Estimates when an entry was refreshed last, from the time that it has left.
 
 use ctguard_datapath::packet::protocol;
 
 use crate::conntrack::{Entry, timeouts_writer::TimeoutSettings};
 
-/// Entries whose last packet is a full second old are no longer young. Less would hit handshakes
-/// that are under way; a second is also how finely the kernel tells what is left.
+/// An entry is young until its last packet is a full second old. Less would hit handshakes that are
+/// under way, and the kernel reports the time left in seconds.
 const YOUTH_SECONDS: u32 = 2;
 
-/// What an entry that never saw a reply may have started from. TCP's states tell apart a SYN and
-/// what was picked up midway (`nf_conntrack_tcp_packet`).
+// Timeouts that an unreplied entry may have started from. A TCP entry starts from a SYN or was picked
+// up midway (`nf_conntrack_tcp_packet`).
 const TCP: &[&str] =
     &["tcp_timeout_syn_sent", "tcp_timeout_unacknowledged", "tcp_timeout_established"];
 const UDP: &[&str] = &["udp_timeout"];
@@ -23,7 +23,7 @@ const OTHER: &[&str] = &[
     "sctp_timeout_heartbeat_sent",
 ];
 
-/// The kernel's timeouts for entries that never saw a reply.
+/// The kernel's timeouts for unreplied entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ages {
     tcp: Vec<u32>,
@@ -49,7 +49,6 @@ impl Ages {
         }
     }
 
-    /// Whether the entry's last packet may be younger than a second.
     pub(super) fn is_young(&self, entry: &Entry) -> bool {
         let Some(left) = entry.timeout_seconds else { return false };
         let timeouts = match entry.protocol {
@@ -60,7 +59,7 @@ impl Ages {
             protocol::GRE => &self.gre,
             _ => &self.other,
         };
-        // What is left is rounded down: 119 of 120 in an entry's first second.
+        // The time left is rounded down: 119 of 120 in an entry's first second.
         timeouts.iter().any(|timeout| (left..left.saturating_add(YOUTH_SECONDS)).contains(timeout))
     }
 }

@@ -1,8 +1,8 @@
-//! Memory for answers whose length the kernel alone decides.
+//! Memory for answers whose length only the kernel knows.
 //!
-//! `ETHTOOL_GSTRINGS` and `ETHTOOL_GSTATS` write as many as the driver has at that moment, be it
-//! more than it had when it was asked how many (`ethtool_get_strings`, `ethtool_get_stats` in
-//! `net/ethtool/ioctl.c`). Kernels since CVE-2025-68795 compare it with the length they are given.
+//! `ETHTOOL_GSTRINGS` and `ETHTOOL_GSTATS` write as many items as the driver has at that moment, which
+//! may be more than it reported before (`ethtool_get_strings`, `ethtool_get_stats` in
+//! `net/ethtool/ioctl.c`). Kernels with the fix of CVE-2025-68795 check the length.
 
 use std::{io, ptr, slice};
 
@@ -11,7 +11,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 /// A multiple of every page size.
 const FENCE_BYTES: usize = 1 << 16;
 
-/// Zeros that end where no memory can be written: what is too long ends in EFAULT.
+/// Zeroed memory before a page that cannot be written: longer answers fail with EFAULT.
 #[derive(Debug)]
 pub(super) struct Fenced {
     start: *mut u8,
@@ -20,7 +20,7 @@ pub(super) struct Fenced {
 }
 
 impl Fenced {
-    /// Of `bytes` at least.
+    /// At least `bytes` long.
     pub(super) fn new(bytes: usize) -> io::Result<Self> {
         let bytes = bytes.max(1).next_multiple_of(FENCE_BYTES);
         // SAFETY: a new mapping, at an address that the kernel chooses, is nobody else's.
@@ -43,20 +43,20 @@ impl Fenced {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: `bytes` of the mapping are readable and hold zeros or what was written; they
-        // live as long as `self`, and who writes them borrows it alone.
+        // SAFETY: `bytes` of the mapping are readable and initialised. They live as long as `self`, and
+        // writers borrow it mutably.
         unsafe { slice::from_raw_parts(self.start, self.bytes) }
     }
 
-    /// The number of 32 bits at `at`.
+    /// Reads a number of 32 bits.
     pub(super) fn number(&self, at: usize) -> usize {
         let bytes = self.bytes().get(at..).and_then(|rest| rest.first_chunk());
         bytes.map_or(0, |&bytes| usize::try_from(u32::from_ne_bytes(bytes)).unwrap_or(usize::MAX))
     }
 
-    /// Writes a number of 32 bits at `at`, if there is room.
+    /// Writes a number of 32 bits, if there is room.
     pub(super) fn put(&mut self, at: usize, number: u32) {
-        // SAFETY: as in `bytes`, and `self` is borrowed alone.
+        // SAFETY: as in `bytes`, and `self` is borrowed mutably.
         let all = unsafe { slice::from_raw_parts_mut(self.start, self.bytes) };
         if let Some(bytes) = all.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
             *bytes = number.to_ne_bytes();
@@ -66,8 +66,7 @@ impl Fenced {
 
 impl Drop for Fenced {
     fn drop(&mut self) {
-        // SAFETY: the whole mapping that `new` made, which nothing refers to any more. It was
-        // valid to map, so it is valid to unmap.
+        // SAFETY: the whole mapping that `new` made, which nothing refers to any more.
         let _ = unsafe { munmap(self.start.cast(), self.bytes + FENCE_BYTES) };
     }
 }

@@ -1,8 +1,8 @@
-//! What a device's driver tells by `ioctl` alone: its name, and statistics by names of its own
-//! (`SIOCETHTOOL`, `include/uapi/linux/ethtool.h`).
+//! Name and statistics of a device's driver by `ioctl` (`SIOCETHTOOL`,
+//! `include/uapi/linux/ethtool.h`).
 //!
-//! The family `ethtool` of netlink has the names without the numbers. One of the three modules of
-//! this crate with unsafe code (the others are `bpf::syscall` and `maps::memory`).
+//! Netlink's family `ethtool` has only the names of the statistics. One of the three modules of this
+//! crate with unsafe code (the others are `bpf::syscall` and `maps::memory`).
 
 mod fence;
 
@@ -20,7 +20,7 @@ const STATISTICS: u32 = 0x1d;
 /// `ETH_SS_STATS`.
 const SET_OF_STATISTICS: u32 = 1;
 
-/// `struct ethtool_drvinfo`: its length, and where it has what is read of it.
+/// `struct ethtool_drvinfo`: its length, and offsets of fields.
 const DRIVER_BYTES: usize = 196;
 const DRIVER_NAME: std::ops::Range<usize> = 4..36;
 const DRIVER_STATISTICS: usize = 180;
@@ -32,7 +32,6 @@ const STRING_BYTES: usize = 32;
 const STATISTICS_HEADER: usize = 8;
 const NUMBER_BYTES: usize = 8;
 
-/// A device's driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Driver {
     /// Such as `virtio_net`.
@@ -40,7 +39,6 @@ pub struct Driver {
     statistics: usize,
 }
 
-/// One statistic, by the driver's name for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statistic {
     pub name: String,
@@ -48,7 +46,7 @@ pub struct Statistic {
 }
 
 impl Driver {
-    /// Of an interface of this network namespace; none where it has no driver that answers.
+    /// `None` if the interface has no driver that answers.
     pub fn of(interface: &str) -> io::Result<Option<Self>> {
         let mut question = Fenced::new(DRIVER_BYTES)?;
         question.put(0, DRIVER);
@@ -62,8 +60,8 @@ impl Driver {
         }
     }
 
-    /// The statistics whose names are wanted; where there are none, no number is asked for, which
-    /// some drivers fetch from their device.
+    /// The statistics with wanted names. If there are none, the driver is not asked for numbers, which
+    /// some fetch from the device.
     pub fn statistics(
         &self,
         interface: &str,
@@ -106,7 +104,7 @@ fn zip(names: Vec<String>, answer: &[u8], is_wanted: impl Fn(&str) -> bool) -> V
     wanted.map(|(name, value)| Statistic { name, value }).collect()
 }
 
-/// Any socket will do.
+/// Any kind of socket will do.
 fn open() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?)
 }
@@ -121,9 +119,8 @@ fn ask(socket: &OwnedFd, interface: &str, question: &mut Fenced) -> io::Result<(
         ifr_name: name,
         ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: question.start() },
     };
-    // SAFETY: SIOCETHTOOL reads and writes an `ifreq`, which `request` is, and what its pointer
-    // leads to, from its start on: memory of `question`, which is borrowed alone and which the
-    // kernel cannot write beyond, however much a driver has to tell.
+    // SAFETY: SIOCETHTOOL reads and writes the `ifreq` and the memory that it points to. That belongs
+    // to `question`, which is borrowed mutably, and its fence keeps the kernel from writing beyond.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

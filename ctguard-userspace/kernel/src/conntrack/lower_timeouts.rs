@@ -1,9 +1,9 @@
-//! Shortens what is left of entries' lives to what their timeouts are now.
+//! Applies lowered timeouts to entries that exist already.
 //!
-//! A timeout that is lowered holds for an entry from its next packet on; an idle one keeps its old
-//! deadline (`nf_ct_refresh_acct` sets it, and nothing else). An entry is changed by its original
-//! tuple and zone (`ctnetlink_change_timeout`); one that came in its place since is given no longer
-//! life than it may have anyway.
+//! A lower timeout applies to an entry from its next packet on; an idle entry keeps its old deadline,
+//! which only `nf_ct_refresh_acct` changes. Entries are changed by original tuple and zone
+//! (`ctnetlink_change_timeout`). An entry that has replaced the one that was read gets no more time
+//! than it may have anyway.
 
 use std::{io, ops::ControlFlow};
 
@@ -13,12 +13,11 @@ use thiserror::Error;
 use super::{
     Entry, TcpState,
     batch::Batch,
-    dump::{DumpError, dump_with_attributes},
+    dump::{DumpError, read_table},
     key::Key,
 };
 
-/// Protocols that have timeouts of their own (`nf_ct_l4proto_find`,
-/// `net/netfilter/nf_conntrack_proto.c`).
+/// Protocols with their own timeouts (`nf_ct_l4proto_find`, `net/netfilter/nf_conntrack_proto.c`).
 const KNOWN: [u8; 8] = [
     protocol::TCP,
     protocol::UDP,
@@ -30,17 +29,17 @@ const KNOWN: [u8; 8] = [
     protocol::UDPLITE,
 ];
 
-/// The longest that entries of a kind may still live, in seconds.
+/// The most time that entries may have left, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Longest {
+pub struct TimeoutLimits {
     pub tcp_established: u32,
     pub tcp_syn_sent: u32,
     pub udp: u32,
-    /// Of protocols that conntrack does not know.
+    /// For protocols that conntrack does not know.
     pub generic: u32,
 }
 
-impl Longest {
+impl TimeoutLimits {
     fn of(self, entry: &Entry, state: Option<TcpState>) -> Option<u32> {
         match (entry.protocol, state) {
             (protocol::TCP, Some(TcpState::Established)) => Some(self.tcp_established),
@@ -52,23 +51,22 @@ impl Longest {
     }
 }
 
-/// Why lives are as long as before.
 #[derive(Debug, Error)]
-pub enum ShortenError {
+pub enum LowerTimeoutsError {
     #[error(transparent)]
     Dump(#[from] DumpError),
     #[error("cannot shorten the lives of entries")]
     Change(#[source] io::Error),
 }
 
-/// Shortens every life that is longer; how many.
+/// Returns the number of entries changed.
 ///
 /// Blocks for a pass over the table.
-pub fn shorten(longest: Longest) -> Result<u64, ShortenError> {
-    let mut batch = Batch::open().map_err(ShortenError::Change)?;
+pub fn lower_timeouts(limits: TimeoutLimits) -> Result<u64, LowerTimeoutsError> {
+    let mut batch = Batch::open().map_err(LowerTimeoutsError::Change)?;
     let mut added = Ok(());
-    dump_with_attributes(|entry, attributes| {
-        if let Some(seconds) = longest.of(entry, TcpState::decode(attributes))
+    read_table(None, &mut |entry, attributes| {
+        if let Some(seconds) = limits.of(entry, TcpState::decode(attributes))
             && entry.timeout_seconds.is_some_and(|left| left > seconds)
             && let Some(key) = Key::of(entry, attributes)
         {
@@ -76,7 +74,7 @@ pub fn shorten(longest: Longest) -> Result<u64, ShortenError> {
         }
         if added.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    let sent = added.and_then(|()| batch.finish()).map_err(ShortenError::Change)?;
+    let sent = added.and_then(|()| batch.finish()).map_err(LowerTimeoutsError::Change)?;
     Ok(sent.done)
 }
 
@@ -93,8 +91,8 @@ mod tests {
     /// Encapsulated payload (RFC 4303), which conntrack does not know.
     const ESP: u8 = 50;
     const SERVER: (&str, u16) = ("198.51.100.1", 443);
-    const LONGEST: Longest =
-        Longest { tcp_established: 7440, tcp_syn_sent: 60, udp: 120, generic: 100 };
+    const LIMITS: TimeoutLimits =
+        TimeoutLimits { tcp_established: 7440, tcp_syn_sent: 60, udp: 120, generic: 100 };
 
     /// Fails when a life is shortened too far, or one that was short is made longer.
     #[test]
@@ -121,7 +119,7 @@ mod tests {
         };
         table.run(|| {
             fill([udp(1001, 9000), udp(1002, 50), other_zone, v6, tcp, esp].into_iter());
-            assert_eq!(shorten(LONGEST).unwrap(), 4);
+            assert_eq!(lower_timeouts(LIMITS).unwrap(), 4);
             let mut left = Vec::new();
             dump(|entry| left.push((entry.original.key >> 16, entry.timeout_seconds.unwrap())))
                 .unwrap();
@@ -130,7 +128,7 @@ mod tests {
             for ((port, seconds), wanted) in left.into_iter().zip([100, 120, 50, 120, 120, 9000]) {
                 assert!(near(seconds, wanted), "{port}: {seconds} s");
             }
-            assert_eq!((shorten(LONGEST).unwrap(), count()), (0, 6));
+            assert_eq!((lower_timeouts(LIMITS).unwrap(), count()), (0, 6));
         });
     }
 }
