@@ -189,10 +189,9 @@ impl Scenario {
         let broken = rules.into_iter().find(|(is_broken, ..)| *is_broken);
         broken.map(|(_, key, reason)| (key.to_owned(), reason)).or_else(|| {
             self.groups.iter().enumerate().find_map(|(index, group)| {
-                let (key, reason) = group.broken_rule()?;
                 let twin = self.groups.iter().take(index).any(|other| other.name == group.name);
-                let (key, reason) =
-                    if twin { ("name", "must not be used twice") } else { (key, reason) };
+                let twin = twin.then_some(("name", "must not be used twice"));
+                let (key, reason) = twin.or_else(|| group.broken_rule())?;
                 Some((format!("group {}: {key}", group.name), reason))
             })
         })
@@ -234,6 +233,12 @@ mod tests {
         assert_eq!(error, "s.toml: group a: ends: must be after begins");
         let error = parse("network = '192.0.2.0/31'\nsources = 3").unwrap_err().to_string();
         assert_eq!(error, "s.toml: group a: network: must have room for all sources");
+    }
+
+    #[test]
+    fn two_groups_cannot_have_one_name() {
+        let error = parse("[[group]]\nname = 'a'\nrate = '5/s'").unwrap_err().to_string();
+        assert_eq!(error, "s.toml: group a: name: must not be used twice");
     }
 
     fn parse(more: &str) -> Result<Scenario, SimulationError> {
