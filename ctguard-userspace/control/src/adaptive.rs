@@ -1,84 +1,69 @@
-//! Adaptive timeouts as pf has them: from `start` on conntrack's timeouts shrink with the space that
-//! is left, and would be nothing at `end`.
+//! Adaptive timeouts as in pf: between the fills `start` and `end`, conntrack's timeouts shrink
+//! linearly, towards 0.
 //!
-//! Entries that nobody answered shrink first; those of established flows only in the second half of
-//! the way, and never under what RFC 5382 (section 5) and RFC 4787 (section 4.3) ask. What the
-//! operator sets meanwhile wins: a value that is not the one written last is theirs, and the new
-//! original.
+//! Timeouts of replied entries shrink only in the second half, and never below what RFC 5382 (section
+//! 5) and RFC 4787 (section 4.3) ask for. If the operator sets a timeout meanwhile, that value
+//! becomes the original.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// A kind of flows that has a timeout of its own.
+/// One of conntrack's timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeout {
-    /// Behind `nf_conntrack_` in the name of its setting.
+    /// Without the prefix `nf_conntrack_`.
     pub name: &'static str,
-    /// Who shrinks when.
-    turn: Turn,
-    /// It is never made less, in seconds; a lower original stays as it is.
+    /// It shrinks only in the second half.
+    late: bool,
+    /// Lower bound in seconds; a lower original stays as it is.
     pub floor: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// Nobody has answered: between `start` and `end`.
-    Unreplied,
-    /// Half open or closing: the same, and the floor is what RFC 5382 asks of such.
-    Transitory,
-    /// Answered: from half way on.
-    Replied,
-}
-
-/// A handshake over a bad path: its third SYN comes after 3 s, its fourth after 7.
+/// A handshake over a lossy path: the third SYN comes after 3 s, the fourth after 7.
 const HANDSHAKE_FLOOR: u32 = 8;
-/// Of a protocol that waits for one answer.
+/// Time for one answer.
 const ANSWER_FLOOR: u32 = 3;
-/// RFC 5382: the transitory idle timeout of a connection, partially open or closing, is at least
-/// four minutes. The kernel's own are mostly less, and stay.
+/// RFC 5382: at least four minutes for partially open and closing connections. Most of the kernel's
+/// timeouts are lower, and stay.
 const TRANSITORY_FLOOR: u32 = 240;
 /// RFC 5382: two hours and four minutes.
 const ESTABLISHED_FLOOR: u32 = 7440;
 /// RFC 4787: two minutes.
 const UDP_FLOOR: u32 = 120;
 
-/// Every timeout that adapts.
+/// All timeouts that adapt.
 pub const TIMEOUTS: [Timeout; 19] = [
-    unreplied("tcp_timeout_syn_sent", HANDSHAKE_FLOOR),
-    unreplied("tcp_timeout_syn_recv", HANDSHAKE_FLOOR),
-    unreplied("udp_timeout", ANSWER_FLOOR),
-    unreplied("icmp_timeout", ANSWER_FLOOR),
-    unreplied("icmpv6_timeout", ANSWER_FLOOR),
-    unreplied("gre_timeout", ANSWER_FLOOR),
-    unreplied("generic_timeout", ANSWER_FLOOR),
-    unreplied("sctp_timeout_cookie_wait", ANSWER_FLOOR),
-    unreplied("dccp_timeout_request", HANDSHAKE_FLOOR),
-    transitory("tcp_timeout_unacknowledged"),
-    transitory("tcp_timeout_max_retrans"),
-    transitory("tcp_timeout_fin_wait"),
-    transitory("tcp_timeout_close_wait"),
-    transitory("tcp_timeout_last_ack"),
-    transitory("tcp_timeout_time_wait"),
-    replied("tcp_timeout_established", ESTABLISHED_FLOOR),
-    replied("udp_timeout_stream", UDP_FLOOR),
-    replied("gre_timeout_stream", UDP_FLOOR),
-    replied("sctp_timeout_established", ESTABLISHED_FLOOR),
+    early("tcp_timeout_syn_sent", HANDSHAKE_FLOOR),
+    early("tcp_timeout_syn_recv", HANDSHAKE_FLOOR),
+    early("udp_timeout", ANSWER_FLOOR),
+    early("icmp_timeout", ANSWER_FLOOR),
+    early("icmpv6_timeout", ANSWER_FLOOR),
+    early("gre_timeout", ANSWER_FLOOR),
+    early("generic_timeout", ANSWER_FLOOR),
+    early("sctp_timeout_cookie_wait", ANSWER_FLOOR),
+    early("dccp_timeout_request", HANDSHAKE_FLOOR),
+    early("tcp_timeout_unacknowledged", TRANSITORY_FLOOR),
+    early("tcp_timeout_max_retrans", TRANSITORY_FLOOR),
+    early("tcp_timeout_fin_wait", TRANSITORY_FLOOR),
+    early("tcp_timeout_close_wait", TRANSITORY_FLOOR),
+    early("tcp_timeout_last_ack", TRANSITORY_FLOOR),
+    early("tcp_timeout_time_wait", TRANSITORY_FLOOR),
+    late("tcp_timeout_established", ESTABLISHED_FLOOR),
+    late("udp_timeout_stream", UDP_FLOOR),
+    late("gre_timeout_stream", UDP_FLOOR),
+    late("sctp_timeout_established", ESTABLISHED_FLOOR),
 ];
 
-const fn unreplied(name: &'static str, floor: u32) -> Timeout {
-    Timeout { name, turn: Turn::Unreplied, floor }
+const fn early(name: &'static str, floor: u32) -> Timeout {
+    Timeout { name, late: false, floor }
 }
 
-const fn transitory(name: &'static str) -> Timeout {
-    Timeout { name, turn: Turn::Transitory, floor: TRANSITORY_FLOOR }
+const fn late(name: &'static str, floor: u32) -> Timeout {
+    Timeout { name, late: true, floor }
 }
 
-const fn replied(name: &'static str, floor: u32) -> Timeout {
-    Timeout { name, turn: Turn::Replied, floor }
-}
-
-/// Between which fills timeouts shrink, each a share of the table's maximum, 0 to 1.
+/// The fills between which timeouts shrink, from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdaptiveRange {
     start: f64,
@@ -86,25 +71,25 @@ pub struct AdaptiveRange {
 }
 
 impl AdaptiveRange {
-    /// `None` unless `start` lies before `end`, both being shares.
+    /// `None` unless 0 ≤ `start` < `end` ≤ 1.
     pub fn new(start: f64, end: f64) -> Option<Self> {
         (0.0 <= start && start < end && end <= 1.0).then_some(Self { start, end })
     }
 
-    /// What is left of the way: 1 up to `start`, 0 from `end` on.
+    /// 1 up to `start`, 0 from `end` on.
     fn left(self, fill: f64) -> f64 {
         ((self.end - fill) / (self.end - self.start)).clamp(0.0, 1.0)
     }
 }
 
-/// What is known of one setting that is in our hands.
+/// A timeout that ctguard has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adapted {
     /// The operator's value, to be restored.
     pub original: u32,
-    /// What is to be written, or was written last.
+    /// The value that is to be written, or was written last.
     pub written: u32,
-    /// What it was before that: a daemon that is killed leaves the one or the other.
+    /// The value before that. A daemon that is killed leaves either of the two.
     pub before: u32,
 }
 
@@ -114,18 +99,18 @@ impl Adapted {
     }
 }
 
-/// The settings that are in our hands, by name; whoever finds it can restore them.
+/// All timeouts that ctguard has changed, by name, so that they can be restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Record(BTreeMap<String, Adapted>);
 
 impl Record {
-    /// Nothing to restore.
+    /// Whether there is nothing to restore.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Notes that the kernel has taken what was to be written to `name`.
+    /// Notes that the value of `name` was written.
     pub fn settle(&mut self, name: &str) {
         if let Some(adapted) = self.0.get_mut(name) {
             adapted.before = adapted.written;
@@ -139,16 +124,16 @@ impl Record {
 /// What to do next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Adaptation {
-    /// Saved before anything of `writes` is written, and settled with each write.
+    /// To be saved before the writes, and settled after each of them.
     pub record: Record,
-    /// Name and value of each setting that must change.
+    /// Name and new value of each timeout that must change.
     pub writes: Vec<(String, u32)>,
 }
 
-/// Fits the timeouts to the fill, or restores them where `range` is `None`: it is off, or the
-/// daemon starts or ends.
+/// Fits the timeouts to the fill. Without a `range` it restores them: adaptive timeouts are off, or
+/// the daemon starts or ends.
 ///
-/// `current` tells what a setting is now, `None` where this kernel has none.
+/// `current` reads a timeout; `None` if this kernel does not have it.
 pub fn adapt(
     range: Option<AdaptiveRange>,
     fill: f64,
@@ -175,12 +160,9 @@ pub fn adapt(
 }
 
 impl Timeout {
-    /// Rounded up, so that nothing is written before it makes a second's difference.
+    /// Rounded up, so that a change is at least one second.
     fn adapted(self, original: u32, left: f64) -> u32 {
-        let factor = match self.turn {
-            Turn::Unreplied | Turn::Transitory => left,
-            Turn::Replied => (2.0 * left).min(1.0),
-        };
+        let factor = if self.late { (2.0 * left).min(1.0) } else { left };
         let scaled = (f64::from(original) * factor).ceil();
         #[expect(
             clippy::cast_possible_truncation,

@@ -1,4 +1,4 @@
-//! How many new flows a second the table can take, and a tier's allowance at such a rate.
+//! How many new flows per second the table can take, and what a tier saves of its rate.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::smoothed::Smoothed;
 use crate::tuning::TUNING;
 use ctguard_units::{real, real_difference, whole};
 
-/// What the table does without us: entries that others open less those that leave.
+/// How the table changes without the guard: entries that others open, less those that leave.
 #[derive(Debug)]
 pub(crate) struct Growth {
     last: Option<(Duration, u64, u64)>,
@@ -18,7 +18,7 @@ impl Growth {
         Self { last: None, others: Smoothed::over(TUNING.growth_memory) }
     }
 
-    /// Looks at the table, and at all new flows admitted, counted just before it.
+    /// `new_flows` are all admitted so far, counted just before the table.
     pub(crate) fn observe(&mut self, now: Duration, entries: u64, new_flows: u64) {
         if let Some((at, entries_before, new_flows_before)) = self.last {
             let grown = real_difference(entries, entries_before);
@@ -28,19 +28,19 @@ impl Growth {
         self.last = Some((now, entries, new_flows));
     }
 
-    /// Entries a second that others add; negative while more leave.
+    /// Entries per second; negative while more leave than others add.
     pub(crate) const fn others(&self) -> f64 {
         self.others.per_second()
     }
 
-    /// Entries a second that leave, as far as others do not replace them.
+    /// Entries per second that leave and are not replaced by others.
     pub(crate) fn expiry(&self) -> f64 {
         (-self.others()).max(0.0)
     }
 }
 
-/// New flows a second that bring a table which is `distance` entries below a level to it, when it
-/// grows by `others` too.
+/// New flows per second that fill `distance` entries in the settling time, if others add `others`
+/// entries per second.
 pub(crate) fn budget(distance: f64, others: f64) -> f64 {
     (distance / TUNING.settling_time.as_secs_f64() - others).clamp(0.0, TUNING.budget_highest)
 }
@@ -50,14 +50,13 @@ pub(crate) fn budget(distance: f64, others: f64) -> f64 {
 pub(crate) struct Saved(f64);
 
 impl Saved {
-    /// Earns at `rate` for the time since the last tick, in which so many were `spent`, and saves
-    /// up to `most`.
+    /// Earns `rate` × `elapsed`, less what was `spent`, and saves up to `most`.
     pub(crate) fn earn(&mut self, rate: f64, elapsed: Duration, spent: u64, most: f64) {
         let earned = rate * elapsed.min(TUNING.longest_earning).as_secs_f64();
         self.0 = (self.0 + earned - real(spent)).clamp(0.0, most.max(TUNING.fewest_saved));
     }
 
-    /// Saves so much at once.
+    /// Replaces what was saved.
     pub(crate) const fn grant(&mut self, flows: f64) {
         self.0 = flows;
     }
@@ -67,8 +66,8 @@ impl Saved {
     }
 }
 
-#[cfg(test)]
 #[expect(clippy::float_cmp, reason = "these numbers come out exactly")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

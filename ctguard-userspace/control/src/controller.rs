@@ -1,4 +1,4 @@
-//! One tick of control: what was seen and what the operator wants in, what is to be written out.
+//! One tick of the controller.
 
 mod granting;
 #[cfg(test)]
@@ -25,7 +25,7 @@ use super::{
 use crate::tuning::TUNING;
 use ctguard_units::{TableSample, real, share as share_ceiling};
 
-/// What one tick leaves for the next.
+/// The controller's memory between two ticks.
 #[derive(Debug)]
 pub struct Controller {
     jiffies_per_second: u32,
@@ -37,31 +37,31 @@ pub struct Controller {
     needs: [Smoothed; TIERS],
     saved: [Saved; TIERS],
     gains: [f64; TIERS],
-    /// Tiers whose grant was spent at some tick since the last scan.
+    /// Tiers whose grant was spent at a tick since the last scan.
     scarce: [bool; TIERS],
     /// A at the last tick.
     admitted: Option<[u64; TIERS]>,
     stages: Stages,
     demands: Demands,
-    /// Loads were seen since the guard was calm.
+    /// Demands were read since the guard left calm.
     knows_demands: bool,
-    /// So many strangers were seen, or waited for, that shares are worth what they tell.
+    /// Enough strangers were seen, or enough time has passed, to trust their shares.
     surveyed: bool,
     left_calm: Duration,
     scanned: Duration,
-    /// SYNs are challenged since then, though demands do not tell to.
+    /// Since when SYNs are challenged although demands are not known.
     presumed: Option<Duration>,
     shares: Shares,
-    /// Above the target, entries up to which the upper tiers may replace what leaves.
+    /// Above the target: the level up to which known tiers may replace entries that leave. It falls.
     crest: Option<f64>,
-    /// The table is full, and what is admitted takes the place of what nobody answered.
+    /// The table is full, and the kernel drops unreplied entries for new flows.
     replaces: bool,
-    /// When the table passed its target; since then entries that nobody answered are deleted.
+    /// When the table passed its target, and reclaim began.
     reclaims_since: Option<Duration>,
 }
 
 impl Controller {
-    /// A controller that has seen nothing yet.
+    /// A controller before its first tick.
     pub fn new(jiffies_per_second: u32) -> Self {
         Self {
             jiffies_per_second,
@@ -89,20 +89,20 @@ impl Controller {
         }
     }
 
-    /// Whether the next snapshot should count all new flows, which takes a while.
+    /// Whether the next snapshot must count all new flows, which takes time.
     pub fn wants_new_flows(&self, now: Duration) -> bool {
         self.reserve.is_due(self.clock.at(now))
     }
 
-    /// Whether the next snapshot should have the offered loads: never while all is calm. The first
-    /// are wanted `TUNING.first_scan` after the decision that ends calm, and as often until they suffice.
+    /// Whether the next snapshot must have the offered loads. In calm it need not. After calm they
+    /// are due every `TUNING.first_scan` until shares can be trusted, then less often.
     pub fn wants_loads(&self, now: Duration) -> bool {
         let interval = if self.surveyed { TUNING.scan_interval } else { TUNING.first_scan };
         !self.stages.is_calm() && self.clock.at(now) >= self.scanned + interval
     }
 
-    /// Decides; none when the table could not be read: then nothing may be written, the heartbeat
-    /// neither, so that the fallback rate takes over.
+    /// Decides; `None` if the table could not be read. Then nothing may be written, not even the
+    /// heartbeat, so that the fallback rate takes over.
     pub fn tick(&mut self, snapshot: &Snapshot<'_>, policy: &ControlPolicy) -> Option<Decision> {
         let table = snapshot.table?;
         let elapsed = self.clock.advance(snapshot.now);
@@ -116,7 +116,7 @@ impl Controller {
 
         let reserve = self.reserve.entries(table);
         let room = Room::of(table, policy.target_ppm, in_flight, reserve);
-        self.replaces = room.is_full() && (!policy.reclaim || self.is_being_relieved());
+        self.replaces = room.is_full() && (!policy.reclaim || self.is_being_reclaimed());
         let before = self.stages.of();
         self.challenge_unseen(snapshot);
         let left_calm = self.watch(&room, spent.iter().sum(), elapsed);
@@ -128,7 +128,7 @@ impl Controller {
         }
         self.fall(&room, elapsed);
 
-        // What a calm guard granted is no debt of the tiers.
+        // What was spent in calm does not count against the tiers.
         let earned_by = if left_calm { [0; TIERS] } else { spent };
         let (allowances, held_back) = self.allowances(&room, snapshot, &earned_by, elapsed);
         Some(Decision {
@@ -142,7 +142,7 @@ impl Controller {
         })
     }
 
-    /// Takes in the counts; what is in flight.
+    /// Updates all averages; returns the flows in flight.
     fn measure(
         &mut self,
         snapshot: &Snapshot<'_>,
@@ -163,8 +163,8 @@ impl Controller {
         self.in_flight.observe(now, total).saturating_add(snapshot.processors)
     }
 
-    /// Challenges SYNs when strangers have spent what they got until their demands are known: a
-    /// client that lives loses some 20 ms by it, and a second by a refusal.
+    /// Challenges SYNs if strangers have spent their grant before their demands are known. A
+    /// challenge costs a live client some 20 ms, a refusal a second.
     fn challenge_unseen(&mut self, snapshot: &Snapshot<'_>) {
         let strangers = Tier::Strangers as usize;
         let is_spent = snapshot.admitted[strangers] >= snapshot.limits[strangers];
@@ -174,7 +174,7 @@ impl Controller {
         }
     }
 
-    /// Leaves calm when the table grows so fast that it would soon be at its target; whether it did.
+    /// Leaves calm if the table would soon reach its target; returns whether it did.
     fn watch(&mut self, room: &Room, spent: u64, elapsed: Duration) -> bool {
         if !self.stages.is_calm() {
             return false;
@@ -263,8 +263,8 @@ impl Controller {
         }
     }
 
-    /// Begins above the target and goes on below it, for a table that is at its target with what
-    /// nobody answers has no room for who would be answered.
+    /// Entries to reclaim per second. Reclaim starts above the target and goes on below it, because
+    /// unreplied entries up to the target leave no room for replied ones.
     fn reclaim(&mut self, room: &Room, policy: &ControlPolicy) -> Option<f64> {
         let target = real(room.target());
         let above = (room.fill_of_target() - TUNING.reclaimed_to) * target;
@@ -274,22 +274,22 @@ impl Controller {
         reclaims.then(|| (above / TUNING.reclaimed_in).min(TUNING.reclaimed_most))
     }
 
-    /// The room that stages, shares and rates are chosen for.
+    /// The room after the reclaim, for which stages, shares and rates are chosen.
     fn ahead(&self, room: &Room) -> Room {
-        match (self.replaces, self.is_being_relieved()) {
-            // The kernel replaces whatever nobody answered: the flood's entries are no limit.
-            (true, _) => room.relieved(0.0),
-            (false, true) => room.relieved(TUNING.reclaimed_to),
+        match (self.replaces, self.is_being_reclaimed()) {
+            // The kernel drops unreplied entries, so the flood's entries are no limit.
+            (true, _) => room.reclaimed(0.0),
+            (false, true) => room.reclaimed(TUNING.reclaimed_to),
             (false, false) => *room,
         }
     }
 
-    fn is_being_relieved(&self) -> bool {
+    fn is_being_reclaimed(&self) -> bool {
         let lasting = |since: Duration| self.clock.now.saturating_sub(since);
         self.reclaims_since.is_some_and(|since| lasting(since) < TUNING.reclaimed_within)
     }
 
-    /// A table without a maximum is no limit.
+    /// The decision for a table without a maximum.
     fn unlimited(&mut self, snapshot: &Snapshot<'_>) -> Decision {
         self.stages = Stages::default();
         self.shares = NO_SHARES;
@@ -317,7 +317,7 @@ impl Controller {
     }
 }
 
-/// Time that never goes back: what a clock loses is not counted, and it goes on from there.
+/// Time that never goes back, even if the clock does.
 #[derive(Clone, Copy, Debug, Default)]
 struct Clock {
     last: Option<Duration>,
@@ -338,7 +338,7 @@ impl Clock {
     }
 }
 
-/// What a tier may open until the next tick of a calm guard.
+/// New flows that a tier may open until the next tick in calm.
 fn calm(headroom: u64, part: u64) -> u64 {
     (headroom / part).max(TUNING.calm_least).min(headroom)
 }

@@ -1,78 +1,87 @@
-//! What control is told, and what it decides.
+//! What the controller reads and decides.
 
 use std::time::Duration;
 
 use ctguard_layout::{CLASSES, Ceiling, Class, Grant, Limits};
 
-use super::{Pace, TierGrant, load::OfferedLoad, stage::Stage, tiers::TIERS};
+use super::{Pace, load::OfferedLoad, stage::Stage, tiers::TIERS};
 use ctguard_units::TableSample;
 
-/// What the operator wants of control.
+/// The operator's policy, as far as the controller needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlPolicy {
     /// Target fill in parts per million of the table's maximum.
     pub target_ppm: u32,
-    /// The most that a source may open in a second, by class, on the interface where it is highest.
+    /// New flows per second that a source may open, by class, on the interface that allows most.
     pub ceilings: [u32; CLASSES],
-    /// What strangers may open in a second before they are challenged, by class.
+    /// If the share of a stranger falls below so many flows per second, strangers are challenged.
     pub floors: [u32; CLASSES],
-    /// Delete entries that nobody answered while the table is above its target.
+    /// Delete unreplied entries while the table is above its target.
     pub reclaim: bool,
 }
 
 impl ControlPolicy {
-    /// New flows a second that a source may open in calm.
+    /// New flows per second that a source may open in calm.
     pub fn ceiling(&self, class: Class) -> f64 {
         f64::from(self.ceilings[class as usize])
     }
 
-    /// Never above the ceiling.
+    /// The floor, but never above the ceiling.
     pub fn floor(&self, class: Class) -> f64 {
         f64::from(self.floors[class as usize]).min(self.ceiling(class))
     }
 }
 
-/// What was seen at one instant.
+/// What one tick reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot<'l> {
     /// Monotonic time of the snapshot.
     pub now: Duration,
-    /// G by tier as the data path has it, whoever wrote it; read before A.
+    /// G by tier, whoever wrote it; read before A.
     pub limits: [u64; TIERS],
     /// A by tier; read before the table.
     pub admitted: [u64; TIERS],
-    /// New flows admitted in all, read before A, when [`super::Controller::wants_new_flows`]: less
-    /// than A, which counts packets too that rest on an admission nobody answered yet.
+    /// New flows admitted in all, read before A, if [`super::Controller::wants_new_flows`]. A is
+    /// larger: it also counts the packets that follow an admission before its entry is answered.
     pub new_flows: Option<u64>,
-    /// None when the kernel's count could not be read.
+    /// `None` if the kernel's count could not be read.
     pub table: Option<TableSample>,
-    /// When [`super::Controller::wants_loads`].
+    /// If [`super::Controller::wants_loads`].
     pub loads: Option<&'l [OfferedLoad]>,
-    /// New flows that processors may be admitting while we count.
+    /// New flows that the processors may be admitting during the tick: one each.
     pub processors: u64,
 }
 
-/// What is to be written.
+/// What one tick writes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// What each tier may open.
+    /// By tier.
     pub grants: [TierGrant; TIERS],
     /// The stage of each class.
     pub stages: [Stage; CLASSES],
-    /// By tier and class, for each source; an interval of 0 is no share.
+    /// The share of each source, by tier and class; an interval of 0 means no limit.
     pub shares: [[Ceiling; CLASSES]; TIERS],
-    /// Entries a second to delete.
+    /// Unreplied entries to delete per second.
     pub reclaim: Option<f64>,
     /// When the next tick is due.
     pub pace: Pace,
-    /// Stages that are other than before, and why.
+    /// Stages that changed, and why.
     pub changes: Vec<StageChange>,
     /// The numbers behind the decision.
     pub steering: Steering,
 }
 
+/// What the daemon writes for one tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TierGrant {
+    /// G.
+    pub limit: u64,
+    /// The A at which the data path wakes the daemon.
+    pub wake_at: u64,
+}
+
 impl Decision {
-    /// Stages and shares as the data path reads them.
+    /// Stages and shares in the data path's layout.
     pub fn limits(&self) -> Limits {
         let mut limits = Limits::default();
         for class in Class::ALL {
@@ -95,7 +104,7 @@ impl Decision {
         }
     }
 
-    /// Whether admissions passed a wake-up mark before it was written, so that nobody wakes us.
+    /// Whether A passed a wake-up mark before the mark was written: then no wake-up comes.
     pub fn are_overtaken(&self, before: [u64; TIERS], after: [u64; TIERS]) -> bool {
         self.grants.iter().zip(before).zip(after).any(|((grant, before), after)| {
             grant.limit > before && after >= grant.wake_at && after > before
@@ -103,20 +112,20 @@ impl Decision {
     }
 }
 
-/// The numbers that decisions follow from.
+/// The numbers behind a decision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Steering {
     /// Entries in proportion to the maximum.
     pub fill: f64,
-    /// Entries up to the target that nobody has or is kept for.
+    /// Entries up to the target that are free and not reserved.
     pub headroom: u64,
-    /// Entries a second that others add; negative while more leave.
+    /// Entries per second that others add, less those that leave.
     pub others: f64,
-    /// New flows a second that the table can take.
+    /// New flows per second that the table can take.
     pub budget: f64,
 }
 
-/// One class has another stage, and why.
+/// A change of one class's stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StageChange {
     /// The class whose stage changed.
@@ -127,10 +136,10 @@ pub struct StageChange {
     pub to: Stage,
     /// The numbers behind it.
     pub steering: Steering,
-    /// New flows a second that strangers ask for, in this class.
+    /// New flows per second that strangers ask for in this class.
     pub demand: f64,
-    /// New flows a second that each of them might open unchallenged; none while that is enough.
+    /// Their share, if they were not challenged; `None` if all demand fits.
     pub share: Option<f64>,
-    /// How many they are; none until that is known.
+    /// Number of strangers; `None` until it is known.
     pub sources: Option<usize>,
 }

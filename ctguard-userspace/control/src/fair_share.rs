@@ -1,14 +1,14 @@
-//! Max-min fair shares (Bertsekas and Gallager, Data Networks, 6.5.2) by water-filling: who asks for
-//! less than the share gets all of it, and the others get the same.
+//! Max-min fair shares (Bertsekas and Gallager, Data Networks, 6.5.2) by water-filling. Sources that
+//! ask for less than the share are not limited; all others get the same.
 
 use crate::tuning::TUNING;
 use ctguard_layout::CLASSES;
 
-/// New flows a second that each source may open, by class, given what each asks for, by class;
-/// infinite where a class gets all it asks for.
+/// New flows per second that each source may open, by class; infinite if the class gets all that it
+/// asks for.
 ///
-/// Solves Σ min(demand, share) = budget with one share for all classes, save those that would get
-/// less than their kept part by it.
+/// Solves Σ min(demand, share) = budget with one share for all classes. A class that would get less
+/// than its kept part has its own share of that part.
 pub(crate) fn fair_shares(demands: [&[f64]; CLASSES], budget: f64) -> [f64; CLASSES] {
     let kept = demands.map(|demands| demands.iter().sum::<f64>().min(budget * TUNING.class_part));
     let mut keeps = [false; CLASSES];
@@ -32,10 +32,10 @@ pub(crate) fn fair_shares(demands: [&[f64]; CLASSES], budget: f64) -> [f64; CLAS
     }
 }
 
-/// The share with Σ min(demand, share) = budget; infinite when less is asked for.
+/// The share with Σ min(demand, share) = budget; infinite if less is asked for.
 ///
-/// From below: whoever asks for less than an equal part is served, and what that leaves is divided
-/// again. Exact, without sorting, and in a few passes.
+/// Serves all that ask for less than an equal part, and divides the rest again. That is exact, and
+/// needs a few passes instead of a sort.
 fn share(demands: &(impl Iterator<Item = f64> + Clone), budget: f64) -> f64 {
     let mut share = 0.0;
     loop {
@@ -62,11 +62,11 @@ fn total(values: [f64; CLASSES], counts: impl Fn(usize) -> bool) -> f64 {
     values.iter().enumerate().filter(|&(class, _)| counts(class)).map(|(_, value)| value).sum()
 }
 
-#[cfg(test)]
 #[expect(clippy::float_cmp, reason = "these numbers come out exactly")]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::testing::Random;
 
     #[test]
     fn who_asks_for_less_than_the_share_gets_it_all() {

@@ -1,10 +1,10 @@
-//! What replaces the grants while no daemon lives: a rate for the whole table.
+//! The rates, for the whole table, that replace the grants while no daemon runs.
 
 use crate::tuning::TUNING;
 use ctguard_layout::{Policy, TIERS};
 use ctguard_units::{FallbackRate, TableSample, interval, real, whole};
 
-/// The rates by tier, each with one second's worth at once.
+/// The rate of each tier, with a burst of one second.
 pub fn fallback(
     policy: &Policy,
     table: TableSample,
@@ -20,7 +20,7 @@ pub fn fallback(
     })
 }
 
-/// New flows a second for the whole table.
+/// New flows per second for the whole table.
 pub(crate) fn flows_per_second(policy: &Policy, table: TableSample) -> u64 {
     match (policy.fallback_flows_per_second, table.max) {
         (0, 0) => TUNING.fallback_highest,

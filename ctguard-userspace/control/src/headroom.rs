@@ -1,24 +1,24 @@
-//! What each tier may take until the next tick, so that together they never pass the target.
+//! Cuts the tiers' grants so that together they never pass the target.
 //!
-//! A grant that is taken back is still in force until it is overwritten: what one tier loses in a
-//! tick another gets only in the next.
+//! A grant is in force until it is overwritten. So what one tier loses in a tick, another gets only in
+//! the next.
 
 use super::tiers::{Precedence as _, TIERS, Tier};
 
-/// New flows that each tier may open after its A was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Allowances {
+    /// New flows that each tier may open after its A was read.
     pub flows: [u64; TIERS],
-    /// Some tier gets less than half of what it might, because another's grant is being taken back.
+    /// A tier got less than half of its part, because another's grant must be taken back first.
     pub held_back: bool,
 }
 
-/// Cuts what is wanted to the `headroom`, which is what the target leaves of the table, seen after
-/// the admissions; `outstanding` is G − A by tier, as it was in force when they were read.
+/// Cuts the `wanted` flows to the `headroom`, which was read after A. `outstanding` is G − A by tier,
+/// when A was read.
 ///
-/// Until the new grants are all written, each tier can open the greater of what it had and what it
-/// gets; the sum of those never passes the headroom, or, where that has shrunk below what was
-/// outstanding, no tier gets more than it had.
+/// Until all new grants are written, each tier can open the greater of its old and its new grant. The
+/// sum of these never passes the headroom. If the headroom has shrunk below what was outstanding, no
+/// tier gets more than it had.
 pub(crate) fn fit(wanted: [u64; TIERS], outstanding: [u64; TIERS], headroom: u64) -> Allowances {
     let mut flows = [0; TIERS];
     let mut left = headroom;

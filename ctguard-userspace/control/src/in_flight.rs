@@ -1,19 +1,17 @@
-//! Admissions so young that their entries may not be in the table yet.
+//! Admissions whose entries may not be in the table yet.
 
 use crate::tuning::TUNING;
 use std::{collections::VecDeque, time::Duration};
 
-/// Total admissions as they were at recent ticks.
+/// Total admissions at recent ticks.
 #[derive(Debug, Default)]
 pub struct InFlight {
     samples: VecDeque<(Duration, u64)>,
 }
 
 impl InFlight {
-    /// Admissions of the last `TUNING.flight_time`, given their total `now`.
-    ///
-    /// Counted from the youngest sample that is old enough: after a pause that covers more than
-    /// the flight time, which errs on the safe side.
+    /// Admissions of the last `TUNING.flight_time`, given their total `now`. After a pause of the
+    /// daemon these are the admissions of the whole pause, which errs on the safe side.
     pub fn observe(&mut self, now: Duration, total: u64) -> u64 {
         while self.samples.get(1).is_some_and(|&(at, _)| at + TUNING.flight_time <= now) {
             self.samples.pop_front();

@@ -1,7 +1,7 @@
-//! Pure control: what was read and what the operator wants in, what to write out.
+//! The controller, as pure functions: a snapshot and the operator's policy in, a decision out.
 //!
-//! Nothing here reads a clock or the kernel, so that tests and simulation run what the daemon
-//! runs. [`Controller::tick`] holds the order of what makes a decision.
+//! Nothing here reads a clock or the kernel, so tests and simulation run the daemon's own code.
+//! [`Controller::tick`] has the order of the steps.
 #![warn(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -16,14 +16,11 @@ mod decision;
 mod fair_share;
 mod fallback;
 mod generations;
-mod grant;
 mod headroom;
 mod in_flight;
 mod load;
 mod offered;
 mod pace;
-#[cfg(test)]
-mod random;
 pub mod reclaim_pass;
 pub mod regulars;
 mod reserve;
@@ -32,16 +29,17 @@ mod shares;
 mod smoothed;
 pub mod sources;
 mod stage;
+#[cfg(test)]
+mod testing;
 mod tiers;
 pub mod tuning;
 
 pub use controller::Controller;
-pub use decision::{ControlPolicy, Decision, Snapshot, StageChange};
+pub use decision::{ControlPolicy, Decision, Snapshot, StageChange, TierGrant};
 pub use fallback::fallback;
 pub use generations::{Generations, IN_FLIGHT, Load, Step};
-pub use grant::TierGrant;
 pub use in_flight::InFlight;
 pub use load::OfferedLoad;
-pub use offered::{OfferedRates, standings};
+pub use offered::{OfferedRates, known_tiers};
 pub use pace::Pace;
 pub use reserve::Reserve;

@@ -1,27 +1,27 @@
-//! What sources ask for, sorted by tier and class.
+//! The demands of sources, by tier and class.
 
 use ctguard_layout::{CLASSES, Class};
 
 use super::tiers::{TIERS, Tier};
 
-/// What one source asks for, in one class.
+/// The demand of one source in one class.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OfferedLoad {
     /// Class of the new flows.
     pub class: Class,
     /// Tier of their source.
     pub tier: Tier,
-    /// New flows a second, averaged over some seconds: a share is of what is asked for on average.
+    /// New flows per second, averaged over some seconds.
     pub flows_per_second: f64,
-    /// It is known by one sample: where many are, more were not seen at all.
+    /// Only one sample is of this source. If many are like this, there are more that were not seen.
     pub is_seen_once: bool,
 }
 
-/// The demands of all sources; no source asks for more than its ceiling.
+/// The demands of all sources, each cut to its ceiling.
 #[derive(Debug, Default)]
 pub(crate) struct Demands {
     of: [[Vec<f64>; CLASSES]; TIERS],
-    /// What strangers ask for, with no regard to ceilings, and who of them was seen once.
+    /// Demands of strangers without the cut, and which part of them was seen once.
     strangers: [Seen; CLASSES],
 }
 
@@ -32,7 +32,6 @@ struct Seen {
 }
 
 impl Demands {
-    /// Takes the place of what was asked for before.
     pub(crate) fn replace(&mut self, loads: &[OfferedLoad], ceilings: &[u32; CLASSES]) {
         self.of.iter_mut().flatten().for_each(Vec::clear);
         self.strangers = Default::default();
@@ -48,9 +47,9 @@ impl Demands {
         }
     }
 
-    /// The part of strangers' next flows, of classes that `count`, that will come from sources
-    /// which were not seen yet: the part of samples that are the only one of their source (Good,
-    /// The population frequencies of species, Biometrika 40, 1953).
+    /// Which part of the strangers' next flows, in classes that `count`, will come from sources not
+    /// seen yet. It is the part of samples that are the only one of their source (Good, The
+    /// population frequencies of species, Biometrika 40, 1953).
     pub(crate) fn unseen(&self, counts: impl Fn(Class) -> bool) -> f64 {
         let all = Class::ALL.into_iter().filter(|&class| counts(class));
         let mut seen = Seen::default();
@@ -61,23 +60,23 @@ impl Demands {
         if seen.flows_per_second > 0.0 { seen.once / seen.flows_per_second } else { 0.0 }
     }
 
-    /// What each source of a tier asks for, by class, leaving out classes that do not `count`.
+    /// The demand of each source of a tier, in classes that `count`.
     pub(crate) fn of(&self, tier: Tier, counts: impl Fn(Class) -> bool) -> [&[f64]; CLASSES] {
         let demands = &self.of[tier as usize];
         Class::ALL.map(|class| if counts(class) { &*demands[class as usize] } else { &[] })
     }
 
-    /// What a tier asks for in a class.
+    /// The demand of a tier in one class.
     pub(crate) fn total(&self, tier: Tier, class: Class) -> f64 {
         self.of[tier as usize][class as usize].iter().sum()
     }
 
-    /// What a tier asks for, leaving out classes that do not `count`.
+    /// The demand of a tier in classes that `count`.
     pub(crate) fn ask(&self, tier: Tier, counts: impl Fn(Class) -> bool) -> f64 {
         self.of(tier, counts).into_iter().flatten().sum()
     }
 
-    /// How many sources of a tier ask for something in a class.
+    /// Sources of a tier with a demand in this class.
     pub(crate) fn sources(&self, tier: Tier, class: Class) -> usize {
         self.of[tier as usize][class as usize].len()
     }
@@ -92,8 +91,8 @@ impl Seen {
     }
 }
 
-#[cfg(test)]
 #[expect(clippy::float_cmp, reason = "these numbers come out exactly")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

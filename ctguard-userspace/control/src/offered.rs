@@ -1,4 +1,4 @@
-//! What sources ask for, averaged over some seconds, from counters that only go up.
+//! The demand of each source: rates, averaged over some seconds, of the data path's counters.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::OfferedLoad;
 use crate::tuning::TUNING;
 use ctguard_units::real;
 
-/// Tiers that share a line of cells, and so a slot of offered loads.
+/// What one slot of offered loads counts for sources that are not known.
 const UNKNOWN: [(Tier, Class); UNKNOWN_COUNTS] = [
     (Tier::Strangers, Class::Tcp),
     (Tier::Strangers, Class::Udp),
@@ -20,26 +20,25 @@ const UNKNOWN: [(Tier, Class); UNKNOWN_COUNTS] = [
     (Tier::Retried, Class::Udp),
 ];
 
-/// Counts of one slot of offered loads.
 const UNKNOWN_COUNTS: usize = 5;
 
-/// What one slot of offered loads counted: strangers by class, answered, retried.
+/// The counters of one slot, as in [`UNKNOWN`].
 type UnknownCounts = [u32; UNKNOWN_COUNTS];
 
-/// What one known source offered, by class, and its tier; none for a free slot.
+/// Tier and counters of one known source, by class; `None` for a free slot.
 type KnownCounts = Option<(Tier, [u32; CLASSES])>;
 
-/// Rates of every slot.
+/// Rates of all slots.
 #[derive(Debug, Default)]
 pub struct OfferedRates {
     observed: Option<Duration>,
-    /// Time that the sums stand for, in seconds.
+    /// Seconds that the sums stand for.
     weight: f64,
     unknown: Vec<[Sum; UNKNOWN_COUNTS]>,
     known: Vec<[Sum; CLASSES]>,
 }
 
-/// Flows, the older the less they count.
+/// A sum of flows that decays.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     counted: u32,
@@ -47,7 +46,7 @@ struct Sum {
 }
 
 impl OfferedRates {
-    /// What each source asks for, as the data path has counted it so far.
+    /// The demand of each source; nothing the first time.
     pub fn look(
         &mut self,
         now: Duration,
@@ -59,14 +58,13 @@ impl OfferedRates {
             let OfferedSlot { offered: [tcp, udp, other, _], answered, retried, .. } = slot;
             [tcp, udp, other, answered, retried].map(SharedWord::load)
         });
-        let known = standings(lines).zip(cells).map(|(tier, SourceCells { offered, .. })| {
+        let known = known_tiers(lines).zip(cells).map(|(tier, SourceCells { offered, .. })| {
             let [tcp, udp, other, _] = offered.each_ref().map(SharedWord::load);
             tier.map(|tier: Tier| (tier, [tcp, udp, other]))
         });
         self.observe(now, unknown, known)
     }
 
-    /// Takes the counts in, and tells what is asked for: nothing the first time.
     fn observe(
         &mut self,
         now: Duration,
@@ -112,10 +110,10 @@ impl OfferedRates {
 }
 
 impl Sum {
-    /// Takes a count in; a `fade` of 0 forgets all that was before it.
+    /// Adds what was counted since the last time; a `fade` of 0 starts over.
     fn add(&mut self, counted: u32, fade: f64) -> f64 {
         let more = counted.wrapping_sub(std::mem::replace(&mut self.counted, counted));
-        // A slot that changed its owner begins anew.
+        // The counter of a slot with a new owner starts at 0.
         let more = if more > u32::MAX / 2 { 0 } else { more };
         let more = if fade > 0.0 { real(more.into()) } else { 0.0 };
         self.flows = self.flows * fade + more;
@@ -123,8 +121,8 @@ impl Sum {
     }
 }
 
-/// The tier of each known source, by slot; none where a slot is free.
-pub fn standings(lines: &[SourceLine]) -> impl ExactSizeIterator<Item = Option<Tier>> + '_ {
+/// The tier of each known source, by slot; `None` for a free slot.
+pub fn known_tiers(lines: &[SourceLine]) -> impl ExactSizeIterator<Item = Option<Tier>> + '_ {
     (0..lines.len() * SourceLine::SLOTS).map(|slot| {
         let line = lines.get(slot / SourceLine::SLOTS)?;
         sources::tier_of(line.slots[slot % SourceLine::SLOTS].load())
@@ -142,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_look_tells_nothing_and_the_second_the_rate() {
+    fn the_first_look_finds_nothing_and_the_second_the_rate() {
         let mut rates = OfferedRates::default();
         assert!(observe(&mut rates, 0, 5000, None).is_empty());
         let loads = observe(&mut rates, 100, 5160, None);
@@ -163,12 +161,12 @@ mod tests {
     #[test]
     fn a_rate_is_averaged_over_some_seconds() {
         let mut rates = OfferedRates::default();
-        let mut told = Vec::new();
+        let mut loads = Vec::new();
         for look in 0..100 {
             // A sample of sixteen flows each second.
-            told = observe(&mut rates, look * 100, u32::try_from(look / 10 * 16).unwrap(), None);
+            loads = observe(&mut rates, look * 100, u32::try_from(look / 10 * 16).unwrap(), None);
         }
-        let rate = told[0].flows_per_second;
+        let rate = loads[0].flows_per_second;
         assert!((12.0..20.0).contains(&rate), "{rate}");
     }
 

@@ -14,7 +14,7 @@ pub enum Pace {
 }
 
 impl Pace {
-    /// However often the data path wakes the daemon: a thousand ticks a second are enough.
+    /// The least time between two ticks, however often the data path wakes the daemon.
     pub const SHORTEST: Duration = Duration::from_millis(1);
 
     /// Time between two ticks.

@@ -1,9 +1,8 @@
-//! The memory of regulars: who held connections in calm times, minute by minute, for days.
+//! Scores of sources that held connections in calm times, over days.
 //!
-//! Each calm dump adds one to the score of each source in it; scores halve every three days. A
-//! source is a regular once it was seen in two dumps, so that nobody becomes one by a single
-//! connection that happened to be open. Under pressure nothing is learnt, for then those who fill
-//! the table would be.
+//! Each dump in calm adds 1 to the score of each source in it, and scores halve every three days. A
+//! source is a regular after two dumps, so that one open connection does not make a regular. Under
+//! pressure nothing is learnt: the sources that fill the table would become regulars.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,26 +15,26 @@ use crate::tuning::TUNING;
 /// Scores of at most [`Self::CAPACITY`] sources.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Regulars {
-    /// Each as of `as_of`.
+    /// As they were at `as_of`.
     scores: HashMap<SourceScope, f64>,
     as_of: Duration,
 }
 
-/// Whether the table is as on any day.
+/// Whether sources may become regulars now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
-    /// No class is refused anything, the fill is under the target.
+    /// Nothing is refused, and the fill is below the target.
     Calm,
-    /// Whoever is in the table now may be there to fill it.
+    /// Sources may hold connections to fill the table.
     Pressure,
 }
 
 impl Regulars {
-    /// Sources remembered, as many as the data path's set may hold.
+    /// As many as the data path's set can hold.
     pub const CAPACITY: usize = 16_384;
 
-    /// Takes up what was saved: scores as they were at `as_of` on a clock that goes on over
-    /// restarts. Scores that no dumps add up to are left out.
+    /// Restores scores as they were at `as_of`, by a clock that survives restarts. Drops scores that
+    /// no number of dumps can give.
     pub fn restore(scores: impl IntoIterator<Item = (SourceScope, f64)>, as_of: Duration) -> Self {
         let sound = |&(_, score): &(_, f64)| {
             (TUNING.regular_forgotten..=TUNING.regular_highest).contains(&score)
@@ -45,10 +44,10 @@ impl Regulars {
         regulars
     }
 
-    /// Learns from the sources of one dump's ASSURED TCP connections, each as often as it is told.
+    /// Learns from the sources of one dump's ASSURED TCP connections; they may repeat.
     ///
-    /// `now` is the time since 1970: days pass while a machine is off too. A clock that was set
-    /// back decays nothing until it has caught up.
+    /// `now` is the time since 1970, because scores also decay while the machine is off. If the clock
+    /// is set back, they do not decay until it has caught up.
     pub fn learn(
         &mut self,
         sources: impl IntoIterator<Item = SourceScope>,
@@ -67,7 +66,7 @@ impl Regulars {
         self.bound();
     }
 
-    /// Who is a regular, the highest score first.
+    /// All regulars, the highest score first.
     pub fn regulars(&self) -> impl Iterator<Item = SourceScope> {
         let (ranked, _) = self.ranked();
         ranked
@@ -76,7 +75,7 @@ impl Regulars {
             .map(|(source, _)| source)
     }
 
-    /// Everybody remembered with their scores, the highest first, and the time they are of.
+    /// All scores, the highest first, and the time to which they belong.
     pub fn ranked(&self) -> (Vec<(SourceScope, f64)>, Duration) {
         let mut ranked: Vec<_> =
             self.scores.iter().map(|(&source, &score)| (source, score)).collect();
@@ -96,7 +95,7 @@ impl Regulars {
         self.as_of = now.max(self.as_of);
     }
 
-    /// The least give way.
+    /// Drops the lowest scores.
     fn bound(&mut self) {
         if self.scores.len() > Self::CAPACITY {
             let (mut ranked, _) = self.ranked();

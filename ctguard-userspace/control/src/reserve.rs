@@ -1,30 +1,30 @@
 //! Room kept below the target for flows that the guard does not judge.
 //!
-//! Flows opened from inside or by the host itself fill the table too. A flood that took all room
-//! up to the target would hold it for as long as its entries live, and what others open meanwhile
-//! would pass the target. So as much is kept free as they will open in `TUNING.reserve_horizon`.
+//! Flows from inside and of the host itself fill the table too. If a flood took all room up to the
+//! target, they would push the table beyond it while the flood's entries live. So the reserve is what
+//! they will open in `TUNING.reserve_horizon`.
 
 use crate::tuning::TUNING;
 use std::{collections::VecDeque, time::Duration};
 
-use ctguard_units::TableSample;
+use ctguard_units::{TableSample, whole};
 
-/// What others did to the table of late.
+/// How fast others have filled the table lately.
 #[derive(Debug, Default)]
 pub struct Reserve {
-    /// Entries less admissions, as they were.
+    /// Entries less admissions, over the window.
     others: VecDeque<(Duration, i128)>,
-    /// Entries a second that others add.
+    /// Entries per second that others add.
     rate: f64,
 }
 
 impl Reserve {
-    /// Whether it is time to look again.
+    /// Whether the next observation is due.
     pub fn is_due(&self, now: Duration) -> bool {
         self.others.back().is_none_or(|&(at, _)| now.saturating_sub(at) >= TUNING.reserve_step)
     }
 
-    /// Looks at the table, and at all new flows admitted, counted just before it.
+    /// `admitted` are all new flows, counted just before the table.
     pub fn observe(&mut self, now: Duration, table: TableSample, admitted: u64) {
         let others = i128::from(table.entries) - i128::from(admitted);
         let elapsed = self.others.back().map_or(Duration::ZERO, |&(at, _)| now.saturating_sub(at));
@@ -42,7 +42,7 @@ impl Reserve {
             .min(table.max / TUNING.reserve_divisor)
     }
 
-    /// Entries a second that others added over the window.
+    /// Entries per second that others added over the window.
     fn growth(&self, now: Duration, others: i128) -> f64 {
         let Some(&(since, before)) = self.others.front() else { return 0.0 };
         let elapsed = now.saturating_sub(since);
@@ -52,15 +52,6 @@ impl Reserve {
         let added = u32::try_from((others - before).max(0)).unwrap_or(u32::MAX);
         f64::from(added) / elapsed.as_secs_f64()
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a rate is never negative, and a float saturates"
-)]
-fn whole(number: f64) -> u64 {
-    number as u64
 }
 
 #[cfg(test)]

@@ -1,22 +1,22 @@
-//! What the target leaves of the table, for each tier.
+//! The room below the target, for each tier.
 
 use super::tiers::{Precedence as _, Tier};
 use crate::tuning::TUNING;
 use ctguard_units::{TableSample, real, real_difference, whole};
 
-/// The table as it will be once what is under way has arrived.
+/// The table, with the flows that are in flight to it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     table: TableSample,
     target: u64,
     /// Entries, and admissions that may not be entries yet.
     taken: u64,
-    /// Kept for flows that others open.
+    /// Room for flows that others open.
     reserve: u64,
 }
 
 impl Room {
-    /// Of a table with a maximum.
+    /// `table` has a maximum.
     pub(crate) fn of(table: TableSample, target_ppm: u32, in_flight: u64, reserve: u64) -> Self {
         let taken = table.entries.saturating_add(in_flight);
         Self { table, target: table.target(target_ppm), taken, reserve }
@@ -40,8 +40,8 @@ impl Room {
         self.table.max / TUNING.full_divisor
     }
 
-    /// The table takes no entry but in the place of one that the kernel drops for it. Where it holds
-    /// yet more, its maximum was lowered.
+    /// Whether the kernel must drop an entry for each new one. A table far above its maximum is not
+    /// full: the maximum was lowered.
     pub(crate) const fn is_full(&self) -> bool {
         self.table.entries.abs_diff(self.table.max) <= self.replaceable()
     }
@@ -56,39 +56,39 @@ impl Room {
         self.table.fill()
     }
 
-    /// The same table, no fuller than so much of its target.
-    pub(crate) fn relieved(self, fill_of_target: f64) -> Self {
+    /// The same table after a reclaim down to this part of its target.
+    pub(crate) fn reclaimed(self, fill_of_target: f64) -> Self {
         Self { taken: self.taken.min(whole(real(self.target) * fill_of_target)), ..self }
     }
 
-    /// What all tiers but the allowed may open together.
+    /// New flows that all tiers but the allowed may open together.
     pub(crate) const fn headroom(&self) -> u64 {
         self.target.saturating_sub(self.taken.saturating_add(self.reserve))
     }
 
-    /// What may be opened in all while the table is above its target, up to a crest that falls;
-    /// `allowed` sources have some of it.
+    /// New flows below the crest, while the table is above its target, less those for `allowed`
+    /// sources.
     pub(crate) const fn below_crest(&self, crest: u64, allowed: u64) -> u64 {
         crest.saturating_sub(self.taken.saturating_add(allowed))
     }
 
-    /// Entries from here to where `tier` must stop; negative beyond.
+    /// Entries up to where `tier` must stop; negative beyond that.
     pub(crate) fn distance(&self, tier: Tier) -> f64 {
         real_difference(self.stop(tier), self.taken.saturating_add(self.reserve))
     }
 
-    /// The same, and nothing beyond.
+    /// Entries up to where `tier` must stop; 0 beyond that.
     pub(crate) fn left(&self, tier: Tier) -> u64 {
         self.stop(tier).saturating_sub(self.taken.saturating_add(self.reserve))
     }
 
-    /// Allowed sources go on above the target, into a quarter of the space that is left there, and
+    /// New flows for allowed sources, which go on into a quarter of the space above the target, and
     /// never take more than that quarter at a time.
     pub(crate) fn allowed(&self) -> u64 {
         (self.target + self.spare()).saturating_sub(self.taken).min(self.spare())
     }
 
-    /// The quarter of the space above the target that is for allowed sources.
+    /// A quarter of the space above the target.
     pub(crate) const fn spare(&self) -> u64 {
         (self.table.max - self.target) / 4
     }
@@ -98,15 +98,15 @@ impl Room {
     }
 }
 
-/// What lies ready for a tier that is not paced: `part` of the headroom, or more of one that is
-/// nearly spent.
+/// Room that lies ready for a tier that is not paced: `part` of the headroom, or more if the headroom
+/// is small.
 pub(crate) fn stock(headroom: u64, part: f64) -> u64 {
     let nearly_all = whole((2.0 * part * real(headroom)).ceil());
     whole(part * real(headroom)).max(nearly_all.min(TUNING.smallest_stock))
 }
 
-#[cfg(test)]
 #[expect(clippy::float_cmp, reason = "these numbers come out exactly")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,4 @@
-//! Stages and shares from what sources ask for: whose class is challenged, and how much each
-//! source may open.
+//! Finds which classes to challenge, and the share of each source, from the demands.
 
 use std::time::Duration;
 
@@ -14,16 +13,15 @@ use super::{
 };
 use crate::tuning::TUNING;
 
-/// New flows a second for each source, by tier and class; infinite: its ceiling alone holds.
+/// New flows per second for each source, by tier and class; infinite if only the ceiling holds.
 pub(crate) type Shares = [[f64; CLASSES]; TIERS];
 
-/// No share is in force.
 pub(crate) const NO_SHARES: Shares = [[f64::INFINITY; CLASSES]; TIERS];
 
-/// Challenges strangers of as few classes as need be, those that ask for most first, so that the
-/// others' share is at least the policy's floor; ends challenges that are needed no more.
+/// Challenges strangers of as few classes as possible, the highest demand first, until the share of
+/// the others is at least the policy's floor. Ends challenges that are no longer needed.
 ///
-/// `budget` tells the strangers' part of the budget rate in given stages, `may_begin` which classes
+/// `budget` is the strangers' part of the budget rate in given stages; `may_begin` says which classes
 /// may be challenged.
 pub(crate) fn challenge(
     stages: &mut Stages,
@@ -55,7 +53,7 @@ pub(crate) fn challenge(
     }
 }
 
-/// What each stranger of a class might open, were that class not challenged.
+/// The share of each stranger of a class, if that class were not challenged.
 pub(crate) fn share_if_unchallenged(
     stages: &Stages,
     demands: &Demands,
@@ -66,8 +64,8 @@ pub(crate) fn share_if_unchallenged(
     strangers(&stages, demands, budget(&stages))[class as usize]
 }
 
-/// The share of each tier's sources, given the tiers' parts of the budget rate; `scarce` are tiers
-/// whose grant was spent.
+/// The shares of all tiers, given their parts of the budget rate. The grants of `scarce` tiers were
+/// spent.
 pub(crate) fn shares(
     stages: &Stages,
     demands: &Demands,
@@ -83,9 +81,9 @@ pub(crate) fn shares(
         let fair = fair_shares(by_class, budgets[tier as usize]);
         for class in Class::ALL {
             let fair = fair[class as usize];
-            // Who asks is not known, but somebody asks for more than there is.
+            // The sources are not known, but they ask for more than there is.
             let fair = if unknown && scarce[tier as usize] { 0.0 } else { fair };
-            // What is answered cannot be told apart further: its share may fall below the floor.
+            // There is no stricter stage for answered sources, so their share may fall below the floor.
             let below_floor = tier == Tier::Answered && !unknown;
             let fair = if below_floor { fair } else { fair.max(policy.floor(class)) };
             if fair < policy.ceiling(class) {
@@ -100,8 +98,8 @@ fn strangers(stages: &Stages, demands: &Demands, budget: f64) -> [f64; CLASSES] 
     fair_shares(demands.of(Tier::Strangers, |class| !stages.is_challenged(class)), budget)
 }
 
-#[cfg(test)]
 #[expect(clippy::float_cmp, reason = "these numbers come out exactly")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{load::OfferedLoad, stage::Stage};

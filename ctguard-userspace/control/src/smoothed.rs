@@ -1,10 +1,9 @@
-//! Rates of counters, averaged over the recent past.
+//! Averaged rates of counters.
 
 use std::time::Duration;
 
-/// An exponentially weighted average of a rate: `memory` is its time constant.
-///
-/// Whatever the ticks' lengths, its integral is that of what was counted.
+/// An exponentially weighted average of a rate, with the time constant `memory`. Its integral equals
+/// the count, whatever the lengths of the ticks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Smoothed {
     memory: Duration,
@@ -16,7 +15,7 @@ impl Smoothed {
         Self { memory, per_second: 0.0 }
     }
 
-    /// So many were counted in the time since the last observation.
+    /// `elapsed` is the time since the last observation.
     pub(crate) fn observe(&mut self, counted: f64, elapsed: Duration) {
         let elapsed = elapsed.as_secs_f64();
         if elapsed > 0.0 {
@@ -30,8 +29,8 @@ impl Smoothed {
     }
 }
 
-#[cfg(test)]
 #[expect(clippy::float_cmp, reason = "these numbers come out exactly")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Known sources as userspace has them, and what must change in the set that the data path reads.
+//! The known sources, and how to update the data path's set of them.
 
 mod apply;
 
@@ -20,17 +20,17 @@ use ctguard_datapath::{
 use ctguard_layout::HashKey;
 use thiserror::Error;
 
-/// What a source is told by, as the data path has it (`Address::source_scope`).
+/// A source, as the data path has it (`Address::source_scope`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SourceScope {
     /// A whole address.
     V4(u32),
-    /// The first 64 bits of one.
+    /// A /64, by its first 64 bits.
     V6(u64),
 }
 
 impl SourceScope {
-    /// The hash that finds it among the known sources.
+    /// Its hash in the set of known sources.
     pub const fn hash(self, key: &HashKey) -> u64 {
         match self {
             Self::V4(address) => hash::scope(key, Ipv4::FAMILY, address as u64),
@@ -75,25 +75,24 @@ impl FromStr for SourceScope {
         }
         .map(Self::from)
         .map_err(|_| NoScope)?;
-        // Bits behind the prefix are a slip of whoever wrote it.
+        // Bits behind the prefix are a typing error.
         if scope.to_string() == text { Ok(scope) } else { Err(NoScope) }
     }
 }
 
-/// Who is known, and as what.
+/// Known sources and their tiers.
 pub type KnownSources = HashMap<SourceScope, Tiers>;
 
-/// Sources that are known as regulars at most: half of all, so that there is room for proven ones.
+/// Half of the set, so that there is room for proven sources.
 const MOST_REGULARS: usize = CAPACITY as usize / 2;
 
-/// Between two looks at who holds connections: under pressure, so that who completes a handshake is
-/// proven within a second; and while all is calm, when nobody is told apart, so that whoever was
-/// there is known when a flood begins.
+/// Time between two dumps of held connections. Under pressure, a source is proven within a second
+/// after its handshake. In calm, tiers are not used, but sources must be known when a flood begins.
 pub const fn look_interval(calm: bool) -> Duration {
     if calm { Duration::from_secs(1) } else { Duration::from_millis(500) }
 }
 
-/// Who is to be known, given the regulars, the best first, and who holds a connection.
+/// The sources to be known: the first `regulars`, and sources that hold a connection.
 pub fn known(
     regulars: impl Iterator<Item = SourceScope>,
     proven: impl Iterator<Item = SourceScope>,
@@ -113,16 +112,16 @@ pub fn known(
     known
 }
 
-/// What turns one set of known sources into another, in the order in which it is to be written.
+/// The difference between two sets of known sources, in the order in which to write it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Strangers again: first, for they make room.
+    /// Written first, because they make room.
     pub removed: Vec<SourceScope>,
-    /// New ones, and those that are known as something else.
+    /// New sources, and sources whose tiers changed.
     pub written: Vec<(SourceScope, Tiers)>,
 }
 
-/// Only the differences, so that who stays keeps slot and cells.
+/// The differences from `old` to `new`. All other sources keep their slots and cells.
 pub fn sync(old: &KnownSources, new: &KnownSources) -> Changes {
     let removed = old.keys().filter(|source| !new.contains_key(source)).copied().collect();
     let written = new
@@ -136,7 +135,7 @@ pub fn sync(old: &KnownSources, new: &KnownSources) -> Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::testing::Random;
 
     const REGULAR: Tiers = Tiers::REGULAR;
     const PROVEN: Tiers = Tiers::PROVEN;

@@ -1,4 +1,4 @@
-//! What is asked of strangers, by class, and how long a change must be justified before it happens.
+//! The stage of each class, and how long a better one must be justified before it begins.
 
 use crate::tuning::TUNING;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 pub(super) use ctguard_layout::Stage;
 use ctguard_layout::{CLASSES, Class};
 
-/// The stages in force, and since when better ones would do.
+/// The stages in force, and since when better ones would suffice.
 ///
-/// Calm ends for all classes at once: tiers are told apart or not, whatever the class, and who is
-/// no stranger must not take from the strangers' grant.
+/// Calm ends for all classes at once: the data path uses either all tiers or only strangers and
+/// allowed sources, whatever the class.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stages {
     of: [Stage; CLASSES],
@@ -30,23 +30,21 @@ impl Stages {
         self.of[class as usize] == Stage::Challenge
     }
 
-    /// Whether strangers of some class are challenged.
+    /// Whether strangers of any class are challenged.
     pub(crate) fn challenges(&self) -> bool {
         self.of.contains(&Stage::Challenge)
     }
 
-    /// Tiers are told apart from now on.
     pub(crate) fn leave_calm(&mut self) {
         *self = Self { of: [Stage::Fair; CLASSES], ..Self::default() };
     }
 
-    /// Strangers of this class are challenged from now on.
     pub(crate) fn challenge(&mut self, class: Class) {
         self.of[class as usize] = Stage::Challenge;
         self.sufficient[class as usize] = Lasting::default();
     }
 
-    /// The same stages, this class challenged no more.
+    /// The same stages without a challenge of this class.
     pub(crate) fn unchallenged(&self, class: Class) -> Self {
         let mut stages = *self;
         if stages.is_challenged(class) {
@@ -55,8 +53,7 @@ impl Stages {
         stages
     }
 
-    /// Ends the challenge of a class for whose strangers the shares have been `sufficient` for
-    /// long enough.
+    /// Ends the challenge of a class once its strangers' share has been `sufficient` for long enough.
     pub(crate) fn end_challenge(&mut self, class: Class, now: Duration, sufficient: bool) {
         let lasting = &mut self.sufficient[class as usize];
         if lasting.observe(now, sufficient) >= TUNING.unchallenged_after
@@ -66,7 +63,7 @@ impl Stages {
         }
     }
 
-    /// Is calm again when it has been `quiet` for long enough, and nobody is challenged.
+    /// Returns to calm once it has been `quiet` for long enough without challenges.
     pub(crate) fn calm_down(&mut self, now: Duration, quiet: bool) {
         let quiet = quiet && self.of == [Stage::Fair; CLASSES];
         if self.quiet.observe(now, quiet) >= TUNING.calm_after {

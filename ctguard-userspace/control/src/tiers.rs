@@ -1,22 +1,22 @@
-//! Who is served in which order, and what is kept for each while the guard is not calm.
+//! In which order tiers are served, and what is kept for each, outside calm.
 
 pub(super) use ctguard_layout::{TIERS, Tier};
 
 /// How tiers share the room below the target.
 pub(crate) trait Precedence: Sized {
-    /// The tiers that share the room below the target, in the order in which they are served.
+    /// The tiers that share this room, in the order in which they are served.
     const SERVED: [Self; 5];
 
-    /// How far below the target this tier must stop, in parts per million of the maximum: the
-    /// tiers above it find that much room, however long a flood has lasted.
+    /// How far below the target this tier must stop, in parts per million of the maximum. This room
+    /// remains for the tiers above it, however long a flood lasts.
     fn stops_below_target_ppm(self) -> u32;
 
-    /// The part of the budget rate that nobody above takes away while this tier asks for it.
+    /// The part of the budget rate that is kept for this tier while it asks for it.
     fn kept_part(self) -> f64;
 
-    /// The part of the headroom that lies ready for a tier which is not paced, for its sources are
-    /// few and known. Together well below all: what is taken back from one tier can be given to
-    /// another only a tick later.
+    /// The part of the headroom that lies ready for a tier of known sources, which is not paced.
+    /// Their sum is well below 1, because what is taken back from one tier can be given to another
+    /// only a tick later.
     fn stock(self) -> Option<f64>;
 }
 
@@ -53,9 +53,8 @@ impl Precedence for Tier {
     }
 }
 
-/// What of a budget rate is kept for each tier: what it asks for, up to its kept part. Who comes
-/// again may have what those who answer leave of theirs, where these ask for less: UDP knows no
-/// answers.
+/// What is kept of a budget rate for each tier: what it asks for, up to its kept part. Retried flows
+/// may also have what answered ones leave of their part, because UDP cannot answer challenges.
 pub(crate) fn kept(budget: f64, asks: &[f64; TIERS]) -> [f64; TIERS] {
     let mut kept = Tier::ALL.map(|tier| asks[tier as usize].min(budget * tier.kept_part()));
     let [answered, retried] = [Tier::Answered, Tier::Retried].map(|tier| tier as usize);
@@ -66,7 +65,7 @@ pub(crate) fn kept(budget: f64, asks: &[f64; TIERS]) -> [f64; TIERS] {
     kept
 }
 
-/// Divides a budget rate: each tier gets what is kept for it, and what is left goes down the order.
+/// Divides a budget rate: each tier gets what is kept for it, and the rest goes to the tiers in order.
 pub(crate) fn divide(budget: f64, asks: &[f64; TIERS]) -> [f64; TIERS] {
     let mut rates = kept(budget, asks);
     let mut rest = budget - rates.iter().sum::<f64>();
@@ -78,8 +77,8 @@ pub(crate) fn divide(budget: f64, asks: &[f64; TIERS]) -> [f64; TIERS] {
     rates
 }
 
-#[cfg(test)]
 #[expect(clippy::float_cmp, reason = "these numbers come out exactly")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

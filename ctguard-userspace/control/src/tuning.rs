@@ -1,12 +1,12 @@
 //! Every number that tunes the controller, with its unit.
 //!
-//! Times are wall-clock durations, parts are ratios from 0 to 1, divisors divide a count.
+//! Parts are ratios from 0 to 1; divisors divide a count.
 
 use std::{ops::RangeInclusive, time::Duration};
 
 use ctguard_layout::TIERS;
 
-/// The tuning in force. A test or a simulation that wants other numbers changes them here.
+/// The tuning in force.
 pub const TUNING: Tuning = Tuning {
     reserve_horizon: Duration::from_mins(1),
     reserve_window: Duration::from_secs(5),
@@ -88,9 +88,9 @@ pub struct Tuning {
     /// Room is kept for what others open in this time: half the life of an unanswered SYN, after
     /// which entries of a flood leave by themselves.
     pub reserve_horizon: Duration,
-    /// Growth by others is measured over this time.
+    /// Window over which growth by others is measured.
     pub reserve_window: Duration,
-    /// A shorter time says nothing about a rate.
+    /// A shorter window gives no rate.
     pub reserve_window_least: Duration,
     /// Time constant with which growth that has ended is forgotten: entries of a flood leave in
     /// bursts, which hide what others open meanwhile.
@@ -103,7 +103,7 @@ pub struct Tuning {
     // Offered loads.
     /// Time constant of offered loads: flows of one source come seconds apart.
     pub offered_memory: Duration,
-    /// New flows a second; lower rates are not worth dividing among.
+    /// New flows per second; lower demands are ignored.
     pub offered_least: f64,
     /// Time between two scans of the offered loads.
     pub scan_interval: Duration,
@@ -125,8 +125,8 @@ pub struct Tuning {
     pub unchallenged_after: Duration,
     /// Challenges of a class end when the share of strangers would be this many floors.
     pub sufficient_floors: f64,
-    /// SYNs that are challenged before demands are known remain so for this time, unless the flood
-    /// is of another class: one scan sees only a sample of the sources.
+    /// SYNs that are challenged before demands are known stay challenged for this time, unless the
+    /// flood is of another class: one scan sees only a sample of the sources.
     pub presumed_for: Duration,
     /// Shares are trusted when at most this part of strangers' flows comes from sources not seen
     /// yet …
@@ -160,8 +160,8 @@ pub struct Tuning {
     pub saved_with_shares: f64,
     /// Flows that a tier without distinguishable sources may always take from the headroom at once.
     pub smallest_stock: u64,
-    /// Paced tiers steer for this part of the maximum below where they must stop: what runs into
-    /// the stop comes back one lifetime of an entry later, as a wave.
+    /// Paced tiers aim at a fill that is this part of the maximum below where they must stop. A tier
+    /// that hits its stop causes a wave one entry lifetime later.
     pub margin: f64,
     /// Seconds for which room is kept from lower tiers for regulars and proven sources …
     pub kept_for: f64,
@@ -201,7 +201,7 @@ pub struct Tuning {
     pub gain_down: f64,
     /// … and while less passes than may.
     pub gain_up: f64,
-    /// Bounds of what these factors come to.
+    /// Bounds of the product of these factors.
     pub gain_range: RangeInclusive<f64>,
 
     // Reclaim.
@@ -216,8 +216,8 @@ pub struct Tuning {
     /// … deleting at most this many entries a second.
     pub reclaimed_most: f64,
     /// For this time after the table has passed its target, stages and shares are chosen for the
-    /// room that reclaiming will give. If the table is still above its target then, nobody may
-    /// delete what fills it.
+    /// room after the reclaim. If the table is still above its target then, its entries cannot be
+    /// reclaimed.
     pub reclaimed_within: Duration,
     /// Least time between the starts of two passes.
     pub pass_interval: Duration,
@@ -225,7 +225,7 @@ pub struct Tuning {
     pub most_in_a_pass: u64,
 
     // Known-flows filter.
-    /// Life of a generation: flows that are dead cost a lookup for up to twice this time.
+    /// Life of a generation; dead flows cost a lookup for up to twice this time.
     pub generation_lifetime: Duration,
     /// Its least life.
     pub generation_shortest: Duration,
@@ -253,7 +253,7 @@ pub struct Tuning {
     pub entry_lifetime_seconds: u64,
     /// New flows a second to a table without a maximum.
     pub fallback_highest: u64,
-    /// Parts by tier in calm, when nobody is told apart …
+    /// Parts by tier in calm, when most sources count as strangers …
     pub fallback_in_calm: [f64; TIERS],
     /// … and otherwise, when most is for known sources.
     pub fallback_under_pressure: [f64; TIERS],

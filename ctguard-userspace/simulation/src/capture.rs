@@ -1,4 +1,4 @@
-//! A recording of packets as a load (pcap and pcapng files).
+//! A capture (pcap or pcapng) as a load.
 
 use std::{
     fs::File,
@@ -10,25 +10,18 @@ use std::{
 use pcap_parser::{
     Block, Linktype, PcapBlockOwned, PcapError, create_reader, traits::PcapReaderIterator,
 };
-use thiserror::Error;
 
-use super::{frame::Frame, quantity::Span, scenario::Scenario, scenario::ScenarioError};
+use super::{SimulationError, frame::Frame, quantity::Span, scenario::Scenario};
 
-/// More than one packet of any network, so that each fits.
+/// More than any packet.
 const BUFFER_BYTES: usize = 1 << 20;
 const NANOSECONDS: u128 = 1_000_000_000;
 
-/// How files of packets begin: pcap of both byte orders and resolutions, pcapng.
-const MAGIC: [[u8; 4]; 5] = [
-    [0xd4, 0xc3, 0xb2, 0xa1],
-    [0xa1, 0xb2, 0xc3, 0xd4],
-    [0x4d, 0x3c, 0xb2, 0xa1],
-    [0xa1, 0xb2, 0x3c, 0x4d],
-    [0x0a, 0x0d, 0x0d, 0x0a],
-];
+/// How captures begin: pcap with microseconds and nanoseconds, pcapng.
+const MAGIC: [u32; 3] = [0xa1b2_c3d4, 0xa1b2_3c4d, 0x0a0d_0d0a];
 
-/// What follows the first packet of a recorded flow is not replayed but taken for usual: an answer,
-/// a handshake, a second of data.
+/// Only the first packet of a recorded flow is replayed. The rest is assumed: an answer, a handshake,
+/// a second of data.
 const USUAL: &str = "\
 duration = '1s'
 [[group]]
@@ -46,87 +39,71 @@ class = 'other'
 rate = '1/s'
 ";
 
-/// Why a recording cannot be replayed.
-#[derive(Debug, Error)]
-pub enum CaptureError {
-    #[error("cannot read {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("{}: {reason}", path.display())]
-    Content { path: PathBuf, reason: String },
-    #[error(
-        "{}: link type {number} is not supported; Ethernet, raw IP and Linux cooked captures are",
-        path.display()
-    )]
-    LinkType { path: PathBuf, number: i32 },
-    #[error("{}: has no packets", path.display())]
-    Empty { path: PathBuf },
-}
-
-/// A recording, read packet by packet.
+/// A capture, read packet by packet.
 pub(super) struct Capture {
     path: PathBuf,
     reader: Box<dyn PcapReaderIterator + Send>,
     interfaces: Vec<Interface>,
-    /// When its first packet came.
+    /// Time of the first packet.
     first: Option<Duration>,
     speed: f64,
 }
 
-/// How the packets of one interface were recorded.
 #[derive(Clone, Copy, Debug)]
 struct Interface {
     link: Linktype,
-    /// Units in a second.
+    /// Timestamp units per second.
     resolution: u64,
 }
 
-/// A packet's place in a reader's buffer.
+/// What one block held.
 enum Next {
     Packet(Duration),
     Nothing,
     End,
 }
 
-/// Whether a file holds packets, by its first bytes.
-pub(crate) fn is_capture(path: &Path) -> Result<bool, CaptureError> {
+/// Whether the file is a capture, by its first bytes.
+pub(crate) fn is_capture(path: &Path) -> Result<bool, SimulationError> {
     let mut magic = [0; 4];
     let read = File::open(path).and_then(|mut file| io::Read::read_exact(&mut file, &mut magic));
+    let orders = [u32::from_le_bytes(magic), u32::from_be_bytes(magic)];
     match read {
-        Ok(()) => Ok(MAGIC.contains(&magic)),
+        Ok(()) => Ok(orders.iter().any(|magic| MAGIC.contains(magic))),
         // Too short for any packet.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(source) => Err(CaptureError::Read { path: path.to_owned(), source }),
+        Err(source) => Err(SimulationError::Read { path: path.to_owned(), source }),
     }
 }
 
-/// The scenario of a recording, which lasts as long as that.
-pub(super) fn scenario(length: Duration) -> Result<Scenario, ScenarioError> {
+/// The scenario of a capture of this length.
+pub(super) fn scenario(length: Duration) -> Result<Scenario, SimulationError> {
     let scenario = Scenario::parse(USUAL, Path::new("the load of a recording"))?;
     Ok(Scenario { duration: Span(length), ..scenario })
 }
 
 impl Capture {
-    /// Opens a recording, to be replayed so much faster than it was made.
-    pub(super) fn open(path: &Path, speed: f64) -> Result<Self, CaptureError> {
+    /// Opens a capture, to be replayed `speed` times as fast.
+    pub(super) fn open(path: &Path, speed: f64) -> Result<Self, SimulationError> {
         let file = File::open(path)
-            .map_err(|source| CaptureError::Read { path: path.to_owned(), source })?;
+            .map_err(|source| SimulationError::Read { path: path.to_owned(), source })?;
         let reader = create_reader(BUFFER_BYTES, file).map_err(|error| broken(path, &error))?;
         let (path, interfaces) = (path.to_owned(), Vec::new());
         Ok(Self { path, reader, interfaces, first: None, speed })
     }
 
     /// From the first packet to just behind the last.
-    pub(super) fn length(mut self) -> Result<Duration, CaptureError> {
+    pub(super) fn length(mut self) -> Result<Duration, SimulationError> {
         let (mut frame, mut last) = (Frame::empty(), None);
         while let Some(at) = self.next(&mut frame)? {
             last = last.max(Some(at));
         }
-        let last = last.ok_or_else(|| CaptureError::Empty { path: self.path.clone() })?;
+        let last = last.ok_or_else(|| invalid(&self.path, "has no packets".to_owned()))?;
         Ok(last + Duration::from_millis(1))
     }
 
     /// The next packet, and when it came after the first.
-    pub(super) fn next(&mut self, frame: &mut Frame) -> Result<Option<Duration>, CaptureError> {
+    pub(super) fn next(&mut self, frame: &mut Frame) -> Result<Option<Duration>, SimulationError> {
         loop {
             match self.step(frame)? {
                 Next::Packet(at) => {
@@ -139,12 +116,12 @@ impl Capture {
         }
     }
 
-    fn step(&mut self, frame: &mut Frame) -> Result<Next, CaptureError> {
+    fn step(&mut self, frame: &mut Frame) -> Result<Next, SimulationError> {
         let exhausted = self.reader.reader_exhausted();
         let (bytes, next) = match self.reader.next() {
             Ok((bytes, block)) => (bytes, read(&block, &mut self.interfaces, frame)),
             Err(PcapError::Eof) => return Ok(Next::End),
-            // The rest of a recording that was cut off.
+            // The last packet was cut off.
             Err(PcapError::Incomplete(_)) if exhausted => return Ok(Next::End),
             Err(PcapError::Incomplete(_)) => {
                 self.reader.refill().map_err(|error| broken(&self.path, &error))?;
@@ -153,11 +130,14 @@ impl Capture {
             Err(error) => return Err(broken(&self.path, &error)),
         };
         self.reader.consume(bytes);
-        next.map_err(|link| CaptureError::LinkType { path: self.path.clone(), number: link.0 })
+        next.map_err(|Linktype(number)| {
+            let supported = "Ethernet, raw IP and Linux cooked captures are";
+            invalid(&self.path, format!("link type {number} is not supported; {supported}"))
+        })
     }
 }
 
-/// Reads one block; its packet, if it has one, into the frame.
+/// Reads one block, and its packet, if it has one, into the frame.
 fn read(
     block: &PcapBlockOwned<'_>,
     interfaces: &mut Vec<Interface>,
@@ -165,8 +145,8 @@ fn read(
 ) -> Result<Next, Linktype> {
     match block {
         PcapBlockOwned::LegacyHeader(header) => {
-            let resolution =
-                if header.is_nanosecond_precision() { 1_000_000_000 } else { 1_000_000 };
+            let nanoseconds = header.is_nanosecond_precision();
+            let resolution = if nanoseconds { 1_000_000_000 } else { 1_000_000 };
             interfaces.push(Interface { link: header.network, resolution });
         }
         PcapBlockOwned::Legacy(packet) => {
@@ -175,7 +155,7 @@ fn read(
             let fraction = time(packet.ts_usec.into(), interface.resolution);
             return Ok(Next::Packet(Duration::from_secs(packet.ts_sec.into()) + fraction));
         }
-        // Interfaces are numbered anew in each section.
+        // Each section numbers its interfaces from 0.
         PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.clear(),
         PcapBlockOwned::NG(Block::InterfaceDescription(described)) => {
             let resolution = described.ts_resolution().unwrap_or(1_000_000);
@@ -214,15 +194,17 @@ fn time(units: u64, resolution: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 
-fn broken<I: std::fmt::Debug>(path: &Path, error: &PcapError<I>) -> CaptureError {
+fn broken<I: std::fmt::Debug>(path: &Path, error: &PcapError<I>) -> SimulationError {
     let reason = match error {
-        PcapError::HeaderNotRecognized => "is neither a pcap nor a pcapng file".to_owned(),
-        PcapError::BufferTooSmall => "has a block longer than 1 MiB".to_owned(),
-        PcapError::ReadError => "cannot be read further".to_owned(),
-        PcapError::Eof | PcapError::UnexpectedEof | PcapError::Incomplete(_) => {
-            "is cut off".to_owned()
-        }
-        PcapError::NomError(..) | PcapError::OwnedNomError(..) => "has an invalid block".to_owned(),
+        PcapError::HeaderNotRecognized => "is neither a pcap nor a pcapng file",
+        PcapError::BufferTooSmall => "has a block longer than 1 MiB",
+        PcapError::ReadError => "cannot be read further",
+        PcapError::Eof | PcapError::UnexpectedEof | PcapError::Incomplete(_) => "is cut off",
+        PcapError::NomError(..) | PcapError::OwnedNomError(..) => "has an invalid block",
     };
-    CaptureError::Content { path: path.to_owned(), reason }
+    invalid(path, reason.to_owned())
+}
+
+fn invalid(path: &Path, reason: String) -> SimulationError {
+    SimulationError::Content { place: path.display().to_string(), reason }
 }

@@ -1,18 +1,15 @@
-//! Time of the simulation, and the kernel's count of it.
+//! Jiffies of the simulated kernel.
 
 use std::time::Duration;
 
 use ctguard_layout::units::Jiffies;
-
 use ctguard_units::JiffiesClock;
 
-/// Jiffies at the start: some, so that nothing is taken for the time before there was any.
+/// Jiffies at the start: not 0, which may mean "never".
 const START: Jiffies = Jiffies(1_000_000);
 
-/// In a second.
 const NANOSECONDS: u128 = 1_000_000_000;
 
-/// A clock that is told what time it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     jiffies: JiffiesClock,
@@ -31,7 +28,7 @@ impl Clock {
         self.jiffies.read(at)
     }
 
-    /// The last moment at which the count is what it is now.
+    /// The last moment of the present jiffy.
     pub(super) fn jiffy_ends(&self, now: Duration) -> Duration {
         let per_second = u128::from(self.per_second);
         let count = now.as_nanos() * per_second / NANOSECONDS;

@@ -1,28 +1,28 @@
-//! A flow from its first packet to its end: offered, judged, in the table, answered, closed.
+//! A flow from its first packet to its end.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
-use ctguard_layout::{OfferedSlot, Outcome};
+use ctguard_layout::{Class, OfferedSlot, Outcome};
 
 use super::{
-    agenda::Event,
+    agenda::{Event, Step},
     flows::Flow,
     frame::{Kind, Tuple},
-    group::{ClassName, FirstPacket, Group},
+    group::{FirstPacket, Group},
     network::Network,
     outcome::Reason,
     run::Run,
-    table::State,
+    scenario::Lifetimes,
 };
 
-/// Where everybody goes.
+/// The destination of all flows.
 const SERVER_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
 
-/// From a packet's way into the network behind the guard to its answer.
+/// Round trip between the guard and the server.
 const ANSWERED_AFTER: Duration = Duration::from_millis(1);
 
 /// Linux's range of ports for clients (`net.ipv4.ip_local_port_range`).
@@ -32,7 +32,7 @@ const CLIENT_PORTS: std::ops::Range<u16> = 32_768..61_000;
 /// (`tcp_rcv_synsent_state_process` leaves it to the shortest timer).
 const SYN_AGAIN: Duration = Duration::from_millis(10);
 
-/// After so many that are in use a flow is opened over again.
+/// If so many ports are in use, a flow takes one that is.
 const PORTS_TRIED: u32 = 8;
 
 /// A UDP flow that goes on for so long is a stream (`UDP_CT_STREAM`, two seconds, and assured).
@@ -42,12 +42,13 @@ impl Run<'_> {
     /// A group opens its next flow.
     pub(super) fn arrive(&mut self, index: usize) {
         let scenario = self.scenario;
-        let (Some(group), Some(network)) =
-            (scenario.groups.get(index), self.networks.get(index).copied())
-        else {
+        let (Some(group), Some(network), Some(traffic)) = (
+            scenario.groups.get(index),
+            self.networks.get(index).copied(),
+            self.traffic.get_mut(index),
+        ) else {
             return;
         };
-        let Some(traffic) = self.traffic.get_mut(index) else { return };
         let source = traffic.source(&mut self.random);
         let mut tuple = Tuple {
             source: network.address(source),
@@ -57,14 +58,13 @@ impl Run<'_> {
         };
         let Some(key) = self.pick_port(group, &mut tuple) else { return };
         self.record.flows_began(index, self.now, 1);
-        let began = self.now;
-        let flow =
-            Flow { group: index, source, tuple: Some(tuple), key, began, tries: 1, cookie: 0 };
-        let outcome = self.offer(flow);
+        let (tuple, began) = (Some(tuple), self.now);
+        let flow = Flow { group: index, source, tuple, key, began, tries: 1, cookie: 0 };
+        let outcome = self.offer(group, flow);
         let refused = outcome.filter(|outcome| is_for_all(group, *outcome)).and_then(Reason::of);
+        let Some(traffic) = self.traffic.get(index) else { return };
         let next = if let Some(reason) = refused {
             let horizon = self.steady_until();
-            let Some(traffic) = self.traffic.get(index) else { return };
             let (skipped, next) = traffic.skip(self.now, horizon, &mut self.random);
             self.note_samples(group, network, skipped);
             self.record.flows_began(index, self.now, skipped);
@@ -72,143 +72,131 @@ impl Run<'_> {
             self.record.failed(index, self.now, skipped);
             next
         } else {
-            self.traffic
-                .get(index)
-                .and_then(|traffic| traffic.arrival_after(self.now, &mut self.random))
+            traffic.arrival_after(self.now, &mut self.random)
         };
         if let Some(at) = next {
-            self.agenda.note(at, Event::Arrival { group: index });
+            self.agenda.plan(at, Event::Arrival { group: index });
         }
     }
 
-    pub(super) fn retry(&mut self, number: usize) {
-        if let Some(flow) = self.flows.take(number) {
-            self.offer(Flow { tries: flow.tries + 1, ..flow });
-        }
-    }
-
-    /// The source of a SYN answers a challenge, and sends its SYN again soon.
-    pub(super) fn reset(&mut self, number: usize) {
-        let Some(flow) = self.flows.take(number) else { return };
-        let Some(tuple) = flow.tuple else { return };
-        self.frame.write(Kind::Reset(flow.cookie), &tuple);
-        self.maps.judge(&self.frame, self.now, self.clock.jiffies(self.now));
-        let flow = self.flows.put(flow);
-        self.agenda.note(self.now + SYN_AGAIN, Event::Again { flow });
-    }
-
-    pub(super) fn again(&mut self, number: usize) {
-        if let Some(flow) = self.flows.take(number) {
-            self.offer(flow);
-        }
-    }
-
-    /// What the data path would have sampled of flows that were not judged one by one.
+    /// Takes the samples of flows that are counted without being judged.
     fn note_samples(&mut self, group: &Group, network: Network, skipped: u64) {
         self.unsampled += skipped;
         let sources = if group.spoofed { network.size() } else { u64::from(group.sources) };
-        let class = group.class.into();
         while self.unsampled >= u64::from(OfferedSlot::SAMPLE) {
             self.unsampled -= u64::from(OfferedSlot::SAMPLE);
             let source = network.address(self.random.u64(0..sources));
-            self.maps.note_sample(source, class);
+            self.maps.note_sample(source, group.class);
         }
     }
 
-    /// Takes a port that has no entry yet, as hosts do while they have one, and gives the key of the
-    /// tuple.
+    /// Picks a port without an entry, as hosts do while they have one; returns the tuple's key.
     fn pick_port(&mut self, group: &Group, tuple: &mut Tuple) -> Option<u64> {
         let mut key = None;
         for _ in 0..PORTS_TRIED {
             tuple.source_port = self.random.u16(CLIENT_PORTS);
-            self.frame.write(first_packet(group), tuple);
-            let opening = self.frame.opening(&self.maps.environment, true)?;
+            self.maps.frame.write(first_packet(group), tuple);
+            let opening = self.maps.frame.opening(&self.maps.environment, true)?;
             key = Some(opening.key);
-            if !self.maps.table.borrow().is_tracked(opening.key, self.now) {
+            if !self.maps.table.is_tracked(opening.key, self.now) {
                 break;
             }
         }
         key
     }
 
-    /// Offers a flow's first packet to the guard, and tells what became of it.
-    fn offer(&mut self, flow: Flow) -> Option<Outcome> {
-        let group = self.scenario.groups.get(flow.group)?;
-        self.frame.write(first_packet(group), &flow.tuple?);
-        if !group.guarded {
-            self.confirm_later(flow);
-            return None;
+    /// The next step of a flow.
+    pub(super) fn proceed(&mut self, step: Step, flow: Flow) {
+        let scenario = self.scenario;
+        let Some(group) = scenario.groups.get(flow.group) else { return };
+        match step {
+            Step::Retry => {
+                self.offer(group, Flow { tries: flow.tries + 1, ..flow });
+            }
+            Step::Reset => {
+                let Some(tuple) = flow.tuple else { return };
+                self.maps.frame.write(Kind::Reset(flow.cookie), &tuple);
+                self.maps.judge(self.now);
+                self.plan(SYN_AGAIN, Step::Again, flow);
+            }
+            Step::Again => {
+                self.offer(group, flow);
+            }
+            Step::Confirm => self.confirm(group, flow),
+            Step::Answer => self.answer(group, flow),
+            Step::Acknowledge => self.acknowledge(group, flow),
+            Step::Close => {
+                let until = self.now + scenario.table.lifetimes.time_wait.0;
+                self.maps.table.advance(flow.key, self.now, until);
+                if let Some(tuple) = flow.tuple {
+                    self.holders.closed(tuple.source.into(), until);
+                }
+            }
         }
-        Some(self.judge(flow))
     }
 
-    /// Lets the guard judge the frame that holds a flow's first packet.
-    pub(super) fn judge(&mut self, flow: Flow) -> Outcome {
-        let jiffies = self.clock.jiffies(self.now);
-        let judged = self.maps.judge(&self.frame, self.now, jiffies);
+    fn plan(&mut self, delay: Duration, step: Step, flow: Flow) {
+        self.agenda.plan(self.now + delay, Event::Flow(step, Box::new(flow)));
+    }
+
+    /// Sends a flow's first packet; returns what the guard decided, if it saw the packet.
+    fn offer(&mut self, group: &Group, flow: Flow) -> Option<Outcome> {
+        self.maps.frame.write(first_packet(group), &flow.tuple?);
+        if !group.guarded {
+            self.admit(group, flow);
+            return None;
+        }
+        Some(self.judge(group, flow))
+    }
+
+    /// Lets the guard judge the frame, which holds the flow's first packet.
+    pub(super) fn judge(&mut self, group: &Group, flow: Flow) -> Outcome {
+        let judged = self.maps.judge(self.now);
         if judged.wake {
             self.wake();
         }
-        let answers = self
-            .scenario
-            .groups
-            .get(flow.group)
-            .filter(|group| flow.tuple.is_some() && group.answers_challenges());
-        match (judged.refused, judged.cookie, answers) {
-            (None, ..) => self.confirm_later(flow),
-            (Some(reason), Some(cookie), Some(group)) => {
+        let answers = flow.tuple.is_some() && group.answers_challenges();
+        match (judged.refused, judged.cookie) {
+            (None, _) => self.admit(group, flow),
+            (Some(reason), Some(cookie)) if answers => {
                 self.record.refused(flow.group, self.now, reason, 1);
-                let flow = self.flows.put(Flow { cookie, ..flow });
-                self.agenda.note(self.now + group.round_trip.0, Event::Reset { flow });
+                self.plan(group.round_trip.0, Step::Reset, Flow { cookie, ..flow });
             }
-            (Some(reason), ..) => self.refuse(flow, reason),
+            (Some(reason), _) => self.refuse(group, flow, reason),
         }
         judged.outcome
     }
 
-    fn confirm_later(&mut self, flow: Flow) {
-        let dropped =
-            self.scenario.groups.get(flow.group).is_some_and(|group| group.dropped_by_rules);
-        if dropped {
+    fn admit(&mut self, group: &Group, flow: Flow) {
+        if group.dropped_by_rules {
             self.succeed(flow);
-            return;
+        } else {
+            self.plan(self.scenario.guard.confirm_delay.0, Step::Confirm, flow);
         }
-        let delay = self.scenario.guard.confirm_delay.0;
-        let flow = self.flows.put(flow);
-        self.agenda.note(self.now + delay, Event::Confirm { flow });
     }
 
-    /// The packet was dropped: its source waits and tries again, or gives up.
-    fn refuse(&mut self, flow: Flow, reason: Reason) {
+    /// The packet was dropped: its source waits and sends it again, or gives up.
+    fn refuse(&mut self, group: &Group, flow: Flow, reason: Reason) {
         self.record.refused(flow.group, self.now, reason, 1);
         if flow.tuple.is_none() {
             self.waiting.entry(flow.key).or_insert(flow.began);
-            return;
-        }
-        let Some(group) = self.scenario.groups.get(flow.group) else { return };
-        if flow.tries >= group.tries() {
+        } else if flow.tries >= group.tries() {
             self.record.failed(flow.group, flow.began, 1);
-            return;
+        } else {
+            self.plan(group.patience(flow.tries), Step::Retry, flow);
         }
-        let at = self.now + group.patience(flow.tries);
-        let flow = self.flows.put(flow);
-        self.agenda.note(at, Event::Retry { flow });
     }
 
-    /// The packet reaches the table.
-    pub(super) fn confirm(&mut self, number: usize) {
-        let Some(flow) = self.flows.take(number) else { return };
-        let Some(group) = self.scenario.groups.get(flow.group) else { return };
-        let opened = self.maps.table.borrow_mut().open(flow.key, first_state(group), self.now);
-        if opened.is_err() {
-            self.refuse(flow, Reason::TableFull);
+    fn confirm(&mut self, group: &Group, flow: Flow) {
+        let lives = first_lifetime(group, &self.scenario.table.lifetimes);
+        if self.maps.table.open(flow.key, lives, self.now).is_err() {
+            self.refuse(group, flow, Reason::TableFull);
             return;
         }
-        self.record.table_holds(self.maps.table.borrow().count());
+        self.record.table_holds(self.maps.table.count());
         self.succeed(flow);
         if group.answered {
-            let flow = self.flows.put(flow);
-            self.agenda.note(self.now + ANSWERED_AFTER, Event::Answer { flow });
+            self.plan(ANSWERED_AFTER, Step::Answer, flow);
         }
     }
 
@@ -223,105 +211,79 @@ impl Run<'_> {
         self.record.succeeded(flow.group, flow.source, began, delay);
     }
 
-    /// The destination answers, and the answer leaves.
-    pub(super) fn answer(&mut self, number: usize) {
-        let Some(flow) = self.flows.take(number) else { return };
-        let Some(group) = self.scenario.groups.get(flow.group) else { return };
+    /// The answer passes the guard on its way out.
+    fn answer(&mut self, group: &Group, flow: Flow) {
         if let Some(tuple) = flow.tuple {
-            self.frame.write(answering_packet(group), &tuple.reversed());
-            self.maps.leave(&self.frame, self.clock.jiffies(self.now));
+            self.maps.frame.write(answering_packet(group), &tuple.reversed());
+            self.maps.leave(self.now);
         }
-        let lasts = group.lasts.0;
-        let (state, lasting) = match group.class {
-            ClassName::Tcp => (State::SynRecv, Duration::ZERO),
-            ClassName::Udp if lasts >= STREAM_FROM => (State::UdpStream, lasts),
-            ClassName::Udp => (State::Udp, lasts),
-            ClassName::Other => (State::Icmp, lasts),
+        let (of, lasts) = (&self.scenario.table.lifetimes, group.lasts.0);
+        let lives = match group.class {
+            Class::Tcp => of.syn_recv.0,
+            Class::Udp if lasts >= STREAM_FROM => lasts + of.udp_stream.0,
+            Class::Udp => lasts + of.udp.0,
+            Class::Other => lasts + of.icmp.0,
         };
-        self.maps.table.borrow_mut().advance(flow.key, state, self.now, lasting);
-        if group.class == ClassName::Tcp && group.completes() {
-            let at = self.now + group.round_trip.0;
-            let flow = self.flows.put(flow);
-            self.agenda.note(at, Event::Acknowledge { flow });
+        self.maps.table.advance(flow.key, self.now, self.now + lives);
+        if group.class == Class::Tcp && group.completes() {
+            self.plan(group.round_trip.0, Step::Acknowledge, flow);
         }
     }
 
-    /// The source ends the handshake.
-    pub(super) fn acknowledge(&mut self, number: usize) {
-        let Some(flow) = self.flows.take(number) else { return };
-        let Some(group) = self.scenario.groups.get(flow.group) else { return };
+    fn acknowledge(&mut self, group: &Group, flow: Flow) {
         if let Some(tuple) = flow.tuple
             && group.guarded
         {
-            self.frame.write(Kind::Ack, &tuple);
-            let judged = self.maps.judge(&self.frame, self.now, self.clock.jiffies(self.now));
-            if let Some(reason) = judged.refused {
+            self.maps.frame.write(Kind::Ack, &tuple);
+            if let Some(reason) = self.maps.judge(self.now).refused {
                 self.record.refused(flow.group, self.now, reason, 1);
                 return;
             }
         }
-        let mut table = self.maps.table.borrow_mut();
-        table.advance(flow.key, State::Established, self.now, Duration::ZERO);
-        drop(table);
+        let ends = self.now + self.scenario.table.lifetimes.established.0;
+        self.maps.table.advance(flow.key, self.now, ends);
         if let Some(tuple) = flow.tuple {
             self.holders.opened(tuple.source.into());
         }
-        let at = self.now + group.lasts.0;
-        let flow = self.flows.put(flow);
-        self.agenda.note(at, Event::Close { flow });
-    }
-
-    /// Both sides have ended the connection.
-    pub(super) fn close(&mut self, number: usize) {
-        let Some(flow) = self.flows.take(number) else { return };
-        let mut table = self.maps.table.borrow_mut();
-        table.advance(flow.key, State::TimeWait, self.now, Duration::ZERO);
-        drop(table);
-        if let Some(tuple) = flow.tuple {
-            let until = self.now + self.scenario.table.lifetimes.time_wait.0;
-            self.holders.closed(tuple.source.into(), until);
-        }
+        self.plan(group.lasts.0, Step::Close, flow);
     }
 }
 
-/// Whether every other flow of the group is refused as well, for as long as the guard decides as
-/// it does now: a spent grant and an answered SYN look at no source, within a jiffy nobody earns
-/// anything, and a flow that is not tried again leaves no trace but its sample. Their packets need
-/// not be judged one by one. Sources that come again may be in several tiers.
+/// Whether the guard refuses every other flow of the group too, until the jiffies or the grant
+/// change: it looks at no source when a grant is spent or a SYN is answered, and within a jiffy no
+/// bucket refills. Then the flows are counted without being judged. That needs flows that are not
+/// tried again, and sources that are surely in one tier.
 fn is_for_all(group: &Group, outcome: Outcome) -> bool {
+    use Outcome::{ChallengedByAck, RefusedChallenge, RefusedGrant, RefusedSource};
     let is_one = group.sources == 1 && !group.spoofed;
-    let is_alike = if outcome == Outcome::RefusedSource {
-        is_one
-    } else {
-        use Outcome::{ChallengedByAck, RefusedChallenge, RefusedGrant};
-        matches!(outcome, RefusedGrant | RefusedChallenge | ChallengedByAck)
-            && (group.spoofed || is_one)
-    };
+    let is_alike = outcome == RefusedSource && is_one
+        || matches!(outcome, RefusedGrant | RefusedChallenge | ChallengedByAck)
+            && (group.spoofed || is_one);
     group.tries() == 1 && is_alike
 }
 
 const fn first_packet(group: &Group) -> Kind {
     match (group.class, group.packet) {
-        (ClassName::Tcp, FirstPacket::Syn) => Kind::Syn,
-        (ClassName::Tcp, FirstPacket::Ack) => Kind::Ack,
-        (ClassName::Udp, _) => Kind::Datagram,
-        (ClassName::Other, _) => Kind::Echo,
+        (Class::Tcp, FirstPacket::Syn) => Kind::Syn,
+        (Class::Tcp, FirstPacket::Ack) => Kind::Ack,
+        (Class::Udp, _) => Kind::Datagram,
+        (Class::Other, _) => Kind::Echo,
     }
 }
 
 const fn answering_packet(group: &Group) -> Kind {
     match group.class {
-        ClassName::Tcp => Kind::SynAck,
-        ClassName::Udp => Kind::Datagram,
-        ClassName::Other => Kind::EchoReply,
+        Class::Tcp => Kind::SynAck,
+        Class::Udp => Kind::Datagram,
+        Class::Other => Kind::EchoReply,
     }
 }
 
-const fn first_state(group: &Group) -> State {
+const fn first_lifetime(group: &Group, of: &Lifetimes) -> Duration {
     match (group.class, group.packet) {
-        (ClassName::Tcp, FirstPacket::Syn) => State::SynSent,
-        (ClassName::Tcp, FirstPacket::Ack) => State::Unacknowledged,
-        (ClassName::Udp, _) => State::Udp,
-        (ClassName::Other, _) => State::Icmp,
+        (Class::Tcp, FirstPacket::Syn) => of.syn_sent.0,
+        (Class::Tcp, FirstPacket::Ack) => of.unacknowledged.0,
+        (Class::Udp, _) => of.udp.0,
+        (Class::Other, _) => of.icmp.0,
     }
 }

@@ -1,4 +1,4 @@
-//! Frames on the host: written for the sources of a scenario, or recorded, and read as the kernel's.
+//! Frames that the sources of a scenario send, or that were recorded.
 
 use std::net::IpAddr;
 
@@ -10,14 +10,12 @@ use ctguard_datapath::{
 };
 use ctguard_layout::{Class, Environment};
 
-/// Bytes kept of a frame: more than any chain of headers that the parser reads.
+/// More than any chain of headers that the parser reads.
 const MOST_BYTES: usize = 2048;
 
-/// Destination and source MAC address of every frame.
-const STATIONS: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-/// Types of Ethernet frames.
-const IPV4: [u8; 2] = [0x08, 0x00];
-const IPV6: [u8; 2] = [0x86, 0xdd];
+/// Ethernet headers, all between the same two stations.
+const ETHERNET_IPV4: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+const ETHERNET_IPV6: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd];
 
 /// One frame, aligned as the kernel aligns it.
 #[repr(align(2))]
@@ -26,7 +24,6 @@ pub(super) struct Frame {
     length: usize,
 }
 
-/// Who talks to whom.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuple {
     pub(super) source: IpAddr,
@@ -35,7 +32,6 @@ pub(super) struct Tuple {
     pub(super) destination_port: u16,
 }
 
-/// What a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Syn,
@@ -48,10 +44,10 @@ pub(super) enum Kind {
     EchoReply,
 }
 
-/// What opens a flow.
+/// The flow that a packet opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Opening {
-    /// Stands for its tuple.
+    /// See [`tuple_key`].
     pub(super) key: u64,
     pub(super) class: Class,
 }
@@ -74,56 +70,52 @@ impl Frame {
 
     /// Takes a recorded frame, as far as headers reach.
     pub(super) fn record(&mut self, frame: &[u8]) {
-        self.length = 0;
-        self.append(frame);
+        self.set(&[frame]);
     }
 
     /// Takes a recorded packet that begins with its IP header.
     pub(super) fn record_packet(&mut self, packet: &[u8]) {
-        self.length = 0;
         let is_ipv6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
-        self.append_all(&[&STATIONS, if is_ipv6 { &IPV6 } else { &IPV4 }, packet]);
+        self.set(&[if is_ipv6 { &ETHERNET_IPV6 } else { &ETHERNET_IPV4 }, packet]);
     }
 
-    /// Writes a packet without data.
+    /// Writes a packet without data and without checksums.
     pub(super) fn write(&mut self, kind: Kind, tuple: &Tuple) {
-        self.length = 0;
-        self.append(&STATIONS);
-        let transport_bytes = match kind {
-            Kind::Syn | Kind::SynAck | Kind::Ack | Kind::Reset(_) => 20,
-            Kind::Datagram | Kind::Echo | Kind::EchoReply => 8,
+        let (from, to) = (tuple.source_port.to_be_bytes(), tuple.destination_port.to_be_bytes());
+        let tcp = |sequence: u32, flags| {
+            let sequence = sequence.to_be_bytes();
+            let rest = [0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
+            (protocol::TCP, [&from[..], &to, &sequence, &rest].concat())
         };
+        let is_ipv4 = tuple.source.is_ipv4();
+        // An echo has the client's port as its identifier.
+        let echo = |ipv4_type, ipv6_type, identifier: [u8; 2]| {
+            let (protocol, message) =
+                if is_ipv4 { (protocol::ICMP, ipv4_type) } else { (protocol::ICMPV6, ipv6_type) };
+            (protocol, [&[message, 0, 0, 0][..], &identifier, &[0, 1]].concat())
+        };
+        let (protocol, transport) = match kind {
+            Kind::Syn => tcp(1, 0x02),
+            Kind::SynAck => tcp(1, 0x12),
+            Kind::Ack => tcp(1, 0x10),
+            Kind::Reset(sequence) => tcp(sequence, 0x04),
+            Kind::Datagram => (protocol::UDP, [&from[..], &to, &[0, 8, 0, 0]].concat()),
+            Kind::Echo => echo(8, 128, from),
+            Kind::EchoReply => echo(0, 129, to),
+        };
+        // No segment is longer than 20 bytes.
+        let length = u8::try_from(transport.len()).unwrap_or(u8::MAX);
         match (tuple.source, tuple.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                self.append(&IPV4);
-                self.append(&[0x45, 0, 0, 20 + transport_bytes, 0, 0, 0x40, 0, 64]);
-                self.append(&[protocol_of(kind, false), 0, 0]);
-                self.append(&source.octets());
-                self.append(&destination.octets());
+                let ip = [0x45, 0, 0, 20 + length, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+                let (source, destination) = (source.octets(), destination.octets());
+                self.set(&[&ETHERNET_IPV4, &ip, &source, &destination, &transport]);
             }
             (source, destination) => {
-                self.append(&IPV6);
-                self.append(&[0x60, 0, 0, 0, 0, transport_bytes]);
-                self.append(&[protocol_of(kind, true), 64]);
-                self.append(&ipv6_octets(source));
-                self.append(&ipv6_octets(destination));
+                let ip = [0x60, 0, 0, 0, 0, length, protocol, 64];
+                let (source, destination) = (ipv6_octets(source), ipv6_octets(destination));
+                self.set(&[&ETHERNET_IPV6, &ip, &source, &destination, &transport]);
             }
-        }
-        let (from, to) = (tuple.source_port.to_be_bytes(), tuple.destination_port.to_be_bytes());
-        let message = |of_ipv4, of_ipv6| if tuple.source.is_ipv4() { of_ipv4 } else { of_ipv6 };
-        let segment = |flags| [0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
-        match kind {
-            Kind::Syn => self.append_all(&[&from, &to, &segment(0x02)]),
-            Kind::SynAck => self.append_all(&[&from, &to, &segment(0x12)]),
-            Kind::Ack => self.append_all(&[&from, &to, &segment(0x10)]),
-            Kind::Reset(sequence) => {
-                let rest = [0, 0, 0, 0, 0x50, 0x04, 0, 0, 0, 0, 0, 0];
-                self.append_all(&[&from, &to, &sequence.to_be_bytes(), &rest]);
-            }
-            Kind::Datagram => self.append_all(&[&from, &to, &[0, 8, 0, 0]]),
-            Kind::Echo => self.append_all(&[&[message(8, 128), 0, 0, 0], &from, &[0, 1]]),
-            // The identifier is the client's port, which a reply has as its destination.
-            Kind::EchoReply => self.append_all(&[&[message(0, 129), 0, 0, 0], &to, &[0, 1]]),
         }
     }
 
@@ -137,7 +129,7 @@ impl Frame {
         unsafe { Reader::new(range.start, range.end, OpaqueZero::new(0)) }
     }
 
-    /// The flow that the frame opens, if it opens one: an ACK may, where `tcp_loose`.
+    /// The flow that the frame opens, if any; with `tcp_loose` an ACK may open one.
     pub(super) fn opening(&self, environment: &Environment, tcp_loose: bool) -> Option<Opening> {
         let mut reader = self.reader();
         match packet::parse_link(&mut reader).ok()?.network {
@@ -151,17 +143,9 @@ impl Frame {
         }
     }
 
-    fn append_all(&mut self, parts: &[&[u8]]) {
-        for part in parts {
-            self.append(part);
-        }
-    }
-
-    fn append(&mut self, bytes: &[u8]) {
-        for (into, byte) in self.bytes.iter_mut().skip(self.length).zip(bytes) {
-            *into = *byte;
-        }
-        self.length = (self.length + bytes.len()).min(MOST_BYTES);
+    fn set(&mut self, parts: &[&[u8]]) {
+        let bytes = parts.iter().copied().flatten();
+        self.length = self.bytes.iter_mut().zip(bytes).map(|(into, byte)| *into = *byte).count();
     }
 }
 
@@ -175,8 +159,7 @@ fn opening<A: Address>(
     flow.opens(tcp_loose).then_some(Opening { key, class: flow.class })
 }
 
-/// What stands for the tuple of a packet; that two have the same is as likely as two hashes of 64
-/// bits.
+/// A hash that stands for the packet's tuple.
 pub(super) fn tuple_key<A: Address>(
     packet: &Packet<A>,
     flow: Flow,
@@ -184,15 +167,6 @@ pub(super) fn tuple_key<A: Address>(
 ) -> u64 {
     let Packet { source, destination, protocol, .. } = *packet;
     hash::tuple(&environment.fixed.tuple_key, source, destination, protocol, flow.key)
-}
-
-const fn protocol_of(kind: Kind, ipv6: bool) -> u8 {
-    match kind {
-        Kind::Syn | Kind::SynAck | Kind::Ack | Kind::Reset(_) => protocol::TCP,
-        Kind::Datagram => protocol::UDP,
-        Kind::Echo | Kind::EchoReply if ipv6 => protocol::ICMPV6,
-        Kind::Echo | Kind::EchoReply => protocol::ICMP,
-    }
 }
 
 fn ipv6_octets(address: IpAddr) -> [u8; 16] {

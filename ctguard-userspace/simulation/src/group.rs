@@ -4,81 +4,79 @@ use std::{ops::Range, time::Duration};
 
 use ctguard_layout::{Class, List};
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     network::Network,
     quantity::{Hours, PerSecond, Ratio, Span},
 };
 
-/// Sources that are kept apart, at four bytes and two counts each.
+/// Bounds the memory for counts by source.
 const MOST_SOURCES: u32 = 1 << 24;
 
-/// Sources that behave alike.
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file that says yes or no")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file")]
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Group {
     pub name: String,
-    /// How many; of spoofed ones each packet has another, out of a quarter of a billion.
+    /// Not used if `spoofed`.
     #[serde(default = "one")]
     pub sources: u32,
-    /// New flows of each source, or of all where they are spoofed.
+    /// Of each source, or of all together if `spoofed`.
     pub rate: PerSecond,
     #[serde(default)]
     pub arrivals: Arrivals,
     /// Hours of each day; always by default.
     pub hours: Option<Hours>,
-    /// On and off by turns, from `begins` on.
+    /// From `begins` on.
     pub pulse: Option<Pulse>,
     pub begins: Option<Span>,
     pub ends: Option<Span>,
-    #[serde(default)]
-    pub class: ClassName,
+    #[serde(default = "tcp", with = "ClassName")]
+    pub class: Class,
     #[serde(default)]
     pub packet: FirstPacket,
     #[serde(default = "https")]
     pub port: u16,
-    /// Addresses of its sources: IPv4 addresses one by one, IPv6 addresses a /64 apart.
+    /// One source per IPv4 address or IPv6 /64.
     pub network: Option<IpNet>,
+    /// Each packet has a random source.
     #[serde(default)]
     pub spoofed: bool,
-    /// The flow's destination answers.
+    /// The destination answers.
     #[serde(default = "yes")]
     pub answered: bool,
-    /// TCP: the source ends the handshake; `answered` unless said otherwise, never of spoofed ones.
+    /// TCP: the source completes the handshake. By default it does if it can.
     pub completes: Option<bool>,
-    /// TCP: the source answers a challenge as a live host does.
+    /// TCP: the source answers challenges. By default only spoofed ones do not.
     pub answers_challenges: Option<bool>,
-    /// It was seen in calm times before.
+    /// The sources are regulars.
     #[serde(default)]
     pub known_before: bool,
-    /// The list that its sources are on.
     pub list: Option<ListName>,
-    /// It arrives on a guarded interface; else it only takes room in the table.
+    /// Its packets arrive on a guarded interface.
     #[serde(default = "yes")]
     pub guarded: bool,
-    /// Rules drop its packets behind the guard, so that they never make entries.
+    /// A firewall behind the guard drops its packets, so that they never make entries.
     #[serde(default)]
     pub dropped_by_rules: bool,
-    /// How long a flow lasts, from its answer to its end.
+    /// Time from a flow's answer to its end.
     #[serde(default)]
     pub lasts: Span,
     #[serde(default = "forty_milliseconds")]
     pub round_trip: Span,
-    /// How often a flow is tried; once where the sources are spoofed.
+    /// Transmissions of a flow's first packet; see [`Group::tries`].
     pub tries: Option<u32>,
     /// The first retransmission timer; TCP doubles it each time.
     pub retry_after: Option<Span>,
-    /// The least part of its flows that succeeds at the first try.
+    /// Least part of the flows that succeed at the first try.
     pub expect_at_once: Option<Ratio>,
-    /// The least part that succeeds at all.
+    /// Least part of the flows that succeed.
     pub expect_success: Option<Ratio>,
-    /// The least fairness among its sources (Jain's index).
+    /// Least fairness among the sources (Jain's index).
     pub expect_fairness: Option<Ratio>,
 }
 
-/// How flows follow one another.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Arrivals {
@@ -87,7 +85,6 @@ pub(crate) enum Arrivals {
     Constant,
 }
 
-/// On and off by turns.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Pulse {
@@ -95,11 +92,10 @@ pub(crate) struct Pulse {
     pub off: Span,
 }
 
-/// A class of flows (`ctguard_layout::Class`), written.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClassName {
-    #[default]
+/// [`Class`], as a scenario writes it.
+#[derive(Deserialize)]
+#[serde(remote = "Class", rename_all = "kebab-case")]
+enum ClassName {
     Tcp,
     Udp,
     /// Echo requests.
@@ -112,26 +108,15 @@ pub enum ClassName {
 pub(crate) enum FirstPacket {
     #[default]
     Syn,
-    /// Of no connection (`nf_conntrack_tcp_loose`).
+    /// Makes an entry under `nf_conntrack_tcp_loose`.
     Ack,
 }
 
-/// A list of the operator's.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ListName {
     Allow,
     Deny,
-}
-
-impl From<ClassName> for Class {
-    fn from(name: ClassName) -> Self {
-        match name {
-            ClassName::Tcp => Self::Tcp,
-            ClassName::Udp => Self::Udp,
-            ClassName::Other => Self::Other,
-        }
-    }
 }
 
 const fn one() -> u32 {
@@ -140,6 +125,10 @@ const fn one() -> u32 {
 
 const fn yes() -> bool {
     true
+}
+
+const fn tcp() -> Class {
+    Class::Tcp
 }
 
 const fn https() -> u16 {
@@ -151,51 +140,50 @@ const fn forty_milliseconds() -> Span {
 }
 
 impl Group {
-    /// Whether the source goes on with what it began.
+    /// Whether the source completes the handshake.
     pub(crate) fn completes(&self) -> bool {
         !self.spoofed && self.answered && self.completes.unwrap_or(true)
     }
 
-    /// Whether a challenge is answered.
     pub(crate) fn answers_challenges(&self) -> bool {
-        self.class == ClassName::Tcp && self.answers_challenges.unwrap_or(!self.spoofed)
+        self.class == Class::Tcp && self.answers_challenges.unwrap_or(!self.spoofed)
     }
 
     pub(crate) fn tries(&self) -> u32 {
         let usual = match self.class {
             _ if self.spoofed => 1,
-            ClassName::Tcp => 7,
-            ClassName::Udp => 3,
-            ClassName::Other => 1,
+            Class::Tcp => 7,
+            Class::Udp => 3,
+            Class::Other => 1,
         };
         self.tries.unwrap_or(usual).max(1)
     }
 
-    /// From try number `tried`, counted from 1, to the next.
+    /// From transmission number `tried`, counted from 1, to the next.
     pub(crate) fn patience(&self, tried: u32) -> Duration {
-        let tcp = self.class == ClassName::Tcp;
+        let tcp = self.class == Class::Tcp;
         let usual = Duration::from_secs(if tcp { 1 } else { 5 });
         let first = self.retry_after.map_or(usual, |span| span.0);
         if tcp { first * (1 << (tried - 1).min(6)) } else { first }
     }
 
-    /// New flows a second of all its sources.
+    /// New flows per second of all sources.
     pub(crate) fn total_rate(&self) -> f64 {
         if self.spoofed { self.rate.0 } else { self.rate.0 * f64::from(self.sources) }
     }
 
-    /// When it may send, hours and pulse apart.
+    /// When it may send; `hours` and `pulse` may forbid it in between.
     pub(crate) fn active(&self, duration: Duration) -> Range<Duration> {
         let begins = self.begins.unwrap_or_default().0;
         begins..self.ends.map_or(duration, |ends| ends.0.min(duration))
     }
 
-    /// The addresses of its sources; `index` is its place among the groups.
+    /// `index` is the group's place in the scenario.
     pub(crate) fn network(&self, index: usize) -> Network {
         match self.network {
             Some(network) => Network::of(network),
-            None if self.spoofed => Network::anybody(),
-            None => Network::numbered(index),
+            None if self.spoofed => Network::spoofed(),
+            None => Network::of_group(index),
         }
     }
 
@@ -211,25 +199,37 @@ impl Group {
 
     /// The key that breaks a rule, and the rule.
     pub(super) fn broken_rule(&self) -> Option<(&'static str, &'static str)> {
-        if self.name.is_empty() {
-            return Some(("name", "must not be empty"));
-        }
-        if !(1..=MOST_SOURCES).contains(&self.sources) {
-            return Some(("sources", "must be from 1 to 16777216; for more, set spoofed"));
-        }
-        if self.begins >= self.ends && self.begins.is_some() && self.ends.is_some() {
-            return Some(("ends", "must be after begins"));
-        }
-        if self.pulse.is_some_and(|pulse| pulse.on.0.is_zero() || pulse.off.0.is_zero()) {
-            return Some(("pulse", "on and off must be longer than zero"));
-        }
-        if self.packet == FirstPacket::Ack && self.class != ClassName::Tcp {
-            return Some(("packet", "ack needs class tcp"));
-        }
-        if self.network.is_some_and(|network| Network::of(network).is_short_of(self.sources)) {
-            return Some(("network", "must have room for all sources"));
-        }
-        None
+        let network = self.network.map(Network::of);
+        let rules = [
+            (self.name.is_empty(), "name", "must not be empty"),
+            (
+                !(1..=MOST_SOURCES).contains(&self.sources),
+                "sources",
+                "must be from 1 to 16777216; for more, set spoofed",
+            ),
+            (
+                self.ends.is_some() && self.begins.is_some() && self.begins >= self.ends,
+                "ends",
+                "must be after begins",
+            ),
+            (
+                self.pulse.is_some_and(|pulse| pulse.on.0.is_zero() || pulse.off.0.is_zero()),
+                "pulse",
+                "on and off must be longer than zero",
+            ),
+            (
+                self.packet == FirstPacket::Ack && self.class != Class::Tcp,
+                "packet",
+                "ack needs class tcp",
+            ),
+            (
+                network.is_some_and(|network| network.size() < u64::from(self.sources)),
+                "network",
+                "must have room for all sources",
+            ),
+        ];
+        let broken = rules.into_iter().find(|(is_broken, ..)| *is_broken);
+        broken.map(|(_, key, rule)| (key, rule))
     }
 }
 

@@ -1,9 +1,5 @@
-//! `ctguard simulate`: the data path's own admission and the daemon's own control over a load that a
-//! file describes or recorded, in a time of their own.
-//!
-//! `scenario` is the file, `traffic` and `capture` make packets of it, `tables` is the data path over
-//! maps in memory, `steer` the daemon's tick, `table` stands for conntrack. `run` brings them
-//! together, event by event, and `outcome` counts. The same seed gives the same report.
+//! `ctguard simulate`: runs the data path and the controller in simulated time, under a load that a
+//! scenario describes or a capture holds. The same seed gives the same report.
 #![warn(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -36,7 +32,11 @@ mod table;
 mod tables;
 mod traffic;
 
-use std::{path::Path, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use thiserror::Error;
 
@@ -45,49 +45,49 @@ pub use plot::{PlotError, draw};
 pub use report::SimulationReport;
 
 use self::{
-    capture::{Capture, CaptureError, is_capture},
+    capture::{Capture, is_capture},
     quantity::Span,
     run::Run,
-    scenario::{Scenario, ScenarioError},
+    scenario::Scenario,
 };
 use ctguard_settings::{Assignment, SettingError};
 
 /// Why a load cannot be simulated.
 #[derive(Debug, Error)]
 pub enum SimulationError {
-    #[error(transparent)]
-    Scenario(#[from] ScenarioError),
-    #[error(transparent)]
-    Capture(#[from] CaptureError),
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// `place` names the file, and the line or key where there is one.
+    #[error("{place}: {reason}")]
+    Content { place: String, reason: String },
     #[error(transparent)]
     Setting(#[from] SettingError),
-    #[error("{0} is for recordings only, and this file is a scenario")]
-    OfRecordings(&'static str),
+    #[error("--speed is for recordings only, and this file is a scenario")]
+    SpeedOfScenario,
 }
 
-/// What is asked for beyond the file.
+/// What the command line adds to the file.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub seed: u64,
-    /// Settings besides the file's.
     pub assignments: Vec<Assignment>,
-    /// Instead of the file's.
+    /// Overrides the file's.
     pub duration: Option<Duration>,
-    /// Of a recording.
+    /// Overrides the file's.
     pub table_max: Option<u32>,
+    /// Captures only.
     pub speed: Option<f64>,
 }
 
-/// Runs a file.
+/// Simulates a scenario or a capture.
 pub fn simulate(path: &Path, options: &Options) -> Result<SimulationReport, SimulationError> {
     let (mut scenario, capture) = if is_capture(path)? {
         let speed = options.speed.unwrap_or(1.0);
         let length = Capture::open(path, speed)?.length()?;
         (capture::scenario(length)?, Some(Capture::open(path, speed)?))
+    } else if options.speed.is_some() {
+        return Err(SimulationError::SpeedOfScenario);
     } else {
-        if options.speed.is_some() {
-            return Err(SimulationError::OfRecordings("--speed"));
-        }
         (Scenario::read(path)?, None)
     };
     if let Some(duration) = options.duration {
@@ -108,7 +108,7 @@ fn run(
 ) -> Result<SimulationReport, SimulationError> {
     let policy = scenario.settings(&options.assignments)?.policy;
     let finished = Run::new(scenario, policy, options.seed, capture).finish()?;
-    Ok(SimulationReport::new(name, options.seed, scenario, policy.target_ppm, &finished))
+    Ok(SimulationReport::new(name, options.seed, scenario, policy.target_ppm, finished))
 }
 
 #[cfg(test)]

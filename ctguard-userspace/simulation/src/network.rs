@@ -1,19 +1,18 @@
-//! The addresses that a group's sources have.
+//! The addresses of a group's sources.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// Addresses by number, from the first on.
+/// Sources, numbered from the first address on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Network {
     first: IpAddr,
-    /// How many.
     size: u64,
 }
 
 impl Network {
-    /// IPv4 addresses one by one, of IPv6 one address in each /64, for that is a source.
+    /// One source per IPv4 address or IPv6 /64.
     pub(super) fn of(network: IpNet) -> Self {
         let bits = match network {
             IpNet::V4(network) => 32 - network.prefix_len(),
@@ -23,13 +22,12 @@ impl Network {
     }
 
     /// A quarter of a billion IPv4 addresses.
-    pub(super) const fn anybody() -> Self {
+    pub(super) const fn spoofed() -> Self {
         Self { first: IpAddr::V4(Ipv4Addr::new(64, 0, 0, 0)), size: 1 << 28 }
     }
 
-    /// The IPv4 /8 of the group with this number.
-    pub(super) fn numbered(group: usize) -> Self {
-        // From 128.0.0.0 on, apart from who is anybody.
+    /// An IPv4 /8 for each group, from 128.0.0.0 on, outside of the spoofed addresses.
+    pub(super) fn of_group(group: usize) -> Self {
         let number = u8::try_from(group).unwrap_or(u8::MAX) & 0x3f;
         Self { first: IpAddr::V4(Ipv4Addr::new(128 + number, 0, 0, 0)), size: 1 << 24 }
     }
@@ -42,11 +40,6 @@ impl Network {
         self.size
     }
 
-    pub(super) fn is_short_of(self, sources: u32) -> bool {
-        self.size < u64::from(sources)
-    }
-
-    /// The address with this number.
     pub(super) fn address(self, number: u64) -> IpAddr {
         let number = number % self.size;
         match self.first {
@@ -60,7 +53,7 @@ impl Network {
         }
     }
 
-    /// Whether the scope of a source (see `Address::source_scope`) is one of these.
+    /// Whether a source (see `Address::source_scope`) is one of these.
     pub(super) fn holds(self, family: u32, scope: u64) -> bool {
         let (of, first) = match self.first {
             IpAddr::V4(first) => (4, u64::from(u32::from(first))),
@@ -78,7 +71,7 @@ mod tests {
     fn addresses_are_numbered_from_the_first() {
         let network = Network::of("192.0.2.0/24".parse().unwrap());
         assert_eq!(network.address(7), "192.0.2.7".parse::<IpAddr>().unwrap());
-        assert!(network.is_short_of(257) && !network.is_short_of(256));
+        assert_eq!(network.size(), 256);
     }
 
     #[test]

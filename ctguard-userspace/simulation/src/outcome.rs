@@ -1,27 +1,24 @@
-//! What came of the load: success and refusals by group, fill of the table.
+//! Counts what became of flows, by group, and how full the table was.
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use ctguard_layout::{Action, Outcome, TABLE};
+use ctguard_units::real;
 use serde::{Serialize, Serializer};
-
-use super::quantity::float;
 
 /// Points of a series.
 const POINTS: u32 = 400;
-/// They are no nearer than this.
 const SHORTEST_STEP: Duration = Duration::from_millis(100);
 
-/// Flows of a source on average below which chance alone makes sources differ too much to speak of
-/// fairness: 1 / (1 + 1/20) is 0.95.
+/// With fewer flows per source on average, chance alone makes sources too different: with 20, the
+/// index of a fair guard is 1 / (1 + 1/20), or 0.95.
 const FEWEST_FOR_FAIRNESS: f64 = 20.0;
 
-/// Why a packet did not get on.
+/// Why a packet made no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
     /// The guard dropped or answered it.
     Guard(Outcome),
-    /// The kernel had no room.
     TableFull,
 }
 
@@ -32,39 +29,40 @@ pub(super) struct Refused {
     table_full: u64,
 }
 
-/// What came of flows, by the time at which they began.
-#[derive(Clone, Copy, Debug, Default)]
+/// What became of flows, by the time at which they began.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Counts {
     pub(super) flows: u64,
     pub(super) at_once: u64,
     pub(super) after_retry: u64,
+    #[serde(skip)]
     pub(super) failed: u64,
     /// Packets of any try.
+    #[serde(rename = "refused_packets", serialize_with = "Refused::serialize_total")]
     pub(super) refused: Refused,
 }
 
-/// One group's.
+/// Counts of one group.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
-    /// Of the time that is measured.
     pub(super) measured: Counts,
-    /// Of all time, step by step.
+    /// Of the whole run, by step.
     pub(super) series: Vec<Counts>,
-    /// Milliseconds that flows waited which did not succeed at once.
+    /// How many flows waited so many milliseconds, if they waited at all.
     delays: BTreeMap<u64, u64>,
-    /// Flows that succeeded, by source; none where sources do not come again.
+    /// Flows that succeeded, by source; empty where sources do not come again.
     by_source: Vec<u32>,
 }
 
-/// The table at one look.
-#[derive(Clone, Copy, Debug, Default)]
+/// A sample of the table.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct FillPoint {
     pub(super) entries: u64,
-    /// The most since the last look.
+    /// The most since the last sample.
+    #[serde(rename = "peak_entries")]
     pub(super) peak: u64,
 }
 
-/// Everything.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) step: Duration,
@@ -75,7 +73,7 @@ pub(super) struct Record {
 }
 
 impl Reason {
-    /// Why an outcome does not pass; none where it does.
+    /// `None` if the outcome passes the packet.
     pub(super) fn of(outcome: Outcome) -> Option<Self> {
         (outcome.row().action != Action::Pass).then_some(Self::Guard(outcome))
     }
@@ -100,6 +98,10 @@ impl Refused {
         counts
     }
 
+    fn serialize_total<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.total().serialize(serializer)
+    }
+
     const fn add(&mut self, reason: Reason, count: u64) {
         match reason {
             Reason::Guard(outcome) => self.by_outcome[outcome as usize] += count,
@@ -121,7 +123,7 @@ impl Counts {
 }
 
 impl Record {
-    /// Of groups with so many sources each, in a load that lasts so long.
+    /// `sources` are those to count one by one, by group.
     pub(super) fn new(sources: &[u32], duration: Duration, measured: Range<Duration>) -> Self {
         let step = (duration / POINTS).max(SHORTEST_STEP);
         let tally = |sources: &u32| Tally {
@@ -143,12 +145,11 @@ impl Record {
         self.count(group, at, |counts| counts.flows += count);
     }
 
-    /// Packets at `at` of a flow that `began`.
     pub(super) fn refused(&mut self, group: usize, at: Duration, reason: Reason, count: u64) {
         self.count(group, at, |counts| counts.refused.add(reason, count));
     }
 
-    /// A flow that began then has its entry, after waiting for `delay`.
+    /// A flow has its entry; `delay` is what retransmissions cost.
     pub(super) fn succeeded(
         &mut self,
         group: usize,
@@ -187,7 +188,7 @@ impl Record {
         self.fill.push(FillPoint { entries, peak });
     }
 
-    /// Looks of the time that is measured.
+    /// Samples of the measured time.
     pub(super) fn measured_fill(&self) -> impl Iterator<Item = FillPoint> {
         let moments = (0_u32..).map(|index| self.step * index);
         let looks = self.fill.iter().zip(moments);
@@ -210,20 +211,19 @@ impl Record {
 }
 
 impl Tally {
-    /// Whether its sources come again and are told apart.
-    pub(super) const fn tells_sources(&self) -> bool {
+    pub(super) const fn counts_sources(&self) -> bool {
         !self.by_source.is_empty()
     }
 
-    /// Milliseconds that all but this part of the flows that succeeded waited no longer than.
+    /// Quantile of the milliseconds that flows waited which succeeded.
     pub(super) fn delay_quantile(&self, quantile: f64) -> Option<u64> {
         let succeeded = self.measured.succeeded();
-        let mut longer = float(succeeded) * (1.0 - quantile);
+        let mut longer = real(succeeded) * (1.0 - quantile);
         if succeeded == 0 {
             return None;
         }
         for (delay, count) in self.delays.iter().rev() {
-            longer -= float(*count);
+            longer -= real(*count);
             if longer < 0.0 {
                 return Some(*delay);
             }
@@ -231,13 +231,13 @@ impl Tally {
         Some(0)
     }
 
-    /// Jain's index of the flows that sources got through (Jain, Chiu and Hawe, "A Quantitative
-    /// Measure of Fairness", 1984): 1 where all got the same, 1/n where one got all.
+    /// Jain's index of successful flows by source (Jain, Chiu and Hawe, "A Quantitative Measure of
+    /// Fairness", 1984): 1 if all got the same, 1/n if one got all.
     pub(super) fn fairness(&self) -> Option<f64> {
-        let count = float(u64::try_from(self.by_source.len()).ok()?);
+        let count = real(u64::try_from(self.by_source.len()).ok()?);
         let flows = || self.by_source.iter().map(|flows| f64::from(*flows));
-        let (sum, squares) =
-            (flows().sum::<f64>(), flows().map(|flows| flows * flows).sum::<f64>());
+        let sum: f64 = flows().sum();
+        let squares: f64 = flows().map(|flows| flows * flows).sum();
         (count > 1.0 && sum >= count * FEWEST_FOR_FAIRNESS).then(|| sum * sum / (count * squares))
     }
 }

@@ -1,6 +1,6 @@
-//! The picture of a run: fill, shares, refusals and success on one time axis.
+//! Draws fill, shares, refusals and success on one time axis.
 
-use std::{fmt::Display, fs, io, path::Path};
+use std::{fs, io, path::Path};
 
 use plotters::{
     backend::SVGBackend,
@@ -12,7 +12,7 @@ use plotters::{
         ranged1d::{Ranged, ValueFormatter},
         types::RangedCoordf64,
     },
-    drawing::{DrawingArea, IntoDrawingArea as _},
+    drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea as _},
     element::{Circle, Rectangle, Text},
     series::{DashedLineSeries, LineSeries},
     style::{
@@ -23,22 +23,24 @@ use plotters::{
 use thiserror::Error;
 
 use super::{
-    quantity::{float, ratio},
-    report::{GroupPoint, Point, SimulationReport},
+    outcome::{Counts, FillPoint},
+    quantity::ratio,
+    report::{Point, SimulationReport},
 };
+use ctguard_units::real;
 
-/// Pixels of the head, and of each panel.
+/// Size of the head and of each panel, in pixels.
 const WIDTH: u32 = 1600;
 const HEAD: u32 = 120;
 const PANEL: u32 = 330;
 /// Where text begins, in line with the axes.
 const LEFT: i32 = 120;
-/// Of text, on average.
+/// Average.
 const LETTER_WIDTH: i32 = 11;
-/// Points of the series that make one of the picture, so that small groups are more than noise.
+/// Points of the series are merged, so that small groups show more than noise.
 const MERGED: usize = 4;
 
-// Okabe and Ito's colours, told apart by colour-blind readers as well.
+// Okabe and Ito's colours, which colour-blind readers can distinguish.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),
@@ -62,7 +64,13 @@ pub enum PlotError {
     Write { path: String, source: io::Error },
 }
 
-/// Draws the report into a file.
+impl From<DrawingAreaErrorKind<io::Error>> for PlotError {
+    fn from(error: DrawingAreaErrorKind<io::Error>) -> Self {
+        Self::Draw(error.to_string())
+    }
+}
+
+/// Draws the report into an SVG file.
 pub fn draw(report: &SimulationReport, path: &Path) -> Result<(), PlotError> {
     let svg = svg(report)?;
     let path_shown = path.display().to_string();
@@ -74,7 +82,7 @@ fn svg(report: &SimulationReport) -> Result<String, PlotError> {
     {
         let size = (WIDTH, HEAD + 4 * PANEL);
         let whole = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        whole.fill(&WHITE).map_err(failed)?;
+        whole.fill(&WHITE)?;
         let (head, panels) = whole.split_vertically(HEAD);
         let (fill, panels) = panels.split_vertically(PANEL);
         let (shares, panels) = panels.split_vertically(PANEL);
@@ -82,11 +90,16 @@ fn svg(report: &SimulationReport) -> Result<String, PlotError> {
         draw_head(&head, report)?;
         draw_fill(&fill, report)?;
         let title = "Share of the new flows that get their entry, %";
-        draw_ratios(&shares, report, title, |group, all| (succeeded(group), all))?;
+        draw_ratios(&shares, report, title, |points, index| {
+            let all = (0..report.groups.len()).map(|group| sum(points, group, Counts::succeeded));
+            (sum(points, index, Counts::succeeded), all.sum())
+        })?;
         draw_refused(&refused, report)?;
         let title = "New flows that get their entry at the first try, %";
-        draw_ratios(&success, report, title, |group, _| (group.at_once, group.flows))?;
-        whole.present().map_err(failed)?;
+        draw_ratios(&success, report, title, |points, index| {
+            (sum(points, index, |group| group.at_once), sum(points, index, |group| group.flows))
+        })?;
+        whole.present()?;
     }
     Ok(svg)
 }
@@ -95,12 +108,12 @@ fn draw_head(area: &Area<'_>, report: &SimulationReport) -> Result<(), PlotError
     let max = report.table.max_entries;
     let title = format!("{}: table of {max} entries, seed {}", report.scenario, report.seed);
     let style = ("sans-serif", 30, FontStyle::Bold).into_font().color(&INK);
-    area.draw(&Text::new(title, (LEFT, 18), style)).map_err(failed)?;
+    area.draw(&Text::new(title, (LEFT, 18), style))?;
     let mut at = LEFT;
     for (group, colour) in report.groups.iter().zip(colours()) {
         let sample = Rectangle::new([(at, 80), (at + 36, 86)], colour.filled());
-        area.draw(&sample).map_err(failed)?;
-        area.draw(&Text::new(group.name.clone(), (at + 46, 72), text(20))).map_err(failed)?;
+        area.draw(&sample)?;
+        area.draw(&Text::new(group.name.clone(), (at + 46, 72), text(20)))?;
         at += 76 + LETTER_WIDTH * i32::try_from(group.name.chars().count()).unwrap_or(0);
     }
     Ok(())
@@ -111,47 +124,46 @@ fn draw_fill(area: &Area<'_>, report: &SimulationReport) -> Result<(), PlotError
     let target = report.table.target_ratio * 100.0;
     let line = [(0.0, target), (end(report), target)];
     let line = DashedLineSeries::new(line, 12, 8, INK.stroke_width(1));
-    panel.draw_series(line).map_err(failed)?;
+    panel.draw_series(line)?;
     let style = text(18).pos(Pos::new(HPos::Left, VPos::Bottom));
     let label = Text::new("target", (end(report) * 0.005, target + 1.0), style);
-    panel.draw_series([label]).map_err(failed)?;
-    let max = float(report.table.max_entries) / 100.0;
+    panel.draw_series([label])?;
+    let max = real(report.table.max_entries) / 100.0;
     let unit = TimeUnit::of(report).seconds;
-    let of = |entries: fn(&Point) -> u64| {
+    let of = |entries: fn(&FillPoint) -> u64| {
         let points = report.series.iter();
-        points.map(move |point| (point.seconds / unit, float(entries(point)) / max))
+        points.map(move |point| (point.seconds / unit, real(entries(&point.fill)) / max))
     };
-    // Between two looks it may have been higher.
-    let peaks = LineSeries::new(of(|point| point.peak_entries), FAINT.stroke_width(5));
-    panel.draw_series(peaks).map_err(failed)?;
-    let looks = LineSeries::new(of(|point| point.entries), INK.stroke_width(3));
-    panel.draw_series(looks).map_err(failed)?;
+    // The table may have been fuller between two samples.
+    let peaks = LineSeries::new(of(|fill| fill.peak), FAINT.stroke_width(5));
+    panel.draw_series(peaks)?;
+    let samples = LineSeries::new(of(|fill| fill.entries), INK.stroke_width(3));
+    panel.draw_series(samples)?;
     Ok(())
 }
 
-/// A line for each group of a part and the whole that it is of, given what all groups got.
+/// A line for each group. `ratio_of` finds a group's part and what it is a part of.
 fn draw_ratios(
     area: &Area<'_>,
     report: &SimulationReport,
     title: &str,
-    part: impl Fn(&GroupPoint, u64) -> (u64, u64),
+    ratio_of: impl Fn(&[Point], usize) -> (u64, u64),
 ) -> Result<(), PlotError> {
     let mut panel = linear_panel(area, report, title)?;
-    for ((index, _), colour) in report.groups.iter().enumerate().zip(colours()) {
+    for (index, colour) in (0..report.groups.len()).zip(colours()) {
         let points: Vec<_> = merged(report)
-            .map(|(seconds, _, groups)| {
-                let all = groups.iter().map(succeeded).sum();
-                let (part, whole) = part(groups.get(index)?, all);
+            .map(|(seconds, _, points)| {
+                let (part, whole) = ratio_of(points, index);
                 ratio(part, whole).map(|ratio| (seconds, ratio * 100.0))
             })
             .collect();
-        // Where there were no flows there is no line.
+        // The line is broken where there were no flows.
         for line in points.split(Option::is_none) {
             let line: Vec<_> = line.iter().copied().flatten().collect();
             if let [point] = line.as_slice() {
-                panel.draw_series([Circle::new(*point, 3, colour.filled())]).map_err(failed)?;
+                panel.draw_series([Circle::new(*point, 3, colour.filled())])?;
             }
-            panel.draw_series(LineSeries::new(line, colour.stroke_width(3))).map_err(failed)?;
+            panel.draw_series(LineSeries::new(line, colour.stroke_width(3)))?;
         }
     }
     Ok(())
@@ -159,21 +171,19 @@ fn draw_ratios(
 
 fn draw_refused(area: &Area<'_>, report: &SimulationReport) -> Result<(), PlotError> {
     let rates = |index: usize| {
-        merged(report).filter_map(move |(seconds, span, groups): (f64, f64, Vec<GroupPoint>)| {
-            Some((seconds, float(groups.get(index)?.refused_packets) / span))
+        merged(report).map(move |(seconds, span, points)| {
+            (seconds, real(sum(points, index, |group| group.refused.total())) / span)
         })
     };
     let all = (0..report.groups.len()).flat_map(rates);
     let highest = all.map(|(_, rate)| rate).fold(100.0, f64::max);
     let mut chart = chart(area, "Packets refused a second");
-    let mut panel = chart
-        .build_cartesian_2d(0.0..end(report), (0.1..highest * 1.5).log_scale())
-        .map_err(failed)?;
+    let mut panel = chart.build_cartesian_2d(0.0..end(report), (0.1..highest * 1.5).log_scale())?;
     mesh(&mut panel, report, &|rate| format!("{rate}"))?;
-    for ((index, _), colour) in report.groups.iter().enumerate().zip(colours()) {
-        // On this scale there is no nothing: it lies on the axis.
+    for (index, colour) in (0..report.groups.len()).zip(colours()) {
+        // A logarithmic scale has no 0: it is drawn on the axis.
         let points = rates(index).map(|(seconds, rate)| (seconds, rate.max(0.1)));
-        panel.draw_series(LineSeries::new(points, colour.stroke_width(3))).map_err(failed)?;
+        panel.draw_series(LineSeries::new(points, colour.stroke_width(3)))?;
     }
     Ok(())
 }
@@ -185,13 +195,13 @@ fn linear_panel<'a, 'b>(
 ) -> Result<ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>, PlotError>
 {
     let mut chart = chart(area, title);
-    let mut panel = chart.build_cartesian_2d(0.0..end(report), 0.0..105.0).map_err(failed)?;
+    let mut panel = chart.build_cartesian_2d(0.0..end(report), 0.0..105.0)?;
     mesh(&mut panel, report, &|percent| format!("{percent:.0}"))?;
     Ok(panel)
 }
 
 fn chart<'a, 'b>(area: &'a Area<'b>, title: &str) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
-    // A title that cannot be drawn is missed, not worth an error of its own.
+    // A picture without a title is better than none.
     let _ = area.draw(&Text::new(title.to_owned(), (LEFT, 0), text(22)));
     let mut chart = ChartBuilder::on(area);
     chart
@@ -220,11 +230,11 @@ fn mesh<Y: Ranged<ValueType = f64> + ValueFormatter<f64>>(
         .y_labels(6)
         .x_label_formatter(&|time| format!("{}", (time * 10.0).round() / 10.0))
         .y_label_formatter(&label)
-        .draw()
-        .map_err(failed)
+        .draw()?;
+    Ok(())
 }
 
-/// In what the time axis counts.
+/// Unit of the time axis.
 struct TimeUnit {
     name: &'static str,
     seconds: f64,
@@ -243,30 +253,19 @@ impl TimeUnit {
     }
 }
 
-/// The series with [`MERGED`] points in one: when it is on the axis, how
-/// many seconds it lasts, and each group's.
-fn merged(report: &SimulationReport) -> impl Iterator<Item = (f64, f64, Vec<GroupPoint>)> {
+/// The series in chunks: the place on the axis, the length in seconds, and the points.
+fn merged(report: &SimulationReport) -> impl Iterator<Item = (f64, f64, &[Point])> {
     let points = report.series.windows(2);
     let step = points.map(|pair| pair[1].seconds - pair[0].seconds).next().unwrap_or(1.0);
     let unit = TimeUnit::of(report).seconds;
-    report.series.chunks_exact(MERGED).filter_map(move |points| {
-        let span = step * float(u64::try_from(points.len()).ok()?);
-        let mut groups: Vec<GroupPoint> = Vec::new();
-        for point in points {
-            groups.resize_with(point.groups.len(), GroupPoint::default);
-            for (sum, group) in groups.iter_mut().zip(&point.groups) {
-                sum.flows += group.flows;
-                sum.at_once += group.at_once;
-                sum.after_retry += group.after_retry;
-                sum.refused_packets += group.refused_packets;
-            }
-        }
-        Some(((points.first()?.seconds + span / 2.0) / unit, span, groups))
+    report.series.chunks_exact(MERGED).map(move |points| {
+        let span = step * real(u64::try_from(points.len()).unwrap_or(u64::MAX));
+        ((points[0].seconds + span / 2.0) / unit, span, points)
     })
 }
 
-const fn succeeded(group: &GroupPoint) -> u64 {
-    group.at_once + group.after_retry
+fn sum(points: &[Point], group: usize, count: fn(&Counts) -> u64) -> u64 {
+    points.iter().filter_map(|point| point.groups.get(group)).map(count).sum()
 }
 
 fn colours() -> impl Iterator<Item = RGBColor> {
@@ -279,8 +278,4 @@ fn end(report: &SimulationReport) -> f64 {
 
 fn text(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
-}
-
-fn failed(error: impl Display) -> PlotError {
-    PlotError::Draw(error.to_string())
 }

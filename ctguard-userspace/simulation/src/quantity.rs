@@ -1,27 +1,14 @@
-//! Values of a scenario as people write them, `500/s`, `20ms`, `99.9%`, and the arithmetic of counts.
+//! Quantities as scenarios write them: `500/s`, `20ms`, `99.9%`, `08:00-18:00`.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, time::Duration};
 
-use serde::{Deserialize, Deserializer, de};
-use thiserror::Error;
+use ctguard_units::real;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// Packets a second beyond this are typing errors.
+/// Higher packet rates are typing errors.
 const HIGHEST_RATE: f64 = 100_000_000.0;
 
-/// Why a value is none.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub(crate) enum QuantityError {
-    #[error("{0} is not a rate (write 500/s, 30/min or 0.5/h)")]
-    Rate(String),
-    #[error("{0} is not a time (write 20ms, 10s or 1day)")]
-    Span(String),
-    #[error("{0} is not a ratio between 0 and 1 (write 0.999 or 99.9%)")]
-    Ratio(String),
-    #[error("{0} are not hours of a day (write 08:00-18:00)")]
-    Hours(String),
-}
-
-/// New flows a second.
+/// New flows per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct PerSecond(pub f64);
 
@@ -29,68 +16,52 @@ pub(crate) struct PerSecond(pub f64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span(pub Duration);
 
-/// A part of a whole, 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+/// From 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
 pub(crate) struct Ratio(pub f64);
 
-/// From a time of the day to a later one; the scenario begins at midnight.
+/// Hours of each day; the scenario begins at midnight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hours {
     pub from: Duration,
     pub until: Duration,
 }
 
-impl FromStr for PerSecond {
-    type Err = QuantityError;
-
-    fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let error = || QuantityError::Rate(text.to_owned());
-        let (number, seconds) = match text.split_once('/') {
-            Some((number, "s")) => (number, 1.0),
-            Some((number, "min")) => (number, 60.0),
-            Some((number, "h")) => (number, 3600.0),
-            Some(_) | None => return Err(error()),
+impl PerSecond {
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = text.split_once('/')?;
+        let seconds = match unit {
+            "s" => 1.0,
+            "min" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
         };
-        let rate = number.trim_end().parse::<f64>().map_err(|_| error())? / seconds;
-        if rate > 0.0 && rate <= HIGHEST_RATE { Ok(Self(rate)) } else { Err(error()) }
+        let rate = number.trim_end().parse::<f64>().ok()? / seconds;
+        (rate > 0.0 && rate <= HIGHEST_RATE).then_some(Self(rate))
     }
 }
 
-impl FromStr for Span {
-    type Err = QuantityError;
-
-    fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let span = humantime::parse_duration(text);
-        span.map(Self).map_err(|_| QuantityError::Span(text.to_owned()))
+impl Span {
+    fn parse(text: &str) -> Option<Self> {
+        humantime::parse_duration(text).ok().map(Self)
     }
 }
 
-impl FromStr for Ratio {
-    type Err = QuantityError;
-
-    fn from_str(text: &str) -> Result<Self, QuantityError> {
+impl Ratio {
+    fn parse(text: &str) -> Option<Self> {
         let ratio = match text.strip_suffix('%') {
-            Some(percent) => percent.trim_end().parse::<f64>().map(|percent| percent / 100.0),
-            None => text.parse(),
+            Some(percent) => percent.trim_end().parse::<f64>().ok()? / 100.0,
+            None => text.parse().ok()?,
         };
-        ratio
-            .ok()
-            .filter(|ratio| (0.0..=1.0).contains(ratio))
-            .map(Self)
-            .ok_or_else(|| QuantityError::Ratio(text.to_owned()))
+        (0.0..=1.0).contains(&ratio).then_some(Self(ratio))
     }
 }
 
-impl FromStr for Hours {
-    type Err = QuantityError;
-
-    fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let hours = text.split_once('-').and_then(|(from, until)| {
-            Some(Self { from: time_of_day(from)?, until: time_of_day(until)? })
-        });
-        hours
-            .filter(|hours| hours.from < hours.until)
-            .ok_or_else(|| QuantityError::Hours(text.to_owned()))
+impl Hours {
+    fn parse(text: &str) -> Option<Self> {
+        let (from, until) = text.split_once('-')?;
+        let hours = Self { from: time_of_day(from)?, until: time_of_day(until)? };
+        (hours.from < hours.until).then_some(hours)
     }
 }
 
@@ -108,37 +79,27 @@ impl fmt::Display for Ratio {
     }
 }
 
-macro_rules! read_from_text {
-    ($($quantity:ty),*) => {$(
+macro_rules! deserialize {
+    ($($quantity:ty: $expected:literal;)*) => {$(
         impl<'de> Deserialize<'de> for $quantity {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).ok_or_else(|| de::Error::custom(format!("{text} {}", $expected)))
             }
         }
     )*};
 }
 
-read_from_text!(PerSecond, Span, Ratio, Hours);
-
-/// A count among floats.
-#[expect(clippy::cast_precision_loss, reason = "counts of flows stay below 2^53")]
-pub(crate) const fn float(count: u64) -> f64 {
-    count as f64
+deserialize! {
+    PerSecond: "is not a rate (write 500/s, 30/min or 0.5/h)";
+    Span: "is not a time (write 20ms, 10s or 1day)";
+    Ratio: "is not a ratio between 0 and 1 (write 0.999 or 99.9%)";
+    Hours: "are not hours of a day (write 08:00-18:00)";
 }
 
-/// The whole part of a number that is not negative.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a float saturates, and no count is negative"
-)]
-pub(crate) const fn whole(number: f64) -> u64 {
-    number as u64
-}
-
-/// `part` of `all`; of nothing, nothing.
+/// `None` if `all` is 0.
 pub(crate) fn ratio(part: u64, all: u64) -> Option<f64> {
-    (all > 0).then(|| float(part) / float(all))
+    (all > 0).then(|| real(part) / real(all))
 }
 
 #[cfg(test)]
@@ -147,28 +108,28 @@ mod tests {
 
     #[test]
     fn a_rate_has_a_unit_of_time() {
-        assert_eq!("500/s".parse(), Ok(PerSecond(500.0)));
-        assert_eq!("30/min".parse(), Ok(PerSecond(0.5)));
-        assert_eq!("7200/h".parse(), Ok(PerSecond(2.0)));
+        assert_eq!(PerSecond::parse("500/s"), Some(PerSecond(500.0)));
+        assert_eq!(PerSecond::parse("30/min"), Some(PerSecond(0.5)));
+        assert_eq!(PerSecond::parse("7200/h"), Some(PerSecond(2.0)));
         for text in ["500", "500/d", "-1/s", "0/s", "inf/s", "NaN/s", "/s", "1e9/s"] {
-            assert!(text.parse::<PerSecond>().is_err(), "{text}");
+            assert_eq!(PerSecond::parse(text), None, "{text}");
         }
     }
 
     #[test]
     fn hours_end_on_the_day_that_they_begin_on() {
-        let hours: Hours = "08:30-24:00".parse().unwrap();
+        let hours = Hours::parse("08:30-24:00").unwrap();
         assert_eq!(hours.from, Duration::from_mins(8 * 60 + 30));
         assert_eq!(hours.until, Duration::from_hours(24));
         for text in ["18:00-08:00", "8-18", "08:00", "25:00-26:00", "08:60-09:00"] {
-            assert!(text.parse::<Hours>().is_err(), "{text}");
+            assert_eq!(Hours::parse(text), None, "{text}");
         }
     }
 
     #[test]
     fn a_ratio_is_written_as_a_percentage_without_needless_digits() {
-        assert_eq!("99.9%".parse::<Ratio>().unwrap().to_string(), "99.9 %");
-        assert_eq!("1".parse::<Ratio>().unwrap().to_string(), "100 %");
-        assert!("101%".parse::<Ratio>().is_err());
+        assert_eq!(Ratio::parse("99.9%").unwrap().to_string(), "99.9 %");
+        assert_eq!(Ratio::parse("1").unwrap().to_string(), "100 %");
+        assert_eq!(Ratio::parse("101%"), None);
     }
 }

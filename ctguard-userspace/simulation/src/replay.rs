@@ -1,45 +1,44 @@
-//! The packets of a recording, each at its time.
+//! The packets of a capture, each at its time.
 
-use ctguard_layout::Class;
-
-use super::{agenda::Event, capture::CaptureError, flows::Flow, frame::Opening, run::Run};
+use super::{SimulationError, agenda::Event, flows::Flow, frame::Opening, run::Run};
 
 impl Run<'_> {
-    /// Reads the next packet of the recording and waits until it is due.
-    pub(super) fn await_packet(&mut self) -> Result<(), CaptureError> {
+    /// Reads the capture's next packet and waits until it is due.
+    pub(super) fn await_packet(&mut self) -> Result<(), SimulationError> {
         let Some(capture) = &mut self.capture else { return Ok(()) };
         if let Some(at) = capture.next(&mut self.recorded)? {
-            // One that was recorded out of order comes at once.
-            self.agenda.note(at.max(self.now), Event::Packet);
+            // A packet that was recorded out of order comes at once.
+            self.agenda.plan(at.max(self.now), Event::Packet);
         }
         Ok(())
     }
 
-    /// The packet that was waited for arrives.
-    pub(super) fn replay(&mut self) -> Result<(), CaptureError> {
-        std::mem::swap(&mut self.frame, &mut self.recorded);
+    /// The packet that was read arrives.
+    pub(super) fn replay(&mut self) -> Result<(), SimulationError> {
+        std::mem::swap(&mut self.maps.frame, &mut self.recorded);
         self.offer_recorded();
         self.await_packet()
     }
 
-    /// Offers the packet to the guard if it opens a flow; a segment without SYN may belong to a
-    /// connection older than the recording.
+    /// Offers the packet to the guard if it opens a flow. A segment without SYN may belong to a
+    /// connection older than the capture.
     fn offer_recorded(&mut self) {
-        let Some(Opening { key, class }) = self.frame.opening(&self.maps.environment, false) else {
-            return;
-        };
-        if self.maps.table.borrow().is_tracked(key, self.now) {
+        let opening = self.maps.frame.opening(&self.maps.environment, false);
+        let Some(Opening { key, class }) = opening else { return };
+        if self.maps.table.is_tracked(key, self.now) {
             return;
         }
-        let group = match class {
-            Class::Tcp => 0,
-            Class::Udp => 1,
-            Class::Other => 2,
-        };
+        // `capture::scenario` has a group for each class, in this order.
+        let index = class as usize;
+        let scenario = self.scenario;
+        let Some(group) = scenario.groups.get(index) else { return };
         if !self.waiting.contains_key(&key) {
-            self.record.flows_began(group, self.now, 1);
+            self.record.flows_began(index, self.now, 1);
         }
         let began = self.now;
-        self.judge(Flow { group, source: 0, tuple: None, key, began, tries: 1, cookie: 0 });
+        self.judge(
+            group,
+            Flow { group: index, source: 0, tuple: None, key, began, tries: 1, cookie: 0 },
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What a run came to, as JSON; fields are only ever added within a `schema_version`.
+//! The result of a run, as JSON. Within a `schema_version`, fields are only added.
 
 use std::time::Duration;
 
@@ -7,12 +7,13 @@ use serde::Serialize;
 use ctguard_control::StageChange;
 
 use super::{
-    group::{ClassName, Group},
+    group::Group,
     outcome::{Counts, FillPoint, Record, Refused, Tally},
-    quantity::{Ratio, float, ratio},
+    quantity::{Ratio, ratio},
     run::Finished,
     scenario::Scenario,
 };
+use ctguard_units::real;
 
 const SCHEMA_VERSION: u32 = 1;
 
@@ -20,16 +21,14 @@ const SCHEMA_VERSION: u32 = 1;
 #[derive(Debug, Serialize)]
 pub struct SimulationReport {
     schema_version: u32,
-    /// The name of the file.
     pub(super) scenario: String,
     pub(super) seed: u64,
     pub(super) duration_seconds: f64,
-    /// Summaries count the flows that began in between.
+    /// `table` and `groups` are of this time only.
     pub(super) measured_from_seconds: f64,
     pub(super) measured_until_seconds: f64,
     pub(super) table: TableReport,
     pub(super) daemon: DaemonReport,
-    /// What became of the stages, and when.
     pub(super) stages: Vec<StageReport>,
     pub(super) groups: Vec<GroupReport>,
     pub(super) expectations: Vec<Expectation>,
@@ -40,17 +39,16 @@ pub struct SimulationReport {
 pub(super) struct TableReport {
     pub(super) max_entries: u64,
     pub(super) target_ratio: f64,
-    /// The most at any moment of the measured time.
     pub(super) peak_entries: u64,
     pub(super) fill_peak_ratio: f64,
     pub(super) fill_mean_ratio: f64,
     pub(super) fill_deviation_ratio: f64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct DaemonReport {
     pub(super) ticks: u64,
-    /// Ticks that the data path called for.
+    /// Ticks because the data path woke the daemon.
     pub(super) wakeups: u64,
 }
 
@@ -66,39 +64,36 @@ pub(super) struct StageReport {
 #[derive(Debug, Serialize)]
 pub(super) struct GroupReport {
     pub(super) name: String,
-    pub(super) class: ClassName,
-    /// Absent where each packet has another, or nobody counted.
+    pub(super) class: &'static str,
+    /// `null` if the sources are spoofed or recorded.
     pub(super) sources: Option<u32>,
     pub(super) known_before: bool,
     pub(super) answers_challenges: bool,
     pub(super) flows: u64,
-    /// Of all flows of all groups that succeeded.
+    /// Of all groups' flows that succeeded.
     pub(super) share_ratio: Option<f64>,
     pub(super) at_once: u64,
     pub(super) at_once_ratio: Option<f64>,
     pub(super) after_retry: u64,
     pub(super) success_ratio: Option<f64>,
-    /// Given up.
     pub(super) failed: u64,
-    /// Neither had succeeded nor was given up at the end.
     pub(super) unfinished: u64,
-    /// What flows that succeeded had waited for a retransmission.
+    /// What retransmissions cost the flows that succeeded.
     pub(super) delay_p50_milliseconds: Option<u64>,
     pub(super) delay_p99_milliseconds: Option<u64>,
-    /// Jain's index of the flows of each source; absent where they are too few to tell.
+    /// Jain's index; `null` if there are too few flows per source.
     pub(super) fairness_index: Option<f64>,
     pub(super) refused_packets: Refused,
 }
 
-/// What a scenario expects, and what was found.
 #[derive(Debug, Serialize)]
 pub(super) struct Expectation {
-    /// None: the table.
+    /// `None` for the table.
     pub(super) group: Option<String>,
     pub(super) what: &'static str,
-    pub(super) least: Option<f64>,
-    pub(super) most: Option<f64>,
-    /// Absent where nothing was measured.
+    pub(super) least: Option<Ratio>,
+    pub(super) most: Option<Ratio>,
+    /// `None` if there were no flows.
     pub(super) found: Option<f64>,
     pub(super) met: bool,
 }
@@ -107,18 +102,9 @@ pub(super) struct Expectation {
 #[derive(Debug, Serialize)]
 pub(super) struct Point {
     pub(super) seconds: f64,
-    pub(super) entries: u64,
-    pub(super) peak_entries: u64,
-    pub(super) groups: Vec<GroupPoint>,
-}
-
-/// Flows of a group that began in a step, and packets of it that were refused.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct GroupPoint {
-    pub(super) flows: u64,
-    pub(super) at_once: u64,
-    pub(super) after_retry: u64,
-    pub(super) refused_packets: u64,
+    #[serde(flatten)]
+    pub(super) fill: FillPoint,
+    pub(super) groups: Vec<Counts>,
 }
 
 impl SimulationReport {
@@ -127,10 +113,10 @@ impl SimulationReport {
         seed: u64,
         scenario: &Scenario,
         target_ppm: u32,
-        finished: &Finished,
+        finished: Finished,
     ) -> Self {
-        let Finished { record, ticks, woken, changes } = finished;
-        let table = TableReport::new(record, scenario.table.max, target_ppm);
+        let Finished { record, daemon, stages } = finished;
+        let table = TableReport::new(&record, scenario.table.max, target_ppm);
         let succeeded = record.tallies.iter().map(|tally| tally.measured.succeeded()).sum();
         let groups: Vec<_> = scenario
             .groups
@@ -148,25 +134,28 @@ impl SimulationReport {
             measured_from_seconds: record.measured.start.as_secs_f64(),
             measured_until_seconds: record.measured.end.as_secs_f64(),
             table,
-            daemon: DaemonReport { ticks: *ticks, wakeups: *woken },
-            stages: changes.iter().map(StageReport::new).collect(),
+            daemon,
+            stages,
             groups,
             expectations,
-            series: series(record),
+            series: series(&record),
         }
     }
 
-    /// Whether everything was found that the scenario expects.
+    /// Whether all expectations of the scenario are met.
     pub fn is_as_expected(&self) -> bool {
         self.expectations.iter().all(|expectation| expectation.met)
     }
 }
 
 impl StageReport {
-    fn new((at, change): &(Duration, StageChange)) -> Self {
-        let StageChange { class, from, to, .. } = change;
-        let (class, from, to) = (class.name(), from.name(), to.name());
-        Self { seconds: at.as_secs_f64(), class, from, to }
+    pub(super) fn new(at: Duration, change: &StageChange) -> Self {
+        Self {
+            seconds: at.as_secs_f64(),
+            class: change.class.name(),
+            from: change.from.name(),
+            to: change.to.name(),
+        }
     }
 }
 
@@ -176,7 +165,7 @@ impl TableReport {
         let fill = |entries| ratio(entries, max).unwrap_or(0.0);
         let looks: Vec<FillPoint> = record.measured_fill().collect();
         let peak_entries = looks.iter().map(|look| look.peak).max().unwrap_or(0);
-        let count = float(u64::try_from(looks.len()).unwrap_or(u64::MAX)).max(1.0);
+        let count = real(u64::try_from(looks.len()).unwrap_or(u64::MAX)).max(1.0);
         let fills = || looks.iter().map(|look| fill(look.entries));
         let mean = fills().sum::<f64>() / count;
         let variance = fills().map(|fill| (fill - mean).powi(2)).sum::<f64>() / count;
@@ -198,8 +187,8 @@ impl GroupReport {
         let succeeded = measured.succeeded();
         Self {
             name: group.name.clone(),
-            class: group.class,
-            sources: (!group.spoofed && tally.tells_sources()).then_some(group.sources),
+            class: group.class.name(),
+            sources: (!group.spoofed && tally.counts_sources()).then_some(group.sources),
             known_before: group.known_before,
             answers_challenges: group.answers_challenges(),
             flows,
@@ -223,36 +212,29 @@ fn expectations(
     table: &TableReport,
     groups: &[GroupReport],
 ) -> Vec<Expectation> {
-    let most = |what, most: Option<Ratio>, found| {
-        let most = most?.0;
-        Some(Expectation {
-            group: None,
-            what,
-            least: None,
-            most: Some(most),
-            found: Some(found),
-            met: found <= most,
-        })
+    let expect = |group: Option<&str>,
+                  what,
+                  least: Option<Ratio>,
+                  most: Option<Ratio>,
+                  found: Option<f64>| {
+        least.or(most)?;
+        let is_met = |found: f64| {
+            least.is_none_or(|least| found >= least.0) && most.is_none_or(|most| found <= most.0)
+        };
+        // Where there were no flows, nothing went wrong.
+        let met = found.is_none_or(is_met);
+        Some(Expectation { group: group.map(str::to_owned), what, least, most, found, met })
     };
-    let expect = &scenario.expect;
+    let expected = &scenario.expect;
+    let (peak, deviation) = (table.fill_peak_ratio, table.fill_deviation_ratio);
     let of_table = [
-        most("fill", expect.fill_at_most, table.fill_peak_ratio),
-        most("deviation", expect.deviation_at_most, table.fill_deviation_ratio),
+        expect(None, "fill", None, expected.fill_at_most, Some(peak)),
+        expect(None, "deviation", None, expected.deviation_at_most, Some(deviation)),
     ];
     let of_groups = scenario.groups.iter().flat_map(|group| {
         let report = groups.iter().find(|report| report.name == group.name);
-        let least = |what, least: Option<Ratio>, found: fn(&GroupReport) -> Option<f64>| {
-            let least = least?.0;
-            let found = report.and_then(found);
-            Some(Expectation {
-                group: Some(group.name.clone()),
-                what,
-                least: Some(least),
-                most: None,
-                found,
-                // Of no flows nothing is known, so nothing is wrong with them.
-                met: found.is_none_or(|found| found >= least),
-            })
+        let least = |what, least, found: fn(&GroupReport) -> Option<f64>| {
+            expect(Some(&group.name), what, least, None, report.and_then(found))
         };
         [
             least("at once", group.expect_at_once, |report| report.at_once_ratio),
@@ -266,23 +248,10 @@ fn expectations(
 fn series(record: &Record) -> Vec<Point> {
     let moments = (0_u32..).map(|index| record.step * index);
     let points = record.fill.iter().zip(moments).enumerate();
-    points.map(|(index, (look, at))| point(record, index, *look, at)).collect()
-}
-
-fn point(record: &Record, index: usize, look: FillPoint, at: Duration) -> Point {
-    let groups = record.tallies.iter().filter(|tally| !tally.series.is_empty());
-    let groups = groups.map(|tally| {
-        tally.series.get(index).map_or_else(GroupPoint::default, |counts| GroupPoint {
-            flows: counts.flows,
-            at_once: counts.at_once,
-            after_retry: counts.after_retry,
-            refused_packets: counts.refused.total(),
-        })
-    });
-    Point {
-        seconds: at.as_secs_f64(),
-        entries: look.entries,
-        peak_entries: look.peak,
-        groups: groups.collect(),
-    }
+    let point = |(index, (fill, at)): (usize, (&FillPoint, Duration))| {
+        let tallies = record.tallies.iter().filter(|tally| !tally.series.is_empty());
+        let groups = tallies.map(|tally| tally.series.get(index).copied().unwrap_or_default());
+        Point { seconds: at.as_secs_f64(), fill: *fill, groups: groups.collect() }
+    };
+    points.map(point).collect()
 }

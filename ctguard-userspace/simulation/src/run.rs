@@ -1,4 +1,4 @@
-//! The run: one event after the other, the guard's maps, the table and the daemon among them.
+//! Runs the events of a simulation one after the other.
 
 use std::{ops::Range, time::Duration};
 
@@ -6,75 +6,66 @@ use ctguard_layout::Policy;
 use fastrand::Rng;
 
 use super::{
+    SimulationError,
     agenda::{Agenda, Event},
-    capture::{Capture, CaptureError},
-    clock::Clock,
-    flows::{Flows, Holders, Waiting},
+    capture::Capture,
+    flows::{Holders, Waiting},
     frame::Frame,
     group::Group,
     network::Network,
     outcome::Record,
+    report::{DaemonReport, StageReport},
     scenario::{GuardOptions, Scenario},
     steer::{Decided, Steering},
     tables::{Maps, hash_key},
     traffic::Traffic,
 };
-use ctguard_control::{
-    Pace, StageChange, reclaim_pass::deletions, sources::look_interval, tuning::TUNING,
-};
+use ctguard_control::{Pace, reclaim_pass, sources::look_interval, tuning::TUNING};
 
-/// The daemon, as far as time goes.
+/// Younger entries are not reclaimed.
+const SPARED: Duration = Duration::from_secs(1);
+
+/// Timing of the daemon.
 #[derive(Debug, Default)]
 struct Daemon {
     last_tick: Duration,
     /// When it ticks next, and the number of that tick.
     next_tick: Duration,
     number: u64,
+    /// What the next write writes, and when that is due.
     decided: Option<Decided>,
-    /// Decided until the next write.
     writes_at: Option<Duration>,
-    ticks: u64,
-    woken: u64,
     /// It has died since the last tick.
     is_dead: bool,
     reclaims: bool,
 }
 
-/// Younger entries are not deleted.
-const SPARED: Duration = Duration::from_secs(1);
-
-/// What a run leaves.
 pub(super) struct Finished {
     pub(super) record: Record,
-    pub(super) ticks: u64,
-    pub(super) woken: u64,
-    pub(super) changes: Vec<(Duration, StageChange)>,
+    pub(super) daemon: DaemonReport,
+    pub(super) stages: Vec<StageReport>,
 }
 
-/// A run.
 pub(super) struct Run<'s> {
     pub(super) scenario: &'s Scenario,
-    pub(super) duration: Duration,
     pub(super) random: Rng,
     pub(super) now: Duration,
-    pub(super) clock: Clock,
     pub(super) agenda: Agenda,
     pub(super) maps: Maps,
     pub(super) networks: Vec<Network>,
     pub(super) traffic: Vec<Traffic>,
-    pub(super) flows: Flows,
     pub(super) waiting: Waiting,
-    pub(super) frame: Frame,
-    /// The recording's next packet.
+    pub(super) capture: Option<Capture>,
+    /// The capture's next packet.
     pub(super) recorded: Frame,
     pub(super) record: Record,
-    pub(super) capture: Option<Capture>,
     pub(super) holders: Holders,
-    /// Packets since the last one of those that are not judged was sampled.
+    /// Flows counted without being judged since the last sample of them.
     pub(super) unsampled: u64,
-    changes: Vec<(Duration, StageChange)>,
     steering: Steering,
     daemon: Daemon,
+    report: DaemonReport,
+    stages: Vec<StageReport>,
 }
 
 impl<'s> Run<'s> {
@@ -98,29 +89,26 @@ impl<'s> Run<'s> {
         });
         let regulars = regulars.collect();
         let GuardOptions { processors, jiffies_per_second, .. } = scenario.guard;
-        let told_apart = |recorded: bool| {
-            let of = move |group: &Group| {
-                if group.spoofed || recorded { 0 } else { group.sources }
-            };
-            groups.iter().map(of).collect::<Vec<_>>()
+        // Sources are counted one by one where they come again.
+        let counted = |group: &Group| match capture {
+            None if !group.spoofed => group.sources,
+            None | Some(_) => 0,
         };
+        let counted: Vec<_> = groups.iter().map(counted).collect();
         Self {
-            duration,
             now: Duration::ZERO,
-            clock: Clock::new(scenario.guard.jiffies_per_second),
             agenda: Agenda::default(),
             maps: Maps::new(scenario, policy, keys),
             traffic: traffic.collect(),
             networks,
-            flows: Flows::default(),
             waiting: Waiting::default(),
-            frame: Frame::empty(),
             recorded: Frame::empty(),
-            record: Record::new(&told_apart(capture.is_some()), duration, measured(scenario)),
+            record: Record::new(&counted, duration, measured(scenario)),
             capture,
             holders: Holders::default(),
             unsampled: 0,
-            changes: Vec::new(),
+            report: DaemonReport::default(),
+            stages: Vec::new(),
             steering: Steering::new(policy, processors, jiffies_per_second, regulars),
             daemon: Daemon::default(),
             scenario,
@@ -129,65 +117,58 @@ impl<'s> Run<'s> {
     }
 
     /// Runs to the end.
-    pub(super) fn finish(mut self) -> Result<Finished, CaptureError> {
+    pub(super) fn finish(mut self) -> Result<Finished, SimulationError> {
         self.fill_table();
-        self.agenda.note(Duration::ZERO, Event::Tick { number: 0 });
-        self.agenda.note(Duration::ZERO, Event::Learn);
-        self.agenda.note(Duration::ZERO, Event::Sample);
+        self.agenda.plan(Duration::ZERO, Event::Tick { number: 0 });
+        self.agenda.plan(Duration::ZERO, Event::Learn);
+        self.agenda.plan(Duration::ZERO, Event::Sample);
         if self.capture.is_some() {
             self.await_packet()?;
         } else {
-            for group in 0..self.traffic.len() {
-                let Some(traffic) = self.traffic.get(group) else { continue };
+            for (group, traffic) in self.traffic.iter().enumerate() {
                 if let Some(at) = traffic.first(&mut self.random) {
-                    self.agenda.note(at, Event::Arrival { group });
+                    self.agenda.plan(at, Event::Arrival { group });
                 }
             }
         }
         while let Some((at, event)) = self.agenda.next() {
-            if at > self.duration {
+            if at > self.scenario.duration.0 {
                 break;
             }
             self.now = at;
-            self.maps.table.borrow_mut().expire(at);
-            self.happens(event)?;
+            self.maps.table.expire(at);
+            self.handle(event)?;
         }
-        let Daemon { ticks, woken, .. } = self.daemon;
-        Ok(Finished { record: self.record, ticks, woken, changes: self.changes })
+        Ok(Finished { record: self.record, daemon: self.report, stages: self.stages })
     }
 
-    fn happens(&mut self, event: Event) -> Result<(), CaptureError> {
+    fn handle(&mut self, event: Event) -> Result<(), SimulationError> {
         match event {
             Event::Arrival { group } => self.arrive(group),
             Event::Packet => self.replay()?,
-            Event::Retry { flow } => self.retry(flow),
-            Event::Reset { flow } => self.reset(flow),
-            Event::Again { flow } => self.again(flow),
-            Event::Confirm { flow } => self.confirm(flow),
-            Event::Answer { flow } => self.answer(flow),
-            Event::Acknowledge { flow } => self.acknowledge(flow),
-            Event::Close { flow } => self.close(flow),
+            Event::Flow(step, flow) => self.proceed(step, *flow),
             Event::Tick { number } if number == self.daemon.number => self.tick(),
             Event::Tick { .. } => {}
             Event::Write => self.write(),
             Event::Learn => {
                 self.learn();
-                let interval = look_interval(self.steering.is_calm());
-                self.agenda.note(self.now + interval, Event::Learn);
+                self.agenda.plan(self.now + look_interval(self.steering.is_calm), Event::Learn);
             }
             Event::Reclaim => self.reclaim(),
-            Event::Sample => self.sample(),
+            Event::Sample => {
+                self.record.look(self.maps.table.count());
+                self.agenda.plan(self.now + self.record.step, Event::Sample);
+            }
         }
         Ok(())
     }
 
-    /// The table's entries at the start: half-open connections of every age.
+    /// Fills the table with half-open connections of every age.
     fn fill_table(&mut self) {
         let longest = self.scenario.table.lifetimes.syn_sent.0;
-        let mut table = self.maps.table.borrow_mut();
         for _ in 0..self.scenario.table.entries {
             let ends = longest.mul_f64(self.random.f64());
-            table.insert(self.random.u64(..), Duration::ZERO, ends);
+            self.maps.table.insert(self.random.u64(..), Duration::ZERO, ends);
         }
     }
 
@@ -201,25 +182,25 @@ impl<'s> Run<'s> {
         if std::mem::take(&mut self.daemon.is_dead) {
             self.steering.restart(self.scenario.guard.jiffies_per_second);
         }
-        self.daemon.ticks += 1;
-        let heartbeat = self.clock.jiffies(self.now);
-        self.daemon.decided = self.steering.decide(self.now, heartbeat, &self.maps);
+        self.report.ticks += 1;
+        self.daemon.decided = self.steering.decide(self.now, &self.maps);
         let writes_at = self.now + self.scenario.guard.tick_delay.0;
         self.daemon.writes_at = Some(writes_at);
-        self.agenda.note(writes_at, Event::Write);
+        self.agenda.plan(writes_at, Event::Write);
     }
 
     fn write(&mut self) {
         self.daemon.writes_at = None;
         let Some(decided) = self.daemon.decided.take() else { return };
         let written = self.steering.write(decided, self.now, &mut self.maps);
-        self.changes.extend(written.changes.into_iter().map(|change| (self.now, change)));
+        let stages = written.changes.iter().map(|change| StageReport::new(self.now, change));
+        self.stages.extend(stages);
         if written.left_calm {
             self.learn();
         }
-        if self.steering.reclaim().is_some() && !self.daemon.reclaims {
+        if self.steering.reclaim.is_some() && !self.daemon.reclaims {
             self.daemon.reclaims = true;
-            self.agenda.note(self.now, Event::Reclaim);
+            self.agenda.plan(self.now, Event::Reclaim);
         }
         self.plan_tick(self.daemon.last_tick + written.pace.interval());
     }
@@ -232,57 +213,50 @@ impl<'s> Run<'s> {
     }
 
     fn reclaim(&mut self) {
-        let rate = self.steering.reclaim().filter(|_| self.outage_ends().is_none());
+        let rate = self.steering.reclaim.filter(|_| self.outage_ends().is_none());
         self.daemon.reclaims = rate.is_some();
         let Some(rate) = rate else { return };
         if let Some(began) = self.now.checked_sub(SPARED) {
-            let most = usize::try_from(deletions(rate)).unwrap_or(1);
-            self.maps.table.borrow_mut().reclaim(most, began);
+            let most = usize::try_from(reclaim_pass::entries(rate)).unwrap_or(1);
+            self.maps.table.reclaim(most, began);
         }
-        self.agenda.note(self.now + TUNING.pass_interval, Event::Reclaim);
+        self.agenda.plan(self.now + TUNING.pass_interval, Event::Reclaim);
     }
 
     fn plan_tick(&mut self, at: Duration) {
         let at = at.max(self.now);
         self.daemon.number += 1;
         self.daemon.next_tick = at;
-        self.agenda.note(at, Event::Tick { number: self.daemon.number });
+        self.agenda.plan(at, Event::Tick { number: self.daemon.number });
     }
 
-    /// The data path calls the daemon.
+    /// The data path wakes the daemon.
     pub(super) fn wake(&mut self) {
         let daemon = &self.daemon;
         let soonest = daemon.last_tick + Pace::SHORTEST;
         let at = (self.now + self.scenario.guard.wake_delay.0).max(soonest);
         if daemon.writes_at.is_none() && at < daemon.next_tick && self.outage_ends().is_none() {
-            self.daemon.woken += 1;
+            self.report.wakeups += 1;
             self.plan_tick(at);
         }
     }
 
-    /// The last moment at which the data path still decides on new flows as it does now: until the
-    /// count of jiffies or the grant changes.
+    /// The last moment before the jiffies or the grant may change.
     pub(super) fn steady_until(&self) -> Duration {
         let daemon = &self.daemon;
         let write = daemon.next_tick + self.scenario.guard.tick_delay.0;
-        self.clock.jiffy_ends(self.now).min(daemon.writes_at.unwrap_or(write)).min(self.duration)
+        let jiffy_ends = self.maps.clock.jiffy_ends(self.now);
+        jiffy_ends.min(daemon.writes_at.unwrap_or(write)).min(self.scenario.duration.0)
     }
 
     fn outage_ends(&self) -> Option<Duration> {
-        let outages = &self.scenario.guard.outages;
-        let now =
-            outages.iter().find(|outage| (outage.begins.0..outage.ends.0).contains(&self.now));
+        let mut outages = self.scenario.guard.outages.iter();
+        let now = outages.find(|outage| (outage.begins.0..outage.ends.0).contains(&self.now));
         now.map(|outage| outage.ends.0)
-    }
-
-    fn sample(&mut self) {
-        self.record.look(self.maps.table.borrow().count());
-        self.agenda.note(self.now + self.record.step, Event::Sample);
     }
 }
 
-/// The time that counts.
-pub(super) fn measured(scenario: &Scenario) -> Range<Duration> {
+fn measured(scenario: &Scenario) -> Range<Duration> {
     scenario.measure.map_or(Duration::ZERO..scenario.duration.0, |measure| {
         measure.from.0..measure.until.0.min(scenario.duration.0)
     })

@@ -1,39 +1,25 @@
 //! A load as a TOML file describes it: a table, a guard, and groups of sources.
 
-use std::{ops::Range, path::PathBuf, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use serde::Deserialize;
-use thiserror::Error;
 
 use super::{
+    SimulationError,
     group::Group,
     quantity::{Ratio, Span},
 };
 use ctguard_settings::{Assignment, DEFAULT_POLICY, SettingError, Settings};
 
-/// More groups than this are no picture that anybody can read.
+/// A report of more groups is unreadable.
 const MOST_GROUPS: usize = 64;
 
-/// Why a scenario cannot be run.
-#[derive(Debug, Error)]
-pub enum ScenarioError {
-    #[error("cannot read {}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{}:{line}: {message}", path.display())]
-    Syntax { path: PathBuf, line: usize, message: String },
-    #[error("{}: {key}: {reason}", path.display())]
-    Rule { path: PathBuf, key: String, reason: String },
-    #[error(transparent)]
-    Setting(#[from] SettingError),
-}
-
-/// A load, and what it meets.
+/// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Scenario {
-    /// How long the load lasts.
     pub duration: Span,
-    /// The part of it that the summary counts; all of it by default.
+    /// The time that the summary counts; all of it by default.
     #[serde(default)]
     pub measure: Option<Measure>,
     #[serde(default)]
@@ -46,7 +32,6 @@ pub(crate) struct Scenario {
     pub groups: Vec<Group>,
 }
 
-/// A stretch of time.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Measure {
@@ -54,13 +39,12 @@ pub(crate) struct Measure {
     pub until: Span,
 }
 
-/// The connection table.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct TableOptions {
     /// `nf_conntrack_max`.
     pub max: u32,
-    /// Entries of half-open connections that it holds at the start.
+    /// Half-open connections at the start.
     pub entries: u32,
     pub lifetimes: Lifetimes,
 }
@@ -87,17 +71,16 @@ pub(crate) struct GuardOptions {
     pub set: Vec<String>,
     pub jiffies_per_second: u32,
     pub processors: u32,
-    /// From the data path's call to the daemon's tick.
+    /// From a wake-up by the data path to the daemon's tick.
     pub wake_delay: Span,
-    /// From reading to writing within a tick.
+    /// From reading to writing in one tick.
     pub tick_delay: Span,
     /// From the admission of a packet to its entry in the table.
     pub confirm_delay: Span,
-    /// When no daemon lives.
+    /// When no daemon runs.
     pub outages: Vec<Outage>,
 }
 
-/// A time without a daemon.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Outage {
@@ -105,7 +88,7 @@ pub(crate) struct Outage {
     pub ends: Span,
 }
 
-/// What the scenario shows; a run that shows something else ends with exit code 1.
+/// What the scenario is to show. If a run shows something else, the exit status is 1.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Expectations {
@@ -152,28 +135,25 @@ impl Default for GuardOptions {
 }
 
 impl Scenario {
-    /// Reads a scenario and checks what the fields alone do not.
-    pub(crate) fn read(path: &std::path::Path) -> Result<Self, ScenarioError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ScenarioError::Read { path: path.to_owned(), source })?;
+    pub(crate) fn read(path: &Path) -> Result<Self, SimulationError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| SimulationError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }
 
-    pub(crate) fn parse(text: &str, path: &std::path::Path) -> Result<Self, ScenarioError> {
-        let scenario: Self = toml::from_str(text).map_err(|error| ScenarioError::Syntax {
-            path: path.to_owned(),
-            line: error.span().map_or(1, |span| line_of(text, &span)),
-            message: message(text, &error),
-        })?;
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, SimulationError> {
+        let scenario: Self =
+            toml::from_str(text).map_err(|error| syntax_error(text, path, &error))?;
         match scenario.broken_rule() {
             None => Ok(scenario),
-            Some((key, reason)) => {
-                Err(ScenarioError::Rule { path: path.to_owned(), key, reason: reason.to_owned() })
-            }
+            Some((key, reason)) => Err(SimulationError::Content {
+                place: format!("{}: {key}", path.display()),
+                reason: reason.to_owned(),
+            }),
         }
     }
 
-    /// The settings in force: the defaults, the scenario's, then `more`.
+    /// The defaults, then the scenario's settings, then `more`.
     pub(crate) fn settings(&self, more: &[Assignment]) -> Result<Settings, SettingError> {
         let own = self.guard.set.iter().map(|text| text.parse());
         let mut assignments = own.collect::<Result<Vec<Assignment>, _>>()?;
@@ -185,52 +165,53 @@ impl Scenario {
 
     /// The key that breaks a rule, and the rule.
     fn broken_rule(&self) -> Option<(String, &'static str)> {
-        let guard = &self.guard;
-        if self.duration.0.is_zero() {
-            return Some(("duration".to_owned(), "must be longer than zero"));
-        }
-        if self.table.max == 0 {
-            return Some(("table.max".to_owned(), "must be at least 1"));
-        }
-        if self.table.entries > self.table.max {
-            return Some(("table.entries".to_owned(), "must not be more than table.max"));
-        }
-        if !(10..=10_000).contains(&guard.jiffies_per_second) {
-            return Some(("guard.jiffies-per-second".to_owned(), "must be from 10 to 10000"));
-        }
-        if self.measure.is_some_and(|measure| measure.from >= measure.until) {
-            return Some(("measure.until".to_owned(), "must be after measure.from"));
-        }
-        if self.groups.is_empty() || self.groups.len() > MOST_GROUPS {
-            return Some(("group".to_owned(), "there must be 1 to 64 groups"));
-        }
-        self.groups.iter().enumerate().find_map(|(index, group)| {
-            let (key, reason) = group.broken_rule()?;
-            let twin = self.groups.iter().take(index).any(|other| other.name == group.name);
-            let (key, reason) =
-                if twin { ("name", "must not be used twice") } else { (key, reason) };
-            Some((format!("group {}: {key}", group.name), reason))
+        let Self { table, guard, measure, .. } = self;
+        let rules = [
+            (self.duration.0.is_zero(), "duration", "must be longer than zero"),
+            (table.max == 0, "table.max", "must be at least 1"),
+            (table.entries > table.max, "table.entries", "must not be more than table.max"),
+            (
+                !(10..=10_000).contains(&guard.jiffies_per_second),
+                "guard.jiffies-per-second",
+                "must be from 10 to 10000",
+            ),
+            (
+                measure.is_some_and(|measure| measure.from >= measure.until),
+                "measure.until",
+                "must be after measure.from",
+            ),
+            (
+                !(1..=MOST_GROUPS).contains(&self.groups.len()),
+                "group",
+                "there must be 1 to 64 groups",
+            ),
+        ];
+        let broken = rules.into_iter().find(|(is_broken, ..)| *is_broken);
+        broken.map(|(_, key, reason)| (key.to_owned(), reason)).or_else(|| {
+            self.groups.iter().enumerate().find_map(|(index, group)| {
+                let twin = self.groups.iter().take(index).any(|other| other.name == group.name);
+                let twin = twin.then_some(("name", "must not be used twice"));
+                let (key, reason) = twin.or_else(|| group.broken_rule())?;
+                Some((format!("group {}: {key}", group.name), reason))
+            })
         })
     }
 }
 
-fn line_of(text: &str, span: &Range<usize>) -> usize {
-    text.get(..span.start).unwrap_or_default().matches('\n').count() + 1
-}
-
-/// What is wrong, and the text that is.
-fn message(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().and_then(|span| text.lines().nth(line_of(text, &span) - 1));
-    match line.map(str::trim).filter(|line| !line.is_empty()) {
-        Some(line) => format!("{} in: {line}", error.message()),
-        None => error.message().to_owned(),
+/// Names the line and shows it.
+fn syntax_error(text: &str, path: &Path, error: &toml::de::Error) -> SimulationError {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let index = before.map(|before| before.matches('\n').count());
+    let line = index.and_then(|index| text.lines().nth(index)).unwrap_or_default().trim();
+    let message = error.message();
+    SimulationError::Content {
+        place: format!("{}:{}", path.display(), index.unwrap_or(0) + 1),
+        reason: if line.is_empty() { message.to_owned() } else { format!("{message} in: {line}") },
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
@@ -254,7 +235,13 @@ mod tests {
         assert_eq!(error, "s.toml: group a: network: must have room for all sources");
     }
 
-    fn parse(more: &str) -> Result<Scenario, ScenarioError> {
+    #[test]
+    fn two_groups_cannot_have_one_name() {
+        let error = parse("[[group]]\nname = 'a'\nrate = '5/s'").unwrap_err().to_string();
+        assert_eq!(error, "s.toml: group a: name: must not be used twice");
+    }
+
+    fn parse(more: &str) -> Result<Scenario, SimulationError> {
         let text = format!("duration = '10s'\n[[group]]\nname = 'a'\nrate = '5/s'\n{more}\n");
         Scenario::parse(&text, Path::new("s.toml"))
     }

@@ -1,4 +1,4 @@
-//! The daemon's part: what a tick reads, decides and writes, by the controller that the daemon runs.
+//! The daemon's ticks, with its controller.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) struct Decided {
     decision: Decision,
 }
 
-/// What came of writing it.
+/// What a write leaves to do.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) pace: Pace,
@@ -29,18 +29,18 @@ pub(super) struct Written {
 /// The daemon's memory between two ticks.
 #[derive(Debug)]
 pub(super) struct Steering {
+    pub(super) is_calm: bool,
+    /// Entries to delete per second.
+    pub(super) reclaim: Option<f64>,
     policy: ControlPolicy,
     processors: u64,
     controller: Controller,
     rates: OfferedRates,
-    is_calm: bool,
-    reclaim: Option<f64>,
     regulars: Vec<SourceScope>,
     known: KnownSources,
 }
 
 impl Steering {
-    /// Of a daemon that has learnt these regulars in calm times before.
     pub(super) fn new(
         policy: Policy,
         processors: u32,
@@ -64,29 +64,15 @@ impl Steering {
         }
     }
 
-    /// The same daemon, started anew: what it has not written down is gone.
+    /// The daemon starts again; only the known sources have survived.
     pub(super) fn restart(&mut self, jiffies_per_second: u32) {
         self.controller = Controller::new(jiffies_per_second);
         self.rates = OfferedRates::default();
         self.reclaim = None;
     }
 
-    pub(super) const fn is_calm(&self) -> bool {
-        self.is_calm
-    }
-
-    /// Entries a second that are to be deleted.
-    pub(super) const fn reclaim(&self) -> Option<f64> {
-        self.reclaim
-    }
-
-    pub(super) fn decide(
-        &mut self,
-        now: Duration,
-        heartbeat: Jiffies,
-        maps: &Maps,
-    ) -> Option<Decided> {
-        let new_flows = self.controller.wants_new_flows(now).then(|| maps.new_flows());
+    pub(super) fn decide(&mut self, now: Duration, maps: &Maps) -> Option<Decided> {
+        let new_flows = self.controller.wants_new_flows(now).then_some(maps.new_flows);
         let loads = self.controller.wants_loads(now).then(|| maps.look(&mut self.rates, now));
         let admitted = maps.grant.admissions();
         let snapshot = Snapshot {
@@ -94,12 +80,12 @@ impl Steering {
             limits: maps.grant.limits(),
             admitted,
             new_flows,
-            table: Some(maps.table.borrow().sample()),
+            table: Some(maps.table.sample()),
             loads: loads.as_deref(),
             processors: self.processors,
         };
         let decision = self.controller.tick(&snapshot, &self.policy)?;
-        Some(Decided { heartbeat, admitted, decision })
+        Some(Decided { heartbeat: maps.clock.jiffies(now), admitted, decision })
     }
 
     pub(super) fn write(&mut self, decided: Decided, now: Duration, maps: &mut Maps) -> Written {
@@ -110,7 +96,7 @@ impl Steering {
         let is_calm = maps.limits.is_calm();
         let left_calm = self.is_calm && !is_calm;
         if left_calm {
-            // What was counted before is no rate.
+            // Counts of a longer time than a tick are no rates.
             self.rates = OfferedRates::default();
             maps.look(&mut self.rates, now);
         }
@@ -124,7 +110,7 @@ impl Steering {
         Written { pace, changes: decision.changes, left_calm }
     }
 
-    /// Makes known who is regular, and who holds a connection that it opened.
+    /// Writes regulars and holders of connections into the set of known sources.
     pub(super) fn learn(&mut self, holders: impl Iterator<Item = SourceScope>, maps: &Maps) {
         let wanted = known(self.regulars.iter().copied(), holders);
         maps.know(sync(&self.known, &wanted), &mut self.known);

@@ -1,16 +1,12 @@
-//! What a run came to, for people; the text is no interface.
+//! The result of a run, for people; programs read the JSON.
 
 use std::fmt;
 
-use super::{
-    quantity::Ratio,
-    report::{Expectation, GroupReport, SimulationReport, StageReport, TableReport},
-};
+use super::report::{Expectation, GroupReport, SimulationReport, StageReport, TableReport};
 
-/// Changes of stages that are told; JSON has them all.
+/// JSON has all changes of stages.
 const MOST_STAGES: usize = 20;
 
-/// Narrower columns would cut what stands above them.
 const NAME_WIDTH: usize = 16;
 
 impl fmt::Display for SimulationReport {
@@ -78,15 +74,15 @@ impl fmt::Display for Expectation {
         let found = percent(self.found);
         write!(f, "{answer}: {of}: {} {found}, ", self.what)?;
         match (self.least, self.most) {
-            (Some(least), _) => write!(f, "at least {}", Ratio(least)),
-            (None, Some(most)) => write!(f, "at most {}", Ratio(most)),
+            (Some(least), _) => write!(f, "at least {least}"),
+            (None, Some(most)) => write!(f, "at most {most}"),
             (None, None) => Ok(()),
         }
     }
 }
 
 fn percent(ratio: Option<f64>) -> String {
-    // Rounded down, so that 100 % is all.
+    // Rounded down, so that 100 % means all.
     ratio.map_or_else(
         || "-".to_owned(),
         |ratio| format!("{:.2} %", (ratio * 10_000.0).floor() / 100.0),

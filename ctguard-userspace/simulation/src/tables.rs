@@ -1,10 +1,6 @@
-//! The maps of the data path in memory, and the guard over them.
+//! The data path over maps in memory.
 
-use std::{
-    cell::{Cell, RefCell},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{cell::Cell, net::IpAddr, time::Duration};
 
 use ctguard_datapath::{
     bucket,
@@ -25,10 +21,11 @@ use ctguard_layout::{
 };
 
 use super::{
+    clock::Clock,
     frame::{Frame, tuple_key},
     network::Network,
     outcome::Reason,
-    scenario::{Lifetimes, Scenario},
+    scenario::Scenario,
     table::ConnectionTable,
 };
 use ctguard_control::{
@@ -40,13 +37,16 @@ use ctguard_units::{
     sizes::{ANSWERED_LINES, PREFIX_LINES, RESET_LINES, RETRY_LINES, SERVICE_LINES, Sizes},
 };
 
-/// Every map, and the table that conntrack is asked about.
 pub(super) struct Maps {
     pub(super) environment: Environment,
     pub(super) policy: Policy,
     pub(super) grant: Grant,
     pub(super) limits: Limits,
-    pub(super) table: RefCell<ConnectionTable>,
+    pub(super) table: ConnectionTable,
+    pub(super) clock: Clock,
+    /// The packet that is judged next.
+    pub(super) frame: Frame,
+    pub(super) new_flows: u64,
     interface: Interface,
     buckets: Vec<BucketLine>,
     prefixes: Vec<BucketLine>,
@@ -60,26 +60,20 @@ pub(super) struct Maps {
     flow_lines: Vec<FlowLine>,
     cpu_state: CpuState,
     lists: Vec<(List, Network)>,
-    new_flows: Cell<u64>,
+    /// When the frame is judged.
+    now: Duration,
+    /// The cookie in the answer to the frame.
+    cookie: Cell<Option<u32>>,
 }
 
-/// What became of a packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Judged {
-    /// Why it goes no further, if it does not.
+    /// `None` if the packet passes.
     pub(super) refused: Option<Reason>,
     pub(super) outcome: Outcome,
     pub(super) wake: bool,
-    /// What the answer to a SYN asks its source to send back.
+    /// The challenge that was sent.
     pub(super) cookie: Option<u32>,
-}
-
-/// The maps as one packet finds them.
-struct Judging<'m> {
-    maps: &'m Maps,
-    frame: &'m Frame,
-    now: Duration,
-    cookie: Cell<Option<u32>>,
 }
 
 fn lines<L: Default>(count: u32) -> Vec<L> {
@@ -93,7 +87,6 @@ fn line<L>(lines: &[L], index: u32) -> Option<&L> {
 impl Maps {
     pub(super) fn new(scenario: &Scenario, policy: Policy, keys: [HashKey; 2]) -> Self {
         let jiffies_per_second = scenario.guard.jiffies_per_second;
-        let table = ConnectionTable::new(scenario.table.max, scenario.table.lifetimes);
         let sizes = Sizes::of_table(scenario.table.max.into());
         let lists = scenario.groups.iter().enumerate().filter_map(|(index, group)| {
             let network = group.network(index);
@@ -101,15 +94,17 @@ impl Maps {
         });
         let lists: Vec<_> = lists.collect();
         let lists_in_use = lists.iter().fold(0, |bits, (list, _)| bits | list.bit());
-        let mut environment = environment(scenario, keys);
-        environment.fixed.source_line_mask = sizes.source_lines - 1;
-        environment.fixed.flow_line_mask = sizes.flow_lines - 1;
+        let mut environment = environment(scenario, sizes, keys);
         environment.operator = operator_limits(&policy, lists_in_use, jiffies_per_second);
         let maps = Self {
             environment,
             policy,
             grant: Grant::default(),
             limits: Limits::default(),
+            table: ConnectionTable::new(scenario.table.max),
+            clock: Clock::new(jiffies_per_second),
+            frame: Frame::empty(),
+            new_flows: 0,
             interface: Interface {
                 ifindex: 1,
                 ceilings: ceilings(&policy.source, &Interface::FREE.overrides, jiffies_per_second),
@@ -127,8 +122,8 @@ impl Maps {
             flow_lines: lines(sizes.flow_lines),
             cpu_state: CpuState::default(),
             lists,
-            new_flows: Cell::default(),
-            table: RefCell::new(table),
+            now: Duration::ZERO,
+            cookie: Cell::default(),
         };
         maps.set_fallback(true);
         maps
@@ -136,70 +131,68 @@ impl Maps {
 
     /// Writes the rates that hold without a daemon.
     pub(super) fn set_fallback(&self, calm: bool) {
-        let table = self.table.borrow().sample();
-        let rates = fallback(&self.policy, table, calm, self.environment.daemon.jiffies_per_second);
+        let hz = self.environment.daemon.jiffies_per_second;
+        let rates = fallback(&self.policy, self.table.sample(), calm, hz);
         FallbackRate::write_all(rates, &self.grant);
     }
 
-    /// Judges a frame that arrives.
-    pub(super) fn judge(&self, frame: &Frame, now: Duration, jiffies: Jiffies) -> Judged {
-        let judging = Judging { maps: self, frame, now, cookie: Cell::new(None) };
-        let guard = Guard { environment: &self.environment, tables: &judging };
-        let judgement = guard.judge(frame.reader(), jiffies);
+    /// Judges the frame, which arrives `now`.
+    pub(super) fn judge(&mut self, now: Duration) -> Judged {
+        self.now = now;
+        self.cookie.set(None);
+        let guard = Guard { environment: &self.environment, tables: &*self };
+        let judgement = guard.judge(self.frame.reader(), self.clock.jiffies(now));
         let outcome = judgement.outcome();
-        if outcome == Outcome::Admitted {
-            self.new_flows.set(self.new_flows.get() + 1);
-        }
         let passes = judgement.action(|| self.policy.has(Policy::DRY_RUN)) == Action::Pass;
         let refused = if passes { None } else { Reason::of(outcome) };
-        Judged { refused, outcome, wake: judgement.wakes(), cookie: judging.cookie.get() }
+        let wake = judgement.wakes();
+        self.new_flows += u64::from(outcome == Outcome::Admitted);
+        Judged { refused, outcome, wake, cookie: self.cookie.get() }
     }
 
-    /// Notes a frame that leaves.
-    pub(super) fn leave(&self, frame: &Frame, jiffies: Jiffies) {
-        // What cannot be parsed tells nothing.
-        let _ = note_leaving(frame.reader(), &self.environment, &self, jiffies);
+    /// Notes that the frame leaves `now`.
+    pub(super) fn leave(&self, now: Duration) {
+        let jiffies = self.clock.jiffies(now);
+        // A frame that was written here can be parsed.
+        let _ = note_leaving(self.frame.reader(), &self.environment, &self, jiffies);
     }
 
-    /// New flows admitted so far.
-    pub(super) fn new_flows(&self) -> u64 {
-        self.new_flows.get()
-    }
-
-    /// Notes one sample of what a stranger offers, of packets that are not judged one by one.
+    /// Takes a sample of a stranger's packets that are counted without being judged.
     pub(super) fn note_sample(&self, source: IpAddr, class: Class) {
-        let scope = match source {
+        let (family, address) = match source {
             IpAddr::V4(address) => (Ipv4::FAMILY, Ipv4(address.into()).source_scope()),
             IpAddr::V6(address) => (Ipv6::FAMILY, Ipv6::from_address(address).source_scope()),
         };
-        let (family, address) = scope;
         let key = &self.environment.fixed.source_key;
         let hash = hash::source(key, class as u32, family, address);
         let slot = bucket::line_index(hash, self.environment.fixed.source_line_mask);
         let tier = Tier::Strangers as u32;
-        if let Some(slot) = line(&self.offered, slot) {
-            slot.note(&Offered { address, family, class: class as u32, tier });
-        }
+        self.note_offered(slot, Offered { address, family, class: class as u32, tier });
     }
 
-    /// What each source asks for, as the daemon looks at it.
+    /// The demand of each source.
     pub(super) fn look(&self, rates: &mut OfferedRates, now: Duration) -> Vec<OfferedLoad> {
         rates.look(now, &self.offered, &self.sources, &self.source_cells)
     }
 
-    /// Makes sources known, or strangers again; `known` is who is afterwards.
+    /// Writes changes into the set of known sources, and into `known`.
     pub(super) fn know(&self, mut changes: Changes, known: &mut KnownSources) {
-        // In an order of their own, so that one seed gives one run.
+        // Sorted, so that the same seed gives the same run.
         changes.removed.sort_unstable();
         changes.written.sort_unstable_by_key(|&(source, _)| source);
-        // Who finds no room stays a stranger.
+        // A source that finds no room stays a stranger.
         let _ = apply(&self, &self.environment.fixed.source_key, changes, known);
+    }
+
+    fn holds<A: Address>(&self, list: List, address: A) -> bool {
+        let mut lists = self.lists.iter();
+        lists.any(|(of, network)| *of == list && network.holds(A::FAMILY, address.source_scope()))
     }
 }
 
-/// What the daemon finds out at its start. Conntrack answers every question, so that the
-/// known-flows filter, which only saves the asking, holds nothing.
-fn environment(scenario: &Scenario, keys: [HashKey; 2]) -> Environment {
+/// What the daemon finds out at its start. The known-flows filter stays empty: it only saves
+/// lookups.
+fn environment(scenario: &Scenario, sizes: Sizes, keys: [HashKey; 2]) -> Environment {
     let clock = CoarseClock::new(scenario.guard.jiffies_per_second);
     let [source_key, tuple_key] = keys;
     let fixed = Fixed {
@@ -207,6 +200,8 @@ fn environment(scenario: &Scenario, keys: [HashKey; 2]) -> Environment {
         tuple_key,
         // As secret as the other keys.
         cookie_key: CookieKey { words: [keys[0].words[0], keys[1].words[0]] },
+        source_line_mask: sizes.source_lines - 1,
+        flow_line_mask: sizes.flow_lines - 1,
         prefix_line_mask: PREFIX_LINES - 1,
         service_line_mask: SERVICE_LINES - 1,
         retry_line_mask: RETRY_LINES - 1,
@@ -217,19 +212,17 @@ fn environment(scenario: &Scenario, keys: [HashKey; 2]) -> Environment {
     };
     let mut environment = Environment { fixed, ..Environment::default() };
     environment.daemon.tcp_loose = 1;
-    // Of Linux 6.10 and later.
+    // As on Linux 6.10 and later.
     environment.daemon.lookup_options_bytes = 16;
     clock.write(&mut environment.daemon);
-    let Lifetimes { syn_sent, syn_recv, established, unacknowledged, .. } =
-        scenario.table.lifetimes;
-    let Lifetimes { time_wait, udp, udp_stream, icmp, .. } = scenario.table.lifetimes;
+    let of = &scenario.table.lifetimes;
     for (kind, lifetime) in [
-        (FlowKind::TcpOpening, syn_sent.min(syn_recv)),
-        (FlowKind::TcpEstablished, established.min(unacknowledged)),
-        (FlowKind::TcpClosing, time_wait),
-        (FlowKind::TcpClosingEstablished, time_wait),
-        (FlowKind::Udp, udp.min(udp_stream)),
-        (FlowKind::Icmp, icmp),
+        (FlowKind::TcpOpening, of.syn_sent.min(of.syn_recv)),
+        (FlowKind::TcpEstablished, of.established.min(of.unacknowledged)),
+        (FlowKind::TcpClosing, of.time_wait),
+        (FlowKind::TcpClosingEstablished, of.time_wait),
+        (FlowKind::Udp, of.udp.min(of.udp_stream)),
+        (FlowKind::Icmp, of.icmp),
     ] {
         environment.daemon.set_flow_timeout(kind, clock.timeout(lifetime.0.as_secs()));
     }
@@ -258,82 +251,56 @@ impl SourceSet for &Maps {
     }
 }
 
-impl FlowLines for &Judging<'_> {
-    fn flow_line(&self, index: u32) -> Option<&FlowLine> {
-        self.maps.flow_line(index)
-    }
-}
-
-impl KnownWords for &Judging<'_> {
-    fn known_word(&self, index: u32) -> Option<&Shared> {
-        self.maps.known_word(index)
-    }
-}
-
-impl SourceSet for &Judging<'_> {
-    fn source_line(&self, index: u32) -> Option<&SourceLine> {
-        self.maps.source_line(index)
-    }
-
-    fn source_cells(&self, slot: u32) -> Option<&SourceCells> {
-        self.maps.source_cells(slot)
-    }
-}
-
-impl Tables for &Judging<'_> {
+impl Tables for &Maps {
     fn bucket_line(&self, scope: Scope, index: u32) -> Option<&BucketLine> {
         let lines = match scope {
-            Scope::Source => &self.maps.buckets,
-            Scope::Prefix => &self.maps.prefixes,
-            Scope::Service => &self.maps.services,
+            Scope::Source => &self.buckets,
+            Scope::Prefix => &self.prefixes,
+            Scope::Service => &self.services,
         };
         line(lines, index)
     }
 
     fn memory_line(&self, memory: Memory, index: u32) -> Option<&MemoryLine> {
         let lines = match memory {
-            Memory::Retries => &self.maps.retries,
-            Memory::Answered => &self.maps.answered,
-            Memory::Resets => &self.maps.resets,
+            Memory::Retries => &self.retries,
+            Memory::Answered => &self.answered,
+            Memory::Resets => &self.resets,
         };
         line(lines, index)
     }
 
     fn lists_ipv4(&self, list: List, address: Ipv4, _now: Jiffies) -> bool {
-        self.maps.holds(list, address)
+        self.holds(list, address)
     }
 
     fn lists_ipv6(&self, list: List, address: Ipv6, _now: Jiffies) -> bool {
-        self.maps.holds(list, address)
+        self.holds(list, address)
     }
 
     fn interface(&self) -> Option<&Interface> {
-        Some(&self.maps.interface)
+        Some(&self.interface)
     }
 
     fn policy(&self) -> Option<&Policy> {
-        Some(&self.maps.policy)
+        Some(&self.policy)
     }
 
     fn grant(&self) -> Option<&Grant> {
-        Some(&self.maps.grant)
+        Some(&self.grant)
     }
 
     fn limits(&self) -> Option<&Limits> {
-        Some(&self.maps.limits)
+        Some(&self.limits)
     }
 
     fn cpu_state(&self) -> &CpuState {
-        &self.maps.cpu_state
+        &self.cpu_state
     }
 
     fn ask_conntrack<A: Address>(&self, packet: &Packet<A>, flow: Flow) -> Answer {
-        let key = tuple_key(packet, flow, &self.maps.environment);
-        if self.maps.table.borrow().is_tracked(key, self.now) {
-            Answer::Tracked
-        } else {
-            Answer::Untracked
-        }
+        let key = tuple_key(packet, flow, &self.environment);
+        if self.table.is_tracked(key, self.now) { Answer::Tracked } else { Answer::Untracked }
     }
 
     fn addresses<A: Answering>(&self) -> Option<(A, A)> {
@@ -346,29 +313,21 @@ impl Tables for &Judging<'_> {
     }
 
     fn samples(&self) -> bool {
-        self.maps.cpu_state.samples()
+        self.cpu_state.samples()
     }
 
     fn show<A: Address>(&self, _packet: &Packet<A>, _now: Jiffies) {}
 
     fn note_offered(&self, index: u32, offered: Offered) {
-        if let Some(slot) = line(&self.maps.offered, index) {
+        if let Some(slot) = line(&self.offered, index) {
             slot.note(&offered);
         }
     }
 }
 
-impl Maps {
-    fn holds<A: Address>(&self, list: List, address: A) -> bool {
-        let mut lists = self.lists.iter();
-        lists.any(|(of, network)| *of == list && network.holds(A::FAMILY, address.source_scope()))
-    }
-}
-
-/// A hash key out of random numbers.
 pub(super) fn hash_key(mut random: impl FnMut() -> u64) -> HashKey {
     let mut words = [0; 12].map(|_: u64| random());
-    // The last one multiplies.
+    // The hash multiplies by the last word, which must be odd.
     words[11] |= 1;
     HashKey { words }
 }

@@ -38,7 +38,7 @@ fn sources_that_complete_fill_the_table_to_its_target_and_no_further() {
 }
 
 #[test]
-fn a_full_table_is_relieved() {
+fn a_full_table_is_reclaimed() {
     let text = FLOOD.replace("max = 1000", "max = 1000\nentries = 1000");
     let text = text.replace("fill-at-most = '85%'", "").replace("begins = '1s'", "");
     let text = text.replace("'10s'", "'10s'\nmeasure = { from = '2s', until = '10s' }");

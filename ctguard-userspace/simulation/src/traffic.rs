@@ -4,60 +4,50 @@ use std::{ops::Range, time::Duration};
 
 use fastrand::Rng;
 
-use super::{
-    group::{Arrivals, Group, Pulse},
-    quantity::{Hours, whole},
-};
+use super::group::{Arrivals, Group};
+use ctguard_units::whole;
 
 const DAY: Duration = Duration::from_hours(24);
 
-/// From so many arrivals on, their number is drawn as a normal one.
+/// A Poisson distribution of this mean or more is drawn as a normal one.
 const MANY: f64 = 32.0;
 
-/// The flows of a group, one after the other.
 #[derive(Clone, Debug)]
 pub(super) struct Traffic {
-    arrivals: Arrivals,
-    /// New flows a second of the whole group.
+    group: Group,
+    /// New flows per second of the whole group.
     rate: f64,
-    /// Time between two of them at that rate.
     interval: Duration,
     sources: u64,
     active: Range<Duration>,
-    hours: Option<Hours>,
-    pulse: Option<Pulse>,
     next_source: u64,
 }
 
 impl Traffic {
-    /// Of a group with so many addresses, in a load that lasts so long.
+    /// `addresses` are those of the group's network, `duration` that of the run.
     pub(super) fn new(group: &Group, addresses: u64, duration: Duration) -> Self {
         let rate = group.total_rate();
         Self {
-            arrivals: group.arrivals,
+            group: group.clone(),
             rate,
             interval: Duration::from_secs_f64(1.0 / rate),
             sources: if group.spoofed { addresses } else { u64::from(group.sources) },
             active: group.active(duration),
-            hours: group.hours,
-            pulse: group.pulse,
             next_source: 0,
         }
     }
 
-    /// The first flow.
     pub(super) fn first(&self, random: &mut Rng) -> Option<Duration> {
         let start = self.active_from(self.active.start)?;
         self.arrival_after(start, random)
     }
 
-    /// The next flow after one at `now`.
     pub(super) fn arrival_after(&self, now: Duration, random: &mut Rng) -> Option<Duration> {
         let mut from = now;
         loop {
-            let gap = match self.arrivals {
+            let gap = match self.group.arrivals {
                 Arrivals::Poisson => {
-                    // 1 − a number below 1, so that there is a logarithm.
+                    // `f64` may return 0, which has no logarithm.
                     Duration::from_secs_f64(-(1.0 - random.f64()).ln() / self.rate)
                 }
                 Arrivals::Constant => self.interval,
@@ -67,27 +57,27 @@ impl Traffic {
             if active == next {
                 return Some(next);
             }
-            // A Poisson process has no memory: it begins anew with each active time.
+            // A Poisson process has no memory, so it may start again with each active time.
             from = active;
         }
     }
 
-    /// How many flows come until `horizon`, after one at `now`; and the one after them.
+    /// How many flows come between `now` and `horizon`, and when the next one comes after them.
     pub(super) fn skip(
         &self,
         now: Duration,
         horizon: Duration,
         random: &mut Rng,
     ) -> (u64, Option<Duration>) {
-        // Where the group pauses in between, one by one.
+        // A group that may pause in between is not skipped.
         let steady = self.active_from(horizon) == Some(horizon)
-            && self.hours.is_none()
-            && self.pulse.is_none();
+            && self.group.hours.is_none()
+            && self.group.pulse.is_none();
         let span = horizon.saturating_sub(now);
         if !steady || span.is_zero() {
             return (0, self.arrival_after(now, random));
         }
-        match self.arrivals {
+        match self.group.arrivals {
             Arrivals::Poisson => {
                 let count = poisson(self.rate * span.as_secs_f64(), random);
                 (count, self.arrival_after(horizon, random))
@@ -100,9 +90,9 @@ impl Traffic {
         }
     }
 
-    /// The number of the source that opens the next flow: of a constant load one after the other.
+    /// The source of the next flow. Constant arrivals take one source after the other.
     pub(super) fn source(&mut self, random: &mut Rng) -> u64 {
-        match self.arrivals {
+        match self.group.arrivals {
             Arrivals::Poisson => random.u64(0..self.sources),
             Arrivals::Constant => {
                 self.next_source += 1;
@@ -114,7 +104,7 @@ impl Traffic {
     /// The first moment from `at` on at which the group is active.
     fn active_from(&self, at: Duration) -> Option<Duration> {
         let mut at = at.max(self.active.start);
-        // Hours and pulse put off one another, each to where it is on.
+        // A moment that `hours` allow may be one that `pulse` forbids, and the other way round.
         loop {
             let later = self.pulse_from(self.hours_from(at));
             if later >= self.active.end {
@@ -128,7 +118,7 @@ impl Traffic {
     }
 
     fn hours_from(&self, at: Duration) -> Duration {
-        let Some(hours) = self.hours else { return at };
+        let Some(hours) = self.group.hours else { return at };
         let midnight = DAY * u32::try_from(at.as_secs() / DAY.as_secs()).unwrap_or(u32::MAX);
         let time = at.saturating_sub(midnight);
         if time < hours.from {
@@ -141,7 +131,7 @@ impl Traffic {
     }
 
     fn pulse_from(&self, at: Duration) -> Duration {
-        let Some(pulse) = self.pulse else { return at };
+        let Some(pulse) = self.group.pulse else { return at };
         let period = (pulse.on.0 + pulse.off.0).as_nanos();
         let into = at.saturating_sub(self.active.start).as_nanos() % period;
         let into = Duration::from_nanos(u64::try_from(into).unwrap_or(u64::MAX));
@@ -149,7 +139,7 @@ impl Traffic {
     }
 }
 
-/// A number with this mean, as a Poisson process counts.
+/// Draws from a Poisson distribution.
 fn poisson(mean: f64, random: &mut Rng) -> u64 {
     if mean >= MANY {
         // Box and Muller, "A Note on the Generation of Random Normal Deviates", 1958.
@@ -171,7 +161,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::{quantity::float, scenario::Scenario};
+    use crate::scenario::Scenario;
+    use ctguard_units::real;
 
     #[test]
     fn a_constant_load_comes_at_equal_intervals_from_each_source_in_turn() {
@@ -201,7 +192,7 @@ mod tests {
     fn small_numbers_have_the_mean_that_they_are_asked_for() {
         let mut random = Rng::with_seed(1);
         let sum: u64 = (0..10_000).map(|_| poisson(2.5, &mut random)).sum();
-        assert!((float(sum) / 10_000.0 - 2.5).abs() < 0.1, "{sum}");
+        assert!((real(sum) / 10_000.0 - 2.5).abs() < 0.1, "{sum}");
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! How many jiffies this kernel counts in a second (`CONFIG_HZ`, which it tells nobody).
+//! Measures this kernel's jiffies per second (`CONFIG_HZ`, which userspace cannot read).
 
 use std::time::Duration;
 
-/// What kernels are built with (`kernel/Kconfig.hz`).
+/// The choices of `kernel/Kconfig.hz`.
 const USUAL: [u32; 4] = [100, 250, 300, 1000];
 
-/// A measurement this near to a usual number is that number.
+/// A measurement this near to a usual number is rounded to it.
 const TOLERANCE: f64 = 0.04;
 
 /// The low 32 bits of jiffies, and when they were read.
@@ -17,7 +17,7 @@ pub struct Sample {
     pub at: Duration,
 }
 
-/// Jiffies in a second; none when the samples are too near.
+/// Jiffies per second; `None` if the samples are too near to each other.
 pub fn jiffies_per_second(first: Sample, second: Sample) -> Option<u32> {
     let elapsed = second.at.checked_sub(first.at)?.as_secs_f64();
     let jiffies = f64::from(second.low_jiffies.wrapping_sub(first.low_jiffies));

@@ -4,8 +4,7 @@ use ctguard_layout::{CLASS_SLOTS, CLASSES, Ceiling, OperatorLimits, Policy, Rate
 
 use crate::numbers::{real, whole};
 
-/// The ceilings per source that hold on one interface: its own where it has some, else the
-/// policy's.
+/// The ceilings per source on one interface: its own where they are set, else the policy's.
 pub fn ceilings(
     policy: &[Rate; CLASSES],
     overrides: &[Rate; CLASSES],
@@ -18,7 +17,7 @@ pub fn ceilings(
     ceilings
 }
 
-/// The rate and burst of an interface with its `own` where they are set.
+/// The rate and burst on an interface: its `own` where they are set, else the policy's.
 pub fn in_force(policy: Rate, own: Rate) -> Rate {
     let or = |own, policy| if own == 0 { policy } else { own };
     Rate {
@@ -27,13 +26,13 @@ pub fn in_force(policy: Rate, own: Rate) -> Rate {
     }
 }
 
-/// Limits of a scope by class; where none is set, an interval of 0.
+/// Limits of a scope by class; an interval of 0 means no limit.
 fn scope_limits(rates: &[Rate; CLASSES], jiffies_per_second: u32) -> [Ceiling; CLASS_SLOTS] {
     let mut limits = [Ceiling::default(); CLASS_SLOTS];
     for (limit, &rate) in limits.iter_mut().zip(rates) {
         *limit = match rate {
             Rate { flows_per_second: 0, .. } => Ceiling::default(),
-            // Without a burst of its own, a second's worth.
+            // The default burst is that of one second.
             Rate { flows_per_second, burst: 0 } => {
                 compile(Rate { flows_per_second, burst: flows_per_second }, jiffies_per_second)
             }
@@ -43,7 +42,7 @@ fn scope_limits(rates: &[Rate; CLASSES], jiffies_per_second: u32) -> [Ceiling; C
     limits
 }
 
-/// What the data path limits besides sources; `lists_in_use` says which lists have entries.
+/// The limits of prefixes and services; `lists_in_use` has a bit for each list with entries.
 pub fn operator_limits(
     policy: &Policy,
     lists_in_use: u32,
@@ -60,7 +59,7 @@ pub fn operator_limits(
     }
 }
 
-/// The clock of the buckets moves in jiffies, so a burst is at least one jiffy's worth.
+/// The buckets' clock counts jiffies, so a burst is at least the flows of one jiffy.
 fn compile(rate: Rate, jiffies_per_second: u32) -> Ceiling {
     let interval = interval(u64::from(rate.flows_per_second), jiffies_per_second);
     let in_a_jiffy = rate.flows_per_second.div_ceil(jiffies_per_second.max(1));
@@ -68,10 +67,10 @@ fn compile(rate: Rate, jiffies_per_second: u32) -> Ceiling {
     Ceiling { interval: Ticks(interval), tolerance: Ticks((burst - 1) * interval) }
 }
 
-/// For how long a source may save its share: a browser opens its connections at once.
+/// A source may save its share for this time, because a browser opens its connections at once.
 const SHARE_SAVED_SECONDS: u64 = 10;
 
-/// A share of so many flows a second, of any size; an infinite one is none.
+/// A share as a ceiling; an infinite share is no limit.
 pub fn share(flows_per_second: f64, jiffies_per_second: u32) -> Ceiling {
     if flows_per_second.is_infinite() {
         return Ceiling::default();
@@ -82,11 +81,11 @@ pub fn share(flows_per_second: f64, jiffies_per_second: u32) -> Ceiling {
     Ceiling { interval: Ticks(interval), tolerance: Ticks(tolerance.max(interval)) }
 }
 
-/// One flow in ten seconds. A cell tells in time what its source owes, so a flow charged at a low share
-/// is still owed when shares are high again.
+/// One flow in ten seconds. A bucket counts time, so a flow that was charged at a low share remains
+/// expensive after shares have risen again.
 const LOWEST_SHARE: f64 = 0.1;
 
-/// Ticks between two flows, rounded up: a limit is never looser than it says.
+/// Ticks between two flows, rounded up, so that a limit is never too loose.
 pub fn interval(flows_per_second: u64, jiffies_per_second: u32) -> u64 {
     (u64::from(jiffies_per_second) * Ticks::PER_JIFFY).div_ceil(flows_per_second.max(1)).max(1)
 }

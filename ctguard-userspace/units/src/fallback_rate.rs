@@ -1,8 +1,8 @@
-//! A rate for the whole table, as the data path has it.
+//! A rate for the whole table, in the data path's units.
 
 use ctguard_layout::{Grant, TIERS};
 
-/// A GCRA for the whole table, in ticks of the data path.
+/// A GCRA in ticks of the data path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FallbackRate {
     /// Ticks between two flows.
@@ -12,7 +12,7 @@ pub struct FallbackRate {
 }
 
 impl FallbackRate {
-    /// Puts the rates in force, by tier.
+    /// Writes the rates by tier.
     pub fn write_all(rates: [Self; TIERS], grant: &Grant) {
         for (fallback, rate) in grant.fallback.iter().zip(rates) {
             fallback.interval.store(rate.interval);

@@ -1,4 +1,4 @@
-//! Jiffies from the monotonic clock, between two readings of the kernel's.
+//! Jiffies, computed from the monotonic clock and one reading of the kernel's count.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use ctguard_layout::units::Jiffies;
 const WRAP: u64 = 1 << 32;
 const HEAD_START_SECONDS: u64 = 300;
 
-/// A reading, and how the count goes on from it.
+/// A reading of jiffies, extrapolated.
 #[derive(Clone, Copy, Debug)]
 pub struct JiffiesClock {
     jiffies: u64,
@@ -28,10 +28,10 @@ impl JiffiesClock {
     }
 }
 
-/// The whole count whose low 32 bits are `low`, at the monotonic time `at` since boot.
+/// The 64-bit count whose low 32 bits are `low`, at the monotonic time `at` since boot.
 ///
-/// The monotonic clock tells the upper bits: it runs with jiffies but for what NTP slews, a day in
-/// six years, and the nearest count within 2^31 is taken.
+/// The monotonic clock gives the upper bits: it differs from jiffies only by what NTP slews, a day in
+/// six years, and the nearest count within 2^31 is the right one.
 pub fn extend(low: u32, at: Duration, per_second: u32) -> Jiffies {
     let expected = (WRAP - HEAD_START_SECONDS * u64::from(per_second)) + count(at, per_second);
     let offset = low.wrapping_sub(low_bits(expected)).cast_signed();

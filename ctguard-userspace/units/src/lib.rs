@@ -1,5 +1,5 @@
-//! Plain types and arithmetic that the controller and the access to the kernel share: time in jiffies,
-//! ceilings in ticks, a sample of the table, the sizes of maps.
+//! Types and arithmetic that control, kernel access and simulation share: jiffies, ceilings in ticks,
+//! samples of the table, sizes of maps.
 #![warn(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -11,7 +11,7 @@ pub fn real_difference(to: u64, from: u64) -> f64 {
     if to >= from { real(to - from) } else { -real(from - to) }
 }
 
-/// The whole part; 0 for what is negative.
+/// The whole part; 0 for a negative number.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -1,18 +1,18 @@
-//! How large the maps are.
+//! Sizes of the maps.
 
-/// Buckets for so many lines: 1 MiB, and half as much for their offered loads.
+/// 1 MiB of buckets, and half as much of offered loads.
 const SOURCE_LINES: u32 = 16_384;
 
-/// Cells of prefixes and services: 256 KiB each, for there are fewer of them.
+/// 256 KiB; there are fewer prefixes than sources.
 pub const PREFIX_LINES: u32 = 4096;
-/// As [`PREFIX_LINES`], for services.
+/// 256 KiB.
 pub const SERVICE_LINES: u32 = 4096;
 
-/// Half a million strangers a second come again a second later: 4 MiB.
+/// 4 MiB: half a million strangers per second that come again a second later.
 pub const RETRY_LINES: u32 = 65_536;
-/// As many answer challenges in a second as a busy network has clients: 256 KiB.
+/// 256 KiB: all clients of a busy network answer challenges within a second.
 pub const ANSWERED_LINES: u32 = 4096;
-/// Hosts in whose name somebody else sends: 64 KiB.
+/// 64 KiB: hosts whose addresses are spoofed.
 pub const RESET_LINES: u32 = 1024;
 
 const FEWEST_FLOW_LINES: u64 = 1 << 10;
@@ -23,7 +23,7 @@ const FEWEST_KNOWN_WORDS: u64 = 1 << 10;
 /// 4 MiB for each generation.
 const MOST_KNOWN_WORDS: u64 = 1 << 19;
 
-/// How large the maps are that depend on the guarded table.
+/// Sizes that depend on the guarded table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Lines of `buckets_source`.
@@ -38,7 +38,7 @@ impl Sizes {
     /// For a table of `max` entries: two slots of the flow cache for each, and for its two tuples
     /// half a word in each generation of the known-flows filter.
     pub fn of_table(max: u64) -> Self {
-        // A table without a maximum may hold anything.
+        // 0 means no maximum.
         let max = if max == 0 { u64::MAX } else { max };
         let size = |wanted: u64, fewest: u64, most: u64| {
             let size = wanted.clamp(fewest, most).next_power_of_two();

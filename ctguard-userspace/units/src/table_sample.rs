@@ -2,20 +2,19 @@
 
 use crate::numbers::real;
 
-/// Parts of a whole in parts per million.
 const MILLION: u64 = 1_000_000;
 
-/// The guarded table at one instant, read after the admissions.
+/// Read after the admissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableSample {
     /// Entries in the table.
     pub entries: u64,
-    /// 0: the operator set no maximum.
+    /// 0 means no maximum.
     pub max: u64,
 }
 
 impl TableSample {
-    /// Entries in proportion to the maximum; 0 where there is none.
+    /// Part of the maximum; 0 without a maximum.
     pub fn fill(self) -> f64 {
         if self.max == 0 { 0.0 } else { real(self.entries) / real(self.max) }
     }

@@ -1,11 +1,10 @@
-//! What each tier may open until the next tick.
+//! How many new flows each tier may open until the next tick.
 
 use std::time::Duration;
 
 use super::{
     super::{
-        TierGrant,
-        decision::Snapshot,
+        decision::{Snapshot, TierGrant},
         headroom::fit,
         room::{Room, stock},
         tiers::{Precedence as _, TIERS, Tier},
@@ -16,7 +15,7 @@ use crate::tuning::TUNING;
 use ctguard_units::{real, whole};
 
 impl Controller {
-    /// Lets the crest fall half as fast as entries leave.
+    /// Lowers the crest half as fast as entries leave.
     pub(super) fn fall(&mut self, room: &Room, elapsed: Duration) {
         let target = real(room.target());
         self.crest = (room.excess() > 0).then(|| {
@@ -26,7 +25,7 @@ impl Controller {
         });
     }
 
-    /// New flows that each tier may open from here, and whether some tier waits for another's.
+    /// New flows for each tier, and whether one must wait until another's grant is taken back.
     pub(super) fn allowances(
         &mut self,
         room: &Room,
@@ -51,8 +50,8 @@ impl Controller {
             self.earn(room, &rates, spent, elapsed);
             allowed = allowed.min(self.saved[Tier::Allowed as usize].flows());
             if self.replaces {
-                // The kernel drops an entry that nobody answered for a new one, where it finds one
-                // (`early_drop`): to refuse the new one would be worse than no guard.
+                // The kernel drops an unreplied entry for a new one, if it finds one
+                // (`early_drop`). To refuse the new one would be worse than no guard.
                 headroom = room.replaceable();
             } else if let Some(crest) = self.crest {
                 headroom = room.below_crest(whole(crest), allowed);
@@ -85,10 +84,10 @@ impl Controller {
 
     fn wanted(&self, room: &Room, headroom: u64) -> [u64; TIERS] {
         let mut wanted = [0; TIERS];
-        // Strangers and what came again stop at the same fill.
-        // Little is replaced at a time, and what one tier has saved must not take all of it.
+        // In a full table no tier may replace all that can be replaced until the next tick.
         let left =
             |tier| if self.replaces { headroom / TUNING.replaced_by_tier } else { room.left(tier) };
+        // Strangers and retried flows stop at the same fill.
         let mut lowest = left(Tier::Strangers);
         for tier in Tier::SERVED {
             let paced = self.saved[tier as usize].flows();
@@ -105,7 +104,7 @@ impl Controller {
         wanted
     }
 
-    /// The limits, and where to be woken: a tier that is paced by the clock gains nothing by it.
+    /// The limits and wake-up marks. A tier that earns its flows over time needs no wake-up.
     pub(super) fn grants(
         &self,
         snapshot: &Snapshot<'_>,

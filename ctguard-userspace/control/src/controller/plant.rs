@@ -9,7 +9,7 @@ use ctguard_layout::{
 };
 
 use super::*;
-use crate::{load::OfferedLoad, random::Random};
+use crate::{load::OfferedLoad, testing::Random};
 use ctguard_units::whole;
 
 /// A kernel that counts a jiffy each millisecond.

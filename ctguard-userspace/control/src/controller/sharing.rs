@@ -1,4 +1,4 @@
-//! What each tier may open in a second, and the shares and stages that follow from it.
+//! The rate of each tier, and the shares and stages that follow from it.
 
 use super::{
     super::{
@@ -15,7 +15,7 @@ use crate::tuning::TUNING;
 use ctguard_units::real;
 
 impl Controller {
-    /// Finds stages and shares anew for what is asked now.
+    /// Finds stages and shares for new demands.
     pub(super) fn share(&mut self, room: &Room, policy: &ControlPolicy) {
         let now = self.clock.now;
         self.scanned = now;
@@ -51,14 +51,14 @@ impl Controller {
             || asked
                 < expiry
                     + real(room.headroom()) / TUNING.pressure_horizon_when_full.as_secs_f64() / 2.0;
-        // Of allowed sources nothing tells what they ask for.
+        // The demand of allowed sources is not counted, only whether their grant was spent.
         self.stages.calm_down(now, far && low && !scarce[Tier::Allowed as usize]);
         if self.stages.is_calm() {
             self.shares = NO_SHARES;
         }
     }
 
-    /// Gives strangers what they may save of their shares, once these hold them.
+    /// Lets strangers save flows once their shares can be trusted.
     fn survey(&mut self, room: &Room) {
         if self.surveyed {
             return;
@@ -74,13 +74,13 @@ impl Controller {
         }
     }
 
-    /// Whether strangers ask for TCP most of all.
+    /// Whether at least half of the strangers' demand is TCP.
     fn is_of_tcp(&self) -> bool {
         2.0 * self.demands.total(Tier::Strangers, Class::Tcp)
             >= self.demands.ask(Tier::Strangers, |_| true)
     }
 
-    /// What is handed out as shares, so that the `rates` pass.
+    /// Adjusts what is handed out as shares until the `rates` pass.
     fn steer(&mut self, rates: &[f64; TIERS]) -> [f64; TIERS] {
         for tier in Tier::SERVED.into_iter().filter(|tier| tier.stock().is_none()) {
             let gain = &mut self.gains[tier as usize];
@@ -95,12 +95,12 @@ impl Controller {
         std::array::from_fn(|tier| rates[tier] * self.gains[tier])
     }
 
-    /// New flows a second for strangers, in given stages.
+    /// New flows per second for strangers.
     pub(super) fn strangers(&self, room: &Room, stages: &Stages) -> f64 {
         self.rates_in(room, stages)[Tier::Strangers as usize]
     }
 
-    /// New flows a second for each tier.
+    /// New flows per second for each tier.
     pub(super) fn rates(&self, room: &Room) -> [f64; TIERS] {
         self.rates_in(room, &self.stages)
     }
@@ -143,18 +143,18 @@ impl Controller {
         rates
     }
 
-    /// Whether all that strangers ask for can be had beside what the others really take, which is
-    /// less than is kept for them: then nobody is refused for the sake of nobody.
+    /// Whether the strangers' demand fits beside what the others really take. Then what is kept for
+    /// others must not limit strangers.
     fn fits(&self, whole: f64, asks: &[f64; TIERS]) -> bool {
         let others = Tier::SERVED.into_iter().filter(|tier| *tier != Tier::Strangers);
         let taken: f64 = others.map(|tier| self.needs[tier as usize].per_second()).sum();
         taken + asks[Tier::Strangers as usize] <= whole
     }
 
-    /// New flows a second that each tier asks for, of a `whole` that can be had.
+    /// New flows per second that each tier asks for; `whole` is what the table can take.
     fn asks(&self, whole: f64, stages: &Stages) -> [f64; TIERS] {
         let mut asks = [0.0; TIERS];
-        // SYNs are answered, other packets are to come again.
+        // Challenged SYNs are answered; other challenged packets come again.
         let is_expected =
             |tier| tier == Tier::Retried && stages.challenges() || stages.is_challenged(Class::Tcp);
         for tier in Tier::SERVED {
@@ -171,7 +171,7 @@ impl Controller {
                 | Tier::Answered
                 | Tier::Retried => self.demands.ask(tier, counts),
             };
-            // A tier whose grant is spent may ask for more than anybody saw.
+            // A tier whose grant is spent may ask for more than was counted.
             let more = if self.scarce[tier as usize] { 2.0 } else { 1.1 };
             let needed = self.needs[tier as usize].per_second() * more;
             asks[tier as usize] = (offered * TUNING.demand_margin).max(needed) + 1.0;

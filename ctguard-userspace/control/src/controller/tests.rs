@@ -172,10 +172,10 @@ fn a_table_full_at_the_start_lets_the_upper_tiers_have_half_of_what_leaves() {
     assert_eq!(plant.outcome(1).admitted, 0, "strangers wait");
 }
 
-/// Fails when a class that no flood is of is challenged for the second that relief takes, and for
-/// the ten after it in which a challenge is not given up.
+/// Fails when a class without a flood is challenged during the second that a reclaim takes, and for
+/// the ten seconds after which a challenge may end.
 #[test]
-fn a_full_table_that_is_relieved_challenges_the_flood_alone() {
+fn a_full_table_that_is_reclaimed_challenges_the_flood_alone() {
     let udp = Group { class: Class::Udp, ..live(Tier::Strangers, 20, 20.0, 30 * SECOND) };
     let flood = spoofed(Class::Tcp, 500_000.0, LONG);
     let mut plant =
@@ -198,7 +198,7 @@ fn a_full_table_that_is_relieved_challenges_the_flood_alone() {
 
 /// Fails when a guard that may delete nothing refuses what the kernel would have made room for.
 #[test]
-fn a_full_table_that_nobody_relieves_is_left_to_the_kernel_but_for_the_flood() {
+fn a_full_table_that_is_not_reclaimed_is_left_to_the_kernel_but_for_the_flood() {
     let strangers = live(Tier::Strangers, 50, 50.0, 30 * SECOND);
     let regulars = live(Tier::Regulars, 50, 50.0, 30 * SECOND);
     let flood = spoofed(Class::Tcp, 500_000.0, LONG);

@@ -1,5 +1,7 @@
 use super::*;
 
+mod simulation;
+
 const LIGHT: Load = Load(0.1);
 const HEAVY: Load = Load(0.3);
 

@@ -1,4 +1,4 @@
-//! Writes what has changed among the known sources into the set that the data path reads.
+//! Writes changes into the data path's set of known sources.
 
 use ctguard_datapath::{
     place::Place,
@@ -9,8 +9,8 @@ use ctguard_layout::HashKey;
 
 use crate::sources::{Changes, KnownSources, SourceScope};
 
-/// Writes `changes`, and keeps `written` to what the set then holds. Told are those for whom there
-/// was no room: both their lines are full, and who gives way is for the caller to say.
+/// Writes `changes`, and updates `written` to what the set then holds. Returns the sources that found
+/// no room, because both of their lines are full.
 pub fn apply<S: SourceSet>(
     set: &S,
     key: &HashKey,

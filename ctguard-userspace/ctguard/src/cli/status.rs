@@ -9,7 +9,7 @@ use crate::{
     report::{KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport},
     terminal::Terminal,
 };
-use ctguard_control::standings;
+use ctguard_control::known_tiers;
 use ctguard_kernel::{
     bpf::{KernelClock, is_attached},
     conntrack::Table,
@@ -38,7 +38,7 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Outcome, CliEr
 
 fn known_sources(maps: &GuardMaps) -> Result<KnownSourceCounts, CliError> {
     let mut counts = KnownSourceCounts::default();
-    for tier in standings(maps.source_memory()?.lines()).flatten() {
+    for tier in known_tiers(maps.source_memory()?.lines()).flatten() {
         match tier {
             Tier::Regulars => counts.regulars += 1,
             Tier::Strangers | Tier::Allowed | Tier::Proven | Tier::Answered | Tier::Retried => {

@@ -10,7 +10,7 @@ use log::debug;
 use super::{Guard, background::Background, relief::Relief};
 use crate::events::What;
 use ctguard_control::{
-    adaptive::AdaptiveRange, reclaim_pass::deletions, sources::SourceScope, tuning::TUNING,
+    adaptive::AdaptiveRange, reclaim_pass, sources::SourceScope, tuning::TUNING,
 };
 use ctguard_kernel::{
     bpf::monotonic,
@@ -85,7 +85,7 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
 
 /// One pass: never entries of sources that are known or allowed.
 fn begin(guard: &mut Guard, rate: f64, now: Duration) -> anyhow::Result<()> {
-    let most = deletions(rate);
+    let most = reclaim_pass::entries(rate);
     guard.relieving.next = now + TUNING.pass_interval;
     let known: HashSet<SourceScope> = guard.known_sources.all().collect();
     let allowed = guard.maps.lists.entries(ctguard_kernel::maps::ListKind::Allow)?;

@@ -41,14 +41,14 @@ fn the_simulation_would_notice_a_flow_that_was_forgotten() {
     }
 }
 
-/// What [`Generations`] is told of the dumps.
+/// What [`Generations`] learns about dumps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Honesty {
     Honest,
     /// An interrupted dump is called complete.
     InterruptedIsComplete,
-    /// What a dump told is written only after the turn that it allowed, into the generation that
-    /// gathers from then on.
+    /// A dump is written only after the turn that it allowed, into the generation that gathers from
+    /// then on.
     DumpAfterTheTurn,
 }
 
@@ -82,7 +82,7 @@ struct Dump {
     outcome: Outcome,
     /// How far it got, 0 to 1.
     position: f64,
-    told: BTreeSet<u64>,
+    found: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    /// Tells the entries of the buckets that the dump passed in this step.
+    /// Finds the entries of the buckets that the dump passed in this step.
     fn advance_dump(&mut self) {
         let Some(mut dump) = self.dump.take() else { return };
         let length = dump.ends.saturating_sub(dump.began).as_secs_f64();
@@ -215,7 +215,7 @@ impl World {
                 Outcome::Failed => flow.bucket > 0.5,
             };
             if flow.enters <= self.now && passed.contains(&flow.bucket) && !left_out {
-                dump.told.insert(id);
+                dump.found.insert(id);
             }
         }
         dump.position = position;
@@ -228,9 +228,9 @@ impl World {
 
     fn finish(&mut self, mut dump: Dump) {
         match self.honesty {
-            Honesty::DumpAfterTheTurn => self.late = dump.told,
+            Honesty::DumpAfterTheTurn => self.late = dump.found,
             Honesty::Honest | Honesty::InterruptedIsComplete => {
-                self.filter[1 - self.asked].append(&mut dump.told);
+                self.filter[1 - self.asked].append(&mut dump.found);
             }
         }
         let complete = match dump.outcome {
@@ -243,7 +243,7 @@ impl World {
         self.check();
     }
 
-    /// Does as it is told, some time later.
+    /// Takes the next step, some time later.
     fn follow(&mut self) {
         if self.dump.is_some() || self.random.chance(0.5) {
             return;
@@ -263,7 +263,7 @@ impl World {
                     ends: self.now + length,
                     outcome,
                     position: 0.0,
-                    told: BTreeSet::new(),
+                    found: BTreeSet::new(),
                 });
             }
             Step::Turn => self.turn(),
