@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use toml::{Table, Value};
@@ -51,8 +52,12 @@ fn refuse(names: &BTreeSet<&str>, what: &str) -> Result<()> {
 /// Code spans that end like a path and match no file.
 fn missing_paths<'t>(text: &'t str, files: &[&str]) -> BTreeSet<&'t str> {
     let spans = text.split('`').skip(1).step_by(2);
-    let paths = spans.filter(|span| span.ends_with(".rs") || span.ends_with('/'));
+    let paths = spans.filter(|span| span.ends_with('/') || is_rust(span));
     paths.filter(|path| !files.iter().any(|file| names(path, file))).collect()
+}
+
+fn is_rust(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "rs")
 }
 
 /// Whether `path` names `file` or a directory above it. It may leave out the directories it is in.

@@ -53,7 +53,7 @@ pub(super) struct TuneArgs {
     /// Restore the old values and remove the files; with --watch, only if the change did not help
     #[arg(long, conflicts_with = "dry_run")]
     revert: bool,
-    /// Print JSON (later versions only add fields); --watch prints a second document when it ends
+    /// Print JSON (later versions only add fields); --watch prints its own document when it ends
     #[arg(long)]
     json: bool,
     /// Use the /proc, /sys and /etc below this directory
