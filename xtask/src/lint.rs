@@ -1,5 +1,6 @@
 //! `cargo xtask lint`: what can be told from the sources alone.
 
+mod docs;
 mod layout;
 mod lines;
 mod paths;
@@ -16,6 +17,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     let files = files()?;
     layout::check(&files)?;
     lines::tell(&files)?;
+
+    eprintln!("xtask: files and dependencies that the docs name");
+    docs::check(&files)?;
 
     eprintln!("xtask: paths of this machine");
     paths::check()?;

@@ -75,11 +75,14 @@ const HELP: [(&[&str], &str); 15] = [
     (&["deny"], "Manage the deny list: sources whose packets are all dropped"),
     (&["allow", "add"], "Add a prefix, or change when its entry expires"),
     (&["deny", "del"], "Remove a prefix; exit status 1 if it is not in the list"),
-    (&["allow", "list"], "Show the list, or the entries about a prefix; exit status 1 if none are"),
+    (
+        &["allow", "list"],
+        "Show the list, or only entries that overlap a prefix; exit status 1 if none does",
+    ),
     (&["detach"], "Remove the guard from the kernel: programs, maps and pins"),
     (&["doctor"], "Find what is wrong with connection tracking on this machine, and how to fix it"),
     (&["tune"], "Set connection tracking as `ctguard doctor` advises, or revert that"),
-    (&["simulate"], "Simulate the guard under a described or recorded load, without a kernel"),
+    (&["simulate"], "Simulate how the guard handles a described or recorded load; needs no root"),
 ];
 
 #[test]

@@ -86,8 +86,7 @@ fn judge<A: Answering>(
     if !flags.any(TcpFlags::SYN) || flags.any(TcpFlags::ACK) {
         return xdp_action::XDP_PASS;
     }
-    let answered = choose(key, &connection, sequence, slot).and_then(|cookie| {
-        answer::write(context, zero, &Answer { connection, sequence, cookie })
-    });
+    let answered = choose(key, &connection, sequence, slot)
+        .and_then(|cookie| answer::write(context, zero, &Answer { connection, sequence, cookie }));
     if answered.is_some() { xdp_action::XDP_TX } else { xdp_action::XDP_PASS }
 }

@@ -15,8 +15,8 @@ use ctguard_kernel::{
 /// Remove the guard from the kernel: programs, maps and pins
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctguard detach\n\n\
-    If a daemon runs, stop it instead (Ctrl-C, or systemctl stop ctguard@INTERFACE): it removes the\n\
-    guard when it ends.")]
+    While a daemon runs, stop the daemon instead (Ctrl-C, or systemctl stop ctguard@IF). It removes the\n\
+    guard when it ends, unless it was started with --on-exit keep.")]
 pub(super) struct DetachArgs {}
 
 pub(super) fn run(_args: &DetachArgs, context: &Context) -> Result<Outcome, CliError> {

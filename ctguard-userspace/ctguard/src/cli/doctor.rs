@@ -21,7 +21,7 @@ const EVENTS: usize = 1000;
 
 /// Find what is wrong with connection tracking on this machine, and how to fix it
 ///
-/// Changes nothing, and needs no guard. Exit status 1 when something is wrong.
+/// Changes nothing, and needs no guard. The exit status is 1 if it finds a fault or a warning.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  ctguard doctor\n  ctguard doctor --json | jq '.findings[].check'\n  \
@@ -29,12 +29,12 @@ const EVENTS: usize = 1000;
 )]
 pub(super) struct DoctorArgs {
     /// Also check whether this interface can be guarded
-    #[arg(short, long, value_name = "IFACE")]
+    #[arg(short, long, value_name = "IF")]
     interface: Option<String>,
-    /// Print JSON (fields are only ever added; see `schema_version`)
+    /// Print JSON (later versions only add fields; see `schema_version`)
     #[arg(long)]
     json: bool,
-    /// Say how soon a flood of so many new flows a second would fill the table
+    /// Say how soon a flood of N new flows per second would fill the table
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     flood: u32,
     /// Examine a copy of another machine's /proc, /sys and /etc

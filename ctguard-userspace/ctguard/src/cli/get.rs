@@ -14,7 +14,7 @@ use ctguard_settings::{Key, SettingError};
     ctguard get --json | jq .settings\n\n\
     `ctguard set --help` says what each setting means.")]
 pub(super) struct GetArgs {
-    /// Setting to show; all of them if left out
+    /// Setting to show; without it, all settings are shown
     key: Option<String>,
     /// Print JSON
     #[arg(long)]

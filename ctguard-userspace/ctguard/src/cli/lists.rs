@@ -29,11 +29,11 @@ pub(super) enum ListAction {
     #[command(after_help = "Examples:\n  ctguard allow del 192.0.2.7\n  \
         ctguard deny del 203.0.113.0/24")]
     Del {
-        /// Prefix, as it was added
+        /// Prefix or address, as it was added
         #[arg(value_name = "CIDR")]
         prefix: String,
     },
-    /// Show the list, or the entries about a prefix; exit status 1 if none are
+    /// Show the list, or only entries that overlap a prefix; exit status 1 if none does
     #[command(after_help = "Examples:\n  ctguard allow list\n  ctguard deny list 192.0.2.7")]
     List {
         /// Only entries that contain this prefix or lie inside it
@@ -50,7 +50,7 @@ pub(super) struct AddArgs {
     /// IPv4 or IPv6 address or prefix
     #[arg(value_name = "CIDR")]
     prefix: String,
-    /// How long the entry lasts, such as 10m or 2h; for good if left out
+    /// How long the entry lasts, such as 10m or 2h; without it, the entry never expires
     #[arg(long = "for", value_name = "TIME")]
     span: Option<String>,
 }

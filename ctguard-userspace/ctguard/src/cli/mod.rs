@@ -33,7 +33,7 @@ use ctguard_kernel::maps::ListKind;
     disable_help_subcommand = true
 )]
 struct Cli {
-    /// Directory where the guard is pinned [default: /run/ctguard/INODE-OF-THE-NETNS]
+    /// Directory of the guard's pinned programs and maps [default: /run/ctguard/INODE-OF-THE-NETNS]
     #[arg(long, global = true, value_name = "DIR", display_order = 900)]
     pin_path: Option<PathBuf>,
     #[command(subcommand)]
@@ -44,10 +44,10 @@ const EXAMPLES: &str = "\
 Examples:
   ctguard doctor                          find out what is wrong with this machine
   ctguard run -i wan0                     guard wan0 until Ctrl-C
-  ctguard status                          what the guard sees and drops
+  ctguard status                          how full the table is, and what was refused
   ctguard events --follow                 what the daemon does, and why
   ctguard set source.tcp.rate=200/s       change a ceiling, effective at once
-  ctguard allow add 192.0.2.7 --for 10m   let an address in for ten minutes";
+  ctguard allow add 192.0.2.7 --for 10m   exempt an address from ceilings for ten minutes";
 
 const ALLOW_EXAMPLES: &str = "\
 Examples:

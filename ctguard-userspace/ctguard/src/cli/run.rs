@@ -26,29 +26,29 @@ pub(super) struct RunArgs {
     /// Where the XDP program runs
     #[arg(long, value_name = "MODE", default_value = "auto")]
     mode: ModeArg,
-    /// How new flows are told from known ones
+    /// How to distinguish new flows from known ones
     #[arg(long, value_name = "METHOD", default_value = "auto")]
     new_flow_detection: DetectionArg,
     /// What happens to the guard when the daemon ends
     #[arg(long, value_name = "ACTION", default_value = "detach")]
     on_exit: OnExit,
-    /// Setting, as for `ctguard set`; repeat it for more
+    /// Setting to start with (see `ctguard set --help`); repeat it for more
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Directory that remembers regular sources from one start to the next
+    /// Directory where the daemon keeps the list of regular sources across restarts
     #[arg(long, default_value = "/var/lib/ctguard", value_name = "DIR")]
     state: PathBuf,
     /// Print some of the program's decisions, a few per second
     #[arg(long)]
     trace: bool,
-    /// Watch what leaves by a clsact filter, as on kernels before 6.6
+    /// Watch leaving packets with a clsact filter, as on kernels before 6.6
     #[arg(long, hide = true)]
     egress_filter: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeArg {
-    /// In the driver if it can, else in the network stack
+    /// In the driver if it supports XDP, else in the network stack
     Auto,
     /// In the driver, or fail
     Native,
@@ -58,7 +58,7 @@ enum ModeArg {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DetectionArg {
-    /// Ask conntrack if the kernel lets the program, else use the flow cache
+    /// Ask conntrack if the kernel supports it, else use the flow cache
     Auto,
     /// Ask conntrack (Linux 5.18 or newer), or fail
     Conntrack,
@@ -68,9 +68,9 @@ enum DetectionArg {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OnExit {
-    /// Remove it
+    /// Remove the guard
     Detach,
-    /// Leave the program attached; it goes on with the fallback rate
+    /// Leave the program attached; it then admits new flows at the fallback rate
     Keep,
 }
 

@@ -9,28 +9,28 @@ use crate::terminal::{Terminal, write_json};
 use ctguard_settings::Assignment;
 use ctguard_simulation::Options;
 
-/// Simulate the guard under a described or recorded load, without a kernel
+/// Simulate how the guard handles a described or recorded load; needs no root
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctguard simulate docs/scenarios/one-source.toml\n  \
     ctguard simulate office.toml --set source.tcp.rate=20/s --plot office.svg\n  \
     ctguard simulate wan0.pcap --table-max 16384 --speed 4\n  \
     ctguard simulate flood.toml --json | jq .table.fill_peak_ratio\n\n\
-    The guard's own code decides every packet. The same seed gives the same report.\n\
+    The guard's own code decides about every packet. The same seed gives the same report.\n\
     `--set dry-run=on` shows what the load does without a guard.\n\
     Exit status 1 if the result is not what the scenario expects.")]
 pub(super) struct SimulateArgs {
-    /// Scenario (TOML, see docs/scenarios) or recording of new flows (pcap or pcapng)
+    /// Scenario (TOML, see docs/scenarios), or recording of new flows (pcap or pcapng)
     file: PathBuf,
-    /// Seed of the random numbers
+    /// Seed for the random numbers
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Setting on top of those of the scenario; repeat it for more
+    /// Setting that overrides the scenario's; repeat it for more
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// How long the load lasts; overrides the scenario
+    /// Length of the load in seconds, instead of the scenario's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     seconds: Option<u32>,
-    /// Entries the table may hold [default: what the scenario says; 262144 for a recording]
+    /// Maximum of the table [default: what the scenario says; 262144 for a recording]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     table_max: Option<u32>,
     /// Replay a recording FACTOR times as fast

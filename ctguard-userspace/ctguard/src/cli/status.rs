@@ -23,7 +23,7 @@ use ctguard_kernel::{
     after_help = "Examples:\n  ctguard status\n  ctguard status --json | jq .conntrack.fill_ratio"
 )]
 pub(super) struct StatusArgs {
-    /// Print JSON (fields are only ever added; see `schema_version`)
+    /// Print JSON (later versions only add fields; see `schema_version`)
     #[arg(long)]
     json: bool,
 }

@@ -19,41 +19,41 @@ use ctguard_audit::{
 
 /// Set connection tracking as `ctguard doctor` advises, or revert that
 ///
-/// Shows what it would change; --apply changes it. Existing entries keep their timeouts, and resizing
-/// the hash loses none of them.
+/// Without --apply, it only shows what it would change. No entry is lost, even if the hash is
+/// resized. Existing entries keep their timeouts until their next packet.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  ctguard tune                      what would change, and why\n  \
+    after_help = "Examples:\n  ctguard tune                      show what would change, and why\n  \
     ctguard tune --for nat-router --apply --persist\n  ctguard tune --revert             restore the old values\n  \
-    ctguard tune --watch 3d           did it help? (with systemd-run you can log out)"
+    ctguard tune --watch 3d           did the change help? (systemd-run lets you log out meanwhile)"
 )]
 #[expect(clippy::struct_excessive_bools, reason = "one field for each switch")]
 pub(super) struct TuneArgs {
-    /// What the machine does [default: a guess from forwarding and NAT rules]
+    /// Role of the machine [default: a guess from forwarding and NAT rules]
     #[arg(long = "for", value_name = "ROLE")]
     role: Option<Role>,
-    /// The table's maximum; `auto` fits it into an eighth of the memory and never lowers it
+    /// Maximum of the table; `auto` allows it an eighth of the memory, and never lowers it
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = parse_max)]
     max: Max,
     /// Only show what would change (the default)
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Change it now
+    /// Change the settings now
     #[arg(long, conflicts_with = "dry_run")]
     apply: bool,
-    /// Also write files that set it at every boot
+    /// Also write files that apply the settings at every boot
     #[arg(long)]
     persist: bool,
     /// Also lower the timeouts of existing entries; this cannot be reverted
     #[arg(long, requires = "apply")]
     existing: bool,
-    /// Watch fill, drops and refusals for this long (30m, 12h, 3d), then say whether it helped
+    /// Watch fill, drops and refusals for this long (30m, 12h, 3d), then say if the change helped
     #[arg(long, value_name = "TIME", value_parser = parse_span, conflicts_with = "dry_run")]
     watch: Option<Duration>,
-    /// Revert what was applied and persisted; with --watch, only if it did not help
+    /// Restore the old values and remove the files; with --watch, only if the change did not help
     #[arg(long, conflicts_with = "dry_run")]
     revert: bool,
-    /// Print JSON (fields are only ever added); --watch prints a document of its own at the end
+    /// Print JSON (later versions only add fields); --watch prints its own document when it ends
     #[arg(long)]
     json: bool,
     /// Use the /proc, /sys and /etc below this directory
