@@ -29,24 +29,19 @@ const LONGEST: Duration = Duration::from_millis(500);
 /// `tcp_timeout_established` where it cannot be read (`net/netfilter/nf_conntrack_proto_tcp.c`).
 const ESTABLISHED_SECONDS: u32 = 432_000;
 
-/// What an audit found.
 #[derive(Debug)]
 pub struct Audit {
     /// None where conntrack is not loaded.
     pub summary: Option<Summary>,
     /// The worst first, and of equal ones the likeliest cause.
     pub findings: Vec<Finding>,
-    /// Checks that were not possible.
     pub skipped: Vec<Skipped>,
 }
 
-/// The table in numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Summary {
     pub table: TableNumbers,
-    /// The memory of a full table.
     pub footprint: Footprint,
-    /// None where it cannot be read.
     pub memory: Option<Memory>,
 }
 
@@ -60,7 +55,6 @@ impl Summary {
 }
 
 impl Audit {
-    /// Whether there are no findings but notes.
     pub fn is_clean(&self) -> bool {
         self.findings.iter().all(|finding| finding.severity == Severity::Note)
     }
@@ -68,37 +62,30 @@ impl Audit {
 
 /// What is examined besides the machine itself.
 pub struct Besides<'a> {
-    /// Whether this interface can be guarded.
     pub interface: Option<Asked<'a>>,
     /// Reads the state of a guard at the end; none where none is loaded.
     pub guard: Box<dyn FnOnce() -> Result<Option<Health>, Unread> + 'a>,
 }
 
-/// Examines a machine.
 pub fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     let mut findings = Findings::default();
     let examination = besides.interface.map(|asked| Examination::begin(host, asked));
     let allowances = provider::read(host);
     let mut presence = Findings::default();
     let table = presence::check(host, &mut presence);
-    let mut summary = None;
     if let Some(table) = table {
         in_use(host, table, &mut findings);
-        findings.append(presence);
+    }
+    findings.append(presence);
+    let summary = table.map(|table| {
         let entry = EntrySize::read(host);
         let memory = findings.read("memory", Memory::read(host));
         capacity::check(host, table, &entry, memory, &mut findings);
         timeouts::check(host, &mut findings);
-        summary = Some(Summary { table, footprint: Footprint::of(table, &entry), memory });
-    } else {
-        findings.append(presence);
-        if let Some(log) = history::log(host, &mut findings) {
-            let (none, others) = (Meanwhile::default(), elsewhere::read(host, &mut findings));
-            history::check_log(host, &log, &none, &others, &mut findings);
-        }
-        let before = stack_counters(host, &mut findings);
-        let stack = Meanwhile { after: before.clone(), before };
-        services::check(host, &stack, &mut findings);
+        Summary { table, footprint: Footprint::of(table, &entry), memory }
+    });
+    if summary.is_none() {
+        unused(host, &mut findings);
     }
     provider::check(allowances, table, &mut findings);
     persistence::check(host, table, &mut findings);
@@ -114,6 +101,16 @@ pub fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     let Findings { mut found, skipped } = findings;
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Audit { summary, findings: found, skipped }
+}
+
+/// Conntrack is not loaded, but has a log, and services need none.
+fn unused(host: &Host, findings: &mut Findings) {
+    if let Some(log) = history::log(host, findings) {
+        let (none, others) = (Meanwhile::default(), elsewhere::read(host, findings));
+        history::check_log(host, &log, &none, &others, findings);
+    }
+    let before = stack_counters(host, findings);
+    services::check(host, &Meanwhile { after: before.clone(), before }, findings);
 }
 
 /// What happens in the table now, and what has happened.
@@ -147,7 +144,6 @@ fn stack_counters(host: &Host, findings: &mut Findings) -> Statistics {
     findings.read("network-counters", Statistics::of_stack(host)).unwrap_or_default()
 }
 
-/// Counts what the table holds, or as much as can be read in time.
 fn census(host: &Host) -> Result<Census, Unread> {
     if !host.is_this() {
         return Err(Unread::new(causes::DUMP, "a copy of a machine has no table to list"));
@@ -157,7 +153,7 @@ fn census(host: &Host) -> Result<Census, Unread> {
     let established = established.and_then(|seconds| u32::try_from(seconds).ok());
     let mut census = Census::new(established.unwrap_or(ESTABLISHED_SECONDS));
     let began = Instant::now();
-    let told = dump_some(|entry, state| {
+    let dumped = dump_some(|entry, state| {
         census.note(entry, state);
         let looks_up = census.entries.is_multiple_of(1024);
         if census.entries >= MOST_ENTRIES || looks_up && began.elapsed() >= LONGEST {
@@ -165,8 +161,7 @@ fn census(host: &Host) -> Result<Census, Unread> {
         }
         ControlFlow::Continue(())
     });
-    told.map_err(|error| Unread::new(causes::DUMP, &error))?;
-    Ok(census)
+    dumped.map_err(|error| Unread::new(causes::DUMP, &error)).map(|_| census)
 }
 
 #[cfg(test)]

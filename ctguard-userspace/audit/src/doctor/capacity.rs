@@ -3,14 +3,13 @@
 use super::{
     finding::{Finding, Findings},
     size::{FILL, Footprint, LEAST_OF_ROUTER, has_gibibyte},
-    text::{mebibytes, per_cent},
+    text::{mebibytes, per_cent, share},
 };
 use crate::host::{BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path};
 
 /// Entries for each bucket: more than 4, more than 8. Every entry is in the hash twice, so as many
 /// buckets as entries make chains of two (`Documentation/networking/nf_conntrack-sysctl.rst`).
 const PER_BUCKET: [f64; 2] = [4.01, 8.01];
-/// Shares of the memory that is available.
 const MEMORY: [f64; 2] = [0.25, 0.5];
 
 pub(super) fn check(
@@ -21,12 +20,16 @@ pub(super) fn check(
     findings: &mut Findings,
 ) {
     findings.add(fill(table));
-    findings.add(no_maximum(table));
+    let no_maximum = Finding::warning("no-maximum", "the table has no maximum")
+        .read(sysctl_path(MAX), 0)
+        .because("a flood will use up the machine's memory")
+        .tune("ctguard tune --apply");
+    findings.add(no_maximum.when(table.max == 0));
     findings.add(hash(table));
     let Some(memory) = memory else { return };
     findings.add(memory_of(table, entry, memory));
-    if let Some(forwards) = findings.read("small-table", host.forwards()) {
-        findings.add(small(table, memory, forwards));
+    if findings.read("small-table", host.forwards()) == Some(true) {
+        findings.add(small(table, memory));
     }
 }
 
@@ -34,80 +37,63 @@ fn fill(table: TableNumbers) -> Option<Finding> {
     let TableNumbers { count, max, .. } = table;
     let fill = table.fill_ratio()?;
     let what = format!("the table is {} full: {count} of {max} entries", per_cent(fill));
-    Some(
-        Finding::graded("fill", fill, FILL, what)?
-            .read(sysctl_path(COUNT), count)
-            .read(sysctl_path(MAX), max)
-            .because(
-                "a full table makes the kernel drop every packet that would open a new flow; from \
-                 95 % on it searches for entries to evict",
-            )
-            .tune("ctguard tune --apply")
-            .by_hand(format!("sysctl -w {MAX}={}", max.saturating_mul(2))),
-    )
+    Finding::graded("fill", fill, FILL, what)?
+        .read(sysctl_path(COUNT), count)
+        .read(sysctl_path(MAX), max)
+        .because(
+            "a full table makes the kernel drop every packet that would open a new flow; from 95 % \
+             on it searches for entries to evict",
+        )
+        .tune("ctguard tune --apply")
+        .by_hand(format!("sysctl -w {MAX}={}", max.saturating_mul(2)))
+        .into()
 }
 
-fn no_maximum(table: TableNumbers) -> Option<Finding> {
-    (table.max == 0).then(|| {
-        Finding::warning("no-maximum", "the table has no maximum")
-            .read(sysctl_path(MAX), 0)
-            .because("a flood will use up the machine's memory")
-            .tune("ctguard tune --apply")
-    })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
-fn hash(table: TableNumbers) -> Option<Finding> {
-    let TableNumbers { max, buckets, .. } = table;
-    let ratio = max as f64 / buckets as f64;
+fn hash(TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
+    let ratio = share(max, buckets);
     let what = format!(
         "the hash is too small: {buckets} buckets for up to {max} entries, {ratio:.0} for each bucket"
     );
-    let finding = Finding::graded("hash", ratio, PER_BUCKET, what).filter(|_| buckets > 0)?;
-    Some(
-        finding
-            .read(sysctl_path(MAX), max)
-            .read(sysctl_path(BUCKETS), buckets)
-            .because(
-                "every packet searches a chain of entries, and long chains cost CPU. The advice to \
-                 have a quarter or an eighth as many buckets as entries is for old kernels; today's \
-                 have one bucket for each entry",
-            )
-            .tune("ctguard tune --apply")
-            .by_hand(format!("sysctl -w {BUCKETS}={max}")),
-    )
+    Finding::graded("hash", ratio, PER_BUCKET, what)?
+        .read(sysctl_path(MAX), max)
+        .read(sysctl_path(BUCKETS), buckets)
+        .because(
+            "every packet searches a chain of entries, and long chains cost CPU. The advice to have a \
+             quarter or an eighth as many buckets as entries is for old kernels; today's have one \
+             bucket for each entry",
+        )
+        .tune("ctguard tune --apply")
+        .by_hand(format!("sysctl -w {BUCKETS}={max}"))
+        .when(buckets > 0)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "memories have fewer than 2^52 bytes")]
 fn memory_of(table: TableNumbers, entry: &EntrySize, memory: Memory) -> Option<Finding> {
     let bytes = Footprint::of(table, entry).total_bytes();
-    let share = bytes as f64 / memory.available_bytes.max(1) as f64;
+    let share = share(bytes, memory.available_bytes);
     let (bytes, share_text) = (mebibytes(bytes), per_cent(share));
     let what = format!("a full table would take {bytes}, {share_text} of the available memory");
     let place = entry.place.unwrap_or("size of an entry (assumed)");
-    Some(
-        Finding::graded("memory", share, MEMORY, what)?
-            .read(place, format!("{} bytes", entry.bytes))
-            .read("/proc/meminfo: MemAvailable", mebibytes(memory.available_bytes))
-            .because("the kernel cannot swap entries out, so other programs run out of memory")
-            .tune("ctguard tune --max auto --apply"),
-    )
+    Finding::graded("memory", share, MEMORY, what)?
+        .read(place, format!("{} bytes", entry.bytes))
+        .read("/proc/meminfo: MemAvailable", mebibytes(memory.available_bytes))
+        .because("the kernel cannot swap entries out, so other programs run out of memory")
+        .tune("ctguard tune --max auto --apply")
+        .into()
 }
 
-fn small(table: TableNumbers, memory: Memory, forwards: bool) -> Option<Finding> {
+fn small(table: TableNumbers, memory: Memory) -> Option<Finding> {
     let is_small = (1..LEAST_OF_ROUTER).contains(&table.max);
-    (forwards && is_small && has_gibibyte(memory)).then(|| {
-        let (memory, max) = (mebibytes(memory.total_bytes), table.max);
-        Finding::warning("small-table", format!("a router with {memory} tracks only {max} flows"))
-            .read(sysctl_path(MAX), max)
-            .read("/proc/sys/net/ipv4/ip_forward", 1)
-            .read("/proc/meminfo: MemTotal", memory)
-            .because(
-                "this default is for a small machine; one busy client behind a router opens \
-                 thousands of flows",
-            )
-            .tune("ctguard tune --for nat-router --apply")
-    })
+    let (total, max) = (mebibytes(memory.total_bytes), table.max);
+    Finding::warning("small-table", format!("a router with {total} tracks only {max} flows"))
+        .read(sysctl_path(MAX), max)
+        .read("/proc/sys/net/ipv4/ip_forward", 1)
+        .read("/proc/meminfo: MemTotal", total)
+        .because(
+            "this default is for a small machine; one busy client behind a router opens thousands of \
+             flows",
+        )
+        .tune("ctguard tune --for nat-router --apply")
+        .when(is_small && has_gibibyte(memory))
 }
 
 #[cfg(test)]

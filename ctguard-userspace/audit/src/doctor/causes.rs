@@ -7,7 +7,7 @@ use ctguard_datapath::packet::protocol;
 use super::{
     census::{Census, Kind, Remote},
     finding::Finding,
-    text::per_cent,
+    text::{per_cent, share},
 };
 use crate::host::{MAX, TableNumbers};
 
@@ -22,23 +22,19 @@ const ONE_SERVICE: f64 = 0.5;
 /// Ports that source NAT gives to a flow from port 1024 and above (`nf_nat_l4proto_unique_tuple`,
 /// `net/netfilter/nf_nat_core.c`).
 const NAT_PORTS: u64 = 64_512;
-/// Shares of them that are taken towards one remote.
 const NAT_PORTS_TAKEN: [f64; 2] = [0.8, 0.95];
 
-/// Where the entries are read.
 pub(super) const DUMP: &str = "ctnetlink: dump of the table";
 
 /// The name or hardware address of a neighbour.
 pub(super) type Neighbours<'n> = &'n dyn Fn(IpAddr) -> Option<String>;
 
-/// D, of the list in `docs/doctor.md`.
 pub(super) fn judge(
     census: &Census,
     table: TableNumbers,
     neighbour: Neighbours<'_>,
 ) -> Vec<Finding> {
-    let mut found = Vec::new();
-    found.extend(ports(census));
+    let mut found = Vec::from_iter(ports(census));
     if table.fill_ratio().is_some_and(|fill| fill >= HALF) && census.entries > 0 {
         found.extend(cause(census, neighbour));
     }
@@ -59,9 +55,9 @@ fn cause(census: &Census, neighbour: Neighbours<'_>) -> Option<Finding> {
         (Kind::UdpUnanswered, udp_flood),
         (Kind::Idle, idle),
     ];
-    let (kind, told) = candidates.into_iter().max_by_key(|(kind, _)| census.of(*kind))?;
+    let (kind, finding) = candidates.into_iter().max_by_key(|(kind, _)| census.of(*kind))?;
     let many = census.of(kind);
-    (census.share(many) >= DOMINATES).then(|| told(census, many))
+    (census.share(many) >= DOMINATES).then(|| finding(census, many))
 }
 
 fn held(census: &Census, finding: Finding, many: u64) -> Finding {
@@ -71,70 +67,59 @@ fn held(census: &Census, finding: Finding, many: u64) -> Finding {
 /// What a source that holds a quarter or more is doing.
 fn one_source(census: &Census, source: IpAddr, many: u64, neighbour: Neighbours<'_>) -> Finding {
     let share = per_cent(census.share(many));
-    let near = neighbour(source);
-    let name = match &near {
-        Some(mac) => format!("{source} ({mac})"),
-        None => source.to_string(),
-    };
+    let near = neighbour(source).map(|name| format!(" ({name})")).unwrap_or_default();
+    let name = format!("{source}{near}");
     let of_kind = |kind| {
         let found = census.sources_of.first_that(|(of, who)| (*of, *who) == (kind, source));
         found.map_or(0, |(_, count)| count)
     };
     let most = Kind::ALL.into_iter().max_by_key(|kind| of_kind(*kind)).unwrap_or(Kind::Other);
-    let one_service = census
-        .destinations
-        .first_that(|(kind, ..)| *kind == most)
+    let service = census.destinations.first_that(|(kind, ..)| *kind == most);
+    let one_service = service
         .is_some_and(|(_, count)| census.share(count) >= ONE_SERVICE * census.share(of_kind(most)));
     let finding = match most {
-        Kind::Dns => Finding::fault(
-            "dns-loop",
-            format!("DNS queries from {name} hold {share} of the table"),
-        )
-        .because(
-            "every query from a new port is a flow that stays for at least half a minute: a program \
-             resolves names in a loop, or the host takes part in an attack",
-        ),
         Kind::Idle => return idle(census, census.of(Kind::Idle)),
-        Kind::HalfOpen | Kind::UdpUnanswered if one_service => Finding::fault(
-            if most == Kind::HalfOpen { "syn-flood" } else { "udp-flood" },
-            format!("{name} floods one service and holds {share} of the table"),
-        )
-        .because("nobody replies to these flows, and each keeps its entry until the timeout"),
-        Kind::HalfOpen | Kind::UdpUnanswered => Finding::fault(
-            "scan",
-            format!("{name} holds {share} of the table with unreplied flows"),
-        )
-        .because(
-            "it is scanning: a worm, a port scanner, or a torrent client that looks for peers",
-        ),
+        Kind::Dns => {
+            let what = format!("DNS queries from {name} hold {share} of the table");
+            Finding::fault("dns-loop", what).because(
+                "every query from a new port is a flow that stays for at least half a minute: a \
+                 program resolves names in a loop, or the host takes part in an attack",
+            )
+        }
+        Kind::HalfOpen | Kind::UdpUnanswered if one_service => {
+            let check = if most == Kind::HalfOpen { "syn-flood" } else { "udp-flood" };
+            let what = format!("{name} floods one service and holds {share} of the table");
+            Finding::fault(check, what).because(
+                "nobody replies to these flows, and each keeps its entry until the timeout",
+            )
+        }
+        Kind::HalfOpen | Kind::UdpUnanswered => {
+            let what = format!("{name} holds {share} of the table with unreplied flows");
+            Finding::fault("scan", what).because(
+                "it is scanning: a worm, a port scanner, or a torrent client that looks for peers",
+            )
+        }
         Kind::Established | Kind::Closing | Kind::Udp | Kind::Other => {
             Finding::warning("one-source", format!("{name} holds {share} of the table"))
                 .because("one client should not be able to use up the table of all others")
         }
     };
-    let finding = held(census, finding, many);
-    finding
+    held(census, finding, many)
         .tune("ctguard run -i IFACE    # the interface towards it: limits every source")
         .by_hand(format!("conntrack -D -s {source}"))
 }
 
 fn syn_flood(census: &Census, many: u64) -> Finding {
-    let finding = from_many_sources(
-        census,
-        (Kind::HalfOpen, many),
-        "syn-flood",
-        "TCP handshakes that were never completed",
-    );
-    finding.because(
+    let flows = "TCP handshakes that were never completed";
+    from_many_sources(census, (Kind::HalfOpen, many), "syn-flood", flows).because(
         "a SYN flood from many or forged addresses: every SYN creates an entry that lives for one or \
          two minutes",
     )
 }
 
 fn udp_flood(census: &Census, many: u64) -> Finding {
-    let finding =
-        from_many_sources(census, (Kind::UdpUnanswered, many), "udp-flood", "unreplied UDP flows");
-    finding.because(
+    let flows = "unreplied UDP flows";
+    from_many_sources(census, (Kind::UdpUnanswered, many), "udp-flood", flows).because(
         "a UDP flood: every datagram from a new address or port creates an entry for half a minute",
     )
 }
@@ -163,10 +148,8 @@ fn dns(census: &Census, many: u64) -> Finding {
 }
 
 fn idle(census: &Census, many: u64) -> Finding {
-    let what = format!(
-        "{} of the table is connections that have been idle for over an hour",
-        per_cent(census.share(many))
-    );
+    let share = per_cent(census.share(many));
+    let what = format!("{share} of the table is connections that have been idle for over an hour");
     held(census, Finding::fault("idle-connections", what), many)
         .because("their peers have most likely disappeared; tcp_timeout_established is five days by default")
         .tune("ctguard tune --apply --existing")
@@ -192,54 +175,41 @@ fn from_network(census: &Census, kind: Kind, finding: Finding) -> Finding {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn ports(census: &Census) -> Option<Finding> {
-    let (remote, count) = census.remotes.first()?;
-    let Remote { protocol, own, address, port } = remote;
+    let (Remote { protocol, own, address, port }, count) = census.remotes.first()?;
     let name = match protocol {
         protocol::TCP => "TCP",
         protocol::UDP => "UDP",
         _ => return None,
     };
-    let what = format!(
-        "NAT uses {count} of {NAT_PORTS} ports of {own} for flows to {address} port {port} ({name})"
+    let remote = format!("{address} port {port} ({name})");
+    let what = format!("NAT uses {count} of {NAT_PORTS} ports of {own} for flows to {remote}");
+    let taken = share(count, NAT_PORTS);
+    let why = format!(
+        "source NAT needs a free port for every flow to the same remote. When none is left, new flows \
+         are dropped and counted as insert_failed. A larger {MAX} does not help; another address does"
     );
-    let finding =
-        Finding::graded("nat-ports", count as f64 / NAT_PORTS as f64, NAT_PORTS_TAKEN, what)?;
-    Some(
-        held(census, finding, count)
-            .because(format!(
-                "source NAT needs a free port for every flow to the same remote. When none is left, \
-                 new flows are dropped and counted as insert_failed. A larger {MAX} does not help; \
-                 another address does"
-            ))
-            .by_hand("nft … snat to 192.0.2.1-192.0.2.4    # more addresses to translate to"),
-    )
+    held(census, Finding::graded("nat-ports", taken, NAT_PORTS_TAKEN, what)?, count)
+        .because(why)
+        .by_hand("nft … snat to 192.0.2.1-192.0.2.4    # more addresses to translate to")
+        .into()
 }
 
 fn old_deadlines(census: &Census) -> Option<Finding> {
     let many = census.old_deadlines;
-    (census.share(many) > 0.01).then(|| {
-        let what = format!("{many} connections still have an earlier, longer timeout");
-        held(census, Finding::note("old-deadlines", what), many)
-            .because("a lower timeout applies to an entry from its next packet on")
-            .tune("ctguard tune --apply --existing")
-    })
+    let what = format!("{many} connections still have an earlier, longer timeout");
+    held(census, Finding::note("old-deadlines", what), many)
+        .because("a lower timeout applies to an entry from its next packet on")
+        .tune("ctguard tune --apply --existing")
+        .when(census.share(many) > 0.01)
 }
 
 fn offloaded(census: &Census) -> Option<Finding> {
     let many = census.offloaded;
-    (many > 0).then(|| {
-        held(
-            census,
-            Finding::note(
-                "offloaded",
-                format!("{many} flows bypass conntrack through a flowtable"),
-            ),
-            many,
-        )
+    let what = format!("{many} flows bypass conntrack through a flowtable");
+    held(census, Finding::note("offloaded", what), many)
         .because("conntrack does not see their packets, and the flowtable's timeouts apply")
-    })
+        .when(many > 0)
 }
 
 #[cfg(test)]

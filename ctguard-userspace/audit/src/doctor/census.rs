@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::heavy_hitters::HeavyHitters;
+use super::{heavy_hitters::HeavyHitters, text};
 use ctguard_datapath::packet::protocol;
 use ctguard_kernel::conntrack::{Entry, TcpState, status};
 
@@ -14,24 +14,18 @@ const STANDING_OUT: usize = 256;
 const IDLE_SECONDS: u32 = 3600;
 const DNS: u16 = 53;
 
-/// A kind of entry that may fill a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Kind {
     /// TCP whose handshake is not complete.
     HalfOpen,
     /// TCP without a packet for an hour.
     Idle,
-    /// Other established TCP.
     Established,
-    /// TCP that closes.
     Closing,
-    /// UDP to port 53.
     Dns,
     /// Other UDP, unreplied.
     UdpUnanswered,
-    /// Other UDP.
     Udp,
-    /// The rest.
     Other,
 }
 
@@ -79,7 +73,6 @@ pub(super) struct Remote {
     pub(super) port: u16,
 }
 
-/// The table, counted.
 #[derive(Debug)]
 pub(super) struct Census {
     /// Entries counted: the whole table, or a sample.
@@ -87,9 +80,7 @@ pub(super) struct Census {
     kinds: [u64; Kind::ALL.len()],
     pub(super) sources: HeavyHitters<IpAddr>,
     pub(super) sources_of: HeavyHitters<(Kind, IpAddr)>,
-    /// Networks of sources, a /24 or a /64 each.
     pub(super) networks: HeavyHitters<(Kind, IpNet)>,
-    /// Where entries of a kind go to.
     pub(super) destinations: HeavyHitters<(Kind, IpAddr, u16)>,
     pub(super) remotes: HeavyHitters<Remote>,
     /// Entries that will live longer than the timeout that is set now.
@@ -143,10 +134,8 @@ impl Census {
         self.kinds[kind as usize]
     }
 
-    /// A part of the entries, as a share.
-    #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
     pub(super) fn share(&self, part: u64) -> f64 {
-        if self.entries == 0 { 0.0 } else { part as f64 / self.entries as f64 }
+        text::share(part, self.entries)
     }
 }
 

@@ -11,14 +11,11 @@ const CHECK: &str = "namespaces";
 /// Fewer entries than this in all of them are not worth a note.
 const FEW: u64 = 1000;
 
-/// A4, of the list in `docs/doctor.md`.
 pub(super) fn read(host: &Host, findings: &mut Findings) -> OtherTables {
     let others = findings.read(CHECK, OtherTables::read(host)).unwrap_or_default();
     if others.unseen > 0 {
-        let reason = format!(
-            "{} processes hide their namespace; run as root, or with CAP_SYS_PTRACE",
-            others.unseen
-        );
+        let hidden = format!("{} processes hide their namespace", others.unseen);
+        let reason = format!("{hidden}; run as root, or with CAP_SYS_PTRACE");
         findings.skip(CHECK, Unread::new(OtherTables::PLACE, &reason));
     }
     others
@@ -28,15 +25,14 @@ pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
     let fill = |other: &OtherTable| other.table.fill_ratio().unwrap_or(0.0);
     let worst = others.tables.iter().max_by(|one, next| fill(one).total_cmp(&fill(next)))?;
     let OtherTable { number, name, table } = worst;
-    let highest = fill(worst);
+    let (many, count, max) = (others.tables.len(), table.count, table.max);
     let sum: u64 = others.tables.iter().map(|other| other.table.count).sum();
+    let share = per_cent(fill(worst));
     let what = format!(
-        "the table of network namespace {name} (net:[{number}]) is {} full: {} of {} entries",
-        per_cent(highest),
-        table.count,
-        table.max
+        "the table of network namespace {name} (net:[{number}]) is {share} full: {count} of {max} \
+         entries"
     );
-    let finding = match Finding::graded("namespace-fill", highest, FILL, what) {
+    let finding = match Finding::graded("namespace-fill", fill(worst), FILL, what) {
         Some(finding) => finding
             .because(
                 "every network namespace counts its own entries against the same maximum. New flows \
@@ -44,13 +40,10 @@ pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
                  namespace's table is",
             )
             .tune("ctguard tune --apply    # in the first network namespace")
-            .by_hand(format!("sysctl -w {MAX}={}", table.max.saturating_mul(2))),
+            .by_hand(format!("sysctl -w {MAX}={}", max.saturating_mul(2))),
         None if sum >= FEW => {
-            let (many, count) = (others.tables.len(), table.count);
-            let what = format!(
-                "{many} other network namespaces hold {sum} entries; the fullest is {name} with {count}"
-            );
-            Finding::note(CHECK, what)
+            let what = format!("{many} other network namespaces hold {sum} entries");
+            Finding::note(CHECK, format!("{what}; the fullest is {name} with {count}"))
                 .because("each may hold up to the maximum; they share the hash and the memory")
         }
         None => return None,
@@ -59,7 +52,7 @@ pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
         0 => String::new(),
         many => format!(", {many} more not read"),
     };
-    let looked_at = format!("{} namespaces{left_out}", others.tables.len());
+    let looked_at = format!("{many} namespaces{left_out}");
     Some(finding.read(OtherTables::PLACE, looked_at).read(sysctl_path(COUNT), sum))
 }
 

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::finding::{Finding, Findings};
+use super::{
+    finding::{Finding, Findings},
+    text::share,
+};
 use crate::host::{EXPECT_MAX as MAX, Host, LogCounts, Statistics, sysctl_path};
 
 /// Shares of the maximum.
@@ -13,19 +16,19 @@ const TAKEN: [f64; 2] = [0.75, 1.0];
 /// The list of expectations, which is short; the table itself is never read from /proc.
 const LIST: &str = "/proc/net/nf_conntrack_expect";
 const CREATED: &str = "expect_create";
+const FULL: &str = "expectations-full";
 
 const WHY: &str = "helpers (FTP, TFTP, SIP, H.323, PPTP) expect the connections that a session will \
     open; when their list is full, the packet that announces one is dropped. This is not the \
     connection table: a larger nf_conntrack_max does not help";
 
-/// B7, of the list in `docs/doctor.md`.
 pub(super) fn check(
     host: &Host,
     log: Option<&LogCounts>,
     counters: &Statistics,
     findings: &mut Findings,
 ) {
-    let max = findings.read("expectations", host.number(&sysctl_path(MAX))).flatten();
+    let max = findings.number("expectations", host, MAX);
     let listed = findings.read("expectations", host.text(LIST)).flatten().unwrap_or_default();
     let count = u64::try_from(listed.lines().count()).unwrap_or(u64::MAX);
     let taken = max.and_then(|max| taken(&listed, count, max));
@@ -38,11 +41,8 @@ pub(super) fn check(
     }
 }
 
-const FULL: &str = "expectations-full";
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn taken(listed: &str, count: u64, max: u64) -> Option<Finding> {
-    let share = count as f64 / max.max(1) as f64;
+    let share = share(count, max);
     let by = most_frequent_helper(listed);
     let by = by.map_or_else(String::new, |helper| format!(", most of them by {helper}"));
     let what = format!("{count} of {max} expectations are in use{by}");
@@ -55,21 +55,12 @@ fn taken(listed: &str, count: u64, max: u64) -> Option<Finding> {
 }
 
 fn logged(lines: u64, may_be_own: bool, max: Option<u64>) -> Finding {
+    let what = format!("the kernel logged \"expectation table full\" {lines} times in 24 hours");
     let finding = if may_be_own {
-        Finding::fault(
-            FULL,
-            format!("the kernel logged \"expectation table full\" {lines} times in 24 hours"),
-        )
-        .because(WHY)
+        Finding::fault(FULL, what).because(WHY)
     } else {
-        Finding::warning(
-            "expectations-full-elsewhere",
-            format!(
-                "the kernel logged \"expectation table full\" {lines} times in 24 hours, for another \
-                 network namespace"
-            ),
-        )
-        .because(
+        let what = format!("{what}, for another network namespace");
+        Finding::warning("expectations-full-elsewhere", what).because(
             "helpers of a container or a virtual router had no room; none in this network namespace \
              ever expected a connection. The maximum applies to every namespace",
         )

@@ -4,9 +4,8 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
-use crate::host::Unread;
+use crate::host::{Host, Unread, sysctl_path};
 
-/// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -18,14 +17,12 @@ pub enum Severity {
     Fault,
 }
 
-/// What was read, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reading {
     pub place: String,
     pub value: String,
 }
 
-/// A command that fixes a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mend {
     /// A `ctguard` command, which can be reverted.
@@ -33,7 +30,6 @@ pub struct Mend {
     pub command: String,
 }
 
-/// One result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The check's name, which is stable.
@@ -65,20 +61,15 @@ impl Finding {
         Self::of(check, Severity::Fault, what)
     }
 
-    /// A warning above one limit, a fault above another; nothing below both.
+    /// A warning from one limit on, a fault from another; nothing below both.
     pub(super) fn graded(
         check: &'static str,
         number: f64,
         [warning, fault]: [f64; 2],
         what: impl Into<String>,
     ) -> Option<Self> {
-        if number >= fault {
-            Some(Self::fault(check, what))
-        } else if number >= warning {
-            Some(Self::warning(check, what))
-        } else {
-            None
-        }
+        let severity = if number >= fault { Severity::Fault } else { Severity::Warning };
+        (number >= warning).then(|| Self::of(check, severity, what))
     }
 
     pub(super) fn read(mut self, place: impl Into<String>, value: impl Display) -> Self {
@@ -101,6 +92,10 @@ impl Finding {
         self.mend.push(Mend { reversible: false, command: command.into() });
         self
     }
+
+    pub(super) fn when(self, found: bool) -> Option<Self> {
+        found.then_some(self)
+    }
 }
 
 /// A check that was not possible.
@@ -111,7 +106,6 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// The findings of an audit so far.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) found: Vec<Finding>,
@@ -128,9 +122,14 @@ impl Findings {
         self.skipped.extend(others.skipped);
     }
 
-    /// What was read; none, and a skipped check, where that failed.
+    /// None, and a skipped check, where reading failed.
     pub(super) fn read<T>(&mut self, check: &'static str, read: Result<T, Unread>) -> Option<T> {
         read.map_err(|unread| self.skip(check, unread)).ok()
+    }
+
+    /// The number in a sysctl, where this kernel has it.
+    pub(super) fn number(&mut self, check: &'static str, host: &Host, key: &str) -> Option<u64> {
+        self.read(check, host.number(&sysctl_path(key))).flatten()
     }
 
     pub(super) fn skip(&mut self, check: &'static str, Unread { place, reason }: Unread) {

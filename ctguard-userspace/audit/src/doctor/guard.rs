@@ -12,7 +12,6 @@ const STATUS: &str = "ctguard status";
 /// A fuller filter or memory starts to mistake one flow for another.
 const CROWDED: f64 = 0.5;
 
-/// The state of a guard.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
     pub daemon_runs: bool,
@@ -34,7 +33,6 @@ pub struct Health {
     /// Refused during the audit, and how long it took.
     pub refused_meanwhile: u64,
     pub meanwhile: Duration,
-    /// The last change of stage, and when.
     pub last_stage: Option<String>,
     /// Share of the bits of the known-flows filter that are set, 0 to 1.
     pub known_flows_load: f64,
@@ -43,7 +41,6 @@ pub struct Health {
     pub map_bytes: u64,
 }
 
-/// H, of the list in `docs/doctor.md`.
 pub(super) fn check(guard: Result<Option<Health>, Unread>, findings: &mut Findings) {
     if let Some(Some(health)) = findings.read("guard", guard) {
         findings.add(judge(&health));
@@ -51,64 +48,53 @@ pub(super) fn check(guard: Result<Option<Health>, Unread>, findings: &mut Findin
 }
 
 fn judge(health: &Health) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for interface in &health.detached {
-        found.push(
-            Finding::fault(
-                "guard-detached",
-                format!("the guard is no longer attached to {interface}"),
-            )
+    let detached = health.detached.iter().map(|interface| {
+        let what = format!("the guard is no longer attached to {interface}");
+        Finding::fault("guard-detached", what)
             .read(STATUS, format!("{interface}: NOT ATTACHED"))
             .because("another program or a user removed it; the interface is not protected")
-            .tune(format!("ctguard run -i {interface}")),
-        );
-    }
+            .tune(format!("ctguard run -i {interface}"))
+    });
+    let mut found: Vec<_> = detached.collect();
     if !health.daemon_runs {
-        found.push(
-            Finding::warning("guard-alone", "no daemon is running for the guard")
-                .read(STATUS, if health.fallback { "fallback rate in force" } else { "just ended" })
-                .because("nothing watches how full the table is; the guard admits new flows at a fixed rate")
-                .tune("ctguard run -i IFACE"),
-        );
-    } else if health.fallback {
-        found.push(
-            Finding::fault("guard-stuck", "the guard's daemon is running but does not respond")
-                .read(STATUS, "fallback rate in force")
-                .because("its heartbeat is over two seconds old: it gets no CPU time, or cannot read the table")
-                .by_hand("ctguard events"),
-        );
-    }
-    if health.dry_run {
-        found.push(
-            Finding::warning("dry-run", "the guard is in dry-run mode and drops nothing")
-                .read("ctguard get", "dry-run=on")
-                .because("dry-run is for trying the guard out")
-                .tune("ctguard set dry-run=off"),
-        );
-    }
-    if let Some(client) = &health.unlisted_client {
-        found.push(
-            Finding::note("ssh-client", format!("your own address {client} is not on the allow list"))
-                .because(format!(
-                    "`ctguard allow add {client}` lets you in during an attack too, as long as your address does not change"
-                )),
-        );
-    }
-    for interface in &health.generic {
-        found.push(
-            Finding::note(
-                "guard-generic",
-                format!("the guard runs in generic XDP mode on {interface}"),
+        let state = if health.fallback { "fallback rate in force" } else { "just ended" };
+        let alone = Finding::warning("guard-alone", "no daemon is running for the guard")
+            .read(STATUS, state)
+            .because(
+                "nothing watches how full the table is; the guard admits new flows at a fixed rate",
             )
-            .because("it protects as well as native XDP, at more CPU time a packet"),
-        );
+            .tune("ctguard run -i IFACE");
+        found.push(alone);
+    } else if health.fallback {
+        let what = "the guard's daemon is running but does not respond";
+        let stuck = Finding::fault("guard-stuck", what)
+            .read(STATUS, "fallback rate in force")
+            .because("its heartbeat is over two seconds old: it gets no CPU time, or cannot read the table")
+            .by_hand("ctguard events");
+        found.push(stuck);
     }
+    let dry_run = Finding::warning("dry-run", "the guard is in dry-run mode and drops nothing")
+        .read("ctguard get", "dry-run=on")
+        .because("dry-run is for trying the guard out")
+        .tune("ctguard set dry-run=off");
+    found.extend(dry_run.when(health.dry_run));
+    found.extend(health.unlisted_client.iter().map(|client| {
+        let what = format!("your own address {client} is not on the allow list");
+        Finding::note("ssh-client", what).because(format!(
+            "`ctguard allow add {client}` lets you in during an attack too, as long as your address \
+             does not change"
+        ))
+    }));
+    found.extend(health.generic.iter().map(|interface| {
+        let what = format!("the guard runs in generic XDP mode on {interface}");
+        Finding::note("guard-generic", what)
+            .because("it protects as well as native XDP, at more CPU time a packet")
+    }));
     found.push(work(health));
     found.extend(crowded(health));
     found
 }
 
-/// What it has refused, and what it costs.
 fn work(health: &Health) -> Finding {
     let refused: u64 = health.refused.iter().map(|(_, number)| number).sum();
     let reasons = health.refused.iter().filter(|(_, number)| *number > 0);
@@ -123,47 +109,27 @@ fn work(health: &Health) -> Finding {
         None => "no heartbeat yet".to_owned(),
     };
     let last = health.last_stage.as_deref().unwrap_or("none since boot");
-    Finding::note(
-        "guard",
-        format!("the guard has refused {refused} new flows{by}, {rate:.0} a second now"),
-    )
-    .read(STATUS, format!("maps use {}", mebibytes(health.map_bytes)))
-    .because(format!(
-        "{heartbeat}; its maps use {}; last change of stage: {last}. `ctguard events` has the reasons",
-        mebibytes(health.map_bytes)
-    ))
+    let what = format!("the guard has refused {refused} new flows{by}, {rate:.0} a second now");
+    let memory = format!("maps use {}", mebibytes(health.map_bytes));
+    let why = format!(
+        "{heartbeat}; its {memory}; last change of stage: {last}. `ctguard events` has the reasons"
+    );
+    Finding::note("guard", what).read(STATUS, memory).because(why)
 }
 
 /// With a load of p, a share p^4 of unknown flows looks known and costs a lookup.
-fn crowded(health: &Health) -> Vec<Finding> {
-    let mut found = Vec::new();
-    if health.known_flows_load > CROWDED {
-        let wrong = health.known_flows_load.powi(4);
-        found.push(
-            Finding::note(
-                "guard-known-flows",
-                format!("the known-flows filter is {} full", per_cent(health.known_flows_load)),
-            )
-            .because(format!(
-                "{} of the packets of unknown flows look known and cost a lookup in conntrack: slower, \
-                 but as safe",
-                per_cent(wrong)
-            )),
-        );
-    }
-    if health.known_sources_load > CROWDED {
-        found.push(
-            Finding::note(
-                "guard-known-sources",
-                format!(
-                    "the table of known sources is {} full",
-                    per_cent(health.known_sources_load)
-                ),
-            )
-            .because("sources that it forgets are treated as unknown during an attack"),
-        );
-    }
-    found
+fn crowded(health: &Health) -> impl Iterator<Item = Finding> {
+    let (flows, sources) = (health.known_flows_load, health.known_sources_load);
+    let what = format!("the known-flows filter is {} full", per_cent(flows));
+    let wrong = per_cent(flows.powi(4));
+    let filter = Finding::note("guard-known-flows", what).because(format!(
+        "{wrong} of the packets of unknown flows look known and cost a lookup in conntrack: slower, \
+         but as safe"
+    ));
+    let what = format!("the table of known sources is {} full", per_cent(sources));
+    let table = Finding::note("guard-known-sources", what)
+        .because("sources that it forgets are treated as unknown during an attack");
+    filter.when(flows > CROWDED).into_iter().chain(table.when(sources > CROWDED))
 }
 
 #[cfg(test)]

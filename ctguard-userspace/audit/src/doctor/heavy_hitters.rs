@@ -5,7 +5,6 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-/// Counters for the most frequent of a stream.
 #[derive(Clone, Debug)]
 pub(super) struct HeavyHitters<K> {
     counters: HashMap<K, u64>,

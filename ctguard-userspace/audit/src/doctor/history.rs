@@ -1,6 +1,6 @@
 //! Whether the table has overflowed before: the kernel's log and counters.
 
-use super::finding::{Finding, Findings};
+use super::finding::{Finding, Findings, Severity};
 use crate::host::{
     Host, LogCounts, MAX, OtherTables, STATISTICS, Statistics, TableNumbers, Unread,
 };
@@ -9,7 +9,6 @@ use crate::host::{
 const RACES: u64 = 1000;
 /// Below this, no insertion fails for lack of room.
 const HALF: f64 = 0.5;
-/// Network namespaces that are named.
 const NAMED: usize = 3;
 
 /// Counters at the start and the end of an audit.
@@ -24,17 +23,16 @@ impl Meanwhile {
         self.after.get(column)
     }
 
-    /// Whether this namespace may have dropped new flows: not where the kernel counted none.
-    fn may_have_dropped(&self) -> bool {
-        !self.after.has("drop") || self.after.losses().in_all().dropped > 0
-    }
-
     pub(super) fn now(&self, column: &str) -> u64 {
         self.after.get(column).saturating_sub(self.before.get(column))
     }
+
+    fn read(&self, finding: Finding, column: &str) -> Finding {
+        let (total, now) = (self.total(column), self.now(column));
+        finding.read(self.after.place(), format!("{column} {total}, {now} during the audit"))
+    }
 }
 
-/// The kernel's lines about conntrack.
 pub(super) fn log(host: &Host, findings: &mut Findings) -> Option<LogCounts> {
     findings.read("kernel-log", LogCounts::read(host)).flatten()
 }
@@ -42,39 +40,34 @@ pub(super) fn log(host: &Host, findings: &mut Findings) -> Option<LogCounts> {
 pub(super) fn check_log(
     host: &Host,
     log: &LogCounts,
-    counted: &Meanwhile,
+    Meanwhile { after, .. }: &Meanwhile,
     others: &OtherTables,
     findings: &mut Findings,
 ) {
-    // An earlier namespace may have had the number of this one.
-    let own = host.network_namespace("self").map(|own| (own, counted.may_have_dropped()));
+    // An earlier namespace may have had the number of this one; no line is about this one's table
+    // where the kernel counted no drops.
+    let may_have_dropped = !after.has("drop") || after.losses().in_all().dropped > 0;
+    let own = host.network_namespace("self").map(|own| (own, may_have_dropped));
     findings.add(table_full(log, own, others));
-    findings.add((log.vmalloc > 0).then(|| {
-        Finding::note("vmalloc", "the hash does not lie in contiguous memory")
-            .read(LogCounts::PLACE, "nf_conntrack: falling back to vmalloc")
-            .because(
-                "a large hash needs vmalloc, which is slightly slower; nothing needs to be done",
-            )
-    }));
+    let vmalloc = Finding::note("vmalloc", "the hash does not lie in contiguous memory")
+        .read(LogCounts::PLACE, "nf_conntrack: falling back to vmalloc")
+        .because("a large hash needs vmalloc, which is slightly slower; nothing needs to be done");
+    findings.add(vmalloc.when(log.vmalloc > 0));
 }
 
 /// `own` is this namespace's number, and whether a line may be about its table.
 fn table_full(log: &LogCounts, own: Option<(u64, bool)>, others: &OtherTables) -> Option<Finding> {
-    if log.table_full == 0 {
-        return None;
-    }
     let many = log.namespaces.len();
     // Older kernels do not say whose table it is.
     let is_own = |(own, dropped): (u64, bool)| dropped && log.namespaces.contains(&own);
     let elsewhere = many > 0 && own.is_some_and(|own| !is_own(own));
-    let finding = if elsewhere {
-        let what = format!(
-            "the kernel logged \"table full\" in the last 24 hours, for {many} other network namespaces"
-        );
-        Finding::warning("table-full-logged", what)
+    let (severity, what) = if elsewhere {
+        let whose = format!("for {many} other network namespaces");
+        let what = format!("the kernel logged \"table full\" in the last 24 hours, {whose}");
+        (Severity::Warning, what)
     } else {
         let what = "the kernel logged \"table full, dropping packet\" in the last 24 hours";
-        Finding::fault("table-full-logged", what)
+        (Severity::Fault, what.to_owned())
     };
     let name = |number: &u64| {
         let known = others.tables.iter().find(|other| other.number == *number);
@@ -84,31 +77,24 @@ fn table_full(log: &LogCounts, own: Option<(u64, bool)>, others: &OtherTables) -
     let named = log.namespaces.iter().map(name).take(NAMED).collect::<Vec<_>>().join(", ");
     let of = if named.is_empty() { String::new() } else { format!(", for {named}") };
     let rest = if many > NAMED { " and others" } else { "" };
-    Some(
-        finding
-            .read(
-                LogCounts::PLACE,
-                format!("{} lines, {} suppressed{of}{rest}", log.table_full, log.suppressed),
-            )
-            .because(
-                "every line is a dropped new flow; the kernel limits the rate of these lines, so there \
-                 were more",
-            )
-            .tune("ctguard tune --apply"),
-    )
+    let lines = format!("{} lines, {} suppressed{of}{rest}", log.table_full, log.suppressed);
+    Finding::of("table-full-logged", severity, what)
+        .read(LogCounts::PLACE, lines)
+        .because(
+            "every line is a dropped new flow; the kernel limits the rate of these lines, so there \
+             were more",
+        )
+        .tune("ctguard tune --apply")
+        .when(log.table_full > 0)
 }
 
 pub(super) fn statistics(host: &Host, findings: &mut Findings) -> Statistics {
-    match findings.read("counters", Statistics::read(host)) {
-        Some(Some(statistics)) => statistics,
-        Some(None) => {
-            let reason =
-                "absent, and no counters over ctnetlink; run as root, or with CAP_NET_ADMIN";
-            findings.skip("counters", Unread::new(STATISTICS, reason));
-            Statistics::default()
-        }
-        None => Statistics::default(),
+    let read = findings.read("counters", Statistics::read(host));
+    if matches!(read, Some(None)) {
+        let reason = "absent, and no counters over ctnetlink; run as root, or with CAP_NET_ADMIN";
+        findings.skip("counters", Unread::new(STATISTICS, reason));
     }
+    read.flatten().unwrap_or_default()
 }
 
 pub(super) fn check_counters(table: TableNumbers, counted: &Meanwhile, findings: &mut Findings) {
@@ -118,91 +104,62 @@ pub(super) fn check_counters(table: TableNumbers, counted: &Meanwhile, findings:
     findings.add(chains(counted));
 }
 
-fn shown(counted: &Meanwhile, column: &str) -> String {
-    format!("{column} {}, {} during the audit", counted.total(column), counted.now(column))
-}
-
 fn dropped(counted: &Meanwhile) -> Option<Finding> {
     let losses = counted.after.losses();
     let (total, now) = (losses.in_all().dropped, losses.since(counted.before.losses()).dropped);
-    let finding = match (total, now) {
-        (0, _) => return None,
-        (_, 0) => Finding::warning(
-            "dropped",
-            format!(
-                "the kernel has dropped {total} new flows because the table was full, none during this audit"
-            ),
-        ),
-        _ => Finding::fault(
-            "dropped",
-            format!("the table is full: the kernel dropped {now} new flows during this audit"),
-        ),
+    let finding = if now > 0 {
+        let what =
+            format!("the table is full: the kernel dropped {now} new flows during this audit");
+        Finding::fault("dropped", what)
+    } else {
+        let what = format!(
+            "the kernel has dropped {total} new flows because the table was full, none during this \
+             audit"
+        );
+        Finding::warning("dropped", what)
     };
-    Some(
-        finding
-            .read(counted.after.place(), shown(counted, "drop"))
-            .because("clients had to retry, or gave up")
-            .tune("ctguard tune --apply"),
-    )
+    let finding = finding.because("clients had to retry, or gave up").tune("ctguard tune --apply");
+    counted.read(finding, "drop").when(total > 0)
 }
 
 fn early_drop(counted: &Meanwhile) -> Option<Finding> {
     let (total, now) = (counted.total("early_drop"), counted.now("early_drop"));
-    if total == 0 {
-        return None;
-    }
+    let severity = if now > 0 { Severity::Warning } else { Severity::Note };
     let what = format!("the kernel evicted {total} entries to make room, {now} during this audit");
-    let finding = if now > 0 {
-        Finding::warning("early-drop", what)
-    } else {
-        Finding::note("early-drop", what)
-    };
-    Some(
-        finding
-            .read(counted.after.place(), shown(counted, "early_drop"))
-            .because("the table was full, and the kernel found entries that were not established")
-            .tune("ctguard tune --apply"),
-    )
+    let finding = Finding::of("early-drop", severity, what)
+        .because("the table was full, and the kernel found entries that were not established")
+        .tune("ctguard tune --apply");
+    counted.read(finding, "early_drop").when(total > 0)
 }
 
 fn insert_failed(table: TableNumbers, counted: &Meanwhile) -> Option<Finding> {
     let (total, now) = (counted.total("insert_failed"), counted.now("insert_failed"));
     let roomy = table.fill_ratio().is_none_or(|fill| fill < HALF);
-    let many = now > 0 || total >= RACES;
-    (roomy && many).then(|| {
-        Finding::warning(
-            "insert-failed",
-            format!(
-                "{total} new flows could not be inserted, {now} during this audit, although the table \
-                 has room"
-            ),
-        )
-        .read(counted.after.place(), shown(counted, "insert_failed"))
-        .read(counted.after.place(), shown(counted, "clashres"))
-        .because(format!(
-            "two packets of one flow raced (a resolver behind NAT that asks for A and AAAA over one \
-             socket), or NAT had no free port. A larger {MAX} does not help"
-        ))
+    let what = format!(
+        "{total} new flows could not be inserted, {now} during this audit, although the table has room"
+    );
+    let why = format!(
+        "two packets of one flow raced (a resolver behind NAT that asks for A and AAAA over one \
+         socket), or NAT had no free port. A larger {MAX} does not help"
+    );
+    let finding = Finding::warning("insert-failed", what)
+        .because(why)
         .by_hand(
             "echo 'options single-request-reopen' >> /etc/resolv.conf    # on clients with glibc",
         )
-        .by_hand("nft … masquerade fully-random")
-    })
+        .by_hand("nft … masquerade fully-random");
+    let finding = counted.read(counted.read(finding, "insert_failed"), "clashres");
+    finding.when(roomy && (now > 0 || total >= RACES))
 }
 
 fn chains(counted: &Meanwhile) -> Option<Finding> {
     let now = counted.now("chainlength");
-    (now > 0).then(|| {
-        Finding::warning(
-            "chains",
-            format!(
-                "{now} new flows were dropped during this audit because a hash chain was too long"
-            ),
-        )
-        .read(counted.after.place(), shown(counted, "chainlength"))
+    let what =
+        format!("{now} new flows were dropped during this audit because a hash chain was too long");
+    let finding = Finding::warning("chains", what)
         .because("the hash has too few buckets, or an attacker aims at one of them")
-        .tune("ctguard tune --apply")
-    })
+        .tune("ctguard tune --apply");
+    counted.read(finding, "chainlength").when(now > 0)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ const ARP: &str = "/proc/net/arp";
 /// The leases of dnsmasq, and of `OpenWrt`'s: expiry, hardware address, address, name, client.
 const LEASES: [&str; 2] = ["/var/lib/misc/dnsmasq.leases", "/tmp/dhcp.leases"];
 
-/// Neighbours by address.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours(HashMap<IpAddr, String>);
 

@@ -3,21 +3,46 @@
 use super::finding::{Finding, Findings};
 use crate::host::{Host, Process};
 
+const TUNED: &str = "tuned";
+
 /// Processes that set conntrack's values, share them with another machine, or need conntrack.
-const AGENTS: [&str; 13] = [
-    "kube-proxy",
-    "k3s-server",
-    "k3s-agent",
-    "firewalld",
-    "conntrackd",
-    "keepalived",
-    "tuned",
-    "dockerd",
-    "calico-node",
-    "cilium-agent",
-    "flanneld",
-    "libvirtd",
-    "virtnetworkd",
+const AGENTS: [(&[&str], &str); 9] = [
+    (
+        &["kube-proxy", "k3s-server", "k3s-agent"],
+        "kube-proxy raises nf_conntrack_max to --conntrack-max-per-core (32768) times the number of \
+         cores, at least to --conntrack-min (131072), and sets the timeouts for established and \
+         close_wait. It never lowers the maximum. Set its options to 0 to keep it from changing them",
+    ),
+    (&["firewalld"], "a reload may load conntrack helpers again; it does not set the maximum"),
+    (
+        &["conntrackd", "keepalived"],
+        "two machines take over for each other, and conntrackd copies their tables: give both the \
+         same maximum and hash, or the smaller one loses flows at a failover",
+    ),
+    (&[TUNED], "its active profile does not set conntrack's values"),
+    (
+        &["dockerd"],
+        "published ports and outgoing connections of containers use NAT, which needs conntrack: \
+         `notrack` would cut them off. Docker does not set the maximum. Every container has its own \
+         network namespace and count",
+    ),
+    (
+        &["calico-node"],
+        "its policies are rules that use conntrack, in chains that start with cali-; its eBPF data \
+         plane has a table of its own",
+    ),
+    (
+        &["cilium-agent"],
+        "its eBPF programs track connections in their own tables (`cilium bpf ct list global`; \
+         bpf-ct-global-tcp-max, bpf-ct-global-any-max). Packets that also pass the kernel's stack \
+         have an entry here too",
+    ),
+    (&["flanneld"], "it masquerades traffic that leaves the cluster, which needs conntrack"),
+    (
+        &["libvirtd", "virtnetworkd"],
+        "its NAT networks masquerade their guests, whose flows have entries here; guests on a bridge \
+         have none unless net.bridge.bridge-nf-call-iptables is 1",
+    ),
 ];
 
 /// Programs that are recognised by a file: its path, their name, what they do.
@@ -51,100 +76,51 @@ const TRACES: [(&str, &str, &str); 5] = [
     ),
 ];
 
-const ACTIVE_PROFILES: &str = "/etc/tuned/active_profile";
 /// Directories of tuned's profiles; the first that has a profile counts.
 const PROFILES: [&str; 4] =
     ["/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned"];
-/// Profiles include others; no more are followed.
 const MOST_PROFILES: usize = 16;
 
-/// F5 to F7, of the list in `docs/doctor.md`.
 pub(super) fn check(host: &Host, findings: &mut Findings) {
-    for process in Process::named(host, &AGENTS) {
-        findings.add(agent(host, &process));
+    let names: Vec<&str> = AGENTS.iter().flat_map(|(names, _)| *names).copied().collect();
+    for Process { pid, name, arguments } in Process::named(host, &names) {
+        let known = AGENTS.iter().find(|(names, _)| names.contains(&name.as_str()));
+        let why = known.map_or("", |(_, why)| *why).to_owned();
+        let profile = if name == TUNED { tuned(host) } else { None };
+        findings.add([Finding::note("owner", format!("{name} is running (pid {pid})"))
+            .because(profile.unwrap_or(why))
+            .read(format!("/proc/{pid}/cmdline"), arguments.join(" "))]);
     }
-    for (path, name, why) in TRACES {
-        if host.is_there(path) {
-            findings.add([Finding::note("owner", format!("{name} is installed"))
-                .read(path, "present")
-                .because(why)]);
-        }
+    for (path, name, why) in TRACES.iter().filter(|(path, ..)| host.is_there(path)) {
+        let what = format!("{name} is installed");
+        findings.add([Finding::note("owner", what).read(*path, "present").because(*why)]);
     }
     if let Some(Some(mounts)) = findings.read("read-only", host.text("/proc/self/mounts")) {
         findings.add(read_only(&mounts));
     }
 }
 
-fn agent(host: &Host, process: &Process) -> Option<Finding> {
-    let Process { pid, name, arguments } = process;
-    let note = |why: &str| {
-        let line = arguments.join(" ");
-        let found = Finding::note("owner", format!("{name} is running (pid {pid})")).because(why);
-        found.read(format!("/proc/{pid}/cmdline"), line)
-    };
-    Some(match name.as_str() {
-        "kube-proxy" | "k3s-server" | "k3s-agent" => note(
-            "kube-proxy raises nf_conntrack_max to --conntrack-max-per-core (32768) times the number \
-             of cores, at least to --conntrack-min (131072), and sets the timeouts for established \
-             and close_wait. It never lowers the maximum. Set its options to 0 to keep it from \
-             changing them",
-        ),
-        "firewalld" => {
-            note("a reload may load conntrack helpers again; it does not set the maximum")
-        }
-        "conntrackd" | "keepalived" => note(
-            "two machines take over for each other, and conntrackd copies their tables: give both \
-             the same maximum and hash, or the smaller one loses flows at a failover",
-        ),
-        "tuned" => match tuned_line(host) {
-            Some((file, line)) => note(&format!(
-                "{file} says `{line}`: tuned sets it whenever it starts. Change it in a profile of \
-                 your own that includes this one"
-            )),
-            None => note("its active profile does not set conntrack's values"),
-        },
-        "dockerd" => note(
-            "published ports and outgoing connections of containers use NAT, which needs conntrack: \
-             `notrack` would cut them off. Docker does not set the maximum. Every container has its \
-             own network namespace and count",
-        ),
-        "calico-node" => note(
-            "its policies are rules that use conntrack, in chains that start with cali-; its eBPF \
-             data plane has a table of its own",
-        ),
-        "cilium-agent" => note(
-            "its eBPF programs track connections in their own tables (`cilium bpf ct list global`; \
-             bpf-ct-global-tcp-max, bpf-ct-global-any-max). Packets that also pass the kernel's stack \
-             have an entry here too",
-        ),
-        "flanneld" => note("it masquerades traffic that leaves the cluster, which needs conntrack"),
-        "libvirtd" | "virtnetworkd" => note(
-            "its NAT networks masquerade their guests, whose flows have entries here; guests on a \
-             bridge have none unless net.bridge.bridge-nf-call-iptables is 1",
-        ),
-        _ => return None,
-    })
-}
-
-/// The line about conntrack in tuned's active profiles, or in one that they include.
-fn tuned_line(host: &Host) -> Option<(String, String)> {
+/// Looks for conntrack in tuned's active profiles, and in those that they include.
+fn tuned(host: &Host) -> Option<String> {
     let text = |path: &str| host.text(path).ok().flatten();
-    let active = text(ACTIVE_PROFILES)?;
+    let active = text("/etc/tuned/active_profile")?;
     let mut profiles: Vec<String> = active.split_whitespace().map(str::to_owned).collect();
     let mut at = 0;
     while let Some(profile) = profiles.get(at).filter(|_| at < MOST_PROFILES) {
         at += 1;
-        let mut paths =
-            PROFILES.iter().map(|directory| format!("{directory}/{profile}/tuned.conf"));
+        let mut paths = PROFILES.iter().map(|place| format!("{place}/{profile}/tuned.conf"));
         let Some((path, conf)) = paths.find_map(|path| text(&path).map(|conf| (path, conf))) else {
             continue;
         };
         for line in conf.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
             if line.contains("nf_conntrack") {
-                return Some((path, line.to_owned()));
+                return Some(format!(
+                    "{path} says `{line}`: tuned sets it whenever it starts. Change it in a profile \
+                     of your own that includes this one"
+                ));
             }
-            if let Some(("include", included)) =
-                line.split_once('=').map(|(key, value)| (key.trim(), value))
+            if let Some((key, included)) = line.split_once('=')
+                && key.trim() == "include"
             {
                 profiles.extend(included.split([',', ' ']).map(str::trim).map(str::to_owned));
             }
@@ -155,17 +131,14 @@ fn tuned_line(host: &Host) -> Option<(String, String)> {
 
 fn read_only(mounts: &str) -> Option<Finding> {
     let line = mounts.lines().find(|line| {
-        let mut words = line.split(' ').skip(1);
-        let place = words.next();
-        let options = words.nth(1).unwrap_or_default();
-        matches!(place, Some("/proc/sys" | "/sys"))
-            && options.split(',').any(|option| option == "ro")
+        let words: Vec<_> = line.split(' ').collect();
+        matches!(words[..], [_, "/proc/sys" | "/sys", _, options, ..]
+            if options.split(',').any(|option| option == "ro"))
     })?;
-    Some(
-        Finding::note("read-only", "kernel settings are mounted read-only")
-            .read("/proc/self/mounts", line)
-            .because("this looks like a container: run `ctguard tune` on the host"),
-    )
+    Finding::note("read-only", "kernel settings are mounted read-only")
+        .read("/proc/self/mounts", line)
+        .because("this looks like a container: run `ctguard tune` on the host")
+        .into()
 }
 
 #[cfg(test)]
@@ -202,12 +175,13 @@ mod tests {
     #[test]
     fn every_agent_is_told_with_what_it_means() {
         let machine = Machine::healthy("owners-all");
-        for (pid, agent) in (100..).zip(super::AGENTS) {
+        let agents: Vec<_> = super::AGENTS.iter().flat_map(|(names, _)| *names).collect();
+        for (pid, agent) in (100..).zip(&agents) {
             machine.write(&format!("/proc/{pid}/comm"), &format!("{agent}\n"));
         }
         let audit = machine.audit();
         let owners = audit.notes("owner");
-        assert_eq!(owners.len(), super::AGENTS.len());
+        assert_eq!(owners.len(), agents.len());
         assert!(owners.iter().all(|owner| !owner.why.is_empty()));
         assert!(machine.found().is_empty(), "an owner is no fault");
     }

@@ -5,10 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::finding::Finding;
+use super::finding::{Finding, Severity};
 use crate::host::{COUNT, Host, TableNumbers, sysctl_path};
 
-/// Between two readings of the count.
 const APART: Duration = Duration::from_millis(50);
 /// Readings that are needed, and the least time that an audit takes.
 const READINGS: usize = 5;
@@ -16,22 +15,15 @@ const READINGS: usize = 5;
 const LEAST: u64 = 20;
 const SOON_SECONDS: f64 = 600.0;
 const VERY_SOON_SECONDS: f64 = 60.0;
-/// Most entries live for a minute or two, so slower growth stops by itself; it counts once the table
+/// Most entries live for a minute or two, so slower growth stops by itself. It counts once the table
 /// is half full.
 const HALF: f64 = 0.5;
 
-/// The count as it changes during an audit.
 #[derive(Debug)]
 pub(super) struct Pace {
     began: Instant,
-    readings: Vec<Reading>,
-}
-
-/// The count at a time since the first reading.
-#[derive(Clone, Copy, Debug)]
-struct Reading {
-    at: Duration,
-    count: u64,
+    /// Since the beginning.
+    readings: Vec<(Duration, u64)>,
 }
 
 impl Pace {
@@ -42,68 +34,60 @@ impl Pace {
     }
 
     fn note(&mut self, host: &Host) {
-        // What cannot be read here was told where the table was looked for.
+        // `presence` reports what cannot be read.
         if let Ok(Some(count)) = host.number(&sysctl_path(COUNT)) {
-            self.readings.push(Reading { at: self.began.elapsed(), count });
+            self.readings.push((self.began.elapsed(), count));
         }
     }
 
-    /// Waits for the rest of the readings.
     pub(super) fn keep(&mut self, host: &Host) {
         if !host.is_this() {
             return;
         }
         for _ in 1..READINGS {
-            let next = self.readings.last().map_or(APART, |last| last.at + APART);
+            let next = self.readings.last().map_or(APART, |(at, _)| *at + APART);
             thread::sleep(next.saturating_sub(self.began.elapsed()));
             self.note(host);
         }
     }
 
-    /// B2, of the list in `docs/doctor.md`.
     pub(super) fn judge(&self, table: TableNumbers) -> Option<Finding> {
         judge(&self.readings, table)
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
-fn judge(readings: &[Reading], table: TableNumbers) -> Option<Finding> {
-    let [first, .., last] = readings else { return None };
-    let grows = readings.windows(2).all(|pair| match pair {
-        [one, next] => next.count >= one.count.saturating_add(LEAST),
-        _ => false,
-    });
-    let left = table.max.checked_sub(last.count)?;
+fn judge(readings: &[(Duration, u64)], table: TableNumbers) -> Option<Finding> {
+    let [(began, first), .., (ended, last)] = *readings else { return None };
+    let mut pairs = readings.iter().zip(readings.iter().skip(1));
+    let grows = pairs.all(|((_, one), (_, next))| *next >= one.saturating_add(LEAST));
+    let left = table.max.checked_sub(last)?;
     if !grows || readings.len() < READINGS {
         return None;
     }
-    let lasted = last.at.saturating_sub(first.at);
-    let more = last.count - first.count;
-    let per_second = more as f64 / lasted.as_secs_f64().max(f64::MIN_POSITIVE);
+    let lasted = ended.saturating_sub(began);
+    let per_second = (last - first) as f64 / lasted.as_secs_f64().max(f64::MIN_POSITIVE);
     let seconds = left as f64 / per_second;
-    let is_half_full = last.count as f64 >= HALF * table.max as f64;
-    let what = format!(
-        "the table grows by {per_second:.0} entries a second and will be full in {seconds:.0} s"
-    );
-    let finding = match seconds {
-        ..VERY_SOON_SECONDS if is_half_full => Finding::fault("filling", what),
-        ..VERY_SOON_SECONDS => Finding::warning("filling", what),
-        ..SOON_SECONDS if is_half_full => Finding::warning("filling", what),
+    let is_half_full = last as f64 >= HALF * table.max as f64;
+    let severity = match seconds {
+        ..VERY_SOON_SECONDS if is_half_full => Severity::Fault,
+        ..VERY_SOON_SECONDS => Severity::Warning,
+        ..SOON_SECONDS if is_half_full => Severity::Warning,
         _ => return None,
     };
-    Some(
-        finding
-            .read(
-                sysctl_path(COUNT),
-                format!("{}, then {} after {} ms", first.count, last.count, lasted.as_millis()),
-            )
-            .because(format!(
-                "entries are created faster than they expire, in each of {} readings: this is \
-                 most likely a flood, not a burst",
-                readings.len()
-            ))
-            .tune("ctguard run -i IFACE    # the interface where it arrives"),
-    )
+    let pace = format!("{per_second:.0} entries a second");
+    let what = format!("the table grows by {pace} and will be full in {seconds:.0} s");
+    let read = format!("{first}, then {last} after {} ms", lasted.as_millis());
+    let why = format!(
+        "entries are created faster than they expire, in each of {} readings: this is most likely a \
+         flood, not a burst",
+        readings.len()
+    );
+    Finding::of("filling", severity, what)
+        .read(sysctl_path(COUNT), read)
+        .because(why)
+        .tune("ctguard run -i IFACE    # the interface where it arrives")
+        .into()
 }
 
 #[cfg(test)]
@@ -115,8 +99,7 @@ mod tests {
 
     fn judged(counts: &[u64]) -> Option<Severity> {
         let at = |number: u32| APART * number;
-        let readings: Vec<_> =
-            (0..).map(at).zip(counts).map(|(at, &count)| Reading { at, count }).collect();
+        let readings: Vec<_> = (0..).map(at).zip(counts.iter().copied()).collect();
         judge(&readings, TABLE).map(|finding| finding.severity)
     }
 
@@ -147,8 +130,7 @@ mod tests {
     #[test]
     fn a_table_without_a_maximum_does_not_fill() {
         let readings = steps(60_000, 100).into_iter().zip(0..);
-        let readings: Vec<_> =
-            readings.map(|(count, number)| Reading { at: APART * number, count }).collect();
+        let readings: Vec<_> = readings.map(|(count, number)| (APART * number, count)).collect();
         assert!(judge(&readings, TableNumbers { max: 0, ..TABLE }).is_none());
     }
 }

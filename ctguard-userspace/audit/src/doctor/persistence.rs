@@ -4,9 +4,7 @@ use super::{
     finding::{Finding, Findings},
     size::MOST_PER_BUCKET,
 };
-use crate::host::{
-    Assignment, Boot, COUNT, HASHSIZE, Host, Readers, SysctlFiles, TableNumbers, sysctl_path,
-};
+use crate::host::{Boot, COUNT, HASHSIZE, Host, Readers, SysctlFiles, TableNumbers, sysctl_path};
 
 /// Prefixes of conntrack's keys …
 const CURRENT: [&str; 2] = ["net.netfilter.nf_conntrack_", "net.nf_conntrack_max"];
@@ -16,28 +14,24 @@ const OBSOLETE: [&str; 2] = ["net.ipv4.netfilter.ip_conntrack_", "net.ipv4.ip_co
 /// Modules that became part of `nf_conntrack` in Linux 4.19 and 5.1.
 const GONE: [&str; 4] =
     ["nf_conntrack_ipv4", "nf_conntrack_ipv6", "nf_conntrack_proto_gre", "ip_conntrack"];
+const PERSIST: &str = "ctguard tune --apply --persist";
 
-/// F, of the list in `docs/doctor.md`.
 pub(super) fn check(host: &Host, table: Option<TableNumbers>, findings: &mut Findings) {
     let Some(files) = findings.read("sysctl-files", SysctlFiles::read(host)) else { return };
     let Some(boot) = findings.read("boot", Boot::read(host)) else { return };
-    if table.is_some() {
+    if let Some(table) = table {
         for key in files.keys().filter(|key| is_current(key)) {
-            match findings.read("drift", host.sysctl(key)) {
-                Some(Some(live)) => findings.add(drift(&files, key, &live)),
-                Some(None) => findings.add(unknown(&files, key)),
-                None => {}
+            if let Some(live) = findings.read("drift", host.sysctl(key)) {
+                findings.add(drift(&files, key, live.as_deref()));
             }
         }
-        if let Some(table) = table {
-            hash_option(&boot, table, findings);
-        }
+        findings.add(hash_option(&boot, table));
     }
     findings.add(only_by_hand(&files));
     findings.add(too_late(&files, &boot));
     findings.add(wrong_lines(&files));
     findings.add(overwritten(&files));
-    gone_modules(&boot, findings);
+    findings.add(gone_modules(&boot));
     findings.add(hash_script(&boot));
 }
 
@@ -45,95 +39,72 @@ fn is_current(key: &str) -> bool {
     CURRENT.iter().any(|prefix| key.starts_with(prefix)) && key != COUNT
 }
 
-fn drift(files: &SysctlFiles, key: &str, live: &str) -> Option<Finding> {
-    let at_boot = files.at_boot(key).filter(|assignment| assignment.value != live)?;
-    let place = format!("{}:{}", at_boot.file, at_boot.line);
-    Some(
-        Finding::fault(
-            "drift",
-            format!("{key} is {live}, but {place} sets it to {}", at_boot.value),
-        )
+/// `live` is none where this kernel does not have the key.
+fn drift(files: &SysctlFiles, key: &str, live: Option<&str>) -> Option<Finding> {
+    let at_boot = files.at_boot(key)?;
+    let (place, value) = (at_boot.place(), &at_boot.value);
+    let Some(live) = live else {
+        let what = format!("{place} sets {key}, which this kernel does not have");
+        return Finding::note("unknown-key", what)
+            .read(sysctl_path(key), "absent")
+            .read(place, value)
+            .because("the line has no effect: it was written for another kernel, or has a typing mistake")
+            .into();
+    };
+    Finding::fault("drift", format!("{key} is {live}, but {place} sets it to {value}"))
         .read(sysctl_path(key), live)
-        .read(place, &at_boot.value)
+        .read(place, value)
         .because(
             "the file was applied before conntrack was loaded, or somebody has changed the value \
-                 since: it may be different after the next boot",
+             since: it may be different after the next boot",
         )
-        .by_hand(format!("sysctl -w {key}='{}'", at_boot.value)),
-    )
-}
-
-/// A key that this kernel does not have, or that is misspelt.
-fn unknown(files: &SysctlFiles, key: &str) -> Option<Finding> {
-    let assignment = files.at_boot(key)?;
-    let place = format!("{}:{}", assignment.file, assignment.line);
-    Some(
-        Finding::note(
-            "unknown-key",
-            format!("{place} sets {key}, which this kernel does not have"),
-        )
-        .read(sysctl_path(key), "absent")
-        .read(place, &assignment.value)
-        .because(
-            "the line has no effect: it was written for another kernel, or has a typing mistake",
-        ),
-    )
+        .by_hand(format!("sysctl -w {key}='{value}'"))
+        .when(value != live)
 }
 
 /// Debian 13 no longer reads /etc/sysctl.conf.
 fn only_by_hand(files: &SysctlFiles) -> Option<Finding> {
     let (lost, _) = files.assignments.iter().find(|(assignment, readers)| {
-        *readers == Readers::ByHand
-            && is_current(&assignment.key)
-            && files.at_boot(&assignment.key).is_none()
+        let key = &assignment.key;
+        *readers == Readers::ByHand && is_current(key) && files.at_boot(key).is_none()
     })?;
-    Some(
-        Finding::fault("not-read-at-boot", format!("{} is not read at boot", lost.file))
-            .read(format!("{}:{}", lost.file, lost.line), format!("{}={}", lost.key, lost.value))
-            .because(
-                "systemd reads only *.conf in /etc/sysctl.d and similar directories, and none of them \
-                 links to this file",
-            )
-            .tune("ctguard tune --apply --persist")
-            .by_hand(format!(
-                "ln -s ../{} /etc/sysctl.d/99-sysctl.conf",
-                lost.file.trim_start_matches("/etc/")
-            )),
-    )
+    let below_etc = lost.file.trim_start_matches("/etc/");
+    Finding::fault("not-read-at-boot", format!("{} is not read at boot", lost.file))
+        .read(lost.place(), format!("{}={}", lost.key, lost.value))
+        .because(
+            "systemd reads only *.conf in /etc/sysctl.d and similar directories, and none of them \
+             links to this file",
+        )
+        .tune(PERSIST)
+        .by_hand(format!("ln -s ../{below_etc} /etc/sysctl.d/99-sysctl.conf"))
+        .into()
 }
 
 fn too_late(files: &SysctlFiles, boot: &Boot) -> Option<Finding> {
     let key = files.keys().find(|key| is_current(key))?;
-    let assignment = files.at_boot(key).filter(|_| !boot.conntrack_is_early())?;
-    Some(
-        Finding::warning(
-            "too-early",
-            format!("{} is applied at boot before conntrack is loaded", assignment.file),
-        )
-        .read(
-            format!("{}:{}", assignment.file, assignment.line),
-            format!("{key}={}", assignment.value),
-        )
+    let early = files.at_boot(key).filter(|_| !boot.conntrack_is_early())?;
+    let what = format!("{} is applied at boot before conntrack is loaded", early.file);
+    Finding::warning("too-early", what)
+        .read(early.place(), format!("{key}={}", early.value))
         .read("/etc/modules-load.d", "no nf_conntrack")
         .because(
             "the setting does not exist at that time, and the line is silently ignored; conntrack is \
              loaded with its defaults by the first rule that needs it",
         )
-        .tune("ctguard tune --apply --persist")
-        .by_hand("echo nf_conntrack > /etc/modules-load.d/nf_conntrack.conf"),
-    )
+        .tune(PERSIST)
+        .by_hand("echo nf_conntrack > /etc/modules-load.d/nf_conntrack.conf")
+        .into()
 }
 
-fn wrong_lines(files: &SysctlFiles) -> Vec<Finding> {
-    let wrong = files.assignments.iter().filter_map(|(assignment, _)| {
-        let place = format!("{}:{}", assignment.file, assignment.line);
-        let line = format!("{} = {}", assignment.key, assignment.value);
-        let (what, why) = if assignment.key == COUNT {
+fn wrong_lines(files: &SysctlFiles) -> impl Iterator<Item = Finding> {
+    files.assignments.iter().filter_map(|(assignment, _)| {
+        let (file, key, place) = (&assignment.file, &assignment.key, assignment.place());
+        let (what, why) = if key == COUNT {
             (
                 "tries to set the number of entries",
                 "nf_conntrack_count is read-only: it says how many entries the table holds",
             )
-        } else if OBSOLETE.iter().any(|prefix| assignment.key.starts_with(prefix)) {
+        } else if OBSOLETE.iter().any(|prefix| key.starts_with(prefix)) {
             (
                 "sets a key that was removed in Linux 4.8",
                 "ip_conntrack became nf_conntrack; the line has no effect",
@@ -141,100 +112,83 @@ fn wrong_lines(files: &SysctlFiles) -> Vec<Finding> {
         } else {
             return None;
         };
-        let name = assignment.key.rsplit('.').next().unwrap_or_default();
-        Some(
-            Finding::warning("wrong-line", format!("{place} {what}"))
-                .read(&place, &line)
-                .because(why)
-                .by_hand(format!("sed -i '/{name}/d' {}", assignment.file)),
-        )
-    });
-    wrong.collect()
+        let name = key.rsplit('.').next().unwrap_or_default();
+        Finding::warning("wrong-line", format!("{place} {what}"))
+            .read(place, format!("{key} = {}", assignment.value))
+            .because(why)
+            .by_hand(format!("sed -i '/{name}/d' {file}"))
+            .into()
+    })
 }
 
 /// Advice on the web often says `cat > /etc/sysctl.conf`; a distribution's file has comments.
 fn overwritten(files: &SysctlFiles) -> Option<Finding> {
-    let here = |assignment: &&Assignment| assignment.file == "/etc/sysctl.conf";
-    let mut lines =
-        files.assignments.iter().map(|(assignment, _)| assignment).filter(here).peekable();
-    lines.peek()?;
-    let all = lines.all(|assignment| assignment.key.contains("conntrack"));
-    (all && files.sysctl_conf_comments == 0).then(|| {
-        Finding::note("overwritten", "/etc/sysctl.conf contains only lines about conntrack")
-            .read("/etc/sysctl.conf", "no comment, no other setting")
-            .because(
-                "distributions ship this file with comments: somebody may have overwritten it (`>` \
-                 instead of `>>`)",
-            )
-            .by_hand(
-                "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss procps    # on Debian",
-            )
+    const CONF: &str = "/etc/sysctl.conf";
+    let lines = files.assignments.iter().map(|(line, _)| line).filter(|line| line.file == CONF);
+    let about_conntrack: Vec<_> = lines.map(|line| line.key.contains("conntrack")).collect();
+    let all = !about_conntrack.is_empty() && about_conntrack.iter().all(|about| *about);
+    Finding::note("overwritten", "/etc/sysctl.conf contains only lines about conntrack")
+        .read(CONF, "no comment, no other setting")
+        .because(
+            "distributions ship this file with comments: somebody may have overwritten it (`>` \
+             instead of `>>`)",
+        )
+        .by_hand(
+            "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss procps    # on Debian",
+        )
+        .when(all && files.sysctl_conf_comments == 0)
+}
+
+fn gone_modules(boot: &Boot) -> impl Iterator<Item = Finding> {
+    let gone = boot.loaded.iter().filter(|(_, module)| GONE.contains(&module.as_str()));
+    gone.map(|(file, module)| {
+        Finding::fault("gone-module", format!("{file} loads {module}, which no longer exists"))
+            .read(file, module)
+            .because("systemd-modules-load.service fails at boot; the module is now part of nf_conntrack")
+            .by_hand(format!("sed -i 's/^{module}$/nf_conntrack/' {file}"))
     })
 }
 
-fn gone_modules(boot: &Boot, findings: &mut Findings) {
-    findings.add(boot.loaded.iter().filter(|named| GONE.contains(&named.module.as_str())).map(
-        |named| {
-            Finding::fault(
-            "gone-module",
-            format!("{} loads {}, which no longer exists", named.file, named.module),
-        )
-        .read(&named.file, &named.module)
-        .because(
-            "systemd-modules-load.service fails at boot; the module is now part of nf_conntrack",
-        )
-        .by_hand(format!("sed -i 's/^{}$/nf_conntrack/' {}", named.module, named.file))
-        },
-    ));
-}
-
-fn hash_option(boot: &Boot, table: TableNumbers, findings: &mut Findings) {
-    let Some(option) = &boot.hashsize else { return };
-    let Ok(hashsize) = option.value.parse::<u64>() else {
-        findings.add([Finding::fault(
+fn hash_option(boot: &Boot, TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
+    let (file, value) = boot.hashsize.as_ref()?;
+    let Ok(hashsize) = value.parse::<u64>() else {
+        return Finding::fault(
             "hash-option",
-            format!("hashsize={} in {} is not a number", option.value, option.file),
+            format!("hashsize={value} in {file} is not a number"),
         )
-        .read(&option.file, &option.value)
-        .because("the kernel refuses to load conntrack with it")]);
-        return;
+        .read(file, value)
+        .because("the kernel refuses to load conntrack with it")
+        .into();
     };
-    if hashsize.saturating_mul(MOST_PER_BUCKET) < table.max {
-        findings.add([Finding::warning(
-            "hash-frozen",
-            format!("{} sets {hashsize} buckets for a table of {} entries", option.file, table.max),
-        )
-        .read(&option.file, format!("hashsize={hashsize}"))
-        .because("it is the width for a smaller table and was not changed with the maximum")
-        .tune("ctguard tune --apply --persist")
-        .by_hand(format!("sed -i 's/hashsize=[0-9]*/hashsize={}/' {}", table.max, option.file))]);
-    } else if table.buckets != 0
-        && hashsize.next_power_of_two() != table.buckets.next_power_of_two()
-    {
-        findings.add([Finding::fault(
-            "hash-drift",
-            format!("the hash has {} buckets, but {} says {hashsize}", table.buckets, option.file),
-        )
-        .read(HASHSIZE, table.buckets)
-        .read(&option.file, format!("hashsize={hashsize}"))
+    let read = format!("hashsize={hashsize}");
+    if hashsize.saturating_mul(MOST_PER_BUCKET) < max {
+        let what = format!("{file} sets {hashsize} buckets for a table of {max} entries");
+        return Finding::warning("hash-frozen", what)
+            .read(file, read)
+            .because("it is the width for a smaller table and was not changed with the maximum")
+            .tune(PERSIST)
+            .by_hand(format!("sed -i 's/hashsize=[0-9]*/hashsize={max}/' {file}"))
+            .into();
+    }
+    let what = format!("the hash has {buckets} buckets, but {file} says {hashsize}");
+    Finding::fault("hash-drift", what)
+        .read(HASHSIZE, buckets)
+        .read(file, read)
         .because(
             "the option applies when the module is loaded: the hash will change at the next boot",
         )
-        .tune("ctguard tune --apply --persist")]);
-    }
+        .tune(PERSIST)
+        .when(buckets != 0 && hashsize.next_power_of_two() != buckets.next_power_of_two())
 }
 
 fn hash_script(boot: &Boot) -> Option<Finding> {
     let script = boot.hashsize_script.as_ref().filter(|_| boot.hashsize.is_none())?;
-    Some(
-        Finding::warning("hash-script", format!("only {script} sets the size of the hash"))
-            .read(script, "hashsize")
-            .because("it runs once, late at boot, and under systemd only if it is executable")
-            .tune("ctguard tune --apply --persist")
-            .by_hand(
-                "echo 'options nf_conntrack hashsize=262144' > /etc/modprobe.d/nf_conntrack.conf",
-            ),
-    )
+    Finding::warning("hash-script", format!("only {script} sets the size of the hash"))
+        .read(script, "hashsize")
+        .because("it runs once, late at boot, and under systemd only if it is executable")
+        .tune(PERSIST)
+        .by_hand("echo 'options nf_conntrack hashsize=262144' > /etc/modprobe.d/nf_conntrack.conf")
+        .into()
 }
 
 #[cfg(test)]

@@ -5,16 +5,12 @@ use crate::host::{COUNT, Host, MAX, TableNumbers, is_size_ours, sysctl_path};
 
 const OLD_MAX: &str = "net.nf_conntrack_max";
 
-/// A, of the list in `docs/doctor.md`.
 pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers> {
     let table = findings.read("table", TableNumbers::read(host))?;
     let Some(table) = table else {
-        findings.add([Finding::note(
-            "not-loaded",
-            "conntrack is not loaded: there is no table that could fill",
-        )
-        .read(sysctl_path(COUNT), "absent")
-        .because(
+        let what = "conntrack is not loaded: there is no table that could fill";
+        let absent = Finding::note("not-loaded", what).read(sysctl_path(COUNT), "absent");
+        findings.add([absent.because(
             "a rule with `ct state` or NAT loads it, and so does listing NAT rules with `iptables -t \
              nat -L`; ctguard never does. Settings in sysctl.d take effect only if something applies \
              them after that",
@@ -22,18 +18,17 @@ pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers
         return None;
     };
     findings.add(in_own_namespace(host));
-    if let Some(Some(old)) = findings.read("old-path", host.number(&sysctl_path(OLD_MAX))) {
-        findings.add((old != table.max).then(|| {
-            Finding::warning("old-path", "two files show different maximums")
-                .read(sysctl_path(OLD_MAX), old)
-                .read(sysctl_path(MAX), table.max)
-                .because(
-                    "both are the same setting in the first network namespace; something hides one \
-                     of them",
-                )
-                .by_hand(format!("sysctl -w {MAX}={}", table.max.max(old)))
-        }));
-    }
+    let old = findings.number("old-path", host, OLD_MAX).filter(|old| *old != table.max);
+    findings.add(old.map(|old| {
+        Finding::warning("old-path", "two files show different maximums")
+            .read(sysctl_path(OLD_MAX), old)
+            .read(sysctl_path(MAX), table.max)
+            .because(
+                "both are the same setting in the first network namespace; something hides one of \
+                 them",
+            )
+            .by_hand(format!("sysctl -w {MAX}={}", table.max.max(old)))
+    }));
     Some(table)
 }
 
@@ -48,11 +43,11 @@ fn in_own_namespace(host: &Host) -> Option<Finding> {
     )
     .by_hand("nsenter --target 1 --net ctguard doctor");
     match (host.network_namespace("self"), host.network_namespace("1")) {
-        (Some(own), Some(first)) => (own != first).then(|| {
-            let link = |number| format!("net:[{number}]");
-            finding.read("/proc/self/ns/net", link(own)).read("/proc/1/ns/net", link(first))
-        }),
-        _ => (!is_size_ours(host)).then(|| finding.read(sysctl_path(MAX), "read-only")),
+        (Some(own), Some(first)) => finding
+            .read("/proc/self/ns/net", format!("net:[{own}]"))
+            .read("/proc/1/ns/net", format!("net:[{first}]"))
+            .when(own != first),
+        _ => finding.read(sysctl_path(MAX), "read-only").when(!is_size_ours(host)),
     }
 }
 

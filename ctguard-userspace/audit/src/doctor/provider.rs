@@ -3,13 +3,12 @@
 //! Amazon's have them (`ena_hw_stats_strings` and its forerunner `ena_stats_eni_strings`,
 //! `drivers/net/ethernet/amazon/ena/ena_ethtool.c`); only statistics of these names are read.
 
-use super::finding::{Finding, Findings};
+use super::finding::{Finding, Findings, Severity};
 use crate::host::{Host, TableNumbers, Unread};
 use ctguard_kernel::net::{Driver, Statistic, links};
 
 /// `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
-/// How many more connections the provider will track.
 const AVAILABLE: &str = "conntrack_allowance_available";
 
 /// Packets that were dropped or delayed beyond a limit, what it limits, and what to do about it.
@@ -45,7 +44,7 @@ const EXCEEDED: [(&str, &str, &str); 5] = [
     ),
 ];
 
-/// What one interface tells of them.
+/// The statistics of an interface whose driver has some of them.
 #[derive(Clone, Debug)]
 pub(super) struct Allowances {
     interface: String,
@@ -53,26 +52,25 @@ pub(super) struct Allowances {
     statistics: Vec<Statistic>,
 }
 
-/// Of every interface that tells any.
 pub(super) fn read(host: &Host) -> Result<Vec<Allowances>, Unread> {
     const PLACE: &str = "statistics of network cards";
     if !host.is_this() {
         return Err(Unread::new(PLACE, "a copy of a machine has no drivers to ask"));
     }
     let links = links().map_err(|error| Unread::new(PLACE, &error))?;
-    let mut told = Vec::new();
-    for link in links.iter().filter(|link| link.kind.is_none() && link.hardware == ETHERNET) {
-        let unread = |error| Unread::new(format!("{PLACE}: {}", link.name), &error);
-        let Some(driver) = Driver::of(&link.name).map_err(unread)? else { continue };
-        let statistics = driver.statistics(&link.name, is_wanted).map_err(unread)?;
+    let mut found = Vec::new();
+    for link in links.into_iter().filter(|link| link.kind.is_none() && link.hardware == ETHERNET) {
+        let interface = link.name;
+        let unread = |error| Unread::new(format!("{PLACE}: {interface}"), &error);
+        let Some(driver) = Driver::of(&interface).map_err(unread)? else { continue };
+        let statistics = driver.statistics(&interface, is_wanted).map_err(unread)?;
         if !statistics.is_empty() {
-            told.push(Allowances { interface: link.name.clone(), driver, statistics });
+            found.push(Allowances { interface, driver, statistics });
         }
     }
-    Ok(told)
+    Ok(found)
 }
 
-/// B9, of the list in `docs/doctor.md`.
 pub(super) fn check(
     before: Result<Vec<Allowances>, Unread>,
     table: Option<TableNumbers>,
@@ -80,9 +78,8 @@ pub(super) fn check(
 ) {
     for before in findings.read("provider-limit", before).unwrap_or_default() {
         let Allowances { interface, driver, statistics } = &before;
-        let after = driver.statistics(interface, is_wanted);
-        let after =
-            after.map_err(|error| Unread::new(format!("statistics of {interface}"), &error));
+        let unread = |error| Unread::new(format!("statistics of {interface}"), &error);
+        let after = driver.statistics(interface, is_wanted).map_err(unread);
         if let Some(after) = findings.read("provider-limit", after) {
             findings.add(exceeded(interface, statistics, &after));
             findings.add(table.and_then(|table| little_room(interface, &after, table)));
@@ -99,39 +96,37 @@ fn value(statistics: &[Statistic], name: &str) -> Option<u64> {
 }
 
 fn exceeded(interface: &str, before: &[Statistic], after: &[Statistic]) -> Vec<Finding> {
-    let found = EXCEEDED.iter().filter_map(|(name, what, why)| {
-        let total = value(after, name).filter(|total| *total > 0)?;
+    let found = EXCEEDED.iter().filter_map(|(name, limits, why)| {
+        let total = value(after, name)?;
         let now = total.saturating_sub(value(before, name).unwrap_or(total));
-        let finding = if now > 0 {
-            let what = format!("{interface} exceeds the provider's limit of {what}");
-            Finding::fault("provider-limit", what)
+        let (severity, what) = if now > 0 {
+            (Severity::Fault, format!("{interface} exceeds the provider's limit of {limits}"))
         } else {
-            let what = format!("{interface} has exceeded the provider's limit of {what} before");
-            Finding::warning("provider-limit", what)
+            let what = format!("{interface} has exceeded the provider's limit of {limits} before");
+            (Severity::Warning, what)
         };
-        let place = format!("ethtool -S {interface}: {name}");
-        Some(finding.read(place, format!("{total} packets, {now} during the audit")).because(*why))
+        let (place, read) = (format!("ethtool -S {interface}: {name}"), format!("{total} packets"));
+        Finding::of("provider-limit", severity, what)
+            .read(place, format!("{read}, {now} during the audit"))
+            .because(*why)
+            .when(total > 0)
     });
     found.collect()
 }
 
 /// The provider's own table will be full before this one.
 fn little_room(interface: &str, after: &[Statistic], table: TableNumbers) -> Option<Finding> {
-    let available = value(after, AVAILABLE)?;
-    let room = table.max.checked_sub(table.count).filter(|room| available < *room)?;
-    Some(
-        Finding::note(
-            "provider-room",
-            format!(
-                "the provider will track only {available} more connections; this table has room for {room}"
-            ),
-        )
+    let (available, room) = (value(after, AVAILABLE)?, table.max.checked_sub(table.count)?);
+    let what = format!(
+        "the provider will track only {available} more connections; this table has room for {room}"
+    );
+    Finding::note("provider-room", what)
         .read(format!("ethtool -S {interface}: {AVAILABLE}"), available)
         .because(
             "the provider's limit will be reached first; flows of security groups that allow \
              everything do not count towards it",
-        ),
-    )
+        )
+        .when(available < room)
 }
 
 #[cfg(test)]

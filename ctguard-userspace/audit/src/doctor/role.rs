@@ -3,7 +3,6 @@
 use super::uses::translates_addresses;
 use crate::host::{Host, Unread};
 
-/// What a machine does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
     /// Forwards packets and translates addresses

@@ -14,52 +14,39 @@ const SOMAXCONN: &str = "net.core.somaxconn";
 const SYN_BACKLOG: &str = "net.ipv4.tcp_max_syn_backlog";
 /// The default before Linux 5.4; later it is 4096.
 const SMALL_SOMAXCONN: u64 = 128;
-const SMALL_SYN_BACKLOG: u64 = 1024;
-/// Sockets that are named.
+const SMALL_SYN_BACKLOG: u64 = 1023;
 const NAMED: usize = 3;
 
 pub(super) fn check(host: &Host, stack: &Meanwhile, findings: &mut Findings) {
     let cookies = findings.read("syn-cookies", host.sysctl(SYN_COOKIES)).flatten();
     let cookies_are_off = cookies.as_deref() == Some("0");
-    findings.add(cookies_are_off.then(without_cookies));
+    let without_cookies = Finding::warning("syn-cookies", "SYN cookies are off")
+        .read(sysctl_path(SYN_COOKIES), 0)
+        .because(
+            "a SYN flood at a service of this machine fills its backlog; with SYN cookies it would \
+             still answer",
+        )
+        .by_hand(format!("sysctl -w {SYN_COOKIES}=1"));
+    findings.add(without_cookies.when(cookies_are_off));
     let listeners = findings.read("listeners", Listener::read(host)).unwrap_or_default();
     findings.add(accept_queue(stack, &listeners));
     findings.add(syn_backlog(stack));
     if listeners.iter().all(Listener::is_local) {
         return;
     }
-    if let Some(Some(most)) = findings.read("small-backlog", host.number(&sysctl_path(SOMAXCONN))) {
-        findings.add((most <= SMALL_SOMAXCONN).then(|| small(SOMAXCONN, most, 4096)));
+    small(host, SOMAXCONN, SMALL_SOMAXCONN, findings);
+    if cookies_are_off {
+        small(host, SYN_BACKLOG, SMALL_SYN_BACKLOG, findings);
     }
-    if cookies_are_off
-        && let Some(Some(most)) =
-            findings.read("small-backlog", host.number(&sysctl_path(SYN_BACKLOG)))
-    {
-        findings.add((most < SMALL_SYN_BACKLOG).then(|| small(SYN_BACKLOG, most, 4096)));
-    }
-}
-
-fn without_cookies() -> Finding {
-    Finding::warning("syn-cookies", "SYN cookies are off")
-        .read(sysctl_path(SYN_COOKIES), 0)
-        .because(
-            "a SYN flood at a service of this machine fills its backlog; with SYN cookies it would \
-             still answer",
-        )
-        .by_hand(format!("sysctl -w {SYN_COOKIES}=1"))
 }
 
 fn severity(now: u64) -> Severity {
     if now > 0 { Severity::Warning } else { Severity::Note }
 }
 
-/// Connections that were not accepted in time.
 fn accept_queue(stack: &Meanwhile, listeners: &[Listener]) -> Option<Finding> {
     let name = "TcpExtListenOverflows";
     let (total, now) = (stack.total(name), stack.now(name));
-    if total == 0 {
-        return None;
-    }
     let what = format!("{total} connections met a full accept queue, {now} during this audit");
     let mut longest: Vec<_> = listeners.iter().filter(|socket| socket.waiting > 0).collect();
     longest.sort_by_key(|socket| std::cmp::Reverse(socket.waiting));
@@ -70,45 +57,45 @@ fn accept_queue(stack: &Meanwhile, listeners: &[Listener]) -> Option<Finding> {
              {SOMAXCONN}): its clients wait for seconds"
         ))
         .by_hand("ss -ltn    # Recv-Q: connections that wait; Send-Q: the backlog");
-    Some(longest.iter().take(NAMED).fold(finding, |finding, socket| {
+    let finding = longest.iter().take(NAMED).fold(finding, |finding, socket| {
         let place = LISTENERS[usize::from(socket.at.is_ipv6())];
         finding.read(place, format!("{}: {} waiting", socket.at, socket.waiting))
-    }))
+    });
+    finding.when(total > 0)
 }
 
-/// SYNs for which the backlog had no room.
 fn syn_backlog(stack: &Meanwhile) -> Option<Finding> {
     let [dropped, cookies] = ["TcpExtTCPReqQFullDrop", "TcpExtTCPReqQFullDoCookies"];
     let total = stack.total(dropped).saturating_add(stack.total(cookies));
     let (lost, answered) = (stack.now(dropped), stack.now(cookies));
-    if total == 0 {
-        return None;
-    }
     let what = format!(
         "{total} SYNs met a full backlog; during this audit {lost} were dropped and {answered} \
          answered with a SYN cookie"
     );
-    Some(
-        Finding::of("syn-backlog", severity(lost.saturating_add(answered)), what)
-            .read(NETSTAT, format!("TCPReqQFullDrop {}", stack.total(dropped)))
-            .read(NETSTAT, format!("TCPReqQFullDoCookies {}", stack.total(cookies)))
-            .because(
-                "a SYN flood at a service of this machine, or a backlog that is too short; every SYN \
-                 also takes an entry in the table",
-            )
-            .tune("ctguard run -i IFACE")
-            .by_hand(format!("sysctl -w {SOMAXCONN}=4096    # then restart the service")),
-    )
+    Finding::of("syn-backlog", severity(lost.saturating_add(answered)), what)
+        .read(NETSTAT, format!("TCPReqQFullDrop {}", stack.total(dropped)))
+        .read(NETSTAT, format!("TCPReqQFullDoCookies {}", stack.total(cookies)))
+        .because(
+            "a SYN flood at a service of this machine, or a backlog that is too short; every SYN also \
+             takes an entry in the table",
+        )
+        .tune("ctguard run -i IFACE")
+        .by_hand(format!("sysctl -w {SOMAXCONN}=4096    # then restart the service"))
+        .when(total > 0)
 }
 
-fn small(key: &str, most: u64, better: u64) -> Finding {
-    Finding::note("small-backlog", format!("{key} is only {most}, and services listen here"))
-        .read(sysctl_path(key), most)
-        .because(
-            "a larger burst of connections is dropped or answered with SYN cookies; services must be \
-             restarted to use a higher value",
-        )
-        .by_hand(format!("sysctl -w {key}={better}"))
+fn small(host: &Host, key: &str, limit: u64, findings: &mut Findings) {
+    let most = findings.number("small-backlog", host, key).filter(|most| *most <= limit);
+    findings.add(most.map(|most| {
+        let what = format!("{key} is only {most}, and services listen here");
+        Finding::note("small-backlog", what)
+            .read(sysctl_path(key), most)
+            .because(
+                "a larger burst of connections is dropped or answered with SYN cookies; services must \
+                 be restarted to use a higher value",
+            )
+            .by_hand(format!("sysctl -w {key}=4096"))
+    }));
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ pub const NEARLY_FULL: f64 = 0.75;
 pub(super) const FILL: [f64; 2] = [NEARLY_FULL, 0.9];
 /// The least for a router with a gibibyte of memory or more.
 pub const LEAST_OF_ROUTER: u64 = 1 << 16;
-/// One pointer.
 pub const BUCKET_BYTES: u64 = 8;
 /// More entries than this for each bucket make long chains.
 pub(super) const MOST_PER_BUCKET: u64 = 4;
@@ -24,7 +23,6 @@ pub fn entries_bytes(entries: u64, entry: &EntrySize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-/// The memory that a full table takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Footprint {
     pub entries_bytes: u64,

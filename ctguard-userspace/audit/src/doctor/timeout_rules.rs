@@ -8,7 +8,6 @@ const DAY: u64 = 86_400;
 /// The least that RFC 5382 (REQ-5) allows a NAT: 2 hours 4 minutes.
 const RFC_5382: u64 = 7440;
 
-/// The limits of one timeout, in seconds.
 #[derive(Debug)]
 pub struct TimeoutRule {
     /// Without [`KEYS`].
@@ -24,16 +23,13 @@ pub struct TimeoutRule {
     set: Set,
 }
 
-/// What is set in place of a value beyond its limits.
 #[derive(Clone, Copy, Debug)]
 enum Set {
-    /// Left to the operator.
     Nothing,
     NearestLimit,
     Seconds(u64),
 }
 
-/// Something wrong with a timeout.
 #[derive(Debug)]
 pub struct WrongTimeout {
     pub severity: Severity,
@@ -65,7 +61,6 @@ impl TimeoutRule {
         !matches!(self.set, Set::Nothing)
     }
 
-    /// What is wrong with a timeout, on a machine that does this.
     pub fn judge(&self, seconds: u64, role: Role) -> Option<WrongTimeout> {
         let (severity, why, limit) =
             if let Some((_, severity)) = self.least.iter().find(|(least, _)| seconds < *least) {

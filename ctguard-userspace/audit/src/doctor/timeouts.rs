@@ -5,9 +5,8 @@ use super::{
     role::Role,
     timeout_rules::{TIMEOUTS, TimeoutRule},
 };
-use crate::host::{Host, Unread, sysctl_path};
+use crate::host::{Host, sysctl_path};
 
-/// Timeouts of flowtables, where the kernel has them.
 const FLOWTABLE: [&str; 2] =
     ["net.netfilter.nf_flowtable_tcp_timeout", "net.netfilter.nf_flowtable_udp_timeout"];
 const FLOWTABLE_SECONDS: u64 = 30;
@@ -41,33 +40,35 @@ const SWITCHES: [(&str, u64, &str, &str, &str); 5] = [
     ("timestamp", 1, "timestamps", "every entry stores its times", "costs 16 bytes an entry"),
 ];
 
-/// E, of the list in `docs/doctor.md`.
 pub(super) fn check(host: &Host, findings: &mut Findings) {
     let role = Role::by_forwarding(host).unwrap_or(Role::Server);
     for rule in &TIMEOUTS {
-        if let Some(Some(seconds)) =
-            findings.read("timeout", host.number(&sysctl_path(&rule.key())))
-        {
-            findings.add(judge(rule, seconds, role));
-        }
+        let seconds = findings.number("timeout", host, &rule.key());
+        findings.add(seconds.and_then(|seconds| judge(rule, seconds, role)));
     }
-    for name in FLOWTABLE {
-        if let Some(Some(seconds)) = findings.read("timeout", host.number(&sysctl_path(name))) {
-            findings.add((seconds > FLOWTABLE_SECONDS).then(|| {
-                Finding::note("timeout", format!("{name} is {seconds} s"))
-                    .read(sysctl_path(name), seconds)
-                    .because("a flow stays in its flowtable this long after its last packet")
-            }));
-        }
+    for key in FLOWTABLE {
+        let seconds = findings.number("timeout", host, key).filter(|it| *it > FLOWTABLE_SECONDS);
+        findings.add(seconds.map(|seconds| {
+            Finding::note("timeout", format!("{key} is {seconds} s"))
+                .read(sysctl_path(key), seconds)
+                .because("a flow stays in its flowtable this long after its last packet")
+        }));
     }
     for (name, value, check, what, why) in SWITCHES {
-        if let Some(Some(found)) = findings.read(check, number(host, name)) {
-            findings.add((found == value).then(|| {
-                Finding::note(check, what).read(sysctl_path(&key(name)), found).because(why)
-            }));
-        }
+        let found = findings.number(check, host, &key(name)).filter(|found| *found == value);
+        findings.add(found.map(|found| {
+            Finding::note(check, what).read(sysctl_path(&key(name)), found).because(why)
+        }));
     }
-    helpers(host, findings);
+    let by_port = findings.number("helpers", host, &key("helper")) == Some(1);
+    let helper = Finding::warning("helpers", "helpers are assigned to flows by port alone")
+        .read(sysctl_path(&key("helper")), 1)
+        .because(
+            "whoever can reach such a port can have the firewall opened; Linux 6.0 removed this \
+             setting",
+        )
+        .by_hand("sysctl -w net.netfilter.nf_conntrack_helper=0");
+    findings.add(helper.when(by_port));
     events(host, findings);
 }
 
@@ -81,31 +82,20 @@ fn judge(rule: &TimeoutRule, seconds: u64, machine: Role) -> Option<Finding> {
     Some(finding.by_hand(format!("sysctl -w {key}={}", wrong.should_be)))
 }
 
-fn helpers(host: &Host, findings: &mut Findings) {
-    let Some(Some(1)) = findings.read("helpers", number(host, "helper")) else { return };
-    findings.add([Finding::warning("helpers", "helpers are assigned to flows by port alone")
-        .read(sysctl_path(&key("helper")), 1)
-        .because(
-            "whoever can reach such a port can have the firewall opened; Linux 6.0 removed this \
-             setting",
-        )
-        .by_hand("sysctl -w net.netfilter.nf_conntrack_helper=0")]);
-}
-
 /// 1 prepares every entry for events; 2, the default since 5.19, only while somebody listens
 /// (`nf_ct_ecache_ext_add`, `net/netfilter/nf_conntrack_ecache.c`).
 fn events(host: &Host, findings: &mut Findings) {
-    let Some(Some(1)) = findings.read("events", number(host, "events")) else { return };
+    let Some(1) = findings.number("events", host, &key("events")) else { return };
     let Some(Some(sockets)) = findings.read("events", host.text(SOCKETS)) else { return };
-    findings.add((!sockets.lines().any(hears_conntrack)).then(|| {
-        Finding::note("events", "every entry is prepared for events, and nobody listens to them")
-            .read(sysctl_path(&key("events")), 1)
-            .read(SOCKETS, "no socket listens to conntrack")
-            .because(
-                "costs some bytes an entry; 2 spends them only while somebody listens (before \
-                 Linux 5.19: 0, never)",
-            )
-    }));
+    let what = "every entry is prepared for events, and nobody listens to them";
+    let unheard = Finding::note("events", what)
+        .read(sysctl_path(&key("events")), 1)
+        .read(SOCKETS, "no socket listens to conntrack")
+        .because(
+            "costs some bytes an entry; 2 spends them only while somebody listens (before Linux \
+             5.19: 0, never)",
+        );
+    findings.add(unheard.when(!sockets.lines().any(hears_conntrack)));
 }
 
 /// A line `sk Eth Pid Groups …`: a socket of `NETLINK_NETFILTER`, in one of the groups of
@@ -117,10 +107,6 @@ fn hears_conntrack(line: &str) -> bool {
     let is_netfilter = words.next() == Some(NETFILTER);
     let groups = words.nth(1).and_then(|groups| u32::from_str_radix(groups, 16).ok());
     is_netfilter && groups.is_some_and(|groups| groups & NEW_UPDATE_DESTROY != 0)
-}
-
-fn number(host: &Host, name: &str) -> Result<Option<u64>, Unread> {
-    host.number(&sysctl_path(&key(name)))
 }
 
 fn key(name: &str) -> String {

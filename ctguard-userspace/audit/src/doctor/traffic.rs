@@ -3,6 +3,7 @@
 use super::{
     finding::{Finding, Findings},
     history::Meanwhile,
+    text::share,
 };
 use crate::host::{BACKLOG_FULL, Host, SOFTNET, SQUEEZED, sysctl_path};
 
@@ -15,7 +16,6 @@ const REASSEMBLY_FAILED: &str = "Ip6ReasmFails";
 const FAILURES: u64 = 100;
 const HIGH_THRESHOLD: &str = "net.netfilter.nf_conntrack_frag6_high_thresh";
 
-/// C4, C5 and B10, of the list in `docs/doctor.md`.
 pub(super) fn check(
     host: &Host,
     conntrack: &Meanwhile,
@@ -25,85 +25,68 @@ pub(super) fn check(
     findings.add(backlog(stack));
     findings.add(squeezed(stack));
     findings.add(invalid(conntrack, stack));
-    if let Some(threshold) = findings.read("fragments", host.number(&sysctl_path(HIGH_THRESHOLD))) {
-        findings.add(fragments(stack, threshold));
-    }
+    let threshold = findings.number("fragments", host, HIGH_THRESHOLD);
+    findings.add(threshold.and_then(|threshold| fragments(stack, threshold)));
 }
 
 fn backlog(stack: &Meanwhile) -> Option<Finding> {
     let lost = stack.now(BACKLOG_FULL);
-    (lost > 0).then(|| {
-        Finding::warning(
-            "backlog",
-            format!(
-                "{lost} packets were dropped because a CPU's backlog was full, during this audit"
-            ),
-        )
+    let what =
+        format!("{lost} packets were dropped because a CPU's backlog was full, during this audit");
+    Finding::warning("backlog", what)
         .read(SOFTNET, "second column")
         .because("a CPU is overloaded; this has nothing to do with the table")
         .by_hand("sysctl -w net.core.netdev_max_backlog=4096")
-    })
+        .when(lost > 0)
 }
 
 fn squeezed(stack: &Meanwhile) -> Option<Finding> {
     let times = stack.now(SQUEEZED);
-    (times > 0).then(|| {
-        Finding::note(
-            "squeezed",
-            format!("CPUs ran out of their receive budget {times} times during this audit"),
-        )
+    let what = format!("CPUs ran out of their receive budget {times} times during this audit");
+    Finding::note("squeezed", what)
         .read(SOFTNET, "third column")
         .because(
             "more packets were waiting than net.core.netdev_budget allows at once: a CPU is busy, \
              often the one that takes a whole flood; nothing is lost yet",
         )
-    })
+        .when(times > 0)
 }
 
 /// Among the packets of the audit if they are enough, else among all since boot.
-#[expect(clippy::cast_precision_loss, reason = "a share needs no exact counts")]
 fn invalid(conntrack: &Meanwhile, stack: &Meanwhile) -> Option<Finding> {
     let packets = |of: &dyn Fn(&str) -> u64| of("IpInReceives").saturating_add(of("Ip6InReceives"));
     let arrived = packets(&|name| stack.now(name));
+    let total = conntrack.total("invalid");
     let (invalid, packets, when) = if arrived >= ENOUGH {
         (conntrack.now("invalid"), arrived, "during this audit")
     } else {
-        (conntrack.total("invalid"), packets(&|name| stack.total(name)), "since boot")
+        (total, packets(&|name| stack.total(name)), "since boot")
     };
-    let share = invalid as f64 / packets.max(1) as f64;
-    (packets >= ENOUGH && share >= INVALID).then(|| {
-        let what = format!("conntrack found {invalid} of {packets} packets invalid {when}");
-        Finding::note("invalid", what)
-            .read(conntrack.after.place(), format!("invalid {}", conntrack.total("invalid")))
-            .because(
-                "they fit no connection that it knows: scans, asymmetric routing, or connections that \
-                 are older than the table. `nf_conntrack_tcp_be_liberal` helps with asymmetric routing \
-                 only",
-            )
-            .by_hand(
-                "sysctl -w net.netfilter.nf_conntrack_log_invalid=6    # logs TCP; set it back to 0 \
-                 after a minute",
-            )
-    })
+    let what = format!("conntrack found {invalid} of {packets} packets invalid {when}");
+    Finding::note("invalid", what)
+        .read(conntrack.after.place(), format!("invalid {total}"))
+        .because(
+            "they fit no connection that it knows: scans, asymmetric routing, or connections that are \
+             older than the table. `nf_conntrack_tcp_be_liberal` helps with asymmetric routing only",
+        )
+        .by_hand(
+            "sysctl -w net.netfilter.nf_conntrack_log_invalid=6    # logs TCP; set it back to 0 after \
+             a minute",
+        )
+        .when(packets >= ENOUGH && share(invalid, packets) >= INVALID)
 }
 
-fn fragments(stack: &Meanwhile, threshold: Option<u64>) -> Option<Finding> {
+fn fragments(stack: &Meanwhile, threshold: u64) -> Option<Finding> {
     let (total, now) = (stack.total(REASSEMBLY_FAILED), stack.now(REASSEMBLY_FAILED));
-    let threshold = threshold?;
-    (now > 0 || total >= FAILURES).then(|| {
-        Finding::note(
-            "fragments",
-            format!(
-                "{total} IPv6 packets could not be reassembled from fragments, {now} during this audit"
-            ),
-        )
+    let failed = format!("{total} IPv6 packets could not be reassembled from fragments");
+    Finding::note("fragments", format!("{failed}, {now} during this audit"))
         .read("/proc/net/snmp6", format!("{REASSEMBLY_FAILED} {total}"))
         .read(sysctl_path(HIGH_THRESHOLD), threshold)
         .because(
             "most often a fragment was lost on the way; when waiting fragments use more memory than \
              the threshold, new ones are dropped",
         )
-    })
+        .when(now > 0 || total >= FAILURES)
 }
 
 #[cfg(test)]

@@ -19,6 +19,10 @@ const ASK: [&str; 7] = ["ct", "conntrack", "state", "connlimit", "connbytes", "c
 /// … and that answer what they refuse.
 const REJECT: [&str; 2] = ["reject", "REJECT"];
 
+const DNS: u16 = 53;
+const SSH: u16 = 22;
+const MOST_PORTS: usize = 8;
+
 /// Programs that write rules: how the names of their tables or chains start, who they are, and
 /// where to put rules of one's own.
 const WRITERS: [(&str, &str, &str); 16] = [
@@ -40,7 +44,6 @@ const WRITERS: [(&str, &str, &str); 16] = [
     ("vyos_", "VyOS", "`set firewall`"),
 ];
 
-/// A2, of the list in `docs/doctor.md`.
 pub(super) fn check(host: &Host, findings: &mut Findings) {
     let legacy_nat = findings.read("rules", host.has_legacy_nat());
     if let (Some(rules), Some(legacy_nat)) = (findings.read("rules", read(host)), legacy_nat) {
@@ -79,7 +82,6 @@ fn read(host: &Host) -> Result<Vec<Rule>, Unread> {
     }
 }
 
-/// The first rule with one of these expressions.
 fn with<'r>(rules: &'r [Rule], names: &[&str]) -> Option<&'r Rule> {
     let has = |rule: &&Rule| rule.expressions.iter().any(|name| names.contains(&name.as_str()));
     rules.iter().find(has)
@@ -87,57 +89,39 @@ fn with<'r>(rules: &'r [Rule], names: &[&str]) -> Option<&'r Rule> {
 
 fn judge(rules: &[Rule], legacy_nat: bool, served: &Served) -> Vec<Finding> {
     let place = |rule: &Rule| format!("table {}, chain {}", rule.table, rule.chain);
-    let translates = with(rules, &TRANSLATE);
-    let mut found = Vec::new();
-    if let Some(rule) = translates {
-        found.push(nat().read(RULES, place(rule)));
-    } else if legacy_nat {
-        found.push(nat().read(LEGACY_TABLES.join(", "), "nat"));
-    } else {
-        found.push(without_nat(served, with(rules, &ASK).is_some()));
-    }
-    if let Some(rule) = with(rules, &ASK) {
-        found.push(
-            Finding::note("stateful", "rules use conntrack").read(RULES, place(rule)).because(
-                "a single such rule makes the kernel track every flow; limits in such rules apply \
-                     after the entry was created",
-            ),
-        );
-    }
-    if let Some(rule) = with(rules, &REJECT) {
-        found.push(
-            Finding::note("reject", "rules answer refused packets")
-                .read(RULES, place(rule))
-                .because(
-                    "under a flood every answer costs CPU and goes to a possibly forged address; DROP \
-                     sends none",
-                ),
-        );
-    }
+    let nat = Finding::note("nat", "this machine does NAT").because(
+        "NAT needs conntrack for every flow that it may translate; `notrack` would break them",
+    );
+    let asks = with(rules, &ASK);
+    let mut found = vec![match with(rules, &TRANSLATE) {
+        Some(rule) => nat.read(RULES, place(rule)),
+        None if legacy_nat => nat.read(LEGACY_TABLES.join(", "), "nat"),
+        None => without_nat(served, asks.is_some()),
+    }];
+    found.extend(asks.map(|rule| {
+        Finding::note("stateful", "rules use conntrack").read(RULES, place(rule)).because(
+            "a single such rule makes the kernel track every flow; limits in such rules apply after \
+             the entry was created",
+        )
+    }));
+    found.extend(with(rules, &REJECT).map(|rule| {
+        Finding::note("reject", "rules answer refused packets").read(RULES, place(rule)).because(
+            "under a flood every answer costs CPU and goes to a possibly forged address; DROP sends \
+             none",
+        )
+    }));
     let writers = writers(rules);
-    if !writers.is_empty() {
-        let names: Vec<_> = writers.keys().copied().collect();
-        let places: Vec<_> =
-            writers.iter().map(|(writer, place)| format!("for {writer}: {place}")).collect();
-        found.push(
-            Finding::note("writers", format!("rules are managed by {}", names.join(", "))).because(
-                format!(
-                    "changes by hand are lost when they restart. Put your own rules elsewhere: {}",
-                    places.join("; ")
-                ),
-            ),
-        );
-    }
+    let names: Vec<_> = writers.keys().copied().collect();
+    let places = writers.iter().map(|(writer, place)| format!("for {writer}: {place}"));
+    let why = format!(
+        "changes by hand are lost when they restart. Put your own rules elsewhere: {}",
+        places.collect::<Vec<_>>().join("; ")
+    );
+    let managed = Finding::note("writers", format!("rules are managed by {}", names.join(", ")));
+    found.extend(managed.because(why).when(!writers.is_empty()));
     found
 }
 
-fn nat() -> Finding {
-    Finding::note("nat", "this machine does NAT").because(
-        "NAT needs conntrack for every flow that it may translate; `notrack` would break them",
-    )
-}
-
-/// Ports on which this machine serves others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Served {
     tcp: BTreeSet<u16>,
@@ -146,16 +130,15 @@ struct Served {
 
 impl Served {
     fn read(host: &Host) -> Result<Self, Unread> {
-        // Most other UDP sockets belong to clients.
-        let is_dns = |listener: &Listener| listener.at.port() == DNS;
-        let ports = |listeners: Vec<Listener>, wanted: &dyn Fn(&Listener) -> bool| {
-            let served = listeners.iter().filter(|socket| !socket.is_local() && wanted(socket));
-            served.map(|socket| socket.at.port()).collect()
+        let ports = |listeners: Vec<Listener>, wanted: fn(u16) -> bool| {
+            let served = listeners.into_iter().filter(|socket| !socket.is_local());
+            served.map(|socket| socket.at.port()).filter(|port| wanted(*port)).collect()
         };
         Ok(Self {
             // SSH is better off tracked.
-            tcp: ports(Listener::read(host)?, &|socket| socket.at.port() != SSH),
-            udp: ports(Listener::of_udp(host)?, &is_dns),
+            tcp: ports(Listener::read(host)?, |port| port != SSH),
+            // Most other UDP sockets belong to clients.
+            udp: ports(Listener::of_udp(host)?, |port| port == DNS),
         })
     }
 
@@ -171,10 +154,6 @@ impl Served {
     }
 }
 
-const DNS: u16 = 53;
-const SSH: u16 = 22;
-const MOST_PORTS: usize = 8;
-
 fn without_nat(served: &Served, rules_ask: bool) -> Finding {
     let answer = if rules_ask {
         "your rules must then accept `ct state untracked`"
@@ -189,30 +168,24 @@ fn without_nat(served: &Served, rules_ask: bool) -> Finding {
              (`docs/table-full.md` has the rules); {answer}"
         ));
     }
-    let named: Vec<_> =
-        matches.iter().map(|(protocol, ports)| format!("{protocol} {ports}")).collect();
+    let named = matches.iter().map(|(protocol, ports)| format!("{protocol} {ports}"));
+    let why = format!(
+        "its services ({}) need no entries if both directions are excluded from tracking; {answer}",
+        named.collect::<Vec<_>>().join(", ")
+    );
+    let chain = |hook: &str| {
+        format!("nft 'add chain inet untracked {hook} {{ type filter hook {hook} priority raw; }}'")
+    };
+    let rule = |rule: String| format!("nft 'add rule inet untracked {rule} notrack'");
     let finding = finding
-        .because(format!(
-            "its services ({}) need no entries if both directions are excluded from tracking; {answer}",
-            named.join(", ")
-        ))
+        .because(why)
         .by_hand("nft add table inet untracked")
         .by_hand(chain("prerouting"))
         .by_hand(chain("output"));
     matches.iter().fold(finding, |finding, (protocol, ports)| {
-        finding
-            .by_hand(format!(
-                "nft 'add rule inet untracked prerouting fib daddr type local {protocol} dport \
-                 {ports} notrack'"
-            ))
-            .by_hand(format!(
-                "nft 'add rule inet untracked output {protocol} sport {ports} notrack'"
-            ))
+        let to_us = format!("prerouting fib daddr type local {protocol} dport {ports}");
+        finding.by_hand(rule(to_us)).by_hand(rule(format!("output {protocol} sport {ports}")))
     })
-}
-
-fn chain(hook: &str) -> String {
-    format!("nft 'add chain inet untracked {hook} {{ type filter hook {hook} priority raw; }}'")
 }
 
 /// Their names, and where to put rules of one's own.

@@ -3,52 +3,20 @@
 //! `modules-load.d` is read like `sysctl.d`. All files of `modprobe.d` count, and the last option for
 //! a parameter wins (modprobe.d(5)).
 
-use super::machine::{Host, Unread};
+use super::machine::{Host, TOPS, Unread};
 
-const LOAD_DIRECTORIES: [&str; 5] = [
-    "/etc/modules-load.d",
-    "/run/modules-load.d",
-    "/usr/local/lib/modules-load.d",
-    "/usr/lib/modules-load.d",
-    "/lib/modules-load.d",
-];
-const OPTION_DIRECTORIES: [&str; 5] = [
-    "/etc/modprobe.d",
-    "/run/modprobe.d",
-    "/usr/local/lib/modprobe.d",
-    "/usr/lib/modprobe.d",
-    "/lib/modprobe.d",
-];
 /// Debian's older list.
 const MODULES: &str = "/etc/modules";
-const UDEV_DIRECTORIES: [&str; 4] =
-    ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
-/// Scripts that run at boot.
+const OF_UDEV: [&str; 4] = ["/etc", "/run", "/usr/lib", "/lib"];
 const SCRIPTS: [&str; 3] = ["/etc/rc.local", "/etc/rc.d/rc.local", "/etc/init.d/local"];
 
-/// A module that a file names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedModule {
-    pub file: String,
-    pub module: String,
-}
-
-/// `options MODULE PARAMETER=VALUE`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModuleOption {
-    pub file: String,
-    pub value: String,
-}
-
-/// What a boot does to conntrack.
 #[derive(Clone, Debug, Default)]
 pub struct Boot {
-    /// Modules loaded at boot.
-    pub loaded: Vec<NamedModule>,
-    /// The last `options nf_conntrack hashsize=`.
-    pub hashsize: Option<ModuleOption>,
-    /// A udev rule for conntrack.
-    pub udev_rule: Option<String>,
+    /// The files that name modules, and the modules.
+    pub loaded: Vec<(String, String)>,
+    /// The last `options nf_conntrack hashsize=`: its file and its value.
+    pub hashsize: Option<(String, String)>,
+    pub has_udev_rule: bool,
     /// A script that sets the size of the hash.
     pub hashsize_script: Option<String>,
     /// Conntrack is part of the kernel, not a module.
@@ -57,36 +25,27 @@ pub struct Boot {
 
 impl Boot {
     pub fn read(host: &Host) -> Result<Self, Unread> {
-        let built_in = host.is_built_in("nf_conntrack")?;
-        let mut boot = Self { built_in, ..Self::default() };
-        for file in host.drop_ins(&LOAD_DIRECTORIES, ".conf")?.iter().chain([&MODULES.to_owned()]) {
-            let text = host.text(file)?.unwrap_or_default();
+        let mut boot = Self { built_in: host.is_built_in("nf_conntrack")?, ..Self::default() };
+        let mut lists = host.drop_ins(&TOPS, "modules-load.d", ".conf")?;
+        lists.push(MODULES.to_owned());
+        for file in lists {
+            let text = host.text(&file)?.unwrap_or_default();
             let names = text.lines().filter_map(|line| line.split_whitespace().next());
             let names = names.filter(|name| !name.starts_with(['#', ';']));
-            boot.loaded.extend(
-                names.map(|name| NamedModule { file: file.clone(), module: name.to_owned() }),
-            );
+            boot.loaded.extend(names.map(|name| (file.clone(), name.to_owned())));
         }
-        for file in host.drop_ins(&OPTION_DIRECTORIES, ".conf")? {
+        for file in host.drop_ins(&TOPS, "modprobe.d", ".conf")? {
             let text = host.text(&file)?.unwrap_or_default();
             if let Some(value) = text.lines().filter_map(hashsize).next_back() {
-                boot.hashsize = Some(ModuleOption { file, value: value.to_owned() });
+                boot.hashsize = Some((file, value.to_owned()));
             }
         }
-        for file in host.drop_ins(&UDEV_DIRECTORIES, ".rules")? {
-            let text = host.text(&file)?.unwrap_or_default();
-            if text.lines().any(|line| !line.starts_with('#') && line.contains("nf_conntrack")) {
-                boot.udev_rule = Some(file);
-            }
+        for file in host.drop_ins(&OF_UDEV, "udev/rules.d", ".rules")? {
+            boot.has_udev_rule |= has_line(host, &file, &["nf_conntrack"])?;
         }
         for file in SCRIPTS {
-            let text = host.text(file)?.unwrap_or_default();
-            let sets = |line: &str| {
-                !line.trim_start().starts_with('#')
-                    && (line.contains("nf_conntrack/parameters/hashsize")
-                        || line.contains("nf_conntrack_buckets"))
-            };
-            if text.lines().any(sets) {
+            let sets = ["nf_conntrack/parameters/hashsize", "nf_conntrack_buckets"];
+            if has_line(host, file, &sets)? {
                 boot.hashsize_script = Some(file.to_owned());
             }
         }
@@ -96,12 +55,18 @@ impl Boot {
     /// Whether conntrack is loaded before sysctl files are applied, or they are applied again then.
     pub fn conntrack_is_early(&self) -> bool {
         self.built_in
-            || self.udev_rule.is_some()
-            || self.loaded.iter().any(|named| named.module == "nf_conntrack")
+            || self.has_udev_rule
+            || self.loaded.iter().any(|(_, module)| module == "nf_conntrack")
     }
 }
 
-/// The hash size of a line `options nf_conntrack hashsize=N`.
+fn has_line(host: &Host, file: &str, words: &[&str]) -> Result<bool, Unread> {
+    let text = host.text(file)?.unwrap_or_default();
+    let mut lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    Ok(lines.any(|line| words.iter().any(|word| line.contains(word))))
+}
+
+/// N, of a line `options nf_conntrack hashsize=N`.
 fn hashsize(line: &str) -> Option<&str> {
     let mut words = line.split_whitespace();
     if words.next()? != "options" || words.next()? != "nf_conntrack" {

@@ -9,30 +9,27 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::machine::{Host, Unread};
+use super::machine::{Host, TOPS, Unread};
 
-/// The first has priority.
-const DIRECTORIES: [&str; 5] = [
-    "/etc/sysctl.d",
-    "/run/sysctl.d",
-    "/usr/local/lib/sysctl.d",
-    "/usr/lib/sysctl.d",
-    "/lib/sysctl.d",
-];
 const SYSCTL_CONF: &str = "/etc/sysctl.conf";
 const UFW: &str = "/etc/ufw/sysctl.conf";
 
 /// One line `key = value`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Assignment {
-    /// The file.
     pub file: String,
-    /// Its line, from 1.
+    /// From 1.
     pub line: usize,
     /// With dots between its parts.
     pub key: String,
     /// Its words, separated by single spaces.
     pub value: String,
+}
+
+impl Assignment {
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
 }
 
 /// Who applies a file.
@@ -46,11 +43,10 @@ pub enum Readers {
     Ufw,
 }
 
-/// All assignments, in the order in which they take effect.
 #[derive(Clone, Debug, Default)]
 pub struct SysctlFiles {
+    /// In the order in which they take effect.
     pub assignments: Vec<(Assignment, Readers)>,
-    /// Lines of `/etc/sysctl.conf` that are comments.
     pub sysctl_conf_comments: usize,
 }
 
@@ -58,11 +54,10 @@ impl SysctlFiles {
     pub fn read(host: &Host) -> Result<Self, Unread> {
         let mut read = Self::default();
         let mut linked = false;
-        for file in &host.drop_ins(&DIRECTORIES, ".conf")? {
+        for file in &host.drop_ins(&TOPS, "sysctl.d", ".conf")? {
             let links = host.is_same_file(file, SYSCTL_CONF);
             linked |= links;
-            let named = if links { SYSCTL_CONF } else { file };
-            read.add(host, named, Readers::Boot)?;
+            read.add(host, if links { SYSCTL_CONF } else { file }, Readers::Boot)?;
         }
         if !linked {
             let by_systemd = host.is_there("/run/systemd/system");
@@ -76,11 +71,9 @@ impl SysctlFiles {
     }
 
     fn add(&mut self, host: &Host, file: &str, readers: Readers) -> Result<(), Unread> {
-        let text = host.text(file)?.unwrap_or_default();
-        let lines = text.lines().enumerate();
-        self.assignments.extend(
-            lines.filter_map(|(index, line)| Some((assignment(file, index + 1, line)?, readers))),
-        );
+        for (line, text) in (1..).zip(host.text(file)?.unwrap_or_default().lines()) {
+            self.assignments.extend(assignment(file, line, text).map(|found| (found, readers)));
+        }
         Ok(())
     }
 
@@ -91,18 +84,14 @@ impl SysctlFiles {
 
     /// The one that would win without this file.
     pub fn at_boot_without(&self, file: &str, key: &str) -> Option<&Assignment> {
-        let mut found = self
-            .assignments
-            .iter()
-            .filter(|(assignment, readers)| *readers != Readers::ByHand && assignment.file != file);
-        found.rfind(|(assignment, _)| assignment.key == key).map(|(assignment, _)| assignment)
+        let at_boot = self.assignments.iter().filter(|(_, readers)| *readers != Readers::ByHand);
+        let mut found = at_boot.map(|(found, _)| found).filter(|found| found.file != file);
+        found.rfind(|found| found.key == key)
     }
 
-    /// Each key that some file assigns, once.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        let keys: BTreeSet<_> =
-            self.assignments.iter().map(|(assignment, _)| assignment.key.as_str()).collect();
-        keys.into_iter()
+        let keys = self.assignments.iter().map(|(assignment, _)| assignment.key.as_str());
+        keys.collect::<BTreeSet<_>>().into_iter()
     }
 }
 

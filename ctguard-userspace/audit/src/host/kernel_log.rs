@@ -18,14 +18,11 @@ const DAY: Duration = Duration::from_hours(24);
 /// The longest record (`PRINTK_MESSAGE_MAX`).
 const RECORD: usize = 2048 + 64;
 
-/// Lines of the last 24 hours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogCounts {
-    /// `nf_conntrack: table full, dropping packet`.
     pub table_full: u64,
     /// The network namespaces in these lines, by inode number; older kernels do not name them.
     pub namespaces: BTreeSet<u64>,
-    /// `expectation table full`.
     pub expectations_full: u64,
     /// Suppressed lines: `net_ratelimit: N callbacks suppressed`.
     pub suppressed: u64,
@@ -38,29 +35,50 @@ impl LogCounts {
 
     /// None where there is no such device, as in most containers.
     pub fn read(host: &Host) -> Result<Option<Self>, Unread> {
-        let records = if host.is_this() { device() } else { copied(host)? };
-        let records = match records {
-            Ok(records) => records,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(Unread::new(KMSG, "not permitted; run as root, or with CAP_SYSLOG"));
+        let records = if host.is_this() {
+            match device() {
+                Ok(records) => records,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(Unread::new(
+                        KMSG,
+                        "not permitted; run as root, or with CAP_SYSLOG",
+                    ));
+                }
+                Err(error) => return Err(Unread::new(KMSG, &error)),
             }
-            Err(error) => return Err(Unread::new(KMSG, &error)),
+        } else {
+            let Some(text) = host.text(KMSG)? else { return Ok(None) };
+            text.lines().map(str::to_owned).collect()
         };
-        let uptime = host.uptime()?;
+        let since = host.uptime()?.saturating_sub(DAY);
         let mut counts = Self::default();
         for record in records {
-            counts.note(&record, uptime.saturating_sub(DAY));
+            counts.note(&record, since);
         }
         Ok(Some(counts))
     }
-}
 
-fn copied(host: &Host) -> Result<io::Result<Vec<String>>, Unread> {
-    let text = host.text(KMSG)?;
-    Ok(text
-        .map(|text| text.lines().map(str::to_owned).collect())
-        .ok_or_else(|| io::ErrorKind::NotFound.into()))
+    fn note(&mut self, record: &str, since: Duration) {
+        let Some((head, text)) = record.split_once(';') else { return };
+        let microseconds = head.split(',').nth(2).and_then(|text| text.parse().ok()).unwrap_or(0);
+        if Duration::from_micros(microseconds) < since {
+            return;
+        }
+        if text.contains("conntrack: table full") {
+            self.table_full += 1;
+            // Newer kernels: "table full in netns 4026531840, dropping packet".
+            let namespace = text.split("in netns ").nth(1).and_then(|rest| rest.split(',').next());
+            self.namespaces.extend(namespace.and_then(|text| text.parse::<u64>().ok()));
+        } else if text.contains("expectation table full") {
+            self.expectations_full += 1;
+        } else if text.contains("nf_conntrack") && text.contains("falling back to vmalloc") {
+            self.vmalloc += 1;
+        } else if let Some(rest) = text.trim().strip_prefix("net_ratelimit: ") {
+            let number = rest.split_whitespace().next().and_then(|text| text.parse::<u64>().ok());
+            self.suppressed += number.unwrap_or(0);
+        }
+    }
 }
 
 /// Each read returns one record, EAGAIN at the end, or EPIPE if the next record was overwritten.
@@ -80,29 +98,6 @@ fn device() -> io::Result<Vec<String>> {
             Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
-        }
-    }
-}
-
-impl LogCounts {
-    fn note(&mut self, record: &str, since: Duration) {
-        let Some((head, text)) = record.split_once(';') else { return };
-        let microseconds = head.split(',').nth(2).and_then(|text| text.parse().ok()).unwrap_or(0);
-        if Duration::from_micros(microseconds) < since {
-            return;
-        }
-        if text.contains("conntrack: table full") {
-            self.table_full += 1;
-            // Newer kernels: "table full in netns 4026531840, dropping packet".
-            let namespace = text.split("in netns ").nth(1).and_then(|rest| rest.split(',').next());
-            self.namespaces.extend(namespace.and_then(|text| text.parse::<u64>().ok()));
-        } else if text.contains("expectation table full") {
-            self.expectations_full += 1;
-        } else if text.contains("nf_conntrack") && text.contains("falling back to vmalloc") {
-            self.vmalloc += 1;
-        } else if let Some(rest) = text.trim().strip_prefix("net_ratelimit: ") {
-            let number = rest.split_whitespace().next().and_then(|text| text.parse::<u64>().ok());
-            self.suppressed += number.unwrap_or(0);
         }
     }
 }

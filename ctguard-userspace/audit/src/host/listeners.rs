@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
@@ -14,12 +14,10 @@ const DATAGRAMS: [&str; 2] = ["/proc/net/udp", "/proc/net/udp6"];
 /// `TCP_LISTEN` and `TCP_CLOSE` of `include/net/tcp_states.h`; the latter is unconnected UDP.
 const LISTEN: &str = "0A";
 const UNCONNECTED: &str = "07";
-/// The most lines that are read of a file.
+/// The most lines and bytes that are read of a file; a line has some 150 bytes.
 const MOST: usize = 4096;
-/// A line has some 150 bytes.
 const LONGEST: u64 = 1 << 20;
 
-/// A socket that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub at: SocketAddr,
@@ -28,26 +26,26 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// TCP sockets.
     pub fn read(host: &Host) -> Result<Vec<Self>, Unread> {
-        let mut found = Vec::new();
-        for path in LISTENERS {
-            for line in lines(host, path)? {
-                let line = line.map_err(|error| Unread::new(path, &error))?;
-                let Some(listener) = Self::parse(&line, LISTEN) else { break };
-                found.push(listener);
-            }
-        }
-        Ok(found)
+        Self::of(host, LISTENERS, LISTEN)
     }
 
     /// Unconnected UDP sockets.
     pub fn of_udp(host: &Host) -> Result<Vec<Self>, Unread> {
+        Self::of(host, DATAGRAMS, UNCONNECTED)
+    }
+
+    fn of(host: &Host, paths: [&str; 2], state: &str) -> Result<Vec<Self>, Unread> {
         let mut found = Vec::new();
-        for path in DATAGRAMS {
-            for line in lines(host, path)? {
+        for path in paths {
+            let lines = |file: File| BufReader::new(file.take(LONGEST)).lines().skip(1).take(MOST);
+            for line in host.file(path)?.into_iter().flat_map(lines) {
                 let line = line.map_err(|error| Unread::new(path, &error))?;
-                found.extend(Self::parse(&line, UNCONNECTED));
+                match Self::parse(&line, state) {
+                    Some(listener) => found.push(listener),
+                    None if state == LISTEN => break,
+                    None => {}
+                }
             }
         }
         Ok(found)
@@ -76,16 +74,6 @@ impl Listener {
     }
 }
 
-/// The first lines, without the header.
-fn lines(
-    host: &Host,
-    path: &str,
-) -> Result<impl Iterator<Item = io::Result<String>> + use<>, Unread> {
-    let lines = |file: File| BufReader::new(file.take(LONGEST)).lines().skip(1).take(MOST);
-    Ok(host.file(path)?.into_iter().flat_map(lines))
-}
-
-/// Words of 32 bits in this machine's byte order.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         let word = u32::from_str_radix(text.get(at * 8..at * 8 + 8)?, 16).ok()?;

@@ -18,8 +18,9 @@ pub const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip
 const OWNER_WRITES: u32 = 0o200;
 /// The most bytes that the configuration files of one kind have together.
 const DROP_INS: u64 = 8 << 20;
+/// Where packages and people put configuration; the first has priority.
+pub(super) const TOPS: [&str; 5] = ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"];
 
-/// A machine's files.
 #[derive(Clone, Debug)]
 pub struct Host {
     root: Root,
@@ -29,7 +30,6 @@ pub struct Host {
 #[derive(Debug, Error)]
 #[error("{place}: {reason}")]
 pub struct Unread {
-    /// Its path on the machine.
     pub place: String,
     pub reason: String,
 }
@@ -41,7 +41,6 @@ impl Unread {
 }
 
 impl Host {
-    /// The machine whose files are below `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: Root::new(root.into()) }
     }
@@ -51,7 +50,6 @@ impl Host {
         self.root.is_this_machine()
     }
 
-    /// Where a path of the machine is found here, for who writes there.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.path(path)
     }
@@ -70,15 +68,12 @@ impl Host {
         if_there(path, self.root.file(path))
     }
 
-    /// A file that is one number.
     pub fn number(&self, path: &str) -> Result<Option<u64>, Unread> {
         let Some(text) = self.text(path)? else { return Ok(None) };
-        let text = text.trim();
-        let start = || text.chars().take(80).collect::<String>();
-        let number = text.parse();
-        number
-            .map(Some)
-            .map_err(|_| Unread::new(path, &format_args!("{:?} is not a number", start())))
+        text.trim().parse().map(Some).map_err(|_| {
+            let start: String = text.trim().chars().take(80).collect();
+            Unread::new(path, &format_args!("{start:?} is not a number"))
+        })
     }
 
     /// Whether the file's owner may write it, whoever we are.
@@ -87,7 +82,6 @@ impl Host {
         file.is_ok_and(|file| file.permissions().mode() & OWNER_WRITES != 0)
     }
 
-    /// Whether two paths lead to one file.
     pub(super) fn is_same_file(&self, one: &str, other: &str) -> bool {
         let id = |path| self.root.metadata(path).ok().map(|file| (file.dev(), file.ino()));
         id(one).is_some_and(|one| Some(one) == id(other))
@@ -100,7 +94,6 @@ impl Host {
         Ok(names)
     }
 
-    /// The inode number of a process's network namespace.
     pub fn network_namespace(&self, process: &str) -> Option<u64> {
         let link = self.root.link(&format!("/proc/{process}/ns/net")).ok()?;
         link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
@@ -113,12 +106,10 @@ impl Host {
         Ok(Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or_default())
     }
 
-    /// Whether it forwards IPv4 packets.
     pub fn forwards(&self) -> Result<bool, Unread> {
         Ok(self.sysctl("net.ipv4.ip_forward")?.as_deref() == Some("1"))
     }
 
-    /// Whether iptables-legacy or ip6tables-legacy has loaded a NAT table.
     pub fn has_legacy_nat(&self) -> Result<bool, Unread> {
         for list in LEGACY_TABLES {
             let tables = self.text(list)?.unwrap_or_default();
@@ -129,13 +120,11 @@ impl Host {
         Ok(false)
     }
 
-    /// The directory of the running kernel's modules.
     pub fn modules(&self) -> Result<String, Unread> {
         let release = self.text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
         Ok(format!("/lib/modules/{}", release.trim()))
     }
 
-    /// Whether a module is part of the running kernel.
     pub fn is_built_in(&self, module: &str) -> Result<bool, Unread> {
         let list = self.text(&format!("{}/modules.builtin", self.modules()?))?;
         Ok(list.is_some_and(|list| list.contains(&format!("/{module}.ko"))))
@@ -143,19 +132,22 @@ impl Host {
 
     /// The files of these directories by name, each from the first directory that has one of its
     /// name, as systemd, udev and modprobe read theirs.
-    pub fn drop_ins(&self, directories: &[&str], ending: &str) -> Result<Vec<String>, Unread> {
+    pub fn drop_ins(
+        &self,
+        tops: &[&str],
+        below: &str,
+        ending: &str,
+    ) -> Result<Vec<String>, Unread> {
         let mut files = BTreeMap::new();
-        for directory in directories {
-            for name in self.names(directory)? {
-                if name.ends_with(ending) {
-                    files.entry(name).or_insert_with_key(|name| format!("{directory}/{name}"));
-                }
+        for directory in tops.iter().map(|top| format!("{top}/{below}")) {
+            for name in self.names(&directory)?.into_iter().filter(|it| it.ends_with(ending)) {
+                files.entry(name).or_insert_with_key(|name| format!("{directory}/{name}"));
             }
         }
         let length = |file: &String| self.root.metadata(file).map_or(0, |file| file.len());
         if files.values().map(length).sum::<u64>() > DROP_INS {
             let reason = format!("longer than {} MiB together, and not read", DROP_INS >> 20);
-            return Err(Unread::new(format!("{}/*{ending}", directories.join(", ")), &reason));
+            return Err(Unread::new(format!("{below}/*{ending}"), &reason));
         }
         Ok(files.into_values().collect())
     }
@@ -167,19 +159,15 @@ impl Host {
     }
 }
 
-/// The file of a sysctl, by its name with dots.
 pub fn sysctl_path(key: &str) -> String {
     format!("/proc/sys/{}", key.replace('.', "/"))
 }
 
 fn if_there<T>(path: &str, read: io::Result<T>) -> Result<Option<T>, Unread> {
+    use io::ErrorKind::{NotADirectory, NotFound};
     match read {
         Ok(read) => Ok(Some(read)),
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-        {
-            Ok(None)
-        }
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
         Err(error) => Err(Unread::new(path, &error)),
     }
 }
@@ -205,14 +193,14 @@ mod tests {
     #[test]
     fn configuration_files_that_are_too_long_together_are_not_read() {
         let fake = Fake::new("host-drop-ins", &[("/etc/sysctl.d/0.conf", "a=b\n")]);
-        let directories = ["/etc/sysctl.d"];
-        assert_eq!(fake.host.drop_ins(&directories, ".conf").unwrap().len(), 1);
+        let drop_ins = || fake.host.drop_ins(&["/etc"], "sysctl.d", ".conf");
+        assert_eq!(drop_ins().unwrap().len(), 1);
         for number in 1..=3 {
             let path = fake.host.path(&format!("/etc/sysctl.d/{number}.conf"));
             fs::File::create(path).unwrap().set_len(3 << 20).unwrap();
         }
-        let error = fake.host.drop_ins(&directories, ".conf").unwrap_err().to_string();
-        assert_eq!(error, "/etc/sysctl.d/*.conf: longer than 8 MiB together, and not read");
+        let error = drop_ins().unwrap_err().to_string();
+        assert_eq!(error, "sysctl.d/*.conf: longer than 8 MiB together, and not read");
     }
 
     #[test]

@@ -10,7 +10,6 @@ const SLABINFO: &str = "/proc/slabinfo";
 /// machines, and up to 320 in older kernels.
 const ASSUMED_BYTES: u64 = 320;
 
-/// The machine's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     pub total_bytes: u64,
@@ -22,10 +21,9 @@ impl Memory {
         let text = host.text(MEMINFO)?.unwrap_or_default();
         let bytes = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-            let kibibytes =
-                number.ok_or_else(|| Unread::new(MEMINFO, &format_args!("no {name}")))?;
-            Ok(kibibytes.saturating_mul(1024))
+            let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+            let bytes = kibibytes.map(|kibibytes: u64| kibibytes.saturating_mul(1024));
+            bytes.ok_or_else(|| Unread::new(MEMINFO, &format_args!("no {name}")))
         };
         Ok(Self { total_bytes: bytes("MemTotal:")?, available_bytes: bytes("MemAvailable:")? })
     }
@@ -46,9 +44,8 @@ impl EntrySize {
         }
         let listed = host.text(SLABINFO).ok().flatten().and_then(|text| {
             // name <active_objs> <num_objs> <objsize> …
-            let line =
-                text.lines().find(|line| line.split_whitespace().next() == Some("nf_conntrack"))?;
-            line.split_whitespace().nth(3)?.parse().ok()
+            let line = text.lines().find_map(|line| line.strip_prefix("nf_conntrack "))?;
+            line.split_whitespace().nth(2)?.parse().ok()
         });
         match listed {
             Some(bytes) => Self { bytes, place: Some(SLABINFO) },

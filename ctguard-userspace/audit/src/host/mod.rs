@@ -1,6 +1,5 @@
-//! A machine as its files tell it, below a root: this one's, or a copy of another's.
-//!
-//! Everything here reads and judges nothing. `machine` finds files, `reader` opens them safely.
+//! Reads a machine's files below a root, this machine's or a copy of another's, and judges nothing.
+//! `machine` finds files, `reader` opens them safely.
 
 mod boot;
 mod conf;

@@ -23,12 +23,10 @@ use ctguard_kernel::namespace;
 /// Where `ip netns` and Docker keep namespaces, also those without a process.
 const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 const PROCESSES: &str = "/proc/*/ns/net";
-/// No more are read.
 const MOST_PROCESSES: usize = 20_000;
 const MOST_NAMESPACES: usize = 256;
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// The table of a network namespace other than this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherTable {
     /// Its inode number, as in the kernel's log.
@@ -38,7 +36,6 @@ pub struct OtherTable {
     pub table: TableNumbers,
 }
 
-/// Other namespaces' tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OtherTables {
     pub tables: Vec<OtherTable>,
@@ -56,8 +53,7 @@ impl OtherTables {
         if !host.is_this() {
             return Err(Unread::new(PROCESSES, "a copy of a machine has no namespaces to enter"));
         }
-        let own = namespace::number().map_err(|error| Unread::new(PROCESSES, &error))?;
-        let (found, unseen) = find(host, own)?;
+        let (found, unseen) = find(host)?;
         // A thread of its own keeps all others in this namespace.
         let read = thread::scope(|scope| {
             let thread =
@@ -100,19 +96,18 @@ pub fn most_entries(host: &Host, own: u64) -> u64 {
 
 /// Whether another network namespace has this number, or might have it and cannot be seen.
 pub fn may_be_there(host: &Host, number: u64) -> Result<bool, Unread> {
-    let own = namespace::number().map_err(|error| Unread::new(PROCESSES, &error))?;
-    let (found, unseen) = find(host, own)?;
+    let (found, unseen) = find(host)?;
     Ok(unseen > 0 || found.contains_key(&number))
 }
 
-/// Where a namespace can be entered.
 struct Place {
     path: String,
     name: String,
 }
 
 /// All other network namespaces by number, and how many processes hide theirs.
-fn find(host: &Host, own: u64) -> Result<(BTreeMap<u64, Place>, usize), Unread> {
+fn find(host: &Host) -> Result<(BTreeMap<u64, Place>, usize), Unread> {
+    let own = namespace::number().map_err(|error| Unread::new(PROCESSES, &error))?;
     let mut found = BTreeMap::new();
     let mut seen = BTreeSet::from([own]);
     let mut add = |path: String, name: &dyn Fn() -> String| match fs::metadata(&path) {
@@ -142,7 +137,6 @@ fn find(host: &Host, own: u64) -> Result<(BTreeMap<u64, Place>, usize), Unread> 
     Ok((found, unseen))
 }
 
-/// Moves this thread.
 fn enter(path: &str) -> io::Result<()> {
     let namespace = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)

@@ -2,7 +2,6 @@
 
 use super::machine::Host;
 
-/// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     pub pid: u32,

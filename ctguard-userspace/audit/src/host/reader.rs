@@ -25,7 +25,6 @@ const NAMES: usize = 1 << 18;
 /// `openat2` gives up where something is renamed meanwhile.
 const ATTEMPTS: usize = 16;
 
-/// A root, and what is below it.
 #[derive(Clone, Debug)]
 pub(super) struct Root(PathBuf);
 
@@ -38,7 +37,6 @@ impl Root {
         self.0 == Path::new("/")
     }
 
-    /// Where a path of the machine is found here, whatever links lie on its way.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         self.0.join(path.trim_start_matches('/'))
     }
@@ -68,12 +66,10 @@ impl Root {
         Err(other(if kind.is_dir() { "a directory, not a file" } else { "not a regular file" }))
     }
 
-    /// What is there, without opening it.
     pub(super) fn metadata(&self, path: &str) -> io::Result<fs::Metadata> {
         File::from(self.open(path, OFlags::PATH)?).metadata()
     }
 
-    /// What a symlink holds.
     pub(super) fn link(&self, path: &str) -> io::Result<String> {
         let link = self.open(path, OFlags::PATH | OFlags::NOFOLLOW)?;
         Ok(readlinkat(link, "", Vec::new())?.to_string_lossy().into_owned())
@@ -96,8 +92,8 @@ impl Root {
 
     fn open(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
         let flags = flags | OFlags::CLOEXEC;
-        let root =
-            open(&self.0, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = open(&self.0, directory, Mode::empty())?;
         let below = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..ATTEMPTS {
             match openat2(&root, path, flags, Mode::empty(), below) {

@@ -12,13 +12,11 @@ const SNMP: &str = "/proc/net/snmp";
 const SNMP6: &str = "/proc/net/snmp6";
 pub const NETSTAT: &str = "/proc/net/netstat";
 pub const SOFTNET: &str = "/proc/net/softnet_stat";
-/// Packets dropped because a CPU's backlog was full.
 pub const BACKLOG_FULL: &str = "SoftnetDropped";
 /// How often a CPU used up its receive budget.
 pub const SQUEEZED: &str = "SoftnetSqueezed";
 
 impl Statistics {
-    /// Missing files have no counters.
     pub fn of_stack(host: &Host) -> Result<Self, Unread> {
         let mut counters = Self::default();
         for file in [SNMP, NETSTAT] {

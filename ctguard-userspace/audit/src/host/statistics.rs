@@ -18,7 +18,6 @@ pub struct Statistics {
     over_ctnetlink: bool,
 }
 
-/// The kernel's counters of what a full table lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Dropped new flows, including those that could not be inserted (`nf_ct_resolve_clash`,
@@ -28,7 +27,6 @@ pub struct Losses {
     early_drop: u64,
 }
 
-/// What was lost in a period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
     /// New flows dropped because the table was full.
@@ -38,7 +36,6 @@ pub struct Lost {
 }
 
 impl Losses {
-    /// Since conntrack was loaded into this namespace.
     pub fn in_all(self) -> Lost {
         self.since(Self::default())
     }
@@ -70,7 +67,6 @@ impl Statistics {
         Some(Self { sums, over_ctnetlink: true })
     }
 
-    /// Where they were read.
     pub const fn place(&self) -> &'static str {
         if self.over_ctnetlink { CTNETLINK } else { STATISTICS }
     }
@@ -90,32 +86,23 @@ impl Statistics {
         Some(Self { sums, over_ctnetlink: false })
     }
 
-    /// Adds counters of other files.
     pub fn extend(&mut self, counters: impl IntoIterator<Item = (String, u64)>) {
         self.sums.extend(counters);
     }
 
-    /// Whether this kernel has the column.
     pub fn has(&self, column: &str) -> bool {
         self.sums.contains_key(column)
     }
 
-    /// What a full table lost.
     pub fn losses(&self) -> Losses {
-        Losses {
-            drop: self.get("drop"),
-            // Kernels without this column do not count these as drops, and none does where a
-            // chain was too long.
-            not_inserted: if self.has("clashres") {
-                self.get("insert_failed").saturating_sub(self.get("chainlength"))
-            } else {
-                0
-            },
-            early_drop: self.get("early_drop"),
-        }
+        // Kernels without this column do not count these as drops, and none does where a chain was
+        // too long.
+        let counts_as_drop = if self.has("clashres") { self.get("insert_failed") } else { 0 };
+        let not_inserted = counts_as_drop.saturating_sub(self.get("chainlength"));
+        Losses { drop: self.get("drop"), not_inserted, early_drop: self.get("early_drop") }
     }
 
-    /// A column's sum; 0 where this kernel does not have it.
+    /// 0 where this kernel does not have the column.
     pub fn get(&self, column: &str) -> u64 {
         self.sums.get(column).copied().unwrap_or(0)
     }

@@ -16,12 +16,11 @@ pub fn is_size_ours(host: &Host) -> bool {
     host.is_writable(&sysctl_path(MAX))
 }
 
-/// Whether a sysctl sets the hash; before Linux 4.7 only the module's parameter did.
+/// Before Linux 4.7 only the module's parameter did.
 pub fn sets_buckets_by_sysctl(host: &Host) -> bool {
     host.is_writable(&sysctl_path(BUCKETS))
 }
 
-/// The file of a setting of conntrack.
 pub fn setting_path(host: &Host, key: &str) -> String {
     if key == BUCKETS && is_size_ours(host) && !sets_buckets_by_sysctl(host) {
         HASHSIZE.to_owned()
@@ -30,7 +29,6 @@ pub fn setting_path(host: &Host, key: &str) -> String {
     }
 }
 
-/// The table in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableNumbers {
     pub count: u64,

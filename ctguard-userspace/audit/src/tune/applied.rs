@@ -22,7 +22,6 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// The last change.
     pub fn last(host: &Host) -> Result<Self, TuneError> {
         let record = Record::load(host).map_err(ApplyError::from)?;
         let record = record.ok_or(TuneError::NothingApplied)?;
@@ -56,11 +55,9 @@ impl Applied {
             if self.relation != Relation::Same && ![BUCKETS, MAX].contains(&key.as_str()) {
                 continue;
             }
-            match host.number(&setting_path(host, key))? {
-                Some(live) if !is(key, live, *then) => {
-                    return Ok(Some(format!("{key} is {live}, not {then}")));
-                }
-                _ => {}
+            let live = host.number(&setting_path(host, key))?;
+            if let Some(live) = live.filter(|live| !is(key, *live, *then)) {
+                return Ok(Some(format!("{key} is {live}, not {then}")));
             }
         }
         Ok(None)

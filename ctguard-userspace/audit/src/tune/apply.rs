@@ -32,8 +32,8 @@ pub enum ApplyError {
     Set { key: String, value: u64, source: io::Error },
     #[error("{0} exists and was not written by ctguard: move it away, or omit --persist")]
     Foreign(String),
-    #[error("another `ctguard tune` is running")]
-    Busy,
+    #[error("another `{0}` is running")]
+    Busy(&'static str),
     #[error(
         "the last change was applied in another network namespace, net:[{0}]: run this command there, \
          for instance with nsenter --net"
@@ -41,12 +41,11 @@ pub enum ApplyError {
     Elsewhere(u64),
 }
 
-/// Sets what changes, in the order of the plan, then writes the files; tells whether there was
-/// anything to do.
+/// Sets what changes, in the order of the plan, then writes the files. False if nothing was to do.
 pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool, ApplyError> {
-    let changing = || changes.iter().filter(|change| change.changes());
+    let changing: Vec<_> = changes.iter().filter(|change| change.changes()).collect();
     let new_files = files_to_write(host, files)?;
-    if changing().next().is_none() && new_files.is_empty() {
+    if changing.is_empty() && new_files.is_empty() {
         return Ok(false);
     }
     let _alone = alone(host)?;
@@ -59,14 +58,14 @@ pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool,
     }
     let is_lost = |file: &OwnFile| host.is_there(file.path) && !record.has_file(file.path);
     record.forgot |= new_files.iter().any(|file| is_lost(file));
-    if changing().next().is_some() {
+    if !changing.is_empty() {
         record.before = Before::take(host)?;
-        let set = |change: &Change| Setting { key: change.key.clone(), then: change.then };
-        record.last = changing().map(set).collect();
+        record.last.clear();
         journal::forget(host)?;
     }
-    for change in changing() {
-        record.note(Step::sysctl(change.key.clone(), change.now, change.then));
+    for Change { key, now, then, .. } in &changing {
+        record.last.push(Setting { key: key.clone(), then: *then });
+        record.note(Step::sysctl(key.clone(), *now, *then));
     }
     for file in &new_files {
         for path in missing_directories(host, file.path) {
@@ -76,7 +75,7 @@ pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool,
     }
     record.save(host)?;
 
-    for change in changing() {
+    for change in changing {
         set(host, &change.key, change.then)?;
     }
     for file in new_files {
@@ -87,21 +86,18 @@ pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool,
 
 /// The files that are missing or differ; fails if one is not tune's.
 fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFile>, ApplyError> {
-    let record = Record::load(host)?;
-    let known =
-        |path: &str, text: &str| record.as_ref().is_some_and(|record| record.wrote(path, text));
-    let is_noted = |path| record.as_ref().is_some_and(|record| record.has_file(path));
+    let record = Record::load(host)?.unwrap_or_else(|| Record::new(None));
     let mut missing = Vec::new();
     for file in files {
-        match host.text(file.path)? {
-            Some(text) if known(file.path, &text) => {
-                missing.extend((text != file.text).then_some(file));
-            }
-            // Where the record is lost at a boot, the file says who wrote it.
-            Some(text) if is_noted(file.path) || !files::is_own(file.path, &text) => {
-                return Err(ApplyError::Foreign(file.path.to_owned()));
-            }
-            _ => missing.push(file),
+        let (path, found) = (file.path, host.text(file.path)?);
+        let wrote = found.as_ref().is_some_and(|text| record.wrote(path, text));
+        // Where the record is lost at a boot, the file says who wrote it.
+        let is_own = |text: &String| !record.has_file(path) && files::is_own(path, text);
+        if !wrote && !found.as_ref().is_none_or(is_own) {
+            return Err(ApplyError::Foreign(path.to_owned()));
+        }
+        if !wrote || found.as_ref() != Some(&file.text) {
+            missing.push(file);
         }
     }
     Ok(missing)
@@ -110,18 +106,21 @@ fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFi
 /// Keeps other runs from applying and reverting until it is dropped.
 pub(super) fn alone(host: &Host) -> Result<File, ApplyError> {
     let record = host.path(RECORD);
-    let directory = record.parent().unwrap_or(Path::new("/"));
-    let failed = |action| move |source| FileError { action, path: directory.to_owned(), source };
-    fs::create_dir_all(directory).map_err(failed("make"))?;
-    let lock = File::open(directory).map_err(failed("open"))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(ApplyError::Busy),
-        Err(TryLockError::Error(source)) => Err(failed("lock")(source).into()),
-    }
+    let path = record.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(path).map_err(FileError::when("make", path))?;
+    let directory = File::open(path).map_err(FileError::when("open", path))?;
+    lock(&directory, path, "ctguard tune")?;
+    Ok(directory)
 }
 
-/// A record belongs to one network namespace.
+/// `holder` is the command that may hold the lock.
+pub(super) fn lock(file: &File, path: &Path, holder: &'static str) -> Result<(), ApplyError> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => ApplyError::Busy(holder),
+        TryLockError::Error(source) => FileError::when("lock", path)(source).into(),
+    })
+}
+
 pub(super) fn refuse_elsewhere(record: &Record, host: &Host) -> Result<(), ApplyError> {
     match (record.relation(host), &record.place) {
         (Relation::Other, Some(place)) => Err(ApplyError::Elsewhere(place.namespace)),
@@ -199,7 +198,7 @@ mod tests {
     fn only_one_is_at_work_at_a_time() {
         let fake = machine("tune-alone");
         let first = alone(&fake.host).unwrap();
-        assert!(matches!(apply(&fake.host, &changes(), &[]), Err(ApplyError::Busy)));
+        assert!(matches!(apply(&fake.host, &changes(), &[]), Err(ApplyError::Busy(_))));
         drop(first);
         assert!(apply(&fake.host, &changes(), &[]).is_ok());
     }

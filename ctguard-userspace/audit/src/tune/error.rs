@@ -1,12 +1,9 @@
-//! Why `ctguard tune` fails.
-
 use thiserror::Error;
 
-use super::{apply::ApplyError, journal::JournalError, plan::PlanError};
+use super::{apply::ApplyError, plan::PlanError};
 use crate::host::Unread;
 use ctguard_kernel::conntrack::lower_timeouts::LowerTimeoutsError;
 
-/// Why `ctguard tune` fails.
 #[derive(Debug, Error)]
 pub enum TuneError {
     #[error("conntrack is not loaded; load it first: modprobe nf_conntrack")]
@@ -21,8 +18,7 @@ pub enum TuneError {
     NothingApplied,
     #[error("--persist works only in the first network namespace")]
     NotPersistedHere,
-    #[error(transparent)]
-    Journal(#[from] JournalError),
+
     #[error("--existing does not work with --root: a copy of a machine has no entries")]
     Elsewhere,
     #[error(transparent)]

@@ -4,7 +4,7 @@ use super::error::TuneError;
 use crate::host::{Host, Unread, sysctl_path};
 use ctguard_kernel::conntrack::lower_timeouts::{TimeoutLimits, lower_timeouts};
 
-/// Gives existing entries no more time than the timeouts allow now; tells how many entries changed.
+/// Gives existing entries no more time than the timeouts allow now, and counts those that changed.
 pub fn lower_existing_timeouts(host: &Host) -> Result<u64, TuneError> {
     if !host.is_this() {
         return Err(TuneError::Elsewhere);

@@ -9,11 +9,11 @@ pub(super) const SYSCTL: &str = "/etc/sysctl.d/99-zz-ctguard.conf";
 const MODPROBE: &str = "/etc/modprobe.d/zz-ctguard.conf";
 const MODULES: &str = "/etc/modules-load.d/ctguard.conf";
 const UDEV: &str = "/etc/udev/rules.d/99-ctguard.rules";
+const UDEV_MATCHES: &str = r#"ACTION=="add", SUBSYSTEM=="module", KERNEL=="nf_conntrack""#;
 
 const UDEVADM: [&str; 4] =
     ["/usr/bin/udevadm", "/bin/udevadm", "/usr/sbin/udevadm", "/sbin/udevadm"];
 
-/// All files that tune may write.
 pub(super) const ALL: [&str; 4] = [SYSCTL, MODPROBE, MODULES, UDEV];
 
 const HEAD: &str = "# Written by `ctguard tune`; `ctguard tune --revert` removes it.\n";
@@ -24,28 +24,25 @@ pub(super) fn is_own(path: &str, text: &str) -> bool {
         SYSCTL => "net.netfilter.nf_conntrack_",
         MODPROBE => "options nf_conntrack hashsize=",
         MODULES => "nf_conntrack",
-        UDEV => "ACTION==\"add\", SUBSYSTEM==\"module\", KERNEL==\"nf_conntrack\"",
+        UDEV => UDEV_MATCHES,
         _ => return false,
     };
     text.strip_prefix(HEAD).is_some_and(|rest| rest.lines().all(|line| line.starts_with(start)))
 }
 
-/// The whole text of a file of tune's.
 pub(super) fn own(text: &str) -> String {
     format!("{HEAD}{text}")
 }
 
-/// A file to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnFile {
     pub path: &'static str,
     pub text: String,
 }
 
-/// The program that a udev rule runs to apply settings when conntrack is loaded.
+/// The program that a udev rule runs to apply settings when conntrack is loaded, by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Applier {
-    /// Its path.
     Systemd(&'static str),
     Procps(&'static str),
 }
@@ -70,7 +67,6 @@ impl Applier {
     }
 }
 
-/// What the machine has for setting values at boot.
 #[derive(Debug)]
 pub(super) struct Means<'a> {
     pub boot: &'a Boot,
@@ -117,9 +113,7 @@ pub(super) fn files(changes: &[Change], means: &Means<'_>) -> Vec<OwnFile> {
     add(MODULES, "nf_conntrack\n");
     if let Some(applier) = means.applier {
         // As sysctl.d(5) has it for another module.
-        let command = applier.command();
-        let matches = "ACTION==\"add\", SUBSYSTEM==\"module\", KERNEL==\"nf_conntrack\"";
-        add(UDEV, &format!("{matches}, RUN+=\"{command}\"\n"));
+        add(UDEV, &format!("{UDEV_MATCHES}, RUN+=\"{}\"\n", applier.command()));
     }
     files
 }

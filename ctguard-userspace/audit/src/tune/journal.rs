@@ -2,13 +2,12 @@
 //! each interval, kept until the change is reverted.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
 };
 
-use thiserror::Error;
-
 use super::{
+    apply::{ApplyError, lock},
     record::{FileError, remove},
     watch::Interval,
 };
@@ -16,16 +15,6 @@ use crate::host::Host;
 
 pub const JOURNAL: &str = "/var/lib/ctguard/tune-watch.jsonl";
 
-/// Why the journal cannot be used.
-#[derive(Debug, Error)]
-pub enum JournalError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error("another `ctguard tune --watch` is running")]
-    Busy,
-}
-
-/// The journal, locked by one watch.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
@@ -34,19 +23,12 @@ pub struct Journal {
 
 impl Journal {
     /// Starts with what earlier watches of the same change saw. The last line may be incomplete.
-    pub fn open(host: &Host) -> Result<Self, JournalError> {
-        let path = host.path(JOURNAL);
-        let failed = |action| {
-            let path = path.clone();
-            move |source| FileError { action, path, source }
-        };
-        let open = OpenOptions::new().read(true).append(true).create(true).open(&path);
+    pub fn open(host: &Host) -> Result<Self, ApplyError> {
+        let path = &host.path(JOURNAL);
+        let failed = |action| FileError::when(action, path);
+        let open = OpenOptions::new().read(true).append(true).create(true).open(path);
         let mut file = open.map_err(failed("open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(JournalError::Busy),
-            Err(TryLockError::Error(source)) => return Err(failed("lock")(source).into()),
-        }
+        lock(&file, path, "ctguard tune --watch")?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed("read"))?;
         if bytes.last().is_some_and(|last| *last != b'\n') {
@@ -69,7 +51,6 @@ impl Journal {
     }
 }
 
-/// Removes it.
 pub(super) fn forget(host: &Host) -> Result<(), FileError> {
     remove(&host.path(JOURNAL))
 }
@@ -111,7 +92,7 @@ mod tests {
     fn one_watches_at_a_time() {
         let fake = Fake::new("tune-journal-busy", &[("/var/lib/ctguard/tune.json", "{}")]);
         let first = Journal::open(&fake.host).unwrap();
-        assert!(matches!(Journal::open(&fake.host), Err(JournalError::Busy)));
+        assert!(matches!(Journal::open(&fake.host), Err(ApplyError::Busy(_))));
         drop(first);
         assert!(Journal::open(&fake.host).is_ok());
         forget(&fake.host).unwrap();

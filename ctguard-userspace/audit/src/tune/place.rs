@@ -10,16 +10,14 @@ const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// `net/core/sysctl_net_core.c`); not everybody may read `/proc/1/ns/net`.
 const FIRST_ALONE: &str = "/proc/sys/net/core/dev_weight";
 
-/// A network namespace since a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Place {
     /// Its inode number, which another one may have after a boot.
     pub namespace: u64,
-    is_first: bool,
+    pub is_first: bool,
     boot: String,
 }
 
-/// How a recorded place relates to this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
     Same,
@@ -30,7 +28,6 @@ pub(super) enum Relation {
 }
 
 impl Place {
-    /// The present one; none for a copy of a machine.
     pub(super) fn of(host: &Host) -> Option<Self> {
         if !host.is_this() {
             return None;
@@ -39,10 +36,6 @@ impl Place {
         let is_first = host.is_there(FIRST_ALONE);
         let boot = host.text(BOOT).ok().flatten().unwrap_or_default().trim().to_owned();
         Some(Self { namespace, is_first, boot })
-    }
-
-    pub(super) const fn is_first(&self) -> bool {
-        self.is_first
     }
 
     /// How `self`, recorded earlier, relates to this process's place.
@@ -58,14 +51,13 @@ impl Place {
     }
 
     fn relation_to(&self, here: &Self) -> Relation {
-        if self.is_first && here.is_first
-            || self.boot == here.boot && self.namespace == here.namespace
-        {
-            Relation::Same
-        } else if self.boot == here.boot || self.is_first {
-            Relation::Other
-        } else {
-            Relation::Gone
+        let same_boot = self.boot == here.boot;
+        match (self.is_first, here.is_first) {
+            (true, true) => Relation::Same,
+            _ if same_boot && self.namespace == here.namespace => Relation::Same,
+            (true, false) => Relation::Other,
+            (false, _) if same_boot => Relation::Other,
+            (false, _) => Relation::Gone,
         }
     }
 }

@@ -9,7 +9,6 @@ use crate::{
     host::{BUCKETS, EXPECT_MAX, EntrySize, MAX, Memory, TableNumbers},
 };
 
-/// The wanted maximum of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Max {
     /// As many entries as fit into an eighth of the memory, and never fewer than now.
@@ -19,26 +18,22 @@ pub enum Max {
 
 /// The most entries that are chosen, however much memory there is: kube-proxy's limit.
 const MOST: u64 = 1 << 20;
-/// The part of the available memory that the hash may take, all at once.
+/// The hash may take this part of the available memory, all at once.
 const PART_OF_AVAILABLE: u64 = 4;
-/// The part of all memory that a full table may take.
+/// A full table may take this part of all memory.
 const PART_OF_MEMORY: u64 = 8;
 
-/// The settings and the memory now.
 #[derive(Clone, Debug)]
 pub(super) struct Now {
     pub table: TableNumbers,
-    /// The maximum and the hash can be set from here.
     pub is_size_ours: bool,
     pub memory: Memory,
     pub entry: EntrySize,
-    /// None where the kernel has no such limit.
     pub expect_max: Option<u64>,
     /// The timeouts that this kernel has, in seconds, by key.
     pub timeouts: BTreeMap<String, u64>,
 }
 
-/// One setting: its value now, the value to set, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub key: String,
@@ -53,7 +48,6 @@ impl Change {
     }
 }
 
-/// Why there is no plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     #[error(
@@ -88,26 +82,17 @@ pub(super) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, Pl
             buckets => buckets?.max(now.table.buckets),
         }
     };
+    let change = |key: &str, now, then, why: &str| {
+        let (key, why) = (key.to_owned(), why.to_owned());
+        Change { key, now, then, why }
+    };
+    let hash_why = "one bucket for each entry keeps lookups short";
     let mut changes = vec![
-        Change {
-            key: BUCKETS.to_owned(),
-            now: now.table.buckets,
-            then: buckets,
-            why: "one bucket for each entry keeps lookups short".to_owned(),
-        },
-        Change {
-            key: MAX.to_owned(),
-            now: now.table.max,
-            then: max,
-            why: max_reason(now, wanted, max),
-        },
+        change(BUCKETS, now.table.buckets, buckets, hash_why),
+        change(MAX, now.table.max, max, &max_reason(now, wanted, max)),
     ];
-    changes.extend(now.expect_max.map(|expect_max| Change {
-        key: EXPECT_MAX.to_owned(),
-        now: expect_max,
-        then: expect_max,
-        why: "kept, as a wider hash would change it when the module is loaded".to_owned(),
-    }));
+    let kept = "kept, as a wider hash would change it when the module is loaded";
+    changes.extend(now.expect_max.map(|expect| change(EXPECT_MAX, expect, expect, kept)));
     for rule in TIMEOUTS.iter().filter(|rule| rule.is_tuned()) {
         let key = rule.key();
         let Some(&now) = now.timeouts.get(&key) else { continue };
@@ -115,7 +100,7 @@ pub(super) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, Pl
             Some(wrong) => (wrong.should_be, wrong.why),
             None => (now, "fits"),
         };
-        changes.push(Change { key, now, then, why: why.to_owned() });
+        changes.push(change(&key, now, then, why));
     }
     Ok(changes)
 }
@@ -152,13 +137,11 @@ fn max(now: &Now, role: Role, wanted: Max) -> Result<u64, PlanError> {
             let fits = (fits + 1).next_power_of_two() / 2;
             let is_large_router = role != Role::Server && has_gibibyte(now.memory);
             let least = if is_large_router { LEAST_OF_ROUTER } else { 0 };
+            let chosen = fits.min(MOST).max(least).max(now.table.max);
             // The table must have room beyond its present entries, also where it had no maximum.
-            let holds = if now.table.count * 2 > now.table.max {
-                now.table.count.saturating_mul(2).checked_next_power_of_two().unwrap_or(u64::MAX)
-            } else {
-                0
-            };
-            Ok(fits.min(MOST).max(least).max(now.table.max).max(holds))
+            let twice = now.table.count.saturating_mul(2);
+            let holds = twice.checked_next_power_of_two().unwrap_or(u64::MAX);
+            Ok(if twice > now.table.max { chosen.max(holds) } else { chosen })
         }
     }
 }

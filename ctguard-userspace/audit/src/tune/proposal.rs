@@ -15,7 +15,6 @@ use crate::{
     },
 };
 
-/// What tune would do on this machine.
 #[derive(Debug)]
 pub struct Proposal {
     pub role: Role,
@@ -23,7 +22,6 @@ pub struct Proposal {
     pub changes: Vec<Change>,
     /// Files that make the next boot set them.
     pub files: Vec<OwnFile>,
-    /// The maximum and the hash can be set from here.
     pub is_size_ours: bool,
 }
 

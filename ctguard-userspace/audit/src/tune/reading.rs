@@ -12,7 +12,6 @@ use crate::host::{Host, Losses, Lost, Statistics, TableNumbers, Unread};
 /// How long losses before a change are counted.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// The table at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     pub count: u64,
@@ -44,10 +43,7 @@ impl Reading {
 
 impl Before {
     /// None where conntrack is not loaded.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "fewer than 2^52 flows are lost in so short a time"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 flows are lost at once")]
     pub fn take(host: &Host) -> Result<Option<Self>, Unread> {
         let began = Instant::now();
         let Some(first) = Reading::take(host)? else { return Ok(None) };
@@ -58,10 +54,7 @@ impl Before {
         let seconds = began.elapsed().max(LOOK).as_secs_f64();
         let lost = first.losses.zip(then.losses).map(|(first, then)| then.since(first));
         let per_second = |lost: Lost| (lost.dropped + lost.early_dropped) as f64 / seconds;
-        Ok(Some(Self {
-            count: Some(then.count),
-            max: then.max,
-            lost_per_second: lost.map(per_second),
-        }))
+        let lost_per_second = lost.map(per_second);
+        Ok(Some(Self { count: Some(then.count), max: then.max, lost_per_second }))
     }
 }

@@ -18,10 +18,8 @@ use ctguard_kernel::durable;
 
 pub(super) const RECORD: &str = "/var/lib/ctguard/tune.json";
 const FORMAT: u32 = 1;
-/// The ending of a file that is being written.
 const UNFINISHED: &str = "ctguard-unfinished";
 
-/// Why a file cannot be read or written.
 #[derive(Debug, Error)]
 #[error("cannot {action} {}", path.display())]
 pub struct FileError {
@@ -30,11 +28,16 @@ pub struct FileError {
     pub(super) source: io::Error,
 }
 
-/// One thing that was changed, or was about to be.
+impl FileError {
+    pub(super) fn when(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self { action, path: path.to_owned(), source }
+    }
+}
+
+/// What was changed, or was about to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub(super) enum Step {
-    /// A setting of the running kernel.
     Sysctl {
         key: String,
         before: u64,
@@ -57,14 +60,12 @@ pub(super) enum Step {
 /// Everything that a revert has to undo, in the order in which it was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
-    format: u32,
+    pub format: u32,
     /// None for a copy of a machine.
     #[serde(default)]
     pub place: Option<Place>,
-    /// The table before the last change.
     #[serde(default)]
     pub before: Option<Before>,
-    /// What the last change set.
     #[serde(default)]
     pub last: Vec<Setting>,
     /// An earlier record was lost, and the original values with it.
@@ -73,7 +74,6 @@ pub(super) struct Record {
     pub steps: Vec<Step>,
 }
 
-/// A setting and the value that it was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Setting {
     pub key: String,
@@ -81,22 +81,15 @@ pub(super) struct Setting {
 }
 
 impl Record {
-    /// A record of no changes yet.
-    pub(super) const fn new(place: Option<Place>) -> Self {
-        Self {
-            format: FORMAT,
-            place,
-            before: None,
-            last: Vec::new(),
-            forgot: false,
-            steps: Vec::new(),
-        }
+    pub(super) fn new(place: Option<Place>) -> Self {
+        let (last, steps) = (Vec::new(), Vec::new());
+        Self { format: FORMAT, place, before: None, last, forgot: false, steps }
     }
 
     /// None where nothing was changed.
     pub(super) fn load(host: &Host) -> Result<Option<Self>, FileError> {
         let path = host.path(RECORD);
-        let error = |source| FileError { action: "read", path: path.clone(), source };
+        let error = FileError::when("read", &path);
         let text = host.text(RECORD).map_err(|unread| error(io::Error::other(unread.reason)))?;
         let Some(text) = text else { return Ok(None) };
         let record: Self = serde_json::from_str(&text).map_err(|source| error(source.into()))?;
@@ -111,11 +104,8 @@ impl Record {
 
     pub(super) fn save(&self, host: &Host) -> Result<(), FileError> {
         let path = host.path(RECORD);
-        let json = serde_json::to_string_pretty(self).map_err(|source| FileError {
-            action: "write",
-            path: path.clone(),
-            source: source.into(),
-        })?;
+        let json = serde_json::to_string_pretty(self);
+        let json = json.map_err(|error| FileError::when("write", &path)(error.into()))?;
         replace(&path, &(json + "\n"))
     }
 
@@ -132,7 +122,7 @@ impl Record {
 
     /// Notes a change to come. The value before the first of several changes is kept.
     pub(super) fn note(&mut self, step: Step) {
-        let known = self.steps.iter_mut().find(|known| known.is_of_the_same(&step));
+        let known = self.steps.iter_mut().find(|known| known.name() == step.name());
         match (known, step) {
             (
                 Some(Step::Sysctl { before, then, earlier, .. }),
@@ -163,28 +153,22 @@ impl Record {
         })
     }
 
-    /// How the place of the changes relates to this one.
     pub(super) fn relation(&self, host: &Host) -> Relation {
         self.place.as_ref().map_or(Relation::Same, |place| place.relation(host))
     }
 
-    /// Whether tune wrote this text into this file.
     pub(super) fn wrote(&self, wanted: &str, text: &str) -> bool {
-        self.steps.iter().any(|step| match step {
-            Step::File { path, then, earlier } => {
-                path == wanted && (then == text || earlier.iter().any(|earlier| earlier == text))
-            }
-            Step::Sysctl { .. } | Step::Directory { .. } => false,
+        self.steps.iter().any(|step| {
+            matches!(step, Step::File { path, then, earlier }
+                if path == wanted && earlier.iter().chain([then]).any(|wrote| wrote == text))
         })
     }
 
-    /// Whether tune has written this file.
     pub(super) fn has_file(&self, wanted: &str) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::File { path, .. } if path == wanted))
     }
 }
 
-/// Keeps the last value, and the earlier ones.
 fn follow<T: PartialEq>(then: &mut T, earlier: &mut Vec<T>, new: T) {
     if *then != new {
         earlier.push(std::mem::replace(then, new));
@@ -210,33 +194,25 @@ impl Step {
         }
     }
 
-    fn is_of_the_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Sysctl { key, .. }, Self::Sysctl { key: other, .. }) => key == other,
-            (Self::File { path, .. }, Self::File { path: other, .. })
-            | (Self::Directory { path }, Self::Directory { path: other }) => path == other,
-            _ => false,
+    /// A setting's key, or a path.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Sysctl { key, .. } => key,
+            Self::File { path, .. } | Self::Directory { path } => path,
         }
     }
 }
 
 /// Writes a file completely or not at all, and durably.
 pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
-    durable::replace(path, &unfinished(path), text.as_bytes()).map_err(|source| FileError {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })
+    let written = durable::replace(path, &unfinished(path), text.as_bytes());
+    written.map_err(FileError::when("write", path))
 }
 
 /// Removes a file, and what an interrupted [`replace`] left.
 pub(super) fn remove(path: &Path) -> Result<(), FileError> {
     for path in [&unfinished(path), path] {
-        durable::remove(path).map_err(|source| FileError {
-            action: "remove",
-            path: path.to_owned(),
-            source,
-        })?;
+        durable::remove(path).map_err(FileError::when("remove", path))?;
     }
     Ok(())
 }

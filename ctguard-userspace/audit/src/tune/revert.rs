@@ -13,26 +13,15 @@ use super::{
 };
 use crate::host::{BUCKETS, Host, MAX, TableNumbers, most_entries, setting_path};
 
-/// The result of reverting one step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Reverted {
-    Set {
-        key: String,
-        from: u64,
-        to: u64,
-    },
-    /// Not reverted: somebody else has changed it since, or it would do harm.
-    Left {
-        what: String,
-        why: String,
-    },
-    Removed {
-        path: String,
-    },
+    Set { key: String, from: u64, to: u64 },
+    // Not reverted: somebody else has changed it since, or it would do harm.
+    Left { what: String, why: String },
+    Removed { path: String },
 }
 
-/// One step, reverted or not.
 struct Undone {
     done: Option<Reverted>,
     /// To be reverted by a later run.
@@ -45,20 +34,20 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
         return without_record(host);
     }
     let _alone = alone(host)?;
-    let Some(mut record) = Record::load(host)? else { return Ok(None) };
+    let Some(record) = Record::load(host)? else { return Ok(None) };
     refuse_elsewhere(&record, host)?;
     let is_gone = record.relation(host) == Relation::Gone;
-    let (mut done, mut waiting) = (Vec::new(), Vec::new());
+    let (mut done, mut waiting) = (Vec::new(), Vec::<Step>::new());
+    let max_waits = |waiting: &[Step]| waiting.iter().any(|step| step.name() == MAX);
     for step in record.steps.iter().rev() {
         let undone = match step {
             Step::Sysctl { key, .. } if is_gone => {
                 Undone::left(key, "its network namespace no longer exists".to_owned())
             }
             // A smaller hash for the same maximum makes chains on which the kernel drops new flows.
-            Step::Sysctl { key, .. } if key == BUCKETS && is_waiting(&waiting, MAX) => Undone {
-                waits: true,
-                ..Undone::left(key, "it stays until the maximum can be reverted".to_owned())
-            },
+            Step::Sysctl { key, .. } if key == BUCKETS && max_waits(&waiting) => {
+                Undone::later(key, "it stays until the maximum can be reverted".to_owned())
+            }
             Step::Sysctl { key, before, then, earlier } => {
                 put_back(host, key, *before, earlier.iter().chain([then]))?
             }
@@ -66,11 +55,10 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
                 take_away(host, path, earlier.iter().chain([then]))?
             }
             // Others may have put something there.
-            Step::Directory { path } => Undone::so(
-                fs::remove_dir(host.path(path))
-                    .is_ok()
-                    .then(|| Reverted::Removed { path: path.clone() }),
-            ),
+            Step::Directory { path } => {
+                let is_removed = fs::remove_dir(host.path(path)).is_ok();
+                Undone::so(is_removed.then(|| Reverted::Removed { path: path.clone() }))
+            }
         };
         if undone.waits {
             waiting.push(step.clone());
@@ -80,27 +68,23 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
     if record.forgot {
         done.push(forgotten());
     }
+    // There is no change left to watch.
+    journal::forget(host)?;
     if waiting.is_empty() {
-        journal::forget(host)?;
         Record::remove(host)?;
     } else {
         waiting.reverse();
-        record.steps = waiting;
-        // There is no change left to watch.
-        record.before = None;
-        record.last.clear();
-        journal::forget(host)?;
-        record.save(host)?;
+        Record { steps: waiting, before: None, last: Vec::new(), ..record }.save(host)?;
     }
     Ok(Some(done))
 }
 
 /// Where the record is lost at a boot, as with `/var` in memory, the files are not.
 fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
-    let mut done = Vec::new();
-    if Place::of(host).is_some_and(|place| !place.is_first()) {
+    if Place::of(host).is_some_and(|place| !place.is_first) {
         return Ok(None);
     }
+    let mut done = Vec::new();
     for path in files::ALL {
         if host.text(path)?.is_some_and(|text| files::is_own(path, &text)) {
             remove(&host.path(path))?;
@@ -121,10 +105,6 @@ fn forgotten() -> Reverted {
     }
 }
 
-fn is_waiting(waiting: &[Step], wanted: &str) -> bool {
-    waiting.iter().any(|step| matches!(step, Step::Sysctl { key, .. } if key == wanted))
-}
-
 impl Undone {
     const fn so(done: Option<Reverted>) -> Self {
         Self { done, waits: false }
@@ -132,6 +112,10 @@ impl Undone {
 
     fn left(what: &str, why: String) -> Self {
         Self::so(Some(Reverted::Left { what: what.to_owned(), why }))
+    }
+
+    fn later(what: &str, why: String) -> Self {
+        Self { waits: true, ..Self::left(what, why) }
     }
 }
 
@@ -151,7 +135,7 @@ fn put_back<'w>(
         return Ok(Undone::left(key, format!("somebody else has set it to {live}")));
     }
     if let Some(why) = harm(host, key, before)? {
-        return Ok(Undone { waits: true, ..Undone::left(key, why) });
+        return Ok(Undone::later(key, why));
     }
     set(host, key, before)?;
     Ok(Undone::so(Some(Reverted::Set { key: key.to_owned(), from: live, to: before })))

@@ -14,7 +14,6 @@ const HALF: f64 = 0.5;
 /// Fewer losses before the change are too few to compare with.
 const COMPARABLE_PER_SECOND: f64 = 30.0;
 
-/// Whether a change helped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -29,27 +28,22 @@ pub enum Verdict {
     NotInForce,
 }
 
-/// The sum of a watch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Watched {
     pub verdict: Verdict,
-    /// The reason, in a sentence with its numbers.
     pub because: String,
     pub seconds: f64,
     /// The most entries, and the largest share of the maximum.
     pub peak: u64,
     pub peak_fill_ratio: f64,
     pub max: u64,
-    /// New flows dropped because the table was full; null where the kernel does not count them.
+    /// As in [`Interval`].
     pub dropped: Option<u64>,
-    /// Entries evicted to make room; null where the kernel does not count them.
     pub early_dropped: Option<u64>,
-    /// New flows that the guard refused; null where none was loaded.
     pub refused: Option<u64>,
     pub before: Before,
 }
 
-/// Part of a watch.
 #[derive(Clone, Copy, Debug, Default)]
 struct Part {
     seconds: f64,
@@ -58,7 +52,6 @@ struct Part {
     early_dropped: u64,
 }
 
-/// Judges a watch that began after `before`.
 pub(super) fn judge(before: Before, intervals: &[Interval]) -> Watched {
     let sum = |of: fn(&Interval) -> Option<u64>| intervals.iter().filter_map(of).reduce(add);
     let all = Part::of(intervals.iter());
@@ -117,10 +110,6 @@ impl Part {
     fn loses(self) -> bool {
         self.dropped > 0 || self.early_dropped > 0
     }
-
-    fn span(self) -> String {
-        shown(self.seconds)
-    }
 }
 
 fn shown(seconds: f64) -> String {
@@ -147,74 +136,50 @@ impl Watched {
         }
     }
 
-    /// The table is still full, or nearly.
     fn of_trouble(&self, later: Part) -> (Verdict, String) {
+        let Part { dropped, early_dropped, .. } = later;
+        let (rate, span) = (later.lost_per_second(), shown(later.seconds));
         let now = if later.loses() {
-            format!(
-                "{} new flows were dropped and {} entries evicted because the table was full, {:.0} \
-                 a second",
-                later.dropped,
-                later.early_dropped,
-                later.lost_per_second()
-            )
+            let lost =
+                format!("{dropped} new flows were dropped and {early_dropped} entries evicted");
+            format!("{lost} because the table was full, {rate:.0} a second")
         } else {
             format!("the table was up to {} full", per_cent(later.fill_ratio))
         };
         let lost_before = self.before.lost_per_second.filter(|lost| *lost > 0.0);
-        let compared = lost_before
-            .map(|before| format!("; {before:.0} a second before the change"))
-            .unwrap_or_default();
-        let because = format!(
-            "in the last {} {now}{compared}. `ctguard doctor` says what fills it",
-            later.span()
-        );
-        let as_before = lost_before.is_some_and(|before| {
-            before >= COMPARABLE_PER_SECOND && later.lost_per_second() >= before * HALF
-        });
+        let compared = lost_before.map(|lost| format!("; {lost:.0} a second before the change"));
+        let compared = compared.unwrap_or_default();
+        let because =
+            format!("in the last {span} {now}{compared}. `ctguard doctor` says what fills it");
+        let as_before = lost_before
+            .is_some_and(|before| before >= COMPARABLE_PER_SECOND && rate >= before * HALF);
         (if as_before { Verdict::DidNotHelp } else { Verdict::NotEnough }, because)
     }
 
-    /// Nothing is lost now, and there is room.
     fn of_calm(&self, later: Part) -> (Verdict, String) {
         let Self { peak, before, .. } = self;
-        let was = before.count.map_or(0.0, |count| ratio(count, before.max));
-        let now = format!("at most {} in the last {}", per_cent(later.fill_ratio), later.span());
+        let (max, span) = (before.max, shown(later.seconds));
+        let was = before.count.map_or(0.0, |count| ratio(count, max));
+        let now = format!("at most {} in the last {span}", per_cent(later.fill_ratio));
+        let lost = [self.dropped, self.early_dropped].into_iter().flatten().any(|lost| lost > 0);
         if let Some(lost) = before.lost_per_second.filter(|lost| *lost > 0.0) {
-            let because = format!(
-                "{lost:.0} flows a second were lost before the change, and none in the last {}",
-                later.span()
-            );
-            return (Verdict::Helped, because);
-        }
-        if was >= NEARLY_FULL || was >= HALF && later.fill_ratio <= was * HALF {
+            let before = format!("{lost:.0} flows a second were lost before the change");
+            (Verdict::Helped, format!("{before}, and none in the last {span}"))
+        } else if was >= NEARLY_FULL || was >= HALF && later.fill_ratio <= was * HALF {
+            let before = format!("the table was {} full before the change", per_cent(was));
+            (Verdict::Helped, format!("{before}, and {now}"))
+        } else if lost {
+            let lost = "the table was full for a time";
+            (Verdict::NotEnough, format!("{lost}, and {now}. `ctguard doctor` says what fills it"))
+        } else if max > 0 && *peak > max {
+            let held = format!("the table held {peak} entries at once");
             let because =
-                format!("the table was {} full before the change, and {now}", per_cent(was));
-            return (Verdict::Helped, because);
+                format!("{held}, more than the old maximum of {max}, and nothing was lost");
+            (Verdict::Helped, because)
+        } else {
+            let held = format!("the table held at most {peak} entries");
+            (Verdict::Undecided, format!("{held}, which the old maximum of {max} had room for too"))
         }
-        if before.max > 0 && self.peak > before.max && !self.lost() {
-            let because = format!(
-                "the table held {peak} entries at once, more than the old maximum of {}, and nothing was \
-                 lost",
-                before.max
-            );
-            return (Verdict::Helped, because);
-        }
-        if self.lost() {
-            let because = format!(
-                "the table was full for a time, and {now}. `ctguard doctor` says what fills it"
-            );
-            return (Verdict::NotEnough, because);
-        }
-        let because = format!(
-            "the table held at most {peak} entries, which the old maximum of {} had room for too",
-            before.max
-        );
-        (Verdict::Undecided, because)
-    }
-
-    fn lost(&self) -> bool {
-        self.dropped.is_some_and(|dropped| dropped > 0)
-            || self.early_dropped.is_some_and(|dropped| dropped > 0)
     }
 }
 

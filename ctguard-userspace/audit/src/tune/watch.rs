@@ -6,32 +6,28 @@ use serde::{Deserialize, Serialize};
 
 use super::reading::Reading;
 
-/// What happened between two lines of the journal.
+/// What happened between two lines of the journal. A count is none where the kernel has no counter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// When it ended, as RFC 3339 has it.
     pub at: String,
     pub seconds: f64,
-    /// Entries at its end.
     pub count: u64,
-    /// The most entries.
     pub peak: u64,
     /// 0 is no limit.
     pub max: u64,
-    /// New flows dropped because the table was full; none where the kernel does not count them.
+    /// New flows dropped because the table was full.
     pub dropped: Option<u64>,
-    /// Entries evicted to make room; none where the kernel does not count them.
+    /// Entries evicted to make room.
     pub early_dropped: Option<u64>,
     /// New flows that the guard refused; none where none is loaded.
     pub refused: Option<u64>,
 }
 
-/// The interval that is under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Watch {
     start: Reading,
     now: Reading,
-    /// Since the guard was loaded.
     refused: Option<u64>,
     peak: u64,
 }
@@ -41,7 +37,6 @@ impl Watch {
         Self { start, now: start, refused, peak: start.count }
     }
 
-    /// Takes a reading into account.
     pub fn see(&mut self, now: Reading) {
         self.now = now;
         self.peak = self.peak.max(now.count);

@@ -129,7 +129,6 @@ fn tune_code(error: &TuneError) -> Code {
         TuneError::Unread(_)
         | TuneError::Apply(_)
         | TuneError::Elsewhere
-        | TuneError::Journal(_)
         | TuneError::LowerTimeouts(_) => Code::No,
     }
 }

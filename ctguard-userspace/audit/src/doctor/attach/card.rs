@@ -6,7 +6,6 @@ use super::super::{finding::Findings, guard::Health};
 use crate::host::{Host, Unread};
 use ctguard_kernel::net::{Channels, Driver, Link, Offloads, XdpFeatures};
 
-/// The machine that a device is part of.
 pub(super) struct Surroundings<'a> {
     pub(super) host: &'a Host,
     pub(super) links: &'a [Link],
@@ -14,19 +13,15 @@ pub(super) struct Surroundings<'a> {
     pub(super) guard: Option<&'a Health>,
 }
 
-/// A network card as its driver describes it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Card {
     pub(super) name: String,
     pub(super) mtu: u32,
     /// Not one of the kernel's own kinds of device.
     pub(super) is_hardware: bool,
-    /// Empty where it is unknown.
     pub(super) driver: String,
     pub(super) features: Option<XdpFeatures>,
-    /// None where the kernel does not know them.
     pub(super) offloads: Option<Offloads>,
-    /// None where kernel or driver do not know them.
     pub(super) channels: Option<Channels>,
 }
 

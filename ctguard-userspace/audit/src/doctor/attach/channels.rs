@@ -1,6 +1,10 @@
 //! How many queues a network card has, and needs.
 
-use super::{super::finding::Finding, card::Card, native};
+use super::{
+    super::finding::{Finding, Severity},
+    card::Card,
+    native,
+};
 
 /// Why the driver cannot give XDP queues to send with.
 pub(super) fn for_native(card: &Card, cpus: Option<u32>) -> Option<Finding> {
@@ -18,70 +22,57 @@ fn half(card: &Card) -> Option<Finding> {
     let channels = channels.filter(|it| it.combined.saturating_mul(2) > it.combined_max)?;
     let most = channels.combined_max / 2;
     let what = format!("{name} uses {} of {} queues", channels.combined, channels.combined_max);
-    let read = |finding: Finding| {
-        finding
-            .read(format!("ethtool: channels of {name}"), format!("combined {}", channels.combined))
-            .because(
-                "with XDP, ena needs as many queues again to send with, and refuses the program: \
-                 generic XDP is used instead, which protects as well at more CPU time. With half the \
-                 queues, fewer CPUs share the incoming packets",
-            )
-    };
+    let severity = if most == 0 { Severity::Note } else { Severity::Warning };
+    let finding = Finding::of("channels", severity, what)
+        .read(format!("ethtool: channels of {name}"), format!("combined {}", channels.combined))
+        .because(
+            "with XDP, ena needs as many queues again to send with, and refuses the program: generic \
+             XDP is used instead, which protects as well at more CPU time. With half the queues, \
+             fewer CPUs share the incoming packets",
+        );
     Some(match most {
-        0 => read(Finding::note("channels", what)),
-        most => read(Finding::warning("channels", what))
-            .by_hand(format!("ethtool -L {name} combined {most}")),
+        0 => finding,
+        most => finding.by_hand(format!("ethtool -L {name} combined {most}")),
     })
 }
 
 /// `bnxt_xdp_set`, `drivers/net/ethernet/broadcom/bnxt/bnxt_xdp.c`.
 fn combined(card: &Card) -> Option<Finding> {
-    let Card { name, channels, .. } = card;
-    let channels = channels.filter(|it| it.receive > 0)?;
-    Some(
-        Finding::warning("channels", format!("{name} has receive-only queues"))
-            .read(format!("ethtool: channels of {name}"), format!("rx {}", channels.receive))
-            .because(
-                "bnxt_en refuses native XDP unless all queues are combined: generic XDP is used \
-                 instead, which protects as well at more CPU time",
-            )
-            .by_hand(format!("ethtool -L {name} rx 0 tx 0 combined {}", channels.receive)),
-    )
+    let (name, receive) = (&card.name, card.channels?.receive);
+    Finding::warning("channels", format!("{name} has receive-only queues"))
+        .read(format!("ethtool: channels of {name}"), format!("rx {receive}"))
+        .because(
+            "bnxt_en refuses native XDP unless all queues are combined: generic XDP is used instead, \
+             which protects as well at more CPU time",
+        )
+        .by_hand(format!("ethtool -L {name} rx 0 tx 0 combined {receive}"))
+        .when(receive > 0)
 }
 
 /// `virtnet_xdp_set`, `drivers/net/virtio_net.c`: since Linux 5.13 no refusal.
 fn locked(card: &Card, cpus: u32) -> Option<Finding> {
-    let Card { name, channels, .. } = card;
-    let channels = channels.filter(|it| it.combined.saturating_add(cpus) > it.combined_max)?;
+    let (name, channels) = (&card.name, card.channels?);
     let (combined, most) = (channels.combined, channels.combined_max);
-    Some(
-        Finding::note(
-            "channels",
-            format!(
-                "{name} uses {combined} of {most} queues, which leaves too few for {cpus} CPUs"
-            ),
-        )
+    let used = format!("{name} uses {combined} of {most} queues");
+    Finding::note("channels", format!("{used}, which leaves too few for {cpus} CPUs"))
         .read(format!("ethtool: channels of {name}"), format!("combined {combined} of {most}"))
         .because(
             "native XDP works, but its answers to challenges share queues with other traffic. The \
              hypervisor can provide more queues (QEMU: mq=on, queues=)",
-        ),
-    )
+        )
+        .when(combined.saturating_add(cpus) > most)
 }
 
-/// One queue, one CPU.
 pub(super) fn single(card: &Card) -> Option<Finding> {
     let Card { name, channels, is_hardware, .. } = card;
     let channels = channels.filter(|it| it.receiving() == 1 && *is_hardware)?;
     let finding = Finding::note("queues", format!("{name} receives on one queue"))
         .read(format!("ethtool: channels of {name}"), "1");
-    Some(if channels.combined_max > 1 {
-        let most = channels.combined_max;
-        finding
+    Some(match channels.combined_max {
+        0 | 1 => finding.because("one CPU must handle a whole flood; the card has only this queue"),
+        most => finding
             .because(format!("one CPU must handle a whole flood, and the card has {most} queues"))
-            .by_hand(format!("ethtool -L {name} combined {most}"))
-    } else {
-        finding.because("one CPU must handle a whole flood; the card has only this queue")
+            .by_hand(format!("ethtool -L {name} combined {most}")),
     })
 }
 

@@ -16,7 +16,6 @@ use ctguard_kernel::{
     net::{Link, Offloads, Resolved, XdpFeatures, links, resolve},
 };
 
-/// An interface that is to be examined.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     pub interface: &'a str,
@@ -34,16 +33,13 @@ pub(crate) struct Examination<'a> {
 impl<'a> Examination<'a> {
     pub(crate) fn begin(host: &Host, asked: Asked<'a>) -> Self {
         let links = links_of(host);
-        let mut before = Vec::new();
-        if let Ok(all) = &links
-            && let Ok(resolved) = resolve(all, asked.interface)
-        {
-            before.extend(cards(all, &resolved.link).into_iter().map(Arrivals::at));
-        }
+        let all = links.as_deref().unwrap_or_default();
+        let link = resolve(all, asked.interface).map(|resolved| resolved.link);
+        let cards = link.as_ref().map(|link| cards(all, link)).unwrap_or_default();
+        let before = cards.into_iter().map(Arrivals::at).collect();
         Self { asked, links, before }
     }
 
-    /// G, of the list in `docs/doctor.md`.
     pub(crate) fn finish(self, host: &Host, guard: Option<&Health>, findings: &mut Findings) {
         machine::check(host, self.asked.pins, findings);
         let Some(links) = findings.read("interface", self.links) else { return };
@@ -51,8 +47,8 @@ impl<'a> Examination<'a> {
             Ok(resolved) => resolved,
             Err(refusal) => {
                 let finding = Finding::fault("interface", refusal.to_string());
-                findings.add([finding.because("ctguard run refuses it for the same reason")]);
-                return;
+                return findings
+                    .add([finding.because("ctguard run refuses it for the same reason")]);
             }
         };
         findings.add(instead_of.map(|kind| {

@@ -1,6 +1,6 @@
 //! What a guard needs from the kernel and from this process, on any interface.
 
-use super::super::finding::{Finding, Findings};
+use super::super::finding::{Finding, Findings, Severity};
 use crate::host::{Host, sysctl_path};
 use ctguard_kernel::{
     bpf::{Pins, check_lookup, check_pins},
@@ -20,29 +20,26 @@ pub(super) fn check(host: &Host, pins: &Pins, findings: &mut Findings) {
     let release = findings.read("guard-kernel", host.text(RELEASE)).flatten().unwrap_or_default();
     let release = release.trim();
     findings.add(kernel(release));
-    if let Some(Some(jit)) = findings.read("guard-jit", host.number(&sysctl_path(JIT))) {
-        findings.add((jit == 0).then(|| {
-            Finding::warning("guard-jit", "the BPF JIT compiler is off")
-                .read(sysctl_path(JIT), jit)
-                .because("every packet costs several times as much CPU time")
-                .by_hand(format!("sysctl -w {JIT}=1"))
-        }));
+    let jit_is_off = findings.number("guard-jit", host, JIT) == Some(0);
+    let jit = Finding::warning("guard-jit", "the BPF JIT compiler is off")
+        .read(sysctl_path(JIT), 0)
+        .because("every packet costs several times as much CPU time")
+        .by_hand(format!("sysctl -w {JIT}=1"));
+    findings.add(jit.when(jit_is_off));
+    let lockdown = findings.read("lockdown", host.text(LOCKDOWN)).flatten().unwrap_or_default();
+    let confidential =
+        Finding::warning("lockdown", "the kernel is locked down for confidentiality")
+            .read(LOCKDOWN, lockdown.trim())
+            .because("it may refuse to load BPF programs");
+    findings.add(confidential.when(lockdown.contains("[confidentiality]")));
+    if version(release).is_some_and(|found| found >= WITH_LOOKUP) {
+        findings.add(lookup(host));
     }
-    if let Some(Some(lockdown)) = findings.read("lockdown", host.text(LOCKDOWN)) {
-        findings.add(lockdown.contains("[confidentiality]").then(|| {
-            Finding::warning("lockdown", "the kernel is locked down for confidentiality")
-                .read(LOCKDOWN, lockdown.trim())
-                .because("it may refuse to load BPF programs")
-        }));
-    }
-    findings.add(
-        version(release).is_some_and(|found| found >= WITH_LOOKUP).then(|| lookup(host)).flatten(),
-    );
     if let Some(Some(systems)) = findings.read("bpffs", host.text(FILE_SYSTEMS)) {
         findings.add(no_bpffs(&systems));
     }
     if host.is_this() {
-        findings.add(rights(privileges::missing()));
+        findings.add(privileges::missing().map(rights));
         findings.add(check_pins(pins).err().map(|error| {
             Finding::fault("bpffs", "the guard's maps cannot be pinned here")
                 .read(pins.path().display().to_string(), error)
@@ -61,23 +58,23 @@ fn version(release: &str) -> Option<(u32, u32)> {
 
 fn kernel(release: &str) -> Option<Finding> {
     let version = version(release)?;
-    let finding = if version < NEEDED {
-        Finding::fault("guard-kernel", format!("Linux {release} is too old for the guard")).because(
+    let (severity, what, why) = if version < NEEDED {
+        (
+            Severity::Fault,
+            format!("Linux {release} is too old for the guard"),
             "it needs Linux 5.15; `docs/table-full.md` has nftables rules that do part of its job",
         )
-    } else if version < WITH_LOOKUP {
-        Finding::note(
-            "guard-kernel",
-            format!("XDP cannot look up conntrack entries in Linux {release}"),
-        )
-        .because("the guard uses a flow cache instead; from Linux 5.18 on it asks conntrack")
     } else {
-        return None;
+        (
+            Severity::Note,
+            format!("XDP cannot look up conntrack entries in Linux {release}"),
+            "the guard uses a flow cache instead; from Linux 5.18 on it asks conntrack",
+        )
     };
-    Some(finding.read(RELEASE, release))
+    let finding = Finding::of("guard-kernel", severity, what).because(why).read(RELEASE, release);
+    finding.when(version < WITH_LOOKUP)
 }
 
-/// Whether conntrack can be asked on a kernel that supports it.
 fn lookup(host: &Host) -> Option<Finding> {
     let why = if host.is_this() {
         check_lookup().err()?.to_string()
@@ -86,26 +83,22 @@ fn lookup(host: &Host) -> Option<Finding> {
     } else {
         "absent".to_owned()
     };
-    Some(
-        Finding::note("guard-btf", "XDP cannot look up conntrack entries on this kernel")
-            .read(TYPES, why)
-            .because("the guard uses a flow cache instead"),
-    )
+    Finding::note("guard-btf", "XDP cannot look up conntrack entries on this kernel")
+        .read(TYPES, why)
+        .because("the guard uses a flow cache instead")
+        .into()
 }
 
 /// `CONFIG_BPF_SYSCALL` brings the file system with it (`kernel/bpf/inode.c`).
 fn no_bpffs(systems: &str) -> Option<Finding> {
     let is_there = systems.lines().any(|line| line.split_whitespace().last() == Some("bpf"));
-    (!is_there).then(|| {
-        Finding::fault("bpffs", "this kernel was built without BPF")
-            .read(FILE_SYSTEMS, "no bpf")
-            .because("without CONFIG_BPF_SYSCALL it cannot load the guard")
-    })
+    Finding::fault("bpffs", "this kernel was built without BPF")
+        .read(FILE_SYSTEMS, "no bpf")
+        .because("without CONFIG_BPF_SYSCALL it cannot load the guard")
+        .when(!is_there)
 }
 
-/// The capabilities of `ctguard run`.
-fn rights(missing: Option<Missing>) -> Option<Finding> {
-    let Missing { capability, root } = missing?;
+fn rights(Missing { capability, root }: Missing) -> Finding {
     let finding = if root {
         Finding::fault("rights", format!("root lacks {capability} here")).because(
             "ctguard run refuses to start; a container or a systemd unit took the capability away",
@@ -114,7 +107,7 @@ fn rights(missing: Option<Missing>) -> Option<Finding> {
         Finding::note("rights", format!("ctguard run needs {capability}, which this process lacks"))
             .because("run it as root, or with CAP_NET_ADMIN and CAP_BPF or CAP_SYS_ADMIN")
     };
-    Some(finding.read("/proc/self/status", format!("CapEff without {capability}")))
+    finding.read("/proc/self/status", format!("CapEff without {capability}"))
 }
 
 #[cfg(test)]
@@ -133,7 +126,7 @@ mod tests {
 
     #[test]
     fn root_without_a_capability_is_a_fault_and_somebody_else_without_it_is_not() {
-        let severity = |missing| rights(missing).map(|finding| finding.severity);
+        let severity = |missing: Option<Missing>| missing.map(|missing| rights(missing).severity);
         let missing = |root| Some(Missing { capability: "CAP_BPF", root });
         assert_eq!(severity(missing(true)), Some(Severity::Fault));
         assert_eq!(severity(missing(false)), Some(Severity::Note));

@@ -12,18 +12,12 @@ const RESET: [&str; 5] = ["mlx5_core", "i40e", "ixgbe", "ena", "bnxt_en"];
 
 /// The largest MTU for XDP without fragments, with pages of 4 KiB.
 const LARGEST: [(&str, u32); 6] = [
-    // ENA_XDP_MAX_MTU
-    ("ena", 3498),
-    // BNXT_MAX_PAGE_MODE_MTU
-    ("bnxt_en", 3502),
-    // ixgbevf_xdp_setup
-    ("ixgbevf", 3050),
-    // virtnet_xdp_set
-    ("virtio_net", 3506),
-    // netvsc_xdp_set
-    ("hv_netvsc", 3506),
-    // gve_verify_xdp_configuration
-    ("gve", 2032),
+    ("ena", 3498),        // ENA_XDP_MAX_MTU
+    ("bnxt_en", 3502),    // BNXT_MAX_PAGE_MODE_MTU
+    ("ixgbevf", 3050),    // ixgbevf_xdp_setup
+    ("virtio_net", 3506), // virtnet_xdp_set
+    ("hv_netvsc", 3506),  // netvsc_xdp_set
+    ("gve", 2032),        // gve_verify_xdp_configuration
 ];
 
 const LRO: &str = "rx-lro";
@@ -32,16 +26,11 @@ const GRO_IN_HARDWARE: &str = "rx-gro-hw";
 /// Drivers that refuse XDP while one of these offloads is on. Others switch them off (vmxnet3,
 /// `bnxt_en`), as the kernel does for generic XDP (`generic_xdp_install`).
 const MERGING: [(&str, &[&str]); 5] = [
-    // netvsc_xdp_set
-    ("hv_netvsc", &[LRO]),
-    // ixgbe_xdp_setup
-    ("ixgbe", &[LRO]),
-    // mlx5e_xdp_allowed
-    ("mlx5_core", &[LRO, GRO_IN_HARDWARE]),
-    // gve_verify_xdp_configuration, by the one name or the other
-    ("gve", &[LRO, GRO_IN_HARDWARE]),
-    // virtnet_xdp_set, and only where it cannot switch it off by itself
-    (VIRTIO, &[GRO_IN_HARDWARE]),
+    ("hv_netvsc", &[LRO]),                  // netvsc_xdp_set
+    ("ixgbe", &[LRO]),                      // ixgbe_xdp_setup
+    ("mlx5_core", &[LRO, GRO_IN_HARDWARE]), // mlx5e_xdp_allowed
+    ("gve", &[LRO, GRO_IN_HARDWARE]), // gve_verify_xdp_configuration, by the one name or the other
+    (VIRTIO, &[GRO_IN_HARDWARE]), // virtnet_xdp_set, and only where it cannot switch it off by itself
 ];
 const VIRTIO: &str = "virtio_net";
 
@@ -50,45 +39,32 @@ pub(super) fn is_possible(features: Option<XdpFeatures>) -> bool {
 }
 
 pub(super) fn generic_only(name: &str, features: Option<XdpFeatures>) -> Option<Finding> {
-    (!is_possible(features)).then(|| {
-        Finding::note("native", format!("the driver of {name} does not support native XDP"))
-            .read(format!("netdev: XDP features of {name}"), "no basic")
-            .because(GENERIC)
-    })
+    Finding::note("native", format!("the driver of {name} does not support native XDP"))
+        .read(format!("netdev: XDP features of {name}"), "no basic")
+        .because(GENERIC)
+        .when(!is_possible(features))
 }
 
-/// Why the driver refuses the program, and what happens when it accepts it.
 pub(super) fn obstacles(card: &Card) -> Vec<Finding> {
-    let mut found = Vec::new();
-    found.extend(mtu(card));
-    found.extend(merging(card));
-    found.extend(RESET.contains(&card.driver.as_str()).then(|| {
-        let Card { driver, name, .. } = card;
-        Finding::note(
-            "link-reset",
-            format!("{driver} resets the link of {name} when the first XDP program is attached"),
-        )
-        .because(
-            "the link is down for up to ten seconds, once; later starts replace the program in place",
-        )
-    }));
-    found
+    let Card { driver, name, .. } = card;
+    let what = format!("{driver} resets the link of {name} when the first XDP program is attached");
+    let reset = Finding::note("link-reset", what).because(
+        "the link is down for up to ten seconds, once; later starts replace the program in place",
+    );
+    let resets = RESET.contains(&driver.as_str());
+    [mtu(card), merging(card), reset.when(resets)].into_iter().flatten().collect()
 }
 
 /// Fragments lift the limit: ctguard's program supports them.
 fn mtu(card: &Card) -> Option<Finding> {
     let Card { name, driver, mtu, features, .. } = card;
-    if features.is_some_and(XdpFeatures::have_fragments) {
-        return None;
-    }
     let (_, largest) = LARGEST.iter().find(|(of, largest)| of == driver && mtu > largest)?;
     let what = format!("{name} has an MTU of {mtu}; {driver} supports XDP up to {largest}");
-    Some(
-        Finding::warning("mtu", what)
-            .read(format!("rtnetlink: MTU of {name}"), mtu)
-            .because(format!("the driver refuses the program: {GENERIC}"))
-            .by_hand(format!("ip link set {name} mtu {largest}")),
-    )
+    Finding::warning("mtu", what)
+        .read(format!("rtnetlink: MTU of {name}"), mtu)
+        .because(format!("the driver refuses the program: {GENERIC}"))
+        .by_hand(format!("ip link set {name} mtu {largest}"))
+        .when(!features.is_some_and(XdpFeatures::have_fragments))
 }
 
 pub(super) fn merging(card: &Card) -> Option<Finding> {
@@ -96,27 +72,19 @@ pub(super) fn merging(card: &Card) -> Option<Finding> {
     let offloads = offloads.as_ref()?;
     let (_, refused) = MERGING.iter().find(|(of, _)| of == driver)?;
     let on = refused.iter().find(|offload| offloads.is_on(offload))?;
-    let (fixed, is_virtio) = (offloads.is_fixed(on), driver == VIRTIO);
-    if is_virtio && !fixed {
-        return None;
-    }
+    let (place, is_virtio) = (format!("ethtool: {on} of {name}"), driver == VIRTIO);
     let what = format!("{on} is on for {name}, and {driver} then refuses native XDP");
-    let read = |finding: Finding| {
-        let value = if fixed { "on, and fixed" } else { "on" };
-        finding.read(format!("ethtool: {on} of {name}"), value)
-    };
-    if fixed {
+    if offloads.is_fixed(on) {
         let whose =
             if is_virtio { "the hypervisor sets it (QEMU: guest_tso4=off,…); " } else { "" };
-        return Some(read(Finding::note("merging", what)).because(format!("{whose}{GENERIC}")));
+        let finding = Finding::note("merging", what).read(place, "on, and fixed");
+        return Some(finding.because(format!("{whose}{GENERIC}")));
     }
-    Some(
-        read(Finding::warning("merging", what))
-            .because(format!(
-                "the card merges packets into larger ones than XDP can handle: {GENERIC}"
-            ))
-            .by_hand(format!("ethtool -K {name} {on} off")),
-    )
+    Finding::warning("merging", what)
+        .read(place, "on")
+        .because(format!("the card merges packets into larger ones than XDP can handle: {GENERIC}"))
+        .by_hand(format!("ethtool -K {name} {on} off"))
+        .when(!is_virtio)
 }
 
 #[cfg(test)]

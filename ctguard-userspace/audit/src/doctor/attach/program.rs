@@ -9,7 +9,7 @@ use ctguard_kernel::{
 /// The name that libxdp gives the program in which it chains others.
 const DISPATCHER: &str = "xdp_dispatcher";
 
-/// Reports another's program; for the guard pinned at `pins`, tells whether it runs in native mode.
+/// Reports another's program. For the guard pinned at `pins`: whether it runs in native mode.
 pub(super) fn check(link: &Link, pins: &Pins, findings: &mut Findings) -> Option<bool> {
     let attached = link.xdp?;
     let own = pins.xdp_link(link.index).ok().flatten();

@@ -2,7 +2,7 @@
 
 use super::super::{
     finding::{Finding, Findings},
-    text::per_cent,
+    text::{per_cent, share},
 };
 use crate::host::Unread;
 use ctguard_kernel::net::{Channels, Driver, Link, received_by_queue};
@@ -13,7 +13,6 @@ const MOST: f64 = 0.8;
 const ENOUGH_NOW: u64 = 10_000;
 const ENOUGH: u64 = 1_000_000;
 
-/// How many packets the queues of a device have received.
 #[derive(Clone, Debug)]
 pub(super) struct Arrivals {
     link: Link,
@@ -24,10 +23,9 @@ pub(super) struct Arrivals {
 impl Arrivals {
     /// None where there is one queue.
     pub(super) fn at(link: &Link) -> Result<Option<Self>, Unread> {
-        let driver = Driver::of(&link.name).map_err(|error| unread(link, &error))?;
-        let packets =
-            received_by_queue(link, driver.as_ref()).map_err(|error| unread(link, &error))?;
-        match packets {
+        let failed = |error| unread(link, &error);
+        let driver = Driver::of(&link.name).map_err(failed)?;
+        match received_by_queue(link, driver.as_ref()).map_err(failed)? {
             Some(packets) if packets.len() < 2 => Ok(None),
             Some(packets) => Ok(Some(Self { link: link.clone(), driver, packets })),
             None if has_queues(link) => {
@@ -42,7 +40,6 @@ fn unread(link: &Link, reason: &(impl ToString + ?Sized)) -> Unread {
     Unread::new(format!("packets by queue of {}", link.name), reason)
 }
 
-/// Whether hardware has several queues, as far as it tells.
 fn has_queues(link: &Link) -> bool {
     let channels = Channels::of(link.index).ok().flatten();
     link.kind.is_none() && channels.is_some_and(|channels| channels.receiving() > 1)
@@ -57,7 +54,6 @@ pub(super) fn check(before: &Arrivals, cpus: Option<u32>, findings: &mut Finding
     }
 }
 
-/// A queue that receives most packets.
 #[derive(Debug, PartialEq)]
 struct Uneven {
     queue: usize,
@@ -68,19 +64,17 @@ struct Uneven {
     now: bool,
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
 fn uneven(before: &[u64], after: &[u64]) -> Option<Uneven> {
     let now: Vec<_> =
         before.iter().zip(after).map(|(before, after)| after.saturating_sub(*before)).collect();
-    let same_queues = before.len() == after.len();
-    let enough_now = same_queues && now.iter().sum::<u64>() >= ENOUGH_NOW;
+    let enough_now = before.len() == after.len() && now.iter().sum::<u64>() >= ENOUGH_NOW;
     let counted = if enough_now { &now[..] } else { after };
     let packets = counted.iter().fold(0, |sum: u64, queue| sum.saturating_add(*queue));
     if counted.len() < 2 || (!enough_now && packets < ENOUGH) {
         return None;
     }
     let (queue, most) = counted.iter().enumerate().max_by_key(|(_, packets)| **packets)?;
-    let share = *most as f64 / packets as f64;
+    let share = share(*most, packets);
     let queues = counted.len();
     (share > MOST).then_some(Uneven { queue, queues, share, packets, now: enough_now })
 }
@@ -90,12 +84,10 @@ fn finding(name: &str, uneven: &Uneven, cpus: Option<u32>) -> Finding {
     let when = if *now { "during this audit" } else { "since the device was created" };
     let share = per_cent(*share);
     let what = format!("one of {queues} queues of {name} receives {share} of all packets");
+    let read = format!("queue {queue}: {share} of {packets} {when}");
     let mask = mask(cpus.unwrap_or(1));
     Finding::warning("spread", what)
-        .read(
-            format!("packets by queue of {name}"),
-            format!("queue {queue}: {share} of {packets} {when}"),
-        )
+        .read(format!("packets by queue of {name}"), read)
         .because(
             "one CPU does most of the work. Cards spread flows by addresses and ports, which PPPoE, \
              QinQ and tunnels hide, and a single flow always uses one queue. RPS moves the work after \

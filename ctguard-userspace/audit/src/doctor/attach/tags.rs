@@ -29,11 +29,8 @@ pub(super) fn judge(
             "native XDP does not see the tag and sends answers to challenges without it: new clients \
              on the VLAN cannot connect while the guard challenges",
         );
-    let finding = if offloads.is_fixed(STRIPS) {
-        finding
-    } else {
-        finding.by_hand(format!("ethtool -K {name} rxvlan off"))
-    };
+    let off = (!offloads.is_fixed(STRIPS)).then(|| format!("ethtool -K {name} rxvlan off"));
+    let finding = off.into_iter().fold(finding, Finding::by_hand);
     Some(finding.tune(format!("ctguard set interface.{name}.answer=off")))
 }
 
