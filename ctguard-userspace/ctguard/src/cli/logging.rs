@@ -1,7 +1,7 @@
-//! What the daemon says while it runs, on standard error.
+//! The daemon's log, on standard error.
 //!
-//! Standard error may be a pipe that nobody reads, or a terminal that was stopped with Ctrl-S. So
-//! lines wait in a queue for a thread that writes them; who logs never waits.
+//! Standard error may be a pipe that nobody reads, or a terminal that was stopped with Ctrl-S. So a
+//! thread writes the lines from a queue, and logging never waits.
 
 use std::{
     io::{self, Write},
@@ -20,13 +20,13 @@ use log::{Level, LevelFilter};
 
 use crate::terminal::{Terminal, visible};
 
-/// Log targets of the eBPF program begin so.
+/// Prefix of the eBPF program's log targets.
 const PROGRAM: &str = "ctguard_program";
 
-/// Lines that may wait; more are dropped, and counted.
+/// Lines that may wait; more are dropped and counted.
 const CAPACITY: usize = 1024;
 
-/// How long the end of the daemon waits for its last lines to be written.
+/// How long the daemon's end waits for its last lines.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -55,29 +55,26 @@ pub(super) fn start(trace: bool) -> io::Result<()> {
         say(&format!("ctguard: {panic}"));
         finish();
     }));
-    // Nobody else starts one.
     let _ = QUEUE.set(queue);
     Ok(())
 }
 
-/// Writes a line to standard error, behind those that wait.
+/// Writes a line to standard error, after those in the queue.
 pub(super) fn say(line: &str) {
     let line = format!("{}\n", visible(line));
-    // Nobody may be there to read it.
     let _ = match QUEUE.get() {
         Some(queue) => queue.clone().write_all(line.as_bytes()),
         None => Terminal::stderr().write_all(line.as_bytes()),
     };
 }
 
-/// Waits until all lines are written, but not for ever.
+/// Waits until all lines are written, but at most [`PATIENCE`].
 pub(super) fn finish() {
     if let Some(queue) = QUEUE.get() {
         queue.finish(PATIENCE);
     }
 }
 
-/// Lines on their way to a thread that writes them.
 #[derive(Clone)]
 struct Queue {
     waiting: SyncSender<Waiting>,
@@ -86,7 +83,7 @@ struct Queue {
 
 enum Waiting {
     Line(Vec<u8>),
-    /// Somebody waits until it is dropped.
+    /// Dropped when all lines before it are written.
     End(SyncSender<()>),
 }
 
@@ -102,7 +99,7 @@ impl Queue {
 
     fn finish(&self, patience: Duration) {
         let (end, ended) = sync_channel(0);
-        // Where the queue is full, nobody reads.
+        // Nobody reads if the queue is full.
         if self.waiting.try_send(Waiting::End(end)).is_ok() {
             let _ = ended.recv_timeout(patience);
         }
