@@ -78,7 +78,7 @@ const HELP: [(&[&str], &str); 15] = [
     (&["allow", "list"], "Show the list, or the entries about a prefix; exit status 1 if none are"),
     (&["detach"], "Remove the guard from the kernel: programs, maps and pins"),
     (&["doctor"], "Find what is wrong with connection tracking on this machine, and how to fix it"),
-    (&["tune"], "Set connection tracking as `ctguard doctor` advises, or undo that"),
+    (&["tune"], "Set connection tracking as `ctguard doctor` advises, or revert that"),
     (&["simulate"], "Simulate the guard under a described or recorded load, without a kernel"),
 ];
 
