@@ -1,7 +1,6 @@
-//! What the daemon did and why, as lines of JSON that outlive it: each namespace has a file of its
-//! own, which a reboot removes.
+//! What the daemon did and why, as lines of JSON in a file for each namespace, until a reboot.
 //!
-//! Two files of bounded length: one that grows, and the one before it.
+//! There are two files of bounded length: one that grows, and the one before it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,27 +12,17 @@ use std::{
 
 use ctguard_layout::Stage;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
+use crate::files::FileError;
 use ctguard_control::StageChange;
 use ctguard_kernel::run_directory;
 
-/// A file that has grown to so many bytes is set aside in the place of the one before it.
+/// A longer file replaces the one before it.
 const LONGEST: u64 = 1 << 20;
 
-/// Why events are not kept or not read.
-#[derive(Debug, Error)]
-#[error("cannot {action} {}", path.display())]
-pub(crate) struct EventsError {
-    action: &'static str,
-    path: PathBuf,
-    source: io::Error,
-}
-
-/// What happened, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Event {
-    /// As in RFC 3339, in UTC.
+    /// RFC 3339, UTC.
     pub(crate) time: String,
     #[serde(flatten)]
     pub(crate) what: What,
@@ -42,17 +31,18 @@ pub(crate) struct Event {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum What {
-    /// A daemon guards these interfaces.
-    Started { interfaces: Vec<String> },
-    /// It ended by a signal.
+    Started {
+        interfaces: Vec<String>,
+    },
     Stopped,
-    /// A class has another stage.
     Stage(StageEvent),
     /// The table is at its target again.
-    Relieved { entries_deleted: u64 },
+    #[serde(rename = "relieved")]
+    Reclaimed {
+        entries_deleted: u64,
+    },
 }
 
-/// The numbers that a [`StageChange`] follows from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StageEvent {
     pub(crate) class: String,
@@ -88,20 +78,17 @@ impl From<&StageChange> for StageEvent {
     }
 }
 
-/// The files of a namespace.
 #[derive(Clone, Debug)]
 pub(crate) struct EventFile(PathBuf);
 
 impl EventFile {
-    /// Of the namespace of this thread.
     pub(crate) fn of_this_namespace() -> io::Result<Self> {
         run_directory::of_this_namespace("events.jsonl").map(Self)
     }
 
-    /// Adds an event of now.
-    pub(crate) fn add(&self, what: What) -> Result<(), EventsError> {
+    pub(crate) fn add(&self, what: What) -> Result<(), FileError> {
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        self.append(&Event { time, what }).map_err(|source| self.error("write", source))
+        self.append(&Event { time, what }).map_err(FileError::new("write", &self.0))
     }
 
     fn append(&self, event: &Event) -> io::Result<()> {
@@ -114,31 +101,28 @@ impl EventFile {
         file.write_all(&line)
     }
 
-    /// The newest `most` events, the oldest of them first, and where to read on. A line that is no
-    /// event, of another version or cut short, is passed over.
-    pub(crate) fn last(&self, most: usize) -> Result<(Vec<Event>, Position), EventsError> {
+    /// The newest `most` events, the oldest of them first, and where to read on. Ignores lines that
+    /// another version wrote or that were cut short.
+    pub(crate) fn last(&self, most: usize) -> Result<(Vec<Event>, Position), FileError> {
         let mut text = String::new();
-        read(&self.former(), 0, &mut text).map_err(|source| self.error("read", source))?;
-        let at = read(&self.0, 0, &mut text).map_err(|source| self.error("read", source))?;
+        read(&self.former(), 0, &mut text)?;
+        let at = read(&self.0, 0, &mut text)?;
         let events: Vec<Event> = events(&text).collect();
         let first = events.len().saturating_sub(most);
         Ok((events.into_iter().skip(first).collect(), at))
     }
 
-    /// What has come since; `at` goes on.
-    pub(crate) fn since(&self, at: &mut Position) -> Result<Vec<Event>, EventsError> {
+    /// The events after `at`, which is moved on.
+    pub(crate) fn since(&self, at: &mut Position) -> Result<Vec<Event>, FileError> {
         let mut text = String::new();
         let now = Position::of(&self.0);
-        let mut go_on = |path: &Path, from: u64| {
-            read(path, from, &mut text).map_err(|source| self.error("read", source))
-        };
         *at = if now.file == at.file {
-            go_on(&self.0, at.bytes)?
+            read(&self.0, at.bytes, &mut text)?
         } else {
             if Position::of(&self.former()).file == at.file {
-                go_on(&self.former(), at.bytes)?;
+                read(&self.former(), at.bytes, &mut text)?;
             }
-            go_on(&self.0, 0)?
+            read(&self.0, 0, &mut text)?
         };
         Ok(events(&text).collect())
     }
@@ -146,16 +130,12 @@ impl EventFile {
     fn former(&self) -> PathBuf {
         self.0.with_extension("former.jsonl")
     }
-
-    fn error(&self, action: &'static str, source: io::Error) -> EventsError {
-        EventsError { action, path: self.0.clone(), source }
-    }
 }
 
 /// How far a reader is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// Inode; none where there is no file.
+    /// Inode; none if there is no file.
     file: Option<u64>,
     bytes: u64,
 }
@@ -166,8 +146,12 @@ impl Position {
     }
 }
 
-/// Adds what lies behind `from` to `text`, up to the end of the last whole line.
-fn read(path: &Path, from: u64, text: &mut String) -> io::Result<Position> {
+/// Adds the whole lines from `from` on to `text`.
+fn read(path: &Path, from: u64, text: &mut String) -> Result<Position, FileError> {
+    try_read(path, from, text).map_err(FileError::new("read", path))
+}
+
+fn try_read(path: &Path, from: u64, text: &mut String) -> io::Result<Position> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Position::default()),
@@ -194,8 +178,8 @@ mod tests {
         EventFile(directory.path().join("events.jsonl"))
     }
 
-    fn relieved(entries_deleted: u64) -> What {
-        What::Relieved { entries_deleted }
+    fn reclaimed(entries_deleted: u64) -> What {
+        What::Reclaimed { entries_deleted }
     }
 
     fn whats(events: Vec<Event>) -> Vec<What> {
@@ -208,9 +192,9 @@ mod tests {
         let file = file(&directory);
         assert_eq!(file.last(5).unwrap().0, []);
         for number in 0..10 {
-            file.add(relieved(number)).unwrap();
+            file.add(reclaimed(number)).unwrap();
         }
-        assert_eq!(whats(file.last(2).unwrap().0), [relieved(8), relieved(9)]);
+        assert_eq!(whats(file.last(2).unwrap().0), [reclaimed(8), reclaimed(9)]);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! ctguard: an early-drop guard for Linux routers and servers that track connections.
 //!
-//! `cli` holds a file for each verb, `daemon` runs the guard, `report` writes what people and programs
-//! read. Deciding, the kernel and the audit are crates of their own.
+//! `cli` has a file for each verb, `daemon` runs the guard, `report` writes the documents.
 
 #![warn(clippy::print_stdout, clippy::print_stderr, reason = "`terminal` escapes what it writes")]
 
 mod cli;
 mod daemon;
 mod events;
+mod files;
 mod report;
 mod signals;
 mod terminal;

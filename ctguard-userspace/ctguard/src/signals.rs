@@ -4,26 +4,24 @@ use std::{fs, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Caught from its making on.
 #[derive(Debug)]
 pub(crate) struct Stop {
     interrupt: Signal,
     terminate: Signal,
-    /// None where whoever started us had it ignored, as `nohup` does.
+    /// None if the parent process ignored it, as `nohup` does.
     hang_up: Option<Signal>,
 }
 
-/// What has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// Ctrl-C: somebody is there.
+    /// Ctrl-C by a user.
     Interrupt,
-    /// The machine or the terminal goes.
+    /// The machine or the terminal goes away.
     End,
 }
 
 impl Stop {
-    /// Within a runtime.
+    /// Must be called within a runtime.
     pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -32,7 +30,6 @@ impl Stop {
         })
     }
 
-    /// Returns when one has come.
     pub(crate) async fn requested(&mut self) -> Asked {
         let hang_up = async {
             match &mut self.hang_up {
@@ -52,7 +49,7 @@ fn ignores_hang_up() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| is_hang_up_ignored(&status))
 }
 
-/// By the first bit of the mask `SigIgn`, as proc(5) has it.
+/// The first bit of `SigIgn`, see proc(5).
 fn is_hang_up_ignored(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())

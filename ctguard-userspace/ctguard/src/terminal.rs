@@ -48,56 +48,59 @@ impl<W: Write> Write for Terminal<W> {
     }
 }
 
-/// Tells the operator about a problem. Nobody may be there to read it.
+/// Tells the operator about a problem, if possible.
 pub(crate) fn complain(problem: fmt::Arguments<'_>) {
     let _ = writeln!(Terminal::stderr(), "ctguard: {problem}");
 }
 
-/// Writes one JSON document, indented, and a newline. JSON needs only some of what terminals obey
-/// to be escaped; the rest is escaped here, which programs read as the same text.
+/// Writes one JSON document, indented. Serde escapes only some of the characters that terminals obey.
+/// The others are escaped here, and programs read the same text.
 pub(crate) fn write_json(out: &mut impl Write, document: &impl Serialize) -> io::Result<()> {
-    let json = escape_json(serde_json::to_string_pretty(document)?);
-    out.write_all((json + "\n").as_bytes())
+    let json = serde_json::to_string_pretty(document)? + "\n";
+    out.write_all(escape_json(&json).as_bytes())
 }
 
 /// The same in one line.
 pub(crate) fn write_json_line(out: &mut impl Write, document: &impl Serialize) -> io::Result<()> {
-    writeln!(out, "{}", escape_json(serde_json::to_string(document)?))
+    writeln!(out, "{}", escape_json(&serde_json::to_string(document)?))
 }
 
-/// Such characters occur only within JSON's strings, except for the newlines between its lines.
-fn escape_json(json: String) -> String {
-    if json.chars().all(|letter| letter == '\n' || is_visible(letter)) {
-        return json;
-    }
-    let mut escaped = String::with_capacity(json.len() + 16);
-    for letter in json.chars() {
-        if letter == '\n' || is_visible(letter) {
-            escaped.push(letter);
-        } else {
+/// These characters occur only within JSON's strings, except for the newlines between its lines.
+fn escape_json(json: &str) -> Cow<'_, str> {
+    escape(
+        json,
+        |letter| letter == '\n' || is_visible(letter),
+        |letter, escaped| {
             for unit in letter.encode_utf16(&mut [0; 2]) {
                 let _ = write!(escaped, "\\u{unit:04x}");
             }
-        }
-    }
-    escaped
+        },
+    )
 }
 
 /// Text with every control character, and whatever else shows nothing or moves other text, written
 /// as Rust writes it: `\u{1b}`.
 pub(crate) fn visible(text: &str) -> Cow<'_, str> {
-    if text.chars().all(is_visible) {
+    escape(text, is_visible, |letter, shown| shown.extend(letter.escape_debug()))
+}
+
+fn escape(
+    text: &str,
+    is_kept: fn(char) -> bool,
+    write: impl Fn(char, &mut String),
+) -> Cow<'_, str> {
+    if text.chars().all(is_kept) {
         return Cow::Borrowed(text);
     }
-    let mut shown = String::with_capacity(text.len() + 16);
+    let mut escaped = String::with_capacity(text.len() + 16);
     for letter in text.chars() {
-        if is_visible(letter) {
-            shown.push(letter);
+        if is_kept(letter) {
+            escaped.push(letter);
         } else {
-            shown.extend(letter.escape_debug());
+            write(letter, &mut escaped);
         }
     }
-    Cow::Owned(shown)
+    Cow::Owned(escaped)
 }
 
 /// Not C0, DEL, C1, format characters (bidirectional ones too), line separators, unassigned or

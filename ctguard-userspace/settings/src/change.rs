@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{
     DEFAULT_POLICY,
-    key::{Key, Part, UnknownKey},
+    key::{Key, Kind, UnknownKey},
     value::{Value, ValueError},
 };
 
@@ -38,10 +38,11 @@ pub enum SettingError {
     #[error("{key}: interface {name} is not guarded; guarded: {}", guarded.join(", "))]
     Interface { key: Key, name: String, guarded: Vec<String> },
     #[error(
-        "{key}: this kernel can look up flows in the default zone only, not in zone {zone} (Linux \
-         6.10 can); set {key}=default, or run with --new-flow-detection flow-cache"
+        "interface.{interface}.zone: this kernel can look up flows in the default zone only, not in \
+         zone {zone} (Linux 6.10 can); set interface.{interface}.zone=default, or run with \
+         --new-flow-detection flow-cache"
     )]
-    ZoneUnknown { key: Key, zone: u16 },
+    ZoneUnknown { interface: String, zone: u16 },
 }
 
 impl FromStr for Assignment {
@@ -52,7 +53,7 @@ impl FromStr for Assignment {
             .split_once('=')
             .ok_or_else(|| SettingError::NoAssignment { text: text.to_owned() })?;
         let key: Key = key.trim().parse()?;
-        match Value::parse(&key, value.trim()) {
+        match key.row.kind.form().parse(value.trim()) {
             Ok(value) => Ok(Self { key, value }),
             Err(source) => Err(SettingError::Value { key, source }),
         }
@@ -94,123 +95,63 @@ impl Settings {
 
     /// The value of a setting; [`Value::Default`] where an interface has none of its own.
     pub fn get(&self, key: &Key) -> Result<Value, SettingError> {
-        Ok(match key {
-            Key::Target => Value::Ratio(self.policy.target_ppm),
-            Key::DryRun => Value::Switch(self.policy.has(Policy::DRY_RUN)),
-            Key::FailOpen => Value::Switch(self.policy.has(Policy::FAIL_OPEN)),
-            Key::FallbackRate => or_default(self.policy.fallback_flows_per_second, Value::Rate),
-            Key::Reclaim => Value::Switch(!self.policy.has(Policy::NO_RECLAIM)),
-            Key::AdaptiveStart => or_default(self.policy.adaptive_ppm[0], Value::Ratio),
-            Key::AdaptiveEnd => or_default(self.policy.adaptive_ppm[1], Value::Ratio),
-            Key::Prefix(class, part) => part_of(self.policy.prefix[*class as usize], *part),
-            Key::Service(class, part) => part_of(self.policy.service[*class as usize], *part),
-            Key::Floor(class) => Value::Rate(self.policy.floor[*class as usize]),
-            Key::Answer(name) => Value::Switch(self.interface(key, name)?.answers),
-            Key::Source(class, part) => part_of(self.policy.source[*class as usize], *part),
-            Key::Interface(name, class, part) => {
-                part_of(self.interface(key, name)?.overrides[*class as usize], *part)
+        let class = key.class();
+        Ok(match key.row.kind {
+            Kind::On(bit) => Value::Switch(self.policy.has(bit)),
+            Kind::Off(bit) => Value::Switch(!self.policy.has(bit)),
+            Kind::Policy(form, field) => form.value(*field(&mut { self.policy }, class)),
+            Kind::Ceiling(form, field) => {
+                let mut ceiling = self.interfaces[self.position(key)?].overrides[class];
+                form.value(*field(&mut ceiling))
             }
-            Key::Zone(name) => Value::Zone(self.interface(key, name)?.zone),
+            Kind::Zone => Value::Zone(self.interfaces[self.position(key)?].zone),
+            Kind::Answer => Value::Switch(self.interfaces[self.position(key)?].answers),
         })
     }
 
     fn set(&mut self, key: &Key, value: Value) -> Result<(), SettingError> {
-        match (key, value) {
-            (Key::Target, value) => {
-                self.policy.target_ppm = number(value, DEFAULT_POLICY.target_ppm);
+        let class = key.class();
+        match key.row.kind {
+            Kind::On(bit) => self.switch(bit, value == Value::Switch(true)),
+            Kind::Off(bit) => self.switch(bit, value == Value::Switch(false)),
+            Kind::Policy(_, field) => {
+                let default = *field(&mut { DEFAULT_POLICY }, class);
+                *field(&mut self.policy, class) = number(value, default);
             }
-            (Key::DryRun, value) => self.switch(Policy::DRY_RUN, value),
-            (Key::FailOpen, value) => self.switch(Policy::FAIL_OPEN, value),
-            (Key::FallbackRate, value) => {
-                self.policy.fallback_flows_per_second = number(value, 0);
+            Kind::Ceiling(_, field) => {
+                let position = self.position(key)?;
+                *field(&mut self.interfaces[position].overrides[class]) = number(value, 0);
             }
-            (Key::Reclaim, value) => {
-                let off = value == Value::Switch(false);
-                self.switch(Policy::NO_RECLAIM, Value::Switch(off));
+            Kind::Zone => {
+                let position = self.position(key)?;
+                self.interfaces[position].zone =
+                    if let Value::Zone(zone) = value { zone } else { 0 };
             }
-            (Key::AdaptiveStart, value) => self.policy.adaptive_ppm[0] = number(value, 0),
-            (Key::AdaptiveEnd, value) => self.policy.adaptive_ppm[1] = number(value, 0),
-            (Key::Prefix(class, part), value) => {
-                *half(&mut self.policy.prefix[*class as usize], *part) = number(value, 0);
-            }
-            (Key::Service(class, part), value) => {
-                *half(&mut self.policy.service[*class as usize], *part) = number(value, 0);
-            }
-            (Key::Floor(class), value) => {
-                let class = *class as usize;
-                self.policy.floor[class] = number(value, DEFAULT_POLICY.floor[class]);
-            }
-            (Key::Answer(name), value) => {
-                self.interface_mut(key, name)?.answers = value != Value::Switch(false);
-            }
-            (Key::Source(class, part), value) => {
-                let class = *class as usize;
-                let default = DEFAULT_POLICY.source[class];
-                *half(&mut self.policy.source[class], *part) = match part {
-                    Part::Rate => number(value, default.flows_per_second),
-                    Part::Burst => number(value, default.burst),
-                };
-            }
-            (Key::Interface(name, class, part), value) => {
-                let interface = self.interface_mut(key, name)?;
-                *half(&mut interface.overrides[*class as usize], *part) = number(value, 0);
-            }
-            (Key::Zone(name), value) => {
-                let zone = if let Value::Zone(zone) = value { zone } else { 0 };
-                self.interface_mut(key, name)?.zone = zone;
+            Kind::Answer => {
+                let position = self.position(key)?;
+                self.interfaces[position].answers = value != Value::Switch(false);
             }
         }
         Ok(())
     }
 
-    fn switch(&mut self, switch: u32, value: Value) {
-        if value == Value::Switch(true) {
-            self.policy.switches |= switch;
+    fn switch(&mut self, bit: u32, set: bool) {
+        if set {
+            self.policy.switches |= bit;
         } else {
-            self.policy.switches &= !switch;
+            self.policy.switches &= !bit;
         }
     }
 
-    fn interface(&self, key: &Key, name: &str) -> Result<&InterfaceSettings, SettingError> {
-        let interface = self.interfaces.iter().find(|interface| interface.name == name);
-        interface.ok_or_else(|| self.not_guarded(key, name))
-    }
-
-    fn interface_mut(
-        &mut self,
-        key: &Key,
-        name: &str,
-    ) -> Result<&mut InterfaceSettings, SettingError> {
-        let refusal = self.not_guarded(key, name);
-        let interface = self.interfaces.iter_mut().find(|interface| interface.name == name);
-        interface.ok_or(refusal)
-    }
-
-    fn not_guarded(&self, key: &Key, name: &str) -> SettingError {
-        SettingError::Interface {
+    fn position(&self, key: &Key) -> Result<usize, SettingError> {
+        let name = key.interface.as_deref().unwrap_or_default();
+        let position = self.interfaces.iter().position(|interface| interface.name == name);
+        position.ok_or_else(|| SettingError::Interface {
             key: key.clone(),
             name: name.to_owned(),
             guarded: self.interfaces.iter().map(|interface| interface.name.clone()).collect(),
-        }
+        })
     }
-}
-
-fn half(rate: &mut Rate, part: Part) -> &mut u32 {
-    match part {
-        Part::Rate => &mut rate.flows_per_second,
-        Part::Burst => &mut rate.burst,
-    }
-}
-
-fn part_of(rate: Rate, part: Part) -> Value {
-    match part {
-        Part::Rate => or_default(rate.flows_per_second, Value::Rate),
-        Part::Burst => or_default(rate.burst, Value::Burst),
-    }
-}
-
-fn or_default(number: u32, value: fn(u32) -> Value) -> Value {
-    if number == 0 { Value::Default } else { value(number) }
 }
 
 fn number(value: Value, default: u32) -> u32 {
@@ -246,7 +187,7 @@ mod tests {
     #[test]
     fn an_interface_has_ceilings_of_its_own_until_they_are_taken_back() {
         let mut settings = settings();
-        let key = Key::Interface("wan0".into(), Class::Udp, Part::Burst);
+        let key: Key = "interface.wan0.source.udp.burst".parse().unwrap();
         assert_eq!(settings.get(&key), Ok(Value::Default));
         settings.apply(&[assign("interface.wan0.source.udp.burst=9")]).unwrap();
         assert_eq!(settings.get(&key), Ok(Value::Burst(9)));
@@ -257,7 +198,7 @@ mod tests {
     #[test]
     fn an_interface_has_a_zone_until_it_is_taken_back() {
         let mut settings = settings();
-        let key = Key::Zone("wan0".into());
+        let key: Key = "interface.wan0.zone".parse().unwrap();
         let changes = settings.apply(&[assign("interface.wan0.zone=5")]).unwrap();
         assert_eq!((changes[0].old, changes[0].new), (Value::Zone(0), Value::Zone(5)));
         settings.apply(&[assign("interface.wan0.zone=default")]).unwrap();

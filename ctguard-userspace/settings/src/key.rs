@@ -1,60 +1,179 @@
-//! Names of the settings.
+//! The settings: one table with the name, place and meaning of each.
 
 use std::{fmt, str::FromStr};
 
-use ctguard_layout::Class;
+use ctguard_layout::{Class, Policy, Rate};
 use thiserror::Error;
 
-/// A setting.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Key {
-    Target,
-    DryRun,
-    FailOpen,
-    FallbackRate,
-    /// Unreplied entries of a table above its target are deleted.
-    Reclaim,
-    /// Fill at which timeouts begin to shrink.
-    AdaptiveStart,
-    /// Fill at which they are at their least.
-    AdaptiveEnd,
-    /// A ceiling per source.
-    Source(Class, Part),
-    /// A limit per prefix.
-    Prefix(Class, Part),
-    /// A limit per service.
-    Service(Class, Part),
-    /// The fair share below which strangers are challenged.
-    Floor(Class),
-    /// A ceiling per source of one interface.
-    Interface(String, Class, Part),
-    /// The conntrack zone of what arrives on one interface (`CT --zone`, nft `ct zone set`).
+use crate::value::Form;
+
+/// A setting, or several alike: one for each class and interface that `CLASS` and `IF` stand for.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) meaning: &'static str,
+    /// What applies while the setting has no value.
+    pub(crate) unset: &'static str,
+}
+
+/// Where a setting is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// A bit of the policy that switches something on.
+    On(u32),
+    /// A bit of the policy that switches something off.
+    Off(u32),
+    /// A number in the policy; 0 is no value.
+    Policy(Form, fn(&mut Policy, usize) -> &mut u32),
+    /// An interface's own ceiling; 0 is no value.
+    Ceiling(Form, fn(&mut Rate) -> &mut u32),
+    /// The conntrack zone of what arrives on an interface (`CT --zone`, nft `ct zone set`).
     ///
     /// The data path looks a flow up in its interface's zone, but hashes its tuple without the zone.
     /// So the same tuple in two zones shares bits of the known-flows filter, which costs a lookup. It
     /// also shares a slot of the flow cache and of the recent tuples: once it was found in one zone,
     /// it counts as known in the other for at most a second.
-    Zone(String),
-    /// Whether SYNs of strangers are answered on this interface, to challenge them.
-    Answer(String),
-}
-
-/// How a value is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    Switch,
-    /// A fill of the table, up to so many times its maximum.
-    Fill(u8),
-    Rate,
-    Burst,
     Zone,
+    /// Whether an interface answers SYNs of strangers to challenge them.
+    Answer,
 }
 
-/// Half of a ceiling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    Rate,
-    Burst,
+impl Kind {
+    pub(crate) const fn form(self) -> Form {
+        match self {
+            Self::On(_) | Self::Off(_) | Self::Answer => Form::Switch,
+            Self::Policy(form, _) | Self::Ceiling(form, _) => form,
+            Self::Zone => Form::Zone,
+        }
+    }
+}
+
+/// Every setting, in the order of the reference.
+pub(crate) static TABLE: [Row; 18] = [
+    Row {
+        name: "target",
+        kind: Kind::Policy(Form::Fill(1), |policy, _| &mut policy.target_ppm),
+        meaning: "Highest fill to which guarded interfaces may bring the table",
+        unset: "off",
+    },
+    Row {
+        name: "dry-run",
+        kind: Kind::On(Policy::DRY_RUN),
+        meaning: "Decide and count as always, but drop nothing",
+        unset: "off",
+    },
+    Row {
+        name: "fail-open",
+        kind: Kind::On(Policy::FAIL_OPEN),
+        meaning: "While no daemon runs, enforce ceilings only and no fallback rate",
+        unset: "off",
+    },
+    Row {
+        name: "fallback.rate",
+        kind: Kind::Policy(Form::Rate, |policy, _| &mut policy.fallback_flows_per_second),
+        meaning: "New flows for the whole table while no daemon runs",
+        unset: "target x maximum / 120 s",
+    },
+    Row {
+        name: "relief.reclaim",
+        kind: Kind::Off(Policy::NO_RECLAIM),
+        meaning: "Delete unreplied entries while the table is above its target",
+        unset: "off",
+    },
+    Row {
+        name: "relief.adaptive-start",
+        kind: Kind::Policy(Form::Fill(1), |policy, _| &mut policy.adaptive_ppm[0]),
+        meaning: "Fill at which timeouts begin to shrink",
+        unset: "off",
+    },
+    Row {
+        name: "relief.adaptive-end",
+        // Beyond the maximum, so that timeouts of a full table are not yet at their least.
+        kind: Kind::Policy(Form::Fill(2), |policy, _| &mut policy.adaptive_ppm[1]),
+        meaning: "Fill at which timeouts would reach zero",
+        unset: "off",
+    },
+    Row {
+        name: "source.CLASS.rate",
+        kind: Kind::Policy(Form::Rate, |policy, class| &mut policy.source[class].flows_per_second),
+        meaning: "Ceiling: new flows from one source",
+        unset: "off",
+    },
+    Row {
+        name: "source.CLASS.burst",
+        kind: Kind::Policy(Form::Burst, |policy, class| &mut policy.source[class].burst),
+        meaning: "New flows that one source may open at once",
+        unset: "off",
+    },
+    Row {
+        name: "prefix.CLASS.rate",
+        kind: Kind::Policy(Form::Rate, |policy, class| &mut policy.prefix[class].flows_per_second),
+        meaning: "New flows from one IPv4 /24 or IPv6 /48",
+        unset: "off",
+    },
+    Row {
+        name: "prefix.CLASS.burst",
+        kind: Kind::Policy(Form::Burst, |policy, class| &mut policy.prefix[class].burst),
+        meaning: "New flows that one /24 or /48 may open at once",
+        unset: "one second's worth",
+    },
+    Row {
+        name: "service.CLASS.rate",
+        kind: Kind::Policy(Form::Rate, |policy, class| &mut policy.service[class].flows_per_second),
+        meaning: "New flows to one address and port",
+        unset: "off",
+    },
+    Row {
+        name: "service.CLASS.burst",
+        kind: Kind::Policy(Form::Burst, |policy, class| &mut policy.service[class].burst),
+        meaning: "New flows to one address and port at once",
+        unset: "one second's worth",
+    },
+    Row {
+        name: "floor.CLASS.rate",
+        kind: Kind::Policy(Form::Rate, |policy, class| &mut policy.floor[class]),
+        meaning: "Fair share below which unknown sources are challenged",
+        unset: "off",
+    },
+    Row {
+        name: "interface.IF.source.CLASS.rate",
+        kind: Kind::Ceiling(Form::Rate, |ceiling| &mut ceiling.flows_per_second),
+        meaning: "Ceiling of each source on this interface",
+        unset: "source.CLASS.rate",
+    },
+    Row {
+        name: "interface.IF.source.CLASS.burst",
+        kind: Kind::Ceiling(Form::Burst, |ceiling| &mut ceiling.burst),
+        meaning: "Burst of each source on this interface",
+        unset: "source.CLASS.burst",
+    },
+    Row {
+        name: "interface.IF.zone",
+        kind: Kind::Zone,
+        meaning: "Conntrack zone that rules set for packets arriving here",
+        unset: "off",
+    },
+    Row {
+        name: "interface.IF.answer",
+        kind: Kind::Answer,
+        meaning: "Answer a SYN to challenge it; if off, wait for a second SYN",
+        unset: "off",
+    },
+];
+
+impl Row {
+    fn scope(&self) -> Option<&str> {
+        self.name.rsplit_once('.').map(|(scope, _)| scope)
+    }
+}
+
+/// A setting of one class and interface.
+#[derive(Clone, Debug)]
+pub struct Key {
+    pub(crate) row: &'static Row,
+    class: Option<Class>,
+    pub(crate) interface: Option<String>,
 }
 
 /// No setting has this name.
@@ -74,159 +193,54 @@ pub struct UnknownKey {
 impl Key {
     /// Every key but those of single interfaces.
     pub fn all() -> Vec<Self> {
-        let mut keys = vec![
-            Self::Target,
-            Self::DryRun,
-            Self::FailOpen,
-            Self::FallbackRate,
-            Self::Reclaim,
-            Self::AdaptiveStart,
-            Self::AdaptiveEnd,
-        ];
-        for scope in [Self::Source, Self::Prefix, Self::Service] {
-            keys.extend(Self::ceilings().map(|(class, part)| scope(class, part)));
-        }
-        keys.extend(Class::ALL.map(Self::Floor));
-        keys
+        Self::with(None)
     }
 
     /// Every key of one interface.
     pub fn of_interface(name: &str) -> Vec<Self> {
-        Self::ceilings()
-            .map(|(class, part)| Self::Interface(name.to_owned(), class, part))
-            .chain([Self::Zone(name.to_owned()), Self::Answer(name.to_owned())])
-            .collect()
+        Self::with(Some(name))
     }
 
-    pub(super) const fn form(&self) -> Form {
-        match self {
-            Self::DryRun | Self::FailOpen | Self::Reclaim | Self::Answer(_) => Form::Switch,
-            Self::Target | Self::AdaptiveStart => Form::Fill(1),
-            // Beyond the maximum, so that timeouts of a full table are not yet at their least.
-            Self::AdaptiveEnd => Form::Fill(2),
-            Self::FallbackRate | Self::Floor(_) => Form::Rate,
-            Self::Source(_, part)
-            | Self::Prefix(_, part)
-            | Self::Service(_, part)
-            | Self::Interface(_, _, part) => match part {
-                Part::Rate => Form::Rate,
-                Part::Burst => Form::Burst,
-            },
-            Self::Zone(_) => Form::Zone,
+    /// The rows of a scope come class by class.
+    fn with(interface: Option<&str>) -> Vec<Self> {
+        let mut keys = Vec::new();
+        for rows in TABLE.chunk_by(|a, b| a.scope() == b.scope()) {
+            if rows[0].name.contains("IF") != interface.is_some() {
+                continue;
+            }
+            let has_class = rows[0].name.contains("CLASS");
+            let classes = if has_class { Class::ALL.map(Some).to_vec() } else { vec![None] };
+            for class in classes {
+                let interface = interface.map(str::to_owned);
+                keys.extend(rows.iter().map(|row| Self {
+                    row,
+                    class,
+                    interface: interface.clone(),
+                }));
+            }
         }
+        keys
     }
 
-    pub(super) const fn class(&self) -> Option<Class> {
-        match self {
-            Self::Source(class, _)
-            | Self::Prefix(class, _)
-            | Self::Service(class, _)
-            | Self::Floor(class)
-            | Self::Interface(_, class, _) => Some(*class),
-            Self::Target
-            | Self::DryRun
-            | Self::FailOpen
-            | Self::FallbackRate
-            | Self::Reclaim
-            | Self::AdaptiveStart
-            | Self::AdaptiveEnd
-            | Self::Zone(_)
-            | Self::Answer(_) => None,
-        }
-    }
-
-    /// What the setting does, in one line.
-    pub(super) const fn meaning(&self) -> &'static str {
-        match self {
-            Self::Target => "Highest fill to which guarded interfaces may bring the table",
-            Self::DryRun => "Decide and count as always, but drop nothing",
-            Self::FailOpen => "While no daemon runs, enforce ceilings only and no fallback rate",
-            Self::FallbackRate => "New flows for the whole table while no daemon runs",
-            Self::Reclaim => "Delete unreplied entries while the table is above its target",
-            Self::AdaptiveStart => "Fill at which timeouts begin to shrink",
-            Self::AdaptiveEnd => "Fill at which timeouts would reach zero",
-            Self::Source(_, Part::Rate) => "Ceiling: new flows from one source",
-            Self::Source(_, Part::Burst) => "New flows that one source may open at once",
-            Self::Prefix(_, Part::Rate) => "New flows from one IPv4 /24 or IPv6 /48",
-            Self::Prefix(_, Part::Burst) => "New flows that one /24 or /48 may open at once",
-            Self::Service(_, Part::Rate) => "New flows to one address and port",
-            Self::Service(_, Part::Burst) => "New flows to one address and port at once",
-            Self::Floor(_) => "Fair share below which unknown sources are challenged",
-            Self::Interface(_, _, Part::Rate) => "Ceiling of each source on this interface",
-            Self::Interface(_, _, Part::Burst) => "Burst of each source on this interface",
-            Self::Zone(_) => "Conntrack zone that rules set for packets arriving here",
-            Self::Answer(_) => "Answer a SYN to challenge it; if off, wait for a second SYN",
-        }
-    }
-
-    /// What holds where the setting has no value.
-    pub(super) const fn unset(&self) -> &'static str {
-        match self {
-            Self::FallbackRate => "target x maximum / 120 s",
-            Self::Prefix(_, Part::Burst) | Self::Service(_, Part::Burst) => "one second's worth",
-            Self::Interface(_, _, Part::Rate) => "source.CLASS.rate",
-            Self::Interface(_, _, Part::Burst) => "source.CLASS.burst",
-            Self::Prefix(_, Part::Rate)
-            | Self::Service(_, Part::Rate)
-            | Self::AdaptiveStart
-            | Self::AdaptiveEnd
-            | Self::Target
-            | Self::DryRun
-            | Self::FailOpen
-            | Self::Reclaim
-            | Self::Source(..)
-            | Self::Floor(_)
-            | Self::Zone(_)
-            | Self::Answer(_) => "off",
-        }
-    }
-
-    fn ceilings() -> impl Iterator<Item = (Class, Part)> {
-        Class::ALL.into_iter().flat_map(|class| [(class, Part::Rate), (class, Part::Burst)])
+    /// Index of the class in the policy's arrays.
+    pub(crate) fn class(&self) -> usize {
+        self.class.map_or(0, |class| class as usize)
     }
 }
 
-impl Form {
-    /// The form in help.
-    pub(super) const fn notation(self) -> &'static str {
-        match self {
-            Self::Switch => "on|off",
-            Self::Fill(_) => "N%",
-            Self::Rate => "N/s",
-            Self::Burst | Self::Zone => "N",
-        }
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
     }
 }
+
+impl Eq for Key {}
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Target => f.write_str("target"),
-            Self::DryRun => f.write_str("dry-run"),
-            Self::FailOpen => f.write_str("fail-open"),
-            Self::FallbackRate => f.write_str("fallback.rate"),
-            Self::Reclaim => f.write_str("relief.reclaim"),
-            Self::AdaptiveStart => f.write_str("relief.adaptive-start"),
-            Self::AdaptiveEnd => f.write_str("relief.adaptive-end"),
-            Self::Prefix(class, part) => write!(f, "prefix.{}.{part}", class.name()),
-            Self::Service(class, part) => write!(f, "service.{}.{part}", class.name()),
-            Self::Floor(class) => write!(f, "floor.{}.rate", class.name()),
-            Self::Answer(name) => write!(f, "interface.{name}.answer"),
-            Self::Source(class, part) => write!(f, "source.{}.{part}", class.name()),
-            Self::Interface(name, class, part) => {
-                write!(f, "interface.{name}.source.{}.{part}", class.name())
-            }
-            Self::Zone(name) => write!(f, "interface.{name}.zone"),
-        }
-    }
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rate => "rate",
-            Self::Burst => "burst",
-        })
+        let class = self.class.map_or("", Class::name);
+        let name = self.row.name.replace("CLASS", class);
+        f.write_str(&name.replace("IF", self.interface.as_deref().unwrap_or_default()))
     }
 }
 

@@ -4,50 +4,20 @@ use std::fmt::Write as _;
 
 use ctguard_layout::{CLASSES, Class, Rate};
 
-use super::{
+use crate::{
     DEFAULT_POLICY,
     change::{InterfaceSettings, Settings},
-    key::Key,
+    key::{Key, TABLE},
     value::Value,
 };
 
-/// The interface in the reference.
+/// Stands for an interface.
 const INTERFACE: &str = "IF";
 
-/// The list of all keys, two lines a key; keys that differ in their class alone share an entry.
+/// The list of all keys, two lines a key.
 #[must_use]
 pub fn reference() -> String {
-    let mut entries: Vec<(String, &str, Vec<String>)> = Vec::new();
-    for (key, default) in defaults() {
-        let class = key.class().map(Class::name);
-        let name = class.map_or_else(
-            || key.to_string(),
-            |class| key.to_string().replacen(&format!(".{class}."), ".CLASS.", 1),
-        );
-        let default =
-            if default == Value::Default { key.unset().to_owned() } else { default.to_string() };
-        let head = format!("{name}={}", key.form().notation());
-        match entries.iter_mut().find(|(other, ..)| *other == head) {
-            Some((.., defaults)) if defaults.contains(&default) => {}
-            Some((.., defaults)) => defaults.push(default),
-            None => entries.push((head, key.meaning(), vec![default])),
-        }
-    }
-    let mut text = format!(
-        "Keys, where CLASS is one of {} and {INTERFACE} a guarded interface. N% is a part of\n\
-         nf_conntrack_max, N/s are new flows per second. The value `default` resets a key.",
-        Class::ALL.map(Class::name).join(", ")
-    );
-    for (head, meaning, defaults) in entries {
-        // A string takes all that is written to it.
-        let _ = write!(text, "\n  {head}\n      {meaning} [default: {}]", defaults.join(", "));
-    }
-    text
-}
-
-/// Every key and what it is when nobody has set it.
-fn defaults() -> Vec<(Key, Value)> {
-    let settings = Settings {
+    let new_guard = Settings {
         policy: DEFAULT_POLICY,
         interfaces: vec![InterfaceSettings {
             name: INTERFACE.to_owned(),
@@ -56,8 +26,30 @@ fn defaults() -> Vec<(Key, Value)> {
             answers: true,
         }],
     };
-    let keys = Key::all().into_iter().chain(Key::of_interface(INTERFACE));
-    keys.filter_map(|key| settings.get(&key).ok().map(|value| (key, value))).collect()
+    let keys = [Key::all(), Key::of_interface(INTERFACE)].concat();
+    let mut text = format!(
+        "Keys, where CLASS is one of {} and {INTERFACE} a guarded interface. N% is a part of\n\
+         nf_conntrack_max, N/s are new flows per second. The value `default` resets a key.",
+        Class::ALL.map(Class::name).join(", ")
+    );
+    for row in &TABLE {
+        let of_classes = keys.iter().filter(|key| key.row.name == row.name);
+        let mut defaults: Vec<_> = of_classes
+            .map(|key| match new_guard.get(key) {
+                Ok(Value::Default) | Err(_) => row.unset.to_owned(),
+                Ok(value) => value.to_string(),
+            })
+            .collect();
+        defaults.dedup();
+        let (name, notation, meaning) = (row.name, row.kind.form().notation(), row.meaning);
+        // A string takes all that is written to it.
+        let _ = write!(
+            text,
+            "\n  {name}={notation}\n      {meaning} [default: {}]",
+            defaults.join(", ")
+        );
+    }
+    text
 }
 
 #[cfg(test)]
@@ -72,7 +64,8 @@ mod tests {
             for class in ["tcp", "udp", "other"] {
                 name = name.replace(&format!(".{class}."), ".CLASS.");
             }
-            let entry = format!("\n  {name}={}\n      {}", key.form().notation(), key.meaning());
+            let entry =
+                format!("\n  {name}={}\n      {}", key.row.kind.form().notation(), key.row.meaning);
             assert!(reference.contains(&entry), "{entry}\nis not in\n{reference}");
         }
     }

@@ -5,8 +5,6 @@ use std::{fmt, str::FromStr};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::key::{Form, Key};
-
 /// Rates and bursts beyond this are typing errors: no packet rate gets there.
 const HIGHEST: u32 = 10_000_000;
 
@@ -15,7 +13,7 @@ const MILLION: f64 = 1_000_000.0;
 /// The value of a setting.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
-    /// What holds without a setting.
+    /// Not set.
     Default,
     Switch(bool),
     /// Parts per million.
@@ -28,42 +26,72 @@ pub enum Value {
     Zone(u16),
 }
 
-/// Why a value cannot be read.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum ValueError {
-    #[error("{value} is not on or off")]
-    Switch { value: String },
-    #[error("{value} is not a fill between 0 and {most} (write 0.85 or 85%)")]
-    Ratio { value: String, most: u8 },
-    #[error("{value} is not a rate from 1 to {HIGHEST} new flows per second (write 200 or 200/s)")]
-    Rate { value: String },
-    #[error("{value} is not a number of new flows from 1 to {HIGHEST}")]
-    Burst { value: String },
-    #[error("{value} is not a conntrack zone from 0 to {}", u16::MAX)]
-    Zone { value: String },
+/// How the value of a setting is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Switch,
+    /// A fill of the table, up to so many times its maximum.
+    Fill(u8),
+    Rate,
+    Burst,
+    Zone,
 }
 
-impl Value {
-    /// Reads the value of `key`; `default` takes a setting back.
-    pub fn parse(key: &Key, text: &str) -> Result<Self, ValueError> {
+/// Why a value cannot be read.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{text} is not {}", form.expected())]
+pub struct ValueError {
+    text: String,
+    form: Form,
+}
+
+impl Form {
+    /// Reads a value; `default` resets a setting.
+    pub(crate) fn parse(self, text: &str) -> Result<Value, ValueError> {
         if text == "default" {
-            return Ok(Self::Default);
+            return Ok(Value::Default);
         }
-        let value = text.to_owned();
-        match key.form() {
-            Form::Switch => match text {
-                "true" | "on" => Ok(Self::Switch(true)),
-                "false" | "off" => Ok(Self::Switch(false)),
-                _ => Err(ValueError::Switch { value }),
-            },
-            Form::Fill(most) => {
-                ratio(text, most.into()).map(Self::Ratio).ok_or(ValueError::Ratio { value, most })
+        let value = match (self, text) {
+            (Self::Switch, "true" | "on") => Some(Value::Switch(true)),
+            (Self::Switch, "false" | "off") => Some(Value::Switch(false)),
+            (Self::Switch, _) => None,
+            (Self::Fill(most), _) => ratio(text, most.into()).map(Value::Ratio),
+            (Self::Rate, _) => count(text.strip_suffix("/s").unwrap_or(text)).map(Value::Rate),
+            (Self::Burst, _) => count(text).map(Value::Burst),
+            (Self::Zone, _) => number(text).map(Value::Zone),
+        };
+        value.ok_or_else(|| ValueError { text: text.to_owned(), form: self })
+    }
+
+    /// The value that a number in the policy stands for.
+    pub(crate) const fn value(self, number: u32) -> Value {
+        match self {
+            _ if number == 0 => Value::Default,
+            Self::Fill(_) => Value::Ratio(number),
+            Self::Rate => Value::Rate(number),
+            Self::Burst | Self::Switch | Self::Zone => Value::Burst(number),
+        }
+    }
+
+    /// The form in help.
+    pub(crate) const fn notation(self) -> &'static str {
+        match self {
+            Self::Switch => "on|off",
+            Self::Fill(_) => "N%",
+            Self::Rate => "N/s",
+            Self::Burst | Self::Zone => "N",
+        }
+    }
+
+    fn expected(self) -> String {
+        match self {
+            Self::Switch => "on or off".to_owned(),
+            Self::Fill(most) => format!("a fill between 0 and {most} (write 0.85 or 85%)"),
+            Self::Rate => {
+                format!("a rate from 1 to {HIGHEST} new flows per second (write 200 or 200/s)")
             }
-            Form::Rate => count(text.strip_suffix("/s").unwrap_or(text))
-                .map(Self::Rate)
-                .ok_or(ValueError::Rate { value }),
-            Form::Burst => count(text).map(Self::Burst).ok_or(ValueError::Burst { value }),
-            Form::Zone => number(text).map(Self::Zone).ok_or(ValueError::Zone { value }),
+            Self::Burst => format!("a number of new flows from 1 to {HIGHEST}"),
+            Self::Zone => format!("a conntrack zone from 0 to {}", u16::MAX),
         }
     }
 }
@@ -106,8 +134,7 @@ impl fmt::Display for Value {
 }
 
 impl Serialize for Value {
-    /// Ratios, counts, zones and switches as JSON's own, rates as text with their unit, a setting that
-    /// is not made as null.
+    /// Rates are text with their unit, a setting without a value is null.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Default => serializer.serialize_none(),
@@ -122,58 +149,51 @@ impl Serialize for Value {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_layout::Class;
-
     use super::*;
-    use crate::key::Part;
 
     #[test]
     fn a_target_is_a_ratio_or_a_percentage() {
         for text in ["0.85", "85%", "85.0 %", ".85"] {
-            assert_eq!(Value::parse(&Key::Target, text), Ok(Value::Ratio(850_000)), "{text}");
+            assert_eq!(Form::Fill(1).parse(text), Ok(Value::Ratio(850_000)), "{text}");
         }
-        assert_eq!(Value::parse(&Key::Target, "1"), Ok(Value::Ratio(1_000_000)));
+        assert_eq!(Form::Fill(1).parse("1"), Ok(Value::Ratio(1_000_000)));
     }
 
     #[test]
     fn a_target_of_nothing_or_more_than_everything_is_refused() {
         for text in ["1.5", "0", "-1", "101%", "85", "NaN", "inf", "", "%", "0.0000001"] {
-            assert!(Value::parse(&Key::Target, text).is_err(), "{text}");
+            assert!(Form::Fill(1).parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_rate_is_a_number_with_or_without_its_unit() {
-        let key = Key::Source(Class::Tcp, Part::Rate);
         for text in ["200", "200/s"] {
-            assert_eq!(Value::parse(&key, text), Ok(Value::Rate(200)), "{text}");
+            assert_eq!(Form::Rate.parse(text), Ok(Value::Rate(200)), "{text}");
         }
-        assert_eq!(Value::parse(&key, "10000000"), Ok(Value::Rate(HIGHEST)));
+        assert_eq!(Form::Rate.parse("10000000"), Ok(Value::Rate(HIGHEST)));
     }
 
     #[test]
     fn a_rate_of_nothing_or_beyond_all_networks_is_refused() {
-        let key = Key::Source(Class::Udp, Part::Rate);
         for text in ["0", "1e12", "10000001", "-5", "+5", "5/m", "/s", "", "99999999999999999999"] {
-            assert!(Value::parse(&key, text).is_err(), "{text}");
+            assert!(Form::Rate.parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_burst_has_no_unit() {
-        let key = Key::Source(Class::Tcp, Part::Burst);
-        assert_eq!(Value::parse(&key, "7"), Ok(Value::Burst(7)));
-        assert!(Value::parse(&key, "7/s").is_err());
+        assert_eq!(Form::Burst.parse("7"), Ok(Value::Burst(7)));
+        assert!(Form::Burst.parse("7/s").is_err());
     }
 
     #[test]
     fn a_zone_is_a_number_of_sixteen_bits() {
-        let key = Key::Zone("wan0".into());
         for (text, zone) in [("0", 0), ("7", 7), ("65535", 65_535)] {
-            assert_eq!(Value::parse(&key, text), Ok(Value::Zone(zone)), "{text}");
+            assert_eq!(Form::Zone.parse(text), Ok(Value::Zone(zone)), "{text}");
         }
         for text in ["65536", "-1", "+1", "0x5", "1.0", "", "five"] {
-            assert!(Value::parse(&key, text).is_err(), "{text}");
+            assert!(Form::Zone.parse(text).is_err(), "{text}");
         }
     }
 

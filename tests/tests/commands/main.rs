@@ -6,6 +6,7 @@ mod lists;
 mod output;
 mod settings;
 mod status;
+mod trace;
 
 use anyhow::{Context as _, Result};
 use ctguard_tests::product::{Site, WAN};

@@ -1,11 +1,10 @@
-//! What every command needs: the pin path, the privileges, the maps.
+//! What commands need: the pin path, the privileges, the maps.
 
 use std::path::PathBuf;
 
 use super::CliError;
 use ctguard_kernel::{bpf::Pins, maps::GuardMaps, privileges};
 
-/// Where the guard is, or will be.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) pins: Pins,
@@ -17,17 +16,16 @@ impl Context {
             Some(path) => std::path::absolute(path).map(Pins::at),
             None => Pins::of_this_namespace(),
         };
-        Ok(Self { pins: pins.map_err(CliError::PinPath)? })
+        Ok(Self { pins: pins.map_err(CliError::cannot("find out where the guard is pinned"))? })
     }
 
-    /// The maps of a guard that is loaded.
     pub(super) fn maps(&self) -> Result<GuardMaps, CliError> {
         require_privileges()?;
         Ok(GuardMaps::open(&self.pins)?)
     }
 }
 
-/// Says what is missing before the kernel says "not permitted" somewhere in between.
+/// Names what is missing before the kernel says only "not permitted".
 pub(super) fn require_privileges() -> Result<(), CliError> {
     match privileges::missing() {
         Some(missing) => {

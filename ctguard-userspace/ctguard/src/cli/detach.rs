@@ -4,7 +4,7 @@ use std::io;
 
 use clap::Args;
 
-use super::{CliError, Context, Outcome, context::require_privileges};
+use super::{CliError, Code, Context, context::require_privileges};
 use crate::daemon::dismantle;
 use crate::terminal::complain;
 use ctguard_kernel::{
@@ -19,14 +19,15 @@ use ctguard_kernel::{
     guard when it ends, unless it was started with --on-exit keep.")]
 pub(super) struct DetachArgs {}
 
-pub(super) fn run(_args: &DetachArgs, context: &Context) -> Result<Outcome, CliError> {
+pub(super) fn run(_args: &DetachArgs, context: &Context) -> Result<Code, CliError> {
     require_privileges()?;
     let lock = lock::for_daemon(context.pins.path())?;
-    let result = check(context).and_then(|()| dismantle(&context.pins).map_err(CliError::Detach));
+    let result = check(context)
+        .and_then(|()| dismantle(&context.pins).map_err(CliError::cannot("remove the guard")));
     lock.remove();
     result?;
     complain(format_args!("removed {}", context.pins.path().display()));
-    Ok(Outcome::Done)
+    Ok(Code::Done)
 }
 
 /// What a start left that was cut short may go too, but no other release's guard.
@@ -38,7 +39,7 @@ fn check(context: &Context) -> Result<(), CliError> {
             match empty {
                 Ok(false) => Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(CliError::Detach(error))
+                    Err(CliError::cannot("remove the guard")(error))
                 }
                 Ok(true) | Err(_) => Err(error.into()),
             }

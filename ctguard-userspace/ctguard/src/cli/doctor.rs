@@ -4,17 +4,17 @@ use std::{net::IpAddr, path::PathBuf, time::Instant};
 
 use clap::Args;
 
-use super::{CliError, Context, Outcome, status};
+use super::{CliError, Code, Context, status};
 use crate::{
     events::{EventFile, What},
-    report::{DoctorReport, Observation, StatusReport, write_doctor},
+    report::{DoctorReport, InterfaceReport, write_doctor},
     terminal::{Terminal, write_json},
 };
 use ctguard_audit::{
     doctor::{Asked, Besides, Health, audit},
     host::{Host, Unread},
 };
-use ctguard_kernel::maps::{GuardMaps, ListKind, OpenError};
+use ctguard_kernel::maps::{GuardMaps, ListKind, OpenError, Slot};
 
 /// How many events are searched for the last change of stage.
 const EVENTS: usize = 1000;
@@ -42,7 +42,7 @@ pub(super) struct DoctorArgs {
     root: PathBuf,
 }
 
-pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Outcome, CliError> {
+pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Code, CliError> {
     let host = Host::at(&args.root);
     let guard = if host.is_this() { Guarded::find(context) } else { Ok(None) };
     let health = || guard?.map(|guard| guard.health(context)).transpose();
@@ -53,10 +53,10 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Outcome, CliEr
     let mut out = Terminal::stdout();
     if args.json { write_json(&mut out, &report) } else { write_doctor(&report, &mut out) }
         .map_err(CliError::Output)?;
-    Ok(if audit.is_clean() { Outcome::Done } else { Outcome::No })
+    Ok(if audit.is_clean() { Code::Done } else { Code::No })
 }
 
-/// A guard, and what it had refused before the audit.
+/// A guard, and what it had refused when the audit began.
 struct Guarded {
     maps: GuardMaps,
     began: Instant,
@@ -76,15 +76,30 @@ impl Guarded {
     }
 
     fn health(&self, context: &Context) -> Result<Health, Unread> {
-        let observed = status::observe(context, &self.maps).map_err(|error| unread(&error))?;
+        let status = status::read(context, &self.maps).map_err(|error| unread(&error))?;
+        let totals = self.maps.totals().map_err(|error| unread(&error.into()))?;
+        let names = |wanted: fn(&InterfaceReport) -> bool| {
+            let interfaces = status.interfaces.iter().filter(|interface| wanted(interface));
+            interfaces.map(|interface| interface.name.clone()).collect()
+        };
+        let slots = self.maps.interfaces.used();
+        let silent = slots.iter().filter(|slot| slot.interface.answers_nothing != 0);
         Ok(Health {
-            refused: observed.totals.refused_by_reason(),
-            refused_meanwhile: observed.totals.refused().saturating_sub(self.refused),
+            daemon_runs: status.daemon.running,
+            fallback: status.grant.fallback_active,
+            dry_run: status.dry_run,
+            detached: names(|interface| !interface.attached),
+            generic: names(|interface| interface.attached && interface.mode == "generic"),
+            unanswering: silent.map(Slot::name).collect(),
+            unlisted_client: unlisted_client(&self.maps),
+            heartbeat_age_seconds: status.daemon.heartbeat_age_seconds,
+            refused: totals.refused_by_reason(),
+            refused_meanwhile: totals.refused().saturating_sub(self.refused),
             meanwhile: self.began.elapsed(),
             last_stage: last_stage(),
-            unanswering: unanswering(&observed),
-            unlisted_client: unlisted_client(&self.maps),
-            ..StatusReport::new(&observed).health()
+            known_flows_load: status.known_flows.load_ratio,
+            known_sources_load: status.known_sources.load_ratio,
+            map_bytes: status.maps.bytes,
         })
     }
 }
@@ -93,7 +108,6 @@ fn unread(error: &CliError) -> Unread {
     Unread::new("the guard's maps", &error.sentence())
 }
 
-/// The last change of stage.
 fn last_stage() -> Option<String> {
     let (events, _) = EventFile::of_this_namespace().ok()?.last(EVENTS).ok()?;
     events.iter().rev().find_map(|event| match &event.what {
@@ -101,13 +115,8 @@ fn last_stage() -> Option<String> {
             "{} from {} to {} at {}",
             change.class, change.from, change.to, event.time
         )),
-        What::Started { .. } | What::Stopped | What::Relieved { .. } => None,
+        What::Started { .. } | What::Stopped | What::Reclaimed { .. } => None,
     })
-}
-
-fn unanswering(observed: &Observation) -> Vec<String> {
-    let silent = observed.interfaces.iter().filter(|it| it.interface.answers_nothing != 0);
-    silent.map(|it| it.name.clone()).collect()
 }
 
 /// The SSH client's address, unless it is on the allow list.

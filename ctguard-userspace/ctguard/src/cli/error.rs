@@ -5,7 +5,7 @@ use std::{error::Error, io};
 use thiserror::Error;
 
 use super::exit_code::Code;
-use crate::{daemon::StartError, events::EventsError};
+use crate::{daemon::StartError, files::FileError};
 use ctguard_audit::tune::{ApplyError, TuneError};
 use ctguard_kernel::{
     bpf::{AttachError, ClockError, FunctionsError, LoadError},
@@ -30,12 +30,8 @@ pub(super) enum CliError {
     Setting(#[from] SettingError),
     #[error(transparent)]
     Prefix(#[from] super::lists::PrefixError),
-    #[error("--for {text}: {source} (write 10m or 2h 30m)")]
-    Span { text: String, source: humantime::DurationError },
-    #[error("--for {text} is too long")]
-    EndlessSpan { text: String },
-    #[error("--for {text} is no time (write 10m or 2h 30m)")]
-    EmptySpan { text: String },
+    #[error("--for {text}: {problem} (write 10m or 2h 30m)")]
+    Span { text: String, problem: String },
     #[error("--apply and --revert exclude each other, except with --watch")]
     ApplyAndRevert,
     #[error(transparent)]
@@ -51,7 +47,7 @@ pub(super) enum CliError {
     #[error(transparent)]
     List(#[from] ListError),
     #[error(transparent)]
-    Events(#[from] EventsError),
+    File(#[from] FileError),
     #[error(transparent)]
     Simulation(#[from] SimulationError),
     #[error(transparent)]
@@ -59,21 +55,19 @@ pub(super) enum CliError {
     #[cfg(feature = "plot")]
     #[error(transparent)]
     Plot(#[from] PlotError),
-    #[error("cannot find out where the guard is pinned")]
-    PinPath(#[source] io::Error),
-    #[error("cannot read the network namespace")]
-    Namespace(#[source] io::Error),
-    #[error("cannot remove the guard")]
-    Detach(#[source] io::Error),
+    #[error("cannot {task}")]
+    Io { task: &'static str, source: io::Error },
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
-    #[error("cannot start the main loop")]
-    MainLoop(#[source] io::Error),
     #[error("{0:#}")]
     Daemon(anyhow::Error),
 }
 
 impl CliError {
+    pub(super) fn cannot(task: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { task, source }
+    }
+
     /// The error and its causes, in one line.
     pub(super) fn sentence(&self) -> String {
         let mut sentence = self.to_string();
@@ -92,12 +86,9 @@ impl CliError {
         match self {
             Self::NotPermitted { .. } => Code::NotPermitted,
             Self::Setting(error) => setting_code(error),
-            Self::Prefix(_)
-            | Self::Simulation(_)
-            | Self::Span { .. }
-            | Self::EndlessSpan { .. }
-            | Self::EmptySpan { .. }
-            | Self::ApplyAndRevert => Code::Usage,
+            Self::Prefix(_) | Self::Simulation(_) | Self::Span { .. } | Self::ApplyAndRevert => {
+                Code::Usage
+            }
             Self::Start(error) => start_code(error),
             Self::Open(error) => open_code(error),
             Self::Tune(error) => tune_code(error),
@@ -105,12 +96,9 @@ impl CliError {
             | Self::Lock(_)
             | Self::Clock(_)
             | Self::List(_)
-            | Self::Events(_)
-            | Self::PinPath(_)
-            | Self::Namespace(_)
-            | Self::Detach(_)
+            | Self::File(_)
+            | Self::Io { .. }
             | Self::Output(_)
-            | Self::MainLoop(_)
             | Self::Daemon(_) => Code::No,
             #[cfg(feature = "plot")]
             Self::Plot(_) => Code::No,
@@ -157,12 +145,8 @@ fn start_code(error: &StartError) -> Code {
         | StartError::Slot(_)
         | StartError::Attach(_)
         | StartError::Tick(_)
-        | StartError::Links(_)
-        | StartError::Clear(_)
-        | StartError::Former(_)
-        | StartError::Relief(_)
-        | StartError::Namespace(_)
-        | StartError::Random(_) => Code::No,
+        | StartError::Io { .. }
+        | StartError::Timeouts(_) => Code::No,
     }
 }
 
@@ -213,7 +197,7 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_with_its_causes() {
-        let error = CliError::Detach(io::Error::other("first\nsecond"));
+        let error = CliError::cannot("remove the guard")(io::Error::other("first\nsecond"));
         assert_eq!(error.sentence(), "cannot remove the guard: first second");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 
-use super::{CliError, Outcome};
+use super::{CliError, Code};
 use crate::{
     events::{Event, EventFile},
     report::event_text,
@@ -34,8 +34,9 @@ pub(super) struct EventsArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &EventsArgs) -> Result<Outcome, CliError> {
-    let file = EventFile::of_this_namespace().map_err(CliError::Namespace)?;
+pub(super) fn run(args: &EventsArgs) -> Result<Code, CliError> {
+    let file =
+        EventFile::of_this_namespace().map_err(CliError::cannot("read the network namespace"))?;
     let (events, mut at) = file.last(args.last)?;
     let mut out = Terminal::stdout();
     if events.is_empty() && !args.json && !args.follow {
@@ -44,7 +45,7 @@ pub(super) fn run(args: &EventsArgs) -> Result<Outcome, CliError> {
     }
     write(&mut out, &events, args.json).map_err(CliError::Output)?;
     if !args.follow {
-        return Ok(Outcome::Done);
+        return Ok(Code::Done);
     }
     loop {
         thread::sleep(LOOK_INTERVAL);

@@ -1,12 +1,16 @@
 //! `ctguard get`: the settings in force.
 
-use std::io::Write as _;
+use std::{collections::BTreeMap, io::Write as _};
 
 use clap::Args;
+use serde::Serialize;
 
-use super::{CliError, Context, Outcome};
-use crate::{report::SettingsReport, terminal::Terminal};
-use ctguard_settings::{Key, SettingError};
+use super::{CliError, Code, Context};
+use crate::{
+    report::SCHEMA_VERSION,
+    terminal::{Terminal, write_json},
+};
+use ctguard_settings::{Key, SettingError, Value};
 
 /// Show the settings in force
 #[derive(Args, Debug)]
@@ -21,36 +25,35 @@ pub(super) struct GetArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &GetArgs, context: &Context) -> Result<Outcome, CliError> {
-    let key = args
-        .key
-        .as_ref()
-        .map(|text| text.parse::<Key>().map_err(SettingError::from))
-        .transpose()?;
-    let maps = context.maps()?;
-    let settings = maps.settings();
-    let keys = key.clone().map_or_else(
+/// What `--json` prints.
+#[derive(Serialize)]
+struct SettingsReport {
+    schema_version: u32,
+    settings: BTreeMap<String, Value>,
+}
+
+pub(super) fn run(args: &GetArgs, context: &Context) -> Result<Code, CliError> {
+    let key = args.key.as_ref().map(|text| text.parse::<Key>()).transpose();
+    let key = key.map_err(SettingError::from)?;
+    let settings = context.maps()?.settings();
+    let keys: Vec<Key> = key.clone().map_or_else(
         || {
-            let interfaces = settings.interfaces.iter();
-            let mut keys = Key::all();
-            keys.extend(interfaces.flat_map(|interface| Key::of_interface(&interface.name)));
-            keys
+            let own = settings.interfaces.iter().flat_map(|own| Key::of_interface(&own.name));
+            Key::all().into_iter().chain(own).collect()
         },
         |key| vec![key],
     );
-    let values = keys
-        .into_iter()
-        .map(|key| settings.get(&key).map(|value| (key, value)))
-        .collect::<Result<Vec<_>, _>>()?;
+    let values = keys.iter().map(|key| settings.get(key)).collect::<Result<Vec<_>, _>>()?;
+    let values = || keys.iter().map(Key::to_string).zip(values.iter().copied());
     let mut out = Terminal::stdout();
-    match (&key, values.as_slice()) {
-        (_, values) if args.json => {
-            let report = SettingsReport::new(values);
-            report.write_json(&mut out)
-        }
-        (Some(_), [(_, value)]) => writeln!(out, "{value}"),
-        (_, values) => values.iter().try_for_each(|(key, value)| writeln!(out, "{key} {value}")),
+    if args.json {
+        let settings = values().collect();
+        write_json(&mut out, &SettingsReport { schema_version: SCHEMA_VERSION, settings })
+    } else if key.is_some() {
+        values().try_for_each(|(_, value)| writeln!(out, "{value}"))
+    } else {
+        values().try_for_each(|(key, value)| writeln!(out, "{key} {value}"))
     }
     .map_err(CliError::Output)?;
-    Ok(Outcome::Done)
+    Ok(Code::Done)
 }

@@ -7,10 +7,10 @@ use ctguard_layout::programs;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::{CliError, Context, Outcome};
+use super::{CliError, Code, Context};
 use crate::{
     report::ListReport,
-    terminal::{Terminal, complain},
+    terminal::{Terminal, complain, write_json},
 };
 use ctguard_kernel::{
     bpf::KernelClock,
@@ -71,7 +71,7 @@ pub(super) fn run(
     kind: ListKind,
     action: &ListAction,
     context: &Context,
-) -> Result<Outcome, CliError> {
+) -> Result<Code, CliError> {
     match action {
         ListAction::Add(args) => add(kind, args, context),
         ListAction::Del { prefix } => delete(kind, prefix, context),
@@ -79,7 +79,7 @@ pub(super) fn run(
     }
 }
 
-fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Outcome, CliError> {
+fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Code, CliError> {
     let prefix = parse(&args.prefix)?;
     if prefix.prefix_len() == 0 {
         return Err(PrefixError::Everybody { text: args.prefix.clone() }.into());
@@ -87,8 +87,10 @@ fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Outcome, Cli
     let span = args.span.as_deref().map(parse_span).transpose()?;
     let mut maps = context.maps()?;
     let expires_at = match span {
-        Some(span) => end_of(span, &maps, context)?
-            .ok_or_else(|| CliError::EndlessSpan { text: args.span.clone().unwrap_or_default() })?,
+        Some(span) => end_of(span, &maps, context)?.ok_or_else(|| {
+            let text = args.span.clone().unwrap_or_default();
+            CliError::Span { text, problem: "too long".to_owned() }
+        })?,
         None => 0,
     };
     let writing = lock::for_writing(context.pins.path())?;
@@ -103,13 +105,13 @@ fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Outcome, Cli
     say(&format!("{} {prefix}{span}{cut}", verb(kind)))
 }
 
-fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Outcome, CliError> {
+fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Code, CliError> {
     let prefix = parse(text)?;
     let mut maps = context.maps()?;
     let writing = lock::for_writing(context.pins.path())?;
     if !maps.settings_writer(writing).remove_from_list(kind, prefix)? {
         complain(format_args!("{prefix} is not in the list"));
-        return Ok(Outcome::No);
+        return Ok(Code::No);
     }
     say(&format!("removed {prefix}"))
 }
@@ -119,7 +121,7 @@ fn list(
     text: Option<&str>,
     json: bool,
     context: &Context,
-) -> Result<Outcome, CliError> {
+) -> Result<Code, CliError> {
     let wanted = text.map(parse).transpose()?;
     let maps = context.maps()?;
     let per_second = maps.environment().daemon.jiffies_per_second;
@@ -130,9 +132,9 @@ fn list(
     });
     let report = ListReport::new(&entries, now.0, per_second);
     let mut out = Terminal::stdout();
-    if json { report.write_json(&mut out) } else { report.write_text(&mut out) }
+    if json { write_json(&mut out, &report) } else { report.write_text(&mut out) }
         .map_err(CliError::Output)?;
-    Ok(if wanted.is_some() && report.is_empty() { Outcome::No } else { Outcome::Done })
+    Ok(if wanted.is_some() && report.is_empty() { Code::No } else { Code::Done })
 }
 
 fn end_of(span: Duration, maps: &GuardMaps, context: &Context) -> Result<Option<u64>, CliError> {
@@ -143,12 +145,11 @@ fn end_of(span: Duration, maps: &GuardMaps, context: &Context) -> Result<Option<
 }
 
 fn parse_span(text: &str) -> Result<Duration, CliError> {
-    let span = humantime::parse_duration(text)
-        .map_err(|source| CliError::Span { text: text.to_owned(), source })?;
-    if span.is_zero() {
-        return Err(CliError::EmptySpan { text: text.to_owned() });
+    let error = |problem| CliError::Span { text: text.to_owned(), problem };
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err(error("it must not be zero".to_owned())),
+        span => span.map_err(|source| error(source.to_string())),
     }
-    Ok(span)
 }
 
 /// An address is the prefix of itself; bits behind the prefix are cut off.
@@ -166,9 +167,9 @@ const fn verb(kind: ListKind) -> &'static str {
     }
 }
 
-fn say(text: &str) -> Result<Outcome, CliError> {
+fn say(text: &str) -> Result<Code, CliError> {
     writeln!(Terminal::stdout(), "{text}").map_err(CliError::Output)?;
-    Ok(Outcome::Done)
+    Ok(Code::Done)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! What the daemon says while it runs, on standard error.
+//! The daemon's log, on standard error.
 //!
-//! Standard error may be a pipe that nobody reads, or a terminal that was stopped with Ctrl-S. So
-//! lines wait in a queue for a thread that writes them; who logs never waits.
+//! Standard error may be a pipe that nobody reads, or a terminal that was stopped with Ctrl-S. So a
+//! thread writes the lines from a queue, and logging never waits.
 
 use std::{
     env,
@@ -21,13 +21,13 @@ use log::{Level, LevelFilter};
 
 use crate::terminal::{Terminal, visible};
 
-/// Log targets of the eBPF program begin so.
+/// Prefix of the eBPF program's log targets.
 const PROGRAM: &str = "ctguard_program";
 
-/// Lines that may wait; more are dropped, and counted.
+/// Lines that may wait; more are dropped and counted.
 const CAPACITY: usize = 1024;
 
-/// How long the end of the daemon waits for its last lines to be written.
+/// How long the daemon's end waits for its last lines.
 const PATIENCE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -60,7 +60,6 @@ pub(super) fn start(trace: bool) -> io::Result<()> {
         say(&format!("ctguard: {panic}"));
         finish();
     }));
-    // Nobody else starts one.
     let _ = QUEUE.set(queue);
     Ok(())
 }
@@ -76,14 +75,13 @@ pub(super) fn say(line: &str) {
     }
 }
 
-/// Waits until all lines are written, but not for ever.
+/// Waits until all lines are written, but at most [`PATIENCE`].
 pub(super) fn finish() {
     if let Some(queue) = QUEUE.get() {
         queue.finish(PATIENCE);
     }
 }
 
-/// Lines on their way to a thread that writes them.
 #[derive(Clone)]
 struct Queue {
     waiting: SyncSender<Waiting>,
@@ -92,7 +90,7 @@ struct Queue {
 
 enum Waiting {
     Line(Vec<u8>),
-    /// Somebody waits until it is dropped.
+    /// Dropped when all lines before it are written.
     End(SyncSender<()>),
 }
 

@@ -1,4 +1,4 @@
-//! The command line: one file a verb, no BPF and no maths here.
+//! The command line: one file per verb.
 
 mod context;
 mod detach;
@@ -20,7 +20,7 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use self::{context::Context, error::CliError, exit_code::Outcome};
+use self::{context::Context, error::CliError, exit_code::Code};
 use crate::terminal::Terminal;
 use ctguard_kernel::maps::ListKind;
 

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use log::{info, warn};
 use sd_notify::NotifyState;
 
-use super::{CliError, Context, Outcome, context::require_privileges, logging};
+use super::{CliError, Code, Context, context::require_privileges, logging};
 use crate::daemon::{self, Guard, MainLoop, StartOptions, dismantle};
 use ctguard_kernel::{
     bpf::{DetectionChoice, ModeChoice},
@@ -74,12 +74,12 @@ enum OnExit {
     Keep,
 }
 
-pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Outcome, CliError> {
+pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Code, CliError> {
     let assignments =
         args.assignments.iter().map(|text| text.parse()).collect::<Result<Vec<Assignment>, _>>()?;
     require_privileges()?;
-    logging::start(args.trace).map_err(CliError::MainLoop)?;
-    let main_loop = MainLoop::prepare().map_err(CliError::MainLoop)?;
+    logging::start(args.trace).map_err(CliError::cannot("start the main loop"))?;
+    let main_loop = MainLoop::prepare().map_err(CliError::cannot("start the main loop"))?;
     let mut guard = daemon::start(&StartOptions {
         pins: context.pins.clone(),
         interfaces: args.interfaces.clone(),
@@ -100,14 +100,14 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Outcome, CliError
     })?;
     let ended = main_loop.run(&mut guard, args.trace, announce);
     leave(guard, args.on_exit)?;
-    ended.map(|()| Outcome::Done).map_err(CliError::Daemon)
+    ended.map(|()| Code::Done).map_err(CliError::Daemon)
 }
 
 fn leave(guard: Guard, on_exit: OnExit) -> Result<(), CliError> {
     let Guard { pins, lock, programs, maps, .. } = guard;
     drop((programs, maps));
     let done = match on_exit {
-        OnExit::Detach => dismantle(&pins).map_err(CliError::Detach),
+        OnExit::Detach => dismantle(&pins).map_err(CliError::cannot("remove the guard")),
         OnExit::Keep => {
             info!("the program goes on with the fallback rate; to remove it: ctguard detach");
             Ok(())

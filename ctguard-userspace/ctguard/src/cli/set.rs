@@ -4,11 +4,11 @@ use std::io::Write as _;
 
 use clap::Args;
 
-use super::{CliError, Context, Outcome};
+use super::{CliError, Code, Context};
 use crate::terminal::{Terminal, complain};
 use ctguard_control::fallback;
 use ctguard_kernel::{conntrack::Table, lock};
-use ctguard_settings::{Assignment, Change, Key, reference};
+use ctguard_settings::{Assignment, Change, Value, reference};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,33 +26,33 @@ pub(super) struct SetArgs {
     assignments: Vec<String>,
 }
 
-pub(super) fn run(args: &SetArgs, context: &Context) -> Result<Outcome, CliError> {
+pub(super) fn run(args: &SetArgs, context: &Context) -> Result<Code, CliError> {
     let assignments =
         args.assignments.iter().map(|text| text.parse()).collect::<Result<Vec<Assignment>, _>>()?;
     let mut maps = context.maps()?;
     let table = Table::open()?.sample()?;
     // Nobody knows how long printing takes: a terminal may have been stopped.
-    let (changes, zones) = {
+    let (changes, warning) = {
         let writer = maps.settings_writer(lock::for_writing(context.pins.path())?);
         let mut settings = writer.settings();
         let changes = settings.apply(&assignments)?;
         let daemon = writer.environment().daemon;
-        let zones = settings.zones(daemon.lookup_options_bytes)?;
+        let warning = settings.zone_warning(daemon.lookup_options_bytes)?;
         writer.apply(&settings);
         // No daemon may be there to follow.
         let calm = writer.limits().is_calm();
         let rates = fallback(&settings.policy, table, calm, daemon.jiffies_per_second);
         writer.set_fallback(rates);
-        (changes, zones)
+        (changes, warning)
     };
     let mut out = Terminal::stdout();
     changes
         .iter()
         .try_for_each(|Change { key, old, new }| writeln!(out, "{key} {old} → {new}"))
         .map_err(CliError::Output)?;
-    let of_zones = changes.iter().any(|change| matches!(change.key, Key::Zone(_)));
-    if let Some(warning) = zones.warning().filter(|_| of_zones) {
+    let of_zones = changes.iter().any(|change| matches!(change.new, Value::Zone(_)));
+    if let Some(warning) = warning.filter(|_| of_zones) {
         complain(format_args!("warning: {warning}"));
     }
-    Ok(Outcome::Done)
+    Ok(Code::Done)
 }

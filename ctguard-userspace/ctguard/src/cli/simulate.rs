@@ -4,7 +4,7 @@ use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{CliError, Outcome};
+use super::{CliError, Code};
 use crate::terminal::{Terminal, write_json};
 use ctguard_settings::Assignment;
 use ctguard_simulation::Options;
@@ -45,7 +45,7 @@ pub(super) struct SimulateArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &SimulateArgs) -> Result<Outcome, CliError> {
+pub(super) fn run(args: &SimulateArgs) -> Result<Code, CliError> {
     let assignments =
         args.settings.iter().map(|text| text.parse()).collect::<Result<Vec<Assignment>, _>>()?;
     let options = Options {
@@ -67,7 +67,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Outcome, CliError> {
         out.write_all(report.to_string().as_bytes())
     }
     .map_err(CliError::Output)?;
-    Ok(if report.is_as_expected() { Outcome::Done } else { Outcome::No })
+    Ok(if report.is_as_expected() { Code::Done } else { Code::No })
 }
 
 fn speed(text: &str) -> Result<f64, String> {

@@ -1,21 +1,33 @@
 //! `ctguard status`: what the guard sees and does, at one glance.
 
 use clap::Args;
-use ctguard_datapath::memory::Moment;
-use ctguard_layout::{Environment, Tier, maps, programs, units::Jiffies};
+use ctguard_datapath::{memory::Moment, sources};
+use ctguard_layout::{
+    CLASSES, Class, DaemonFacts, Environment, Interface, Limits, Policy, Rate, Tier, maps,
+    programs,
+    units::{Jiffies, Ticks},
+};
 
-use super::{CliError, Context, Outcome};
+use super::{CliError, Code, Context};
 use crate::{
-    report::{KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport},
-    terminal::Terminal,
+    report::{
+        ByClass, ConntrackReport, CounterReport, DaemonReport, DetectionReport, GrantReport,
+        InterfaceReport, KnownFlowsReport, KnownSourcesReport, ListsReport, LoadReport, MapsReport,
+        MemoriesReport, RateReport, SCHEMA_VERSION, ScopesReport, StatusReport, TierReport,
+        write_status,
+    },
+    terminal::{Terminal, write_json},
 };
 use ctguard_control::known_tiers;
 use ctguard_kernel::{
-    bpf::{KernelClock, is_attached},
+    bpf::{KernelClock, Pins, is_attached},
     conntrack::Table,
     lock,
     maps::{GuardMaps, ListKind},
 };
+use ctguard_units::in_force;
+
+const MILLION: f64 = 1_000_000.0;
 
 /// Show how full the table is, the limits in force and what was refused
 #[derive(Args, Debug)]
@@ -28,76 +40,157 @@ pub(super) struct StatusArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Outcome, CliError> {
-    let report = StatusReport::new(&observe(context, &context.maps()?)?);
+pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Code, CliError> {
+    let report = read(context, &context.maps()?)?;
     let mut out = Terminal::stdout();
-    if args.json { report.write_json(&mut out) } else { report.write_text(&mut out) }
+    if args.json { write_json(&mut out, &report) } else { write_status(&report, &mut out) }
         .map_err(CliError::Output)?;
-    Ok(Outcome::Done)
+    Ok(Code::Done)
 }
 
-fn known_sources(maps: &GuardMaps) -> Result<KnownSourceCounts, CliError> {
-    let mut counts = KnownSourceCounts::default();
+pub(super) fn read(context: &Context, maps: &GuardMaps) -> Result<StatusReport, CliError> {
+    let (policy, environment, limits) = (maps.policy(), maps.environment(), maps.limits());
+    let facts = environment.daemon;
+    let clock = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?;
+    let now = clock.now(facts.jiffies_per_second)?;
+    let age = |jiffies: u64| {
+        let seconds =
+            as_f64(now.0.saturating_sub(jiffies)) / f64::from(facts.jiffies_per_second.max(1));
+        (jiffies > 0).then_some(seconds)
+    };
+    let heartbeat = maps.grant.heartbeat.load();
+    let tiers = tiers(maps, &limits, &facts);
+    let remaining = |tier: Tier| tiers[tier as usize].remaining;
+    let daemon = lock::daemon_of(context.pins.path());
+    let live = |kind| -> Result<usize, CliError> {
+        Ok(maps.lists.entries(kind)?.iter().filter(|entry| entry.is_live(now.0)).count())
+    };
+    Ok(StatusReport {
+        schema_version: SCHEMA_VERSION,
+        conntrack: conntrack(&policy)?,
+        stage: Class::ALL.map(|it| limits.stage(it)).into_iter().max().unwrap_or_default().name(),
+        stages: ByClass::new(|class| limits.stage(class).name()),
+        known_sources: known_sources(maps)?,
+        memories: memories(maps, &facts, now)?,
+        grant: GrantReport {
+            remaining: remaining(Tier::Strangers),
+            allowed_remaining: remaining(Tier::Allowed),
+            fallback_active: now.0.saturating_sub(heartbeat)
+                > u64::from(facts.heartbeat_patience_jiffies),
+        },
+        tiers,
+        limits: ceilings(&policy, &[Rate::default(); CLASSES]),
+        interfaces: interfaces(maps, &context.pins, &policy),
+        new_flow_detection: DetectionReport::new(&environment),
+        known_flows: known_flows(maps, &environment, age(facts.known_turned_at))?,
+        dry_run: policy.has(Policy::DRY_RUN),
+        daemon: DaemonReport {
+            running: daemon.is_some(),
+            pid: daemon.map(|daemon| daemon.pid.unwrap_or_default()),
+            heartbeat_age_seconds: age(heartbeat),
+        },
+        counters: CounterReport::new(&maps.totals()?),
+        lists: ListsReport { allow: live(ListKind::Allow)?, deny: live(ListKind::Deny)? },
+        maps: MapsReport { bytes: maps.bytes()? },
+    })
+}
+
+fn conntrack(policy: &Policy) -> Result<ConntrackReport, CliError> {
+    let table = Table::open()?;
+    let sample = table.sample()?;
+    Ok(ConntrackReport {
+        loaded: table.is_there(),
+        count: sample.entries,
+        max: sample.max,
+        fill_ratio: (sample.max > 0).then(|| as_f64(sample.entries) / as_f64(sample.max)),
+        target_ratio: f64::from(policy.target_ppm) / MILLION,
+    })
+}
+
+fn tiers(maps: &GuardMaps, limits: &Limits, facts: &DaemonFacts) -> Vec<TierReport> {
+    let second = f64::from(facts.jiffies_per_second) * as_f64(Ticks::PER_JIFFY);
+    let (admitted, grants) = (maps.grant.admissions(), maps.grant.limits());
+    let report = |tier: Tier| TierReport {
+        name: tier.name(),
+        admitted: admitted[tier as usize],
+        remaining: grants[tier as usize].saturating_sub(admitted[tier as usize]),
+        share: ByClass::new(|class| {
+            let interval = limits.shares[tier.slot()][class as usize].interval.0;
+            (interval > 0).then(|| second / as_f64(interval))
+        }),
+    };
+    Tier::ALL.map(report).into()
+}
+
+fn known_sources(maps: &GuardMaps) -> Result<KnownSourcesReport, CliError> {
+    let mut report =
+        KnownSourcesReport { capacity: sources::CAPACITY, ..KnownSourcesReport::default() };
     for tier in known_tiers(maps.source_memory()?.lines()).flatten() {
         match tier {
-            Tier::Regulars => counts.regulars += 1,
+            Tier::Regulars => report.regulars += 1,
             Tier::Strangers | Tier::Allowed | Tier::Proven | Tier::Answered | Tier::Retried => {
-                counts.proven += 1;
+                report.proven += 1;
             }
         }
     }
-    Ok(counts)
+    report.load_ratio = f64::from(report.regulars + report.proven) / f64::from(report.capacity);
+    Ok(report)
 }
 
 fn memories(
     maps: &GuardMaps,
-    environment: &Environment,
+    facts: &DaemonFacts,
     now: Jiffies,
-) -> Result<MemoryLoads, CliError> {
-    let moment = Moment::at(now, environment.daemon.memory_shift);
-    let coarse = Moment::at(now, environment.daemon.coarse_shift);
-    Ok(MemoryLoads {
-        retries: maps.memory_load(maps::RETRIES, moment, environment.daemon.retry_before)?,
-        answered: maps.memory_load(maps::ANSWERED, moment, environment.daemon.answered_life)?,
-        resets: maps.memory_load(maps::RESETS, coarse, environment.daemon.reset_life_coarse)?,
+) -> Result<MemoriesReport, CliError> {
+    let moment = Moment::at(now, facts.memory_shift);
+    let coarse = Moment::at(now, facts.coarse_shift);
+    let load = |name, moment, life| -> Result<LoadReport, CliError> {
+        Ok(LoadReport { load_ratio: maps.memory_load(name, moment, life)? })
+    };
+    Ok(MemoriesReport {
+        retries: load(maps::RETRIES, moment, facts.retry_before)?,
+        answered: load(maps::ANSWERED, moment, facts.answered_life)?,
+        resets: load(maps::RESETS, coarse, facts.reset_life_coarse)?,
     })
 }
 
-pub(super) fn observe(context: &Context, maps: &GuardMaps) -> Result<Observation, CliError> {
-    let table = Table::open()?;
-    let environment = maps.environment();
-    let clock = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?;
-    let grant = &maps.grant;
-    let interfaces = maps.interfaces.used();
-    let now = clock.now(environment.daemon.jiffies_per_second)?.0;
-    let live = |kind| -> Result<usize, CliError> {
-        Ok(maps.lists.entries(kind)?.iter().filter(|entry| entry.is_live(now)).count())
-    };
-    Ok(Observation {
-        loaded: table.is_there(),
-        table: table.sample()?,
-        policy: maps.policy(),
-        environment,
-        now,
-        heartbeat: grant.heartbeat.load(),
-        admitted: grant.admissions(),
-        limits: grant.limits(),
-        found: maps.limits(),
-        known_sources: known_sources(maps)?,
-        memories: memories(maps, &environment, Jiffies(now))?,
-        interfaces: interfaces
-            .into_iter()
-            .map(|slot| ObservedInterface {
-                name: slot.name(),
-                attached: is_attached(&context.pins, slot.interface.ifindex),
-                interface: slot.interface,
-            })
-            .collect(),
-        daemon: lock::daemon_of(context.pins.path()).map(|daemon| daemon.pid.unwrap_or_default()),
-        totals: maps.totals()?,
-        allowed_prefixes: live(ListKind::Allow)?,
-        denied_prefixes: live(ListKind::Deny)?,
-        known_load: maps.flow_memory()?.load(&environment),
-        map_bytes: maps.bytes()?,
+fn known_flows(
+    maps: &GuardMaps,
+    environment: &Environment,
+    dump_age_seconds: Option<f64>,
+) -> Result<KnownFlowsReport, CliError> {
+    Ok(KnownFlowsReport {
+        complete: environment.daemon.known_complete != 0,
+        dump_age_seconds,
+        load_ratio: maps.flow_memory()?.load(environment),
     })
+}
+
+fn interfaces(maps: &GuardMaps, pins: &Pins, policy: &Policy) -> Vec<InterfaceReport> {
+    let slots = maps.interfaces.used();
+    let reports = slots.iter().map(|slot| InterfaceReport {
+        name: slot.name(),
+        ifindex: slot.interface.ifindex,
+        mode: match slot.interface.mode {
+            Interface::NATIVE => "native",
+            Interface::GENERIC => "generic",
+            _ => "unknown",
+        },
+        attached: is_attached(pins, slot.interface.ifindex),
+        zone: slot.interface.zone,
+        limits: ceilings(policy, &slot.interface.overrides),
+    });
+    reports.collect()
+}
+
+fn ceilings(policy: &Policy, own: &[Rate; CLASSES]) -> ByClass<ScopesReport> {
+    ByClass::new(|class| {
+        let rate = in_force(policy.source[class as usize], own[class as usize]);
+        ScopesReport { source: RateReport { rate: rate.flows_per_second, burst: rate.burst } }
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of entries and jiffies stay below 2^53")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
 }

@@ -9,12 +9,12 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, Context, Outcome, watch};
+use super::{CliError, Code, Context, watch};
 use crate::terminal::{Terminal, write_json};
 use ctguard_audit::{
     doctor::Role,
     host::{Assignment, Host},
-    tune::{self, Change, Max, OwnFile, Proposal, Reverted, TuneError, Verdict},
+    tune::{self, Change, Max, Reverted, TuneError, Verdict},
 };
 
 /// Set connection tracking as `ctguard doctor` advises, or revert that
@@ -73,6 +73,8 @@ struct TuneReport<'a> {
     overridden: &'a [Assignment],
     /// Existing entries whose timeouts were lowered; null without --existing.
     shortened: Option<u64>,
+    #[serde(skip)]
+    is_size_ours: bool,
 }
 
 /// What `--revert --json` prints.
@@ -80,14 +82,6 @@ struct TuneReport<'a> {
 struct RevertReport<'a> {
     schema_version: u32,
     reverted: &'a [Reverted],
-}
-
-/// What was or would be done.
-struct Done<'a> {
-    proposal: &'a Proposal,
-    files: &'a [OwnFile],
-    shortened: Option<u64>,
-    overridden: &'a [Assignment],
 }
 
 fn parse_span(text: &str) -> Result<Duration, String> {
@@ -106,7 +100,7 @@ fn parse_max(text: &str) -> Result<Max, String> {
     }
 }
 
-pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Outcome, CliError> {
+pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Code, CliError> {
     let host = Host::at(&args.root);
     let mut out = Terminal::stdout();
     match args.watch {
@@ -129,23 +123,32 @@ pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Outcome, CliErro
     } else {
         Vec::new()
     };
-    let done = Done { proposal: &proposal, files, shortened, overridden: &overridden };
-    if args.json { json(&done, args, &mut out) } else { text(&done, args, &mut out) }
+    let report = TuneReport {
+        schema_version: 1,
+        role: name(proposal.role),
+        applied: args.apply,
+        changes: &proposal.changes,
+        files: files.iter().map(|file| file.path).collect(),
+        overridden: &overridden,
+        shortened,
+        is_size_ours: proposal.is_size_ours,
+    };
+    if args.json { write_json(&mut out, &report) } else { text(&report, &mut out) }
         .map_err(CliError::Output)?;
     match args.watch {
         Some(span) => watch(args, span, &host, context, &mut out),
-        None => Ok(Outcome::Done),
+        None => Ok(Code::Done),
     }
 }
 
 /// Reverts what was applied.
-fn revert(host: &Host, is_json: bool, out: &mut impl Write) -> Result<Outcome, CliError> {
+fn revert(host: &Host, is_json: bool, out: &mut impl Write) -> Result<Code, CliError> {
     let done = tune::revert(host).map_err(TuneError::from)?;
-    let told = done.as_deref();
-    if is_json { reverted_json(told, out) } else { reverted(told, out) }
+    let list = done.as_deref();
+    if is_json { reverted_json(list, out) } else { reverted(list, out) }
         .map_err(CliError::Output)?;
     let is_whole = done.is_some_and(|done| !done.iter().any(is_left));
-    Ok(if is_whole { Outcome::Done } else { Outcome::No })
+    Ok(if is_whole { Code::Done } else { Code::No })
 }
 
 /// Watches, says whether it helped, and with --revert reverts what did not.
@@ -155,7 +158,7 @@ fn watch(
     host: &Host,
     context: &Context,
     out: &mut impl Write,
-) -> Result<Outcome, CliError> {
+) -> Result<Code, CliError> {
     let watch::Ended { watched, cut_short, is_only_change } =
         watch::watch(host, span, context, out, !args.json)?;
     let is_useless = watched.verdict == Verdict::DidNotHelp;
@@ -165,12 +168,12 @@ fn watch(
     } else {
         None
     };
-    let told = taken_back.as_deref();
+    let taken_back = taken_back.as_deref();
     if args.json {
-        watch::json(&watched, told.unwrap_or_default(), out)
+        watch::json(&watched, taken_back.unwrap_or_default(), out)
     } else {
-        watch::text(&watched, out).and_then(|()| match told {
-            Some(told) => reverted(Some(told), out),
+        watch::text(&watched, out).and_then(|()| match taken_back {
+            Some(list) => reverted(Some(list), out),
             None if is_useless && args.revert => writeln!(
                 out,
                 "not reverted: {}; `ctguard tune --revert` reverts everything",
@@ -182,7 +185,7 @@ fn watch(
     .map_err(CliError::Output)?;
     let is_good =
         matches!(watched.verdict, Verdict::Helped | Verdict::NotEnough | Verdict::Undecided);
-    Ok(if is_good { Outcome::Done } else { Outcome::No })
+    Ok(if is_good { Code::Done } else { Code::No })
 }
 
 const fn is_left(done: &Reverted) -> bool {
@@ -194,23 +197,9 @@ fn name(role: Role) -> String {
     role.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-fn json(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
-    let report = TuneReport {
-        schema_version: 1,
-        role: name(done.proposal.role),
-        applied: args.apply,
-        changes: &done.proposal.changes,
-        files: done.files.iter().map(|file| file.path).collect(),
-        overridden: done.overridden,
-        shortened: done.shortened,
-    };
-    write_json(out, &report)
-}
-
-fn text(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()> {
-    let Done { proposal, files, shortened, overridden } = done;
-    writeln!(out, "settings for the role {}:", name(proposal.role))?;
-    let changes: Vec<_> = proposal.changes.iter().filter(|change| change.changes()).collect();
+fn text(report: &TuneReport<'_>, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "settings for the role {}:", report.role)?;
+    let changes: Vec<_> = report.changes.iter().filter(|change| change.changes()).collect();
     let width = changes.iter().map(|change| change.key.len()).max().unwrap_or(0);
     for change in &changes {
         let Change { key, now, then, why } = change;
@@ -219,17 +208,17 @@ fn text(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()
     if changes.is_empty() {
         writeln!(out, "  all settings fit")?;
     }
-    if !proposal.is_size_ours {
+    if !report.is_size_ours {
         writeln!(out, "  the table's size can be set only in the first network namespace")?;
     }
-    for file in *files {
-        writeln!(out, "  {} {}", if args.apply { "wrote" } else { "would write" }, file.path)?;
+    for path in &report.files {
+        writeln!(out, "  {} {path}", if report.applied { "wrote" } else { "would write" })?;
     }
-    for Assignment { file, line, key, value } in *overridden {
+    for Assignment { file, line, key, value } in report.overridden {
         writeln!(out, "  {file}:{line} sets {key} to {value} at boot and wins: change it there")?;
     }
-    let is_idle = changes.is_empty() && files.is_empty();
-    if !args.apply {
+    let is_idle = changes.is_empty() && report.files.is_empty();
+    if !report.applied {
         if !is_idle {
             writeln!(
                 out,
@@ -241,7 +230,7 @@ fn text(done: &Done<'_>, args: &TuneArgs, out: &mut impl Write) -> io::Result<()
     if !is_idle {
         writeln!(out, "applied; `ctguard tune --revert` restores the old values")?;
     }
-    match shortened {
+    match report.shortened {
         Some(many) => writeln!(out, "lowered the timeouts of {many} existing entries"),
         None if changes.is_empty() => Ok(()),
         None => writeln!(

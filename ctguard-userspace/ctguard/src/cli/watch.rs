@@ -58,9 +58,12 @@ pub(super) fn watch(
 ) -> Result<Ended, CliError> {
     let applied = Applied::last(host)?;
     let mut journal = Journal::open(host).map_err(TuneError::from)?;
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(CliError::MainLoop)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::cannot("start the main loop"))?;
     runtime.block_on(async {
-        let mut stop = Stop::catch().map_err(CliError::MainLoop)?;
+        let mut stop = Stop::catch().map_err(CliError::cannot("start the main loop"))?;
         let refused = || if host.is_this() { refused(context) } else { None };
         let start = read(host)?.ok_or(TuneError::NotLoaded)?;
         let mut watch = Watch::begin(start, refused());

@@ -1,4 +1,4 @@
-//! Work that takes longer than a tick may wait, on a thread of low priority.
+//! Work that takes longer than a tick may wait, on a thread with low priority.
 
 use std::{
     io,
@@ -8,10 +8,8 @@ use std::{
 
 use rustix::process::setpriority_process;
 
-/// Of the thread.
 const NICE: i32 = 10;
 
-/// Work under way; dropped, it goes on unheard.
 #[derive(Debug)]
 pub(crate) struct Background<T>(JoinHandle<T>);
 
@@ -19,15 +17,14 @@ impl<T: Send + 'static> Background<T> {
     /// Starts `job` in the namespaces of this thread, under a name of at most 15 bytes.
     pub(crate) fn start(name: &str, job: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
         let work = move || {
-            // The daemon's own urgency is not the work's; where it is not permitted, it is urgent.
+            // Without the permission the work is as urgent as the daemon.
             let _ = setpriority_process(None, NICE);
             job()
         };
         Builder::new().name(name.to_owned()).spawn(work).map(Self)
     }
 
-    /// The answer of the work in `slot`, which is free again then; `None` while it is under way or
-    /// there is none.
+    /// Takes the result of the work in `slot` once it is finished.
     pub(crate) fn take_finished(slot: &mut Option<Self>) -> Option<T> {
         slot.take_if(|work| work.0.is_finished()).map(Self::wait)
     }

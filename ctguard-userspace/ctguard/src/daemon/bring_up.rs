@@ -1,4 +1,4 @@
-//! From nothing, or from what a former daemon left, to programs that run on every interface.
+//! Loads the program, fills the maps and attaches to every interface.
 
 use std::{collections::BTreeSet, io};
 
@@ -7,10 +7,11 @@ use log::{info, warn};
 use ctguard_layout::{Detection, FLOW_KINDS, programs};
 
 use super::{
-    Guarded, StartError, StartOptions,
+    Guard, Guarded, StartError, StartOptions,
+    complaints::Complaints,
     known_flows::KnownFlows,
     known_sources::KnownSources,
-    reclaim::Relieving,
+    reclaim::Reclaimer,
     settle::{fixed, settle},
     tick::Ticker,
     undo::Undo,
@@ -19,59 +20,41 @@ use crate::events::EventFile;
 use ctguard_kernel::{
     bpf::{self, Attachment, Detector, Former, KernelClock, Mode, Pins, Programs},
     conntrack::{Table, Timeouts},
-    lock,
-    maps::{GuardMaps, SettingsWriter, SourceMemory},
+    lock::{self, Lock},
+    maps::{GuardMaps, SettingsWriter},
     net::Link,
 };
 use ctguard_units::{CoarseClock, Sizes};
 
-/// What a guard consists of.
-pub(super) struct Up {
-    pub(super) programs: Programs,
-    pub(super) maps: GuardMaps,
-    pub(super) table: Table,
-    pub(super) timeouts: Timeouts,
-    pub(super) kernel_clock: KernelClock,
-    pub(super) jiffies_per_second: u32,
-    pub(super) coarse: CoarseClock,
-    pub(super) ticker: Ticker,
-    pub(super) sources: SourceMemory,
-    pub(super) known_sources: KnownSources,
-    pub(super) relieving: Relieving,
-    pub(super) known_flows: KnownFlows,
-    pub(super) events: EventFile,
-    pub(super) interfaces: Vec<Guarded>,
-}
-
-/// Where the flow cache answers alone, TCP connections that nobody knows pass for so long after the
-/// first start, or until the table has been dumped into it: those that are older than the guard must
-/// go on, also when the table is full already.
+/// How long after the first start unknown TCP connections pass where conntrack is not asked, unless
+/// the table has been dumped earlier: connections older than the guard must go on.
 const LEARNING_SECONDS: u64 = 10;
 
-/// What a table is taken for that is not there yet: the kernel's own choice for 4 GiB of memory and
+/// The assumed maximum while conntrack is not loaded: the kernel's default for 4 GiB of memory and
 /// more (`nf_conntrack_init_start`, `net/netfilter/nf_conntrack_core.c`).
 const USUAL_MAX: u64 = 262_144;
 
-/// Loads, settles and attaches; `fresh` without a guard to take over. What is done here `undo` can
-/// undo, until nothing can fail any more.
+/// Loads, configures and attaches; `fresh` if there is no guard to take over. Registers in `undo` how
+/// each step is undone.
 ///
-/// A guard that is there keeps its maps, and with them every bucket; its links get the new
-/// programs without a packet in between.
+/// A guard that is taken over keeps its maps, and its links get the new programs without a gap.
 pub(super) fn bring_up(
     options: &StartOptions,
     table: Table,
     links: &[Link],
     targets: &[Link],
     fresh: bool,
+    lock: Lock,
     undo: &mut Undo,
-) -> Result<Up, StartError> {
+) -> Result<Guard, StartError> {
     let pins = &options.pins;
-    let events = EventFile::of_this_namespace().map_err(StartError::Namespace)?;
+    let events = EventFile::of_this_namespace()
+        .map_err(StartError::cannot("find out the network namespace"))?;
     let max = if table.is_there() { table.max()? } else { USUAL_MAX };
     let sizes = Sizes::of_table(max);
     let mut programs = Programs::load(pins, sizes, options.trace, options.detection)?;
     let former = targets.iter().map(|link| Former::of(pins, link)).collect::<io::Result<Vec<_>>>();
-    let former = former.map_err(StartError::Former)?;
+    let former = former.map_err(StartError::cannot("keep the programs that run"))?;
     pin(&programs, pins, undo)?;
     let kernel_clock = KernelClock::from_pin(&pins.program(programs::CLOCK))?;
     let jiffies_per_second = kernel_clock.calibrate(programs.clock_read())?;
@@ -97,7 +80,6 @@ pub(super) fn bring_up(
         maps.make(fixed(&maps)?);
     }
     maps.change_facts(|facts| {
-        // The flow cache answers for the first time, or conntrack does.
         if fresh || facts.lookup_options_bytes != 0 || learning_until == 0 {
             facts.learning_until = learning_until;
         }
@@ -117,7 +99,7 @@ pub(super) fn bring_up(
     let detection = detection(programs.detector(), &table);
     begin_detection(&maps, (detection, options_bytes), fresh);
     if !targets.iter().all(|link| bpf::is_attached(pins, link.index)) {
-        // Nobody has noted the flows of an interface that was not guarded.
+        // The filter lacks flows of an interface that was not guarded.
         maps.doubt_known_flows();
     }
     let others = others(pins, &maps, targets)?;
@@ -126,12 +108,14 @@ pub(super) fn bring_up(
         undo.push("put the former programs back", move || Ok(former.restore()?));
         interfaces.push(attach_one(&mut programs, &maps, link, options)?);
     }
-    let relieving = Relieving::start().map_err(StartError::Relief)?;
+    let reclaimer = Reclaimer::start().map_err(StartError::Timeouts)?;
     let known_flows = KnownFlows::new(maps.flow_memory()?);
-    if forget(&others, pins, &maps.settings_writer(writing)) {
+    if detach_others(&others, pins, &maps.settings_writer(writing)) {
         maps.note_detection(detection, options_bytes);
     }
-    Ok(Up {
+    Ok(Guard {
+        pins: pins.clone(),
+        lock,
         programs,
         maps,
         table,
@@ -142,16 +126,19 @@ pub(super) fn bring_up(
         ticker,
         sources,
         known_sources: KnownSources::new(options.state.clone()),
-        relieving,
+        reclaimer,
         known_flows,
         events,
         interfaces,
+        mode: options.mode,
+        egress_by_filter: options.egress_by_filter,
+        complaints: Complaints::default(),
     })
 }
 
 /// Pins the programs in the place of those of an earlier start.
 fn pin(programs: &Programs, pins: &Pins, undo: &mut Undo) -> Result<(), StartError> {
-    let former = pins.programs().map_err(StartError::Former)?;
+    let former = pins.programs().map_err(StartError::cannot("keep the programs that run"))?;
     let again = pins.clone();
     undo.push("pin the former programs", move || {
         former.iter().try_for_each(|(name, program)| again.replace_program(name, program))?;
@@ -160,7 +147,7 @@ fn pin(programs: &Programs, pins: &Pins, undo: &mut Undo) -> Result<(), StartErr
     Ok(programs.pin()?)
 }
 
-/// Who answers, and why: functions may be missing because their module is.
+/// Functions may be missing because their module is.
 fn detection(detector: &Detector, table: &Table) -> Detection {
     let detection = detector.detection();
     if detection == Detection::FunctionsMissing && !table.is_there() {
@@ -170,16 +157,13 @@ fn detection(detector: &Detector, table: &Table) -> Detection {
     }
 }
 
-/// What the environment tells of the detection while programs are being replaced.
+/// Sets what the environment says about the detection while programs are being replaced.
 ///
-/// Its `lookup_options_bytes` say that every program in a link asks conntrack. One without the
-/// calls would judge by half: no answer ever comes, but what the filter lacks counts as new before
-/// all of the flow cache is asked. One with the calls does not make them while the field is 0. So
-/// it is cleared before the first program without calls comes, and set when the last one is gone,
-/// that of an interface guarded no longer included; in between the flow cache, which both kinds
-/// keep, answers for all. A start that fails in between leaves programs of both kinds, and it so.
-/// Nothing changes where both starts have the same answer, and nothing is judged before a new
-/// guard's first attachment.
+/// A nonzero `lookup_options_bytes` claims that every attached program asks conntrack. A program
+/// without these calls would take every flow that the filter lacks for new. So the field is cleared
+/// before the first such program is attached, and set after the last one is gone, including those of
+/// interfaces that are no longer guarded. In between the flow cache, which both kinds of program
+/// keep, answers for all.
 fn begin_detection(maps: &GuardMaps, (detection, next): (Detection, u32), fresh: bool) {
     if fresh || maps.environment().daemon.lookup_options_bytes == next {
         maps.note_detection(detection, next);
@@ -218,17 +202,19 @@ pub(super) fn note_mode(maps: &GuardMaps, link: &Link, attachment: &Attachment) 
     }
 }
 
-/// Interfaces that a former daemon guarded and this one is not asked to.
+/// Interfaces that a former daemon guarded and this one does not.
 fn others(pins: &Pins, maps: &GuardMaps, targets: &[Link]) -> Result<BTreeSet<u32>, StartError> {
-    let mut others = BTreeSet::from_iter(pins.attached().map_err(StartError::Former)?);
+    let mut others = BTreeSet::from_iter(
+        pins.attached().map_err(StartError::cannot("keep the programs that run"))?,
+    );
     others.extend(maps.interfaces.used().iter().map(|slot| slot.interface.ifindex));
     others.retain(|ifindex| targets.iter().all(|link| link.index != *ifindex));
     Ok(others)
 }
 
-/// Lets go of other interfaces; false where one stays guarded. The last step of all, for it cannot be
+/// Detaches from other interfaces; false if that fails for one. The last step, because it cannot be
 /// undone.
-fn forget(others: &BTreeSet<u32>, pins: &Pins, writer: &SettingsWriter<'_>) -> bool {
+fn detach_others(others: &BTreeSet<u32>, pins: &Pins, writer: &SettingsWriter<'_>) -> bool {
     let mut all = true;
     for &ifindex in others {
         match Attachment::detach(pins, ifindex) {

@@ -1,15 +1,14 @@
-//! Which failures are logged: what fails at each tick would fill the log.
+//! Decides which failures are logged, because one that repeats each tick would fill the log.
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// A failure that lasts is logged so often.
+/// How often a lasting failure is logged.
 const AGAIN: Duration = Duration::from_mins(1);
 
-/// A failure has ended when nothing has failed for so long: longer than the pauses between two
-/// attempts, of which those between two dumps of the table are the longest, a minute.
+/// A failure has ended if all attempts of this time succeeded. Longer than any pause between two
+/// attempts: dumps of the table come once a minute.
 const ENDED: Duration = Duration::from_mins(2);
 
-/// What failed, and has not worked since for long enough.
 #[derive(Debug, Default)]
 pub(super) struct Complaints(BTreeMap<String, Complaint>);
 
@@ -19,7 +18,6 @@ struct Complaint {
     failed: Duration,
 }
 
-/// A line for the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Line {
     Failure(String),
@@ -27,7 +25,7 @@ pub(super) enum Line {
 }
 
 impl Complaints {
-    /// What to log of an attempt to do `task`, whose failure means `effect`.
+    /// What to log about an attempt to do `task`; a failure means `effect`.
     pub(super) fn judge(
         &mut self,
         task: &str,

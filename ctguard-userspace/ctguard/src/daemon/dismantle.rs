@@ -1,4 +1,4 @@
-//! Removes a guard from the kernel, whole.
+//! Removes a guard from the kernel.
 
 use std::{fs, io};
 
@@ -7,9 +7,7 @@ use ctguard_kernel::{
     lock,
 };
 
-/// Removes links, filters, programs, maps, and the directory with the mount under it.
-///
-/// The links go first: no packet meets a program whose maps are half gone.
+/// The links go first, so no packet meets a program without its maps.
 pub(crate) fn dismantle(pins: &Pins) -> io::Result<()> {
     for ifindex in pins.attached()? {
         Attachment::detach(pins, ifindex)?;

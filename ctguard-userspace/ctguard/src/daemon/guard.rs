@@ -1,14 +1,12 @@
-//! What a running guard holds on to.
+//! A running guard.
 
 use log::{info, warn};
 
 use super::{
-    StartOptions,
-    bring_up::Up,
     complaints::{Complaints, Line},
     known_flows::KnownFlows,
     known_sources::KnownSources,
-    reclaim::Relieving,
+    reclaim::Reclaimer,
     tick::Ticker,
 };
 use crate::{
@@ -23,7 +21,6 @@ use ctguard_kernel::{
 };
 use ctguard_units::CoarseClock;
 
-/// A guard in the kernel, and the handles to steer it.
 pub(crate) struct Guard {
     pub(crate) pins: Pins,
     pub(crate) lock: Lock,
@@ -37,49 +34,23 @@ pub(crate) struct Guard {
     pub(crate) ticker: Ticker,
     pub(crate) sources: SourceMemory,
     pub(crate) known_sources: KnownSources,
-    pub(crate) relieving: Relieving,
+    pub(crate) reclaimer: Reclaimer,
     pub(crate) known_flows: KnownFlows,
     pub(crate) events: EventFile,
     pub(crate) interfaces: Vec<Guarded>,
     pub(crate) mode: ModeChoice,
     pub(crate) egress_by_filter: bool,
-    complaints: Complaints,
+    pub(super) complaints: Complaints,
 }
 
 impl Guard {
-    pub(super) fn new(up: Up, lock: Lock, options: &StartOptions) -> Self {
-        Self {
-            pins: options.pins.clone(),
-            lock,
-            programs: up.programs,
-            maps: up.maps,
-            table: up.table,
-            timeouts: up.timeouts,
-            kernel_clock: up.kernel_clock,
-            jiffies_per_second: up.jiffies_per_second,
-            coarse: up.coarse,
-            ticker: up.ticker,
-            sources: up.sources,
-            known_sources: up.known_sources,
-            relieving: up.relieving,
-            known_flows: up.known_flows,
-            events: up.events,
-            interfaces: up.interfaces,
-            mode: options.mode,
-            egress_by_filter: options.egress_by_filter,
-            complaints: Complaints::default(),
-        }
-    }
-}
-
-impl Guard {
-    /// Keeps commands from changing settings; none while one does, for ticks wait for nobody.
+    /// Keeps commands from changing settings; none while one does, because ticks never wait.
     pub(super) fn try_writing(&self) -> Result<Option<Lock>, LockError> {
         lock::try_for_writing(self.pins.path())
     }
 
     /// Logs an event, and keeps it.
-    pub(super) fn tell(&mut self, what: What) {
+    pub(super) fn report(&mut self, what: What) {
         info!("{}", event_text(&what));
         self.keep(what);
     }
@@ -101,7 +72,6 @@ impl Guard {
     }
 }
 
-/// One interface to guard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Guarded {
     pub(crate) name: String,

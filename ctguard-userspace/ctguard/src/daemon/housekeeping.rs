@@ -1,11 +1,10 @@
-//! What is done each second: the kernel's settings, the clock, lists.
+//! What is done each second: timeouts, the clock, lists.
 
 use log::info;
 
 use super::Guard;
 use ctguard_kernel::conntrack::Timeouts;
 
-/// Follows the kernel's timeouts, and its clock.
 pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
     let jiffies = guard.kernel_clock.now(guard.jiffies_per_second)?;
     guard.ticker.set_clock(jiffies);
@@ -21,7 +20,6 @@ pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes list entries that ended.
 pub(crate) fn end_list_entries(guard: &mut Guard) -> anyhow::Result<()> {
     if guard.maps.environment().operator.lists_in_use == 0 {
         return Ok(());

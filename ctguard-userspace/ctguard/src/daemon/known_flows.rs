@@ -1,4 +1,4 @@
-//! Keeps the known-flows filter: dumps of the table into it, in the background, and its turns.
+//! Keeps the known-flows filter: dumps the table into it in the background, and swaps generations.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -19,29 +19,27 @@ use ctguard_kernel::{
 };
 use ctguard_units::CoarseClock;
 
-/// The filter's keeper.
 #[derive(Debug)]
 pub(crate) struct KnownFlows {
     memory: Arc<FlowMemory>,
     generations: Generations,
     dump: Option<Background<Dump>>,
-    /// When another generation came to be asked, until the one asked before is cleared.
+    /// When the generations were swapped, until the old one is cleared.
     turning: Option<Duration>,
-    /// When there may be something to do again.
     next: Duration,
 }
 
-/// Under pressure ticks come every millisecond, and nothing here is so urgent.
+/// Ticks may come every millisecond.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// While the guard is calm few flows come into the filter.
+/// In calm, few flows enter the filter.
 const INTERVAL_IN_CALM: Duration = Duration::from_millis(500);
 
-/// When it began, and what it told.
+/// When it began, and its result.
 type Dump = (Duration, Result<Summary, DumpError>);
 
 impl KnownFlows {
-    /// Of a filter into which the data path notes flows of every guarded interface from now on.
+    /// The data path must already record the flows of all guarded interfaces.
     pub(super) fn new(memory: FlowMemory) -> Self {
         Self {
             memory: Arc::new(memory),
@@ -52,14 +50,14 @@ impl KnownFlows {
         }
     }
 
-    /// Begins anew, because flows of some interface have not been noted.
+    /// Starts again, because the filter lacks flows of an interface.
     pub(super) fn restart(&mut self) {
         self.generations = Generations::new(monotonic());
         self.turning = None;
     }
 }
 
-/// Goes one step on; cheap where there is none.
+/// Takes the next step, if there is one.
 pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let now = monotonic();
     if now < guard.known_flows.next {
@@ -69,17 +67,18 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     if !guard.table.is_there() {
         return Ok(());
     }
-    if let Some((began, told)) = Background::take_finished(&mut guard.known_flows.dump) {
-        let complete = matches!(&told, Ok(told) if told.completeness == Completeness::Complete);
+    if let Some((began, result)) = Background::take_finished(&mut guard.known_flows.dump) {
+        let complete =
+            matches!(&result, Ok(summary) if summary.completeness == Completeness::Complete);
         guard.known_flows.generations.dumped(began, now, complete);
-        debug!("the table was dumped: {told:?}");
-        return Ok(told.map(|_| ())?);
+        debug!("the table was dumped: {result:?}");
+        return Ok(result.map(|_| ())?);
     }
     if guard.known_flows.dump.is_some() {
         return Ok(());
     }
     if let Some(since) = guard.known_flows.turning {
-        // A packet that is being judged may ask the generation that was asked a moment ago.
+        // A packet in flight may still ask the old generation.
         if now >= since + IN_FLIGHT {
             let environment = guard.maps.environment();
             guard.known_flows.memory.clear(1 - environment.daemon.known_generation, &environment);
@@ -120,7 +119,6 @@ fn begin_dump(guard: &mut Guard, environment: &Environment, began: Duration) -> 
     let memory = Arc::clone(&guard.known_flows.memory);
     let environment = *environment;
     let clock = (now, guard.coarse);
-    // A full table takes longer than the next tick may wait.
     let dump = move || (began, conntrack::dump(|entry| write(entry, &memory, &environment, clock)));
     let dump = Background::start("ctguard-dump", dump).context("cannot start a thread")?;
     guard.known_flows.dump = Some(dump);
@@ -162,7 +160,7 @@ fn write_tuple<A: ctguard_datapath::packet::Address>(
     tuple.note(memory, environment, 1 - environment.daemon.known_generation.min(1));
     let asked = matches!(tuple.protocol, protocol::TCP | protocol::UDP)
         && environment.daemon.lookup_options_bytes != 0;
-    // The calls of PPTP, whose tuples lack a key while no helper has told it.
+    // A PPTP call, whose tuples lack a key until the helper has seen it.
     let is_call = tuple.protocol == protocol::GRE && entry.original.key | entry.reply.key != 0;
     if !asked && !is_call {
         let life = clock.timeout(entry.timeout_seconds.unwrap_or_default().into());

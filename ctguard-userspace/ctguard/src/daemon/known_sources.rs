@@ -1,4 +1,4 @@
-//! Keeps the set of known sources: who holds a connection that it opened, and who has for days.
+//! Keeps the set of known sources: those that hold a connection they opened, and regulars.
 
 use std::{
     collections::HashSet,
@@ -9,11 +9,8 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use log::warn;
 
-use super::{
-    Guard,
-    background::Background,
-    state_file::{StateError, StateFile},
-};
+use super::{Guard, background::Background, state_file::StateFile};
+use crate::files::FileError;
 use ctguard_control::{
     regulars::{Regulars, Weather},
     sources::{KnownSources as Known, SourceScope, apply, known, look_interval, sync},
@@ -23,28 +20,23 @@ use ctguard_kernel::{
     conntrack::{Completeness, DumpError, Summary, assured::assured_sources},
 };
 
-/// Regulars are learnt, in calm, so often.
 const LEARNING_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Of a table so large that asking takes long, so much of a processor is taken at most: one part of
-/// so many, under pressure and in calm, where who connects shall be known within a second as well.
+/// Dumps take at most this part of a processor: a 20th under pressure, a 50th in calm.
 const PART_OF_A_PROCESSOR: u32 = 20;
 const PART_IN_CALM: u32 = 50;
 
-/// Where nothing has been admitted since the last but one look, the next is so much later.
+/// How much later the next look is if nothing was admitted during the last two.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Regulars are saved so often.
 const SAVE_INTERVAL: Duration = Duration::from_mins(10);
 
-/// The set's keeper.
 #[derive(Debug)]
 pub(crate) struct KnownSources {
     regulars: Regulars,
     file: Option<StateFile>,
     saved: Duration,
-    saving: Option<Background<Result<(), StateError>>>,
-    /// What the set holds.
+    saving: Option<Background<Result<(), FileError>>>,
     written: Known,
     dump: Option<Background<Dump>>,
     /// New flows admitted before the last look, and before the one before it.
@@ -54,17 +46,16 @@ pub(crate) struct KnownSources {
     was_calm: bool,
 }
 
-/// Who held an ASSURED entry.
 #[derive(Debug)]
 struct Dump {
     began: Duration,
     lasted: Duration,
     sources: HashSet<SourceScope>,
-    told: Result<Summary, DumpError>,
+    summary: Result<Summary, DumpError>,
 }
 
 impl KnownSources {
-    /// Takes up what was saved in `directory`; what cannot be read is told, and learnt anew.
+    /// Loads the regulars saved in `directory`.
     pub(super) fn new(directory: Option<PathBuf>) -> Self {
         let file = directory.and_then(|directory| {
             if let Err(error) = std::fs::create_dir_all(&directory) {
@@ -98,7 +89,6 @@ impl KnownSources {
         self.written.keys().copied()
     }
 
-    /// Saves the regulars, if anybody keeps them.
     pub(crate) fn save(&mut self) -> anyhow::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         // Two would write the same file.
@@ -123,7 +113,7 @@ impl KnownSources {
     }
 }
 
-/// Goes one step on; cheap where there is none.
+/// Takes the next step, if there is one.
 pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let now = monotonic();
     let calm = guard.ticker.is_calm();
@@ -131,7 +121,7 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     if let Some(dump) = Background::take_finished(&mut keeper.dump) {
         let part = if calm { PART_IN_CALM } else { PART_OF_A_PROCESSOR };
         keeper.next = dump.began + look_interval(calm).max(dump.lasted * part);
-        let summary = dump.told.context("cannot learn who holds connections")?;
+        let summary = dump.summary.context("cannot learn who holds connections")?;
         let proven = proven(dump.sources, &summary, &keeper.written);
         learn(guard, &proven, calm);
     }
@@ -149,19 +139,19 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     keeper.save_in_background(now)
 }
 
-/// Who holds a connection. A dump that was interrupted may have missed some who still do.
+/// Sources that hold a connection. An interrupted dump may have missed some that still do.
 fn proven(
-    mut told: HashSet<SourceScope>,
+    mut found: HashSet<SourceScope>,
     summary: &Summary,
     written: &Known,
 ) -> HashSet<SourceScope> {
     // An entry that cannot be read stays in the table; a source that is no more must not stay.
     if summary.completeness == Completeness::Interrupted && summary.unread == 0 {
-        told.extend(
+        found.extend(
             written.iter().filter(|(_, tiers)| tiers.is_proven()).map(|(source, _)| source),
         );
     }
-    told
+    found
 }
 
 fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) {
@@ -184,11 +174,11 @@ fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) {
 
 fn ask(began: Duration) -> Dump {
     let mut sources = HashSet::new();
-    let told = assured_sources(|source| {
+    let summary = assured_sources(|source| {
         sources.insert(SourceScope::from(source));
     });
     let lasted = monotonic().saturating_sub(began);
-    Dump { began, lasted, sources, told }
+    Dump { began, lasted, sources, summary }
 }
 
 fn since_1970() -> Duration {

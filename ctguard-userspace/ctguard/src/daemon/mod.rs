@@ -1,6 +1,7 @@
-//! The impure shell round `control`: start, tick, watch interfaces, stop.
+//! The daemon round `control`: starts, ticks, watches interfaces, stops.
 
-pub(crate) mod background;
+mod adaptive_timeouts;
+mod background;
 mod bring_up;
 mod complaints;
 mod dismantle;
@@ -8,17 +9,16 @@ mod guard;
 mod housekeeping;
 mod known_flows;
 mod known_sources;
-mod offered;
 mod reclaim;
-pub(crate) mod relief;
 mod run;
 mod settle;
 mod start;
-pub(crate) mod state_file;
+mod state_file;
 mod tick;
 mod tick_timer;
 mod undo;
 mod watch;
+mod watched;
 
 pub(crate) use dismantle::dismantle;
 pub(crate) use guard::{Guard, Guarded};

@@ -1,18 +1,13 @@
 //! The main loop: it waits for a tick, a wake-up, a change of interfaces, a second, a signal.
 
-use std::{
-    io,
-    os::fd::{AsFd, AsRawFd},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use anyhow::Context as _;
-use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use log::{Log, warn};
 use rustix::process::setpriority_process;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::unix::AsyncFd,
     runtime::{Builder, Runtime},
 };
 
@@ -23,6 +18,7 @@ use super::{
     tick::Ticked,
     tick_timer::TickTimer,
     watch,
+    watched::watched,
 };
 use crate::{events::What, signals::Stop};
 use ctguard_control::Pace;
@@ -31,11 +27,12 @@ use ctguard_kernel::{
     net::LinkEvents,
 };
 
-/// Looks at interfaces no oftener, however often they change.
+/// The shortest time between two looks at the interfaces.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Keeps house so often.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
+const NICE: i32 = -10;
 
 type Logger = EbpfLogger<&'static dyn Log>;
 
@@ -47,8 +44,8 @@ pub(crate) struct MainLoop {
 }
 
 impl MainLoop {
-    /// Catches signals from here on: one that comes while the guard is being loaded ends the loop
-    /// as soon as it begins, and what is to be removed is removed.
+    /// Catches signals from here on. One that comes while the guard is being loaded ends the loop as
+    /// soon as it begins, and the guard is removed.
     pub(crate) fn prepare() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let stop = {
@@ -58,7 +55,7 @@ impl MainLoop {
         Ok(Self { runtime, stop })
     }
 
-    /// Steers the guard until a signal; `ready` is called once it is steered.
+    /// Steers the guard until a signal; calls `ready` after the first tick.
     pub(crate) fn run(
         self,
         guard: &mut Guard,
@@ -66,16 +63,10 @@ impl MainLoop {
         ready: impl FnOnce(&Guard),
     ) -> anyhow::Result<()> {
         let Self { runtime, mut stop } = self;
-        prefer_us();
+        // A flood keeps the processors busy with softirqs. Without the permission grants come later.
+        let _ = setpriority_process(None, NICE);
         runtime.block_on(steer(guard, &mut stop, trace, ready))
     }
-}
-
-/// A flood keeps the processors busy with softirqs; who grants must not queue behind the rest.
-fn prefer_us() {
-    const NICE: i32 = -10;
-    // Where it is not permitted, the grants come a little later.
-    let _ = setpriority_process(None, NICE);
 }
 
 async fn steer(
@@ -106,7 +97,7 @@ async fn steer(
             expired = timer.expired() => expired?,
             woken = wakeups.readable_mut() => {
                 let mut woken = woken?;
-                drain(woken.get_inner_mut());
+                while woken.get_inner_mut().next().is_some() {}
                 woken.clear_ready();
                 timer.set(last_tick + Pace::SHORTEST)?;
                 continue;
@@ -127,8 +118,8 @@ async fn steer(
         guard.attempted("keep the known-flows filter", "floods pay for lookups", &kept);
         let kept = known_sources::follow(guard);
         guard.attempted("keep the known sources", "they count as strangers", &kept);
-        let relieved = reclaim::follow(guard);
-        guard.attempted("relieve the table", "it may stay full", &relieved);
+        let reclaimed = reclaim::follow(guard);
+        guard.attempted("reclaim entries", "the table may stay full", &reclaimed);
         if last_tick >= kept_house + HOUSEKEEPING_INTERVAL {
             kept_house = last_tick;
             changed |= keep_house(guard);
@@ -140,14 +131,14 @@ async fn steer(
             guard.attempted("read the interfaces", "changes of them go unseen", &seen);
         }
     }
-    guard.tell(What::Stopped);
-    if let Err(error) = guard.known_sources.save().and_then(|()| guard.relieving.restore()) {
+    guard.report(What::Stopped);
+    if let Err(error) = guard.known_sources.save().and_then(|()| guard.reclaimer.restore()) {
         warn!("{error:#}");
     }
     Ok(())
 }
 
-/// What is done each second; whether the interfaces are to be looked at.
+/// Returns whether an interface has lost its program.
 fn keep_house(guard: &mut Guard) -> bool {
     let done = follow_kernel(guard).and_then(|()| end_list_entries(guard));
     guard.attempted("follow the kernel", "timeouts and lists may be out of date", &done);
@@ -157,14 +148,14 @@ fn keep_house(guard: &mut Guard) -> bool {
         .any(|interface| !interface.attached || !is_attached(&guard.pins, interface.ifindex))
 }
 
-/// A tick that fails leaves the heartbeat to grow old; the fallback rate then holds.
+/// If ticks fail, the heartbeat grows old and the fallback rate applies.
 fn tick(guard: &mut Guard) -> Pace {
     let guarded = guard.interfaces.iter().map(|interface| interface.ifindex);
     let ticked = guard.ticker.tick(&guard.maps, &guard.sources, &guard.table, guarded);
     let (pace, attempt) = match ticked {
         Ok(Ticked { pace, changes }) => {
             for change in &changes {
-                guard.tell(What::Stage(change.into()));
+                guard.report(What::Stage(change.into()));
             }
             (pace, Ok(()))
         }
@@ -174,20 +165,10 @@ fn tick(guard: &mut Guard) -> Pace {
     pace
 }
 
-fn drain(wakeups: &mut RingBuf<MapData>) {
-    while wakeups.next().is_some() {}
-}
-
 fn open_log(guard: &mut Guard) -> anyhow::Result<AsyncFd<Logger>> {
     let logger =
         EbpfLogger::init(guard.programs.object_mut()).context("cannot read the program's log")?;
     Ok(watched(logger)?)
-}
-
-/// Waits for `owner` to be readable.
-pub(super) fn watched<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
-    #[expect(deprecated, reason = "its owner keeps the descriptor open as long as it is watched")]
-    AsyncFd::with_interest(owner, Interest::READABLE)
 }
 
 /// Prints what the program logged; without a log, waits forever.

@@ -1,4 +1,4 @@
-//! What a start writes into the maps before the first packet.
+//! Writes keys, policy and interfaces into the maps before the first packet.
 
 use ctguard_datapath::known_flows;
 use ctguard_layout::{CookieKey, Fixed, HashKey, maps};
@@ -12,7 +12,6 @@ use ctguard_kernel::{
 };
 use ctguard_settings::{DEFAULT_POLICY, Settings};
 
-/// Keys and sizes of new maps.
 pub(super) fn fixed(maps: &GuardMaps) -> Result<Fixed, StartError> {
     let line_mask = |name| maps.entries(name).map(|lines| lines - 1);
     Ok(Fixed {
@@ -37,7 +36,7 @@ fn hash_key() -> Result<HashKey, StartError> {
     for word in &mut words {
         *word = random()?;
     }
-    // The last one multiplies.
+    // The multiplier must be odd.
     words[11] |= 1;
     Ok(HashKey { words })
 }
@@ -45,13 +44,11 @@ fn hash_key() -> Result<HashKey, StartError> {
 fn random() -> Result<u64, StartError> {
     let mut bytes = [0; 8];
     getrandom(&mut bytes, GetRandomFlags::empty())
-        .map_err(|error| StartError::Random(error.into()))?;
+        .map_err(|error| StartError::cannot("draw random numbers")(error.into()))?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Writes policy and slots, so that they hold for the first packet.
-///
-/// An interface that a former daemon guarded keeps its own settings, by number or by name.
+/// An interface that a former daemon guarded keeps its own settings, by index or by name.
 pub(super) fn settle(
     writer: &SettingsWriter<'_>,
     options: &StartOptions,
@@ -64,7 +61,7 @@ pub(super) fn settle(
     let policy = if fresh { DEFAULT_POLICY } else { writer.policy() };
     let mut settings = Settings { policy, interfaces: targets.iter().map(former).collect() };
     settings.apply(&options.assignments)?;
-    if let Some(warning) = settings.zones(lookup_options_bytes)?.warning() {
+    if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
         warn!("{warning}");
     }
     writer.apply(&settings);

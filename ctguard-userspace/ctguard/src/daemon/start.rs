@@ -2,24 +2,17 @@
 
 use std::{fs, io, path::PathBuf};
 
-use ctguard_layout as layout;
-use ctguard_layout::LAYOUT_VERSION;
+use ctguard_layout::{LAYOUT_VERSION, maps};
 use log::info;
 use thiserror::Error;
 
-use super::{
-    Guard,
-    bring_up::{Up, bring_up},
-    dismantle,
-    tick::TickError,
-    undo::Undo,
-};
+use super::{Guard, bring_up::bring_up, dismantle, tick::TickError, undo::Undo};
 use ctguard_kernel::{
     bpf::{
         self, AttachError, ClockError, DetectionChoice, LoadError, ModeChoice, MountError, Pins,
     },
     conntrack::{Table, TableError},
-    lock::{self, LockError},
+    lock::{self, Lock, LockError},
     maps::{NoSlot, OpenError, layout_of},
     net::{self, Link, Refusal, Resolved, resolve},
 };
@@ -35,7 +28,7 @@ pub(crate) struct StartOptions {
     pub(crate) assignments: Vec<Assignment>,
     pub(crate) trace: bool,
     pub(crate) egress_by_filter: bool,
-    /// Where regulars are kept; none where they are not.
+    /// Where regulars are kept.
     pub(crate) state: Option<PathBuf>,
 }
 
@@ -64,36 +57,30 @@ pub(crate) enum StartError {
     Attach(#[from] AttachError),
     #[error(transparent)]
     Tick(#[from] TickError),
-    #[error("cannot begin relief")]
-    Relief(#[source] anyhow::Error),
-    #[error("cannot tell the network namespace")]
-    Namespace(#[source] io::Error),
-    #[error("cannot read the interfaces")]
-    Links(#[source] io::Error),
-    #[error("cannot clear what an earlier start left")]
-    Clear(#[source] io::Error),
-    #[error("cannot keep the programs that run")]
-    Former(#[source] io::Error),
-    #[error("cannot draw random numbers")]
-    Random(#[source] io::Error),
+    #[error("cannot restore timeouts that an earlier daemon changed")]
+    Timeouts(#[source] anyhow::Error),
+    #[error("cannot {task}")]
+    Io { task: &'static str, source: io::Error },
+}
+
+impl StartError {
+    pub(super) fn cannot(task: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { task, source }
+    }
 }
 
 /// Starts a guard; what fails leaves the kernel as it was.
 pub(crate) fn start(options: &StartOptions) -> Result<Guard, StartError> {
     let table = Table::open()?;
-    let links = net::links().map_err(StartError::Links)?;
+    let links = net::links().map_err(StartError::cannot("read the interfaces"))?;
     let targets = resolve_all(&links, &options.interfaces)?;
     let lock = lock::for_daemon(options.pins.path())?;
-    match start_locked(options, table, &links, &targets) {
-        Ok(up) => Ok(Guard::new(up, lock, options)),
-        Err(error) => {
-            // A guard that is kept is known by its lock file.
-            if !options.pins.path().join(layout::maps::POLICY).exists() {
-                lock.remove();
-            }
-            Err(error)
-        }
+    let started = start_locked(options, table, &links, &targets, lock.clone());
+    // A guard that is kept is known by its lock file.
+    if started.is_err() && !options.pins.path().join(maps::POLICY).exists() {
+        lock.remove();
     }
+    started
 }
 
 fn start_locked(
@@ -101,43 +88,36 @@ fn start_locked(
     table: Table,
     links: &[Link],
     targets: &[Link],
-) -> Result<Up, StartError> {
+    lock: Lock,
+) -> Result<Guard, StartError> {
     bpf::prepare(&options.pins)?;
-    let found = found(&options.pins)?;
+    let fresh = prepare(&options.pins)?;
     let mut undo = Undo::default();
-    if found == Found::Nothing {
+    if fresh {
         let pins = options.pins.clone();
         undo.push("remove the new guard", move || Ok(dismantle(&pins)?));
     }
-    let up = bring_up(options, table, links, targets, found == Found::Nothing, &mut undo)?;
+    let guard = bring_up(options, table, links, targets, fresh, lock, &mut undo)?;
     undo.commit();
-    Ok(up)
+    Ok(guard)
 }
 
-/// What lies under the pin path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    Nothing,
-    Guard,
-}
-
-fn found(pins: &Pins) -> Result<Found, StartError> {
+/// Clears what an interrupted start left; false if there is a guard to take over.
+fn prepare(pins: &Pins) -> Result<bool, StartError> {
     match layout_of(pins) {
-        Ok(LAYOUT_VERSION) => Ok(Found::Guard),
-        Ok(0) | Err(OpenError::NoGuard { .. }) => clear(pins),
-        Ok(found) => Err(OpenError::OtherLayout { path: pins.path().to_owned(), found }.into()),
-        Err(error) => Err(error.into()),
+        Ok(LAYOUT_VERSION) => return Ok(false),
+        Ok(0) | Err(OpenError::NoGuard { .. }) => {}
+        Ok(found) => {
+            return Err(OpenError::OtherLayout { path: pins.path().to_owned(), found }.into());
+        }
+        Err(error) => return Err(error.into()),
     }
-}
-
-/// A start that was cut short may have left pins that belong to nothing.
-fn clear(pins: &Pins) -> Result<Found, StartError> {
     let empty = fs::read_dir(pins.path()).map(|mut entries| entries.next().is_none());
-    if !empty.map_err(StartError::Clear)? {
-        dismantle(pins).map_err(StartError::Clear)?;
+    if !empty.map_err(StartError::cannot("clear what an earlier start left"))? {
+        dismantle(pins).map_err(StartError::cannot("clear what an earlier start left"))?;
         bpf::prepare(pins)?;
     }
-    Ok(Found::Nothing)
+    Ok(true)
 }
 
 fn resolve_all(links: &[Link], names: &[String]) -> Result<Vec<Link>, StartError> {

@@ -6,8 +6,10 @@ use aya::util::nr_cpus;
 use ctguard_layout::{CLASSES, Class, Limits, Outcome, Policy, TIERS, units::Jiffies};
 use thiserror::Error;
 
-use super::offered::Offered;
-use ctguard_control::{ControlPolicy, Controller, Decision, Pace, Snapshot, StageChange, fallback};
+use ctguard_control::{
+    ControlPolicy, Controller, Decision, OfferedLoad, OfferedRates, Pace, Snapshot, StageChange,
+    fallback,
+};
 use ctguard_kernel::{
     bpf::monotonic,
     conntrack::{Table, TableError},
@@ -15,7 +17,6 @@ use ctguard_kernel::{
 };
 use ctguard_units::{JiffiesClock, TableSample, in_force};
 
-/// Why a tick did not happen; the heartbeat stays old, and the fallback takes over.
 #[derive(Debug, Error)]
 pub(crate) enum TickError {
     #[error(transparent)]
@@ -24,32 +25,29 @@ pub(crate) enum TickError {
     Maps(#[from] OpenError),
 }
 
-/// What came of a tick.
 #[derive(Debug)]
 pub(crate) struct Ticked {
     pub(crate) pace: Pace,
     pub(crate) changes: Vec<StageChange>,
 }
 
-/// What one tick leaves for the next.
 #[derive(Debug)]
 pub(crate) struct Ticker {
     controller: Controller,
-    offered: Offered,
+    offered: OfferedRates,
     /// New flows that processors may be admitting while we count.
     processors: u64,
     counted: Option<Counted>,
     /// What was written last.
     limits: Limits,
     fallback_of: Option<(Policy, u64, bool)>,
-    /// Ceilings change only by an operator's hand, so they are looked at seldom.
+    /// Read seldom, because only the operator changes them.
     ceilings: Option<(Duration, ControlPolicy)>,
     reclaim: Option<f64>,
     jiffies_per_second: u32,
     clock: JiffiesClock,
 }
 
-/// New flows as they were counted last.
 #[derive(Clone, Copy, Debug)]
 struct Counted {
     /// A before that.
@@ -57,7 +55,7 @@ struct Counted {
     new_flows: u64,
 }
 
-/// How soon an operator's change of a ceiling or a floor steers the shares.
+/// How soon the controller follows when the operator changes a ceiling or a floor.
 const POLICY_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Ticker {
@@ -66,7 +64,7 @@ impl Ticker {
         let processors = nr_cpus().ok().and_then(|count| u64::try_from(count).ok());
         Self {
             controller: Controller::new(jiffies_per_second),
-            offered: Offered::default(),
+            offered: OfferedRates::default(),
             processors: processors.unwrap_or(256),
             counted: None,
             limits: *limits,
@@ -78,12 +76,10 @@ impl Ticker {
         }
     }
 
-    /// Sets the clock by the kernel's.
     pub(crate) fn set_clock(&mut self, jiffies: Jiffies) {
         self.clock = JiffiesClock::new(jiffies, monotonic(), self.jiffies_per_second);
     }
 
-    /// Whether every class is calm.
     pub(crate) const fn is_calm(&self) -> bool {
         self.limits.is_calm()
     }
@@ -93,8 +89,8 @@ impl Ticker {
         self.reclaim
     }
 
-    /// Reads admissions first and the table after them, so that what is admitted in between is
-    /// counted twice and never not at all.
+    /// Reads admissions before the table, so that a flow admitted in between is counted twice rather
+    /// than not at all.
     pub(crate) fn tick(
         &mut self,
         maps: &GuardMaps,
@@ -103,13 +99,13 @@ impl Ticker {
         guarded: impl Iterator<Item = u32>,
     ) -> Result<Ticked, TickError> {
         let now = monotonic();
-        // Before the two, for they take a while.
+        // Comes first because it takes a while.
         let new_flows = if self.controller.wants_new_flows(now) {
             Some(self.count_new_flows(maps)?)
         } else {
             None
         };
-        let loads = self.controller.wants_loads(now).then(|| self.offered.look(now, sources));
+        let loads = self.controller.wants_loads(now).then(|| self.offered_loads(now, sources));
         let policy = maps.policy();
         let control_policy = self.control_policy(now, maps, &policy, guarded);
         let limits = maps.grant.limits();
@@ -135,8 +131,9 @@ impl Ticker {
         decision.write_grants(grant);
         self.write_fallback(maps, &policy, table);
         if was_calm && !self.is_calm() {
-            // What was counted before is no rate.
-            self.offered.begin(now, sources);
+            // Counts from before pressure began say nothing about the rates.
+            self.offered = OfferedRates::default();
+            self.offered_loads(now, sources);
         }
         self.reclaim = decision.reclaim;
         let overtaken = decision.are_overtaken(admitted, maps.grant.admissions());
@@ -144,10 +141,15 @@ impl Ticker {
         Ok(Ticked { pace, changes: decision.changes })
     }
 
-    /// Less than A, which counts packets too that rest on an admission nobody answered yet.
+    /// What each source asks for, by tier and class.
+    fn offered_loads(&mut self, now: Duration, sources: &SourceMemory) -> Vec<OfferedLoad> {
+        self.offered.look(now, sources.offered(), sources.lines(), sources.cells())
+    }
+
+    /// Less than A, which also counts packets that follow an admission before its entry exists.
     ///
-    /// Every processor's counters are copied for it, so not while nothing was admitted: a packet
-    /// that was under way at the last count is then missed until the next admission.
+    /// Copies the counters of every processor, so only after an admission. A packet that was in
+    /// flight at the last count is missed until the next admission.
     fn count_new_flows(&mut self, maps: &GuardMaps) -> Result<u64, OpenError> {
         let admitted = maps.grant.admissions();
         if let Some(counted) = self.counted.filter(|counted| counted.admitted == admitted) {

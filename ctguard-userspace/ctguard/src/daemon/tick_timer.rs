@@ -1,5 +1,5 @@
-//! What wakes the daemon for a tick: a timerfd. A runtime's timer would do, but wakes several times
-//! before it expires, and an idle daemon does little else than wake.
+//! Wakes the daemon for a tick. A timerfd, because a timer of the runtime wakes it several times
+//! before it expires.
 
 use std::{io, os::fd::OwnedFd, time::Duration};
 
@@ -9,7 +9,7 @@ use rustix::time::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::run::watched;
+use super::watched::watched;
 
 /// Expires at a time of the clock that [`ctguard_kernel::bpf::monotonic`] reads.
 #[derive(Debug)]
@@ -22,11 +22,11 @@ impl TickTimer {
         watched(timer).map(Self)
     }
 
-    /// Expires at `at` in place of when it was to; at once if that is past.
+    /// Expires at `at` instead; at once if that is past.
     pub(super) fn set(&self, at: Duration) -> io::Result<()> {
         let it_value = Timespec {
             tv_sec: at.as_secs().try_into().unwrap_or(i64::MAX),
-            // Zero in all would disarm it.
+            // Zero would disarm it.
             tv_nsec: at.subsec_nanos().max(1).into(),
         };
         let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
@@ -34,7 +34,6 @@ impl TickTimer {
         Ok(())
     }
 
-    /// Waits until it has expired.
     pub(super) async fn expired(&self) -> io::Result<()> {
         loop {
             let mut ready = self.0.readable().await?;

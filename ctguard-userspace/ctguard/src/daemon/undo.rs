@@ -1,4 +1,4 @@
-//! A start as a transaction: each step says first how it is undone.
+//! Makes a start a transaction: each step first registers how it is undone.
 
 use log::warn;
 
@@ -9,7 +9,7 @@ type Step = Box<dyn FnOnce() -> anyhow::Result<()>>;
 pub(super) struct Undo(Vec<(&'static str, Step)>);
 
 impl Undo {
-    /// Registers the undoing of the step that comes next, named as in "cannot …".
+    /// Registers how the next step is undone; `what` completes "cannot …".
     pub(super) fn push(
         &mut self,
         what: &'static str,
@@ -18,7 +18,6 @@ impl Undo {
         self.0.push((what, Box::new(step)));
     }
 
-    /// All steps succeeded.
     pub(super) fn commit(mut self) {
         self.0.clear();
     }

@@ -11,9 +11,8 @@ use ctguard_kernel::{
     net::{self, Link, resolve},
 };
 
-/// Brings slots and attachments in line with the interfaces that there are.
-///
-/// What fails is tried again at the next look: an interface that just appeared may not be ready.
+/// Updates slots and attachments. A failure is tried again at the next look, because a new interface
+/// may not be ready.
 pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
     let links = net::links()?;
     for position in 0..guard.interfaces.len() {
@@ -50,8 +49,8 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The interface of this index. One that the list lacks is gone only if the kernel says so when it
-/// is asked for by its index.
+/// Finds an interface by its index. If the list lacks it, only the kernel's own answer for that index
+/// says that it is gone.
 fn find(
     links: &[Link],
     index: u32,
@@ -63,7 +62,7 @@ fn find(
     }
 }
 
-/// Attaches to `link` in the place of interface `position`, whose overrides it takes over.
+/// Attaches to `link` instead of interface `position`, whose settings it takes over.
 fn attach_again(guard: &mut Guard, links: &[Link], link: &Link, position: usize, is_news: bool) {
     let old = guard.interfaces[position].ifindex;
     let attempt = try_attach(guard, links, link, old).map(|attachment| {
@@ -94,7 +93,7 @@ fn try_attach(
     writer.add_interface(links, link, &own)?;
     let attachment =
         bpf::attach(&guard.pins, &mut guard.programs, link, guard.mode, guard.egress_by_filter)?;
-    // Flows of an interface without programs have not been noted.
+    // The filter lacks flows of an interface without programs.
     guard.maps.doubt_known_flows();
     guard.known_flows.restart();
     note_mode(&guard.maps, link, &attachment);

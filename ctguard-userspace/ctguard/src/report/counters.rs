@@ -3,73 +3,60 @@
 use ctguard_layout::{Class, Counter, Group, Outcome, Row, TABLE};
 use serde::{Serialize, Serializer};
 
+use super::by_class::ByClass;
 use ctguard_kernel::maps::Totals;
 
-/// By class, and what is of no class.
 #[derive(Debug, Serialize)]
-pub(super) struct CounterReport {
-    pub(super) tcp: ClassCounters,
-    pub(super) udp: ClassCounters,
-    pub(super) other: ClassCounters,
+pub(crate) struct CounterReport {
+    #[serde(flatten)]
+    pub(super) classes: ByClass<ClassCounters>,
     pub(super) packets: PacketCounters,
 }
 
 /// New flows of one class.
 #[derive(Debug, Serialize)]
-pub(super) struct ClassCounters {
+pub(crate) struct ClassCounters {
     pub(super) seen: u64,
     pub(super) admitted: u64,
-    pub(super) allowed: u64,
-    /// Answered or dropped, to come again if somebody is there.
+    allowed: u64,
+    /// Answered, or dropped until the sender tries again.
     pub(super) challenged: u64,
     pub(super) refused: ByOutcome,
 }
 
-/// Packets that are no new flow of a class.
+/// Packets that are not new flows.
 #[derive(Debug, Serialize)]
-pub(super) struct PacketCounters {
+pub(crate) struct PacketCounters {
     #[serde(flatten)]
-    by_outcome: ByOutcome,
-    pub(super) wakeups: u64,
+    pub(super) by_outcome: ByOutcome,
+    wakeups: u64,
 }
 
 /// The counters of one group of outcomes; a JSON object with their labels as keys.
 #[derive(Debug)]
-pub(super) struct ByOutcome(Vec<(&'static Row, u64)>);
+pub(crate) struct ByOutcome(Vec<(&'static Row, u64)>);
 
 impl CounterReport {
-    pub(super) fn new(totals: &Totals) -> Self {
+    pub(crate) fn new(totals: &Totals) -> Self {
+        let packets = |outcome| totals.get(Counter::Packets(outcome));
         Self {
-            tcp: ClassCounters::new(totals, Class::Tcp),
-            udp: ClassCounters::new(totals, Class::Udp),
-            other: ClassCounters::new(totals, Class::Other),
+            classes: ByClass::new(|class| class_counters(totals, class)),
             packets: PacketCounters {
-                by_outcome: ByOutcome::new(Group::Packet, |outcome| {
-                    totals.get(Counter::Packets(outcome))
-                }),
+                by_outcome: ByOutcome::new(Group::Packet, packets),
                 wakeups: totals.get(Counter::Wakeups),
             },
         }
     }
 }
 
-impl ClassCounters {
-    fn new(totals: &Totals, class: Class) -> Self {
-        let of =
-            |group| ByOutcome::new(group, |outcome| totals.get(Counter::Flows(outcome, class)));
-        Self {
-            seen: totals.seen(class),
-            admitted: of(Group::Admitted).total(),
-            allowed: totals.get(Counter::Allowed(class)),
-            challenged: of(Group::Challenged).total(),
-            refused: of(Group::Refused),
-        }
-    }
-}
-
-impl PacketCounters {
-    pub(super) fn of(&self, outcome: Outcome) -> u64 {
-        self.by_outcome.of(outcome)
+fn class_counters(totals: &Totals, class: Class) -> ClassCounters {
+    let of = |group| ByOutcome::new(group, |outcome| totals.get(Counter::Flows(outcome, class)));
+    ClassCounters {
+        seen: totals.seen(class),
+        admitted: of(Group::Admitted).total(),
+        allowed: totals.get(Counter::Allowed(class)),
+        challenged: of(Group::Challenged).total(),
+        refused: of(Group::Refused),
     }
 }
 

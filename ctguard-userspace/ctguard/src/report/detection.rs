@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// `new_flow_detection` of the status.
 #[derive(Debug, Serialize)]
-pub(super) struct DetectionReport {
+pub(crate) struct DetectionReport {
     mode: &'static str,
     /// Why the flow cache answers; null for conntrack.
     reason: Option<&'static str>,
@@ -16,7 +16,7 @@ pub(super) struct DetectionReport {
 }
 
 impl DetectionReport {
-    pub(super) fn new(environment: &Environment) -> Self {
+    pub(crate) fn new(environment: &Environment) -> Self {
         let (reason, words) = match Detection::of(environment.daemon.detection) {
             Some(Detection::Conntrack) if environment.daemon.lookup_options_bytes > 0 => {
                 return Self { mode: "conntrack", reason: None, words: "by asking conntrack" };
@@ -54,7 +54,7 @@ impl DetectionReport {
 
 impl DetectionReport {
     /// Whether conntrack answers.
-    pub(super) const fn asks_conntrack(&self) -> bool {
+    pub(crate) const fn asks_conntrack(&self) -> bool {
         self.reason.is_none()
     }
 }

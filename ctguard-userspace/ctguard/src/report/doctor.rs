@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use super::schema::SCHEMA_VERSION;
+use super::SCHEMA_VERSION;
 use ctguard_audit::doctor::{Audit, Finding, Skipped};
 
 /// What `ctguard doctor --json` prints.
 #[derive(Debug, Serialize)]
 pub(crate) struct DoctorReport<'a> {
     schema_version: u32,
-    /// There are no findings but notes.
+    /// There are only notes.
     pub(super) clean: bool,
     /// Null where conntrack is not loaded.
     pub(super) table: Option<TableReport>,

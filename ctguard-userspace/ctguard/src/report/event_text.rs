@@ -7,7 +7,7 @@ pub(crate) fn event_text(what: &What) -> String {
         What::Started { interfaces } => format!("guarding {}", interfaces.join(", ")),
         What::Stopped => "stopping".to_owned(),
         What::Stage(stage) => stage_text(stage),
-        What::Relieved { entries_deleted } => format!(
+        What::Reclaimed { entries_deleted } => format!(
             "the table is back below its target: {entries_deleted} unreplied entries reclaimed"
         ),
     }

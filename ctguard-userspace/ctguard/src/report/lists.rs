@@ -1,4 +1,4 @@
-//! A list as JSON and as text; what ended is left out.
+//! What `ctguard allow list` prints; expired entries are left out.
 
 use std::{
     io::{self, Write},
@@ -7,11 +7,9 @@ use std::{
 
 use serde::Serialize;
 
-use super::schema::SCHEMA_VERSION;
-use crate::terminal::write_json;
+use super::SCHEMA_VERSION;
 use ctguard_kernel::maps::Entry;
 
-/// What `ctguard allow list --json` prints.
 #[derive(Debug, Serialize)]
 pub(crate) struct ListReport {
     schema_version: u32,
@@ -21,12 +19,12 @@ pub(crate) struct ListReport {
 #[derive(Debug, Serialize)]
 struct ListedPrefix {
     prefix: String,
-    /// Null: for good.
+    /// Null for an entry that does not expire.
     remaining_seconds: Option<u64>,
 }
 
 impl ListReport {
-    /// Of entries that live at `now`, in jiffies.
+    /// `now` is in jiffies.
     pub(crate) fn new(entries: &[Entry], now: u64, jiffies_per_second: u32) -> Self {
         let per_second = u64::from(jiffies_per_second.max(1));
         let entries = entries
@@ -43,10 +41,6 @@ impl ListReport {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
-    }
-
-    pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
-        write_json(out, self)
     }
 
     pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {

@@ -9,16 +9,22 @@ mod doctor;
 mod doctor_text;
 mod event_text;
 mod lists;
-mod schema;
-mod settings;
 mod status;
 mod status_text;
 
+pub(crate) use by_class::ByClass;
+pub(crate) use counters::CounterReport;
+pub(crate) use detection::DetectionReport;
 pub(crate) use doctor::DoctorReport;
 pub(crate) use doctor_text::write_doctor;
 pub(crate) use event_text::event_text;
 pub(crate) use lists::ListReport;
-pub(crate) use settings::SettingsReport;
 pub(crate) use status::{
-    KnownSourceCounts, MemoryLoads, Observation, ObservedInterface, StatusReport,
+    ConntrackReport, DaemonReport, GrantReport, InterfaceReport, KnownFlowsReport,
+    KnownSourcesReport, ListsReport, LoadReport, MapsReport, MemoriesReport, RateReport,
+    ScopesReport, StatusReport, TierReport,
 };
+pub(crate) use status_text::write_status;
+
+/// 2: `new_flow_detection` of the status has a reason too.
+pub(crate) const SCHEMA_VERSION: u32 = 2;

@@ -10,7 +10,7 @@ use super::{
     status::{ScopesReport, StatusReport, TierReport},
 };
 
-pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", headline(report))?;
     writeln!(out, "table   {}", table(report))?;
     writeln!(out, "grant   {}", grant(report))?;
@@ -36,19 +36,13 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
         tiers(report, out)?;
         writeln!(out)?;
     }
-    let packets = &report.counters.packets;
-    let malformed: u64 = [
-        Outcome::MalformedLink,
-        Outcome::MalformedIpv4,
-        Outcome::MalformedIpv6,
-        Outcome::MalformedTcp,
-        Outcome::MalformedUdp,
-        Outcome::MalformedIcmp,
-    ]
-    .map(|outcome| packets.of(outcome))
-    .iter()
-    .sum();
-    let of = |outcome| packets.of(outcome);
+    let of = |outcome| report.counters.packets.by_outcome.of(outcome);
+    let malformed = of(Outcome::MalformedLink)
+        + of(Outcome::MalformedIpv4)
+        + of(Outcome::MalformedIpv6)
+        + of(Outcome::MalformedTcp)
+        + of(Outcome::MalformedUdp)
+        + of(Outcome::MalformedIcmp);
     writeln!(
         out,
         "packets {} of known flows, {} repeated SYNs, {} that make no entry, {} later fragments,",
@@ -68,7 +62,7 @@ pub(super) fn write(report: &StatusReport, out: &mut impl Write) -> io::Result<(
 
 fn headline(report: &StatusReport) -> String {
     let dry_run = if report.dry_run { ", DRY RUN: nothing is dropped" } else { "" };
-    let ByClass { tcp, udp, other } = report.stages;
+    let ByClass([tcp, udp, other]) = report.stages;
     let stages = if report.stage == "calm" {
         String::new()
     } else {
@@ -136,17 +130,14 @@ fn zone(zone: u32, detection: &DetectionReport) -> String {
 }
 
 fn limits_note(own: &ByClass<ScopesReport>, policy: &ByClass<ScopesReport>) -> String {
-    let mut notes = Vec::new();
-    for (name, own, policy) in [
-        ("tcp", own.tcp.source, policy.tcp.source),
-        ("udp", own.udp.source, policy.udp.source),
-        ("other", own.other.source, policy.other.source),
-    ] {
-        if own != policy {
-            notes.push(format!("{name} {}/s, burst {}", own.rate, own.burst));
+    let mut notes = String::new();
+    for ((name, own), (_, policy)) in own.iter().zip(policy.iter()) {
+        if own.source != policy.source {
+            let note = format!(", {name} {}/s, burst {}", own.source.rate, own.source.burst);
+            notes.push_str(&note);
         }
     }
-    if notes.is_empty() { String::new() } else { format!(", {}", notes.join(", ")) }
+    notes
 }
 
 /// The tiers, which exist only outside calm.
@@ -156,12 +147,9 @@ fn tiers(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
         "tier      {:>12} {:>12}   new flows per source: tcp / udp / other",
         "admitted", "grant left"
     )?;
-    for TierReport { name, admitted, remaining, share } in &report.tiers {
-        let ByClass { tcp, udp, other } = share;
-        let [tcp, udp, other] = [tcp, udp, other].map(|share| match share {
-            Some(share) => format!("{share:.2}/s"),
-            None => "–".to_owned(),
-        });
+    for TierReport { name, admitted, remaining, share: shares } in &report.tiers {
+        let share = |share: Option<f64>| share.map_or("–".to_owned(), |it| format!("{it:.2}/s"));
+        let [tcp, udp, other] = shares.0.map(share);
         writeln!(out, "{name:<10}{admitted:>12} {remaining:>12}   {tcp} / {udp} / {other}")?;
     }
     Ok(())
@@ -180,11 +168,8 @@ fn classes(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
         "fallback",
         "denied"
     )?;
-    for (name, counters, limits) in [
-        ("tcp", &report.counters.tcp, &report.limits.tcp),
-        ("udp", &report.counters.udp, &report.limits.udp),
-        ("other", &report.counters.other, &report.limits.other),
-    ] {
+    let classes = report.counters.classes.iter().zip(report.limits.iter());
+    for ((name, counters), (_, limits)) in classes {
         let of = |outcome| counters.refused.of(outcome);
         let challenged = of(Outcome::RefusedChallenge);
         let [grant, fallback, denied] =

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use super::*;
 use ctguard_kernel::conntrack::testing::TestTable;
@@ -32,8 +32,8 @@ impl Root {
         self.0.join("run/4026531840.timeouts.json")
     }
 
-    fn start(&self) -> Relief {
-        Relief::start(self.settings(), &self.record()).unwrap()
+    fn start(&self) -> AdaptiveTimeouts {
+        AdaptiveTimeouts::start(self.settings(), &self.record()).unwrap()
     }
 
     fn values(&self) -> BTreeMap<&'static str, u32> {
@@ -54,12 +54,12 @@ fn range() -> AdaptiveRange {
 #[test]
 fn timeouts_come_back_when_the_pressure_is_gone() {
     let root = Root::make("gone");
-    let mut relief = root.start();
+    let mut timeouts = root.start();
     assert!(!root.record().exists());
-    relief.follow(range(), 0.75).unwrap();
+    timeouts.follow(range(), 0.75).unwrap();
     assert_eq!(root.values()["tcp_timeout_syn_sent"], 60);
     assert!(root.record().exists());
-    relief.follow(range(), 0.4).unwrap();
+    timeouts.follow(range(), 0.4).unwrap();
     assert_eq!(root.values(), TIMEOUTS.into());
     assert!(!root.record().exists());
 }
@@ -67,12 +67,12 @@ fn timeouts_come_back_when_the_pressure_is_gone() {
 #[test]
 fn timeouts_come_back_at_the_end_and_at_the_next_start() {
     let root = Root::make("end");
-    let mut relief = root.start();
-    relief.follow(range(), 0.75).unwrap();
-    relief.restore().unwrap();
+    let mut timeouts = root.start();
+    timeouts.follow(range(), 0.75).unwrap();
+    timeouts.restore().unwrap();
     assert_eq!(root.values(), TIMEOUTS.into());
-    relief.follow(range(), 0.75).unwrap();
-    drop(relief);
+    timeouts.follow(range(), 0.75).unwrap();
+    drop(timeouts);
     assert_ne!(root.values(), TIMEOUTS.into());
     root.start();
     assert_eq!(root.values(), TIMEOUTS.into());
@@ -86,26 +86,27 @@ fn a_kill_between_any_two_steps_loses_no_value() {
     for fills in [[0.75, 0.9], [0.9, 0.6], [0.9, 0.4], [0.4, 0.9], [1.0, 0.0]] {
         for killed_after in 0.. {
             let root = Root::make("killed");
-            let mut relief = root.start();
-            relief.follow(range(), fills[0]).unwrap();
+            let mut timeouts = root.start();
+            timeouts.follow(range(), fills[0]).unwrap();
             let settings = root.settings();
             let read = |name: &str| settings.read(name);
-            let adaptation = adapt(Some(range()), fills[1], &relief.record, read);
-            let steps = steps(&relief.record, &adaptation);
+            let adaptation = adapt(Some(range()), fills[1], &timeouts.record, read);
+            let steps = steps(&timeouts.record, &adaptation);
             if killed_after > steps.len() {
                 break;
             }
-            relief.record = adaptation.record;
+            timeouts.record = adaptation.record;
             for step in steps.iter().take(killed_after) {
-                relief.take(step).unwrap();
+                timeouts.take(step).unwrap();
             }
-            drop(relief);
+            drop(timeouts);
             // The next start is killed too, after each of its own steps.
             for killed_again_after in 0..6 {
-                let record = relief_record(&root);
+                let record = saved_record(&root);
                 let restoration = adapt(None, 0.0, &record, read);
                 let steps = super::steps(&record, &restoration);
-                let mut second = Relief { record: restoration.record, ..unstarted(&root) };
+                let mut second =
+                    AdaptiveTimeouts { record: restoration.record, ..unstarted(&root) };
                 for step in steps.iter().take(killed_again_after) {
                     second.take(step).unwrap();
                 }
@@ -119,11 +120,11 @@ fn a_kill_between_any_two_steps_loses_no_value() {
     println!("{kills} kills");
 }
 
-fn unstarted(root: &Root) -> Relief {
-    Relief { settings: root.settings(), path: root.record(), record: Record::default() }
+fn unstarted(root: &Root) -> AdaptiveTimeouts {
+    AdaptiveTimeouts { settings: root.settings(), path: root.record(), record: Record::default() }
 }
 
-fn relief_record(root: &Root) -> Record {
+fn saved_record(root: &Root) -> Record {
     unstarted(root).load().unwrap()
 }
 
@@ -141,31 +142,31 @@ fn what_the_operator_set_while_no_daemon_lived_stays() {
 #[test]
 fn a_setting_that_fails_leaves_the_others_restored_and_is_tried_again() {
     let root = Root::make("fails");
-    let mut relief = root.start();
-    relief.follow(range(), 0.75).unwrap();
+    let mut timeouts = root.start();
+    timeouts.follow(range(), 0.75).unwrap();
     // Two steps of a restoration whose third is refused: a directory cannot be written.
     let file = root.0.join("nf_conntrack_udp_timeout");
-    let restoration = adapt(None, 0.0, &relief.record, |name| root.settings().read(name));
-    let steps = steps(&relief.record, &restoration);
-    relief.record = restoration.record;
+    let restoration = adapt(None, 0.0, &timeouts.record, |name| root.settings().read(name));
+    let steps = steps(&timeouts.record, &restoration);
+    timeouts.record = restoration.record;
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    let refused = steps.iter().filter(|step| relief.take(step).is_err());
+    let refused = steps.iter().filter(|step| timeouts.take(step).is_err());
     assert_eq!(refused.count(), 1);
     fs::remove_dir(&file).unwrap();
     fs::write(&file, "15").unwrap();
     assert!(root.record().exists());
-    relief.restore().unwrap();
+    timeouts.restore().unwrap();
     assert_eq!(root.values(), TIMEOUTS.into());
 }
 
 #[test]
 fn nothing_is_written_that_no_record_tells_of() {
     let root = Root::make("no-record");
-    let mut relief = root.start();
+    let mut timeouts = root.start();
     // A file where the record's directory belongs.
     fs::write(root.record().parent().unwrap(), "").unwrap();
-    assert!(matches!(relief.follow(range(), 0.75), Err(ReliefError::Record { .. })));
+    assert!(matches!(timeouts.follow(range(), 0.75), Err(TimeoutsError::Record(_))));
     assert_eq!(root.values(), TIMEOUTS.into());
 }
 
@@ -178,12 +179,12 @@ fn the_kernels_own_timeouts_follow_and_come_back() {
         let settings = TimeoutSettings::of_the_kernel();
         let all = || TIMEOUTS.map(|(name, _)| settings.read(name).unwrap());
         let before = all();
-        let mut relief = Relief::start(settings.clone(), &root.record()).unwrap();
-        relief.follow(range(), 0.75).unwrap();
+        let mut timeouts = AdaptiveTimeouts::start(settings.clone(), &root.record()).unwrap();
+        timeouts.follow(range(), 0.75).unwrap();
         let [syn_sent, established, ..] = all();
         assert_eq!((syn_sent, established), (before[0].div_ceil(2), before[1]));
-        drop(relief);
-        Relief::start(settings.clone(), &root.record()).unwrap();
+        drop(timeouts);
+        AdaptiveTimeouts::start(settings.clone(), &root.record()).unwrap();
         assert_eq!(all(), before);
     });
 }
