@@ -10,12 +10,17 @@ use super::{
     group::Group,
     outcome::{Counts, FillPoint, Record, Refused, Tally},
     quantity::{Ratio, ratio},
-    run::Finished,
     scenario::Scenario,
 };
 use ctguard_units::real;
 
 const SCHEMA_VERSION: u32 = 1;
+
+pub(super) struct Finished {
+    pub(super) record: Record,
+    pub(super) daemon: DaemonReport,
+    pub(super) stages: Vec<StageReport>,
+}
 
 /// What `ctguard simulate --json` prints.
 #[derive(Debug, Serialize)]

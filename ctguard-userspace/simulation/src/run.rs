@@ -14,7 +14,7 @@ use super::{
     group::Group,
     network::Network,
     outcome::Record,
-    report::{DaemonReport, StageReport},
+    report::{DaemonReport, Finished, StageReport},
     scenario::{GuardOptions, Scenario},
     steer::{Decided, Steering},
     tables::{Maps, hash_key},
@@ -38,12 +38,6 @@ struct Daemon {
     /// It has died since the last tick.
     is_dead: bool,
     reclaims: bool,
-}
-
-pub(super) struct Finished {
-    pub(super) record: Record,
-    pub(super) daemon: DaemonReport,
-    pub(super) stages: Vec<StageReport>,
 }
 
 pub(super) struct Run<'s> {

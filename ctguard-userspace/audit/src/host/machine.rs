@@ -11,13 +11,14 @@ use std::{
 
 use thiserror::Error;
 
-use super::reader::Root;
+use super::reader::{DISK, Root};
 
 /// The tables that iptables has loaded, and ip6tables.
 pub const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 const OWNER_WRITES: u32 = 0o200;
 /// The most bytes that the configuration files of one kind have together.
 const DROP_INS: u64 = 8 << 20;
+
 /// Where packages and people put configuration; the first has priority.
 pub(super) const TOPS: [&str; 5] = ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"];
 
@@ -145,7 +146,9 @@ impl Host {
             }
         }
         let length = |file: &String| self.root.metadata(file).map_or(0, |file| file.len());
-        if files.values().map(length).sum::<u64>() > DROP_INS {
+        // A file that is too long by itself is not read anyway.
+        let lengths = files.values().map(length).filter(|&length| length <= DISK);
+        if lengths.sum::<u64>() > DROP_INS {
             let reason = format!("longer than {} MiB together, and not read", DROP_INS >> 20);
             return Err(Unread::new(format!("{below}/*{ending}"), &reason));
         }

@@ -19,7 +19,7 @@ use rustix::{
 /// The most bytes that are read of a setting, of another file of the kernel's, and of a file on disk.
 const SETTING: u64 = 64 << 10;
 const KERNEL: u64 = 16 << 20;
-const DISK: u64 = 4 << 20;
+pub(super) const DISK: u64 = 4 << 20;
 /// The most names that are read of a directory; `/proc` has one for each process.
 const NAMES: usize = 1 << 18;
 /// `openat2` gives up where something is renamed meanwhile.

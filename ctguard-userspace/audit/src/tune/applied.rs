@@ -1,7 +1,8 @@
 //! The last change, as its record has it.
 
 use super::{
-    apply::{ApplyError, is},
+    apply::is,
+    error::ApplyError,
     error::TuneError,
     place::Relation,
     reading::Before,

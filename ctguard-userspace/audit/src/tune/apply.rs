@@ -1,14 +1,12 @@
 //! Carries out a plan.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io,
+    fs::{self, File},
     path::Path,
 };
 
-use thiserror::Error;
-
 use super::{
+    error::{ApplyError, lock},
     files::{self, OwnFile},
     journal,
     place::{Place, Relation},
@@ -16,30 +14,10 @@ use super::{
     reading::Before,
     record::{FileError, RECORD, Record, Setting, Step, replace},
 };
-use crate::host::{BUCKETS, Host, Unread, setting_path};
+use crate::host::{BUCKETS, Host, setting_path};
 
 /// The kernel rounds the hash up to whole pages of pointers (`nf_ct_alloc_hashtable`).
 const BUCKETS_IN_PAGE: u64 = 512;
-
-/// Why a plan was not carried out, or only in part. What was done can be reverted.
-#[derive(Debug, Error)]
-pub enum ApplyError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Unread(#[from] Unread),
-    #[error("cannot set {key} to {value}; in a container, run ctguard tune on the host")]
-    Set { key: String, value: u64, source: io::Error },
-    #[error("{0} exists and was not written by ctguard: move it away, or omit --persist")]
-    Foreign(String),
-    #[error("another `{0}` is running")]
-    Busy(&'static str),
-    #[error(
-        "the last change was applied in another network namespace, net:[{0}]: run this command there, \
-         for instance with nsenter --net"
-    )]
-    Elsewhere(u64),
-}
 
 /// Sets what changes, in the order of the plan, then writes the files. False if nothing was to do.
 pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool, ApplyError> {
@@ -111,14 +89,6 @@ pub(super) fn alone(host: &Host) -> Result<File, ApplyError> {
     let directory = File::open(path).map_err(FileError::when("open", path))?;
     lock(&directory, path, "ctguard tune")?;
     Ok(directory)
-}
-
-/// `holder` is the command that may hold the lock.
-pub(super) fn lock(file: &File, path: &Path, holder: &'static str) -> Result<(), ApplyError> {
-    file.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => ApplyError::Busy(holder),
-        TryLockError::Error(source) => FileError::when("lock", path)(source).into(),
-    })
 }
 
 pub(super) fn refuse_elsewhere(record: &Record, host: &Host) -> Result<(), ApplyError> {

@@ -1,6 +1,14 @@
+//! Why nothing is proposed, or a plan is not carried out.
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    path::Path,
+};
+
 use thiserror::Error;
 
-use super::{apply::ApplyError, plan::PlanError};
+use super::{plan::PlanError, record::FileError};
 use crate::host::Unread;
 use ctguard_kernel::conntrack::lower_timeouts::LowerTimeoutsError;
 
@@ -18,9 +26,36 @@ pub enum TuneError {
     NothingApplied,
     #[error("--persist works only in the first network namespace")]
     NotPersistedHere,
-
     #[error("--existing does not work with --root: a copy of a machine has no entries")]
     Elsewhere,
     #[error(transparent)]
     LowerTimeouts(#[from] LowerTimeoutsError),
+}
+
+/// Why a plan was not carried out, or only in part. What was done can be reverted.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Unread(#[from] Unread),
+    #[error("cannot set {key} to {value}; in a container, run ctguard tune on the host")]
+    Set { key: String, value: u64, source: io::Error },
+    #[error("{0} exists and was not written by ctguard: move it away, or omit --persist")]
+    Foreign(String),
+    #[error("another `{0}` is running")]
+    Busy(&'static str),
+    #[error(
+        "the last change was applied in another network namespace, net:[{0}]: run this command there, \
+         for instance with nsenter --net"
+    )]
+    Elsewhere(u64),
+}
+
+/// `holder` is the command that may hold the lock.
+pub(super) fn lock(file: &File, path: &Path, holder: &'static str) -> Result<(), ApplyError> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => ApplyError::Busy(holder),
+        TryLockError::Error(source) => FileError::when("lock", path)(source).into(),
+    })
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    apply::{ApplyError, lock},
+    error::{ApplyError, lock},
     record::{FileError, remove},
     watch::Interval,
 };

@@ -20,8 +20,8 @@ mod verdict;
 mod watch;
 
 pub use applied::Applied;
-pub use apply::{ApplyError, apply};
-pub use error::TuneError;
+pub use apply::apply;
+pub use error::{ApplyError, TuneError};
 pub use existing::lower_existing_timeouts;
 pub use files::OwnFile;
 pub use journal::{JOURNAL, Journal};

@@ -5,7 +5,8 @@ use std::fs;
 use serde::Serialize;
 
 use super::{
-    apply::{ApplyError, alone, is, refuse_elsewhere, set},
+    apply::{alone, is, refuse_elsewhere, set},
+    error::ApplyError,
     files, journal,
     place::{Place, Relation},
     plan::with_margin,
