@@ -16,16 +16,20 @@ pub enum Tier {
     Allowed = 1,
     /// Sources that have held connections on many days.
     Regulars = 2,
-    /// Sources that hold a connection that they opened.
+    /// Sources that completed a handshake in the last minutes.
     Proven = 3,
     /// A tuple that answered a challenge ACK.
     Answered = 4,
     /// A tuple that was refused a moment ago and came again.
     Retried = 5,
+    /// Sources that were proven before the guard left calm.
+    Earlier = 6,
+    /// Known sources that hold more than their part of the table.
+    AbovePart = 7,
 }
 
 /// Number of tiers.
-pub const TIERS: usize = 6;
+pub const TIERS: usize = 8;
 
 /// Length of arrays by tier: a power of two, so that a mask bounds the index.
 pub const TIER_SLOTS: usize = 8;
@@ -39,6 +43,8 @@ impl Tier {
         Self::Proven,
         Self::Answered,
         Self::Retried,
+        Self::Earlier,
+        Self::AbovePart,
     ];
 
     /// Its place in arrays by tier.
@@ -56,6 +62,8 @@ impl Tier {
             Self::Proven => "proven",
             Self::Answered => "answered",
             Self::Retried => "retried",
+            Self::Earlier => "earlier",
+            Self::AbovePart => "above-part",
         }
     }
 }

@@ -32,7 +32,7 @@ impl MemoryLine {
     pub const WORDS: usize = 16;
 }
 
-/// Known sources, which are regulars or proven; see `sources` for the bits.
+/// Known sources; see `sources` for the bits.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct SourceLine {

@@ -5,7 +5,7 @@ pub(super) use ctguard_layout::{TIERS, Tier};
 /// How tiers share the room below the target.
 pub(crate) trait Precedence: Sized {
     /// The tiers that share this room, in the order in which they are served.
-    const SERVED: [Self; 5];
+    const SERVED: [Self; 7];
 
     /// How far below the target this tier must stop, in parts per million of the maximum. This room
     /// remains for the tiers above it, however long a flood lasts.
@@ -21,14 +21,22 @@ pub(crate) trait Precedence: Sized {
 }
 
 impl Precedence for Tier {
-    const SERVED: [Self; 5] =
-        [Self::Regulars, Self::Proven, Self::Answered, Self::Retried, Self::Strangers];
+    const SERVED: [Self; 7] = [
+        Self::Regulars,
+        Self::Earlier,
+        Self::Proven,
+        Self::Answered,
+        Self::Retried,
+        Self::Strangers,
+        Self::AbovePart,
+    ];
 
     fn stops_below_target_ppm(self) -> u32 {
         match self {
-            Self::Strangers | Self::Retried => 60_000,
+            Self::Strangers | Self::Retried | Self::AbovePart => 60_000,
             Self::Answered => 40_000,
             Self::Proven => 20_000,
+            Self::Earlier => 10_000,
             Self::Regulars | Self::Allowed => 0,
         }
     }
@@ -40,7 +48,7 @@ impl Precedence for Tier {
             Self::Answered => 0.2,
             Self::Strangers => 0.1,
             Self::Retried => 0.05,
-            Self::Allowed => 0.0,
+            Self::Allowed | Self::Earlier | Self::AbovePart => 0.0,
         }
     }
 
@@ -48,7 +56,7 @@ impl Precedence for Tier {
         match self {
             Self::Regulars => Some(0.3),
             Self::Proven => Some(0.2),
-            Self::Answered | Self::Retried | Self::Strangers | Self::Allowed => None,
+            _ => None,
         }
     }
 }
@@ -86,20 +94,20 @@ mod tests {
 
     #[test]
     fn who_asks_for_everything_leaves_the_others_their_kept_parts() {
-        let [strangers, _, regulars, proven, answered, retried] = divide(100.0, &[EVERYTHING; 6]);
+        let [strangers, _, regulars, proven, answered, retried, ..] = divide(100.0, &[EVERYTHING; TIERS]);
         assert_eq!([regulars, proven, answered, retried, strangers], [40.0, 25.0, 20.0, 5.0, 10.0]);
     }
 
     #[test]
     fn who_comes_again_has_what_those_who_answer_leave() {
-        let asks = [EVERYTHING, 0.0, EVERYTHING, EVERYTHING, 5.0, EVERYTHING];
-        assert_eq!(kept(100.0, &asks), [10.0, 0.0, 40.0, 25.0, 5.0, 20.0]);
+        let asks = [EVERYTHING, 0.0, EVERYTHING, EVERYTHING, 5.0, EVERYTHING, 0.0, 0.0];
+        assert_eq!(kept(100.0, &asks), [10.0, 0.0, 40.0, 25.0, 5.0, 20.0, 0.0, 0.0]);
     }
 
     #[test]
     fn what_one_does_not_ask_for_goes_down_the_order() {
-        let asks = [EVERYTHING, 0.0, 10.0, 0.0, 50.0, 0.0];
-        let [strangers, _, regulars, proven, answered, retried] = divide(100.0, &asks);
+        let asks = [EVERYTHING, 0.0, 10.0, 0.0, 50.0, 0.0, 0.0, 0.0];
+        let [strangers, _, regulars, proven, answered, retried, ..] = divide(100.0, &asks);
         assert_eq!([regulars, proven, answered, retried, strangers], [10.0, 0.0, 50.0, 0.0, 40.0]);
     }
 
@@ -107,7 +115,7 @@ mod tests {
     fn no_more_is_given_than_there_is_or_was_asked_for() {
         for step in 0..4096_u32 {
             let ask = |digit: u32| f64::from(step >> (2 * digit) & 3) * 17.0;
-            let asks = [ask(0), 0.0, ask(1), ask(2), ask(3), ask(4)];
+            let asks = [ask(0), 0.0, ask(1), ask(2), ask(3), ask(4), 0.0, 0.0];
             let rates = divide(100.0, &asks);
             assert!(rates.iter().sum::<f64>() <= 100.0 + 1e-9, "{asks:?}");
             assert!(rates.iter().zip(asks).all(|(rate, ask)| *rate <= ask), "{asks:?}");

@@ -77,8 +77,8 @@ pub const TUNING: Tuning = Tuning {
     regular_highest: 4320.0,
     entry_lifetime_seconds: 120,
     fallback_highest: 10_000_000,
-    fallback_in_calm: [0.75, 0.25, 0.0, 0.0, 0.0, 0.0],
-    fallback_under_pressure: [0.04, 0.17, 0.36, 0.33, 0.08, 0.02],
+    fallback_in_calm: [0.75, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    fallback_under_pressure: [0.03, 0.17, 0.3, 0.16, 0.08, 0.02, 0.23, 0.01],
 };
 
 /// See [`TUNING`].

@@ -14,7 +14,7 @@ use crate::{
     memory::{self, Moment},
     packet::{Ipv4, Ipv6},
     place::Place,
-    sources,
+    sources::{self, Tiers},
     units::Jiffies,
 };
 
@@ -25,7 +25,7 @@ pub(super) enum TierOrChallenge<'l> {
     Challenge(Outcome),
 }
 
-/// The cells of a source that is a regular or proven.
+/// The cells of a known source.
 pub(super) struct Known<'l>(&'l SourceCells);
 
 impl Known<'_> {
@@ -67,15 +67,19 @@ impl<T: Tables> Guard<'_, T> {
         }
         let scope = hash::scope(&self.environment.fixed.source_key, tuple.family, tuple.scope);
         let place = Place::of(scope, self.environment.fixed.known_source_line_mask, self.zero());
+        let mut is_suspect = false;
         if let Some(found) = sources::find(&self.tables, place)
             && let Some(cells) = self.tables.source_cells(found.slot)
         {
-            let tier = if found.tiers.is_regular() { Tier::Regulars } else { Tier::Proven };
-            return TierOrChallenge::Tier(self.zero().hide(tier as u32), Some(Known(cells)));
+            is_suspect = found.tiers.has(Tiers::CHALLENGED);
+            let tier = found.tiers.tier();
+            if !is_suspect || matches!(tier, Tier::AbovePart) {
+                return TierOrChallenge::Tier(self.zero().hide(tier as u32), Some(Known(cells)));
+            }
         }
         let instead_of_refusal =
             is_spent && class == Class::Tcp && tuple.is_syn() && self.can_answer();
-        if !is_challenged && !instead_of_refusal {
+        if !is_challenged && !is_suspect && !instead_of_refusal {
             return TierOrChallenge::Tier(opening.tier, None);
         }
         if !opening.has_tuple {

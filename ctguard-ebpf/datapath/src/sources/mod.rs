@@ -1,15 +1,15 @@
-//! The set of known sources, which are regulars or proven, and their own cells.
+//! The set of known sources, whose standing differs from a stranger's, and their own cells.
 //!
 //! A fixed array of lines of eight slots. A source may lie in one of two lines that its keyed hash
 //! selects, so a set that fills half the slots leaves no source out. Only the daemon writes the
 //! set; the data path reads one or two cache lines. Each slot has its own cells, so a known source
 //! never shares a bucket with a stranger.
 //!
-//! A stranger is taken for a known source if the high 62 bits of their hashes are equal. For random
-//! addresses the chance is 16 · 2^-62. For addresses chosen to collide, but without the key, it is
-//! at most 2 · 10^-7 with 16,384 known sources: two scopes whose difference ends in v zeros collide
-//! in the multilinear hash with 2^(v - 64), few scopes have a large v, and the two bits of the
-//! tiers cost a factor of four.
+//! A stranger is taken for a known source if the high 59 bits of their hashes are equal. For random
+//! addresses the chance is 16 · 2^-59. For addresses chosen to collide, but without the key, it is
+//! at most 2 · 10^-6 with 16,384 known sources: two scopes whose difference ends in v zeros collide
+//! in the multilinear hash with 2^(v - 64), few scopes have a large v, and the five bits of the
+//! standing cost a factor of 32.
 
 mod slot;
 
@@ -79,14 +79,8 @@ fn find_in(line: &SourceLine, index: u32, place: Place) -> Option<KnownSource> {
 
 /// The tier of the source in a word of the set; `None` if the slot is free.
 pub const fn tier_of(word: u64) -> Option<Tier> {
-    let tiers = Slot(word).tiers();
-    if tiers.is_regular() {
-        Some(Tier::Regulars)
-    } else if tiers.is_proven() {
-        Some(Tier::Proven)
-    } else {
-        None
-    }
+    let slot = Slot(word);
+    if slot.tier_bits() == 0 { None } else { Some(slot.tiers().tier()) }
 }
 
 /// The result of [`insert`].

@@ -1,16 +1,26 @@
-//! One known source in 64 bits: the high 62 bits of its hash, then proven, then regular.
+//! One known source in 64 bits: the high 59 bits of its hash, then its [`Tiers`].
 
-const FINGERPRINT: u64 = !0 << 2;
+use crate::layout::Tier;
 
-/// The tiers of a known source.
+const FINGERPRINT: u64 = !0 << Tiers::BITS;
+
+/// The standing of a known source: the tiers to which it belongs, and what limits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tiers(u32);
 
 impl Tiers {
     /// It held connections on many days.
     pub const REGULAR: Self = Self(1);
-    /// It holds a connection that it opened.
+    /// It completed a handshake in the last minutes.
     pub const PROVEN: Self = Self(1 << 1);
+    /// It was proven when the guard left calm.
+    pub const EARLIER: Self = Self(1 << 2);
+    /// Entries that prove its address are more than its part: it is in [`Tier::AbovePart`].
+    pub const ABOVE_PART: Self = Self(1 << 3);
+    /// Entries that prove nothing, since anybody can send such packets, are more than its part: it
+    /// is challenged like a stranger.
+    pub const CHALLENGED: Self = Self(1 << 4);
+    const BITS: u32 = 5;
 
     /// Both.
     #[must_use]
@@ -18,16 +28,26 @@ impl Tiers {
         Self(self.0 | other.0)
     }
 
-    /// Whether it is a regular.
+    /// Whether all of `other` is among these.
     #[inline(always)]
-    pub const fn is_regular(self) -> bool {
-        self.0 & Self::REGULAR.0 != 0
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
     }
 
-    /// Whether it is proven.
+    /// The tier in which it is served; strangers if it is only to be challenged.
     #[inline(always)]
-    pub const fn is_proven(self) -> bool {
-        self.0 & Self::PROVEN.0 != 0
+    pub const fn tier(self) -> Tier {
+        if self.has(Self::ABOVE_PART) {
+            Tier::AbovePart
+        } else if self.has(Self::REGULAR) {
+            Tier::Regulars
+        } else if self.has(Self::EARLIER) {
+            Tier::Earlier
+        } else if self.has(Self::PROVEN) {
+            Tier::Proven
+        } else {
+            Tier::Strangers
+        }
     }
 }
 
@@ -42,7 +62,7 @@ impl Slot {
     /// 0 if the slot's hash is this one, else positive.
     #[inline(always)]
     pub(super) const fn difference(self, hash: u64) -> i64 {
-        ((self.0 ^ hash) >> 2).cast_signed()
+        ((self.0 ^ hash) >> Tiers::BITS).cast_signed()
     }
 
     /// 0 if the slot is free, else positive.

@@ -64,8 +64,8 @@ fn a_source_is_known_as_what_it_was_inserted_as() {
     assert_eq!(insert(&set, v4(2), Tiers::PROVEN.and(Tiers::REGULAR)), Insertion::Inserted);
     let [one, two] = [1, 2].map(|address| find(&set, v4(address)).unwrap());
     assert_ne!(one.slot, two.slot);
-    assert!(one.tiers.is_regular() && !one.tiers.is_proven());
-    assert!(two.tiers.is_regular() && two.tiers.is_proven());
+    assert!(one.tiers.has(Tiers::REGULAR) && !one.tiers.has(Tiers::PROVEN));
+    assert!(two.tiers.has(Tiers::REGULAR) && two.tiers.has(Tiers::PROVEN));
     assert_eq!(find(&set, v4(3)), None);
 }
 

@@ -164,12 +164,7 @@ impl Controller {
                 Tier::Answered | Tier::Retried if is_expected(tier) || !self.knows_demands => {
                     self.demands.ask(tier, counts).max(whole * TUNING.ready_for_answers)
                 }
-                Tier::Strangers
-                | Tier::Allowed
-                | Tier::Regulars
-                | Tier::Proven
-                | Tier::Answered
-                | Tier::Retried => self.demands.ask(tier, counts),
+                _ => self.demands.ask(tier, counts),
             };
             // A tier whose grant is spent may ask for more than was counted.
             let more = if self.scarce[tier as usize] { 2.0 } else { 1.1 };

@@ -15,6 +15,7 @@ use ctguard_control::{
     regulars::{Regulars, Weather},
     sources::{KnownSources as Known, SourceScope, apply, known, look_interval, sync},
 };
+use ctguard_datapath::sources::Tiers;
 use ctguard_kernel::{
     bpf::monotonic,
     conntrack::{Completeness, DumpError, Summary, assured::assured_sources},
@@ -148,7 +149,7 @@ fn proven(
     // An entry that cannot be read stays in the table; a source that is no more must not stay.
     if summary.completeness == Completeness::Interrupted && summary.unread == 0 {
         found.extend(
-            written.iter().filter(|(_, tiers)| tiers.is_proven()).map(|(source, _)| source),
+            written.iter().filter(|(_, tiers)| tiers.has(Tiers::PROVEN)).map(|(source, _)| source),
         );
     }
     found
@@ -189,7 +190,6 @@ fn since_1970() -> Duration {
 mod tests {
     use std::fs::File;
 
-    use ctguard_datapath::sources::Tiers;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
