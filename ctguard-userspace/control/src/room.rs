@@ -114,7 +114,7 @@ mod tests {
     fn each_tier_stops_so_far_below_the_target_that_those_above_find_room() {
         let room = room(800, 0, 0);
         let left = Tier::SERVED.map(|tier| room.left(tier));
-        assert_eq!(left, [50, 30, 10, 0, 0]);
+        assert_eq!(left, [50, 40, 30, 10, 0, 0, 0]);
         assert_eq!(room.distance(Tier::Strangers), -10.0);
     }
 

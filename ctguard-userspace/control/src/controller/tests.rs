@@ -272,7 +272,7 @@ fn in_calm_a_grant_lies_ready_for_each_tier_that_is_told_apart_once_strangers_ha
     let mut controller = Controller::new(JIFFIES_PER_SECOND);
     let decision = controller.tick(&snapshot(0, 0, 1000), &POLICY).unwrap();
     assert!(decision.limits().is_calm());
-    let [strangers, _, regulars, proven, answered, retried] =
+    let [strangers, _, regulars, proven, answered, retried, ..] =
         decision.grants.map(|grant| grant.limit);
     let headroom = u64::from(POLICY.target_ppm) * 10_000 / 1_000_000 - 1000;
     assert!(strangers > headroom / 40 && strangers <= headroom / 32, "{strangers}");
@@ -384,7 +384,7 @@ fn snapshot(now: u64, admitted: u64, entries: u64) -> Snapshot<'static> {
     Snapshot {
         now: Duration::from_millis(now),
         limits: [0; TIERS],
-        admitted: [admitted, 0, 0, 0, 0, 0],
+        admitted: [admitted, 0, 0, 0, 0, 0, 0, 0],
         new_flows: Some(admitted),
         table: Some(TableSample { entries, max: 10_000 }),
         loads: None,
