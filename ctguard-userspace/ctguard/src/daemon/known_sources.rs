@@ -12,7 +12,8 @@ use log::warn;
 use super::{Guard, background::Background, state_file::StateFile};
 use crate::files::FileError;
 use ctguard_control::{
-    regulars::{Regulars, Weather},
+    holdings::{Entries, Proof},
+    regulars::Regulars,
     sources::{KnownSources as Known, SourceScope, apply, known, look_interval, sync},
 };
 use ctguard_datapath::sources::Tiers;
@@ -159,11 +160,16 @@ fn learn(guard: &mut Guard, proven: &HashSet<SourceScope>, calm: bool) {
     let now = monotonic();
     let keeper = &mut guard.known_sources;
     if now >= keeper.learnt + LEARNING_INTERVAL {
-        let weather = if calm { Weather::Calm } else { Weather::Pressure };
-        keeper.regulars.learn(proven.iter().copied(), weather, since_1970());
+        if calm {
+            let seen = |&source| (source, Proof::OfAddress, Entries::default());
+            keeper.regulars.learn(proven.iter().map(seen), since_1970());
+        }
         keeper.learnt = now;
     }
-    let changes = sync(&keeper.written, &known(keeper.regulars.regulars(), proven.iter().copied()));
+    let changes = sync(
+        &keeper.written,
+        &known(keeper.regulars.regulars().into_keys(), proven.iter().copied()),
+    );
     let key = guard.maps.environment().fixed.source_key;
     let left_out = apply(&guard.sources, &key, changes, &mut keeper.written);
     let kept = match left_out.len() {
