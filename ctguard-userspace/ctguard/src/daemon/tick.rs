@@ -29,6 +29,17 @@ pub(crate) enum TickError {
 pub(crate) struct Ticked {
     pub(crate) pace: Pace,
     pub(crate) changes: Vec<StageChange>,
+    /// Entries to delete now.
+    pub(crate) delete: u64,
+}
+
+/// What deleting can give, for a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Relief {
+    pub(super) reclaimable: u64,
+    pub(super) replaceable: u64,
+    pub(super) deleted: u64,
+    pub(super) look_interval: Duration,
 }
 
 #[derive(Debug)]
@@ -43,7 +54,6 @@ pub(crate) struct Ticker {
     fallback_of: Option<(Policy, u64, bool)>,
     /// Read seldom, because only the operator changes them.
     ceilings: Option<(Duration, ControlPolicy)>,
-    reclaim: Option<f64>,
     jiffies_per_second: u32,
     clock: JiffiesClock,
 }
@@ -70,7 +80,6 @@ impl Ticker {
             limits: *limits,
             fallback_of: None,
             ceilings: None,
-            reclaim: None,
             jiffies_per_second,
             clock: JiffiesClock::new(jiffies, monotonic(), jiffies_per_second),
         }
@@ -84,11 +93,6 @@ impl Ticker {
         self.limits.is_calm()
     }
 
-    /// Entries a second that are to be deleted from the table.
-    pub(crate) const fn reclaim(&self) -> Option<f64> {
-        self.reclaim
-    }
-
     /// Reads admissions before the table, so that a flow admitted in between is counted twice rather
     /// than not at all.
     pub(crate) fn tick(
@@ -96,6 +100,7 @@ impl Ticker {
         maps: &GuardMaps,
         sources: &SourceMemory,
         table: &Table,
+        relief: Relief,
         guarded: impl Iterator<Item = u32>,
     ) -> Result<Ticked, TickError> {
         let now = monotonic();
@@ -122,7 +127,7 @@ impl Ticker {
             processors: self.processors,
         };
         let Some(decision) = self.controller.tick(&snapshot, &control_policy) else {
-            return Ok(Ticked { pace: Pace::Calm, changes: Vec::new() });
+            return Ok(Ticked { pace: Pace::Calm, changes: Vec::new(), delete: 0 });
         };
         let was_calm = self.is_calm();
         self.write_limits(maps, &decision);
@@ -135,10 +140,16 @@ impl Ticker {
             self.offered = OfferedRates::default();
             self.offered_loads(now, sources);
         }
-        self.reclaim = decision.reclaim;
         let overtaken = decision.are_overtaken(admitted, maps.grant.admissions());
         let pace = if overtaken { Pace::AtOnce } else { decision.pace };
-        Ok(Ticked { pace, changes: decision.changes })
+        Ok(Ticked {
+            pace,
+            changes: decision.changes,
+            delete: decision
+                .reclaim
+                .map_or(0, |rate| (rate * 0.02) as u64 + 1)
+                .min(relief.reclaimable),
+        })
     }
 
     /// What each source asks for, by tier and class.
