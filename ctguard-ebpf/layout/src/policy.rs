@@ -81,8 +81,8 @@ pub struct Policy {
     pub service: [Rate; CLASSES],
     /// Adaptive timeouts: fill at which they begin and end, in parts per million; 0 is off.
     pub adaptive_ppm: [u32; 2],
-    /// Zero.
-    pub reserved: [u32; 2],
+    /// Seconds without a packet after which an entry may be reclaimed, by class; 0 is never.
+    pub reclaim_after: [u32; 6],
 }
 
 impl Policy {
@@ -100,4 +100,4 @@ impl Policy {
     }
 }
 
-const _: () = assert!(size_of::<Policy>() == 120);
+const _: () = assert!(size_of::<Policy>() == 136);

@@ -1,108 +1,183 @@
-//! Scores of sources that held connections in calm times, over days.
+//! Scores of sources that were seen in calm times, over days, and what they usually hold.
 //!
-//! Each dump in calm adds 1 to the score of each source in it, and scores halve every three days. A
-//! source is a regular after two dumps, so that one open connection does not make a regular. Under
-//! pressure nothing is learnt: the sources that fill the table would become regulars.
+//! A score grows by 1 in each hour in which the source is seen, and halves every three days. A source
+//! that nobody saw complete a handshake in the hour gets less, because its packets may have been
+//! spoofed. Nothing is learnt outside calm: the sources that fill the table would become regulars.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
+use std::{collections::HashMap, time::Duration};
+
+use super::{
+    holdings::{Entries, Proof},
+    networks::{by_turns, cut},
+    sources::SourceScope,
 };
-
-use super::sources::SourceScope;
 use crate::tuning::TUNING;
+use ctguard_datapath::sources::CAPACITY;
 
 /// Scores of at most [`Self::CAPACITY`] sources.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Regulars {
     /// As they were at `as_of`.
-    scores: HashMap<SourceScope, f64>,
+    sources: HashMap<SourceScope, Memory>,
     as_of: Duration,
 }
 
-/// Whether sources may become regulars now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
-    /// Nothing is refused, and the fill is below the target.
-    Calm,
-    /// Sources may hold connections to fill the table.
-    Pressure,
+/// What is kept of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Regular {
+    /// The hours in which it was seen, the older ones worth less.
+    pub score: f64,
+    /// Entries that it usually holds: those that prove its address, and others.
+    pub usual: [f32; 2],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Memory {
+    regular: Regular,
+    /// The last hour since 1970 in which it was seen, and what that gave.
+    hour: u64,
+    given: f64,
+}
+
+impl Regular {
+    /// Scores that no number of hours can give are unsound.
+    fn is_sound(&self) -> bool {
+        (TUNING.regular_forgotten..=TUNING.regular_highest).contains(&self.score)
+            && self.usual.iter().all(|usual| usual.is_finite() && *usual >= 0.0)
+    }
+
+    fn is_regular(&self) -> bool {
+        self.score >= TUNING.regular_threshold
+    }
+
+    /// Rounded up.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+    fn usual(&self) -> Entries {
+        let [proving, other] = self.usual.map(|usual| usual.ceil() as u32);
+        Entries { proving, other }
+    }
 }
 
 impl Regulars {
     /// As many as the data path's set can hold.
-    pub const CAPACITY: usize = 16_384;
+    pub const CAPACITY: usize = CAPACITY as usize;
 
-    /// Restores scores as they were at `as_of`, by a clock that survives restarts. Drops scores that
-    /// no number of dumps can give.
-    pub fn restore(scores: impl IntoIterator<Item = (SourceScope, f64)>, as_of: Duration) -> Self {
-        let sound = |&(_, score): &(_, f64)| {
-            (TUNING.regular_forgotten..=TUNING.regular_highest).contains(&score)
-        };
-        let mut regulars = Self { scores: scores.into_iter().filter(sound).collect(), as_of };
+    /// Half of the set, so that there is room for proven sources.
+    const MOST: usize = Self::CAPACITY / 2;
+
+    /// Restores what [`Self::ranked`] gave, by a clock that survives restarts. Drops what is unsound.
+    /// The hour of `as_of` counts as seen, so that restarts do not count it twice.
+    pub fn restore(
+        sources: impl IntoIterator<Item = (SourceScope, Regular)>,
+        as_of: Duration,
+    ) -> Self {
+        let sound = sources.into_iter().filter(|(_, regular)| regular.is_sound());
+        let memory = |regular| Memory { regular, hour: hour(as_of), given: 1.0 };
+        let sources = sound.map(|(source, regular)| (source, memory(regular))).collect();
+        let mut regulars = Self { sources, as_of };
         regulars.bound();
         regulars
     }
 
-    /// Learns from the sources of one dump's ASSURED TCP connections; they may repeat.
+    /// Learns from the sources of one look in calm that were answered.
     ///
     /// `now` is the time since 1970, because scores also decay while the machine is off. If the clock
     /// is set back, they do not decay until it has caught up.
     pub fn learn(
         &mut self,
-        sources: impl IntoIterator<Item = SourceScope>,
-        weather: Weather,
+        seen: impl IntoIterator<Item = (SourceScope, Proof, Entries)>,
         now: Duration,
     ) {
+        let passed = now.saturating_sub(self.as_of).min(2 * TUNING.learning_interval);
+        #[expect(clippy::cast_possible_truncation, reason = "it is from 0 to 1")]
+        let rise = 1.0 - halved(passed, TUNING.usual_half_time) as f32;
         self.decay(now);
-        if weather == Weather::Pressure {
-            return;
-        }
-        let seen: HashSet<SourceScope> = sources.into_iter().collect();
-        for source in seen {
-            let score = self.scores.entry(source).or_insert(0.0);
-            *score = (*score + 1.0).min(TUNING.regular_highest);
+        let hour = hour(self.as_of);
+        for (source, proof, held) in seen {
+            let new = Memory { regular: Regular::default(), hour, given: 0.0 };
+            let memory = self.sources.entry(source).or_insert(new);
+            if memory.hour != hour {
+                (memory.hour, memory.given) = (hour, 0.0);
+            }
+            let worth = match proof {
+                Proof::OfAddress => 1.0,
+                Proof::None => TUNING.unproven_hour,
+            };
+            let more = (worth - memory.given).max(0.0);
+            memory.given += more;
+            let regular = &mut memory.regular;
+            regular.score = (regular.score + more).min(TUNING.regular_highest);
+            for (usual, held) in regular.usual.iter_mut().zip([held.proving, held.other]) {
+                #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^24")]
+                let held = held as f32;
+                *usual += (held - *usual).max(0.0) * rise;
+            }
         }
         self.bound();
     }
 
-    /// All regulars, the highest score first.
-    pub fn regulars(&self) -> impl Iterator<Item = SourceScope> {
-        let (ranked, _) = self.ranked();
-        ranked
+    /// All regulars, and what they usually hold.
+    ///
+    /// A few of each network, so that one network cannot take all places. Those with the highest
+    /// scores of each network come first.
+    pub fn regulars(&self) -> HashMap<SourceScope, Entries> {
+        let regulars = self.sources.iter().filter(|(_, memory)| memory.regular.is_regular());
+        let regulars = regulars.map(|(&source, memory)| (source, memory.regular)).collect();
+        by_turns(regulars, |&(source, _)| source, |(_, regular)| regular.score.to_bits())
             .into_iter()
-            .take_while(|&(_, score)| score >= TUNING.regular_threshold)
-            .map(|(source, _)| source)
+            .take(Self::MOST)
+            .enumerate()
+            .filter(|&(place, (turn, _))| {
+                place < TUNING.regulars_few || turn < TUNING.regulars_in_network
+            })
+            .map(|(_, (_, (source, regular)))| (source, regular.usual()))
+            .collect()
     }
 
-    /// All scores, the highest first, and the time to which they belong.
-    pub fn ranked(&self) -> (Vec<(SourceScope, f64)>, Duration) {
+    /// All sources, the highest score first, and the time to which the scores belong.
+    pub fn ranked(&self) -> (Vec<(SourceScope, Regular)>, Duration) {
         let mut ranked: Vec<_> =
-            self.scores.iter().map(|(&source, &score)| (source, score)).collect();
-        ranked.sort_by(|(one, score), (other, another)| {
-            another.total_cmp(score).then_with(|| one.cmp(other))
+            self.sources.iter().map(|(&source, memory)| (source, memory.regular)).collect();
+        ranked.sort_by(|(one, this), (other, that)| {
+            that.score.total_cmp(&this.score).then_with(|| one.cmp(other))
         });
         (ranked, self.as_of)
     }
 
     fn decay(&mut self, now: Duration) {
-        let passed = now.saturating_sub(self.as_of);
-        let factor = (-passed.as_secs_f64() / TUNING.regular_half_life.as_secs_f64()).exp2();
-        self.scores.retain(|_, score| {
-            *score *= factor;
-            *score >= TUNING.regular_forgotten
+        let factor = halved(now.saturating_sub(self.as_of), TUNING.regular_half_life);
+        self.sources.retain(|_, Memory { regular, .. }| {
+            regular.score *= factor;
+            #[expect(clippy::cast_possible_truncation, reason = "it is from 0 to 1")]
+            let factor = factor as f32;
+            regular.usual = regular.usual.map(|usual| usual * factor);
+            regular.score >= TUNING.regular_forgotten
         });
         self.as_of = now.max(self.as_of);
     }
 
-    /// Drops the lowest scores.
+    /// Drops those of the networks with most places, and never a regular for one who is none.
     fn bound(&mut self) {
-        if self.scores.len() > Self::CAPACITY {
-            let (mut ranked, _) = self.ranked();
-            ranked.truncate(Self::CAPACITY);
-            self.scores = ranked.into_iter().collect();
+        if self.sources.len() <= Self::CAPACITY {
+            return;
         }
+        let source = |&(source, _): &(SourceScope, Memory)| source;
+        let score = |(_, memory): &(SourceScope, Memory)| memory.regular.score.to_bits();
+        let (regulars, others): (Vec<_>, Vec<_>) =
+            self.sources.drain().partition(|(_, memory)| memory.regular.is_regular());
+        let regulars = cut(regulars, Self::CAPACITY, source, score);
+        let room = Self::CAPACITY - regulars.len();
+        self.sources = regulars.into_iter().chain(cut(others, room, source, score)).collect();
     }
+}
+
+/// What is left of 1 after `passed`.
+fn halved(passed: Duration, half_life: Duration) -> f64 {
+    (-passed.as_secs_f64() / half_life.as_secs_f64()).exp2()
+}
+
+const fn hour(since_1970: Duration) -> u64 {
+    since_1970.as_secs() / 3600
 }
 
 #[cfg(test)]

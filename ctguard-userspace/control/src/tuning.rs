@@ -68,9 +68,19 @@ pub const TUNING: Tuning = Tuning {
     dump_retry: Duration::from_secs(1),
     dump_retry_longest: Duration::from_mins(1),
     regular_half_life: Duration::from_hours(72),
-    regular_threshold: 1.5,
+    regular_threshold: 2.2,
     regular_forgotten: 0.1,
-    regular_highest: 4320.0,
+    regular_highest: 72.0,
+    unproven_hour: 0.5,
+    regulars_in_network: 8,
+    regulars_few: 1024,
+    usual_half_time: Duration::from_hours(1),
+    learning_interval: Duration::from_secs(15),
+    standing_memory: Duration::from_mins(10),
+    earlier_after: Duration::from_secs(10),
+    least_part: 4,
+    usual_most_divisor: 4,
+    marks_last: Duration::from_secs(10),
     entry_lifetime_seconds: 120,
     fallback_highest: 10_000_000,
     fallback_in_calm: [0.75, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
@@ -224,13 +234,38 @@ pub struct Tuning {
     // Regulars.
     /// After this time a score is worth half.
     pub regular_half_life: Duration,
-    /// Score of a regular: one dump gives 1, so two dumps make one.
+    /// Score of a regular: each hour in which it was seen gives 1 at most, so it takes three.
     pub regular_threshold: f64,
-    /// A lower score is forgotten. A source seen in two dumps is a regular for 30 hours, one seen
-    /// in every dump for weeks.
+    /// A lower score is forgotten: a source seen in three hours is a regular for 30 hours, one seen
+    /// in every hour for two weeks.
     pub regular_forgotten: f64,
-    /// Highest score: three days of every dump, which make a regular for a month.
+    /// Highest score: three days of every hour.
     pub regular_highest: f64,
+    /// What an hour is worth in which a source was answered but completed no handshake: its packets
+    /// may have been spoofed.
+    pub unproven_hour: f64,
+    /// Most regulars of one /24 or /48 …
+    pub regulars_in_network: usize,
+    /// … unless there are not more than these in all.
+    pub regulars_few: usize,
+    /// What a regular usually holds rises halfway to what it holds in this time. It falls as its
+    /// score does.
+    pub usual_half_time: Duration,
+    /// Time between two lessons: half the life of a UDP flow.
+    pub learning_interval: Duration,
+
+    // Standing.
+    /// A source stays proven for this time after its last proving entry was seen.
+    pub standing_memory: Duration,
+    /// Sources proven for this time when the guard leaves calm are *earlier*; a flood that is noticed
+    /// has lasted less, unless it is slow.
+    pub earlier_after: Duration,
+    /// Who holds no more entries is never above its part: a page opens several connections.
+    pub least_part: u32,
+    /// What one source usually holds counts up to the room divided by this.
+    pub usual_most_divisor: u64,
+    /// What an interrupted look found replaces what is older than this.
+    pub marks_last: Duration,
 
     // Fallback rate.
     /// Seconds in which a full table empties when nobody refreshes its entries (conntrack's

@@ -3,6 +3,7 @@
 //! There are two files of bounded length: one that grows, and the one before it.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
@@ -13,7 +14,10 @@ use std::{
 use ctguard_layout::Stage;
 use serde::{Deserialize, Serialize};
 
-use crate::files::FileError;
+use crate::{
+    files::FileError,
+    holders::{Holders, PartReport, SourceHolder},
+};
 use ctguard_control::StageChange;
 use ctguard_kernel::run_directory;
 
@@ -36,11 +40,49 @@ pub(crate) enum What {
     },
     Stopped,
     Stage(StageEvent),
-    /// The table is at its target again.
+    /// Entries were deleted to keep room, and no more have been for some seconds, or it has lasted.
     #[serde(rename = "relieved")]
-    Reclaimed {
-        entries_deleted: u64,
+    Reclaimed(Relief),
+    /// There is a part of the table for each source, or no longer.
+    Part(PartEvent),
+    InterfaceGone {
+        interface: String,
     },
+    InterfaceBack {
+        interface: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Relief {
+    pub(crate) entries_deleted: u64,
+    #[serde(default)]
+    pub(crate) by_class: BTreeMap<String, u64>,
+    /// Those that hold most of what is left.
+    #[serde(default)]
+    pub(crate) sources: Vec<SourceHolder>,
+}
+
+impl Relief {
+    pub(crate) fn new(by_class: BTreeMap<String, u64>, holders: &Holders) -> Self {
+        let entries_deleted = by_class.values().sum();
+        Self { entries_deleted, by_class, sources: holders.sources.clone() }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PartEvent {
+    /// Null: all entries fit into the target.
+    pub(crate) parts: Option<PartReport>,
+    pub(crate) entries: u64,
+    pub(crate) sources: Vec<SourceHolder>,
+}
+
+impl PartEvent {
+    pub(crate) fn new(holders: &Holders) -> Self {
+        let Holders { parts, entries, sources, .. } = holders;
+        Self { parts: *parts, entries: *entries, sources: sources.clone() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -179,7 +221,7 @@ mod tests {
     }
 
     fn reclaimed(entries_deleted: u64) -> What {
-        What::Reclaimed { entries_deleted }
+        What::Reclaimed(Relief { entries_deleted, by_class: BTreeMap::new(), sources: Vec::new() })
     }
 
     fn whats(events: Vec<Event>) -> Vec<What> {

@@ -8,6 +8,7 @@ mod cli;
 mod daemon;
 mod events;
 mod files;
+mod holders;
 mod report;
 mod signals;
 mod terminal;

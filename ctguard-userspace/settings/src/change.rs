@@ -156,7 +156,9 @@ impl Settings {
 
 fn number(value: Value, default: u32) -> u32 {
     match value {
-        Value::Ratio(number) | Value::Rate(number) | Value::Burst(number) => number,
+        Value::Ratio(number) | Value::Rate(number) | Value::Burst(number) | Value::Age(number) => {
+            number
+        }
         Value::Default | Value::Switch(_) | Value::Zone(_) => default,
     }
 }
@@ -215,6 +217,8 @@ mod tests {
             "fail-open=on",
             "fallback.rate=5",
             "relief.reclaim=off",
+            "relief.half-open-after=off",
+            "relief.established-above-part-after=60s",
             "relief.adaptive-start=60%",
             "relief.adaptive-end=120%",
             "prefix.tcp.rate=7",

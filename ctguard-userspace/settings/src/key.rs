@@ -50,7 +50,7 @@ impl Kind {
 }
 
 /// Every setting, in the order of the reference.
-pub(crate) static TABLE: [Row; 18] = [
+pub(crate) static TABLE: [Row; 24] = [
     Row {
         name: "target",
         kind: Kind::Policy(Form::Fill(1), |policy, _| &mut policy.target_ppm),
@@ -78,7 +78,43 @@ pub(crate) static TABLE: [Row; 18] = [
     Row {
         name: "relief.reclaim",
         kind: Kind::Off(Policy::NO_RECLAIM),
-        meaning: "Delete unreplied entries while the table is above its target",
+        meaning: "Delete idle entries to keep room below the target for new flows",
+        unset: "off",
+    },
+    Row {
+        name: "relief.unanswered-after",
+        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[0]),
+        meaning: "Idle time after which an entry that nobody answered may be deleted",
+        unset: "off",
+    },
+    Row {
+        name: "relief.half-open-after",
+        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[1]),
+        meaning: "The same for a TCP handshake that was not completed",
+        unset: "off",
+    },
+    Row {
+        name: "relief.finished-after",
+        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[2]),
+        meaning: "The same for TCP in TIME_WAIT or CLOSE",
+        unset: "off",
+    },
+    Row {
+        name: "relief.answered-after",
+        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[3]),
+        meaning: "The same for UDP and others with a reply, but no stream",
+        unset: "off",
+    },
+    Row {
+        name: "relief.stream-above-part-after",
+        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[4]),
+        meaning: "The same for a UDP stream, if its source holds above its part",
+        unset: "off",
+    },
+    Row {
+        name: "relief.established-above-part-after",
+        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[5]),
+        meaning: "The same for established TCP, if its source holds above its part",
         unset: "off",
     },
     Row {

@@ -22,6 +22,8 @@ pub enum Value {
     Rate(u32),
     /// New flows.
     Burst(u32),
+    /// Seconds; 0 is off.
+    Age(u32),
     /// A conntrack zone; 0 is the default zone.
     Zone(u16),
 }
@@ -34,6 +36,7 @@ pub(crate) enum Form {
     Fill(u8),
     Rate,
     Burst,
+    Age,
     Zone,
 }
 
@@ -58,6 +61,8 @@ impl Form {
             (Self::Fill(most), _) => ratio(text, most.into()).map(Value::Ratio),
             (Self::Rate, _) => count(text.strip_suffix("/s").unwrap_or(text)).map(Value::Rate),
             (Self::Burst, _) => count(text).map(Value::Burst),
+            (Self::Age, "off") => Some(Value::Age(0)),
+            (Self::Age, _) => count(text.strip_suffix('s').unwrap_or(text)).map(Value::Age),
             (Self::Zone, _) => number(text).map(Value::Zone),
         };
         value.ok_or_else(|| ValueError { text: text.to_owned(), form: self })
@@ -66,6 +71,7 @@ impl Form {
     /// The value that a number in the policy stands for.
     pub(crate) const fn value(self, number: u32) -> Value {
         match self {
+            Self::Age => Value::Age(number),
             _ if number == 0 => Value::Default,
             Self::Fill(_) => Value::Ratio(number),
             Self::Rate => Value::Rate(number),
@@ -80,6 +86,7 @@ impl Form {
             Self::Fill(_) => "N%",
             Self::Rate => "N/s",
             Self::Burst | Self::Zone => "N",
+            Self::Age => "Ns|off",
         }
     }
 
@@ -91,6 +98,7 @@ impl Form {
                 format!("a rate from 1 to {HIGHEST} new flows per second (write 200 or 200/s)")
             }
             Self::Burst => format!("a number of new flows from 1 to {HIGHEST}"),
+            Self::Age => "a number of seconds (write 10s), or off".to_owned(),
             Self::Zone => format!("a conntrack zone from 0 to {}", u16::MAX),
         }
     }
@@ -128,6 +136,8 @@ impl fmt::Display for Value {
             Self::Ratio(parts) => write!(f, "{}%", f64::from(*parts) / (MILLION / 100.0)),
             Self::Rate(flows) => write!(f, "{flows}/s"),
             Self::Burst(flows) => write!(f, "{flows}"),
+            Self::Age(0) => f.write_str("off"),
+            Self::Age(seconds) => write!(f, "{seconds}s"),
             Self::Zone(zone) => write!(f, "{zone}"),
         }
     }
@@ -140,7 +150,7 @@ impl Serialize for Value {
             Self::Default => serializer.serialize_none(),
             Self::Switch(on) => serializer.serialize_bool(*on),
             Self::Ratio(parts) => serializer.serialize_f64(f64::from(*parts) / MILLION),
-            Self::Rate(_) => serializer.collect_str(self),
+            Self::Rate(_) | Self::Age(_) => serializer.collect_str(self),
             Self::Burst(flows) => serializer.serialize_u32(*flows),
             Self::Zone(zone) => serializer.serialize_u16(*zone),
         }
@@ -203,5 +213,8 @@ mod tests {
         assert_eq!(Value::Ratio(995_000).to_string(), "99.5%");
         assert_eq!(Value::Rate(50).to_string(), "50/s");
         assert_eq!(Value::Switch(true).to_string(), "on");
+        for text in ["10s", "off"] {
+            assert_eq!(Form::Age.parse(text).unwrap().to_string(), text);
+        }
     }
 }

@@ -153,8 +153,8 @@ fn census(host: &Host) -> Result<Census, Unread> {
     let established = established.and_then(|seconds| u32::try_from(seconds).ok());
     let mut census = Census::new(established.unwrap_or(ESTABLISHED_SECONDS));
     let began = Instant::now();
-    let dumped = dump_some(|entry, state| {
-        census.note(entry, state);
+    let dumped = dump_some(|entry| {
+        census.note(entry);
         let looks_up = census.entries.is_multiple_of(1024);
         if census.entries >= MOST_ENTRIES || looks_up && began.elapsed() >= LONGEST {
             return ControlFlow::Break(());

@@ -41,17 +41,17 @@ impl Kind {
         Self::Other,
     ];
 
-    fn of(entry: &Entry, state: Option<TcpState>, established_seconds: u32) -> Self {
+    fn of(entry: &Entry, established_seconds: u32) -> Self {
         let answered = entry.status & status::SEEN_REPLY != 0;
         match entry.protocol {
-            protocol::TCP => match state {
+            protocol::TCP => match entry.tcp_state {
                 Some(TcpState::SynSent | TcpState::SynReceived) => Self::HalfOpen,
                 Some(TcpState::Established) => {
                     let left = entry.timeout_seconds.unwrap_or(established_seconds);
                     let quiet = established_seconds.saturating_sub(left);
                     if quiet > IDLE_SECONDS { Self::Idle } else { Self::Established }
                 }
-                Some(TcpState::Closing) => Self::Closing,
+                Some(_) => Self::Closing,
                 None if !answered => Self::HalfOpen,
                 None => Self::Established,
             },
@@ -107,8 +107,8 @@ impl Census {
         }
     }
 
-    pub(super) fn note(&mut self, entry: &Entry, state: Option<TcpState>) {
-        let kind = Kind::of(entry, state, self.established_seconds);
+    pub(super) fn note(&mut self, entry: &Entry) {
+        let kind = Kind::of(entry, self.established_seconds);
         self.entries += 1;
         self.kinds[kind as usize] += 1;
         self.sources.note(entry.original.source);

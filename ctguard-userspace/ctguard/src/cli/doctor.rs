@@ -115,7 +115,12 @@ fn last_stage() -> Option<String> {
             "{} from {} to {} at {}",
             change.class, change.from, change.to, event.time
         )),
-        What::Started { .. } | What::Stopped | What::Reclaimed { .. } => None,
+        What::Started { .. }
+        | What::Stopped
+        | What::Reclaimed(_)
+        | What::Part(_)
+        | What::InterfaceGone { .. }
+        | What::InterfaceBack { .. } => None,
     })
 }
 

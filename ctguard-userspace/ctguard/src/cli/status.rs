@@ -10,6 +10,7 @@ use ctguard_layout::{
 
 use super::{CliError, Code, Context};
 use crate::{
+    holders::HoldersFile,
     report::{
         ByClass, ConntrackReport, CounterReport, DaemonReport, DetectionReport, GrantReport,
         InterfaceReport, KnownFlowsReport, KnownSourcesReport, ListsReport, LoadReport, MapsReport,
@@ -78,6 +79,7 @@ pub(super) fn read(context: &Context, maps: &GuardMaps) -> Result<StatusReport, 
             fallback_active: now.0.saturating_sub(heartbeat)
                 > u64::from(facts.heartbeat_patience_jiffies),
         },
+        holders: HoldersFile::of_this_namespace().ok().and_then(|file| file.read()),
         tiers,
         limits: ceilings(&policy, &[Rate::default(); CLASSES]),
         interfaces: interfaces(maps, &context.pins, &policy),

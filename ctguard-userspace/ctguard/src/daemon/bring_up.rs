@@ -1,6 +1,6 @@
 //! Loads the program, fills the maps and attaches to every interface.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 use log::{info, warn};
 
@@ -8,21 +8,25 @@ use ctguard_layout::{Detection, FLOW_KINDS, programs};
 
 use super::{
     Guard, Guarded, StartError, StartOptions,
+    adaptive_timeouts::AdaptiveTimeouts,
     complaints::Complaints,
+    keep_regulars::RegularsKeeper,
     known_flows::KnownFlows,
-    known_sources::KnownSources,
+    look::Looker,
     reclaim::Reclaimer,
     settle::{fixed, settle},
     tick::Ticker,
     undo::Undo,
 };
-use crate::events::EventFile;
+use crate::{events::EventFile, holders::HoldersFile};
+use ctguard_control::standing::Standings;
 use ctguard_kernel::{
     bpf::{self, Attachment, Detector, Former, KernelClock, Mode, Pins, Programs},
-    conntrack::{Table, Timeouts},
+    conntrack::{Table, Timeouts, timeouts_writer::TimeoutSettings},
     lock::{self, Lock},
     maps::{GuardMaps, SettingsWriter},
     net::Link,
+    run_directory,
 };
 use ctguard_units::{CoarseClock, Sizes};
 
@@ -49,6 +53,8 @@ pub(super) fn bring_up(
 ) -> Result<Guard, StartError> {
     let pins = &options.pins;
     let events = EventFile::of_this_namespace()
+        .map_err(StartError::cannot("find out the network namespace"))?;
+    let holders = HoldersFile::of_this_namespace()
         .map_err(StartError::cannot("find out the network namespace"))?;
     let max = if table.is_there() { table.max()? } else { USUAL_MAX };
     let sizes = Sizes::of_table(max);
@@ -94,8 +100,19 @@ pub(super) fn bring_up(
     // The first packet finds a grant, or a fallback rate.
     let now = kernel_clock.now(jiffies_per_second)?;
     let mut ticker = Ticker::new(now, jiffies_per_second, &maps.limits());
-    let sources = maps.source_memory()?;
-    ticker.tick(&maps, &sources, &table, targets.iter().map(|link| link.index))?;
+    let sources = Arc::new(maps.source_memory()?);
+    let (regulars, known) = RegularsKeeper::start(options.state.clone());
+    let mut looker = Looker::new(Standings::new(known));
+    if let Err(error) = looker.first(&maps, &sources, &table) {
+        warn!("the guard starts without a look at the connection table: {error:#}");
+    }
+    ticker.tick(
+        &maps,
+        &sources,
+        &table,
+        looker.relief(0),
+        targets.iter().map(|link| link.index),
+    )?;
     let detection = detection(programs.detector(), &table);
     begin_detection(&maps, (detection, options_bytes), fresh);
     if !targets.iter().all(|link| bpf::is_attached(pins, link.index)) {
@@ -108,7 +125,10 @@ pub(super) fn bring_up(
         undo.push("put the former programs back", move || Ok(former.restore()?));
         interfaces.push(attach_one(&mut programs, &maps, link, options)?);
     }
-    let reclaimer = Reclaimer::start().map_err(StartError::Timeouts)?;
+    let record = run_directory::of_this_namespace("timeouts.json")
+        .map_err(StartError::cannot("find out the network namespace"))?;
+    let adaptive = AdaptiveTimeouts::start(TimeoutSettings::of_the_kernel(), &record)
+        .map_err(|error| StartError::Timeouts(error.into()))?;
     let known_flows = KnownFlows::new(maps.flow_memory()?);
     if detach_others(&others, pins, &maps.settings_writer(writing)) {
         maps.note_detection(detection, options_bytes);
@@ -125,10 +145,13 @@ pub(super) fn bring_up(
         coarse,
         ticker,
         sources,
-        known_sources: KnownSources::new(options.state.clone()),
-        reclaimer,
+        looker,
+        regulars,
+        reclaimer: Reclaimer::default(),
+        adaptive,
         known_flows,
         events,
+        holders,
         interfaces,
         mode: options.mode,
         egress_by_filter: options.egress_by_filter,

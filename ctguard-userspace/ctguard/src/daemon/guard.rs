@@ -1,16 +1,21 @@
 //! A running guard.
 
+use std::sync::Arc;
+
 use log::{info, warn};
 
 use super::{
+    adaptive_timeouts::AdaptiveTimeouts,
     complaints::{Complaints, Line},
+    keep_regulars::RegularsKeeper,
     known_flows::KnownFlows,
-    known_sources::KnownSources,
+    look::Looker,
     reclaim::Reclaimer,
     tick::Ticker,
 };
 use crate::{
     events::{EventFile, What},
+    holders::HoldersFile,
     report::event_text,
 };
 use ctguard_kernel::{
@@ -32,11 +37,14 @@ pub(crate) struct Guard {
     pub(crate) jiffies_per_second: u32,
     pub(crate) coarse: CoarseClock,
     pub(crate) ticker: Ticker,
-    pub(crate) sources: SourceMemory,
-    pub(crate) known_sources: KnownSources,
+    pub(crate) sources: Arc<SourceMemory>,
+    pub(crate) looker: Looker,
+    pub(crate) regulars: RegularsKeeper,
     pub(crate) reclaimer: Reclaimer,
+    pub(crate) adaptive: AdaptiveTimeouts,
     pub(crate) known_flows: KnownFlows,
     pub(crate) events: EventFile,
+    pub(crate) holders: HoldersFile,
     pub(crate) interfaces: Vec<Guarded>,
     pub(crate) mode: ModeChoice,
     pub(crate) egress_by_filter: bool,

@@ -1,9 +1,12 @@
 //! What is done each second: timeouts, the clock, lists.
 
+use anyhow::Context as _;
 use log::info;
 
 use super::Guard;
+use ctguard_control::adaptive::AdaptiveRange;
 use ctguard_kernel::conntrack::Timeouts;
+use ctguard_layout::Policy;
 
 pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
     let jiffies = guard.kernel_clock.now(guard.jiffies_per_second)?;
@@ -31,4 +34,20 @@ pub(crate) fn end_list_entries(guard: &mut Guard) -> anyhow::Result<()> {
         info!("{expired} list entries ended");
     }
     Ok(())
+}
+
+pub(crate) fn fit_timeouts(guard: &mut Guard) -> anyhow::Result<()> {
+    let policy = guard.maps.policy();
+    let table = guard.table.sample()?;
+    let fitted = match range(&policy).filter(|_| table.max > 0) {
+        Some(range) => guard.adaptive.follow(range, table.fill()),
+        None => guard.adaptive.restore(),
+    };
+    fitted.context("cannot fit timeouts to the fill")
+}
+
+/// `None` if either end is not set.
+fn range(policy: &Policy) -> Option<AdaptiveRange> {
+    let [start, end] = policy.adaptive_ppm.map(|parts| f64::from(parts) / 1e6);
+    if start > 0.0 && end > 0.0 { AdaptiveRange::new(start, end) } else { None }
 }

@@ -1,116 +1,86 @@
-//! Deletes unreplied entries of a table above its target, and shrinks timeouts if that is set.
+//! Deletes the entries that a tick decided to delete, and tells what that gave.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
-use ctguard_layout::Policy;
-use log::debug;
 
-use super::{Guard, adaptive_timeouts::AdaptiveTimeouts, background::Background};
-use crate::events::What;
-use ctguard_control::{
-    adaptive::AdaptiveRange, reclaim_pass, sources::SourceScope, tuning::TUNING,
-};
-use ctguard_kernel::{
-    bpf::monotonic,
-    conntrack::{
-        reclaim::{Ages, ReclaimError, Reclaimed, reclaim},
-        timeouts_writer::TimeoutSettings,
-    },
-    run_directory,
-};
+use super::Guard;
+use crate::events::{Relief, What};
+use ctguard_control::reclaim::ReclaimClass;
+use ctguard_kernel::{bpf::monotonic, conntrack::Deleter};
 
-/// How long to wait after a pass that found nothing to delete.
-const PAUSE: Duration = Duration::from_secs(2);
+/// The most entries of one tick, and the same while the table is above its target. An entry takes
+/// 2 µs.
+const MOST: u64 = 256;
+const MOST_ABOVE_TARGET: u64 = 1024;
 
-#[derive(Debug)]
+/// Deletions are reported once none came for this long, or once they have gone on for so long.
+const PAUSE: Duration = Duration::from_secs(5);
+const LONG: Duration = Duration::from_mins(1);
+
+#[derive(Default)]
 pub(crate) struct Reclaimer {
-    pass: Option<Background<Result<Reclaimed, ReclaimError>>>,
-    next: Duration,
-    timeouts: AdaptiveTimeouts,
-    fitted: Duration,
-    deleted: u64,
+    deleter: Option<Deleter>,
+    /// Entries deleted since the start, by class.
+    pub(super) deleted: [u64; ReclaimClass::COUNT],
+    /// The same at the last report.
+    reported: [u64; ReclaimClass::COUNT],
+    /// When the first of those that are not reported was deleted, and the last.
+    unreported: Option<(Duration, Duration)>,
 }
 
 impl Reclaimer {
-    /// Restores the timeouts that a killed daemon left shrunk.
-    pub(super) fn start() -> anyhow::Result<Self> {
-        let record = run_directory::of_this_namespace("timeouts.json")
-            .context("cannot tell the network namespace")?;
-        Ok(Self {
-            pass: None,
-            next: Duration::ZERO,
-            timeouts: AdaptiveTimeouts::start(TimeoutSettings::of_the_kernel(), &record)
-                .context("cannot restore timeouts")?,
-            fitted: Duration::ZERO,
-            deleted: 0,
-        })
+    pub(super) fn total(&self) -> u64 {
+        self.deleted.iter().sum()
     }
 
-    pub(crate) fn restore(&mut self) -> anyhow::Result<()> {
-        self.timeouts.restore().context("cannot restore timeouts")
+    /// Those of classes that had any.
+    pub(super) fn by_class(&self) -> BTreeMap<String, u64> {
+        named(self.deleted)
     }
 }
 
-/// Takes the next step, if there is one.
-pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
+/// Deletes `wanted` entries, or as many as a tick may: the tick does not wait for more.
+pub(crate) fn delete(guard: &mut Guard, wanted: u64) -> anyhow::Result<()> {
     let now = monotonic();
-    if let Some(reclaimed) = Background::take_finished(&mut guard.reclaimer.pass) {
-        let reclaimed = reclaimed.context("cannot delete unreplied entries")?;
-        debug!("deleted unreplied entries: {reclaimed:?}");
-        guard.reclaimer.deleted += reclaimed.deleted;
-        if reclaimed.deleted == 0 {
-            guard.reclaimer.next = now + PAUSE;
+    if wanted > 0 {
+        let table = guard.table.sample()?;
+        let is_above = table.entries > table.target(guard.maps.policy().target_ppm);
+        let most = wanted.min(if is_above { MOST_ABOVE_TARGET } else { MOST });
+        let queue = &mut guard.looker.queue;
+        let taken = queue.take(usize::try_from(most)?, wanted > queue.len());
+        let Reclaimer { deleter, deleted, unreported, .. } = &mut guard.reclaimer;
+        let deleter = match deleter {
+            Some(deleter) => deleter,
+            None => deleter.insert(Deleter::open().context("cannot reach ctnetlink")?),
+        };
+        for group in taken.chunk_by(|(class, _), (next, _)| class == next) {
+            let class = group[0].0 as usize;
+            let messages = group.iter().map(|(_, deletion)| deletion.clone());
+            let done = deleter.delete(messages).context("cannot delete connections")?.deleted;
+            deleted[class] += done;
+            if done > 0 {
+                unreported.get_or_insert((now, now)).1 = now;
+            }
         }
     }
-    match guard.ticker.reclaim() {
-        Some(rate) if guard.reclaimer.pass.is_none() && now >= guard.reclaimer.next => {
-            begin(guard, rate, now)?;
-        }
-        None if guard.reclaimer.deleted > 0 && guard.reclaimer.pass.is_none() => {
-            let entries_deleted = std::mem::take(&mut guard.reclaimer.deleted);
-            guard.report(What::Reclaimed { entries_deleted });
-        }
-        Some(_) | None => {}
-    }
-    if now >= guard.reclaimer.fitted + Duration::from_secs(1) {
-        guard.reclaimer.fitted = now;
-        fit_timeouts(guard)?;
+    if let Some((first, last)) = guard.reclaimer.unreported
+        && (now >= last + PAUSE || now >= first + LONG)
+    {
+        report(guard);
     }
     Ok(())
 }
 
-/// Starts a pass, which spares the entries of known and allowed sources.
-fn begin(guard: &mut Guard, rate: f64, now: Duration) -> anyhow::Result<()> {
-    let most = reclaim_pass::entries(rate);
-    guard.reclaimer.next = now + TUNING.pass_interval;
-    let known: HashSet<SourceScope> = guard.known_sources.all().collect();
-    let allowed = guard.maps.lists.entries(ctguard_kernel::maps::ListKind::Allow)?;
-    let ages = Ages::read();
-    guard.reclaimer.pass = Some(Background::start("ctguard-reclaim", move || {
-        reclaim(most, &ages, |entry| {
-            let source = entry.original.source;
-            !known.contains(&source.into())
-                && !allowed.iter().any(|allowed| allowed.prefix.contains(&source))
-        })
-    })?);
-    Ok(())
+fn report(guard: &mut Guard) {
+    let reclaimer = &mut guard.reclaimer;
+    let before = std::mem::replace(&mut reclaimer.reported, reclaimer.deleted);
+    reclaimer.unreported = None;
+    let since = std::array::from_fn(|class| reclaimer.deleted[class] - before[class]);
+    guard.report(What::Reclaimed(Relief::new(named(since), &guard.looker.holders)));
 }
 
-fn fit_timeouts(guard: &mut Guard) -> anyhow::Result<()> {
-    let policy = guard.maps.policy();
-    let table = guard.table.sample()?;
-    let timeouts = &mut guard.reclaimer.timeouts;
-    let range = range(&policy).filter(|_| table.max > 0);
-    let fitted = match range {
-        Some(range) => timeouts.follow(range, table.fill()),
-        None => timeouts.restore(),
-    };
-    fitted.context("cannot fit timeouts to the fill")
-}
-
-/// None if either end is not set.
-fn range(policy: &Policy) -> Option<AdaptiveRange> {
-    let [start, end] = policy.adaptive_ppm.map(|parts| f64::from(parts) / 1e6);
-    if start > 0.0 && end > 0.0 { AdaptiveRange::new(start, end) } else { None }
+fn named(entries: [u64; ReclaimClass::COUNT]) -> BTreeMap<String, u64> {
+    let all = ReclaimClass::ALL.map(ReclaimClass::name).map(str::to_owned).into_iter().zip(entries);
+    all.filter(|(_, entries)| *entries > 0).collect()
 }

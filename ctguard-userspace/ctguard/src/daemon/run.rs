@@ -13,8 +13,8 @@ use tokio::{
 
 use super::{
     Guard,
-    housekeeping::{end_list_entries, follow_kernel},
-    known_flows, known_sources, reclaim,
+    housekeeping::{end_list_entries, fit_timeouts, follow_kernel},
+    keep_regulars, known_flows, look, reclaim,
     tick::Ticked,
     tick_timer::TickTimer,
     watch,
@@ -116,10 +116,10 @@ async fn steer(
         timer.set(last_tick + pace.interval())?;
         let kept = known_flows::follow(guard);
         guard.attempted("keep the known-flows filter", "floods pay for lookups", &kept);
-        let kept = known_sources::follow(guard);
-        guard.attempted("keep the known sources", "they count as strangers", &kept);
-        let reclaimed = reclaim::follow(guard);
-        guard.attempted("reclaim entries", "the table may stay full", &reclaimed);
+        let seen = look::follow(guard);
+        guard.attempted("look at the table", "new sources stay strangers", &seen);
+        let kept = keep_regulars::follow(guard);
+        guard.attempted("keep the regulars", "a restart forgets the latest", &kept);
         if last_tick >= kept_house + HOUSEKEEPING_INTERVAL {
             kept_house = last_tick;
             changed |= keep_house(guard);
@@ -132,7 +132,9 @@ async fn steer(
         }
     }
     guard.report(What::Stopped);
-    if let Err(error) = guard.known_sources.save().and_then(|()| guard.reclaimer.restore()) {
+    let saved = guard.regulars.save(guard.looker.memory().standings.regulars());
+    let restored = guard.adaptive.restore().context("cannot restore timeouts");
+    for error in [saved, restored].into_iter().filter_map(Result::err) {
         warn!("{error:#}");
     }
     Ok(())
@@ -142,6 +144,8 @@ async fn steer(
 fn keep_house(guard: &mut Guard) -> bool {
     let done = follow_kernel(guard).and_then(|()| end_list_entries(guard));
     guard.attempted("follow the kernel", "timeouts and lists may be out of date", &done);
+    let fitted = fit_timeouts(guard);
+    guard.attempted("fit timeouts to the fill", "entries live longer", &fitted);
     guard
         .interfaces
         .iter()
@@ -151,12 +155,15 @@ fn keep_house(guard: &mut Guard) -> bool {
 /// If ticks fail, the heartbeat grows old and the fallback rate applies.
 fn tick(guard: &mut Guard) -> Pace {
     let guarded = guard.interfaces.iter().map(|interface| interface.ifindex);
-    let ticked = guard.ticker.tick(&guard.maps, &guard.sources, &guard.table, guarded);
+    let relief = guard.looker.relief(guard.reclaimer.total());
+    let ticked = guard.ticker.tick(&guard.maps, &guard.sources, &guard.table, relief, guarded);
     let (pace, attempt) = match ticked {
-        Ok(Ticked { pace, changes }) => {
+        Ok(Ticked { pace, changes, delete }) => {
             for change in &changes {
                 guard.report(What::Stage(change.into()));
             }
+            let reclaimed = reclaim::delete(guard, delete);
+            guard.attempted("reclaim entries", "the table may stay full", &reclaimed);
             (pace, Ok(()))
         }
         Err(error) => (Pace::Calm, Err(error.into())),

@@ -1,8 +1,9 @@
 //! Keeps the regulars across reboots, in a file for each network namespace.
 //!
-//! `regulars-NAME.jsonl` has lines of JSON. The first is `{"format":1,"as_of":SECONDS}`, with the
+//! `regulars-NAME.jsonl` has lines of JSON. The first is `{"format":2,"as_of":SECONDS}`, with the
 //! scores' time since 1970. Then comes a line for each source, the highest score first:
-//! `{"source":"192.0.2.1","score":12.5}`, an IPv6 source as its /64. Readers ignore unknown keys.
+//! `{"source":"192.0.2.1","score":12.5,"usual":[40.2,3.0]}`, an IPv6 source as its /64. Readers ignore
+//! unknown keys. In format 1, scores were minutes instead of hours, and `usual` was missing.
 //!
 //! NAME is `host` for the initial namespace, and the name in `/run/netns` for others. The inode
 //! number would not outlive a reboot. A namespace without a name has no file.
@@ -14,14 +15,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{FileError, load};
-use ctguard_control::regulars::Regulars;
+use ctguard_control::regulars::{Regular, Regulars};
 use ctguard_kernel::durable::replace;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -33,6 +34,8 @@ struct Header {
 struct Line {
     source: String,
     score: f64,
+    #[serde(default)]
+    usual: [f32; 2],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,8 +74,8 @@ fn document(regulars: &Regulars) -> Vec<u8> {
     let mut bytes = Vec::new();
     let header = Header { format: FORMAT, as_of: as_of.as_secs_f64() };
     write_line(&mut bytes, &header);
-    for (source, score) in ranked {
-        write_line(&mut bytes, &Line { source: source.to_string(), score });
+    for (source, Regular { score, usual }) in ranked {
+        write_line(&mut bytes, &Line { source: source.to_string(), score, usual });
     }
     bytes
 }
@@ -85,12 +88,17 @@ fn write_line(bytes: &mut Vec<u8>, line: &impl Serialize) {
 fn parse(bytes: &[u8]) -> anyhow::Result<Regulars> {
     let mut lines = str::from_utf8(bytes)?.lines();
     let header: Header = serde_json::from_str(lines.next().context("it is empty")?)?;
-    ensure!(header.format == FORMAT, "format {} instead of {FORMAT}", header.format);
+    let per_hour = match header.format {
+        1 => 60.0,
+        FORMAT => 1.0,
+        other => bail!("format {other} instead of {FORMAT}"),
+    };
     let as_of = Duration::try_from_secs_f64(header.as_of)?;
     let mut scores = Vec::new();
     for line in lines {
         let line: Line = serde_json::from_str(line)?;
-        scores.push((line.source.parse()?, line.score));
+        let regular = Regular { score: line.score / per_hour, usual: line.usual };
+        scores.push((line.source.parse()?, regular));
         ensure!(scores.len() <= Regulars::CAPACITY, "it has too many sources");
     }
     Ok(Regulars::restore(scores, as_of))

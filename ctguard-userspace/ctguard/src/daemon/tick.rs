@@ -15,7 +15,7 @@ use ctguard_kernel::{
     conntrack::{Table, TableError},
     maps::{GuardMaps, OpenError, SourceMemory},
 };
-use ctguard_units::{JiffiesClock, TableSample, in_force};
+use ctguard_units::{JiffiesClock, in_force};
 
 #[derive(Debug, Error)]
 pub(crate) enum TickError {
@@ -29,6 +29,17 @@ pub(crate) enum TickError {
 pub(crate) struct Ticked {
     pub(crate) pace: Pace,
     pub(crate) changes: Vec<StageChange>,
+    /// Entries to delete now.
+    pub(crate) delete: u64,
+}
+
+/// What deleting can give, for a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Relief {
+    pub(super) reclaimable: u64,
+    pub(super) replaceable: u64,
+    pub(super) deleted: u64,
+    pub(super) look_interval: Duration,
 }
 
 #[derive(Debug)]
@@ -40,10 +51,8 @@ pub(crate) struct Ticker {
     counted: Option<Counted>,
     /// What was written last.
     limits: Limits,
-    fallback_of: Option<(Policy, u64, bool)>,
     /// Read seldom, because only the operator changes them.
     ceilings: Option<(Duration, ControlPolicy)>,
-    reclaim: Option<f64>,
     jiffies_per_second: u32,
     clock: JiffiesClock,
 }
@@ -68,9 +77,7 @@ impl Ticker {
             processors: processors.unwrap_or(256),
             counted: None,
             limits: *limits,
-            fallback_of: None,
             ceilings: None,
-            reclaim: None,
             jiffies_per_second,
             clock: JiffiesClock::new(jiffies, monotonic(), jiffies_per_second),
         }
@@ -84,11 +91,6 @@ impl Ticker {
         self.limits.is_calm()
     }
 
-    /// Entries a second that are to be deleted from the table.
-    pub(crate) const fn reclaim(&self) -> Option<f64> {
-        self.reclaim
-    }
-
     /// Reads admissions before the table, so that a flow admitted in between is counted twice rather
     /// than not at all.
     pub(crate) fn tick(
@@ -96,6 +98,7 @@ impl Ticker {
         maps: &GuardMaps,
         sources: &SourceMemory,
         table: &Table,
+        relief: Relief,
         guarded: impl Iterator<Item = u32>,
     ) -> Result<Ticked, TickError> {
         let now = monotonic();
@@ -120,25 +123,28 @@ impl Ticker {
             table: Some(table),
             loads: loads.as_deref(),
             processors: self.processors,
+            reclaimable: relief.reclaimable,
+            replaceable: relief.replaceable,
+            deleted: relief.deleted,
+            look_interval: relief.look_interval,
         };
         let Some(decision) = self.controller.tick(&snapshot, &control_policy) else {
-            return Ok(Ticked { pace: Pace::Calm, changes: Vec::new() });
+            return Ok(Ticked { pace: Pace::Calm, changes: Vec::new(), delete: 0 });
         };
         let was_calm = self.is_calm();
         self.write_limits(maps, &decision);
         let grant = &maps.grant;
         grant.heartbeat.store(self.clock.read(now).0);
         decision.write_grants(grant);
-        self.write_fallback(maps, &policy, table);
+        maps.set_fallback(fallback(&policy, table, self.is_calm(), self.jiffies_per_second));
         if was_calm && !self.is_calm() {
             // Counts from before pressure began say nothing about the rates.
             self.offered = OfferedRates::default();
             self.offered_loads(now, sources);
         }
-        self.reclaim = decision.reclaim;
         let overtaken = decision.are_overtaken(admitted, maps.grant.admissions());
         let pace = if overtaken { Pace::AtOnce } else { decision.pace };
-        Ok(Ticked { pace, changes: decision.changes })
+        Ok(Ticked { pace, changes: decision.changes, delete: decision.delete })
     }
 
     /// What each source asks for, by tier and class.
@@ -167,15 +173,6 @@ impl Ticker {
             maps.set_limits(&limits);
             self.limits = limits;
         }
-    }
-
-    fn write_fallback(&mut self, maps: &GuardMaps, policy: &Policy, table: TableSample) {
-        let calm = self.is_calm();
-        if self.fallback_of == Some((*policy, table.max, calm)) {
-            return;
-        }
-        maps.set_fallback(fallback(policy, table, calm, self.jiffies_per_second));
-        self.fallback_of = Some((*policy, table.max, calm));
     }
 
     fn control_policy(

@@ -3,9 +3,9 @@
 use std::io;
 
 use anyhow::{Context as _, anyhow};
-use log::{info, warn};
 
 use super::{Guard, bring_up::note_mode};
+use crate::events::What;
 use ctguard_kernel::{
     bpf::{self, Attachment},
     net::{self, Link, resolve},
@@ -34,7 +34,7 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
             }
             None => {
                 if guarded.attached {
-                    warn!("{} is gone; waiting for it to come back", guarded.name);
+                    guard.report(What::InterfaceGone { interface: guarded.name.clone() });
                     guard.interfaces[position].attached = false;
                     Attachment::detach(&guard.pins, guarded.ifindex)
                         .with_context(|| format!("cannot remove the pins of {}", guarded.name))?;
@@ -67,7 +67,7 @@ fn attach_again(guard: &mut Guard, links: &[Link], link: &Link, position: usize,
     let old = guard.interfaces[position].ifindex;
     let attempt = try_attach(guard, links, link, old).map(|attachment| {
         if is_news {
-            info!("guarding {} ({}) again", link.name, attachment.mode.name());
+            guard.report(What::InterfaceBack { interface: link.name.clone() });
         }
         let guarded = &mut guard.interfaces[position];
         guarded.name.clone_from(&link.name);

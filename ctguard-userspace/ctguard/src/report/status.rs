@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::holders::Holders;
+
 use super::{by_class::ByClass, counters::CounterReport, detection::DetectionReport};
 
 #[derive(Debug, Serialize)]
@@ -10,6 +12,8 @@ pub(crate) struct StatusReport {
     pub(crate) conntrack: ConntrackReport,
     pub(crate) stage: &'static str,
     pub(crate) stages: ByClass<&'static str>,
+    /// Who holds the table; null before the daemon's first look at it.
+    pub(crate) holders: Option<Holders>,
     pub(crate) tiers: Vec<TierReport>,
     pub(crate) known_sources: KnownSourcesReport,
     pub(crate) memories: MemoriesReport,

@@ -4,15 +4,21 @@ use std::io::{self, Write};
 
 use ctguard_layout::Outcome;
 
+use crate::holders::{Holders, StateHolders};
+
 use super::{
     by_class::ByClass,
     detection::DetectionReport,
+    event_text::{holder_text, may_hold, reclaimed_text},
     status::{ScopesReport, StatusReport, TierReport},
 };
 
 pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", headline(report))?;
     writeln!(out, "table   {}", table(report))?;
+    if let Some(holders) = report.holders.as_ref().filter(|_| report.daemon.running) {
+        write_holders(holders, report, out)?;
+    }
     writeln!(out, "grant   {}", grant(report))?;
     let known = &report.known_sources;
     writeln!(
@@ -86,6 +92,53 @@ fn table(report: &StatusReport) -> String {
         ),
         None => format!("{} entries, no maximum", table.count),
     }
+}
+
+fn write_holders(holders: &Holders, report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
+    let state = |state: &StateHolders| {
+        let StateHolders { state, entries, idle_entries } = state;
+        let idle = if *idle_entries > 0 {
+            format!(" ({idle_entries} idle for a minute)")
+        } else {
+            String::new()
+        };
+        format!("{entries} {state}{idle}")
+    };
+    writeln!(out, "states  {}", list(holders.states.iter().map(state)))?;
+    writeln!(out, "held by {}", list(holders.sources.iter().map(holder_text)))?;
+    let part = match holders.parts {
+        Some(parts) => format!("each source may hold {}", may_hold(parts)),
+        None => "all entries fit below the target, so no source is held to a part".to_owned(),
+    };
+    writeln!(out, "part    {part}")?;
+    let reclaimed = if holders.reclaimed.is_empty() {
+        "none were reclaimed".to_owned()
+    } else {
+        format!("reclaimed {}", reclaimed_text(&holders.reclaimed))
+    };
+    writeln!(out, "relief  {} entries can be reclaimed; {reclaimed}", holders.reclaimable)?;
+    match until_full(holders, report) {
+        Some(seconds) => writeln!(
+            out,
+            "growth  {:.0} entries/s; the table reaches its target in {seconds:.0} s",
+            holders.growth_per_second
+        ),
+        None => writeln!(out, "growth  the table does not grow"),
+    }
+}
+
+fn list(parts: impl Iterator<Item = String>) -> String {
+    let parts: Vec<_> = parts.collect();
+    if parts.is_empty() { "nobody".to_owned() } else { parts.join(", ") }
+}
+
+/// Seconds until the table reaches its target, if it goes on to grow as between the last two looks.
+#[expect(clippy::cast_precision_loss, reason = "counts of entries stay below 2^53")]
+fn until_full(holders: &Holders, report: &StatusReport) -> Option<f64> {
+    let table = &report.conntrack;
+    let room = table.max as f64 * table.target_ratio - table.count as f64;
+    (holders.growth_per_second >= 1.0 && table.max > 0)
+        .then(|| room.max(0.0) / holders.growth_per_second)
 }
 
 fn filter(report: &StatusReport) -> String {

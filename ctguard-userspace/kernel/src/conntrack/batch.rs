@@ -41,24 +41,25 @@ impl Batch {
         if self.count >= MOST { self.send() } else { Ok(()) }
     }
 
-    /// Sends the rest; returns the result of all.
-    pub(super) fn finish(mut self) -> io::Result<Sent> {
+    /// Sends the rest; returns the result of all since the last time.
+    pub(super) fn finish(&mut self) -> io::Result<Sent> {
         self.send()?;
-        Ok(self.sent)
+        Ok(std::mem::take(&mut self.sent))
     }
 
     /// The kernel has processed all messages when `send` returns (`netlink_unicast_kernel`), and
     /// answers only those that failed.
     fn send(&mut self) -> io::Result<()> {
-        if self.count == 0 {
+        let count = std::mem::take(&mut self.count) as u64;
+        if count == 0 {
             return Ok(());
         }
-        self.socket.send(&self.messages)?;
+        let sent = self.socket.send(&self.messages);
+        self.messages.clear();
+        sent?;
         let gone = self.failures()?;
         self.sent.gone += gone;
-        self.sent.done += (self.count as u64).saturating_sub(gone);
-        self.messages.clear();
-        self.count = 0;
+        self.sent.done += count.saturating_sub(gone);
         Ok(())
     }
 

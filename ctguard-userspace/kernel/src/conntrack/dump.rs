@@ -20,11 +20,8 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
 use rustix::net::{RecvFlags, netlink::NETFILTER};
 use thiserror::Error;
 
-use super::{entry::Entry, message::message, table::Setting, tcp_state::TcpState};
-use crate::net::{
-    attribute,
-    netlink::{Answer, BUFFER_LENGTH, NFGENMSG_LENGTH, Socket},
-};
+use super::{delete::Deletion, entry::Entry, message::message, table::Setting};
+use crate::net::netlink::{Answer, BUFFER_LENGTH, NFGENMSG_LENGTH, Socket};
 
 /// Number of buckets of the hash, which all network namespaces share.
 const BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
@@ -35,24 +32,6 @@ const LONGEST: Duration = Duration::from_mins(1);
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW` and `IPCTNL_MSG_CT_GET`.
 const ENTRY: u16 = 0x100;
 const GET: u16 = 0x101;
-
-/// `CTA_STATUS` and `CTA_STATUS_MASK`, of `enum ctattr_type`.
-const STATUS: u16 = 3;
-const STATUS_MASK: u16 = 26;
-
-/// Selects entries by their `IPS_*` bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StatusFilter {
-    /// Bits that are compared, at least one.
-    pub(super) mask: u32,
-    pub(super) value: u32,
-}
-
-impl StatusFilter {
-    const fn passes(self, entry: &Entry) -> bool {
-        entry.status & self.mask == self.value
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -96,41 +75,33 @@ pub enum DumpError {
 ///
 /// Blocks, about two seconds for a million entries.
 pub fn dump(mut each: impl FnMut(&Entry)) -> Result<Summary, DumpError> {
-    read_table(None, &mut |entry, _| {
+    read_table(&mut |entry, _| {
         each(entry);
         ControlFlow::Continue(())
     })
 }
 
-/// Passes entries to `each`, with their TCP state, until it breaks off.
+/// Passes entries to `each` until it breaks off.
 ///
 /// The hash has no order, so the first entries are a fair sample of all.
-pub fn dump_some(
-    mut each: impl FnMut(&Entry, Option<TcpState>) -> ControlFlow<()>,
-) -> Result<Summary, DumpError> {
-    read_table(None, &mut |entry, attributes| each(entry, TcpState::decode(attributes)))
+pub fn dump_some(mut each: impl FnMut(&Entry) -> ControlFlow<()>) -> Result<Summary, DumpError> {
+    read_table(&mut |entry, _| each(entry))
 }
 
-/// Passes the entries that match the filter, and their attributes, to `each` until it breaks off.
-///
-/// Old kernels ignore a filter by status and list everything (`nla_parse` skips unknown attributes),
-/// so the entries are filtered here again.
-pub(super) fn dump_filtered(
-    filter: StatusFilter,
-    mut each: impl FnMut(&Entry, &[u8]) -> ControlFlow<()>,
+/// Passes every entry to `each`, with what it takes to delete it.
+pub fn dump_deletable(
+    mut each: impl FnMut(&Entry, &dyn Fn() -> Option<Deletion>),
 ) -> Result<Summary, DumpError> {
-    read_table(Some(filter), &mut |entry, attributes| {
-        if filter.passes(entry) { each(entry, attributes) } else { ControlFlow::Continue(()) }
+    read_table(&mut |entry, attributes| {
+        each(entry, &|| Deletion::of(entry, attributes));
+        ControlFlow::Continue(())
     })
 }
 
 /// Takes an entry and its attributes as the kernel wrote them.
 pub(super) type Reader<'r> = &'r mut dyn FnMut(&Entry, &[u8]) -> ControlFlow<()>;
 
-pub(super) fn read_table(
-    filter: Option<StatusFilter>,
-    each: Reader<'_>,
-) -> Result<Summary, DumpError> {
+pub(super) fn read_table(each: Reader<'_>) -> Result<Summary, DumpError> {
     // First, because a request over netlink makes the kernel load conntrack.
     let buckets = match Setting::open(Path::new(BUCKETS)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(DumpError::Untracked),
@@ -138,7 +109,7 @@ pub(super) fn read_table(
     };
     let before = buckets.read().map_err(buckets_error)?;
     let socket = open().map_err(io_error)?;
-    socket.send(&request_bytes(filter)).map_err(io_error)?;
+    socket.send(&request_bytes()).map_err(io_error)?;
     let mut summary = Summary { entries: 0, unread: 0, completeness: Completeness::Complete };
     let mut buffer = vec![0; BUFFER_LENGTH];
     let started = Instant::now();
@@ -198,12 +169,8 @@ pub(super) fn open() -> io::Result<Socket> {
     Socket::open(Some(NETFILTER))
 }
 
-fn request_bytes(filter: Option<StatusFilter>) -> Vec<u8> {
-    // Numbers in ctnetlink are in network byte order.
-    let attributes = filter.map(|StatusFilter { mask, value }| {
-        [attribute(STATUS, &value.to_be_bytes()), attribute(STATUS_MASK, &mask.to_be_bytes())]
-    });
-    message(GET, NLM_F_REQUEST | NLM_F_DUMP, 0, attributes.as_ref().map_or(&[], |both| both))
+fn request_bytes() -> Vec<u8> {
+    message(GET, NLM_F_REQUEST | NLM_F_DUMP, 0, &[])
 }
 
 fn buckets_error(source: io::Error) -> DumpError {

@@ -40,8 +40,8 @@ pub struct TimeoutLimits {
 }
 
 impl TimeoutLimits {
-    fn of(self, entry: &Entry, state: Option<TcpState>) -> Option<u32> {
-        match (entry.protocol, state) {
+    fn of(self, entry: &Entry) -> Option<u32> {
+        match (entry.protocol, entry.tcp_state) {
             (protocol::TCP, Some(TcpState::Established)) => Some(self.tcp_established),
             (protocol::TCP, Some(TcpState::SynSent)) => Some(self.tcp_syn_sent),
             (protocol::UDP, _) => Some(self.udp),
@@ -65,8 +65,8 @@ pub enum LowerTimeoutsError {
 pub fn lower_timeouts(limits: TimeoutLimits) -> Result<u64, LowerTimeoutsError> {
     let mut batch = Batch::open().map_err(LowerTimeoutsError::Change)?;
     let mut added = Ok(());
-    read_table(None, &mut |entry, attributes| {
-        if let Some(seconds) = limits.of(entry, TcpState::decode(attributes))
+    read_table(&mut |entry, attributes| {
+        if let Some(seconds) = limits.of(entry)
             && entry.timeout_seconds.is_some_and(|left| left > seconds)
             && let Some(key) = Key::of(entry, attributes)
         {

@@ -5,8 +5,7 @@ use netlink_packet_core::parse_u8;
 
 use crate::net::find;
 
-const PROTOINFO: u16 = 4;
-const PROTOINFO_TCP: u16 = 1;
+const TCP: u16 = 1;
 const STATE: u16 = 1;
 
 /// As conntrack tracks it (`enum tcp_conntrack`).
@@ -17,20 +16,31 @@ pub enum TcpState {
     /// A SYN and its answer, without the ACK.
     SynReceived,
     Established,
-    /// A FIN or RST was seen.
-    Closing,
+    FinWait,
+    CloseWait,
+    LastAck,
+    TimeWait,
+    /// A RST was seen.
+    Close,
 }
 
 impl TcpState {
-    /// Reads it from an entry's attributes; `None` for other protocols and unknown states.
-    pub fn decode(attributes: &[u8]) -> Option<Self> {
-        let tcp = find(find(attributes, PROTOINFO)?, PROTOINFO_TCP)?;
-        match parse_u8(find(tcp, STATE)?).ok()? {
-            1 | 9 => Some(Self::SynSent),
-            2 => Some(Self::SynReceived),
-            3 => Some(Self::Established),
-            4..=8 => Some(Self::Closing),
-            _ => None,
+    pub(super) const ALL: [Self; 8] = [
+        Self::SynSent,
+        Self::SynReceived,
+        Self::Established,
+        Self::FinWait,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::TimeWait,
+        Self::Close,
+    ];
+
+    /// Reads it from the value of `CTA_PROTOINFO`; `None` for other protocols and unknown states.
+    pub(super) fn decode(info: &[u8]) -> Option<Self> {
+        match parse_u8(find(find(info, TCP)?, STATE)?).ok()? {
+            9 => Some(Self::SynSent),
+            state => Self::ALL.get(usize::from(state.checked_sub(1)?)).copied(),
         }
     }
 }
@@ -41,22 +51,25 @@ mod tests {
     use crate::net::{attribute, emitted, nested};
 
     #[test]
-    fn a_state_lies_two_nests_deep_behind_others() {
+    fn a_state_lies_a_nest_deep_behind_others() {
         let of = |state: u8| {
             let tcp = [attribute(2, &[7]), attribute(STATE, &[state]), attribute(3, &[9])];
-            let info = nested(PROTOINFO, &[nested(PROTOINFO_TCP, &tcp)]);
-            TcpState::decode(&emitted(&[attribute(7, &[0, 0, 1]), info]))
+            TcpState::decode(&emitted(&[nested(TCP, &tcp)]))
         };
-        assert_eq!(of(1), Some(TcpState::SynSent));
-        assert_eq!(of(2), Some(TcpState::SynReceived));
-        assert_eq!(of(3), Some(TcpState::Established));
-        assert_eq!(of(7), Some(TcpState::Closing));
-        assert_eq!(of(0), None);
+        assert_eq!(
+            [1, 2, 3].map(of),
+            TcpState::ALL[..3].iter().map(|&it| Some(it)).collect::<Vec<_>>()[..]
+        );
+        assert_eq!(
+            [7, 8, 9].map(of),
+            [TcpState::TimeWait, TcpState::Close, TcpState::SynSent].map(Some)
+        );
+        assert_eq!([0, 10, 255].map(of), [None; 3]);
     }
 
     #[test]
-    fn an_entry_of_udp_has_none() {
-        assert_eq!(TcpState::decode(&emitted(&[attribute(3, &[0; 4])])), None);
+    fn another_protocols_state_is_none_of_tcp() {
+        assert_eq!(TcpState::decode(&emitted(&[nested(3, &[attribute(1, &[3])])])), None);
         assert_eq!(TcpState::decode(&[]), None);
     }
 }

@@ -84,7 +84,7 @@ impl Lab {
                 prefix: [Rate::default(); CLASSES],
                 service: [Rate::default(); CLASSES],
                 adaptive_ppm: [0; 2],
-                reserved: [0; 2],
+                reclaim_after: [0; 6],
             },
             environment: environment(Environment {
                 operator: OperatorLimits::default(),

@@ -46,10 +46,12 @@ fn census(flows: impl Iterator<Item = Flow>) -> Census {
             reply: tuple(flow.to, flow.from),
             protocol: flow.protocol,
             status: flow.status,
+            tcp_state: flow.state,
+            has_helper: false,
             timeout_seconds: Some(flow.left),
             zone: 0,
         };
-        census.note(&entry, flow.state);
+        census.note(&entry);
     }
     census
 }

@@ -1,5 +1,5 @@
 use super::*;
-use ctguard_control::{regulars::Weather, sources::SourceScope};
+use ctguard_control::{regulars::Regular, sources::SourceScope};
 use ctguard_kernel::conntrack::testing::TestTable;
 
 fn names(directory: &tempfile::TempDir) -> Vec<String> {
@@ -11,13 +11,9 @@ fn names(directory: &tempfile::TempDir) -> Vec<String> {
 }
 
 fn learnt() -> Regulars {
-    let mut regulars = Regulars::default();
-    let start = Duration::from_secs(1_700_000_000);
-    for minute in 0..3 {
-        let sources = [SourceScope::V4(0xc000_0201), SourceScope::V6(0x2001_0db8_0000_0001)];
-        regulars.learn(sources, Weather::Calm, start + Duration::from_mins(minute));
-    }
-    regulars
+    let regular = Regular { score: 2.5, usual: [40.5, 3.0] };
+    let sources = [SourceScope::V4(0xc000_0201), SourceScope::V6(0x2001_0db8_0000_0001)];
+    Regulars::restore(sources.map(|source| (source, regular)), Duration::from_secs(1_700_000_120))
 }
 
 #[test]
@@ -35,10 +31,20 @@ fn what_is_saved_is_loaded_again() {
 fn the_format_is_the_documented_one() {
     let text = String::from_utf8(document(&learnt())).unwrap();
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines[0], r#"{"format":1,"as_of":1700000120.0}"#);
-    assert!(lines[1].starts_with(r#"{"source":"192.0.2.1","score":2.99"#), "{text}");
-    assert!(lines[2].starts_with(r#"{"source":"2001:db8:0:1::/64","score":2.99"#), "{text}");
+    assert_eq!(lines[0], r#"{"format":2,"as_of":1700000120.0}"#);
+    assert_eq!(lines[1], r#"{"source":"192.0.2.1","score":2.5,"usual":[40.5,3.0]}"#);
+    assert_eq!(lines[2], r#"{"source":"2001:db8:0:1::/64","score":2.5,"usual":[40.5,3.0]}"#);
     assert_eq!(lines.len(), 3);
+}
+
+/// Scores of format 1 were minutes.
+#[test]
+fn a_file_of_format_1_is_read() {
+    let text = "{\"format\":1,\"as_of\":9}\n{\"source\":\"192.0.2.1\",\"score\":120}\n";
+    let (ranked, as_of) = parse(text.as_bytes()).unwrap().ranked();
+    let regular = Regular { score: 2.0, usual: [0.0; 2] };
+    assert_eq!(ranked, [(SourceScope::V4(0xc000_0201), regular)]);
+    assert_eq!(as_of, Duration::from_secs(9));
 }
 
 #[test]
@@ -49,7 +55,7 @@ fn a_damaged_file_is_moved_aside_and_forgotten() {
         let line = format!("{{\"source\":\"{}\",\"score\":2}}\n", SourceScope::V4(number));
         long.extend(line.into_bytes());
     }
-    let other = br#"{"format":2,"as_of":1}"#.to_vec();
+    let other = br#"{"format":3,"as_of":1}"#.to_vec();
     let damages: [Vec<u8>; 6] = [
         Vec::new(),
         vec![0; 4096],

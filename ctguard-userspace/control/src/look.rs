@@ -1,0 +1,173 @@
+//! One look at the table: a dump's entries in; who holds how much, and what may be deleted, out.
+
+use super::{
+    holdings::{Holdings, Proof},
+    reclaim::{Filling, Marks, Queue, ReclaimAges, ReclaimClass, queue_capacity},
+    sources::SourceScope,
+};
+
+/// What an entry is, by protocol, TCP state and status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// No reply seen: TCP in SYN_SENT, UDP, ICMP and others.
+    Unanswered,
+    /// TCP in SYN_RECV, or in SYN_SENT with a reply.
+    HalfOpen,
+    /// TCP in ESTABLISHED, ASSURED.
+    Established,
+    /// TCP in ESTABLISHED, not ASSURED: picked up midway.
+    PickedUp,
+    /// TCP in FIN_WAIT, CLOSE_WAIT or LAST_ACK.
+    Closing,
+    /// TCP in TIME_WAIT or CLOSE.
+    Finished,
+    /// UDP and others: a reply seen, not ASSURED.
+    Answered,
+    /// UDP and others: ASSURED.
+    Stream,
+}
+
+impl Kind {
+    /// Number of kinds.
+    pub const COUNT: usize = 8;
+
+    /// All.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Unanswered,
+        Self::HalfOpen,
+        Self::Established,
+        Self::PickedUp,
+        Self::Closing,
+        Self::Finished,
+        Self::Answered,
+        Self::Stream,
+    ];
+
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unanswered => "unanswered",
+            Self::HalfOpen => "half-open",
+            Self::Established => "established",
+            Self::PickedUp => "picked-up",
+            Self::Closing => "closing",
+            Self::Finished => "finished",
+            Self::Answered => "answered",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+/// One entry of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Who opened it.
+    pub source: SourceScope,
+    /// What it is.
+    pub kind: Kind,
+    /// Seconds since the last packet, rounded down; `None` if unknown.
+    pub idle: Option<u32>,
+    /// Whether it may be deleted at all.
+    pub deletable: bool,
+    /// Whether its source completed a handshake with it: TCP, ASSURED.
+    pub proves: bool,
+}
+
+impl Held {
+    /// An entry of a reopened connection is ASSURED although its SYN proves nothing.
+    const fn proof(&self) -> Proof {
+        match self.kind {
+            Kind::Unanswered | Kind::HalfOpen | Kind::PickedUp | Kind::Answered | Kind::Stream => {
+                Proof::None
+            }
+            Kind::Established | Kind::Closing | Kind::Finished if self.proves => Proof::OfAddress,
+            Kind::Established | Kind::Closing | Kind::Finished => Proof::None,
+        }
+    }
+
+    /// Whether `early_drop` would take it: it is not ASSURED.
+    const fn is_replaceable(&self) -> bool {
+        match self.kind {
+            Kind::Established | Kind::Stream => false,
+            Kind::Unanswered
+            | Kind::HalfOpen
+            | Kind::PickedUp
+            | Kind::Closing
+            | Kind::Finished
+            | Kind::Answered => !self.proves,
+        }
+    }
+}
+
+/// A look in progress.
+#[derive(Debug)]
+pub struct Looking<'m, T> {
+    ages: ReclaimAges,
+    marks: &'m Marks,
+    queue: Filling<T>,
+    holdings: Holdings,
+    by_kind: [u64; Kind::COUNT],
+    replaceable: u64,
+}
+
+impl<'m, T> Looking<'m, T> {
+    /// A look at a table of `max` entries, after one that left these [`super::standing::Standings::marks`].
+    pub fn new(ages: ReclaimAges, marks: &'m Marks, max: u64) -> Self {
+        Self {
+            ages,
+            marks,
+            queue: Filling::new(queue_capacity(max)),
+            holdings: Holdings::default(),
+            by_kind: [0; Kind::COUNT],
+            replaceable: 0,
+        }
+    }
+
+    /// Adds an entry. `payload` says how to delete it, and is asked only if it is queued.
+    pub fn add(&mut self, held: &Held, payload: impl FnOnce() -> Option<T>) {
+        self.by_kind[held.kind as usize] += 1;
+        let class = self.ages.class(held);
+        let is_dead = class.is_some_and(ReclaimClass::is_dead_weight);
+        self.holdings.add(held.source, held.proof(), is_dead, is_answered(held.kind));
+        let is_replaceable = held.is_replaceable();
+        self.replaceable += u64::from(is_replaceable);
+        let spare = (held.deletable && is_replaceable && held.kind != Kind::Closing)
+            .then_some(ReclaimClass::Replaceable);
+        if let Some(class) = class.or(spare) {
+            self.queue.offer(held, class, self.marks, payload);
+        }
+    }
+
+    /// `complete` says whether the dump told of every entry.
+    pub fn finish(self, complete: bool) -> Look<T> {
+        Look {
+            queue: self.queue.finish(self.marks),
+            entries: self.by_kind.iter().sum(),
+            holdings: self.holdings,
+            by_kind: self.by_kind,
+            replaceable: self.replaceable,
+            complete,
+        }
+    }
+}
+
+/// What a look found.
+#[derive(Clone, Debug)]
+pub struct Look<T> {
+    /// What may be deleted.
+    pub queue: Queue<T>,
+    /// Who holds how much.
+    pub holdings: Holdings,
+    /// Number of entries.
+    pub entries: u64,
+    /// By [`Kind`].
+    pub by_kind: [u64; Kind::COUNT],
+    /// Entries that the kernel would replace in a full table, deletable or not.
+    pub replaceable: u64,
+    /// Whether the dump told of every entry.
+    pub complete: bool,
+}
+
+const fn is_answered(kind: Kind) -> bool {
+    matches!(kind, Kind::Answered | Kind::Stream)
+}

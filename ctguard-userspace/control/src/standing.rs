@@ -1,0 +1,215 @@
+//! What is known of sources: how they rank, and who holds more than its part.
+//!
+//! A source's standing outlives its entries. *Proven* is who completed a handshake in the last
+//! minutes. *Earlier* is who was proven for a while in calm: a bot that completes handshakes during
+//! an attack is never earlier, and not in the next attack either unless calm has lasted.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use ctguard_datapath::sources::{CAPACITY, Tiers};
+
+use super::{
+    holdings::{Entries, Parts},
+    look::Look,
+    networks::cut,
+    reclaim::Marks,
+    regulars::Regulars,
+    sources::{KnownSources, SourceScope},
+};
+use crate::tuning::TUNING;
+
+/// All sources of which something is known, in bounded memory.
+#[derive(Clone, Debug, Default)]
+pub struct Standings {
+    regulars: Regulars,
+    /// Those of them that count, and what they usually hold.
+    usual: HashMap<SourceScope, Entries>,
+    proven: HashMap<SourceScope, Proven>,
+    marks: Arc<Marks>,
+    marked: Duration,
+    parts: Parts,
+    above: Vec<(SourceScope, Entries)>,
+    calm_since: Option<Duration>,
+    learnt: Option<Duration>,
+    has_looked: bool,
+}
+
+/// A source that completed a handshake; times in seconds.
+#[derive(Clone, Copy, Debug)]
+struct Proven {
+    seen: u32,
+    /// Since when it is trusted to have come in calm.
+    since: Option<u32>,
+    is_earlier: bool,
+}
+
+impl Standings {
+    /// With the regulars of former runs.
+    pub fn new(regulars: Regulars) -> Self {
+        Self { usual: regulars.regulars(), regulars, ..Self::default() }
+    }
+
+    /// To be saved.
+    pub const fn regulars(&self) -> &Regulars {
+        &self.regulars
+    }
+
+    /// What the next look needs.
+    pub fn marks(&self) -> Arc<Marks> {
+        Arc::clone(&self.marks)
+    }
+
+    /// The most entries that each source may hold, if it is not known to hold more; `None` if all fit.
+    pub const fn parts(&self) -> Parts {
+        self.parts
+    }
+
+    /// The sources furthest above their part, and what they hold.
+    pub fn above(&self) -> &[(SourceScope, Entries)] {
+        &self.above
+    }
+
+    /// Learns from a look. All entries that are not dead weight may be `room`.
+    ///
+    /// An interrupted look has missed entries: it shows who is proven, and nothing else.
+    pub fn looked<T>(
+        &mut self,
+        look: &Look<T>,
+        now: Duration,
+        since_1970: Duration,
+        calm: bool,
+        room: u64,
+    ) {
+        if calm {
+            self.calm_since.get_or_insert(now);
+        } else {
+            self.leave_calm();
+        }
+        self.see(look.holdings.proven(), now);
+        if !look.complete && now < self.marked.saturating_add(TUNING.marks_last) {
+            return;
+        }
+        let is_due = |learnt| now >= TUNING.learning_interval.saturating_add(learnt);
+        if calm && self.learnt.is_none_or(is_due) {
+            self.learnt = Some(now);
+            self.regulars.learn(look.holdings.answered(), since_1970);
+            self.usual = self.regulars.regulars();
+        }
+        self.mark(look, now, room);
+    }
+
+    /// From now on nobody becomes earlier, until calm has returned. Who came in the last seconds may
+    /// have come for the attack.
+    pub fn leave_calm(&mut self) {
+        if self.calm_since.take().is_some() {
+            for proven in self.proven.values_mut().filter(|proven| !proven.is_earlier) {
+                proven.since = None;
+            }
+        }
+    }
+
+    /// All known sources, as many as the data path's set holds.
+    ///
+    /// A tier that needs more places than there are gets them fairly between networks, and the rest
+    /// of the set is left to the next tier.
+    pub fn known(&self) -> KnownSources {
+        const PLACES: usize = CAPACITY as usize;
+        let mut sources: Vec<SourceScope> = self.usual.keys().copied().collect();
+        let others = self.proven.iter().filter(|(source, _)| !self.usual.contains_key(source));
+        let others = others.map(|(&source, &proven)| (source, proven)).collect();
+        sources.extend(first(others, PLACES - sources.len()).into_iter().map(|(source, _)| source));
+        let strangers = self.marks.iter().filter(|(source, _)| {
+            !self.usual.contains_key(source) && !self.proven.contains_key(source)
+        });
+        let strangers = strangers.map(|(&source, &excess)| (source, excess)).collect();
+        let strangers = cut(
+            strangers,
+            PLACES - sources.len(),
+            |&(source, _)| source,
+            |(_, excess)| excess.sum(),
+        );
+        sources.extend(strangers.into_iter().map(|(source, _)| source));
+        sources.into_iter().filter_map(|source| Some((source, self.tiers(source)?))).collect()
+    }
+
+    fn tiers(&self, source: SourceScope) -> Option<Tiers> {
+        let proven = self.proven.get(&source);
+        let excess = self.marks.get(&source).copied().unwrap_or_default();
+        let tiers = [
+            (self.usual.contains_key(&source), Tiers::REGULAR),
+            (proven.is_some(), Tiers::PROVEN),
+            (proven.is_some_and(|proven| proven.is_earlier), Tiers::EARLIER),
+            (excess.proving > 0, Tiers::ABOVE_PART),
+            (excess.other > 0, Tiers::CHALLENGED),
+        ];
+        tiers.into_iter().filter(|(is, _)| *is).map(|(_, tiers)| tiers).reduce(Tiers::and)
+    }
+
+    fn see(&mut self, sources: impl Iterator<Item = SourceScope>, now: Duration) {
+        let now_seconds = seconds(now);
+        let lasted = |since| now.saturating_sub(since) >= TUNING.standing_memory;
+        let (is_calm, heals) = (self.calm_since.is_some(), self.calm_since.is_some_and(lasted));
+        // At the start nobody can tell who came when.
+        let since = if self.has_looked { now_seconds } else { 0 };
+        for source in sources {
+            let new = Proven { seen: 0, since: is_calm.then_some(since), is_earlier: false };
+            let proven = self.proven.entry(source).or_insert(new);
+            proven.seen = now_seconds;
+            if heals {
+                proven.since.get_or_insert(now_seconds);
+            }
+        }
+        self.has_looked = true;
+        let passed = |since: u32| Duration::from_secs(now_seconds.saturating_sub(since).into());
+        self.proven.retain(|_, proven| {
+            if is_calm {
+                proven.is_earlier =
+                    proven.since.is_some_and(|since| passed(since) >= TUNING.earlier_after);
+            }
+            passed(proven.seen) < TUNING.standing_memory || proven.is_earlier && !is_calm
+        });
+        if self.proven.len() > CAPACITY as usize {
+            let all = self.proven.drain().collect();
+            self.proven = first(all, CAPACITY as usize).into_iter().collect();
+        }
+    }
+
+    fn mark<T>(&mut self, look: &Look<T>, now: Duration, room: u64) {
+        let most = u32::try_from(room / TUNING.usual_most_divisor).unwrap_or(u32::MAX);
+        let usual = |source| {
+            let usual = self.usual.get(&source).copied().unwrap_or_default();
+            Entries { proving: usual.proving.min(most), other: usual.other.min(most) }
+        };
+        self.parts = look.holdings.parts(usual, room);
+        let marks = look.holdings.above(self.parts, usual);
+        let mut above: Vec<_> =
+            marks.iter().map(|(&source, &excess)| (excess.sum(), source)).collect();
+        above.sort_unstable_by(|one, other| other.cmp(one));
+        above.truncate(REPORTED);
+        self.above =
+            above.into_iter().map(|(_, source)| (source, look.holdings.of(source))).collect();
+        self.marks = Arc::new(marks);
+        self.marked = now;
+    }
+}
+
+/// Those that keep their places where there are `most`: some places are left to who came later.
+fn first(all: Vec<(SourceScope, Proven)>, most: usize) -> Vec<(SourceScope, Proven)> {
+    if all.len() <= most {
+        return all;
+    }
+    let source = |&(source, _): &(SourceScope, Proven)| source;
+    let rank = |(_, proven): &(SourceScope, Proven)| (proven.since.is_some(), proven.seen);
+    let (earlier, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, p)| p.is_earlier);
+    let left = later.len().min(most / 8);
+    let mut first = cut(earlier, most - left, source, rank);
+    first.extend(cut(later, most - first.len(), source, rank));
+    first
+}
+
+/// Sources of [`Standings::above`].
+const REPORTED: usize = 16;
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}

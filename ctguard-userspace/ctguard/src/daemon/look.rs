@@ -1,0 +1,278 @@
+//! Looks at the table on a thread: who holds it, who is known, and what may be deleted.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, anyhow};
+use log::debug;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{Guard, background::Background, held::Rules, tick::Relief};
+use crate::{
+    events::{PartEvent, What},
+    holders::{Holders, Sums},
+};
+use ctguard_control::{
+    look::Looking,
+    reclaim::{Queue, ReclaimAges},
+    sources::{KnownSources, apply, sync},
+    standing::Standings,
+};
+use ctguard_kernel::{
+    bpf::monotonic,
+    conntrack::{Completeness, Deletion, DumpError, FullTimeouts, Table, dump_deletable},
+    maps::{GuardMaps, ListKind, SourceMemory},
+};
+use ctguard_layout::HashKey;
+use ctguard_units::{TableSample, real};
+
+/// Looks take at most this part of a processor: a 50th in calm, a 25th under pressure, and a 12th
+/// while the table is above its target.
+const PART_IN_CALM: u32 = 50;
+const PART: u32 = 25;
+const PART_ABOVE_TARGET: u32 = 12;
+
+/// The shortest time between two looks, in calm and otherwise.
+const INTERVAL_IN_CALM: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// How much later the next look is if nothing was admitted in calm during the last two.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Kept free.
+const RESERVE_PPM: u32 = 50_000;
+
+/// A larger table is not looked at before the guard is ready, because that takes a second.
+const MOST_AT_START: u64 = 300_000;
+
+#[derive(Debug)]
+pub(crate) struct Looker {
+    memory: Arc<Mutex<Memory>>,
+    look: Option<Background<Looked>>,
+    pub(super) queue: Queue<Deletion>,
+    pub(super) interval: Duration,
+    pub(super) holders: Holders,
+    /// Begin and entries of the last look.
+    last: Option<(Duration, u64)>,
+    next: Duration,
+    /// New flows admitted before the last look, and before the one before it.
+    admitted: [u64; 2],
+    was_calm: bool,
+}
+
+/// What is kept from look to look.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) standings: Standings,
+    /// What the data path's set of known sources holds.
+    written: KnownSources,
+    timeouts: FullTimeouts,
+}
+
+/// One look.
+struct Job {
+    memory: Arc<Mutex<Memory>>,
+    sources: Arc<SourceMemory>,
+    key: HashKey,
+    rules: Rules,
+    ages: ReclaimAges,
+    table: TableSample,
+    room: u64,
+    is_calm: bool,
+}
+
+#[derive(Debug)]
+struct Looked {
+    began: Duration,
+    /// Processor time.
+    took: Duration,
+    seen: Result<Seen, DumpError>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    queue: Queue<Deletion>,
+    holders: Holders,
+    /// Sources for which the set has no room.
+    left_out: usize,
+}
+
+impl Looker {
+    pub(super) fn new(standings: Standings) -> Self {
+        let (written, timeouts) = (KnownSources::new(), FullTimeouts::default());
+        Self {
+            memory: Arc::new(Mutex::new(Memory { standings, written, timeouts })),
+            look: None,
+            queue: Queue::default(),
+            interval: INTERVAL_IN_CALM,
+            holders: Holders::default(),
+            last: None,
+            next: Duration::ZERO,
+            admitted: [0; 2],
+            was_calm: true,
+        }
+    }
+
+    /// Looks before the first packet is judged, unless the table is large.
+    pub(super) fn first(
+        &mut self,
+        maps: &GuardMaps,
+        sources: &Arc<SourceMemory>,
+        table: &Table,
+    ) -> anyhow::Result<()> {
+        // A former daemon's sources, of which only hashes are left.
+        sources.lines().iter().flat_map(|line| &line.slots).for_each(|slot| slot.store(0));
+        let (sample, is_calm) = (table.sample()?, maps.limits().is_calm());
+        if !table.is_there() || sample.entries > MOST_AT_START {
+            return Ok(());
+        }
+        let looked = self.job(maps, sources, sample, is_calm)?.run();
+        self.take(looked, is_calm, sample.entries > sample.target(maps.policy().target_ppm))?;
+        Ok(())
+    }
+
+    fn job(
+        &self,
+        maps: &GuardMaps,
+        sources: &Arc<SourceMemory>,
+        table: TableSample,
+        is_calm: bool,
+    ) -> anyhow::Result<Job> {
+        let (policy, environment) = (maps.policy(), maps.environment());
+        let allowed = maps.lists.entries(ListKind::Allow)?;
+        let seconds = |after| (after > 0).then_some(after);
+        Ok(Job {
+            memory: Arc::clone(&self.memory),
+            sources: Arc::clone(sources),
+            key: environment.fixed.source_key,
+            rules: Rules {
+                tcp_loose: environment.daemon.tcp_loose != 0,
+                allowed: allowed.into_iter().map(|entry| entry.prefix).collect(),
+            },
+            ages: ReclaimAges { ages: policy.reclaim_after.map(seconds) },
+            table,
+            room: table.target(policy.target_ppm).saturating_sub(table.part(RESERVE_PPM)),
+            is_calm,
+        })
+    }
+
+    /// Sources that are known but not written, because there is no room for them.
+    fn take(&mut self, looked: Looked, is_calm: bool, is_above: bool) -> Result<usize, DumpError> {
+        let Looked { began, took, seen } = looked;
+        let (shortest, part) = match (is_above, is_calm) {
+            (true, _) => (INTERVAL, PART_ABOVE_TARGET),
+            (false, true) => (INTERVAL_IN_CALM, PART_IN_CALM),
+            (false, false) => (INTERVAL, PART),
+        };
+        self.interval = shortest.max(took * part);
+        self.next = began + self.interval;
+        let Seen { queue, mut holders, left_out } = seen?;
+        if let Some((before, entries)) = self.last.replace((began, holders.entries)) {
+            let seconds = began.saturating_sub(before).as_secs_f64().max(f64::EPSILON);
+            holders.growth_per_second = (real(holders.entries) - real(entries)) / seconds;
+        }
+        (self.queue, self.holders) = (queue, holders);
+        Ok(left_out)
+    }
+
+    pub(super) fn relief(&self, deleted: u64) -> Relief {
+        Relief {
+            reclaimable: self.queue.len(),
+            replaceable: self.queue.replaceable(),
+            deleted,
+            look_interval: self.interval,
+        }
+    }
+
+    /// `None` while a look is under way.
+    pub(super) fn try_memory(&self) -> Option<MutexGuard<'_, Memory>> {
+        self.memory.try_lock().ok()
+    }
+
+    /// Waits for a look that is under way.
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes the next step, if there is one.
+pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
+    let now = monotonic();
+    let is_calm = guard.ticker.is_calm();
+    if let Some(looked) = Background::take_finished(&mut guard.looker.look) {
+        let table = guard.table.sample()?;
+        let is_above = table.entries > table.target(guard.maps.policy().target_ppm);
+        let parts = guard.looker.holders.parts;
+        let left_out = guard.looker.take(looked, is_calm, is_above);
+        let left_out = left_out.context("cannot learn who holds connections")?;
+        let kept = match left_out {
+            0 => Ok(()),
+            count => Err(anyhow!("there is no room for {count}")),
+        };
+        guard.attempted("keep every known source", "some count as strangers", &kept);
+        let reclaimed = guard.reclaimer.by_class();
+        let holders = &mut guard.looker.holders;
+        holders.reclaimed = reclaimed;
+        if holders.parts.is_some() != parts.is_some() {
+            let event = PartEvent::new(holders);
+            guard.report(What::Part(event));
+        }
+        let kept = guard.holders.write(&guard.looker.holders).map_err(Into::into);
+        guard.attempted("say who holds the table", "`ctguard status` does not", &kept);
+    }
+    let looker = &mut guard.looker;
+    if looker.was_calm && !is_calm {
+        looker.next = now;
+    }
+    looker.was_calm = is_calm;
+    let admitted = guard.maps.grant.admissions().into_iter().fold(0, u64::wrapping_add);
+    let is_quiet = is_calm && looker.admitted == [admitted; 2];
+    let quiet = if is_quiet { QUIET } else { Duration::ZERO };
+    if looker.look.is_none() && now >= looker.next + quiet && guard.table.is_there() {
+        looker.admitted = [admitted, looker.admitted[0]];
+        let job = looker.job(&guard.maps, &guard.sources, guard.table.sample()?, is_calm)?;
+        looker.look = Some(Background::start("ctguard-look", move || job.run())?);
+    }
+    Ok(())
+}
+
+impl Job {
+    fn run(self) -> Looked {
+        let (began, cpu) = (monotonic(), processor_time());
+        let seen = self.see(began);
+        Looked { began, took: processor_time().saturating_sub(cpu), seen }
+    }
+
+    fn see(self, now: Duration) -> Result<Seen, DumpError> {
+        let memory = &mut *self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.timeouts.follow(now);
+        let marks = memory.standings.marks();
+        let mut looking = Looking::new(self.ages, &marks, self.table.max);
+        let mut sums = Sums::default();
+        let summary = dump_deletable(|entry, deletion| {
+            let held = self.rules.held(entry, memory.timeouts.idle(entry, now));
+            sums.add(&held);
+            looking.add(&held, deletion);
+        })?;
+        // An entry that cannot be read stays in the table; a look is never more complete than that.
+        let is_complete = summary.completeness == Completeness::Complete || summary.unread > 0;
+        let look = looking.finish(is_complete);
+        debug!("looked at {} entries: {summary:?}", look.entries);
+        memory.standings.looked(&look, now, since_1970(), self.is_calm, self.room);
+        let changes = sync(&memory.written, &memory.standings.known());
+        let left_out = apply(&*self.sources, &self.key, changes, &mut memory.written).len();
+        let holders = Holders::new(&look, &memory.standings, &sums);
+        Ok(Seen { queue: look.queue, holders, left_out })
+    }
+}
+
+/// Of this thread.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,131 @@
+//! Who holds the table, as the daemon's last look found it: a file that `ctguard status` reads.
+
+use std::{cmp::Reverse, collections::BTreeMap, fs, io, path::PathBuf, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::files::FileError;
+use ctguard_control::{
+    holdings::{Entries, Parts},
+    look::{Held, Kind, Look},
+    sources::SourceScope,
+    standing::Standings,
+};
+use ctguard_kernel::run_directory;
+
+/// Sources that are named.
+const NAMED: usize = 5;
+/// Longer silence counts as idle.
+const IDLE_SECONDS: u32 = 60;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Holders {
+    /// RFC 3339, UTC.
+    pub(crate) looked_at: String,
+    pub(crate) entries: u64,
+    /// Entries in each state, the most first.
+    pub(crate) states: Vec<StateHolders>,
+    /// Those that hold most, the most first.
+    pub(crate) sources: Vec<SourceHolder>,
+    /// Null while all entries fit into the target.
+    pub(crate) parts: Option<PartReport>,
+    /// Entries that may be deleted when room is needed.
+    pub(crate) reclaimable: u64,
+    /// Entries deleted since the daemon started, by class.
+    pub(crate) reclaimed: BTreeMap<String, u64>,
+    /// Entries per second by which the table grew between the last two looks.
+    pub(crate) growth_per_second: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StateHolders {
+    pub(crate) state: String,
+    pub(crate) entries: u64,
+    /// Those without a packet for a minute.
+    pub(crate) idle_entries: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SourceHolder {
+    pub(crate) source: String,
+    /// Connections whose handshake it completed.
+    pub(crate) connections: u32,
+    /// Entries that may be spoofed, less those that may be reclaimed.
+    pub(crate) other_entries: u32,
+    pub(crate) is_above_part: bool,
+}
+
+/// The most that one source may hold; null is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PartReport {
+    pub(crate) connections: Option<u32>,
+    pub(crate) other_entries: Option<u32>,
+}
+
+/// What a look counts beside.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sums {
+    idle: [u64; Kind::COUNT],
+}
+
+impl Sums {
+    pub(crate) fn add(&mut self, held: &Held) {
+        let is_idle = held.idle.is_some_and(|seconds| seconds >= IDLE_SECONDS);
+        self.idle[held.kind as usize] += u64::from(is_idle);
+    }
+}
+
+impl Holders {
+    pub(crate) fn new<T>(look: &Look<T>, standings: &Standings, sums: &Sums) -> Self {
+        let state = |kind: Kind| StateHolders {
+            state: kind.name().to_owned(),
+            entries: look.by_kind[kind as usize],
+            idle_entries: sums.idle[kind as usize],
+        };
+        let mut states: Vec<_> = Kind::ALL.map(state).into();
+        states.retain(|state| state.entries > 0);
+        states.sort_by_key(|state| Reverse(state.entries));
+        let marks = standings.marks();
+        let holder = |(source, entries): (SourceScope, Entries)| SourceHolder {
+            source: source.to_string(),
+            connections: entries.proving,
+            other_entries: entries.other,
+            is_above_part: marks.contains_key(&source),
+        };
+        let Parts { proving, other } = standings.parts();
+        let parts = PartReport { connections: proving, other_entries: other };
+        Self {
+            looked_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            entries: look.entries,
+            states,
+            sources: look.holdings.top(NAMED).into_iter().map(holder).collect(),
+            parts: (proving.is_some() || other.is_some()).then_some(parts),
+            reclaimable: look.queue.len(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The file of one namespace, until a reboot.
+#[derive(Clone, Debug)]
+pub(crate) struct HoldersFile(PathBuf);
+
+impl HoldersFile {
+    pub(crate) fn of_this_namespace() -> io::Result<Self> {
+        run_directory::of_this_namespace("holders.json").map(Self)
+    }
+
+    pub(crate) fn write(&self, holders: &Holders) -> Result<(), FileError> {
+        let new = self.0.with_extension("new");
+        serde_json::to_vec(holders)
+            .map_err(Into::into)
+            .and_then(|bytes| fs::write(&new, bytes))
+            .and_then(|()| fs::rename(&new, &self.0))
+            .map_err(FileError::new("write", &self.0))
+    }
+
+    /// `None` before the first look.
+    pub(crate) fn read(&self) -> Option<Holders> {
+        serde_json::from_slice(&fs::read(&self.0).ok()?).ok()
+    }
+}

@@ -1,0 +1,215 @@
+//! Estimates when an entry saw its last packet, from the time that it has left.
+
+use std::time::Duration;
+
+use ctguard_datapath::packet::protocol;
+
+use super::{Entry, status::ASSURED, timeouts_writer::TimeoutSettings};
+
+/// What a packet may give an entry of one kind: the first timeout, or one of the others if it is
+/// shorter (`nf_conntrack_tcp_packet`, `net/netfilter/nf_conntrack_proto_tcp.c`, and the files beside
+/// it). TCP's come first, in the order of [`super::TcpState`].
+const ROWS: [&[&str]; 17] = [
+    &["tcp_timeout_syn_sent", UNACKNOWLEDGED, RETRANSMITTED],
+    &["tcp_timeout_syn_recv", UNACKNOWLEDGED, RETRANSMITTED],
+    // A RST that does not fit exactly leaves the state, and gives the timeout of CLOSE.
+    &["tcp_timeout_established", UNACKNOWLEDGED, RETRANSMITTED, "tcp_timeout_close"],
+    &["tcp_timeout_fin_wait", UNACKNOWLEDGED, RETRANSMITTED],
+    &["tcp_timeout_close_wait", UNACKNOWLEDGED, RETRANSMITTED],
+    &["tcp_timeout_last_ack", UNACKNOWLEDGED, RETRANSMITTED],
+    &["tcp_timeout_time_wait", UNACKNOWLEDGED, RETRANSMITTED],
+    &["tcp_timeout_close"],
+    &["udp_timeout"],
+    &["udp_timeout_stream"],
+    &["gre_timeout"],
+    &["gre_timeout_stream"],
+    &["icmp_timeout"],
+    &["icmpv6_timeout"],
+    &[
+        "sctp_timeout_established",
+        "sctp_timeout_closed",
+        "sctp_timeout_cookie_wait",
+        "sctp_timeout_cookie_echoed",
+        "sctp_timeout_shutdown_sent",
+        "sctp_timeout_shutdown_recd",
+        "sctp_timeout_shutdown_ack_sent",
+        "sctp_timeout_heartbeat_sent",
+    ],
+    &[
+        "dccp_timeout_open",
+        "dccp_timeout_request",
+        "dccp_timeout_respond",
+        "dccp_timeout_partopen",
+        "dccp_timeout_closereq",
+        "dccp_timeout_closing",
+        "dccp_timeout_timewait",
+    ],
+    &["generic_timeout"],
+];
+const UNACKNOWLEDGED: &str = "tcp_timeout_unacknowledged";
+const RETRANSMITTED: &str = "tcp_timeout_max_retrans";
+
+/// The kernel's timeouts, and since when they have been what they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FullTimeouts {
+    /// By row.
+    rows: Vec<Vec<u32>>,
+    /// The longest that was ever read, by row.
+    longest: Vec<u32>,
+    since: Duration,
+}
+
+impl FullTimeouts {
+    /// Reads the timeouts of this thread's namespace again.
+    pub fn follow(&mut self, now: Duration) {
+        let settings = TimeoutSettings::of_the_kernel();
+        self.set(|name| settings.read(name), now);
+    }
+
+    fn set(&mut self, read: impl Fn(&str) -> Option<u32>, now: Duration) {
+        let row = |names: &&[&str]| {
+            let mut row: Vec<u32> = names.iter().filter_map(|name| read(name)).collect();
+            if let Some(&usual) = row.first() {
+                row.retain(|&timeout| timeout <= usual);
+            }
+            row
+        };
+        let rows: Vec<_> = ROWS.iter().map(row).collect();
+        if self.rows == rows {
+            return;
+        }
+        self.longest.resize(rows.len(), 0);
+        for (longest, row) in self.longest.iter_mut().zip(&rows) {
+            *longest = row.iter().copied().fold(*longest, u32::max);
+        }
+        (self.rows, self.since) = (rows, now);
+    }
+
+    /// Whole seconds since the entry's last packet, if not more; `None` if nothing is known about it.
+    pub fn idle(&self, entry: &Entry, now: Duration) -> Option<u32> {
+        let left = entry.timeout_seconds?;
+        let row = row(entry);
+        // An entry is as young as any of its timeouts allows. The time left is rounded down: 119 of 120
+        // in an entry's first second.
+        let passed = self.rows.get(row)?.iter().filter_map(|full| full.checked_sub(left)).min();
+        match passed {
+            Some(passed) => Some(passed.saturating_sub(1)),
+            // Its last packet came when timeouts were longer.
+            None if left <= *self.longest.get(row)? => {
+                u32::try_from(now.saturating_sub(self.since).as_secs()).ok()
+            }
+            None => None,
+        }
+    }
+}
+
+fn row(entry: &Entry) -> usize {
+    let is_assured = usize::from(entry.status & ASSURED != 0);
+    match entry.protocol {
+        protocol::TCP => entry.tcp_state.map_or(0, |state| state as usize),
+        protocol::UDP | protocol::UDPLITE => 8 + is_assured,
+        protocol::GRE => 10 + is_assured,
+        protocol::ICMP => 12,
+        protocol::ICMPV6 => 13,
+        protocol::SCTP => 14,
+        protocol::DCCP => 15,
+        _ => 16,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::conntrack::{TcpState, Tuple};
+
+    /// The kernel's defaults.
+    fn usual(name: &str) -> Option<u32> {
+        let seconds = match name {
+            "tcp_timeout_syn_sent" | "tcp_timeout_fin_wait" | "tcp_timeout_time_wait" => 120,
+            "tcp_timeout_syn_recv" | "tcp_timeout_close_wait" => 60,
+            "tcp_timeout_established" => 432_000,
+            "tcp_timeout_last_ack" | "udp_timeout" | "icmp_timeout" | "icmpv6_timeout" => 30,
+            "tcp_timeout_close" => 10,
+            UNACKNOWLEDGED | RETRANSMITTED => 300,
+            "udp_timeout_stream" => 120,
+            "generic_timeout" => 600,
+            "sctp_timeout_cookie_wait" => 3,
+            "sctp_timeout_established" => 210,
+            _ => return None,
+        };
+        Some(seconds)
+    }
+
+    fn timeouts() -> FullTimeouts {
+        let mut timeouts = FullTimeouts::default();
+        timeouts.set(usual, Duration::ZERO);
+        timeouts
+    }
+
+    fn entry(protocol: u8, tcp_state: Option<TcpState>, status: u32, left: u32) -> Entry {
+        let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let tuple = Tuple { source: address, destination: address, key: 0 };
+        Entry {
+            original: tuple,
+            reply: tuple,
+            protocol,
+            status,
+            tcp_state,
+            has_helper: false,
+            timeout_seconds: Some(left),
+            zone: 0,
+        }
+    }
+
+    fn idle(entry: &Entry) -> Option<u32> {
+        timeouts().idle(entry, Duration::from_secs(9))
+    }
+
+    #[test]
+    fn the_time_left_says_how_long_no_packet_came() {
+        let tcp = |state, left| idle(&entry(protocol::TCP, Some(state), 0, left));
+        assert_eq!(tcp(TcpState::SynSent, 120), Some(0));
+        assert_eq!(tcp(TcpState::SynSent, 119), Some(0), "up to a second");
+        assert_eq!(tcp(TcpState::SynSent, 118), Some(1));
+        assert_eq!(tcp(TcpState::SynReceived, 54), Some(5));
+        assert_eq!(tcp(TcpState::TimeWait, 0), Some(119));
+        assert_eq!(tcp(TcpState::Close, 8), Some(1));
+        let udp = |status, left| idle(&entry(protocol::UDP, None, status, left));
+        assert_eq!([udp(0, 28), udp(ASSURED, 28)], [Some(1), Some(91)]);
+        assert_eq!(idle(&entry(protocol::SCTP, None, 0, 1)), Some(1));
+        assert_eq!(idle(&entry(50, None, 0, 500)), Some(99));
+    }
+
+    /// Fails when a connection whose data is not acknowledged yet is taken for one that was idle for
+    /// days.
+    #[test]
+    fn of_several_timeouts_the_one_counts_that_makes_the_entry_youngest() {
+        let established = |left| idle(&entry(protocol::TCP, Some(TcpState::Established), 0, left));
+        assert_eq!(established(431_998), Some(1));
+        assert_eq!(established(300), Some(0));
+        assert_eq!(established(290), Some(9));
+        assert_eq!(established(10), Some(0), "a RST that did not fit exactly");
+        assert_eq!(idle(&entry(protocol::TCP, Some(TcpState::TimeWait), 0, 10)), Some(109));
+    }
+
+    #[test]
+    fn more_left_than_any_timeout_says_nothing() {
+        assert_eq!(idle(&entry(protocol::UDP, None, 0, 100)), None);
+        let without = Entry { timeout_seconds: None, ..entry(protocol::UDP, None, 0, 0) };
+        assert_eq!(idle(&without), None);
+        assert_eq!(FullTimeouts::default().idle(&entry(50, None, 0, 1), Duration::ZERO), None);
+    }
+
+    #[test]
+    fn an_entry_from_before_timeouts_shrank_is_at_least_as_old_as_the_change() {
+        let (mut timeouts, seconds) = (timeouts(), Duration::from_secs);
+        let shrunk = |name: &str| usual(name).map(|seconds| seconds / 4);
+        timeouts.set(shrunk, seconds(50));
+        timeouts.set(shrunk, seconds(60));
+        let of = |left, now| timeouts.idle(&entry(protocol::UDP, None, 0, left), seconds(now));
+        assert_eq!([of(20, 50), of(20, 63), of(31, 63)], [Some(0), Some(13), None]);
+        assert_eq!(of(5, 63), Some(1), "of the new one");
+    }
+}
