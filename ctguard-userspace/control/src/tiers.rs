@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn who_asks_for_everything_leaves_the_others_their_kept_parts() {
-        let [strangers, _, regulars, proven, answered, retried, ..] = divide(100.0, &[EVERYTHING; TIERS]);
+        let [strangers, _, regulars, proven, answered, retried, ..] =
+            divide(100.0, &[EVERYTHING; TIERS]);
         assert_eq!([regulars, proven, answered, retried, strangers], [40.0, 25.0, 20.0, 5.0, 10.0]);
     }
 

@@ -63,7 +63,8 @@ impl DataPath {
             prefix: [Rate::default(); CLASSES],
             service: [Rate::default(); CLASSES],
             adaptive_ppm: [0; 2],
-            reserved: [0; 2],
+            own_ceilings: 0,
+            reserved: 0,
         };
         change(&mut policy);
         self.write(layout::maps::POLICY, 0, policy)

@@ -175,6 +175,7 @@ impl Ticker {
             return;
         }
         maps.set_fallback(fallback(policy, table, calm, self.jiffies_per_second));
+        maps.set_exempt(table.max);
         self.fallback_of = Some((*policy, table.max, calm));
     }
 

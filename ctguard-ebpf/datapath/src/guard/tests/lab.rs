@@ -84,7 +84,8 @@ impl Lab {
                 prefix: [Rate::default(); CLASSES],
                 service: [Rate::default(); CLASSES],
                 adaptive_ppm: [0; 2],
-                reserved: [0; 2],
+                own_ceilings: 0,
+                reserved: 0,
             },
             environment: environment(Environment {
                 operator: OperatorLimits::default(),
