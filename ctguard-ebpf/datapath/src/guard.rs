@@ -178,8 +178,8 @@ impl<T: Tables> Guard<'_, T> {
             _ => Outcome::Admitted,
         };
         let is_exempt = classify::is_exempt(packet);
-        if is_exempt && passes_as != Outcome::Admitted {
-            // Its tuple was charged already, and makes no second entry.
+        if is_exempt && (passes_as != Outcome::Admitted || classify::is_of_all_clients(packet)) {
+            // A tuple that was charged already makes no second entry.
             return Judgement::packet(Outcome::Exempt);
         }
         if passes_as == Outcome::Admitted && self.learns(flow, now) {

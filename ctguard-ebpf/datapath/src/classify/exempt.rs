@@ -35,6 +35,13 @@ pub(crate) fn is_exempt<A: Address>(packet: &Packet<A>) -> bool {
     }
 }
 
+/// Whether an exempt packet is one of a DHCP client without an address: all of them have the same
+/// tuple, so they make one entry and need no bucket.
+#[inline(always)]
+pub(crate) fn is_of_all_clients<A: Address>(packet: &Packet<A>) -> bool {
+    A::FAMILY == 4 && first_word(packet.source) == 0 && first_word(packet.destination) == u32::MAX
+}
+
 /// 224.0.0.0/24 (RFC 5771, section 4) and `ff02::/16` (RFC 4291, section 2.7): OSPF, VRRP, PIM,
 /// group membership. No router forwards them, so only a neighbour can send them.
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 mod exempt;
 
-pub(crate) use exempt::is_exempt;
+pub(crate) use exempt::{is_exempt, is_of_all_clients};
 
 use crate::{
     layout::{Class, FlowKind},
