@@ -131,11 +131,11 @@ impl Controller {
             .as_secs_f64();
         let before = self.stages.of();
         self.challenge_unseen(snapshot);
-        let left_calm = self.watch(&room, spent.iter().sum(), elapsed);
+        let left_calm = self.watch(&room, policy, spent.iter().sum(), elapsed);
         if let Some(loads) = snapshot.loads
             && !self.stages.is_calm()
         {
-            self.demands.replace(loads, &policy.ceilings);
+            self.demands.replace(loads, policy);
             self.share(&room, policy);
         }
 
@@ -194,7 +194,13 @@ impl Controller {
     }
 
     /// Leaves calm if the table would soon reach its target; returns whether it did.
-    fn watch(&mut self, room: &Room, spent: u64, elapsed: Duration) -> bool {
+    fn watch(
+        &mut self,
+        room: &Room,
+        policy: &ControlPolicy,
+        spent: u64,
+        elapsed: Duration,
+    ) -> bool {
         if !self.stages.is_calm() {
             return false;
         }
@@ -208,7 +214,7 @@ impl Controller {
             return false;
         }
         self.stages.leave_calm();
-        self.demands.replace(&[], &[0; CLASSES]);
+        self.demands.replace(&[], policy);
         self.knows_demands = false;
         self.surveyed = false;
         self.presumed = None;

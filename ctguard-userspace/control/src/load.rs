@@ -2,7 +2,10 @@
 
 use ctguard_layout::{CLASSES, Class};
 
-use super::tiers::{TIERS, Tier};
+use super::{
+    decision::ControlPolicy,
+    tiers::{TIERS, Tier},
+};
 
 /// The demand of one source in one class.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,11 +35,11 @@ struct Seen {
 }
 
 impl Demands {
-    pub(crate) fn replace(&mut self, loads: &[OfferedLoad], ceilings: &[u32; CLASSES]) {
+    pub(crate) fn replace(&mut self, loads: &[OfferedLoad], policy: &ControlPolicy) {
         self.of.iter_mut().flatten().for_each(Vec::clear);
         self.strangers = Default::default();
         for load in loads {
-            let ceiling = f64::from(ceilings[load.class as usize]);
+            let ceiling = policy.cap(load.tier, load.class);
             if load.flows_per_second > 0.0 {
                 let demands = &mut self.of[load.tier as usize][load.class as usize];
                 demands.push(load.flows_per_second.min(ceiling));
@@ -96,17 +99,25 @@ impl Seen {
 mod tests {
     use super::*;
 
+    const POLICY: ControlPolicy = ControlPolicy {
+        target_ppm: 850_000,
+        ceilings: [50, 100, 20],
+        are_own_ceilings: [true; CLASSES],
+        floors: [1; CLASSES],
+        reclaim: true,
+    };
+
     #[test]
     fn nobody_asks_for_more_than_the_ceiling() {
         let mut demands = Demands::default();
-        demands.replace(&[load(Class::Tcp, 900.0), load(Class::Tcp, 7.0)], &[50, 100, 20]);
+        demands.replace(&[load(Class::Tcp, 900.0), load(Class::Tcp, 7.0)], &POLICY);
         assert_eq!(demands.ask(Tier::Strangers, |_| true), 57.0);
     }
 
     #[test]
     fn a_class_that_does_not_count_asks_for_nothing() {
         let mut demands = Demands::default();
-        demands.replace(&[load(Class::Tcp, 3.0), load(Class::Udp, 5.0)], &[50, 100, 20]);
+        demands.replace(&[load(Class::Tcp, 3.0), load(Class::Udp, 5.0)], &POLICY);
         assert_eq!(demands.ask(Tier::Strangers, |class| class != Class::Udp), 3.0);
         assert_eq!(demands.total(Tier::Strangers, Class::Udp), 5.0);
         assert_eq!(demands.sources(Tier::Strangers, Class::Udp), 1);
@@ -115,8 +126,8 @@ mod tests {
     #[test]
     fn what_was_asked_before_is_forgotten() {
         let mut demands = Demands::default();
-        demands.replace(&[load(Class::Tcp, 3.0)], &[50, 100, 20]);
-        demands.replace(&[load(Class::Tcp, f64::NAN)], &[50, 100, 20]);
+        demands.replace(&[load(Class::Tcp, 3.0)], &POLICY);
+        demands.replace(&[load(Class::Tcp, f64::NAN)], &POLICY);
         assert_eq!(demands.ask(Tier::Strangers, |_| true), 0.0);
     }
 
@@ -125,7 +136,7 @@ mod tests {
         let once = OfferedLoad { is_seen_once: true, ..load(Class::Tcp, 160.0) };
         let mut demands = Demands::default();
         assert_eq!(demands.unseen(|_| true), 0.0);
-        demands.replace(&[once, once, once, load(Class::Tcp, 480.0)], &[50, 100, 20]);
+        demands.replace(&[once, once, once, load(Class::Tcp, 480.0)], &POLICY);
         assert_eq!(demands.unseen(|_| true), 0.5);
         assert_eq!(demands.unseen(|class| class != Class::Tcp), 0.0);
     }

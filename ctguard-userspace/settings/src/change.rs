@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::{
     DEFAULT_POLICY,
     key::{Key, Kind, UnknownKey},
-    value::{Value, ValueError},
+    value::{Form, Value, ValueError},
 };
 
 /// `KEY=VALUE`, checked.
@@ -100,6 +100,7 @@ impl Settings {
             Kind::On(bit) => Value::Switch(self.policy.has(bit)),
             Kind::Off(bit) => Value::Switch(!self.policy.has(bit)),
             Kind::Policy(form, field) => form.value(*field(&mut { self.policy }, class)),
+            Kind::Source(form, field) => form.value(*field(&mut { self.policy.source[class] })),
             Kind::Ceiling(form, field) => {
                 let mut ceiling = self.interfaces[self.position(key)?].overrides[class];
                 form.value(*field(&mut ceiling))
@@ -117,6 +118,16 @@ impl Settings {
             Kind::Policy(_, field) => {
                 let default = *field(&mut { DEFAULT_POLICY }, class);
                 *field(&mut self.policy, class) = number(value, default);
+            }
+            Kind::Source(form, field) => {
+                let default = *field(&mut { DEFAULT_POLICY.source[class] });
+                *field(&mut self.policy.source[class]) = number(value, default);
+                let bit = Policy::ceiling_bit(class, matches!(form, Form::Burst));
+                if value == Value::Default {
+                    self.policy.own_ceilings &= !bit;
+                } else {
+                    self.policy.own_ceilings |= bit;
+                }
             }
             Kind::Ceiling(_, field) => {
                 let position = self.position(key)?;
@@ -178,6 +189,21 @@ mod tests {
     }
 
     #[test]
+    fn a_ceiling_is_the_operators_until_both_its_parts_are_taken_back() {
+        let mut settings = settings();
+        let tcp = Class::Tcp as usize;
+        let mut has_own = |assignment| {
+            settings.apply(&[assign(assignment)]).unwrap();
+            settings.policy.has_own_ceiling(tcp)
+        };
+        assert!(!has_own("source.udp.rate=50"));
+        assert!(has_own("source.tcp.rate=50"), "the default's number, but set");
+        assert!(has_own("source.tcp.burst=300"));
+        assert!(has_own("source.tcp.rate=default"));
+        assert!(!has_own("source.tcp.burst=default"));
+    }
+
+    #[test]
     fn nothing_changes_when_one_assignment_cannot_be_made() {
         let mut settings = settings();
         let before = settings.clone();
@@ -224,6 +250,8 @@ mod tests {
             "prefix.tcp.rate=7",
             "service.udp.burst=7",
             "floor.tcp.rate=3",
+            "source.udp.rate=7",
+            "source.other.burst=7",
             "interface.wan0.zone=5",
             "interface.wan0.answer=off",
         ];

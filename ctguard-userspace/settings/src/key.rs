@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Off(u32),
     /// A number in the policy; 0 is no value.
     Policy(Form, fn(&mut Policy, usize) -> &mut u32),
+    /// A ceiling of the policy; the policy has a bit for each that the operator set.
+    Source(Form, fn(&mut Rate) -> &mut u32),
     /// An interface's own ceiling; 0 is no value.
     Ceiling(Form, fn(&mut Rate) -> &mut u32),
     /// The conntrack zone of what arrives on an interface (`CT --zone`, nft `ct zone set`).
@@ -43,7 +45,7 @@ impl Kind {
     pub(crate) const fn form(self) -> Form {
         match self {
             Self::On(_) | Self::Off(_) | Self::Answer => Form::Switch,
-            Self::Policy(form, _) | Self::Ceiling(form, _) => form,
+            Self::Policy(form, _) | Self::Source(form, _) | Self::Ceiling(form, _) => form,
             Self::Zone => Form::Zone,
         }
     }
@@ -132,13 +134,13 @@ pub(crate) static TABLE: [Row; 24] = [
     },
     Row {
         name: "source.CLASS.rate",
-        kind: Kind::Policy(Form::Rate, |policy, class| &mut policy.source[class].flows_per_second),
+        kind: Kind::Source(Form::Rate, |ceiling| &mut ceiling.flows_per_second),
         meaning: "Ceiling: new flows from one source",
         unset: "off",
     },
     Row {
         name: "source.CLASS.burst",
-        kind: Kind::Policy(Form::Burst, |policy, class| &mut policy.source[class].burst),
+        kind: Kind::Source(Form::Burst, |ceiling| &mut ceiling.burst),
         meaning: "New flows that one source may open at once",
         unset: "off",
     },

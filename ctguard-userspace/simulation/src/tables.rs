@@ -107,7 +107,7 @@ impl Maps {
             new_flows: 0,
             interface: Interface {
                 ifindex: 1,
-                ceilings: ceilings(&policy.source, &Interface::FREE.overrides, jiffies_per_second),
+                ceilings: ceilings(&policy, &Interface::FREE.overrides, jiffies_per_second),
                 ..Interface::FREE
             },
             buckets: lines(sizes.source_lines),
@@ -126,6 +126,8 @@ impl Maps {
             cookie: Cell::default(),
         };
         maps.set_fallback(true);
+        FallbackRate::exempt(scenario.table.max.into(), jiffies_per_second)
+            .write_exempt(&maps.grant);
         maps
     }
 

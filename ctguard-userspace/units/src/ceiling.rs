@@ -4,15 +4,18 @@ use ctguard_layout::{CLASS_SLOTS, CLASSES, Ceiling, OperatorLimits, Policy, Rate
 
 use crate::numbers::{real, whole};
 
-/// The ceilings per source on one interface: its own where they are set, else the policy's.
+/// The ceilings per source that the operator set for one interface or for all. A default is none of
+/// them: the controller writes it into the shares while it holds.
 pub fn ceilings(
-    policy: &[Rate; CLASSES],
+    policy: &Policy,
     overrides: &[Rate; CLASSES],
     jiffies_per_second: u32,
 ) -> [Ceiling; CLASS_SLOTS] {
     let mut ceilings = [Ceiling::default(); CLASS_SLOTS];
-    for ((ceiling, &rate), &own) in ceilings.iter_mut().zip(policy).zip(overrides) {
-        *ceiling = compile(in_force(rate, own), jiffies_per_second);
+    for (class, (ceiling, &own)) in ceilings.iter_mut().zip(overrides).enumerate() {
+        if policy.has_own_ceiling(class) || own != Rate::default() {
+            *ceiling = compile(in_force(policy.source[class], own), jiffies_per_second);
+        }
     }
     ceilings
 }
@@ -94,6 +97,20 @@ pub fn interval(flows_per_second: u64, jiffies_per_second: u32) -> u64 {
 mod tests {
     use super::*;
 
+    const POLICY: Policy = Policy {
+        layout_version: 0,
+        switches: 0,
+        target_ppm: 0,
+        source: [UNSET; CLASSES],
+        fallback_flows_per_second: 0,
+        floor: [0; CLASSES],
+        prefix: [UNSET; CLASSES],
+        service: [UNSET; CLASSES],
+        adaptive_ppm: [0; 2],
+        reclaim_after: [0; 6],
+        own_ceilings: 0,
+        reserved: 0,
+    };
     const UNSET: Rate = Rate { flows_per_second: 0, burst: 0 };
 
     #[test]
@@ -101,6 +118,20 @@ mod tests {
         let ceiling = compile(rate(200, 100), 250);
         assert_eq!(ceiling.interval, Ticks(250 * 65_536 / 200));
         assert_eq!(ceiling.tolerance, Ticks(99 * 250 * 65_536 / 200));
+    }
+
+    #[test]
+    fn only_ceilings_that_the_operator_set_are_compiled() {
+        let policy = Policy {
+            source: [rate(50, 200), rate(100, 400), rate(20, 50)],
+            own_ceilings: Policy::ceiling_bit(0, true),
+            ..POLICY
+        };
+        let own = [UNSET, UNSET, rate(0, 9)];
+        let [tcp, udp, other, _] = ceilings(&policy, &own, 250);
+        assert_eq!(tcp, compile(rate(50, 200), 250));
+        assert_eq!(udp, Ceiling::default());
+        assert_eq!(other, compile(rate(20, 9), 250));
     }
 
     #[test]

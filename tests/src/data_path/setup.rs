@@ -64,6 +64,8 @@ impl DataPath {
             service: [Rate::default(); CLASSES],
             adaptive_ppm: [0; 2],
             reclaim_after: [0; 6],
+            own_ceilings: 0,
+            reserved: 0,
         };
         change(&mut policy);
         self.write(layout::maps::POLICY, 0, policy)
