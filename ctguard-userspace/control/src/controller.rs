@@ -13,14 +13,14 @@ use ctguard_layout::{CLASSES, Ceiling, Class};
 
 use super::{
     InFlight, Pace, Reserve, TierGrant,
-    budget::{Growth, Saved, budget},
     decision::{ControlPolicy, Decision, Snapshot, StageChange, Steering},
     load::Demands,
     room::Room,
+    saved::Saved,
     shares::{NO_SHARES, Shares, share_if_unchallenged},
     smoothed::Smoothed,
     stage::{Stage, Stages},
-    tiers::{TIERS, Tier},
+    tiers::{Precedence as _, TIERS, Tier},
 };
 use crate::tuning::TUNING;
 use ctguard_units::{TableSample, real, share as share_ceiling};
@@ -32,13 +32,16 @@ pub struct Controller {
     clock: Clock,
     in_flight: InFlight,
     reserve: Reserve,
-    growth: Growth,
     pulse: Smoothed,
     needs: [Smoothed; TIERS],
     saved: [Saved; TIERS],
     gains: [f64; TIERS],
-    /// Tiers whose grant was spent at a tick since the last scan.
+    /// The strangers' gain when a class was challenged.
+    gains_unchallenged: [f64; CLASSES],
+    /// Tiers that spent a grant between two ticks since the last scan.
     scarce: [bool; TIERS],
+    /// The allowances of the last tick.
+    granted: [u64; TIERS],
     /// A at the last tick.
     admitted: Option<[u64; TIERS]>,
     stages: Stages,
@@ -52,12 +55,10 @@ pub struct Controller {
     /// Since when SYNs are challenged although demands are not known.
     presumed: Option<Duration>,
     shares: Shares,
-    /// Above the target: the level up to which known tiers may replace entries that leave. It falls.
-    crest: Option<f64>,
-    /// The table is full, and the kernel drops unreplied entries for new flows.
-    replaces: bool,
-    /// When the table passed its target, and reclaim began.
-    reclaims_since: Option<Duration>,
+    /// Seconds over which the room is spread.
+    horizon: f64,
+    /// Since when there has been no room for anybody, and none could be made.
+    starved: Option<Duration>,
 }
 
 impl Controller {
@@ -68,12 +69,13 @@ impl Controller {
             clock: Clock::default(),
             in_flight: InFlight::default(),
             reserve: Reserve::default(),
-            growth: Growth::new(),
             pulse: Smoothed::over(TUNING.pulse_memory),
             needs: [Smoothed::over(TUNING.need_memory); TIERS],
             saved: [Saved::default(); TIERS],
             gains: [1.0; TIERS],
+            gains_unchallenged: [1.0; CLASSES],
             scarce: [false; TIERS],
+            granted: [0; TIERS],
             admitted: None,
             stages: Stages::default(),
             demands: Demands::default(),
@@ -83,9 +85,8 @@ impl Controller {
             scanned: Duration::ZERO,
             presumed: None,
             shares: NO_SHARES,
-            crest: None,
-            replaces: false,
-            reclaims_since: None,
+            horizon: TUNING.horizon.as_secs_f64(),
+            starved: None,
         }
     }
 
@@ -114,9 +115,20 @@ impl Controller {
             return Some(self.unlimited(snapshot));
         }
 
-        let reserve = self.reserve.entries(table);
-        let room = Room::of(table, policy.target_ppm, in_flight, reserve);
-        self.replaces = room.is_full() && (!policy.reclaim || self.is_being_reclaimed());
+        let taken = table.entries + in_flight + self.reserve.entries(table);
+        let known = Tier::SERVED.into_iter().filter(|tier| tier.is_known());
+        let need: f64 = known.map(|tier| self.needs[tier as usize].per_second()).sum();
+        let mut room = Room::of(table, policy.target_ppm, taken).keeping(need * TUNING.kept_for);
+        if policy.reclaim {
+            room = room.with_reclaimable(snapshot.reclaimable, snapshot.replaceable);
+        }
+        let delete = room.deletions();
+        if self.is_starved(&room, delete) {
+            room = room.beyond_target();
+        }
+        self.horizon = (2 * snapshot.look_interval)
+            .clamp(TUNING.horizon, TUNING.horizon_longest)
+            .as_secs_f64();
         let before = self.stages.of();
         self.challenge_unseen(snapshot);
         let left_calm = self.watch(&room, spent.iter().sum(), elapsed);
@@ -126,7 +138,6 @@ impl Controller {
             self.demands.replace(loads, &policy.ceilings);
             self.share(&room, policy);
         }
-        self.fall(&room, elapsed);
 
         // What was spent in calm does not count against the tiers.
         let earned_by = if left_calm { [0; TIERS] } else { spent };
@@ -135,11 +146,20 @@ impl Controller {
             grants: self.grants(snapshot, allowances),
             stages: self.stages.of(),
             shares: self.compiled(),
-            reclaim: self.reclaim(&room, policy),
-            pace: self.pace(&room, held_back),
+            delete,
+            pace: self.pace(held_back, delete),
             changes: self.changes(before, &room),
             steering: self.steering(&room),
         })
+    }
+
+    /// Whether there has been no room for anybody, and none could be made, for so long that the
+    /// kernel would serve more flows without a guard.
+    fn is_starved(&mut self, room: &Room, delete: u64) -> bool {
+        let least = if self.starved.is_some() { 2 } else { 1 } * room.least();
+        let is_short = room.headroom() < least && delete == 0;
+        self.starved = is_short.then(|| self.starved.unwrap_or(self.clock.now));
+        self.starved.is_some_and(|since| self.clock.now - since >= TUNING.starved_for)
     }
 
     /// Updates all averages; returns the flows in flight.
@@ -152,8 +172,7 @@ impl Controller {
     ) -> u64 {
         let now = self.clock.now;
         if let Some(new_flows) = snapshot.new_flows {
-            self.growth.observe(now, table.entries, new_flows);
-            self.reserve.observe(now, table, new_flows);
+            self.reserve.observe(now, table, new_flows, snapshot.deleted);
         }
         self.pulse.observe(real(spent.iter().sum()), elapsed);
         for (need, &spent) in self.needs.iter_mut().zip(spent) {
@@ -183,14 +202,9 @@ impl Controller {
         let in_this_tick = real(spent) / elapsed.as_secs_f64().max(f64::EPSILON);
         let admitted =
             if spent >= calm_grant / 4 * 3 { in_this_tick } else { self.pulse.per_second() };
-        let horizon = if room.fill_of_target() >= TUNING.nearly_full {
-            TUNING.pressure_horizon_when_full
-        } else {
-            TUNING.pressure_horizon
-        };
-        let soon = real(room.headroom()) / horizon.as_secs_f64() + 1.0;
-        let grows = admitted + self.growth.others() > soon && !elapsed.is_zero();
-        if !grows && room.excess() == 0 {
+        let soon = room.available(Tier::Strangers) / TUNING.pressure_horizon.as_secs_f64();
+        let grows = admitted + self.reserve.per_second() > soon + 1.0 && !elapsed.is_zero();
+        if !grows && room.available(Tier::Strangers) > 0.0 {
             return false;
         }
         self.stages.leave_calm();
@@ -201,6 +215,7 @@ impl Controller {
         self.left_calm = self.clock.now;
         self.scanned = self.clock.now;
         self.gains = [1.0; TIERS];
+        self.gains_unchallenged = [1.0; CLASSES];
         self.scarce = [false; TIERS];
         let rates = self.rates(room);
         for (saved, rate) in self.saved.iter_mut().zip(rates) {
@@ -215,10 +230,10 @@ impl Controller {
         self.shares.map(|tier| tier.map(|share| share_ceiling(share, self.jiffies_per_second)))
     }
 
-    fn pace(&self, room: &Room, held_back: bool) -> Pace {
+    fn pace(&self, held_back: bool, delete: u64) -> Pace {
         if held_back {
             Pace::AtOnce
-        } else if self.stages.is_calm() && room.fill_of_target() < TUNING.nearly_full {
+        } else if self.stages.is_calm() && delete == 0 {
             Pace::Calm
         } else {
             Pace::Pressure
@@ -248,8 +263,7 @@ impl Controller {
         if !self.knows_demands {
             return None;
         }
-        let ahead = self.ahead(room);
-        let budget = |stages: &Stages| self.strangers(&ahead, stages);
+        let budget = |stages: &Stages| self.strangers(room, stages);
         let share = share_if_unchallenged(&self.stages, &self.demands, budget, class);
         share.is_finite().then_some(share)
     }
@@ -258,44 +272,16 @@ impl Controller {
         Steering {
             fill: room.fill(),
             headroom: room.headroom(),
-            others: self.growth.others(),
-            budget: budget(room.distance(Tier::Regulars), self.growth.others()),
+            others: self.reserve.per_second(),
+            budget: self.budget(room, Tier::Regulars),
         }
-    }
-
-    /// Entries to reclaim per second. Reclaim starts above the target and goes on below it, because
-    /// unreplied entries up to the target leave no room for replied ones.
-    fn reclaim(&mut self, room: &Room, policy: &ControlPolicy) -> Option<f64> {
-        let target = real(room.target());
-        let above = (room.fill_of_target() - TUNING.reclaimed_to) * target;
-        let reclaims =
-            policy.reclaim && (room.excess() > 0 || self.reclaims_since.is_some() && above > 0.0);
-        self.reclaims_since = reclaims.then(|| self.reclaims_since.unwrap_or(self.clock.now));
-        reclaims.then(|| (above / TUNING.reclaimed_in).min(TUNING.reclaimed_most))
-    }
-
-    /// The room after the reclaim, for which stages, shares and rates are chosen.
-    fn ahead(&self, room: &Room) -> Room {
-        match (self.replaces, self.is_being_reclaimed()) {
-            // The kernel drops unreplied entries, so the flood's entries are no limit.
-            (true, _) => room.reclaimed(0.0),
-            (false, true) => room.reclaimed(TUNING.reclaimed_to),
-            (false, false) => *room,
-        }
-    }
-
-    fn is_being_reclaimed(&self) -> bool {
-        let lasting = |since: Duration| self.clock.now.saturating_sub(since);
-        self.reclaims_since.is_some_and(|since| lasting(since) < TUNING.reclaimed_within)
     }
 
     /// The decision for a table without a maximum.
     fn unlimited(&mut self, snapshot: &Snapshot<'_>) -> Decision {
         self.stages = Stages::default();
         self.shares = NO_SHARES;
-        self.crest = None;
-        self.reclaims_since = None;
-        self.replaces = false;
+        self.starved = None;
         let mark = |admitted: u64| TierGrant {
             limit: admitted.saturating_add(TUNING.unlimited),
             wake_at: admitted.saturating_add(TUNING.unlimited / 4 * 3),
@@ -304,13 +290,13 @@ impl Controller {
             grants: snapshot.admitted.map(mark),
             stages: self.stages.of(),
             shares: self.compiled(),
-            reclaim: None,
+            delete: 0,
             pace: Pace::Calm,
             changes: Vec::new(),
             steering: Steering {
                 fill: 0.0,
                 headroom: TUNING.unlimited,
-                others: self.growth.others(),
+                others: self.reserve.per_second(),
                 budget: f64::INFINITY,
             },
         }

@@ -16,7 +16,7 @@ pub struct ControlPolicy {
     pub ceilings: [u32; CLASSES],
     /// If the share of a stranger falls below so many flows per second, strangers are challenged.
     pub floors: [u32; CLASSES],
-    /// Delete unreplied entries while the table is above its target.
+    /// Delete entries that are of no more use when room is needed.
     pub reclaim: bool,
 }
 
@@ -50,6 +50,14 @@ pub struct Snapshot<'l> {
     pub loads: Option<&'l [OfferedLoad]>,
     /// New flows that the processors may be admitting during the tick: one each.
     pub processors: u64,
+    /// Entries that can be deleted at once, by the rules for their classes.
+    pub reclaimable: u64,
+    /// Further entries that the kernel itself would replace (`early_drop`).
+    pub replaceable: u64,
+    /// Entries that were deleted so far.
+    pub deleted: u64,
+    /// Time from one look at the table to the next.
+    pub look_interval: Duration,
 }
 
 /// What one tick writes.
@@ -61,8 +69,9 @@ pub struct Decision {
     pub stages: [Stage; CLASSES],
     /// The share of each source, by tier and class; an interval of 0 means no limit.
     pub shares: [[Ceiling; CLASSES]; TIERS],
-    /// Unreplied entries to delete per second.
-    pub reclaim: Option<f64>,
+    /// Entries to delete now. If they are more than can be reclaimed, the rest are entries that the
+    /// kernel itself would replace.
+    pub delete: u64,
     /// When the next tick is due.
     pub pace: Pace,
     /// Stages that changed, and why.
@@ -119,9 +128,9 @@ pub struct Steering {
     pub fill: f64,
     /// Entries up to the target that are free and not reserved.
     pub headroom: u64,
-    /// Entries per second that others add, less those that leave.
+    /// Entries per second that others add.
     pub others: f64,
-    /// New flows per second that the table can take.
+    /// New flows per second for which there is room or can be made.
     pub budget: f64,
 }
 

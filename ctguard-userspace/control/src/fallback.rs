@@ -4,7 +4,8 @@ use crate::tuning::TUNING;
 use ctguard_layout::{Policy, TIERS};
 use ctguard_units::{FallbackRate, TableSample, interval, real, whole};
 
-/// The rate of each tier, with a burst of one second.
+/// The rate of each tier, with a burst of its part of half of the room below the target, at least
+/// what comes in a second.
 pub fn fallback(
     policy: &Policy,
     table: TableSample,
@@ -13,10 +14,12 @@ pub fn fallback(
 ) -> [FallbackRate; TIERS] {
     let total = real(flows_per_second(policy, table));
     let parts = if calm { TUNING.fallback_in_calm } else { TUNING.fallback_under_pressure };
+    let free = real(table.target(policy.target_ppm).saturating_sub(table.entries)) / 2.0;
     parts.map(|part| {
         let flows = whole((total * part).round()).max(1);
         let interval = interval(flows, jiffies_per_second);
-        FallbackRate { interval, tolerance: (flows - 1) * interval }
+        let burst = if table.max == 0 { flows } else { whole(free * part).max(flows) };
+        FallbackRate { interval, tolerance: (burst - 1).saturating_mul(interval) }
     })
 }
 
@@ -45,9 +48,9 @@ mod tests {
     }
 
     #[test]
-    fn in_calm_strangers_get_three_quarters_and_one_second_of_it_at_once() {
+    fn in_calm_strangers_get_three_quarters_and_one_second_of_it_at_once_in_a_full_table() {
         let policy = Policy { fallback_flows_per_second: 100, ..DEFAULT_POLICY };
-        let table = TableSample { entries: 0, max: 1000 };
+        let table = TableSample { entries: 900, max: 1000 };
         let [strangers, allowed, ..] = fallback(&policy, table, true, HZ);
         assert_eq!(strangers.interval, SECOND.div_ceil(75));
         assert_eq!(strangers.tolerance, 74 * SECOND.div_ceil(75));
@@ -59,7 +62,18 @@ mod tests {
         let policy = Policy { fallback_flows_per_second: 100, ..DEFAULT_POLICY };
         let table = TableSample { entries: 0, max: 1000 };
         let rates = fallback(&policy, table, false, HZ).map(|rate| SECOND.div_ceil(rate.interval));
-        assert_eq!(rates[1], 17);
+        assert_eq!(rates, [3, 17, 30, 16, 8, 2, 23, 1]);
+    }
+
+    #[test]
+    fn half_of_the_free_room_may_be_spent_at_once() {
+        let policy = Policy { fallback_flows_per_second: 1, ..DEFAULT_POLICY };
+        let rates = fallback(&policy, TableSample { entries: 8000, max: 100_000 }, false, HZ);
+        let bursts = rates.map(|rate| rate.tolerance / rate.interval + 1);
+        let free = DEFAULT_POLICY.target_ppm as u64 / 10 - 8000;
+        let all: u64 = bursts.iter().sum();
+        assert!((free / 2 - 8..=free / 2 + 8).contains(&all), "{bursts:?}");
+        assert!(bursts.iter().all(|&burst| burst > 100), "{bursts:?}");
     }
 
     #[test]
@@ -71,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_smallest_table_still_gets_a_flow_a_second() {
-        let rates = fallback(&DEFAULT_POLICY, TableSample { entries: 0, max: 1 }, true, HZ);
+        let rates = fallback(&DEFAULT_POLICY, TableSample { entries: 1, max: 1 }, true, HZ);
         assert_eq!(rates[0], FallbackRate { interval: SECOND, tolerance: 0 });
         assert_eq!(rates[1], FallbackRate { interval: SECOND, tolerance: 0 });
     }

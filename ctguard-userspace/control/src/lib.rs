@@ -10,7 +10,6 @@
 #![forbid(unsafe_code)]
 
 pub mod adaptive;
-mod budget;
 mod controller;
 mod decision;
 mod fair_share;
@@ -29,6 +28,7 @@ pub mod reclaim_pass;
 pub mod regulars;
 mod reserve;
 mod room;
+mod saved;
 mod shares;
 mod smoothed;
 pub mod sources;

@@ -1,4 +1,4 @@
-//! The room below the target, for each tier.
+//! The room in the table, for each tier.
 
 use super::tiers::{Precedence as _, Tier};
 use crate::tuning::TUNING;
@@ -8,47 +8,51 @@ use ctguard_units::{TableSample, real, real_difference, whole};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     table: TableSample,
+    /// The highest fill to which the tiers may bring the table.
+    limit: u64,
     target: u64,
-    /// Entries, and admissions that may not be entries yet.
+    /// Entries, admissions that may not be entries yet, and room for flows that others open.
     taken: u64,
-    /// Room for flows that others open.
-    reserve: u64,
+    /// Room that lower tiers leave to known sources.
+    kept: u64,
+    /// Entries that can be deleted at once.
+    reclaimable: u64,
+    /// Further entries that the kernel would replace. They make room for all but strangers.
+    replaceable: u64,
 }
 
 impl Room {
     /// `table` has a maximum.
-    pub(crate) fn of(table: TableSample, target_ppm: u32, in_flight: u64, reserve: u64) -> Self {
-        let taken = table.entries.saturating_add(in_flight);
-        Self { table, target: table.target(target_ppm), taken, reserve }
+    pub(crate) fn of(table: TableSample, target_ppm: u32, taken: u64) -> Self {
+        let target = table.target(target_ppm);
+        Self { table, limit: target, target, taken, kept: 0, reclaimable: 0, replaceable: 0 }
     }
 
-    pub(crate) const fn max(&self) -> u64 {
-        self.table.max
+    /// The same with room that is kept for known sources, at most a part of the maximum.
+    pub(crate) fn keeping(self, kept: f64) -> Self {
+        Self { kept: whole(kept).min(self.table.part(TUNING.kept_most_ppm)), ..self }
     }
 
-    pub(crate) const fn target(&self) -> u64 {
-        self.target
+    /// The same where entries can be deleted.
+    pub(crate) const fn with_reclaimable(self, reclaimable: u64, replaceable: u64) -> Self {
+        Self { reclaimable, replaceable, ..self }
     }
 
-    /// Entries above the target.
-    pub(crate) const fn excess(&self) -> u64 {
-        self.table.entries.saturating_sub(self.target)
+    /// The same up to the maximum, and so far beyond it that the kernel replaces entries which are
+    /// not ASSURED (`early_drop`).
+    pub(crate) const fn beyond_target(self) -> Self {
+        let limit = self.table.max + self.table.max / TUNING.replaced_divisor;
+        Self { limit, kept: 0, ..self }
     }
 
-    /// Entries that may be replaced from one tick to the next while the table is full.
-    pub(crate) const fn replaceable(&self) -> u64 {
-        self.table.max / TUNING.full_divisor
+    /// Whether the table is above its target.
+    pub(crate) const fn is_above_target(&self) -> bool {
+        self.table.entries > self.target
     }
 
-    /// Whether the kernel must drop an entry for each new one. A table far above its maximum is not
-    /// full: the maximum was lowered.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.table.entries.abs_diff(self.table.max) <= self.replaceable()
-    }
-
-    /// Entries in proportion to the target.
-    pub(crate) fn fill_of_target(&self) -> f64 {
-        real(self.table.entries) / real(self.target.max(1))
+    /// Less headroom than this is none.
+    pub(crate) fn least(&self) -> u64 {
+        self.table.part(TUNING.least_headroom_ppm)
     }
 
     /// Entries in proportion to the maximum.
@@ -56,30 +60,39 @@ impl Room {
         self.table.fill()
     }
 
-    /// The same table after a reclaim down to this part of its target.
-    pub(crate) fn reclaimed(self, fill_of_target: f64) -> Self {
-        Self { taken: self.taken.min(whole(real(self.target) * fill_of_target)), ..self }
-    }
-
-    /// New flows that all tiers but the allowed may open together.
+    /// New flows that all tiers but the allowed may open at once.
     pub(crate) const fn headroom(&self) -> u64 {
-        self.target.saturating_sub(self.taken.saturating_add(self.reserve))
+        self.limit.saturating_sub(self.taken)
     }
 
-    /// New flows below the crest, while the table is above its target, less those for `allowed`
-    /// sources.
-    pub(crate) const fn below_crest(&self, crest: u64, allowed: u64) -> u64 {
-        crest.saturating_sub(self.taken.saturating_add(allowed))
+    /// New flows of `tier` for which there is room or can be made; negative beyond that.
+    pub(crate) fn available(&self, tier: Tier) -> f64 {
+        let replaceable = match tier {
+            Tier::Strangers | Tier::AbovePart => 0,
+            _ => self.replaceable,
+        };
+        real_difference(self.stop(tier), self.taken) + real(self.reclaimable + replaceable)
     }
 
-    /// Entries up to where `tier` must stop; negative beyond that.
-    pub(crate) fn distance(&self, tier: Tier) -> f64 {
-        real_difference(self.stop(tier), self.taken.saturating_add(self.reserve))
-    }
-
-    /// Entries up to where `tier` must stop; 0 beyond that.
+    /// New flows that `tier` may open at once.
     pub(crate) fn left(&self, tier: Tier) -> u64 {
-        self.stop(tier).saturating_sub(self.taken.saturating_add(self.reserve))
+        self.stop(tier).saturating_sub(self.taken)
+    }
+
+    /// Entries to delete now, so that there is room for every tier; fewer if that takes entries that
+    /// only the kernel would replace.
+    pub(crate) fn deletions(&self) -> u64 {
+        let missing = |reserve: u64| (self.taken + reserve).saturating_sub(self.target);
+        let reclaimed =
+            missing(self.table.part(TUNING.reserve_ppm) + self.kept).min(self.reclaimable);
+        let in_need = missing(self.table.part(TUNING.reserve_in_need_ppm) + self.kept)
+            .saturating_sub(reclaimed);
+        let most = if self.is_above_target() {
+            TUNING.most_deleted_above_target
+        } else {
+            TUNING.most_deleted
+        };
+        (reclaimed + in_need.min(self.replaceable)).min(most)
     }
 
     /// New flows for allowed sources, which go on into a quarter of the space above the target, and
@@ -94,11 +107,12 @@ impl Room {
     }
 
     fn stop(&self, tier: Tier) -> u64 {
-        self.target.saturating_sub(self.table.part(tier.stops_below_target_ppm()))
+        let kept = if tier.is_known() { 0 } else { self.kept };
+        self.limit.saturating_sub(self.table.part(tier.stops_below_limit_ppm()) + kept)
     }
 }
 
-/// Room that lies ready for a tier that is not paced: `part` of the headroom, or more if the headroom
+/// Room that lies ready for a tier: `part` of the headroom, or more if the headroom
 /// is small.
 pub(crate) fn stock(headroom: u64, part: f64) -> u64 {
     let nearly_all = whole((2.0 * part * real(headroom)).ceil());
@@ -112,33 +126,44 @@ mod tests {
 
     #[test]
     fn each_tier_stops_so_far_below_the_target_that_those_above_find_room() {
-        let room = room(800, 0, 0);
-        let left = Tier::SERVED.map(|tier| room.left(tier));
-        assert_eq!(left, [50, 40, 30, 10, 0, 0, 0]);
-        assert_eq!(room.distance(Tier::Strangers), -10.0);
+        let left = |room: Room| Tier::SERVED.map(|tier| room.left(tier));
+        assert_eq!(left(room(830)), [20, 15, 10, 0, 0, 0, 0]);
+        assert_eq!(left(room(800)), [50, 45, 40, 30, 20, 20, 10]);
+        assert_eq!(left(room(800).keeping(15.0)), [50, 45, 40, 15, 5, 5, 0]);
+        assert_eq!(left(room(800).keeping(1e9)), [50, 45, 40, 0, 0, 0, 0]);
     }
 
     #[test]
-    fn what_is_in_flight_and_what_is_kept_for_others_is_no_headroom() {
-        assert_eq!(room(100, 50, 200).headroom(), 500);
+    fn what_can_be_deleted_is_room_but_what_the_kernel_would_replace_is_none_for_strangers() {
+        let room = room(830).with_reclaimable(50, 7);
+        assert_eq!(room.available(Tier::Strangers), 40.0);
+        assert_eq!(room.available(Tier::Answered), 57.0);
+    }
+
+    #[test]
+    fn entries_are_deleted_until_there_is_room_for_every_tier() {
+        let deletions = |taken, reclaimable, replaceable| {
+            room(taken).with_reclaimable(reclaimable, replaceable).deletions()
+        };
+        assert_eq!([0, 800, 801, 900].map(|taken| deletions(taken, 500, 500)), [0, 0, 1, 100]);
+        assert_eq!(deletions(840, 3, 0), 3);
+        assert_eq!(deletions(840, 3, 500), 15, "only for those who are known");
+        assert_eq!(deletions(840, 30, 500), 30);
+        assert_eq!(deletions(9000, 9000, 0), TUNING.most_deleted_above_target);
+        assert_eq!(room(801).keeping(10.0).with_reclaimable(500, 0).deletions(), 11);
+    }
+
+    #[test]
+    fn beyond_the_target_the_kernel_makes_the_room() {
+        let full = room(1000);
+        assert_eq!((full.headroom(), full.beyond_target().headroom()), (0, 1000 / 16));
+        assert!(full.is_above_target() && !room(850).is_above_target());
     }
 
     #[test]
     fn allowed_sources_never_get_more_than_a_quarter_of_the_space_above_the_target() {
-        let allowed = [0, 850, 880, 1000].map(|entries| room(entries, 0, 200).allowed());
+        let allowed = [0, 850, 880, 1000].map(|taken| room(taken).allowed());
         assert_eq!(allowed, [37, 37, 7, 0]);
-    }
-
-    #[test]
-    fn below_a_crest_there_is_what_left_since() {
-        assert_eq!(room(900, 2, 0).below_crest(920, 8), 10);
-        assert_eq!(room(920, 0, 0).below_crest(920, 0), 0);
-    }
-
-    #[test]
-    fn a_table_is_full_when_less_than_a_64th_of_it_is_free() {
-        assert!(room(1000, 0, 0).is_full() && room(985, 0, 0).is_full());
-        assert!(!room(984, 100, 0).is_full() && !room(1100, 0, 0).is_full());
     }
 
     #[test]
@@ -147,7 +172,7 @@ mod tests {
         assert_eq!(stocks, [0, 1, 6, 12, 300]);
     }
 
-    fn room(entries: u64, in_flight: u64, reserve: u64) -> Room {
-        Room::of(TableSample { entries, max: 1000 }, 850_000, in_flight, reserve)
+    fn room(taken: u64) -> Room {
+        Room::of(TableSample { entries: taken, max: 1000 }, 850_000, taken)
     }
 }

@@ -22,28 +22,34 @@ pub(crate) const NO_SHARES: Shares = [[f64::INFINITY; CLASSES]; TIERS];
 /// the others is at least the policy's floor. Ends challenges that are no longer needed.
 ///
 /// `budget` is the strangers' part of the budget rate in given stages; `may_begin` says which classes
-/// may be challenged.
+/// may be challenged, and `excess` how many times the rate for which there is room a class asks for.
+///
+/// Who is challenged over TCP answers within a round trip, so TCP is challenged as soon as it asks for
+/// far too much, however few its sources seem.
 pub(crate) fn challenge(
     stages: &mut Stages,
     demands: &Demands,
     budget: impl Fn(&Stages) -> f64,
     may_begin: impl Fn(Class) -> bool,
+    excess: impl Fn(Class) -> f64,
     policy: &ControlPolicy,
     now: Duration,
 ) {
     for class in Class::ALL {
         if stages.is_challenged(class) {
             let share = share_if_unchallenged(stages, demands, &budget, class);
-            let sufficient = share >= TUNING.sufficient_floors * policy.floor(class);
-            stages.end_challenge(class, now, sufficient);
+            let suffices = share >= TUNING.sufficient_floors * policy.floor(class)
+                && excess(class) <= TUNING.excess_ends;
+            stages.end_challenge(class, now, suffices || excess(class) <= TUNING.excess_none);
         }
     }
     loop {
         let shares = strangers(stages, demands, budget(stages));
         let short = Class::ALL.into_iter().filter(|&class| {
+            let is_overrun = class == Class::Tcp && excess(class) > TUNING.excess_begins;
             !stages.is_challenged(class)
                 && may_begin(class)
-                && shares[class as usize] < policy.floor(class)
+                && (shares[class as usize] < policy.floor(class) || is_overrun)
         });
         let asked = |class: &Class| demands.total(Tier::Strangers, *class);
         let Some(class) = short.max_by(|one, other| asked(one).total_cmp(&asked(other))) else {
@@ -130,7 +136,7 @@ mod tests {
     fn few_heavy_sources_are_limited_and_nobody_is_challenged() {
         let demands = demands(&[(Class::Tcp, 10, 50.0), (Class::Tcp, 100, 0.5)]);
         let mut stages = fair();
-        challenge(&mut stages, &demands, |_| 200.0, |_| true, &POLICY, Duration::ZERO);
+        challenge(&mut stages, &demands, |_| 200.0, |_| true, |_| 1.0, &POLICY, Duration::ZERO);
         assert_eq!(stages.of(), [Stage::Fair; CLASSES]);
         let shares = shares(&stages, &demands, &[200.0; TIERS], [false; TIERS], &POLICY);
         assert_eq!(shares[Tier::Strangers as usize][0], 15.0);
@@ -160,7 +166,7 @@ mod tests {
 
     fn stages_after(demands: &Demands, budget: f64) -> [Stage; CLASSES] {
         let mut stages = fair();
-        challenge(&mut stages, demands, |_| budget, |_| true, &POLICY, Duration::ZERO);
+        challenge(&mut stages, demands, |_| budget, |_| true, |_| 1.0, &POLICY, Duration::ZERO);
         stages.of()
     }
 

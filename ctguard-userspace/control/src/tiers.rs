@@ -7,17 +7,18 @@ pub(crate) trait Precedence: Sized {
     /// The tiers that share this room, in the order in which they are served.
     const SERVED: [Self; 7];
 
-    /// How far below the target this tier must stop, in parts per million of the maximum. This room
-    /// remains for the tiers above it, however long a flood lasts.
-    fn stops_below_target_ppm(self) -> u32;
+    /// How far below the limit of the fill this tier must stop, in parts per million of the maximum.
+    /// This room remains for the tiers above it, however long a flood lasts.
+    fn stops_below_limit_ppm(self) -> u32;
 
     /// The part of the budget rate that is kept for this tier while it asks for it.
     fn kept_part(self) -> f64;
 
-    /// The part of the headroom that lies ready for a tier of known sources, which is not paced.
-    /// Their sum is well below 1, because what is taken back from one tier can be given to another
-    /// only a tick later.
-    fn stock(self) -> Option<f64>;
+    /// The part of the headroom that lies ready for this tier until the next tick. What is taken back
+    /// from one tier can be given to another only a tick later.
+    fn stock(self) -> f64;
+    /// Whether its sources are known. Such a tier is not paced.
+    fn is_known(self) -> bool;
 }
 
 impl Precedence for Tier {
@@ -31,33 +32,39 @@ impl Precedence for Tier {
         Self::AbovePart,
     ];
 
-    fn stops_below_target_ppm(self) -> u32 {
+    fn stops_below_limit_ppm(self) -> u32 {
         match self {
-            Self::Strangers | Self::Retried | Self::AbovePart => 60_000,
-            Self::Answered => 40_000,
-            Self::Proven => 20_000,
-            Self::Earlier => 10_000,
             Self::Regulars | Self::Allowed => 0,
+            Self::Earlier => 5_000,
+            Self::Proven => 10_000,
+            Self::Answered => 20_000,
+            Self::Retried | Self::Strangers => 30_000,
+            Self::AbovePart => 40_000,
         }
     }
 
     fn kept_part(self) -> f64 {
         match self {
-            Self::Regulars => 0.4,
-            Self::Proven => 0.25,
-            Self::Answered => 0.2,
-            Self::Strangers => 0.1,
+            Self::Regulars => 0.3,
+            Self::Earlier => 0.2,
+            Self::Proven | Self::Answered | Self::Strangers => 0.15,
             Self::Retried => 0.05,
-            Self::Allowed | Self::Earlier | Self::AbovePart => 0.0,
+            Self::Allowed | Self::AbovePart => 0.0,
         }
     }
 
-    fn stock(self) -> Option<f64> {
+    fn stock(self) -> f64 {
         match self {
-            Self::Regulars => Some(0.3),
-            Self::Proven => Some(0.2),
-            _ => None,
+            Self::Regulars => 0.3,
+            Self::Earlier | Self::Proven | Self::Strangers => 0.15,
+            Self::Answered | Self::Retried => 0.1,
+            Self::AbovePart => 0.05,
+            Self::Allowed => 0.0,
         }
+    }
+
+    fn is_known(self) -> bool {
+        matches!(self, Self::Regulars | Self::Earlier | Self::Proven)
     }
 }
 
@@ -94,14 +101,16 @@ mod tests {
 
     #[test]
     fn who_asks_for_everything_leaves_the_others_their_kept_parts() {
-        let [strangers, _, regulars, proven, answered, retried, ..] = divide(100.0, &[EVERYTHING; TIERS]);
-        assert_eq!([regulars, proven, answered, retried, strangers], [40.0, 25.0, 20.0, 5.0, 10.0]);
+        let [strangers, _, regulars, proven, answered, retried, earlier, above] =
+            divide(100.0, &[EVERYTHING; TIERS]);
+        assert_eq!([regulars, earlier, proven, answered], [30.0, 20.0, 15.0, 15.0]);
+        assert_eq!([retried, strangers, above], [5.0, 15.0, 0.0]);
     }
 
     #[test]
     fn who_comes_again_has_what_those_who_answer_leave() {
         let asks = [EVERYTHING, 0.0, EVERYTHING, EVERYTHING, 5.0, EVERYTHING, 0.0, 0.0];
-        assert_eq!(kept(100.0, &asks), [10.0, 0.0, 40.0, 25.0, 5.0, 20.0, 0.0, 0.0]);
+        assert_eq!(kept(100.0, &asks), [15.0, 0.0, 30.0, 15.0, 5.0, 15.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use ctguard_layout::TIERS;
 
 /// The tuning in force.
 pub const TUNING: Tuning = Tuning {
-    reserve_horizon: Duration::from_mins(1),
+    reserve_horizon: Duration::from_secs(10),
     reserve_window: Duration::from_secs(5),
     reserve_window_least: Duration::from_secs(1),
     reserve_memory: Duration::from_mins(1),
@@ -19,9 +19,6 @@ pub const TUNING: Tuning = Tuning {
     scan_interval: Duration::from_millis(100),
     first_scan: Duration::from_millis(20),
     pressure_horizon: Duration::from_secs(10),
-    pressure_horizon_when_full: Duration::from_mins(1),
-    nearly_full: 0.9,
-    nearly_full_until: 0.85,
     calm_after: Duration::from_secs(5),
     unchallenged_after: Duration::from_secs(10),
     sufficient_floors: 2.0,
@@ -37,33 +34,32 @@ pub const TUNING: Tuning = Tuning {
     pulse_memory: Duration::from_millis(250),
     need_memory: Duration::from_secs(2),
     slack: 1.25,
-    saved: 1.0,
-    saved_with_shares: 10.0,
+    saved: 2.0,
     smallest_stock: 16,
-    margin: 0.02,
-    kept_for: 30.0,
-    kept_most: 0.25,
-    allowed_part: 0.25,
-    spare_lasts: 120.0,
-    stock_lasts: 15.0,
     flight_time: Duration::from_millis(10),
-    settling_time: Duration::from_mins(1),
-    growth_memory: Duration::from_secs(15),
     longest_earning: Duration::from_millis(200),
     fewest_saved: 4.0,
-    budget_highest: 1e8,
     class_part: 0.1,
     ready_for_answers: 0.15,
     demand_margin: 1.25,
-    gain_down: 0.95,
-    gain_up: 1.02,
-    gain_range: 0.5..=1.5,
-    full_divisor: 64,
-    replaced_by_tier: 8,
-    reclaimed_to: 0.6,
-    reclaimed_in: 1.0,
-    reclaimed_most: 100_000.0,
-    reclaimed_within: Duration::from_secs(3),
+    kept_for: 20.0,
+    kept_most_ppm: 60_000,
+    gain_down: 0.85,
+    gain_up: 1.05,
+    gain_range: 1e-3..=1.1,
+    gain_of_floods: 0.5,
+    excess_begins: 4.0,
+    excess_ends: 2.0,
+    excess_none: 0.5,
+    horizon: Duration::from_secs(5),
+    horizon_longest: Duration::from_secs(15),
+    reserve_ppm: 50_000,
+    reserve_in_need_ppm: 25_000,
+    least_headroom_ppm: 2_500,
+    starved_for: Duration::from_millis(500),
+    replaced_divisor: 16,
+    most_deleted: 256,
+    most_deleted_above_target: 1024,
     pass_interval: Duration::from_millis(200),
     most_in_a_pass: 20_000,
     generation_lifetime: Duration::from_mins(1),
@@ -95,8 +91,7 @@ pub const TUNING: Tuning = Tuning {
 #[derive(Debug)]
 pub struct Tuning {
     // Room kept for flows that others open.
-    /// Room is kept for what others open in this time: half the life of an unanswered SYN, after
-    /// which entries of a flood leave by themselves.
+    /// Room is kept for what others open in this time, within which some more can be reclaimed.
     pub reserve_horizon: Duration,
     /// Window over which growth by others is measured.
     pub reserve_window: Duration,
@@ -121,20 +116,20 @@ pub struct Tuning {
     pub first_scan: Duration,
 
     // Stages.
-    /// The guard leaves calm when the table would reach its target within this time.
+    /// The guard leaves calm when the room that there is or can be made would be taken in this time.
     pub pressure_horizon: Duration,
-    /// The same for a table that is nearly at its target.
-    pub pressure_horizon_when_full: Duration,
-    /// Part of the target from which on a table is nearly at it …
-    pub nearly_full: f64,
-    /// … and down to which it remains so.
-    pub nearly_full_until: f64,
     /// Demand must be low for this time before the guard is calm again.
     pub calm_after: Duration,
     /// Shares must suffice for all strangers of a class for this time before challenges end.
     pub unchallenged_after: Duration,
     /// Challenges of a class end when the share of strangers would be this many floors.
     pub sufficient_floors: f64,
+    /// TCP is challenged if strangers ask for this many times the rate for which there is room.
+    pub excess_begins: f64,
+    /// A challenge goes on while they ask for more than this many times it …
+    pub excess_ends: f64,
+    /// … and ends in any case when they ask for less than this.
+    pub excess_none: f64,
     /// SYNs that are challenged before demands are known stay challenged for this time, unless the
     /// flood is of another class: one scan sees only a sample of the sources.
     pub presumed_for: Duration,
@@ -164,71 +159,61 @@ pub struct Tuning {
     pub need_memory: Duration,
     /// Paced tiers may admit this many times their part of the budget: shares limit them first.
     pub slack: f64,
-    /// Seconds of its rate that a paced tier may save while nothing else limits it …
+    /// Seconds for which room is kept from lower tiers for known sources …
+    pub kept_for: f64,
+    /// … at most this part of the maximum, in parts per million.
+    pub kept_most_ppm: u32,
+    /// Seconds of its rate that a paced tier may save.
     pub saved: f64,
-    /// … and while shares do, as much as sources may save of them.
-    pub saved_with_shares: f64,
     /// Flows that a tier without distinguishable sources may always take from the headroom at once.
     pub smallest_stock: u64,
-    /// Paced tiers aim at a fill that is this part of the maximum below where they must stop. A tier
-    /// that hits its stop causes a wave one entry lifetime later.
-    pub margin: f64,
-    /// Seconds for which room is kept from lower tiers for regulars and proven sources …
-    pub kept_for: f64,
-    /// … at most this part of the target.
-    pub kept_most: f64,
-    /// Allowed sources get what the others leave; if they ask for more, at most this part of the
-    /// rest.
-    pub allowed_part: f64,
-    /// Seconds over which the space above the target that belongs to allowed sources is spread: the
-    /// longest life of an unreplied entry.
-    pub spare_lasts: f64,
-    /// Sources of a tier that is not paced are limited only if its stock would not last this many
-    /// seconds.
-    pub stock_lasts: f64,
     /// Netfilter confirms a packet, or drops it, within this time after its admission.
     pub flight_time: Duration,
 
     // Budget and shares.
-    /// Time from the present fill to the target at the present pace: half the life of what a flood
-    /// leaves, so that its entries begin to leave while there is room.
-    pub settling_time: Duration,
-    /// Time constant of the growth by others.
-    pub growth_memory: Duration,
+    /// The room that there is or can be made is spread over the time in which the daemon looks at the
+    /// table twice, at least this …
+    pub horizon: Duration,
+    /// … and at most this.
+    pub horizon_longest: Duration,
     /// A tick that comes later earns no more: what a pause saved is no burst.
     pub longest_earning: Duration,
     /// Flows that may always be saved.
     pub fewest_saved: f64,
-    /// New flows a second; no network brings more.
-    pub budget_highest: f64,
     /// Part of the budget that a class keeps while it asks for it.
     pub class_part: f64,
     /// Part of the budget that is ready for sources that answer a challenge, before they do.
     pub ready_for_answers: f64,
     /// Demand of a tier is taken to be this many times what was seen, until it is known better.
     pub demand_margin: f64,
-    /// Factor of a tier's shares in each scan after its grant was spent …
+    /// Factor of a tier's shares in each scan after its grant was spent: then there are more sources
+    /// than can be told apart …
     pub gain_down: f64,
     /// … and while less passes than may.
     pub gain_up: f64,
+    /// A lower product means so many sources that shares cannot limit them, only a challenge.
+    pub gain_of_floods: f64,
     /// Bounds of the product of these factors.
     pub gain_range: RangeInclusive<f64>,
 
     // Reclaim.
-    /// A table is full when less than the maximum divided by this is free.
-    pub full_divisor: u64,
-    /// In a full table each tier may replace at most what all may, divided by this.
-    pub replaced_by_tier: u64,
-    /// Part of the target down to which a table that passed it is reclaimed …
-    pub reclaimed_to: f64,
-    /// … in this many seconds …
-    pub reclaimed_in: f64,
-    /// … deleting at most this many entries a second.
-    pub reclaimed_most: f64,
-    /// For this time after the table has passed its target, stages and shares are chosen for the
-    /// room after the reclaim. If the table is still above its target then, its entries cannot be
-    /// reclaimed.
-    pub reclaimed_within: Duration,
+    /// Entries are deleted until so much of the maximum is free below the target, in parts per
+    /// million: a little more than where the last tier stops …
+    pub reserve_ppm: u32,
+    /// … or this, where only entries are left that the kernel itself would replace.
+    pub reserve_in_need_ppm: u32,
+    /// Less headroom than this is none, in parts per million of the maximum.
+    pub least_headroom_ppm: u32,
+    /// If there is no room for anybody, and none can be made, for this time, then flows are let
+    /// through up to the maximum, as if there were no guard.
+    pub starved_for: Duration,
+    /// At the maximum the kernel may replace so many entries from one tick to the next: the maximum
+    /// divided by this.
+    pub replaced_divisor: u64,
+    /// Deletions in one tick …
+    pub most_deleted: u64,
+    /// … and in one tick above the target.
+    pub most_deleted_above_target: u64,
     /// Least time between the starts of two passes.
     pub pass_interval: Duration,
     /// Deletions in one pass, which take some 0.2 s.

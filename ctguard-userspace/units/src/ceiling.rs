@@ -68,7 +68,7 @@ fn compile(rate: Rate, jiffies_per_second: u32) -> Ceiling {
 }
 
 /// A source may save its share for this time, because a browser opens its connections at once.
-const SHARE_SAVED_SECONDS: u64 = 10;
+const SHARE_SAVED_SECONDS: u64 = 2;
 
 /// A share as a ceiling; an infinite share is no limit.
 pub fn share(flows_per_second: f64, jiffies_per_second: u32) -> Ceiling {

@@ -1,6 +1,6 @@
 //! A table, a data path that keeps to grants, shares and stages, and sources, in steps of 1 ms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use ctguard_datapath::bucket::gcra;
 use ctguard_layout::{
@@ -18,15 +18,16 @@ pub(super) const JIFFIES_PER_SECOND: u32 = 1000;
 /// From admission to the table, in milliseconds.
 const TRANSIT: u64 = 3;
 
-/// Between passes that reclaim, and the age at which entries are no longer spared.
-const PASS: u64 = 200;
-const SPARED: u64 = 1000;
+/// Between looks at the table, which find what can be reclaimed.
+const LOOK: u64 = 500;
+
+pub(super) const FOREVER: u64 = u64::MAX;
 
 pub(super) const POLICY: ControlPolicy = ControlPolicy {
     target_ppm: 850_000,
     ceilings: [50, 100, 20],
     floors: [1, 1, 1],
-    reclaim: false,
+    reclaim: true,
 };
 
 /// Who sends, as one.
@@ -40,6 +41,10 @@ pub(super) struct Group {
     pub(super) rate: f64,
     /// How long an entry lives, in milliseconds; 0: it never becomes one.
     pub(super) lifetime: u64,
+    /// The age from which on its entries can be reclaimed, in milliseconds.
+    pub(super) reclaimable_after: u64,
+    /// Whether the kernel would replace its entries.
+    pub(super) is_replaceable: bool,
     /// From when until when, in milliseconds.
     pub(super) from: u64,
     pub(super) until: u64,
@@ -93,16 +98,19 @@ pub(super) struct Plant {
     pub(super) fills: Vec<f64>,
     pub(super) ticks: u64,
     pub(super) scans: u64,
-    /// Of the entries that the table was filled with, so many may be deleted.
-    unanswered: u64,
     /// Flows for which a full table had no place.
     pub(super) dropped: u64,
-    reclaim: Option<f64>,
+    /// Entries by group, the last for those of the start: when each landed, and how many.
+    held: Vec<VecDeque<(u64, u64)>>,
+    /// Deleted so far, and found by the last look but not deleted since: of their own age, and such
+    /// as the kernel would replace.
+    pub(super) deleted: u64,
+    pub(super) reclaimable: u64,
+    pub(super) replaceable: u64,
     groups: Vec<Group>,
     senders: Vec<Sender>,
     random: Random,
-    landing: BTreeMap<u64, Vec<(u64, u64)>>,
-    leaving: BTreeMap<u64, u64>,
+    landing: BTreeMap<u64, Vec<(usize, u64)>>,
     admitted: [u64; TIERS],
     grants: [TierGrant; TIERS],
     stages: [Stage; CLASSES],
@@ -141,14 +149,15 @@ impl Plant {
             fills: Vec::new(),
             ticks: 0,
             scans: 0,
-            unanswered: 0,
             dropped: 0,
-            reclaim: None,
+            held: vec![VecDeque::new(); groups.len()],
+            deleted: 0,
+            reclaimable: 0,
+            replaceable: 0,
             senders: groups.iter().map(sender).collect(),
             groups,
             random: Random::new(11),
             landing: BTreeMap::new(),
-            leaving: BTreeMap::new(),
             admitted: [0; TIERS],
             grants: [TierGrant { limit: 0, wake_at: u64::MAX }; TIERS],
             stages: [Stage::Calm; CLASSES],
@@ -162,18 +171,20 @@ impl Plant {
         }
     }
 
-    /// The table is so full at the start; these entries leave evenly over `lifetime`.
-    pub(super) fn fill(&mut self, entries: u64, lifetime: u64) {
-        self.entries += entries;
-        for entry in 0..entries {
-            *self.leaving.entry(1 + entry * lifetime / entries).or_default() += 1;
-        }
-    }
-
-    /// The same, and nobody has answered them.
-    pub(super) fn fill_unanswered(&mut self, entries: u64, lifetime: u64) {
-        self.fill(entries, lifetime);
-        self.unanswered = entries;
+    /// The table is so full at the start, with entries of this group that came evenly over `before`
+    /// milliseconds.
+    pub(super) fn fill(&mut self, entries: u64, before: u64, group: Group) {
+        self.now = before.max(1);
+        (self.due, self.scanned, self.baseline) = (self.now, None, self.now);
+        self.groups.push(Group { from: FOREVER, ..group });
+        self.senders.push(Sender::default());
+        let steps = before.max(1).min(entries);
+        let held = |step| (step * before.max(1) / steps, entries / steps);
+        self.held.push((0..steps).map(held).collect());
+        self.entries += entries / steps * steps;
+        self.look();
+        let now = real(self.now);
+        self.senders.iter_mut().for_each(|sender| sender.next = sender.next.max(now));
     }
 
     /// All of it, for people.
@@ -244,17 +255,20 @@ impl Plant {
         self.daemon();
         self.now += 1;
         self.collect();
-        self.reclaim();
+        if self.now.is_multiple_of(LOOK) {
+            self.look();
+        }
         for group in 0..self.groups.len() {
             self.send(group);
         }
-        for (lifetime, flows) in self.landing.remove(&self.now).unwrap_or_default() {
-            let replaced = (self.entries + flows).saturating_sub(self.max).min(self.unanswered);
-            self.delete(replaced);
+        for (group, flows) in self.landing.remove(&self.now).unwrap_or_default() {
+            // The kernel finds what it can replace.
+            let needed = (self.entries + flows).saturating_sub(self.max);
+            self.remove(needed, |group, _| group.is_replaceable);
             let landed = flows.min(self.max.saturating_sub(self.entries));
             self.dropped += flows - landed;
             self.entries += landed;
-            *self.leaving.entry(self.now + lifetime).or_default() += landed;
+            self.held[group].push_back((self.now, landed));
         }
         self.fullest = self.fullest.max(self.entries);
         if self.now.is_multiple_of(10) {
@@ -262,34 +276,60 @@ impl Plant {
         }
     }
 
-    /// Passes over the table, as the daemon makes them: what is a second old is deleted.
-    fn reclaim(&mut self) {
-        let Some(rate) =
-            self.reclaim.filter(|_| self.now.is_multiple_of(PASS) && self.now > SPARED)
-        else {
-            return;
-        };
-        self.delete(whole(rate).min(self.unanswered));
-    }
-
-    fn delete(&mut self, mut unanswered: u64) {
-        self.unanswered -= unanswered;
-        self.entries -= unanswered;
-        while let Some(mut last) = self.leaving.last_entry().filter(|_| unanswered > 0) {
-            let deleted = unanswered.min(*last.get());
-            unanswered -= deleted;
-            *last.get_mut() -= deleted;
-            if *last.get() == 0 {
-                last.remove();
+    /// Counts what can be deleted.
+    fn look(&mut self) {
+        (self.reclaimable, self.replaceable) = (0, 0);
+        for (group, held) in self.groups.iter().zip(&self.held) {
+            for &(at, entries) in held {
+                if self.now - at >= group.reclaimable_after {
+                    self.reclaimable += entries;
+                } else if group.is_replaceable {
+                    self.replaceable += entries;
+                }
             }
         }
     }
 
+    fn delete(&mut self, entries: u64) {
+        let now = self.now;
+        let ripe = |group: &Group, at| now - at >= group.reclaimable_after;
+        let reclaimed = self.remove(entries.min(self.reclaimable), ripe);
+        self.reclaimable -= entries.min(self.reclaimable);
+        let replaced = self.remove(entries - reclaimed, |group, _| group.is_replaceable);
+        self.replaceable = self.replaceable.saturating_sub(replaced);
+        self.deleted += reclaimed + replaced;
+    }
+
+    /// Removes up to so many entries, of each group the oldest first; returns how many.
+    fn remove(&mut self, entries: u64, may: impl Fn(&Group, u64) -> bool) -> u64 {
+        let mut left = entries;
+        for (group, held) in self.groups.iter().zip(&mut self.held) {
+            while let Some((at, count)) = held.front_mut().filter(|(at, _)| may(group, *at))
+                && left > 0
+            {
+                let _ = at;
+                let removed = left.min(*count);
+                *count -= removed;
+                left -= removed;
+                if *count == 0 {
+                    held.pop_front();
+                }
+            }
+        }
+        self.entries -= entries - left;
+        entries - left
+    }
+
     fn collect(&mut self) {
-        if self.now.is_multiple_of(self.collected_every) {
-            let later = self.leaving.split_off(&(self.now + 1));
-            let left: u64 = std::mem::replace(&mut self.leaving, later).values().sum();
-            self.entries -= left;
+        if !self.now.is_multiple_of(self.collected_every) {
+            return;
+        }
+        for (group, held) in self.groups.iter().zip(&mut self.held) {
+            while let Some((_, count)) =
+                held.pop_front_if(|(at, _)| *at + group.lifetime <= self.now)
+            {
+                self.entries -= count;
+            }
         }
     }
 
@@ -311,7 +351,7 @@ impl Plant {
             if admits {
                 sender.admitted += 1;
                 sender.admitted_by_source[source] += 1;
-                self.land(&group, 1);
+                self.land(index, 1);
             }
         }
     }
@@ -325,14 +365,13 @@ impl Plant {
         if let Some(tier) = self.tier(group) {
             let admitted = self.take(tier, flows);
             self.senders[index].admitted += admitted;
-            self.land(group, admitted);
+            self.land(index, admitted);
         }
     }
 
-    fn land(&mut self, group: &Group, flows: u64) {
-        if group.lifetime > 0 && flows > 0 {
-            let landing = self.landing.entry(self.now + TRANSIT).or_default();
-            landing.push((group.lifetime, flows));
+    fn land(&mut self, group: usize, flows: u64) {
+        if self.groups[group].lifetime > 0 && flows > 0 {
+            self.landing.entry(self.now + TRANSIT).or_default().push((group, flows));
         }
     }
 
@@ -413,6 +452,10 @@ impl Plant {
             table: Some(TableSample { entries: self.entries, max: self.max }),
             loads: loads.as_deref(),
             processors: 2,
+            reclaimable: self.reclaimable,
+            replaceable: self.replaceable,
+            deleted: self.deleted,
+            look_interval: Duration::from_millis(LOOK),
         };
         let was_calm = self.stages == [Stage::Calm; CLASSES];
         let decision = self.controller.tick(&snapshot, &self.policy).unwrap();
@@ -438,7 +481,7 @@ impl Plant {
         self.stages = decision.stages;
         self.shares = decision.shares;
         self.grants = decision.grants;
-        self.reclaim = decision.reclaim;
+        self.delete(decision.delete);
         // Marks that were passed before they were written.
         self.woken |= (0..TIERS).any(|tier| {
             let grant = self.grants[tier];

@@ -2,12 +2,11 @@
 
 use super::{
     super::{
-        budget::budget,
         decision::ControlPolicy,
         room::Room,
         shares::{NO_SHARES, challenge, shares},
         stage::Stages,
-        tiers::{Precedence as _, TIERS, Tier, divide, kept},
+        tiers::{Precedence as _, TIERS, Tier, divide},
     },
     Class, Controller,
 };
@@ -27,32 +26,37 @@ impl Controller {
             self.presumed = None;
             stages = stages.unchallenged(Class::Tcp);
         }
-        let ahead = self.ahead(room);
-        let budget = |stages: &Stages| self.strangers(&ahead, stages);
-        let strangers = self.strangers(&ahead, &stages);
+        let budget = |stages: &Stages| self.strangers(room, stages);
+        let strangers = self.strangers(room, &stages);
         let may_begin = |class| {
             self.stages.is_challenged(class)
                 || self.scarce[Tier::Strangers as usize]
                 || self.demands.total(Tier::Strangers, class) > strangers * TUNING.clearly_too_much
         };
-        challenge(&mut stages, &self.demands, budget, may_begin, policy, now);
+        let in_force = stages;
+        let excess = |class| {
+            let rates = self.rates_in(room, &in_force.unchallenged(class));
+            self.demands.total(Tier::Strangers, class) / rates[Tier::Strangers as usize].max(1.0)
+        };
+        challenge(&mut stages, &self.demands, budget, may_begin, excess, policy, now);
+        let gain = self.gains[Tier::Strangers as usize];
+        for class in Class::ALL {
+            if stages.is_challenged(class) && !self.stages.is_challenged(class) {
+                self.gains_unchallenged[class as usize] = gain;
+                self.gains[Tier::Strangers as usize] = 1.0;
+            }
+        }
         self.stages = stages;
-        let handed_out = self.steer(&self.rates(&ahead));
+        let handed_out = self.steer(&self.rates(room));
         self.shares = shares(&self.stages, &self.demands, &handed_out, self.scarce, policy);
         self.survey(room);
         let scarce = std::mem::replace(&mut self.scarce, [false; TIERS]);
 
         let asked: f64 =
             Tier::SERVED.into_iter().map(|tier| self.demands.ask(tier, |_| true)).sum();
-        let expiry = self.growth.expiry();
-        let far = asked
-            < f64::midpoint(real(room.headroom()) / TUNING.pressure_horizon.as_secs_f64(), expiry);
-        let low = room.fill_of_target() < TUNING.nearly_full_until
-            || asked
-                < expiry
-                    + real(room.headroom()) / TUNING.pressure_horizon_when_full.as_secs_f64() / 2.0;
+        let soon = room.available(Tier::Strangers) / TUNING.pressure_horizon.as_secs_f64();
         // The demand of allowed sources is not counted, only whether their grant was spent.
-        self.stages.calm_down(now, far && low && !scarce[Tier::Allowed as usize]);
+        self.stages.calm_down(now, asked < soon / 2.0 && !scarce[Tier::Allowed as usize]);
         if self.stages.is_calm() {
             self.shares = NO_SHARES;
         }
@@ -68,9 +72,7 @@ impl Controller {
         if unseen <= TUNING.unseen_most || waited {
             self.surveyed = true;
             let strangers = self.rates(room)[Tier::Strangers as usize] * TUNING.slack;
-            let saved =
-                if self.stages.challenges() { TUNING.saved } else { TUNING.saved_with_shares };
-            self.saved[Tier::Strangers as usize].grant(strangers * saved);
+            self.saved[Tier::Strangers as usize].grant(strangers * TUNING.saved);
         }
     }
 
@@ -82,11 +84,12 @@ impl Controller {
 
     /// Adjusts what is handed out as shares until the `rates` pass.
     fn steer(&mut self, rates: &[f64; TIERS]) -> [f64; TIERS] {
-        for tier in Tier::SERVED.into_iter().filter(|tier| tier.stock().is_none()) {
+        for tier in Tier::SERVED.into_iter().filter(|tier| !tier.is_known()) {
             let gain = &mut self.gains[tier as usize];
             let passes = self.needs[tier as usize].per_second();
             if self.scarce[tier as usize] {
-                *gain *= TUNING.gain_down;
+                // For strangers at every tick.
+                *gain *= if tier == Tier::Strangers { 1.0 } else { TUNING.gain_down };
             } else if *gain < 1.0 || passes < rates[tier as usize] {
                 *gain *= TUNING.gain_up;
             }
@@ -95,9 +98,18 @@ impl Controller {
         std::array::from_fn(|tier| rates[tier] * self.gains[tier])
     }
 
-    /// New flows per second for strangers.
+    /// New flows per second that shares would hand out to strangers. A class that was challenged
+    /// because it has more sources than can be told apart still has.
     pub(super) fn strangers(&self, room: &Room, stages: &Stages) -> f64 {
-        self.rates_in(room, stages)[Tier::Strangers as usize]
+        let now = self.gains[Tier::Strangers as usize];
+        let gains =
+            Class::ALL.into_iter().filter(|&class| !stages.is_challenged(class)).map(|class| {
+                let is_challenged = self.stages.is_challenged(class);
+                if is_challenged { self.gains_unchallenged[class as usize] } else { now }
+            });
+        let gain = gains.fold(1.0, f64::min);
+        let gain = if gain < TUNING.gain_of_floods { gain } else { 1.0 };
+        self.rates_in(room, stages)[Tier::Strangers as usize] * gain
     }
 
     /// New flows per second for each tier.
@@ -105,50 +117,23 @@ impl Controller {
         self.rates_in(room, &self.stages)
     }
 
-    fn rates_in(&self, room: &Room, stages: &Stages) -> [f64; TIERS] {
-        let others = self.growth.others();
-        let whole = budget(room.distance(Tier::Regulars), others);
-        let asks = self.asks(whole, stages);
-        let asked: f64 = Tier::SERVED.into_iter().map(|tier| asks[tier as usize]).sum();
-        let denied = (asked - whole).clamp(0.0, whole * TUNING.allowed_part);
-        let taken = denied.min(self.needs[Tier::Allowed as usize].per_second());
-        let whole = whole - taken;
-        let least = kept(whole, &asks);
-        let mut rates = divide(whole, &asks);
-
-        let margin = TUNING.margin * real(room.max());
-        let fits = self.fits(whole, &asks);
-        let mut above = taken;
-        let mut room_kept: f64 = 0.0;
-        let most_kept = real(room.target()) * TUNING.kept_most;
-        for tier in Tier::SERVED {
-            let need = self.needs[tier as usize].per_second();
-            if tier.stock().is_some() {
-                room_kept = (room_kept + need * TUNING.kept_for).min(most_kept);
-                let ready = room.distance(tier) / TUNING.stock_lasts * tier.kept_part();
-                rates[tier as usize] = rates[tier as usize].max(ready);
-            } else {
-                let level = budget(room.distance(tier) - room_kept - margin, others) - above;
-                let rate = &mut rates[tier as usize];
-                *rate = rate.min(level.max(least[tier as usize]));
-                if tier == Tier::Strangers && fits {
-                    *rate = rate.max(asks[tier as usize]);
-                }
-            }
-            above += need;
-        }
-        let level = budget(room.distance(Tier::Strangers) - room_kept - 2.0 * margin, others);
-        let left = (whole - asked).min(level - above).max(0.0);
-        rates[Tier::Allowed as usize] = denied.max(left) + real(room.spare()) / TUNING.spare_lasts;
-        rates
+    /// New flows per second for which a tier has room.
+    pub(super) fn budget(&self, room: &Room, tier: Tier) -> f64 {
+        room.available(tier).max(0.0) / self.horizon
     }
 
-    /// Whether the strangers' demand fits beside what the others really take. Then what is kept for
-    /// others must not limit strangers.
-    fn fits(&self, whole: f64, asks: &[f64; TIERS]) -> bool {
-        let others = Tier::SERVED.into_iter().filter(|tier| *tier != Tier::Strangers);
-        let taken: f64 = others.map(|tier| self.needs[tier as usize].per_second()).sum();
-        taken + asks[Tier::Strangers as usize] <= whole
+    fn rates_in(&self, room: &Room, stages: &Stages) -> [f64; TIERS] {
+        let whole = self.budget(room, Tier::Regulars);
+        let asks = self.asks(whole, stages);
+        let mut rates = divide(whole, &asks);
+        let asked: f64 = Tier::SERVED.into_iter().map(|tier| asks[tier as usize]).sum();
+        rates[Tier::Allowed as usize] =
+            (whole - asked).max(0.0) + real(room.spare()) / self.horizon;
+        for tier in Tier::SERVED {
+            let rate = &mut rates[tier as usize];
+            *rate = rate.min(self.budget(room, tier));
+        }
+        rates
     }
 
     /// New flows per second that each tier asks for; `whole` is what the table can take.
