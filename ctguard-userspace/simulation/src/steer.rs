@@ -83,6 +83,10 @@ impl Steering {
             table: Some(maps.table.sample()),
             loads: loads.as_deref(),
             processors: self.processors,
+            reclaimable: 0,
+            replaceable: 0,
+            deleted: 0,
+            look_interval: Duration::from_millis(500),
         };
         let decision = self.controller.tick(&snapshot, &self.policy)?;
         Some(Decided { heartbeat: maps.clock.jiffies(now), admitted, decision })
@@ -104,7 +108,7 @@ impl Steering {
             maps.set_fallback(is_calm);
         }
         self.is_calm = is_calm;
-        self.reclaim = decision.reclaim;
+        self.reclaim = Some(0.0).filter(|_| decision.delete > 0);
         let overtaken = decision.are_overtaken(before, maps.grant.admissions());
         let pace = if overtaken { Pace::AtOnce } else { decision.pace };
         Written { pace, changes: decision.changes, left_calm }

@@ -63,7 +63,7 @@ impl DataPath {
             prefix: [Rate::default(); CLASSES],
             service: [Rate::default(); CLASSES],
             adaptive_ppm: [0; 2],
-            reserved: [0; 2],
+            reclaim_after: [0; 6],
         };
         change(&mut policy);
         self.write(layout::maps::POLICY, 0, policy)

@@ -15,7 +15,7 @@ use ctguard_kernel::{
     conntrack::{Table, TableError},
     maps::{GuardMaps, OpenError, SourceMemory},
 };
-use ctguard_units::{JiffiesClock, TableSample, in_force};
+use ctguard_units::{JiffiesClock, in_force};
 
 #[derive(Debug, Error)]
 pub(crate) enum TickError {
@@ -51,7 +51,6 @@ pub(crate) struct Ticker {
     counted: Option<Counted>,
     /// What was written last.
     limits: Limits,
-    fallback_of: Option<(Policy, u64, bool)>,
     /// Read seldom, because only the operator changes them.
     ceilings: Option<(Duration, ControlPolicy)>,
     jiffies_per_second: u32,
@@ -78,7 +77,6 @@ impl Ticker {
             processors: processors.unwrap_or(256),
             counted: None,
             limits: *limits,
-            fallback_of: None,
             ceilings: None,
             jiffies_per_second,
             clock: JiffiesClock::new(jiffies, monotonic(), jiffies_per_second),
@@ -125,6 +123,10 @@ impl Ticker {
             table: Some(table),
             loads: loads.as_deref(),
             processors: self.processors,
+            reclaimable: relief.reclaimable,
+            replaceable: relief.replaceable,
+            deleted: relief.deleted,
+            look_interval: relief.look_interval,
         };
         let Some(decision) = self.controller.tick(&snapshot, &control_policy) else {
             return Ok(Ticked { pace: Pace::Calm, changes: Vec::new(), delete: 0 });
@@ -134,7 +136,7 @@ impl Ticker {
         let grant = &maps.grant;
         grant.heartbeat.store(self.clock.read(now).0);
         decision.write_grants(grant);
-        self.write_fallback(maps, &policy, table);
+        maps.set_fallback(fallback(&policy, table, self.is_calm(), self.jiffies_per_second));
         if was_calm && !self.is_calm() {
             // Counts from before pressure began say nothing about the rates.
             self.offered = OfferedRates::default();
@@ -142,14 +144,7 @@ impl Ticker {
         }
         let overtaken = decision.are_overtaken(admitted, maps.grant.admissions());
         let pace = if overtaken { Pace::AtOnce } else { decision.pace };
-        Ok(Ticked {
-            pace,
-            changes: decision.changes,
-            delete: decision
-                .reclaim
-                .map_or(0, |rate| (rate * 0.02) as u64 + 1)
-                .min(relief.reclaimable),
-        })
+        Ok(Ticked { pace, changes: decision.changes, delete: decision.delete })
     }
 
     /// What each source asks for, by tier and class.
@@ -178,15 +173,6 @@ impl Ticker {
             maps.set_limits(&limits);
             self.limits = limits;
         }
-    }
-
-    fn write_fallback(&mut self, maps: &GuardMaps, policy: &Policy, table: TableSample) {
-        let calm = self.is_calm();
-        if self.fallback_of == Some((*policy, table.max, calm)) {
-            return;
-        }
-        maps.set_fallback(fallback(policy, table, calm, self.jiffies_per_second));
-        self.fallback_of = Some((*policy, table.max, calm));
     }
 
     fn control_policy(
