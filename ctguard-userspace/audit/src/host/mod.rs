@@ -22,7 +22,7 @@ pub use kernel_log::LogCounts;
 pub use listeners::{LISTENERS, Listener};
 pub use machine::{Host, LEGACY_TABLES, Unread, sysctl_path};
 pub use memory::{EntrySize, Memory};
-pub use namespaces::{OtherTable, OtherTables, may_be_there, most_entries};
+pub use namespaces::{OtherTable, OtherTables, may_be_there, most_entries, numbers};
 pub use processes::Process;
 pub use stack::{BACKLOG_FULL, NETSTAT, SOFTNET, SQUEEZED};
 pub use statistics::{Losses, Lost, STATISTICS, Statistics};

@@ -100,6 +100,12 @@ pub fn may_be_there(host: &Host, number: u64) -> Result<bool, Unread> {
     Ok(unseen > 0 || found.contains_key(&number))
 }
 
+/// The numbers of all other network namespaces; `None` if some cannot be seen.
+pub fn numbers(host: &Host) -> Option<BTreeSet<u64>> {
+    let (found, unseen) = find(host).ok()?;
+    (unseen == 0).then(|| found.into_keys().collect())
+}
+
 struct Place {
     path: String,
     name: String,

@@ -79,7 +79,7 @@ pub(super) fn read(context: &Context, maps: &GuardMaps) -> Result<StatusReport, 
             fallback_active: now.0.saturating_sub(heartbeat)
                 > u64::from(facts.heartbeat_patience_jiffies),
         },
-        holders: HoldersFile::of_this_namespace().ok().and_then(|file| file.read()),
+        holders: daemon.as_ref().and_then(|_| HoldersFile::of_this_namespace().ok()?.read()),
         tiers,
         limits: ceilings(&policy, &[Rate::default(); CLASSES]),
         interfaces: interfaces(maps, &context.pins, &policy),

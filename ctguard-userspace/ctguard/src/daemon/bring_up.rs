@@ -24,7 +24,7 @@ use ctguard_kernel::{
     bpf::{self, Attachment, Detector, Former, KernelClock, Mode, Pins, Programs},
     conntrack::{Table, Timeouts, timeouts_writer::TimeoutSettings},
     lock::{self, Lock},
-    maps::{GuardMaps, SettingsWriter},
+    maps::{GuardMaps, SettingsWriter, SourceMemory},
     net::Link,
     run_directory,
 };
@@ -102,10 +102,7 @@ pub(super) fn bring_up(
     let mut ticker = Ticker::new(now, jiffies_per_second, &maps.limits());
     let sources = Arc::new(maps.source_memory()?);
     let (regulars, known) = RegularsKeeper::start(options.state.clone());
-    let mut looker = Looker::new(Standings::new(known));
-    if let Err(error) = looker.first(&maps, &sources, &table) {
-        warn!("the guard starts without a look at the connection table: {error:#}");
-    }
+    let looker = look_first(Standings::new(known), &maps, &sources, &table);
     ticker.tick(
         &maps,
         &sources,
@@ -157,6 +154,19 @@ pub(super) fn bring_up(
         egress_by_filter: options.egress_by_filter,
         complaints: Complaints::default(),
     })
+}
+
+fn look_first(
+    standings: Standings,
+    maps: &GuardMaps,
+    sources: &Arc<SourceMemory>,
+    table: &Table,
+) -> Looker {
+    let mut looker = Looker::new(standings);
+    if let Err(error) = looker.first(maps, sources, table) {
+        warn!("the guard starts without a look at the connection table: {error:#}");
+    }
+    looker
 }
 
 /// Pins the programs in the place of those of an earlier start.

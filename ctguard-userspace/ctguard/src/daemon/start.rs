@@ -3,10 +3,11 @@
 use std::{fs, io, path::PathBuf};
 
 use ctguard_layout::{LAYOUT_VERSION, maps};
-use log::info;
+use log::{info, warn};
 use thiserror::Error;
 
 use super::{Guard, bring_up::bring_up, dismantle, tick::TickError, undo::Undo};
+use crate::events::forget_gone_namespaces;
 use ctguard_kernel::{
     bpf::{
         self, AttachError, ClockError, DetectionChoice, LoadError, ModeChoice, MountError, Pins,
@@ -75,6 +76,9 @@ pub(crate) fn start(options: &StartOptions) -> Result<Guard, StartError> {
     let links = net::links().map_err(StartError::cannot("read the interfaces"))?;
     let targets = resolve_all(&links, &options.interfaces)?;
     let lock = lock::for_daemon(options.pins.path())?;
+    if let Err(error) = forget_gone_namespaces() {
+        warn!("cannot remove the events of network namespaces that are gone: {error}");
+    }
     let started = start_locked(options, table, &links, &targets, lock.clone());
     // A guard that is kept is known by its lock file.
     if started.is_err() && !options.pins.path().join(maps::POLICY).exists() {

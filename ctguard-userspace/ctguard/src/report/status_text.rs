@@ -16,7 +16,7 @@ use super::{
 pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", headline(report))?;
     writeln!(out, "table   {}", table(report))?;
-    if let Some(holders) = report.holders.as_ref().filter(|_| report.daemon.running) {
+    if let Some(holders) = &report.holders {
         write_holders(holders, report, out)?;
     }
     writeln!(out, "grant   {}", grant(report))?;

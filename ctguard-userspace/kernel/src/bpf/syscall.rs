@@ -167,6 +167,21 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     Ok(info)
 }
 
+/// `SO_NETNS_COOKIE`, which rustix lacks: a number of the socket's network namespace that is never given
+/// to another (Linux 5.14).
+pub(crate) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let (mut cookie, socket) = (0_u64, socket.as_raw_fd());
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
+    let (value, length) = ((&raw mut cookie).cast(), &raw mut length);
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which is that long.
+    match unsafe {
+        libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, value, length)
+    } {
+        0 => Ok(cookie),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// # Safety
 /// As [`bpf`]; `command` returns a new descriptor.
 unsafe fn bpf_open<T>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
