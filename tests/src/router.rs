@@ -6,15 +6,16 @@
 //! `wan0` is what a guard guards. The flood leaves by `isp0`, so that it shares the router's one
 //! queue with the legitimate packets.
 
-use std::process::Command;
+use std::{process::Command, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
     addresses::{self, Family},
     crowd::Crowd,
-    delay::Delay,
+    delay::{Delay, ROUND_TRIP},
     exec,
+    mixing::Arrivals,
     netns::{Handle, Namespace},
     recipe::FloodKind,
 };
@@ -36,7 +37,7 @@ const PATH_TUN: &str = "path0";
 #[derive(Debug)]
 pub struct Network {
     // Dropped first: it holds the TUN devices.
-    _delay: Delay,
+    delay: Delay,
     /// Clients and servers of the far side.
     pub far: Namespace,
     /// The path between, with its end of the router's link.
@@ -50,6 +51,11 @@ pub struct Network {
 impl Network {
     /// Builds the whole network, both families, nothing in its tables.
     pub fn build() -> Result<Self> {
+        Self::with_path(ROUND_TRIP)
+    }
+
+    /// The same with far clients and servers at this distance.
+    pub fn with_path(round_trip: Duration) -> Result<Self> {
         let far = Namespace::create("far")?;
         let internet = Namespace::create("internet")?;
         let router = Namespace::create("router")?;
@@ -64,7 +70,7 @@ impl Network {
             forwarder.sysctl(&FORWARDER_SYSCTLS)?;
         }
 
-        let delay = Delay::start((&far, FAR_TUN), (&internet, PATH_TUN))?;
+        let delay = Delay::start((&far, FAR_TUN), (&internet, PATH_TUN), round_trip)?;
         configure_far(&far)?;
         connect(&internet, &router, &inside)?;
         configure_internet(&internet)?;
@@ -72,7 +78,13 @@ impl Network {
         configure_router(&router)?;
         inside.sysctl(&INSIDE_SYSCTLS)?;
         configure_inside(&inside)?;
-        Ok(Self { _delay: delay, far, internet, router, inside })
+        Ok(Self { delay, far, internet, router, inside })
+    }
+
+    /// The way of packets from far clients.
+    #[must_use]
+    pub fn arrivals(&self) -> &Arc<Arrivals> {
+        self.delay.arrivals()
     }
 
     /// The hardware addresses of a frame from [`ISP`] to [`WAN`]: source, destination.

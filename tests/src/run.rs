@@ -10,6 +10,7 @@ use anyhow::Result;
 
 use crate::{
     addresses::Family,
+    arrival::Receivers,
     cpus::Cpus,
     flood::Flood,
     guard::{Guard, Standing},
@@ -60,6 +61,8 @@ pub struct RunPlan<'p> {
     pub script: Script,
     /// The daemon is watched for so long before there is any traffic.
     pub idle: Duration,
+    /// How long packets travel between far hosts and the router, both ways together.
+    pub round_trip: Duration,
     /// Where ctguard's output goes.
     pub log: &'p Path,
 }
@@ -78,7 +81,8 @@ pub fn legitimate_per_second(table_max: u64, seconds: u32) -> f64 {
 
 /// Makes the run. Stops early, with an error, when `interrupted` becomes true.
 pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<Run> {
-    let network = Network::build()?;
+    let network = Network::with_path(plan.round_trip)?;
+    let receivers = Receivers::start(&network, cpus)?;
     // What a guard sends back by XDP_TX arrives only where the peer has a program, too.
     let _receiver = network.internet.run(|| object::attach(Program::Nowhere, ISP))?;
     let _server = match plan.flood {
@@ -106,6 +110,7 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
 
     wait_until(zero + BEFORE, interrupted)?;
     let counted = wan::read(&network)?;
+    let lost_before = network.arrivals().lost();
     let flood = match plan.flood {
         Some((kind, rate)) => {
             let to = (plan.family, plan.port);
@@ -114,6 +119,7 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
         None => None,
     };
     let began = zero.elapsed().as_secs_f64();
+    let router = receivers.meter()?;
     let meter = guard.daemon().map(|daemon| CpuMeter::start(daemon.pid())).transpose()?;
     let stages = guard.asker().map(StageWatch::start);
     let played = script::play(plan.script, &mut guard, start_guard, zero + BEFORE, interrupted)?;
@@ -123,9 +129,11 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     if let (Script::Throughout, Some(meter), Some(cost)) = (plan.script, meter, &mut cost) {
         meter.note_flood(cost)?;
     }
+    let router_cpu_ratio = Some(router.ratio()?);
     let flooded = flood.map(Flood::stop).transpose()?;
     let ended = zero.elapsed().as_secs_f64();
     let counted = wan::read(&network)?.since(counted);
+    let others_lost = network.arrivals().lost() - lost_before;
     let guard_status = guard.status()?;
 
     wait_until(zero + lasts, interrupted)?;
@@ -157,8 +165,9 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
         legitimate: Legitimate::sum_up(&fared.flows, (began, ended)),
         established: fared.established,
         answers: fared.answers,
-        others_lost_in_queue: counted.others_lost_in_queue,
+        others_lost_in_queue: counted.others_lost_in_queue + others_lost,
         leaving_lost_in_queue: counted.leaving_lost_in_queue,
+        router_cpu_ratio,
         flood: flooded.as_ref().map(|flooded| FloodOutcome {
             offered: flooded.offered,
             offered_per_second: per_second_of(flooded.offered, flooded.lasted),

@@ -1,5 +1,5 @@
 //! Shows on real traffic what a flood does to a NAT router, and what ctguard does to the flood.
-use std::{fs, num::NonZeroU32, path::PathBuf, process::ExitCode};
+use std::{fs, num::NonZeroU32, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
@@ -18,8 +18,8 @@ use ctguard_tests::{
 /// and then with ctguard.
 ///
 /// Needs root, and the tools ip, nft, ethtool and nsenter. All traffic stays in namespaces that
-/// the lab makes and removes; the host's maximum of conntrack entries is changed for the time and
-/// restored.
+/// the lab makes and removes; the host's maximum of conntrack entries and the width of their hash
+/// are changed for the time and restored.
 ///
 /// With --row it tries what ctguard promises instead, row by row, prints a Markdown table of bars
 /// and numbers, and exits with status 1 where a bar is missed.
@@ -46,6 +46,13 @@ struct Arguments {
     /// Legitimate new flows a second from outside, instead of what the table is large for
     #[arg(long, value_name = "N")]
     legitimate: Option<f64>,
+    /// How long packets travel between far hosts and the router and back, in milliseconds
+    #[arg(long, default_value_t = 20, value_name = "MS")]
+    round_trip: u32,
+    /// Buckets of the table's hash, instead of one for each entry as is the kernel's own default. In
+    /// a wide hash a full table finds nothing to replace
+    #[arg(long, value_name = "N")]
+    buckets: Option<u64>,
     /// All traffic over IPv6
     #[arg(long)]
     ipv6: bool,
@@ -181,6 +188,8 @@ fn options(arguments: &Arguments) -> LabOptions {
         },
         legitimate_per_second: arguments.legitimate,
         idle: lab::IDLE,
+        round_trip: Duration::from_millis(arguments.round_trip.into()),
+        buckets: arguments.buckets,
         ..defaults
     }
 }

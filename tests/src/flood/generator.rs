@@ -55,6 +55,9 @@ impl Generator {
 
     /// Makes that many frames and sends them.
     pub(super) fn burst(&self, frames: u32) -> Result<()> {
+        if frames == 0 {
+            return Ok(());
+        }
         let program = self.object.program("lab_flood").context("no program lab_flood")?;
         let program: &Xdp = program.try_into()?;
         let options = TestRunOptions {
