@@ -7,7 +7,7 @@
 use std::{collections::HashSet, fs, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::{process::setpriority_process, thread::Pid};
+use rustix::thread::Pid;
 
 use crate::{
     cpus::Cpus,
@@ -15,10 +15,12 @@ use crate::{
     netns::Handle,
     process,
     router::{ISP, LAN, Network, SERVERS, WAN},
+    syscall,
 };
 
-/// A softirq goes before processes, its thread nearly so.
-const NICENESS: i32 = -15;
+/// Like the interrupts that they stand for, these threads go before every process. Of the router's
+/// the one where no flood arrives goes first: else a flood would leave it no time.
+const PRIORITY: i32 = 4;
 
 /// The threads that receive for the router.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub struct Receivers(Vec<Pid>);
 
 impl Receivers {
     /// Gives each end of the router's links its thread, and each thread its CPU.
-    pub fn start(network: &Network, cpus: Cpus) -> Result<Self> {
+    pub fn start(network: &Network, flooded: &str, cpus: Cpus) -> Result<Self> {
         let mut receivers = Self(Vec::new());
         for (namespace, device, in_router) in [
             (&network.router, WAN, true),
@@ -36,8 +38,9 @@ impl Receivers {
         ] {
             for thread in thread_of(namespace, device)? {
                 cpus.place(thread, in_router)?;
-                setpriority_process(Some(thread), NICENESS)
-                    .with_context(|| format!("cannot set the priority of {device}'s thread"))?;
+                // Without real time (in some containers) processes get in the router's way.
+                let first = i32::from(device != flooded);
+                let _ = syscall::become_real_time(Some(thread), PRIORITY + first);
                 receivers.0.extend(in_router.then_some(thread));
             }
         }

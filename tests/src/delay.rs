@@ -25,6 +25,8 @@ pub const ROUND_TRIP: Duration = Duration::from_millis(20);
 
 /// The largest packet a TUN device hands over: its MTU is 1500, nothing is merged.
 const LARGEST_PACKET: usize = 2048;
+/// The path goes before whatever is at its ends.
+const PRIORITY: i32 = 10;
 /// While packets travel the relay looks up so often, and not for each of them: a thousand flows a
 /// second would spend a third of the router's CPU on waking it.
 const LOOKS_EVERY: Duration = Duration::from_micros(250);
@@ -94,7 +96,7 @@ struct Lane<'f> {
 
 fn relay(one: &File, other: &File, stop: &OwnedFd, mut lanes: [Lane<'_>; 2]) {
     // Without real time (in some containers) the path jitters under load, which the baseline shows.
-    let _ = syscall::become_real_time();
+    let _ = syscall::become_real_time(None, PRIORITY);
     loop {
         let mut waiting = [
             PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),

@@ -17,9 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use rustix::{
-    net::netdevice::name_to_index, process::setpriority_process, thread::set_current_timer_slack,
-};
+use rustix::{net::netdevice::name_to_index, thread::set_current_timer_slack};
 
 use crate::{
     addresses::Family,
@@ -29,6 +27,7 @@ use crate::{
     random,
     recipe::{self, Again, FloodKind, Rate, Route},
     router::{ISP, Network},
+    syscall,
 };
 
 use chance::Chance;
@@ -39,12 +38,13 @@ use later::Later;
 pub use generator::Sampler;
 
 /// Between two bursts of a paced flood: of 500,000 packets a second each has 125, half of what
-/// the router's queue holds.
+/// the router's queue holds. A run of the generator costs the more the more there were in the last
+/// second, so they are no smaller.
 const TICK: Duration = Duration::from_micros(250);
 /// A flood that fell further behind than this does not catch up.
 const LATE: Duration = Duration::from_millis(10);
-/// The flood does not wait for the clients with which it may share a CPU.
-const NICENESS: i32 = -15;
+/// A paced flood does not wait for the clients with which it may share a CPU; it takes a part of it.
+const PRIORITY: i32 = 3;
 /// Connections under way when a flood ends may end, too.
 const LINGER: Duration = Duration::from_millis(50);
 
@@ -173,7 +173,9 @@ impl Run {
         let answers = self.plan.kind.sources().answer();
         // The kernel rounds sleeps up to 50 µs else.
         set_current_timer_slack(NonZeroU64::new(1)).context("cannot sleep precisely")?;
-        setpriority_process(None, NICENESS).context("cannot set the flood's priority")?;
+        if self.plan.rate != Rate::Full {
+            let _ = syscall::become_real_time(None, PRIORITY);
+        }
         let mut generator = Generator::load(&self.made, device)?;
         if answers {
             generator.answer_on(device)?;
@@ -251,7 +253,7 @@ impl Pace {
         let now = Instant::now();
         // Not even what fell behind comes all at once: no wire does.
         let wait = self.next.saturating_duration_since(now);
-        std::thread::sleep(wait.max(TICK / 4));
+        std::thread::sleep(wait.max(TICK / 2));
         if now - self.next > LATE {
             // A generator that stalled does not flood all the harder afterwards.
             self.next = now;

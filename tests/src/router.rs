@@ -94,7 +94,7 @@ impl Network {
 
     /// Where a kind of flood leaves, and the hardware addresses of its frames.
     pub fn flood_way(&self, kind: FloodKind) -> Result<FloodWay<'_>> {
-        if kind != FloodKind::LanHost {
+        if !kind.is_from_inside() {
             return Ok(FloodWay { from: (&self.internet, ISP), link: self.flood_link()? });
         }
         let link = (hardware_address(&self.inside, SERVERS)?, hardware_address(&self.router, LAN)?);

@@ -20,7 +20,7 @@ use crate::{
     recipe::{FloodKind, Rate},
     recovery::{self, Outage, Recovery},
     report::{Fill, FloodOutcome, Legitimate, Run, Spread, jain_index, ratio},
-    router::{ISP, LAN, Network, SERVERS},
+    router::{ISP, LAN, Network, SERVERS, WAN},
     script::{self, Script, wait_until},
     stages::StageWatch,
     table::{self, Watch},
@@ -82,7 +82,8 @@ pub fn legitimate_per_second(table_max: u64, seconds: u32) -> f64 {
 /// Makes the run. Stops early, with an error, when `interrupted` becomes true.
 pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<Run> {
     let network = Network::with_path(plan.round_trip)?;
-    let receivers = Receivers::start(&network, cpus)?;
+    let inside = plan.flood.is_some_and(|(kind, _)| kind.is_from_inside());
+    let receivers = Receivers::start(&network, if inside { LAN } else { WAN }, cpus)?;
     // What a guard sends back by XDP_TX arrives only where the peer has a program, too.
     let _receiver = network.internet.run(|| object::attach(Program::Nowhere, ISP))?;
     let _server = match plan.flood {

@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result};
 
 use super::generator::Generator;
 
+/// A queue that is full only now and then loses what comes just then, whoever sends it.
+const NOW_AND_THEN: u32 = 50_000;
 /// How often the counter is read.
 const PERIOD: Duration = Duration::from_millis(5);
 
@@ -37,7 +39,8 @@ impl Chance {
             // The first reading is of all that the device ever dropped.
             if self.offered > 0 && of > 0 {
                 let share = lost.min(of) * 1_000_000 / of;
-                self.lost_of_million = u32::try_from(share).unwrap_or(0);
+                let share = u32::try_from(share).unwrap_or(0);
+                self.lost_of_million = if share > NOW_AND_THEN { share } else { 0 };
             }
             (self.dropped, self.offered) = (dropped, offered);
         }

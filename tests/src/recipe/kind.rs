@@ -127,8 +127,14 @@ impl FloodKind {
     #[must_use]
     pub fn shows_port(self) -> bool {
         use Segment::{Ack, Sctp, Syn, Udp};
-        self != Self::LanHost
+        !self.is_from_inside()
             && self.strands().iter().all(|(segment, _)| matches!(segment, Syn | Ack | Udp | Sctp))
+    }
+
+    /// Whether a host behind the router sends it.
+    #[must_use]
+    pub fn is_from_inside(self) -> bool {
+        self.sources() == Sources::Infected
     }
 
     /// Whose packets they are; the first's, where a flood has several.
