@@ -52,9 +52,8 @@ impl Delay {
         };
         let (one, other) = (open(one)?, open(other)?);
         let back = Arrivals::new(one.try_clone().context("cannot copy a descriptor")?);
-        let arrivals = Arc::new(Arrivals::new(
-            other.try_clone().context("cannot copy a descriptor")?,
-        ));
+        let arrivals =
+            Arc::new(Arrivals::new(other.try_clone().context("cannot copy a descriptor")?));
         let there = Arc::clone(&arrivals);
         let stop = eventfd(0, EventfdFlags::CLOEXEC).context("cannot make an eventfd")?;
         let stopped = stop.try_clone().context("cannot copy an eventfd")?;

@@ -145,6 +145,7 @@ struct Run {
     plan: FloodPlan,
     made: recipe::Made,
     later: Option<Later>,
+    closing: Option<Later>,
     fits: Option<Fits>,
     seed: Option<u64>,
 }
@@ -158,6 +159,7 @@ impl Run {
             later: plan.kind.again().map(|again| match again {
                 Again::All(after) | Again::Challenged(after) => Later::new(after),
             }),
+            closing: plan.kind.closed_after().map(Later::new),
             fits: seed.map(Fits::new),
             seed,
         })
@@ -197,7 +199,17 @@ impl Run {
                     None => frames = 0,
                 }
             }
+            if self.plan.kind.rests(now - started) {
+                frames = 0;
+            }
             first_time += u64::from(frames);
+            if let Some(closing) = &mut self.closing {
+                let due = closing.due(now, first_time);
+                if due > 0 {
+                    generator.close(closing.passed())?;
+                }
+                frames += due;
+            }
             if let Some(later) = &mut self.later {
                 let seen = if answers { generator.challenged()? } else { first_time };
                 let again = later.due(now, seen);

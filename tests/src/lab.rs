@@ -80,6 +80,14 @@ pub struct LabOptions {
     pub script: Script,
     /// Its daemon is watched for so long before there is any traffic.
     pub idle: Duration,
+    /// New flows a second of one inside client, which then is alone.
+    pub neighbour: Option<f64>,
+    /// Some clients are regulars by the guard's record, and all that are known hold a connection.
+    pub favours: bool,
+    /// Connections of an office behind one far address.
+    pub office: u32,
+    /// So long after the flood begins, or the guard starts in its midst, service is settled.
+    pub settles: Duration,
     /// How long packets travel between far hosts and the router, both ways together.
     pub round_trip: Duration,
     /// Buckets of the table's hash; as many as the table takes entries where none are given.
@@ -108,6 +116,10 @@ impl LabOptions {
             legitimate_per_second: None,
             script: Script::default(),
             idle: Duration::ZERO,
+            neighbour: None,
+            favours: true,
+            office: 0,
+            settles: Duration::from_secs(2),
             round_trip: ROUND_TRIP,
             buckets: None,
             log: PathBuf::from("target/lab/ctguard.log"),
@@ -137,7 +149,10 @@ impl LabOptions {
             settings: self.settings.clone(),
             interfaces,
             allowed: self.allowed.clone(),
-            regulars: legit::regulars().map(|source| self.family.far_client(source)).collect(),
+            regulars: legit::regulars()
+                .filter(|_| self.favours)
+                .map(|source| self.family.far_client(source))
+                .collect(),
         }
     }
 }
@@ -213,6 +228,10 @@ fn make_runs(
             legitimate_per_second: options.per_second(),
             script: options.script,
             idle: options.idle,
+            neighbour: options.neighbour,
+            favours: options.favours,
+            office: options.office,
+            settles: options.settles,
             round_trip: options.round_trip,
             log: &options.log,
         };

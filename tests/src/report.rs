@@ -86,6 +86,12 @@ pub struct Run {
     pub fill: Fill,
     /// New flows of legitimate clients.
     pub legitimate: Legitimate,
+    /// The same from the moment on at which service is settled.
+    #[serde(default)]
+    pub settled: Option<Legitimate>,
+    /// Connections of an office behind one far address.
+    #[serde(default)]
+    pub office: Exchanges,
     /// Exchanges opened before the flood.
     pub established: Exchanges,
     /// Answers to flows from inside, from a second before the flood until its end.

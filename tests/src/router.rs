@@ -176,7 +176,9 @@ fn configure_internet(internet: &Namespace) -> Result<()> {
         format!("address add 198.51.100.254/24 dev {ISP}"),
         format!("address add 2001:db8::fe/64 dev {ISP} nodad"),
         format!("route add 203.0.113.0/24 dev {PATH_TUN}"),
+        format!("route add 198.19.0.0/16 dev {PATH_TUN}"),
         format!("route add 2001:db8:f::/48 dev {PATH_TUN}"),
+        format!("route add 2001:db8:100::/40 dev {PATH_TUN}"),
         format!("route add 2001:db8:1::/48 via 2001:db8::1 dev {ISP}"),
         // Whatever the router answers to spoofed sources ends here, without a word.
         "route add blackhole default".to_owned(),
@@ -229,7 +231,8 @@ fn ruleset() -> String {
     let server = Family::Ipv4.inside_server();
     let sink = Family::Ipv4.sink();
     let [tcp, echo, udp] = [addresses::TCP_PORT, addresses::TCP_ECHO_PORT, addresses::UDP_PORT];
-    let (crowd_server, crowd) = (Family::Ipv4.crowd_server(), addresses::CROWD_PORT);
+    let crowd_server = Family::Ipv4.crowd_server();
+    let [crowd, hold] = [addresses::CROWD_PORT, addresses::HOLD_PORT];
     let [flood, dropped] = [addresses::FLOOD_PORT, addresses::DROPPED_PORT];
     let [exposed, unexposed] = [addresses::EXPOSED_PORTS, addresses::UNEXPOSED_PORTS]
         .map(|(first, last)| format!("{first}-{last}"));
@@ -240,7 +243,7 @@ fn ruleset() -> String {
                 iifname {WAN} tcp dport {{ {tcp}, {echo} }} dnat to {server}
                 iifname {WAN} udp dport {udp} dnat to {server}
                 iifname {WAN} meta l4proto {{ tcp, udp, sctp }} th dport {flood} dnat to {sink}
-                iifname {WAN} tcp dport {crowd} dnat to {crowd_server}
+                iifname {WAN} meta l4proto {{ tcp, udp }} th dport {{ {crowd}, {hold} }} dnat to {crowd_server}
                 iifname {WAN} udp dport {exposed} dnat to {sink}
                 iifname {WAN} icmp type echo-request dnat to {sink}
             }}

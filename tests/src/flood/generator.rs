@@ -84,6 +84,11 @@ impl Generator {
         send_again(&mut self.object, up_to)
     }
 
+    /// Makes the next frames those that close connections, up to this number of them.
+    pub(super) fn close(&mut self, up_to: u64) -> Result<()> {
+        set(&mut self.object, "lab_close_due", up_to)
+    }
+
     /// Goes on with other strands.
     pub(super) fn take_strands(&mut self, strands: &[Strand; STRANDS]) -> Result<()> {
         let map = self.object.map_mut("lab_recipe").context("no map lab_recipe")?;
@@ -186,8 +191,12 @@ fn load_recipe(recipe: &Recipe) -> Result<Ebpf> {
 }
 
 fn send_again(object: &mut Ebpf, up_to: u64) -> Result<()> {
-    let map = object.map_mut("lab_due").context("no map lab_due")?;
-    Ok(Array::<_, u64>::try_from(map)?.set(0, up_to, 0)?)
+    set(object, "lab_due", up_to)
+}
+
+fn set(object: &mut Ebpf, name: &str, number: u64) -> Result<()> {
+    let map = object.map_mut(name).with_context(|| format!("no map {name}"))?;
+    Ok(Array::<_, u64>::try_from(map)?.set(0, number, 0)?)
 }
 
 /// `struct xdp_md` for a frame of `length` bytes that came from the device `index`.
