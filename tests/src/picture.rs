@@ -222,6 +222,13 @@ fn flood_name(flood: &str) -> &str {
         "lan-host" => "SYNs of an inside host",
         "syn-allowed" => "SYNs from an allowed source",
         "mixed-random" => "three floods in fits",
+        "syn-answered" => "SYNs from 268 million sources, each answered",
+        "udp-answered" => "UDP from 268 million sources, each answered",
+        "syn-pulses" => "SYNs from 268 million sources, in pulses",
+        "holders" => "500 clients that hold 28 connections each",
+        "completers" => "connections of 500 sources",
+        "many-holders" => "connections of 5,000 sources, held for 30 s",
+        "lan-host-udp" => "UDP of an inside host",
         "udp-answers" => "imitated answers from 268 million sources",
         other => other,
     }

@@ -10,24 +10,25 @@ use anyhow::Result;
 
 use crate::{
     addresses::Family,
+    arrival::Receivers,
     cpus::Cpus,
     flood::Flood,
     guard::{Guard, Standing},
-    legit::{ANSWERED, ESTABLISHED, INSIDE_SHARE, Load, PATIENCE, Schedule},
+    legit::{ANSWERED, ESTABLISHED, INSIDE_SHARE, Load, Opening, PATIENCE, Schedule},
     object::{self, Program},
     process::{CpuMeter, DaemonCost},
     recipe::{FloodKind, Rate},
     recovery::{self, Outage, Recovery},
     report::{Fill, FloodOutcome, Legitimate, Run, Spread, jain_index, ratio},
-    router::{ISP, LAN, Network, SERVERS},
+    router::{ISP, LAN, Network, SERVERS, WAN},
     script::{self, Script, wait_until},
     stages::StageWatch,
     table::{self, Watch},
     wan,
 };
 
-/// Legitimate traffic before the flood.
-pub const BEFORE: Duration = Duration::from_secs(2);
+/// Legitimate traffic before the flood: time for a guard to know its clients.
+pub const BEFORE: Duration = Duration::from_secs(5);
 /// Legitimate traffic after the flood.
 pub const AFTER: Duration = Duration::from_secs(2);
 /// The share of the table that a guard never passes, unless told otherwise.
@@ -56,10 +57,20 @@ pub struct RunPlan<'p> {
     pub table_max: u64,
     /// Legitimate new flows a second from outside.
     pub legitimate_per_second: f64,
+    /// New flows a second of one inside client, which then is alone.
+    pub neighbour: Option<f64>,
+    /// Some clients are regulars by the guard's record, and all that are known hold a connection.
+    pub favours: bool,
+    /// Connections of an office behind one far address.
+    pub office: u32,
+    /// So long after the flood begins, or the guard starts in its midst, service is settled.
+    pub settles: Duration,
     /// What happens to the guard in the flood.
     pub script: Script,
     /// The daemon is watched for so long before there is any traffic.
     pub idle: Duration,
+    /// How long packets travel between far hosts and the router, both ways together.
+    pub round_trip: Duration,
     /// Where ctguard's output goes.
     pub log: &'p Path,
 }
@@ -78,7 +89,9 @@ pub fn legitimate_per_second(table_max: u64, seconds: u32) -> f64 {
 
 /// Makes the run. Stops early, with an error, when `interrupted` becomes true.
 pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<Run> {
-    let network = Network::build()?;
+    let network = Network::with_path(plan.round_trip)?;
+    let inside = plan.flood.is_some_and(|(kind, _)| kind.is_from_inside());
+    let receivers = Receivers::start(&network, if inside { LAN } else { WAN }, cpus)?;
     // What a guard sends back by XDP_TX arrives only where the peer has a program, too.
     let _receiver = network.internet.run(|| object::attach(Program::Nowhere, ISP))?;
     let _server = match plan.flood {
@@ -90,42 +103,65 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     let receive_inside = || network.inside.run(|| object::attach(Program::Pass, SERVERS));
     let _inside_receiver = plan.guard.covers(LAN).then(receive_inside).transpose()?;
     let start_guard = || plan.guard.start(&network.router, plan.port, plan.log);
+    let start_flood = || {
+        let flood = plan.flood.map(|(kind, rate)| {
+            Flood::through(&network, kind, rate, (plan.family, plan.port), cpus)
+        });
+        flood.transpose()
+    };
+    let early = match plan.script {
+        Script::After(time) => {
+            let flood = start_flood()?;
+            wait_until(Instant::now() + time, interrupted)?;
+            flood
+        }
+        Script::Throughout | Script::Late(_) | Script::Outage { .. } => None,
+    };
     let mut guard = match plan.script {
         Script::Late(_) => Standing::None,
-        Script::Throughout | Script::Outage { .. } => start_guard()?,
+        Script::Throughout | Script::After(_) | Script::Outage { .. } => start_guard()?,
     };
     let mut cost = watch_idle(&guard, plan.idle, interrupted)?;
-    let load = Load::open(&network, plan.family)?;
+    let opening = Opening { favours: plan.favours, office: plan.office };
+    let load = Load::open(&network, plan.family, opening)?;
 
     let zero = Instant::now() + LEAD;
+    let before = if early.is_some() { Duration::ZERO } else { BEFORE };
     let flood_lasts = Duration::from_secs(plan.seconds.into());
-    let lasts = BEFORE + flood_lasts + AFTER;
+    let lasts = before + flood_lasts + AFTER;
     let watch = Watch::start(&network.router, zero)?;
-    let per_second = plan.legitimate_per_second;
-    load.start(Schedule { zero, lasts, flood: (BEFORE, BEFORE + flood_lasts), per_second })?;
+    load.start(Schedule {
+        zero,
+        lasts,
+        flood: (before, before + flood_lasts),
+        per_second: plan.legitimate_per_second,
+        neighbour: plan.neighbour,
+        favours: plan.favours,
+    })?;
 
-    wait_until(zero + BEFORE, interrupted)?;
+    wait_until(zero + before, interrupted)?;
     let counted = wan::read(&network)?;
-    let flood = match plan.flood {
-        Some((kind, rate)) => {
-            let to = (plan.family, plan.port);
-            Some(Flood::through(&network, kind, rate, to, cpus)?)
-        }
-        None => None,
+    let lost_before = network.arrivals().lost();
+    let flood = match early {
+        Some(flood) => Some(flood),
+        None => start_flood()?,
     };
     let began = zero.elapsed().as_secs_f64();
+    let router = receivers.meter()?;
     let meter = guard.daemon().map(|daemon| CpuMeter::start(daemon.pid())).transpose()?;
     let stages = guard.asker().map(StageWatch::start);
-    let played = script::play(plan.script, &mut guard, start_guard, zero + BEFORE, interrupted)?;
-    wait_until(zero + BEFORE + flood_lasts, interrupted)?;
+    let played = script::play(plan.script, &mut guard, start_guard, zero + before, interrupted)?;
+    wait_until(zero + before + flood_lasts, interrupted)?;
     let stage_seconds = stages.map(StageWatch::stop).unwrap_or_default();
     // A daemon that was started in the flood has spent its time on that.
     if let (Script::Throughout, Some(meter), Some(cost)) = (plan.script, meter, &mut cost) {
         meter.note_flood(cost)?;
     }
+    let router_cpu_ratio = Some(router.ratio()?);
     let flooded = flood.map(Flood::stop).transpose()?;
     let ended = zero.elapsed().as_secs_f64();
     let counted = wan::read(&network)?.since(counted);
+    let others_lost = network.arrivals().lost() - lost_before;
     let guard_status = guard.status()?;
 
     wait_until(zero + lasts, interrupted)?;
@@ -147,6 +183,8 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
         let seconds = (at(killed), at(started));
         Outage { seconds, legitimate: Legitimate::sum_up(&fared.flows, seconds) }
     });
+    let settled = played.started.filter(|_| matches!(plan.script, Script::Late(_)));
+    let settled = settled.map_or(began, |(started, _)| at(started)) + plan.settles.as_secs_f64();
     let half = (f64::midpoint(began, ended), ended);
     let second_half = Spread::of(&series, half, plan.table_max);
     let peak = series.iter().map(|point| point.count).fold(at_end, u64::max);
@@ -155,10 +193,13 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
         target_ratio: TARGET_RATIO,
         fill: Fill { at_end, peak, peak_ratio: ratio(peak, plan.table_max), second_half, series },
         legitimate: Legitimate::sum_up(&fared.flows, (began, ended)),
+        settled: Some(Legitimate::sum_up(&fared.flows, (settled, ended))),
+        office: fared.office,
         established: fared.established,
         answers: fared.answers,
-        others_lost_in_queue: counted.others_lost_in_queue,
+        others_lost_in_queue: counted.others_lost_in_queue + others_lost,
         leaving_lost_in_queue: counted.leaving_lost_in_queue,
+        router_cpu_ratio,
         flood: flooded.as_ref().map(|flooded| FloodOutcome {
             offered: flooded.offered,
             offered_per_second: per_second_of(flooded.offered, flooded.lasted),

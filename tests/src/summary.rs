@@ -101,6 +101,9 @@ pub fn table(report: &Report) -> String {
     let flood = |of: fn(FloodOutcome) -> u64| {
         move |run: &Run| run.flood.map_or_else(|| "–".to_owned(), |flood| grouped(of(flood)))
     };
+    row("router's packets: share of a CPU", &|run| {
+        run.router_cpu_ratio.map_or_else(|| "–".to_owned(), of_a_core)
+    });
     row("flood packets offered", &flood(|flood| flood.offered));
     row("  lost in the router's queue", &flood(|flood| flood.lost_in_queue));
     row("  dropped in XDP", &flood(|flood| flood.dropped_in_xdp));
