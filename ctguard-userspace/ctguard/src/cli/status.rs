@@ -128,11 +128,10 @@ fn known_sources(maps: &GuardMaps) -> Result<KnownSourcesReport, CliError> {
     let mut report =
         KnownSourcesReport { capacity: sources::CAPACITY, ..KnownSourcesReport::default() };
     for tier in known_tiers(maps.source_memory()?.lines()).flatten() {
-        match tier {
-            Tier::Regulars => report.regulars += 1,
-            _ => {
-                report.proven += 1;
-            }
+        if matches!(tier, Tier::Regulars) {
+            report.regulars += 1;
+        } else {
+            report.proven += 1;
         }
     }
     report.load_ratio = f64::from(report.regulars + report.proven) / f64::from(report.capacity);
