@@ -43,7 +43,7 @@ pub const TUNING: Tuning = Tuning {
     ready_for_answers: 0.15,
     demand_margin: 1.25,
     kept_for: 20.0,
-    kept_most_ppm: 60_000,
+    kept_most_ppm: 30_000,
     gain_down: 0.85,
     gain_up: 1.05,
     gain_range: 1e-3..=1.1,
@@ -55,6 +55,7 @@ pub const TUNING: Tuning = Tuning {
     horizon_longest: Duration::from_secs(15),
     reserve_ppm: 50_000,
     reserve_in_need_ppm: 25_000,
+    parts_reserve_ppm: 150_000,
     least_headroom_ppm: 2_500,
     starved_for: Duration::from_millis(500),
     replaced_divisor: 16,
@@ -77,7 +78,7 @@ pub const TUNING: Tuning = Tuning {
     usual_half_time: Duration::from_hours(1),
     learning_interval: Duration::from_secs(15),
     standing_memory: Duration::from_mins(10),
-    earlier_after: Duration::from_secs(10),
+    earlier_after: Duration::from_secs(4),
     least_part: 4,
     usual_most_divisor: 4,
     marks_last: Duration::from_secs(10),
@@ -204,6 +205,9 @@ pub struct Tuning {
     pub reserve_in_need_ppm: u32,
     /// Less headroom than this is none, in parts per million of the maximum.
     pub least_headroom_ppm: u32,
+    /// Sources are held to their parts so early that so much of the maximum remains below the target
+    /// for those within theirs, in parts per million.
+    pub parts_reserve_ppm: u32,
     /// If there is no room for anybody, and none can be made, for this time, then flows are let
     /// through up to the maximum, as if there were no guard.
     pub starved_for: Duration,

@@ -47,6 +47,7 @@ impl DataPath {
             grant.fallback[tier].interval.store(0);
             grant.fallback[tier].tolerance.store(0);
         }
+        grant.exempt.arrival.store(0);
         grant.woken_at.store(0);
         self.beat()
     }

@@ -59,7 +59,7 @@ impl<T: Tables> Guard<'_, T> {
         let dry_run = policy.has(Policy::DRY_RUN);
         let rules = Rules { grant, policy, limits, interface: tables.interface() };
         let standing = match self.tier_or_challenge(opening, &rules, now) {
-            TierOrChallenge::Tier(standing) => standing,
+            TierOrChallenge::Tier(standing) => tables.cpu_state().standing.hide(standing),
             TierOrChallenge::Challenge(outcome, is_spent_in_calm) => {
                 let tier = Tier::Strangers as u32;
                 self.note_offered(opening, tier);
@@ -78,7 +78,7 @@ impl<T: Tables> Guard<'_, T> {
             Allowance::FallbackSpent if !follows_admission => (Outcome::RefusedFallback, false),
             Allowance::Left | Allowance::Fallback | Allowance::FallbackSpent => {
                 let candidate = Candidate {
-                    source: self.source(opening, &rules, &standing),
+                    source: self.source(opening, &rules, standing),
                     prefix_excess: self.prefix(opening, is_limited, |prefix| prefix.excess(now)),
                     service_excess: self.service(opening, is_limited, |it| it.excess(now)),
                     tier,
@@ -96,14 +96,15 @@ impl<T: Tables> Guard<'_, T> {
                     if standing.cells != opening.class {
                         // So that a ceiling holds for all flows of a source.
                         let unproven = Standing { cells: opening.class, ..standing };
-                        let _ = self.source(opening, &rules, &unproven).map(charge);
+                        let _ = self.source(opening, &rules, unproven).map(charge);
                     }
                 }
                 (outcome, wake)
             }
         };
-        if let Some(known) = &standing.known {
-            known.note_offered(opening.class);
+        if let Some(known) = tables.source_cells(standing.known) {
+            // Known sources are few, so their flows need no sampling.
+            known.offered[Class::slot(opening.class)].add(1);
         } else if is_limited {
             self.note_offered(opening, tier);
         }
@@ -129,7 +130,7 @@ impl<T: Tables> Guard<'_, T> {
         &'l self,
         opening: &Opening,
         rules: &Rules<'l>,
-        standing: &Standing<'l>,
+        standing: Standing,
     ) -> Option<Limited<'l>> {
         if !is_limited(opening, rules, standing.tier) {
             return None;
@@ -138,13 +139,12 @@ impl<T: Tables> Guard<'_, T> {
         if ceiling.interval.0 == 0 {
             return None;
         }
-        let cells = match &standing.known {
-            Some(known) => known.cells(standing.cells),
-            None => {
-                let hash = self.source_hash(opening, standing.cells);
-                let line = line_index(hash, self.environment.fixed.source_line_mask);
-                self.cells(Scope::Source, line, hash)?
-            }
+        let cells = if let Some(known) = self.tables.source_cells(standing.known) {
+            Cells::exact(&known.arrivals[Class::slot(standing.cells)])
+        } else {
+            let hash = self.source_hash(opening, standing.cells);
+            let line = line_index(hash, self.environment.fixed.source_line_mask);
+            self.cells(Scope::Source, line, hash)?
         };
         Some(Limited { cells, ceiling })
     }

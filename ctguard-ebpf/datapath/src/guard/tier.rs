@@ -8,10 +8,9 @@ use super::{
 };
 use crate::{
     admission::grant::Allowance,
-    bucket::Cells,
     challenge::{self, Answer, Answering, Connection, Slot},
     hash,
-    layout::{Class, MemoryLine, Outcome, Policy, SourceCells, Stage, Tier},
+    layout::{Class, MemoryLine, Outcome, Policy, Stage, Tier},
     memory::{self, Moment},
     packet::{Ipv4, Ipv6},
     place::Place,
@@ -19,40 +18,30 @@ use crate::{
     units::Jiffies,
 };
 
-pub(super) enum TierOrChallenge<'l> {
-    Tier(Standing<'l>),
+pub(super) enum TierOrChallenge {
+    Tier(Standing),
     /// It is not admitted: it was challenged, or refused because it cannot be. Whether the daemon is
     /// to be woken, because the grant is spent in calm.
     Challenge(Outcome, bool),
 }
 
-/// How a new flow is served.
-#[derive(Clone, Copy)]
-pub(super) struct Standing<'l> {
-    /// The number of its tier, which is hidden from the verifier.
+/// How a new flow is served, in numbers (see `verifier`).
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(super) struct Standing {
+    /// The number of its tier.
     pub(super) tier: u32,
-    /// A known source has its own cells.
-    pub(super) known: Option<Known<'l>>,
+    /// The slot of its source in the set of known sources, or [`Standing::UNKNOWN`].
+    pub(super) known: u32,
     /// The number of its class, or [`Class::ANSWERED`]: cells that no spoofed packet charges.
     pub(super) cells: u32,
+    /// 1 if a challenge is to wake the daemon, because the grant is spent in calm.
+    pub(super) wakes: u32,
 }
 
-/// The cells of a known source.
-#[derive(Clone, Copy)]
-pub(super) struct Known<'l>(&'l SourceCells);
-
-impl<'l> Known<'l> {
-    /// The cells of a class, or of TCP flows that answered a challenge.
-    #[inline(always)]
-    pub(super) fn cells(&self, class: u32) -> Cells<'l> {
-        Cells::exact(&self.0.arrivals[Class::slot(class)])
-    }
-
-    /// Counts every flow: known sources are few, so their flows need no sampling.
-    #[inline(always)]
-    pub(super) fn note_offered(&self, class: u32) {
-        self.0.offered[Class::slot(class)].add(1);
-    }
+impl Standing {
+    /// No slot of the set.
+    const UNKNOWN: u32 = u32::MAX;
 }
 
 impl<T: Tables> Guard<'_, T> {
@@ -68,8 +57,13 @@ impl<T: Tables> Guard<'_, T> {
         opening: &Opening,
         rules: &Rules<'_>,
         now: Jiffies,
-    ) -> TierOrChallenge<'_> {
-        let mut standing = Standing { tier: opening.tier, known: None, cells: opening.class };
+    ) -> TierOrChallenge {
+        let mut standing = Standing {
+            tier: opening.tier,
+            known: Standing::UNKNOWN,
+            cells: opening.class,
+            wakes: 0,
+        };
         if opening.tier == Tier::Allowed as u32 {
             return TierOrChallenge::Tier(standing);
         }
@@ -83,23 +77,20 @@ impl<T: Tables> Guard<'_, T> {
         if !is_calm || is_spent {
             let scope = self.scope(tuple);
             let line_mask = self.environment.fixed.known_source_line_mask;
-            if let Some(found) =
-                sources::find(&self.tables, Place::of(scope, line_mask, self.zero()))
-                && let Some(cells) = self.tables.source_cells(found.slot)
-            {
+            let place = Place::of(scope, line_mask, self.zero());
+            if let Some(found) = sources::find(&self.tables, place) {
                 is_suspect = found.tiers.has(Tiers::CHALLENGED);
                 let tier = found.tiers.tier();
                 if !is_suspect || matches!(tier, Tier::AbovePart) {
-                    standing.tier = self.zero().hide(tier as u32);
-                    standing.known = Some(Known(cells));
+                    standing = Standing { tier: tier as u32, known: found.slot, ..standing };
                 }
             }
         }
-        let is_stranger = standing.known.is_none();
+        let is_stranger = standing.known == Standing::UNKNOWN;
         if !is_stranger || !is_challenged && !is_suspect {
             let instead_of_refusal = tuple.is_syn()
                 && rules.can_answer()
-                && (is_stranger && is_spent || self.is_above_limit(opening, rules, &standing, now));
+                && (is_stranger && is_spent || self.is_above_limit(opening, rules, standing, now));
             if !instead_of_refusal {
                 return TierOrChallenge::Tier(standing);
             }
@@ -107,15 +98,17 @@ impl<T: Tables> Guard<'_, T> {
         if !opening.has_tuple {
             return TierOrChallenge::Challenge(Outcome::RefusedChallenge, false);
         }
+        standing.wakes = u32::from(is_calm && of_strangers == Allowance::Spent);
+        let mut standing = self.tables.cpu_state().standing.hide(standing);
         // Packets that arrive right after an admission belong to the same flow.
         if opening.follows_admission() {
-            standing.tier = self.zero().hide(Tier::Answered as u32);
+            standing.tier = Tier::Answered as u32;
             return TierOrChallenge::Tier(standing);
         }
         let (challenged, tier) = match class {
             Class::Tcp if !tuple.is_syn() => (Some(Outcome::RefusedChallenge), Tier::Strangers),
             Class::Tcp if rules.can_answer() => {
-                standing.cells = self.zero().hide(Class::ANSWERED);
+                standing.cells = Class::ANSWERED;
                 (self.challenge_by_ack(tuple, rules, now), Tier::Answered)
             }
             Class::Tcp | Class::Udp | Class::Other => {
@@ -123,11 +116,10 @@ impl<T: Tables> Guard<'_, T> {
             }
         };
         if let Some(outcome) = challenged {
-            let wake = is_calm && of_strangers == Allowance::Spent;
-            return TierOrChallenge::Challenge(outcome, wake);
+            return TierOrChallenge::Challenge(outcome, standing.wakes != 0);
         }
-        if is_stranger {
-            standing.tier = self.zero().hide(tier as u32);
+        if standing.known == Standing::UNKNOWN {
+            standing.tier = tier as u32;
         }
         TierOrChallenge::Tier(standing)
     }
@@ -137,7 +129,7 @@ impl<T: Tables> Guard<'_, T> {
         &self,
         opening: &Opening,
         rules: &Rules<'_>,
-        standing: &Standing<'_>,
+        standing: Standing,
         now: Jiffies,
     ) -> bool {
         self.source(opening, rules, standing).is_some_and(|source| source.excess(now) != 0)
