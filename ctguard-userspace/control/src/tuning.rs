@@ -54,7 +54,8 @@ pub const TUNING: Tuning = Tuning {
     horizon: Duration::from_secs(5),
     horizon_longest: Duration::from_secs(15),
     reserve_ppm: 50_000,
-    reserve_in_need_ppm: 25_000,
+    reserve_in_need_ppm: 35_000,
+    replaced_by_strangers_divisor: 64,
     parts_reserve_ppm: 150_000,
     least_headroom_ppm: 2_500,
     starved_for: Duration::from_millis(500),
@@ -203,6 +204,8 @@ pub struct Tuning {
     pub reserve_ppm: u32,
     /// … or this, where only entries are left that the kernel itself would replace.
     pub reserve_in_need_ppm: u32,
+    /// Strangers make use of such entries for the maximum divided by this at most.
+    pub replaced_by_strangers_divisor: u64,
     /// Less headroom than this is none, in parts per million of the maximum.
     pub least_headroom_ppm: u32,
     /// Sources are held to their parts so early that so much of the maximum remains below the target

@@ -127,11 +127,12 @@ impl Controller {
         let asks = self.asks(whole, stages);
         let mut rates = divide(whole, &asks);
         let asked: f64 = Tier::SERVED.into_iter().map(|tier| asks[tier as usize]).sum();
-        rates[Tier::Allowed as usize] =
-            (whole - asked).max(0.0) + real(room.spare()) / self.horizon;
+        let rest = (whole - asked).max(0.0);
+        rates[Tier::Allowed as usize] = rest + real(room.spare()) / self.horizon;
         for tier in Tier::SERVED {
             let rate = &mut rates[tier as usize];
-            *rate = rate.min(self.budget(room, tier));
+            // What nobody asks for is there for anybody.
+            *rate = (*rate + rest).min(self.budget(room, tier));
         }
         rates
     }
