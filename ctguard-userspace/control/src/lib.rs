@@ -31,6 +31,7 @@ mod reserve;
 mod room;
 mod shares;
 mod smoothed;
+mod source_map;
 pub mod sources;
 mod stage;
 pub mod standing;
