@@ -76,6 +76,7 @@ pub const TUNING: Tuning = Tuning {
     unproven_hour: 0.5,
     regulars_in_network: 8,
     regulars_few: 1024,
+    regulars_unproven: 2048,
     usual_half_time: Duration::from_hours(1),
     learning_interval: Duration::from_secs(15),
     standing_memory: Duration::from_mins(10),
@@ -242,19 +243,22 @@ pub struct Tuning {
     /// After this time a score is worth half.
     pub regular_half_life: Duration,
     /// Score of a regular: each hour in which it was seen gives 1 at most, so it takes three.
-    pub regular_threshold: f64,
+    pub regular_threshold: f32,
     /// A lower score is forgotten: a source seen in three hours is a regular for 30 hours, one seen
     /// in every hour for two weeks.
-    pub regular_forgotten: f64,
+    pub regular_forgotten: f32,
     /// Highest score: three days of every hour.
-    pub regular_highest: f64,
+    pub regular_highest: f32,
     /// What an hour is worth in which a source was answered but completed no handshake: its packets
     /// may have been spoofed.
-    pub unproven_hour: f64,
+    pub unproven_hour: f32,
     /// Most regulars of one /24 or /48 …
-    pub regulars_in_network: usize,
+    pub regulars_in_network: u32,
     /// … unless there are not more than these in all.
     pub regulars_few: usize,
+    /// Most regulars that never completed a handshake: a patient sender of spoofed UDP makes as many
+    /// as there may be.
+    pub regulars_unproven: usize,
     /// What a regular usually holds rises halfway to what it holds in this time. It falls as its
     /// score does.
     pub usual_half_time: Duration,
