@@ -123,7 +123,7 @@ impl Controller {
             room = room.with_reclaimable(snapshot.reclaimable, snapshot.replaceable);
         }
         let delete = room.deletions();
-        if self.is_starved(&room, delete) {
+        if self.is_starved(&room) {
             room = room.beyond_target();
         }
         self.horizon = (2 * snapshot.look_interval)
@@ -155,9 +155,9 @@ impl Controller {
 
     /// Whether there has been no room for anybody, and none could be made, for so long that the
     /// kernel would serve more flows without a guard.
-    fn is_starved(&mut self, room: &Room, delete: u64) -> bool {
+    fn is_starved(&mut self, room: &Room) -> bool {
         let least = if self.starved.is_some() { 2 } else { 1 } * room.least();
-        let is_short = room.headroom() < least && delete == 0;
+        let is_short = room.headroom() + room.deletable() < least;
         self.starved = is_short.then(|| self.starved.unwrap_or(self.clock.now));
         self.starved.is_some_and(|since| self.clock.now - since >= TUNING.starved_for)
     }

@@ -36,8 +36,13 @@ impl ControlPolicy {
 
     /// The most that a source of this tier may open per second outside calm.
     pub(crate) fn cap(&self, tier: Tier, class: Class) -> f64 {
-        let holds = self.are_own_ceilings[class as usize] || !tier.is_known();
-        if holds { self.ceiling(class) } else { f64::INFINITY }
+        if tier.is_known() { self.calm_cap(class) } else { self.ceiling(class) }
+    }
+
+    /// The most that a source may open per second in calm.
+    pub(crate) fn calm_cap(&self, class: Class) -> f64 {
+        let is_own = self.are_own_ceilings[class as usize];
+        if is_own { self.ceiling(class) } else { f64::INFINITY }
     }
 
     /// The floor, but never above the ceiling.

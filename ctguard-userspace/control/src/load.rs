@@ -24,6 +24,8 @@ pub struct OfferedLoad {
 #[derive(Debug, Default)]
 pub(crate) struct Demands {
     of: [[Vec<f64>; CLASSES]; TIERS],
+    /// All demands, as they would be in calm: cut only to what the operator set.
+    in_calm: f64,
     /// Demands of strangers without the cut, and which part of them was seen once.
     strangers: [Seen; CLASSES],
 }
@@ -38,9 +40,11 @@ impl Demands {
     pub(crate) fn replace(&mut self, loads: &[OfferedLoad], policy: &ControlPolicy) {
         self.of.iter_mut().flatten().for_each(Vec::clear);
         self.strangers = Default::default();
+        self.in_calm = 0.0;
         for load in loads {
             let ceiling = policy.cap(load.tier, load.class);
             if load.flows_per_second > 0.0 {
+                self.in_calm += policy.calm_cap(load.class).min(load.flows_per_second);
                 let demands = &mut self.of[load.tier as usize][load.class as usize];
                 demands.push(load.flows_per_second.min(ceiling));
                 if load.tier == Tier::Strangers {
@@ -48,6 +52,11 @@ impl Demands {
                 }
             }
         }
+    }
+
+    /// New flows per second that all sources would open if the guard were calm.
+    pub(crate) const fn in_calm(&self) -> f64 {
+        self.in_calm
     }
 
     /// Which part of the strangers' next flows, in classes that `count`, will come from sources not

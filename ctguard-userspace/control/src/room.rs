@@ -50,6 +50,11 @@ impl Room {
         self.table.entries > self.target
     }
 
+    /// Entries that may be deleted, for known sources if for nobody else.
+    pub(crate) const fn deletable(&self) -> u64 {
+        self.reclaimable + self.replaceable
+    }
+
     /// Less headroom than this is none.
     pub(crate) fn least(&self) -> u64 {
         self.table.part(TUNING.least_headroom_ppm)

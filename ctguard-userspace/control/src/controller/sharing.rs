@@ -52,11 +52,9 @@ impl Controller {
         self.survey(room);
         let scarce = std::mem::replace(&mut self.scarce, [false; TIERS]);
 
-        let asked: f64 =
-            Tier::SERVED.into_iter().map(|tier| self.demands.ask(tier, |_| true)).sum();
         let soon = room.available(Tier::Strangers) / TUNING.pressure_horizon.as_secs_f64();
         // The demand of allowed sources is not counted, only whether their grant was spent.
-        self.stages.calm_down(now, asked < soon / 2.0 && !scarce[Tier::Allowed as usize]);
+        self.stages.calm_down(now, self.demands.in_calm() < soon / 2.0 && !scarce[Tier::Allowed as usize]);
         if self.stages.is_calm() {
             self.shares = NO_SHARES;
         }
