@@ -69,14 +69,11 @@ fn one_source(census: &Census, source: IpAddr, many: u64, neighbour: Neighbours<
     let share = per_cent(census.share(many));
     let near = neighbour(source).map(|name| format!(" ({name})")).unwrap_or_default();
     let name = format!("{source}{near}");
-    let of_kind = |kind| {
-        let found = census.sources_of.first_that(|(of, who)| (*of, *who) == (kind, source));
-        found.map_or(0, |(_, count)| count)
-    };
-    let most = Kind::ALL.into_iter().max_by_key(|kind| of_kind(*kind)).unwrap_or(Kind::Other);
+    let most = census.sources_of.first_that(|(_, who)| *who == source);
+    let (most, of_most) = most.map_or((Kind::Other, 0), |((kind, _), count)| (kind, count));
     let service = census.destinations.first_that(|(kind, ..)| *kind == most);
     let one_service = service
-        .is_some_and(|(_, count)| census.share(count) >= ONE_SERVICE * census.share(of_kind(most)));
+        .is_some_and(|(_, count)| census.share(count) >= ONE_SERVICE * census.share(of_most));
     let finding = match most {
         Kind::Idle => return idle(census, census.of(Kind::Idle)),
         Kind::Dns => {

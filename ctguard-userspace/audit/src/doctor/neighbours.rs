@@ -14,8 +14,7 @@ pub(super) struct Neighbours(HashMap<IpAddr, String>);
 
 impl Neighbours {
     pub(super) fn read(host: &Host, findings: &mut Findings) -> Self {
-        let mut text =
-            |path| findings.read("neighbours", host.text(path)).flatten().unwrap_or_default();
+        let mut text = |path| findings.text("neighbours", host, path);
         let mut names = HashMap::new();
         for line in text(ARP).lines().skip(1) {
             let mut words = line.split_whitespace();

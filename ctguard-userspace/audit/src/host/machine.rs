@@ -39,6 +39,14 @@ impl Unread {
     pub fn new(place: impl Into<String>, reason: &(impl ToString + ?Sized)) -> Self {
         Self { place: place.into(), reason: reason.to_string() }
     }
+
+    /// `remedy` is what gives the permission.
+    pub fn failed(place: &str, error: &io::Error, remedy: &str) -> Self {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return Self::new(place, &format_args!("not permitted; {remedy}"));
+        }
+        Self::new(place, error)
+    }
 }
 
 impl Host {

@@ -1,6 +1,9 @@
 //! The table's count, maximum and hash.
 
+use serde::Serialize;
+
 use super::machine::{Host, Unread, sysctl_path};
+use ctguard_units::real;
 
 pub const COUNT: &str = "net.netfilter.nf_conntrack_count";
 pub const MAX: &str = "net.netfilter.nf_conntrack_max";
@@ -29,7 +32,7 @@ pub fn setting_path(host: &Host, key: &str) -> String {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TableNumbers {
     pub count: u64,
     /// 0 is no limit.
@@ -51,8 +54,7 @@ impl TableNumbers {
     }
 
     /// None without a limit.
-    #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
     pub fn fill_ratio(self) -> Option<f64> {
-        (self.max > 0).then(|| self.count as f64 / self.max as f64)
+        (self.max > 0).then(|| real(self.count) / real(self.max))
     }
 }

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::{
     place::{Place, Relation},
-    reading::Before,
+    watch::Before,
 };
 use crate::host::Host;
 use ctguard_kernel::durable;

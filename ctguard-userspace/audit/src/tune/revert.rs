@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     apply::{alone, is, refuse_elsewhere, set},
-    error::ApplyError,
+    error::TuneError,
     files, journal,
     place::{Place, Relation},
     plan::with_margin,
@@ -30,7 +30,7 @@ struct Undone {
 }
 
 /// Reverts what is in the record, the last step first; none where there is nothing to revert.
-pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
+pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, TuneError> {
     if !host.is_there(RECORD) {
         return without_record(host);
     }
@@ -81,7 +81,7 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
 }
 
 /// Where the record is lost at a boot, as with `/var` in memory, the files are not.
-fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
+fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, TuneError> {
     if Place::of(host).is_some_and(|place| !place.is_first) {
         return Ok(None);
     }
@@ -125,7 +125,7 @@ fn put_back<'w>(
     key: &str,
     before: u64,
     mut written: impl Iterator<Item = &'w u64>,
-) -> Result<Undone, ApplyError> {
+) -> Result<Undone, TuneError> {
     let Some(live) = host.number(&setting_path(host, key))? else {
         return Ok(Undone::left(key, "conntrack is not loaded".to_owned()));
     };
@@ -143,7 +143,7 @@ fn put_back<'w>(
 }
 
 /// Why a setting must not be reverted now.
-fn harm(host: &Host, key: &str, before: u64) -> Result<Option<String>, ApplyError> {
+fn harm(host: &Host, key: &str, before: u64) -> Result<Option<String>, TuneError> {
     if key != MAX || before == 0 {
         return Ok(None);
     }
@@ -161,7 +161,7 @@ fn take_away<'w>(
     host: &Host,
     path: &str,
     mut written: impl Iterator<Item = &'w String>,
-) -> Result<Undone, ApplyError> {
+) -> Result<Undone, TuneError> {
     match host.text(path)? {
         Some(text) if !written.any(|written| *written == text) => {
             Ok(Undone::left(path, "somebody has changed the file".to_owned()))

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{reading::Before, watch::Interval};
+use super::watch::{Before, Interval};
 use crate::doctor::{NEARLY_FULL, per_cent};
+use ctguard_units::real;
 
 /// A table that was this full, and now is less than half as full, has improved.
 const HALF: f64 = 0.5;
@@ -87,9 +88,8 @@ const fn add(one: u64, other: u64) -> u64 {
     one.saturating_add(other)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
 fn ratio(count: u64, max: u64) -> f64 {
-    if max == 0 { 0.0 } else { count as f64 / max as f64 }
+    if max == 0 { 0.0 } else { real(count) / real(max) }
 }
 
 impl Part {
@@ -102,9 +102,8 @@ impl Part {
         })
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 flows are lost")]
     fn lost_per_second(self) -> f64 {
-        add(self.dropped, self.early_dropped) as f64 / self.seconds.max(0.1)
+        real(add(self.dropped, self.early_dropped)) / self.seconds.max(0.1)
     }
 
     fn loses(self) -> bool {

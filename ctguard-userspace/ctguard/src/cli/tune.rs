@@ -115,7 +115,7 @@ pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Code, CliError> 
     }
     let files = if args.persist { &proposal.files[..] } else { &[] };
     if args.apply {
-        tune::apply(&host, &proposal.changes, files).map_err(TuneError::from)?;
+        tune::apply(&host, &proposal.changes, files)?;
     }
     let shortened = if args.existing { Some(tune::lower_existing_timeouts(&host)?) } else { None };
     let overridden = if args.apply && args.persist {
@@ -143,10 +143,15 @@ pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Code, CliError> 
 
 /// Reverts what was applied.
 fn revert(host: &Host, is_json: bool, out: &mut impl Write) -> Result<Code, CliError> {
-    let done = tune::revert(host).map_err(TuneError::from)?;
+    let done = tune::revert(host)?;
     let list = done.as_deref();
-    if is_json { reverted_json(list, out) } else { reverted(list, out) }
-        .map_err(CliError::Output)?;
+    if is_json {
+        let reverted = list.unwrap_or_default();
+        write_json(out, &RevertReport { schema_version: 1, reverted })
+    } else {
+        reverted(list, out)
+    }
+    .map_err(CliError::Output)?;
     let is_whole = done.is_some_and(|done| !done.iter().any(is_left));
     Ok(if is_whole { Code::Done } else { Code::No })
 }
@@ -164,13 +169,14 @@ fn watch(
     let is_useless = watched.verdict == Verdict::DidNotHelp;
     // Comes before any output, which may fail.
     let taken_back = if is_useless && args.revert && !cut_short && is_only_change {
-        tune::revert(host).map_err(TuneError::from)?
+        tune::revert(host)?
     } else {
         None
     };
     let taken_back = taken_back.as_deref();
     if args.json {
-        watch::json(&watched, taken_back.unwrap_or_default(), out)
+        let (watched, reverted) = (&watched, taken_back.unwrap_or_default());
+        write_json(out, &watch::WatchReport { schema_version: 1, watched, reverted })
     } else {
         watch::text(&watched, out).and_then(|()| match taken_back {
             Some(list) => reverted(Some(list), out),
@@ -253,9 +259,4 @@ fn reverted(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
         0 => writeln!(out, "the old values are restored"),
         left => writeln!(out, "the old values are restored, except for {left}"),
     }
-}
-
-fn reverted_json(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
-    let report = RevertReport { schema_version: 1, reverted: done.unwrap_or_default() };
-    write_json(out, &report)
 }

@@ -9,10 +9,7 @@ use serde::Serialize;
 use tokio::runtime::Builder;
 
 use super::{CliError, Context};
-use crate::{
-    signals::{Asked, Stop},
-    terminal::write_json,
-};
+use crate::signals::{Asked, Stop};
 use ctguard_audit::{
     host::Host,
     tune::{
@@ -29,12 +26,12 @@ const SHOWN: u32 = 20;
 
 /// What is printed as JSON at the end.
 #[derive(Serialize)]
-struct WatchReport<'a> {
-    schema_version: u32,
+pub(super) struct WatchReport<'a> {
+    pub(super) schema_version: u32,
     #[serde(flatten)]
-    watched: &'a Watched,
+    pub(super) watched: &'a Watched,
     /// What was reverted, and what was not.
-    reverted: &'a [Reverted],
+    pub(super) reverted: &'a [Reverted],
 }
 
 /// How a watch ended.
@@ -57,7 +54,7 @@ pub(super) fn watch(
     mut is_shown: bool,
 ) -> Result<Ended, CliError> {
     let applied = Applied::last(host)?;
-    let mut journal = Journal::open(host).map_err(TuneError::from)?;
+    let mut journal = Journal::open(host)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -65,7 +62,8 @@ pub(super) fn watch(
     runtime.block_on(async {
         let mut stop = Stop::catch().map_err(CliError::cannot("start the main loop"))?;
         let refused = || if host.is_this() { refused(context) } else { None };
-        let start = read(host)?.ok_or(TuneError::NotLoaded)?;
+        let read = || Reading::take(host).map_err(TuneError::from);
+        let start = read()?.ok_or(TuneError::NotLoaded)?;
         let mut watch = Watch::begin(start, refused());
         is_shown = is_shown && begin(span, out).is_ok();
         let began = Instant::now();
@@ -78,7 +76,7 @@ pub(super) fn watch(
                 () = tokio::time::sleep(left.min(LOOK)) => None,
             };
             // Conntrack may be unloaded for a while.
-            if let Some(now) = read(host)? {
+            if let Some(now) = read()? {
                 watch.see(now);
             }
             let is_over = asked.is_some() || began.elapsed() >= span;
@@ -108,10 +106,6 @@ pub(super) fn watch(
             }
         }
     })
-}
-
-fn read(host: &Host) -> Result<Option<Reading>, TuneError> {
-    Ok(Reading::take(host)?)
 }
 
 /// What the guard has refused so far; none without a guard that can be read.
@@ -175,13 +169,4 @@ pub(super) fn text(watched: &Watched, out: &mut impl Write) -> io::Result<()> {
         Verdict::NotInForce => "the change is no longer in force",
     };
     writeln!(out, "{verdict}: {because}")
-}
-
-/// The same as JSON.
-pub(super) fn json(
-    watched: &Watched,
-    reverted: &[Reverted],
-    out: &mut impl Write,
-) -> io::Result<()> {
-    write_json(out, &WatchReport { schema_version: 1, watched, reverted })
 }
