@@ -101,8 +101,7 @@ impl Settings {
             Kind::Off(bit) => Value::Switch(!self.policy.has(bit)),
             Kind::Policy(form, field) => form.value(*field(&mut { self.policy }, class)),
             Kind::Ceiling(form, field) => {
-                let mut ceiling = self.interfaces[self.position(key)?].overrides[class];
-                form.value(*field(&mut ceiling))
+                form.value(*field(&mut { self.interfaces[self.position(key)?].overrides[class] }))
             }
             Kind::Zone => Value::Zone(self.interfaces[self.position(key)?].zone),
             Kind::Answer => Value::Switch(self.interfaces[self.position(key)?].answers),
@@ -112,35 +111,30 @@ impl Settings {
     fn set(&mut self, key: &Key, value: Value) -> Result<(), SettingError> {
         let class = key.class();
         match key.row.kind {
-            Kind::On(bit) => self.switch(bit, value == Value::Switch(true)),
-            Kind::Off(bit) => self.switch(bit, value == Value::Switch(false)),
+            Kind::On(bit) | Kind::Off(bit) => {
+                let set = value == Value::Switch(matches!(key.row.kind, Kind::On(_)));
+                let others = self.policy.switches & !bit;
+                self.policy.switches = if set { others | bit } else { others };
+            }
             Kind::Policy(_, field) => {
                 let default = *field(&mut { DEFAULT_POLICY }, class);
                 *field(&mut self.policy, class) = number(value, default);
             }
             Kind::Ceiling(_, field) => {
-                let position = self.position(key)?;
-                *field(&mut self.interfaces[position].overrides[class]) = number(value, 0);
+                *field(&mut self.of_interface(key)?.overrides[class]) = number(value, 0);
             }
             Kind::Zone => {
-                let position = self.position(key)?;
-                self.interfaces[position].zone =
-                    if let Value::Zone(zone) = value { zone } else { 0 };
+                let zone = if let Value::Zone(zone) = value { zone } else { 0 };
+                self.of_interface(key)?.zone = zone;
             }
-            Kind::Answer => {
-                let position = self.position(key)?;
-                self.interfaces[position].answers = value != Value::Switch(false);
-            }
+            Kind::Answer => self.of_interface(key)?.answers = value != Value::Switch(false),
         }
         Ok(())
     }
 
-    fn switch(&mut self, bit: u32, set: bool) {
-        if set {
-            self.policy.switches |= bit;
-        } else {
-            self.policy.switches &= !bit;
-        }
+    fn of_interface(&mut self, key: &Key) -> Result<&mut InterfaceSettings, SettingError> {
+        let position = self.position(key)?;
+        Ok(&mut self.interfaces[position])
     }
 
     fn position(&self, key: &Key) -> Result<usize, SettingError> {

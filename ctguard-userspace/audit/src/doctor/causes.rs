@@ -24,6 +24,34 @@ const ONE_SERVICE: f64 = 0.5;
 const NAT_PORTS: u64 = 64_512;
 const NAT_PORTS_TAKEN: [f64; 2] = [0.8, 0.95];
 
+/// One kind of flow from many sources: its kind, the check, what fills the table, why, and a comment.
+type Flood = (Kind, &'static str, &'static str, &'static str, &'static str);
+const WHERE: &str = "    # the interface where it arrives";
+const FLOODS: [Flood; 3] = [
+    (
+        Kind::HalfOpen,
+        "syn-flood",
+        "TCP handshakes that were never completed from many sources",
+        "a SYN flood from many or forged addresses: every SYN creates an entry that lives for one or \
+         two minutes",
+        WHERE,
+    ),
+    (
+        Kind::Dns,
+        "dns-loop",
+        "DNS queries",
+        "every query from a new port is a flow; a resolver without NAT need not track them",
+        "",
+    ),
+    (
+        Kind::UdpUnanswered,
+        "udp-flood",
+        "unreplied UDP flows from many sources",
+        "a UDP flood: every datagram from a new address or port creates an entry for half a minute",
+        WHERE,
+    ),
+];
+
 pub(super) const DUMP: &str = "ctnetlink: dump of the table";
 
 /// The name or hardware address of a neighbour.
@@ -49,15 +77,11 @@ fn cause(census: &Census, neighbour: Neighbours<'_>) -> Option<Finding> {
     {
         return Some(one_source(census, source, held, neighbour));
     }
-    let candidates = [
-        (Kind::HalfOpen, syn_flood as fn(&Census, u64) -> Finding),
-        (Kind::Dns, dns),
-        (Kind::UdpUnanswered, udp_flood),
-        (Kind::Idle, idle),
-    ];
-    let (kind, finding) = candidates.into_iter().max_by_key(|(kind, _)| census.of(*kind))?;
-    let many = census.of(kind);
-    (census.share(many) >= DOMINATES).then(|| finding(census, many))
+    let flood = FLOODS.iter().max_by_key(|(kind, ..)| census.of(*kind))?;
+    let (many, quiet) = (census.of(flood.0), census.of(Kind::Idle));
+    let finding =
+        if quiet < many { from_many_sources(census, flood, many) } else { idle(census, quiet) };
+    finding.when(census.share(many.max(quiet)) >= DOMINATES)
 }
 
 fn held(census: &Census, finding: Finding, many: u64) -> Finding {
@@ -106,42 +130,12 @@ fn one_source(census: &Census, source: IpAddr, many: u64, neighbour: Neighbours<
         .by_hand(format!("conntrack -D -s {source}"))
 }
 
-fn syn_flood(census: &Census, many: u64) -> Finding {
-    let flows = "TCP handshakes that were never completed";
-    from_many_sources(census, (Kind::HalfOpen, many), "syn-flood", flows).because(
-        "a SYN flood from many or forged addresses: every SYN creates an entry that lives for one or \
-         two minutes",
-    )
-}
-
-fn udp_flood(census: &Census, many: u64) -> Finding {
-    let flows = "unreplied UDP flows";
-    from_many_sources(census, (Kind::UdpUnanswered, many), "udp-flood", flows).because(
-        "a UDP flood: every datagram from a new address or port creates an entry for half a minute",
-    )
-}
-
-fn from_many_sources(
-    census: &Census,
-    (kind, many): (Kind, u64),
-    check: &'static str,
-    flows: &str,
-) -> Finding {
-    let share = per_cent(census.share(many));
-    let what = format!("{share} of the table is {flows} from many sources");
+fn from_many_sources(census: &Census, flood: &Flood, many: u64) -> Finding {
+    let (kind, check, flows, why, interface) = *flood;
+    let what = format!("{} of the table is {flows}", per_cent(census.share(many)));
     let finding = aimed_at(census, kind, held(census, Finding::fault(check, what), many));
-    from_network(census, kind, finding)
-        .tune("ctguard run -i IFACE    # the interface where it arrives")
-}
-
-fn dns(census: &Census, many: u64) -> Finding {
-    let what = format!("{} of the table is DNS queries", per_cent(census.share(many)));
-    let finding = held(census, Finding::fault("dns-loop", what), many);
-    from_network(census, Kind::Dns, aimed_at(census, Kind::Dns, finding))
-        .because(
-            "every query from a new port is a flow; a resolver without NAT need not track them",
-        )
-        .tune("ctguard run -i IFACE")
+    let tune = format!("ctguard run -i IFACE{interface}");
+    from_network(census, kind, finding).because(why).tune(tune)
 }
 
 fn idle(census: &Census, many: u64) -> Finding {

@@ -120,13 +120,11 @@ impl Host {
     }
 
     pub fn has_legacy_nat(&self) -> Result<bool, Unread> {
-        for list in LEGACY_TABLES {
-            let tables = self.text(list)?.unwrap_or_default();
-            if tables.lines().any(|table| table.trim() == "nat") {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let tables = LEGACY_TABLES.map(|list| self.text(list));
+        let has_nat = |tables: String| tables.lines().any(|table| table.trim() == "nat");
+        tables
+            .into_iter()
+            .try_fold(false, |found, tables| Ok(found || tables?.is_some_and(has_nat)))
     }
 
     pub fn modules(&self) -> Result<String, Unread> {

@@ -46,10 +46,7 @@ impl TableNumbers {
         let number = |key: &str| host.number(&sysctl_path(key));
         let (Some(count), Some(max)) = (number(COUNT)?, number(MAX)?) else { return Ok(None) };
         // Where this namespace has no such sysctl, the module's parameter shows it.
-        let buckets = match number(BUCKETS)? {
-            Some(buckets) => Some(buckets),
-            None => host.number(HASHSIZE)?,
-        };
+        let buckets = number(BUCKETS)?.map_or_else(|| host.number(HASHSIZE), |it| Ok(Some(it)))?;
         Ok(Some(Self { count, max, buckets: buckets.unwrap_or(0) }))
     }
 
