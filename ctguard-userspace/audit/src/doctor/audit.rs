@@ -15,9 +15,8 @@ use super::{
     finding::{Finding, Findings, Severity, Skipped},
     guard::{self, Health},
     history::{self, Meanwhile},
-    neighbours::Neighbours,
-    owners,
-    pace::Pace,
+    neighbours, owners,
+    pace::{self, Pace},
     persistence, presence, provider, services,
     size::{BUCKET_BYTES, entries_bytes},
     timeouts, traffic, uses,
@@ -132,8 +131,8 @@ fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
         Meanwhile { before: history::statistics(host, findings), ..Meanwhile::default() };
     let mut stack = Meanwhile { before: stack_counters(host, findings), ..Meanwhile::default() };
     if let Some(census) = findings.read("entries", census(host)) {
-        let neighbours = Neighbours::read(host, findings);
-        findings.add(causes::judge(&census, table, &|address| neighbours.name(address)));
+        let neighbours = neighbours::read(host, findings);
+        findings.add(causes::judge(&census, table, &neighbours));
     }
     let others = elsewhere::read(host, findings);
     pace.keep(host);
@@ -141,7 +140,7 @@ fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
     conntrack.after = history::statistics(host, &mut Findings::default());
     stack.after = stack_counters(host, &mut Findings::default());
     history::check_counters(table, &conntrack, findings);
-    findings.add(pace.judge(table));
+    findings.add(pace::judge(&pace.readings, table));
     let log = history::log(host, findings);
     if let Some(log) = &log {
         history::check_log(host, log, &conntrack, &others, findings);

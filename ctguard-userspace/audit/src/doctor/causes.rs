@@ -7,6 +7,7 @@ use ctguard_datapath::packet::protocol;
 use super::{
     census::{Census, Kind, Remote},
     finding::Finding,
+    neighbours::Neighbours,
     text::{per_cent, share},
 };
 use crate::host::{MAX, TableNumbers};
@@ -54,28 +55,21 @@ const FLOODS: [Flood; 3] = [
 
 pub(super) const DUMP: &str = "ctnetlink: dump of the table";
 
-/// The name or hardware address of a neighbour.
-pub(super) type Neighbours<'n> = &'n dyn Fn(IpAddr) -> Option<String>;
-
-pub(super) fn judge(
-    census: &Census,
-    table: TableNumbers,
-    neighbour: Neighbours<'_>,
-) -> Vec<Finding> {
+pub(super) fn judge(census: &Census, table: TableNumbers, neighbours: &Neighbours) -> Vec<Finding> {
     let mut found = Vec::from_iter(ports(census));
     if table.fill_ratio().is_some_and(|fill| fill >= HALF) && census.entries > 0 {
-        found.extend(cause(census, neighbour));
+        found.extend(cause(census, neighbours));
     }
     found.extend(old_deadlines(census));
     found.extend(offloaded(census));
     found
 }
 
-fn cause(census: &Census, neighbour: Neighbours<'_>) -> Option<Finding> {
+fn cause(census: &Census, neighbours: &Neighbours) -> Option<Finding> {
     if let Some((source, held)) = census.sources.first()
         && census.share(held) >= ONE_SOURCE
     {
-        return Some(one_source(census, source, held, neighbour));
+        return Some(one_source(census, source, held, neighbours));
     }
     let flood = FLOODS.iter().max_by_key(|(kind, ..)| census.of(*kind))?;
     let (many, quiet) = (census.of(flood.0), census.of(Kind::Idle));
@@ -89,9 +83,9 @@ fn held(census: &Census, finding: Finding, many: u64) -> Finding {
 }
 
 /// What a source that holds a quarter or more is doing.
-fn one_source(census: &Census, source: IpAddr, many: u64, neighbour: Neighbours<'_>) -> Finding {
+fn one_source(census: &Census, source: IpAddr, many: u64, neighbours: &Neighbours) -> Finding {
     let share = per_cent(census.share(many));
-    let near = neighbour(source).map(|name| format!(" ({name})")).unwrap_or_default();
+    let near = neighbours.get(&source).map(|name| format!(" ({name})")).unwrap_or_default();
     let name = format!("{source}{near}");
     let most = census.sources_of.first_that(|(_, who)| *who == source);
     let (most, of_most) = most.map_or((Kind::Other, 0), |((kind, _), count)| (kind, count));

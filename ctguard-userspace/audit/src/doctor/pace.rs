@@ -24,7 +24,7 @@ const HALF: f64 = 0.5;
 pub(super) struct Pace {
     began: Instant,
     /// Since the beginning.
-    readings: Vec<(Duration, u64)>,
+    pub(super) readings: Vec<(Duration, u64)>,
 }
 
 impl Pace {
@@ -51,13 +51,9 @@ impl Pace {
             self.note(host);
         }
     }
-
-    pub(super) fn judge(&self, table: TableNumbers) -> Option<Finding> {
-        judge(&self.readings, table)
-    }
 }
 
-fn judge(readings: &[(Duration, u64)], table: TableNumbers) -> Option<Finding> {
+pub(super) fn judge(readings: &[(Duration, u64)], table: TableNumbers) -> Option<Finding> {
     let [(began, first), .., (ended, last)] = *readings else { return None };
     let mut pairs = readings.iter().zip(readings.iter().skip(1));
     let grows = pairs.all(|((_, one), (_, next))| *next >= one.saturating_add(LEAST));

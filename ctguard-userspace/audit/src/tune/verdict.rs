@@ -68,9 +68,10 @@ pub(super) fn judge(before: Before, intervals: &[Interval]) -> Watched {
         refused: sum(|interval| interval.refused),
         before,
     };
-    let (verdict, because) = watched.judged(later_half(intervals, all.seconds));
-    watched.verdict = verdict;
-    watched.because = because;
+    let later = later_half(intervals, all.seconds);
+    let is_calm = !later.loses() && later.fill_ratio < NEARLY_FULL;
+    let judged = if is_calm { watched.of_calm(later) } else { watched.of_trouble(later) };
+    (watched.verdict, watched.because) = judged;
     watched
 }
 
@@ -121,27 +122,19 @@ impl Watched {
         shown(self.seconds)
     }
 
-    /// The same for a change that is no longer in force.
+    /// The same, unless the change is no longer in force.
     #[must_use]
-    pub fn not_in_force(self, because: String) -> Self {
+    pub fn unless_lapsed(self, why: Option<String>) -> Self {
+        let Some(because) = why else { return self };
         Self { verdict: Verdict::NotInForce, because, ..self }
-    }
-
-    fn judged(&self, later: Part) -> (Verdict, String) {
-        if later.loses() || later.fill_ratio >= NEARLY_FULL {
-            self.of_trouble(later)
-        } else {
-            self.of_calm(later)
-        }
     }
 
     fn of_trouble(&self, later: Part) -> (Verdict, String) {
         let Part { dropped, early_dropped, .. } = later;
         let (rate, span) = (later.lost_per_second(), shown(later.seconds));
         let now = if later.loses() {
-            let lost =
-                format!("{dropped} new flows were dropped and {early_dropped} entries evicted");
-            format!("{lost} because the table was full, {rate:.0} a second")
+            let lost = format!("{dropped} new flows were dropped and {early_dropped} entries");
+            format!("{lost} evicted because the table was full, {rate:.0} a second")
         } else {
             format!("the table was up to {} full", per_cent(later.fill_ratio))
         };
@@ -172,9 +165,8 @@ impl Watched {
             (Verdict::NotEnough, format!("{lost}, and {now}. `ctguard doctor` says what fills it"))
         } else if max > 0 && *peak > max {
             let held = format!("the table held {peak} entries at once");
-            let because =
-                format!("{held}, more than the old maximum of {max}, and nothing was lost");
-            (Verdict::Helped, because)
+            let more = format!("{held}, more than the old maximum of {max}");
+            (Verdict::Helped, format!("{more}, and nothing was lost"))
         } else {
             let held = format!("the table held at most {peak} entries");
             (Verdict::Undecided, format!("{held}, which the old maximum of {max} had room for too"))

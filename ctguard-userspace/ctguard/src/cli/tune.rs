@@ -92,12 +92,9 @@ fn parse_span(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_max(text: &str) -> Result<Max, String> {
-    match text {
-        "auto" => Ok(Max::Auto),
-        number => {
-            number.parse().map(Max::Entries).map_err(|_| "write a number, or auto".to_owned())
-        }
-    }
+    let entries = || text.parse().map(Max::Entries);
+    let max = if text == "auto" { Ok(Max::Auto) } else { entries() };
+    max.map_err(|_| "write a number, or auto".to_owned())
 }
 
 pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Code, CliError> {
@@ -224,21 +221,17 @@ fn text(report: &TuneReport<'_>, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  {file}:{line} sets {key} to {value} at boot and wins: change it there")?;
     }
     let is_idle = changes.is_empty() && report.files.is_empty();
-    if !report.applied {
-        if !is_idle {
-            writeln!(
-                out,
-                "nothing was changed; --apply changes it now, --persist also at every boot"
-            )?;
-        }
-        return Ok(());
-    }
     if !is_idle {
-        writeln!(out, "applied; `ctguard tune --revert` restores the old values")?;
+        let done = if report.applied {
+            "applied; `ctguard tune --revert` restores the old values"
+        } else {
+            "nothing was changed; --apply changes it now, --persist also at every boot"
+        };
+        writeln!(out, "{done}")?;
     }
     match report.shortened {
         Some(many) => writeln!(out, "lowered the timeouts of {many} existing entries"),
-        None if changes.is_empty() => Ok(()),
+        None if changes.is_empty() || !report.applied => Ok(()),
         None => writeln!(
             out,
             "existing entries keep their timeouts until their next packet; --existing lowers them now"
@@ -251,7 +244,7 @@ fn reverted(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
     for done in done {
         match done {
             Reverted::Set { key, from, to } => writeln!(out, "{key}  {from} → {to}")?,
-            Reverted::Left { what, why } => writeln!(out, "{what}  not reverted: {why}")?,
+            Reverted::Left { what, why, .. } => writeln!(out, "{what}  not reverted: {why}")?,
             Reverted::Removed { path } => writeln!(out, "removed {path}")?,
         }
     }

@@ -96,10 +96,7 @@ pub(super) fn watch(
             if is_over || lapsed.is_some() {
                 let watched = applied.judge(journal.intervals());
                 return Ok(Ended {
-                    watched: match lapsed {
-                        Some(why) => watched.not_in_force(why),
-                        None => watched,
-                    },
+                    watched: watched.unless_lapsed(lapsed),
                     cut_short: asked == Some(Asked::End),
                     is_only_change: applied.is_only(),
                 });

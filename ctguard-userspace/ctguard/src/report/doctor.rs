@@ -53,11 +53,12 @@ pub(crate) fn write_doctor(audit: &Audit, out: &mut impl Write) -> io::Result<()
         paragraph("skipped", &text, out)?;
     }
     writeln!(out)?;
-    match wrong.len() {
-        0 => paragraph("result", "nothing is wrong", out),
-        1 => paragraph("result", "1 problem found", out),
-        many => paragraph("result", &format!("{many} problems found"), out),
-    }
+    let result = match wrong.len() {
+        0 => "nothing is wrong".to_owned(),
+        1 => "1 problem found".to_owned(),
+        many => format!("{many} problems found"),
+    };
+    paragraph("result", &result, out)
 }
 
 fn table(table: &Summary, out: &mut impl Write) -> io::Result<()> {
@@ -70,10 +71,8 @@ fn table(table: &Summary, out: &mut impl Write) -> io::Result<()> {
         ),
         None => format!("{} entries, no maximum", table.numbers.count),
     };
-    let memory = match table.memory_bytes {
-        Some(bytes) => format!(" of the machine's {} MiB", bytes >> 20),
-        None => String::new(),
-    };
+    let memory = table.memory_bytes.map(|bytes| format!(" of the machine's {} MiB", bytes >> 20));
+    let memory = memory.unwrap_or_default();
     let mebibytes = table.full_entries_bytes.saturating_add(table.hash_bytes) >> 20;
     let text = format!(
         "{fill}, {} buckets; a full table takes {mebibytes} MiB{memory}",
