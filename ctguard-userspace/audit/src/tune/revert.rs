@@ -49,11 +49,11 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, TuneError> {
     for step in record.steps.iter().rev() {
         let undone = match step {
             Step::Sysctl { key, .. } if is_gone => {
-                left(key, "its network namespace no longer exists", false)
+                Some(left(key, "its network namespace no longer exists", false))
             }
             // A smaller hash for the same maximum makes chains on which the kernel drops new flows.
             Step::Sysctl { key, .. } if key == BUCKETS && max_waits(&waiting) => {
-                left(key, "it stays until the maximum can be reverted", true)
+                Some(left(key, "it stays until the maximum can be reverted", true))
             }
             Step::Sysctl { key, before, then, earlier } => {
                 put_back(host, key, *before, earlier.iter().chain([then]))?
@@ -72,7 +72,7 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, TuneError> {
         }
         done.extend(undone);
     }
-    done.extend(if record.forgot { forgotten() } else { None });
+    done.extend(record.forgot.then(forgotten));
     // There is no change left to watch.
     journal::forget(host)?;
     if waiting.is_empty() {
@@ -99,17 +99,17 @@ fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, TuneError> {
     if done.is_empty() {
         return Ok(None);
     }
-    done.extend(forgotten());
+    done.push(forgotten());
     Ok(Some(done))
 }
 
-fn forgotten() -> Option<Reverted> {
+fn forgotten() -> Reverted {
     let why = "their earlier values are unknown; the next boot restores the defaults";
     left("settings of the running kernel", why, false)
 }
 
-fn left(what: &str, why: impl Into<String>, waits: bool) -> Option<Reverted> {
-    Some(Reverted::Left { what: what.to_owned(), why: why.into(), waits })
+fn left(what: &str, why: impl Into<String>, waits: bool) -> Reverted {
+    Reverted::Left { what: what.to_owned(), why: why.into(), waits }
 }
 
 fn put_back<'w>(
@@ -119,16 +119,16 @@ fn put_back<'w>(
     mut written: impl Iterator<Item = &'w u64>,
 ) -> Result<Option<Reverted>, TuneError> {
     let Some(live) = host.number(&setting_path(host, key))? else {
-        return Ok(left(key, "conntrack is not loaded", false));
+        return Ok(Some(left(key, "conntrack is not loaded", false)));
     };
     if is(key, live, before) {
         return Ok(None);
     }
     if !written.any(|written| is(key, live, *written)) {
-        return Ok(left(key, format!("somebody else has set it to {live}"), false));
+        return Ok(Some(left(key, format!("somebody else has set it to {live}"), false)));
     }
     if let Some(why) = harm(host, key, before)? {
-        return Ok(left(key, why, true));
+        return Ok(Some(left(key, why, true)));
     }
     set(host, key, before)?;
     Ok(Some(Reverted::Set { key: key.to_owned(), from: live, to: before }))
@@ -156,7 +156,7 @@ fn take_away<'w>(
 ) -> Result<Option<Reverted>, TuneError> {
     match host.text(path)? {
         Some(text) if !written.any(|written| *written == text) => {
-            Ok(left(path, "somebody has changed the file", false))
+            Ok(Some(left(path, "somebody has changed the file", false)))
         }
         found => {
             remove(&host.path(path))?;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{CliError, Code, Context, status};
 use crate::{
-    events::{EventFile, What},
+    events::{EventFile, StageEvent, What},
     report::{DoctorReport, InterfaceReport, write_doctor},
     terminal::{Terminal, write_json},
 };
@@ -112,10 +112,9 @@ fn unread(error: &CliError) -> Unread {
 fn last_stage() -> Option<String> {
     let (events, _) = EventFile::of_this_namespace().ok()?.last(EVENTS).ok()?;
     events.iter().rev().find_map(|event| match &event.what {
-        What::Stage(change) => Some(format!(
-            "{} from {} to {} at {}",
-            change.class, change.from, change.to, event.time
-        )),
+        What::Stage(StageEvent { class, from, to, .. }) => {
+            Some(format!("{class} from {from} to {to} at {}", event.time))
+        }
         What::Started { .. } | What::Stopped | What::Reclaimed { .. } => None,
     })
 }

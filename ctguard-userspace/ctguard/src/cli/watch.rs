@@ -119,11 +119,10 @@ fn begin(span: Duration, out: &mut impl Write) -> io::Result<()> {
 fn show(interval: &Interval, out: &mut impl Write) -> io::Result<()> {
     let Interval { at, count, max, .. } = interval;
     write!(out, "  {at}  {count} entries of {max}")?;
-    for (number, what) in [
-        (interval.dropped, "dropped"),
-        (interval.early_dropped, "evicted"),
-        (interval.refused, "refused by the guard"),
-    ] {
+    let words = ["dropped", "evicted", "refused by the guard"];
+    for (number, what) in
+        [interval.dropped, interval.early_dropped, interval.refused].iter().zip(words)
+    {
         if let Some(number) = number {
             write!(out, ", {number} {what}")?;
         }
