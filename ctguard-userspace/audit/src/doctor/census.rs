@@ -8,8 +8,6 @@ use super::{heavy_hitters::HeavyHitters, text};
 use ctguard_datapath::packet::protocol;
 use ctguard_kernel::conntrack::{Entry, TcpState, status};
 
-/// Whoever holds more than one entry in 256 is found.
-const STANDING_OUT: usize = 256;
 /// An established connection counts as idle after this.
 const IDLE_SECONDS: u32 = 3600;
 const DNS: u16 = 53;
@@ -62,7 +60,7 @@ pub(super) struct Remote {
     pub(super) port: u16,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Census {
     /// Entries counted: the whole table, or a sample.
     pub(super) entries: u64,
@@ -82,18 +80,7 @@ pub(super) struct Census {
 impl Census {
     /// `established_seconds` is `tcp_timeout_established`.
     pub(super) fn new(established_seconds: u32) -> Self {
-        Self {
-            entries: 0,
-            kinds: BTreeMap::new(),
-            sources: HeavyHitters::new(STANDING_OUT),
-            sources_of: HeavyHitters::new(STANDING_OUT),
-            networks: HeavyHitters::new(STANDING_OUT),
-            destinations: HeavyHitters::new(STANDING_OUT),
-            remotes: HeavyHitters::new(STANDING_OUT),
-            old_deadlines: 0,
-            offloaded: 0,
-            established_seconds,
-        }
+        Self { established_seconds, ..Self::default() }
     }
 
     pub(super) fn note(&mut self, entry: &Entry, state: Option<TcpState>) {

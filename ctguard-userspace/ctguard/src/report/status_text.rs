@@ -63,11 +63,8 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
 fn headline(report: &StatusReport) -> String {
     let dry_run = if report.dry_run { ", DRY RUN: nothing is dropped" } else { "" };
     let ByClass([tcp, udp, other]) = report.stages;
-    let stages = if report.stage == "calm" {
-        String::new()
-    } else {
-        format!(" (tcp {tcp}, udp {udp}, other {other})")
-    };
+    let stages = format!(" (tcp {tcp}, udp {udp}, other {other})");
+    let stages = if report.stage == "calm" { "" } else { &stages };
     format!("stage   {}{stages}{dry_run}", report.stage)
 }
 
