@@ -39,6 +39,14 @@ impl Unread {
     pub fn new(place: impl Into<String>, reason: &(impl ToString + ?Sized)) -> Self {
         Self { place: place.into(), reason: reason.to_string() }
     }
+
+    /// `remedy` is what gives the permission.
+    pub fn failed(place: &str, error: &io::Error, remedy: &str) -> Self {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return Self::new(place, &format_args!("not permitted; {remedy}"));
+        }
+        Self::new(place, error)
+    }
 }
 
 impl Host {
@@ -112,13 +120,11 @@ impl Host {
     }
 
     pub fn has_legacy_nat(&self) -> Result<bool, Unread> {
-        for list in LEGACY_TABLES {
-            let tables = self.text(list)?.unwrap_or_default();
-            if tables.lines().any(|table| table.trim() == "nat") {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let tables = LEGACY_TABLES.map(|list| self.text(list));
+        let has_nat = |tables: String| tables.lines().any(|table| table.trim() == "nat");
+        tables
+            .into_iter()
+            .try_fold(false, |found, tables| Ok(found || tables?.is_some_and(has_nat)))
     }
 
     pub fn modules(&self) -> Result<String, Unread> {

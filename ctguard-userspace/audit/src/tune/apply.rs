@@ -6,21 +6,22 @@ use std::{
 };
 
 use super::{
-    error::{ApplyError, lock},
+    error::{TuneError, lock},
     files::{self, OwnFile},
     journal,
     place::{Place, Relation},
     plan::Change,
-    reading::Before,
     record::{FileError, RECORD, Record, Setting, Step, replace},
+    watch::Before,
 };
-use crate::host::{BUCKETS, Host, setting_path};
+use crate::host::{BUCKETS, Host, Unread, setting_path, sysctl_path};
+use ctguard_kernel::conntrack::lower_timeouts::{TimeoutLimits, lower_timeouts};
 
 /// The kernel rounds the hash up to whole pages of pointers (`nf_ct_alloc_hashtable`).
 const BUCKETS_IN_PAGE: u64 = 512;
 
 /// Sets what changes, in the order of the plan, then writes the files. False if nothing was to do.
-pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool, ApplyError> {
+pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool, TuneError> {
     let changing: Vec<_> = changes.iter().filter(|change| change.changes()).collect();
     let new_files = files_to_write(host, files)?;
     if changing.is_empty() && new_files.is_empty() {
@@ -63,7 +64,7 @@ pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool,
 }
 
 /// The files that are missing or differ; fails if one is not tune's.
-fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFile>, ApplyError> {
+fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFile>, TuneError> {
     let record = Record::load(host)?.unwrap_or_else(|| Record::new(None));
     let mut missing = Vec::new();
     for file in files {
@@ -72,7 +73,7 @@ fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFi
         // Where the record is lost at a boot, the file says who wrote it.
         let is_own = |text: &String| !record.has_file(path) && files::is_own(path, text);
         if !wrote && !found.as_ref().is_none_or(is_own) {
-            return Err(ApplyError::Foreign(path.to_owned()));
+            return Err(TuneError::Foreign(path.to_owned()));
         }
         if !wrote || found.as_ref() != Some(&file.text) {
             missing.push(file);
@@ -82,7 +83,7 @@ fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFi
 }
 
 /// Keeps other runs from applying and reverting until it is dropped.
-pub(super) fn alone(host: &Host) -> Result<File, ApplyError> {
+pub(super) fn alone(host: &Host) -> Result<File, TuneError> {
     let record = host.path(RECORD);
     let path = record.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(path).map_err(FileError::when("make", path))?;
@@ -91,17 +92,17 @@ pub(super) fn alone(host: &Host) -> Result<File, ApplyError> {
     Ok(directory)
 }
 
-pub(super) fn refuse_elsewhere(record: &Record, host: &Host) -> Result<(), ApplyError> {
+pub(super) fn refuse_elsewhere(record: &Record, host: &Host) -> Result<(), TuneError> {
     match (record.relation(host), &record.place) {
-        (Relation::Other, Some(place)) => Err(ApplyError::Elsewhere(place.namespace)),
+        (Relation::Other, Some(place)) => Err(TuneError::OtherNamespace(place.namespace)),
         _ => Ok(()),
     }
 }
 
-pub(super) fn set(host: &Host, key: &str, value: u64) -> Result<(), ApplyError> {
+pub(super) fn set(host: &Host, key: &str, value: u64) -> Result<(), TuneError> {
     let path = host.path(&setting_path(host, key));
     let written = fs::write(path, format!("{value}\n"));
-    written.map_err(|source| ApplyError::Set { key: key.to_owned(), value, source })
+    written.map_err(|source| TuneError::Set { key: key.to_owned(), value, source })
 }
 
 /// Whether a setting has the value that was written.
@@ -116,6 +117,24 @@ fn missing_directories(host: &Host, path: &str) -> Vec<String> {
     let mut missing: Vec<_> = missing.map(|path| path.to_string_lossy().into_owned()).collect();
     missing.reverse();
     missing
+}
+
+/// Gives existing entries no more time than the timeouts allow now, and counts those that changed.
+pub fn lower_existing_timeouts(host: &Host) -> Result<u64, TuneError> {
+    if !host.is_this() {
+        return Err(TuneError::Elsewhere);
+    }
+    let seconds = |name: &str| -> Result<u32, Unread> {
+        let seconds = host.number(&sysctl_path(&format!("net.netfilter.nf_conntrack_{name}")))?;
+        Ok(seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(u32::MAX))
+    };
+    let limits = TimeoutLimits {
+        tcp_established: seconds("tcp_timeout_established")?,
+        tcp_syn_sent: seconds("tcp_timeout_syn_sent")?,
+        udp: seconds("udp_timeout_stream")?,
+        generic: seconds("generic_timeout")?,
+    };
+    Ok(lower_timeouts(limits)?)
 }
 
 #[cfg(test)]
@@ -149,7 +168,7 @@ mod tests {
     fn another_ones_file_stops_all_before_anything_is_set() {
         let fake = machine("tune-foreign");
         fake.write(SYSCTL, "mine\n");
-        assert!(matches!(apply(&fake.host, &changes(), &[file()]), Err(ApplyError::Foreign(_))));
+        assert!(matches!(apply(&fake.host, &changes(), &[file()]), Err(TuneError::Foreign(_))));
         assert_eq!(max(&fake), Some(7680));
         assert!(!fake.host.is_there(RECORD));
     }
@@ -168,7 +187,7 @@ mod tests {
     fn only_one_is_at_work_at_a_time() {
         let fake = machine("tune-alone");
         let first = alone(&fake.host).unwrap();
-        assert!(matches!(apply(&fake.host, &changes(), &[]), Err(ApplyError::Busy(_))));
+        assert!(matches!(apply(&fake.host, &changes(), &[]), Err(TuneError::Busy(_))));
         drop(first);
         assert!(apply(&fake.host, &changes(), &[]).is_ok());
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    error::{ApplyError, lock},
+    error::{TuneError, lock},
     record::{FileError, remove},
     watch::Interval,
 };
@@ -23,7 +23,7 @@ pub struct Journal {
 
 impl Journal {
     /// Starts with what earlier watches of the same change saw. The last line may be incomplete.
-    pub fn open(host: &Host) -> Result<Self, ApplyError> {
+    pub fn open(host: &Host) -> Result<Self, TuneError> {
         let path = &host.path(JOURNAL);
         let failed = |action| FileError::when(action, path);
         let open = OpenOptions::new().read(true).append(true).create(true).open(path);
@@ -92,7 +92,7 @@ mod tests {
     fn one_watches_at_a_time() {
         let fake = Fake::new("tune-journal-busy", &[("/var/lib/ctguard/tune.json", "{}")]);
         let first = Journal::open(&fake.host).unwrap();
-        assert!(matches!(Journal::open(&fake.host), Err(ApplyError::Busy(_))));
+        assert!(matches!(Journal::open(&fake.host), Err(TuneError::Busy(_))));
         drop(first);
         assert!(Journal::open(&fake.host).is_ok());
         forget(&fake.host).unwrap();

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::{
     place::{Place, Relation},
-    reading::Before,
+    watch::Before,
 };
 use crate::host::Host;
 use ctguard_kernel::durable;
@@ -186,12 +186,7 @@ impl Step {
 
     /// Whether it would lead out of the root.
     fn climbs(&self) -> bool {
-        match self {
-            Self::File { path, .. } | Self::Directory { path } => {
-                path.split('/').any(|part| part == "..")
-            }
-            Self::Sysctl { .. } => false,
-        }
+        !matches!(self, Self::Sysctl { .. }) && self.name().split('/').any(|part| part == "..")
     }
 
     /// A setting's key, or a path.

@@ -106,26 +106,20 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Code, CliError> {
 fn leave(guard: Guard, on_exit: OnExit) -> Result<(), CliError> {
     let Guard { pins, lock, programs, maps, .. } = guard;
     drop((programs, maps));
-    let done = match on_exit {
-        OnExit::Detach => dismantle(&pins).map_err(CliError::cannot("remove the guard")),
-        OnExit::Keep => {
-            info!("the program goes on with the fallback rate; to remove it: ctguard detach");
-            Ok(())
-        }
-    };
-    if on_exit == OnExit::Detach {
-        lock.remove();
+    if on_exit == OnExit::Keep {
+        info!("the program goes on with the fallback rate; to remove it: ctguard detach");
+        return Ok(());
     }
+    let done = dismantle(&pins).map_err(CliError::cannot("remove the guard"));
+    lock.remove();
     done
 }
 
 /// Says that the guard holds, to people and to systemd.
 fn announce(guard: &Guard) {
-    let interfaces: Vec<_> = guard
-        .interfaces
-        .iter()
-        .map(|interface| format!("{} ({})", interface.name, interface.mode.name()))
-        .collect();
+    let interfaces = guard.interfaces.iter();
+    let interfaces = interfaces.map(|it| format!("{} ({})", it.name, it.mode.name()));
+    let interfaces: Vec<_> = interfaces.collect();
     let target = Value::Ratio(guard.maps.policy().target_ppm);
     info!("guarding {}, {}, target {target}", interfaces.join(", "), describe(&guard.table));
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
