@@ -24,6 +24,7 @@ pub use machine::{Host, LEGACY_TABLES, Unread, sysctl_path};
 pub use memory::{EntrySize, Memory};
 pub use namespaces::{OtherTable, OtherTables, may_be_there, most_entries};
 pub use processes::Process;
+pub use reader::Place;
 pub use stack::{BACKLOG_FULL, NETSTAT, SOFTNET, SQUEEZED};
 pub use statistics::{Losses, Lost, STATISTICS, Statistics};
 pub use table::{

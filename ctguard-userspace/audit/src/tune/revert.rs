@@ -57,8 +57,8 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
             }
             // Others may have put something there.
             Step::Directory { path } => {
-                let is_removed = fs::remove_dir(host.path(path)).is_ok();
-                Undone::so(is_removed.then(|| Reverted::Removed { path: path.clone() }))
+                let removed = host.place(path).and_then(|place| fs::remove_dir(place.path));
+                Undone::so(removed.ok().map(|()| Reverted::Removed { path: path.clone() }))
             }
         };
         if undone.waits {
@@ -88,7 +88,7 @@ fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
     let mut done = Vec::new();
     for path in files::ALL {
         if host.text(path)?.is_some_and(|text| files::is_own(path, &text)) {
-            remove(&host.path(path))?;
+            remove(host, path)?;
             done.push(Reverted::Removed { path: path.to_owned() });
         }
     }
@@ -167,7 +167,7 @@ fn take_away<'w>(
             Ok(Undone::left(path, "somebody has changed the file".to_owned()))
         }
         found => {
-            remove(&host.path(path))?;
+            remove(host, path)?;
             Ok(Undone::so(found.map(|_| Reverted::Removed { path: path.to_owned() })))
         }
     }
