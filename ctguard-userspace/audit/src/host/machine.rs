@@ -11,7 +11,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::reader::{DISK, Root};
+use super::reader::{DISK, Place, Root};
 
 /// The tables that iptables has loaded, and ip6tables.
 pub const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
@@ -75,6 +75,21 @@ impl Host {
     /// A file to read from its beginning; none where there is no such file.
     pub(super) fn file(&self, path: &str) -> Result<Option<File>, Unread> {
         if_there(path, self.root.file(path))
+    }
+
+    /// Writes over a file.
+    pub fn write(&self, path: &str, text: &str) -> io::Result<()> {
+        self.root.write(path, text)
+    }
+
+    /// Where to make, replace or remove a file; nothing leads out of the root.
+    pub fn place(&self, path: &str) -> io::Result<Place> {
+        self.root.place(path)
+    }
+
+    /// Opens a directory, which is made if it is missing.
+    pub fn directory(&self, path: &str) -> io::Result<File> {
+        self.root.directory(path)
     }
 
     pub fn number(&self, path: &str) -> Result<Option<u64>, Unread> {

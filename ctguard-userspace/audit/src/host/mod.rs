@@ -21,6 +21,7 @@ pub use listeners::{LISTENERS, Listener};
 pub use machine::{Host, LEGACY_TABLES, Unread, sysctl_path};
 pub use memory::{EntrySize, Memory};
 pub use namespaces::{OtherTable, OtherTables, may_be_there, most_entries};
+pub use reader::Place;
 pub use statistics::{
     BACKLOG_FULL, Losses, Lost, NETSTAT, SOFTNET, SQUEEZED, STATISTICS, Statistics,
 };

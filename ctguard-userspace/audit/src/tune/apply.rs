@@ -1,9 +1,6 @@
 //! Carries out a plan.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-};
+use std::{fs::File, path::Path};
 
 use super::{
     error::{TuneError, lock},
@@ -58,7 +55,7 @@ pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool,
         set(host, &change.key, change.then)?;
     }
     for file in new_files {
-        replace(&host.path(file.path), &file.text)?;
+        replace(host, file.path, &file.text)?;
     }
     Ok(true)
 }
@@ -84,11 +81,10 @@ fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFi
 
 /// Keeps other runs from applying and reverting until it is dropped.
 pub(super) fn alone(host: &Host) -> Result<File, TuneError> {
-    let record = host.path(RECORD);
-    let path = record.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(path).map_err(FileError::when("make", path))?;
-    let directory = File::open(path).map_err(FileError::when("open", path))?;
-    lock(&directory, path, "ctguard tune")?;
+    let (name, _) = RECORD.rsplit_once('/').unwrap_or_default();
+    let path = host.path(name);
+    let directory = host.directory(name).map_err(FileError::when("open", &path))?;
+    lock(&directory, &path, "ctguard tune")?;
     Ok(directory)
 }
 
@@ -100,8 +96,7 @@ pub(super) fn refuse_elsewhere(record: &Record, host: &Host) -> Result<(), TuneE
 }
 
 pub(super) fn set(host: &Host, key: &str, value: u64) -> Result<(), TuneError> {
-    let path = host.path(&setting_path(host, key));
-    let written = fs::write(path, format!("{value}\n"));
+    let written = host.write(&setting_path(host, key), &format!("{value}\n"));
     written.map_err(|source| TuneError::Set { key: key.to_owned(), value, source })
 }
 
@@ -113,7 +108,7 @@ pub(super) fn is(key: &str, live: u64, written: u64) -> bool {
 /// Missing directories above a file, the outermost first.
 fn missing_directories(host: &Host, path: &str) -> Vec<String> {
     let above = Path::new(path).ancestors().skip(1);
-    let missing = above.take_while(|directory| !host.path(&directory.to_string_lossy()).exists());
+    let missing = above.take_while(|directory| !host.is_there(&directory.to_string_lossy()));
     let mut missing: Vec<_> = missing.map(|path| path.to_string_lossy().into_owned()).collect();
     missing.reverse();
     missing
@@ -139,7 +134,9 @@ pub fn lower_existing_timeouts(host: &Host) -> Result<u64, TuneError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::files::SYSCTL;
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::super::{files::SYSCTL, revert::revert};
     use super::*;
     use crate::host::{MAX, sysctl_path, testing::Fake};
 
@@ -162,6 +159,34 @@ mod tests {
 
     fn max(fake: &Fake) -> Option<u64> {
         fake.host.number(&sysctl_path(MAX)).unwrap()
+    }
+
+    /// Fails when the links of a copied machine make tune write outside of the copy.
+    #[test]
+    fn links_that_lead_out_of_the_root_are_not_followed() {
+        let unfinished = format!("{SYSCTL}.ctguard-unfinished");
+        let netfilter = "/proc/sys/net/netfilter";
+        for link in ["/var", "/var/lib/ctguard", "/etc/sysctl.d", &unfinished, netfilter] {
+            for up in ["", "../../../../../../../.."] {
+                let fake = machine("tune-links");
+                let outside = tempfile::tempdir().unwrap();
+                fake.write("/etc/sysctl.d/other.conf", "");
+                for name in ["nf_conntrack_max", "nf_conntrack_buckets"] {
+                    fs::write(outside.path().join(name), "7680\n").unwrap();
+                }
+                let path = fake.host.path(link);
+                let _ = fs::remove_dir_all(&path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                let target = format!("{up}{}", outside.path().display());
+                let target = if link == unfinished { target + "/made" } else { target };
+                symlink(target, path).unwrap();
+                assert!(apply(&fake.host, &changes(), &[file()]).is_err(), "{link}");
+                let _ = revert(&fake.host);
+                assert_eq!(fs::read_dir(&outside).unwrap().count(), 2, "{link}");
+                let max = outside.path().join("nf_conntrack_max");
+                assert_eq!(fs::read_to_string(max).unwrap(), "7680\n", "{link}");
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
 };
 
 use super::{
@@ -26,7 +27,9 @@ impl Journal {
     pub fn open(host: &Host) -> Result<Self, TuneError> {
         let path = &host.path(JOURNAL);
         let failed = |action| FileError::when(action, path);
-        let open = OpenOptions::new().read(true).append(true).create(true).open(path);
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).custom_flags(libc::O_NOFOLLOW);
+        let open = host.place(JOURNAL).and_then(|place| options.open(place.path));
         let mut file = open.map_err(failed("open"))?;
         lock(&file, path, "ctguard tune --watch")?;
         let mut bytes = Vec::new();
@@ -52,7 +55,7 @@ impl Journal {
 }
 
 pub(super) fn forget(host: &Host) -> Result<(), FileError> {
-    remove(&host.path(JOURNAL))
+    remove(host, JOURNAL)
 }
 
 #[cfg(test)]

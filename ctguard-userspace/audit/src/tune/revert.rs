@@ -63,8 +63,8 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, TuneError> {
             }
             // Others may have put something there.
             Step::Directory { path } => {
-                let is_removed = fs::remove_dir(host.path(path)).is_ok();
-                is_removed.then(|| Reverted::Removed { path: path.clone() })
+                let removed = host.place(path).and_then(|place| fs::remove_dir(place.path));
+                removed.ok().map(|()| Reverted::Removed { path: path.clone() })
             }
         };
         if matches!(undone, Some(Reverted::Left { waits: true, .. })) {
@@ -92,7 +92,7 @@ fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, TuneError> {
     let mut done = Vec::new();
     for path in files::ALL {
         if host.text(path)?.is_some_and(|text| files::is_own(path, &text)) {
-            remove(&host.path(path))?;
+            remove(host, path)?;
             done.push(Reverted::Removed { path: path.to_owned() });
         }
     }
@@ -159,7 +159,7 @@ fn take_away<'w>(
             Ok(Some(left(path, "somebody has changed the file", false)))
         }
         found => {
-            remove(&host.path(path))?;
+            remove(host, path)?;
             Ok(found.map(|_| Reverted::Removed { path: path.to_owned() }))
         }
     }

@@ -148,7 +148,8 @@ fn start_code(error: &StartError) -> Code {
         | StartError::Attach(_)
         | StartError::Tick(_)
         | StartError::Io { .. }
-        | StartError::Timeouts(_) => Code::No,
+        | StartError::Timeouts(_)
+        | StartError::Waits(_) => Code::No,
     }
 }
 

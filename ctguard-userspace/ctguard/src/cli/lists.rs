@@ -22,19 +22,14 @@ use ctguard_kernel::{
 #[derive(Debug, Subcommand)]
 pub(super) enum ListAction {
     /// Add a prefix, or change when its entry expires
-    #[command(after_help = "Examples:\n  ctguard allow add 192.0.2.7\n  \
-        ctguard deny add 2001:db8::/48 --for 10m")]
     Add(AddArgs),
     /// Remove a prefix; exit status 1 if it is not in the list
-    #[command(after_help = "Examples:\n  ctguard allow del 192.0.2.7\n  \
-        ctguard deny del 203.0.113.0/24")]
     Del {
         /// Prefix or address, as it was added
         #[arg(value_name = "CIDR")]
         prefix: String,
     },
     /// Show the list, or only entries that overlap a prefix; exit status 1 if none does
-    #[command(after_help = "Examples:\n  ctguard allow list\n  ctguard deny list 192.0.2.7")]
     List {
         /// Only entries that contain this prefix or lie inside it
         #[arg(value_name = "CIDR")]

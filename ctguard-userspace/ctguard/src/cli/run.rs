@@ -7,7 +7,7 @@ use log::{info, warn};
 use sd_notify::NotifyState;
 
 use super::{CliError, Code, Context, context::require_privileges, logging};
-use crate::daemon::{self, Guard, MainLoop, StartOptions, dismantle};
+use crate::daemon::{Guard, MainLoop, StartOptions, dismantle};
 use ctguard_kernel::{
     bpf::{DetectionChoice, ModeChoice},
     conntrack::Table,
@@ -80,7 +80,7 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Code, CliError> {
     require_privileges()?;
     logging::start(args.trace).map_err(CliError::cannot("start the main loop"))?;
     let main_loop = MainLoop::prepare().map_err(CliError::cannot("start the main loop"))?;
-    let mut guard = daemon::start(&StartOptions {
+    let (mut guard, waits) = main_loop.start(&StartOptions {
         pins: context.pins.clone(),
         interfaces: args.interfaces.clone(),
         mode: match args.mode {
@@ -98,7 +98,8 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Code, CliError> {
         egress_by_filter: args.egress_filter,
         state: Some(args.state.clone()),
     })?;
-    let ended = main_loop.run(&mut guard, args.trace, announce);
+    announce(&guard);
+    let ended = main_loop.run(&mut guard, waits);
     leave(guard, args.on_exit)?;
     ended.map(|()| Code::Done).map_err(CliError::Daemon)
 }

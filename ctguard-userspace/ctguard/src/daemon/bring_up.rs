@@ -21,7 +21,7 @@ use ctguard_kernel::{
     bpf::{self, Attachment, Detector, Former, KernelClock, Mode, Pins, Programs},
     conntrack::{Table, Timeouts},
     lock::{self, Lock},
-    maps::{GuardMaps, SettingsWriter},
+    maps::GuardMaps,
     net::Link,
 };
 use ctguard_units::{CoarseClock, Sizes};
@@ -35,7 +35,7 @@ const LEARNING_SECONDS: u64 = 10;
 const USUAL_MAX: u64 = 262_144;
 
 /// Loads, configures and attaches; `fresh` if there is no guard to take over. Registers in `undo` how
-/// each step is undone.
+/// each step is undone. Returns the guard and the lock that keeps commands from changing settings.
 ///
 /// A guard that is taken over keeps its maps, and its links get the new programs without a gap.
 pub(super) fn bring_up(
@@ -46,7 +46,7 @@ pub(super) fn bring_up(
     fresh: bool,
     lock: Lock,
     undo: &mut Undo,
-) -> Result<Guard, StartError> {
+) -> Result<(Guard, Lock), StartError> {
     let pins = &options.pins;
     let events = EventFile::of_this_namespace()
         .map_err(StartError::cannot("find out the network namespace"))?;
@@ -102,7 +102,6 @@ pub(super) fn bring_up(
         // The filter lacks flows of an interface that was not guarded.
         maps.doubt_known_flows();
     }
-    let others = others(pins, &maps, targets)?;
     let mut interfaces = Vec::new();
     for (link, former) in targets.iter().zip(former) {
         undo.push("put the former programs back", move || Ok(former.restore()?));
@@ -110,10 +109,7 @@ pub(super) fn bring_up(
     }
     let reclaimer = Reclaimer::start().map_err(StartError::Timeouts)?;
     let known_flows = KnownFlows::new(maps.flow_memory()?);
-    if detach_others(&others, pins, &maps.settings_writer(writing)) {
-        maps.note_detection(detection, options_bytes);
-    }
-    Ok(Guard {
+    let guard = Guard {
         pins: pins.clone(),
         lock,
         programs,
@@ -133,7 +129,8 @@ pub(super) fn bring_up(
         mode: options.mode,
         egress_by_filter: options.egress_by_filter,
         complaints: Complaints::default(),
-    })
+    };
+    Ok((guard, writing))
 }
 
 /// Pins the programs in the place of those of an earlier start.
@@ -203,18 +200,18 @@ pub(super) fn note_mode(maps: &GuardMaps, link: &Link, attachment: &Attachment) 
 }
 
 /// Interfaces that a former daemon guarded and this one does not.
-fn others(pins: &Pins, maps: &GuardMaps, targets: &[Link]) -> Result<BTreeSet<u32>, StartError> {
-    let mut others = BTreeSet::from_iter(
-        pins.attached().map_err(StartError::cannot("keep the programs that run"))?,
-    );
-    others.extend(maps.interfaces.used().iter().map(|slot| slot.interface.ifindex));
+pub(super) fn others(guard: &Guard, targets: &[Link]) -> Result<BTreeSet<u32>, StartError> {
+    let attached = guard.pins.attached().map_err(StartError::cannot("find what is attached"))?;
+    let mut others = BTreeSet::from_iter(attached);
+    others.extend(guard.maps.interfaces.used().iter().map(|slot| slot.interface.ifindex));
     others.retain(|ifindex| targets.iter().all(|link| link.index != *ifindex));
     Ok(others)
 }
 
-/// Detaches from other interfaces; false if that fails for one. The last step, because it cannot be
-/// undone.
-fn detach_others(others: &BTreeSet<u32>, pins: &Pins, writer: &SettingsWriter<'_>) -> bool {
+/// Detaches from other interfaces. The last step, because it cannot be undone.
+pub(super) fn forget_others(guard: &mut Guard, others: &BTreeSet<u32>, writing: Lock) {
+    let Guard { pins, maps, programs, table, .. } = guard;
+    let writer = maps.settings_writer(writing);
     let mut all = true;
     for &ifindex in others {
         match Attachment::detach(pins, ifindex) {
@@ -228,5 +225,8 @@ fn detach_others(others: &BTreeSet<u32>, pins: &Pins, writer: &SettingsWriter<'_
             }
         }
     }
-    all
+    if all {
+        let detector = programs.detector();
+        maps.note_detection(detection(detector, table), detector.options_bytes());
+    }
 }
