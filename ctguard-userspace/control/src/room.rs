@@ -74,7 +74,9 @@ impl Room {
     pub(crate) fn available(&self, tier: Tier) -> f64 {
         let replaceable = match tier {
             Tier::AbovePart => 0,
-            Tier::Strangers => self.replaceable.min(self.table.max / TUNING.replaced_by_strangers_divisor),
+            Tier::Strangers => {
+                self.replaceable.min(self.table.max / TUNING.replaced_by_strangers_divisor)
+            }
             _ => self.replaceable,
         };
         real_difference(self.stop(tier), self.taken) + real(self.reclaimable + replaceable)

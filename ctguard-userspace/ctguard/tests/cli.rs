@@ -146,6 +146,23 @@ fn help_of_set_lists_every_key_with_its_value_and_default() {
     }
 }
 
+/// Fails when a verb that uses no guard offers to choose one, or when the help of one list has the
+/// other's examples.
+#[test]
+fn help_shows_only_what_concerns_the_command() {
+    for (verb, _) in HELP {
+        let (text, uses_no_guard) = (help(verb, "-h"), matches!(verb, ["events" | "simulate"]));
+        assert_eq!(text.contains("--pin-path"), !uses_no_guard, "{verb:?}: {text}");
+    }
+    for (list, other) in [("allow", "deny"), ("deny", "allow")] {
+        for action in ["add", "del", "list"] {
+            let text = help(&[list, action], "--help");
+            let names = |name: &str| text.contains(&format!("ctguard {name} {action}"));
+            assert!(names(list) && !text.contains(&format!("ctguard {other} ")), "{text}");
+        }
+    }
+}
+
 #[test]
 fn without_a_guard_commands_say_so_or_ask_for_privileges() {
     for arguments in [&["status"][..], &["get"], &["set", "target=80%"], &["allow", "list"]] {

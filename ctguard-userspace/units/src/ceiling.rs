@@ -11,13 +11,18 @@ pub fn ceilings(
     overrides: &[Rate; CLASSES],
     jiffies_per_second: u32,
 ) -> [Ceiling; CLASS_SLOTS] {
-    let mut ceilings = [Ceiling::default(); CLASS_SLOTS];
-    for (class, (ceiling, &own)) in ceilings.iter_mut().zip(overrides).enumerate() {
+    by_class(|class| {
+        let own = overrides[class];
         if policy.has_own_ceiling(class) || own != Rate::default() {
-            *ceiling = compile(in_force(policy.source[class], own), jiffies_per_second);
+            compile(in_force(policy.source[class], own), jiffies_per_second)
+        } else {
+            Ceiling::default()
         }
-    }
-    ceilings
+    })
+}
+
+fn by_class(of: impl Fn(usize) -> Ceiling) -> [Ceiling; CLASS_SLOTS] {
+    std::array::from_fn(|slot| if slot < CLASSES { of(slot) } else { Ceiling::default() })
 }
 
 /// The rate and burst on an interface: its `own` where they are set, else the policy's.
@@ -31,18 +36,14 @@ pub fn in_force(policy: Rate, own: Rate) -> Rate {
 
 /// Limits of a scope by class; an interval of 0 means no limit.
 fn scope_limits(rates: &[Rate; CLASSES], jiffies_per_second: u32) -> [Ceiling; CLASS_SLOTS] {
-    let mut limits = [Ceiling::default(); CLASS_SLOTS];
-    for (limit, &rate) in limits.iter_mut().zip(rates) {
-        *limit = match rate {
-            Rate { flows_per_second: 0, .. } => Ceiling::default(),
-            // The default burst is that of one second.
-            Rate { flows_per_second, burst: 0 } => {
-                compile(Rate { flows_per_second, burst: flows_per_second }, jiffies_per_second)
-            }
-            rate => compile(rate, jiffies_per_second),
-        };
-    }
-    limits
+    by_class(|class| match rates[class] {
+        Rate { flows_per_second: 0, .. } => Ceiling::default(),
+        // The default burst is that of one second.
+        rate => compile(
+            in_force(Rate { burst: rate.flows_per_second, ..rate }, rate),
+            jiffies_per_second,
+        ),
+    })
 }
 
 /// The limits of prefixes and services; `lists_in_use` has a bit for each list with entries.

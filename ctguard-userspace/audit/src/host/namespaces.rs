@@ -73,15 +73,16 @@ impl OtherTables {
                 continue;
             }
             match enter(&place.path) {
-                Ok(()) => {}
+                Ok(()) => read.tables.extend(TableNumbers::read(host)?.map(|table| OtherTable {
+                    number: *number,
+                    name: place.name.clone(),
+                    table,
+                })),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(Unread::new(PROCESSES, "not permitted; run as root"));
+                    return Err(Unread::failed(PROCESSES, &error, "run as root"));
                 }
                 // It has ended, or is not a network namespace.
-                Err(_) => continue,
-            }
-            if let Some(table) = TableNumbers::read(host)? {
-                read.tables.push(OtherTable { number: *number, name: place.name.clone(), table });
+                Err(_) => {}
             }
         }
         Ok(read)

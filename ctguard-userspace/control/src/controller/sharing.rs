@@ -54,7 +54,8 @@ impl Controller {
 
         let soon = room.available(Tier::Strangers) / TUNING.pressure_horizon.as_secs_f64();
         // The demand of allowed sources is not counted, only whether their grant was spent.
-        self.stages.calm_down(now, self.demands.in_calm() < soon / 2.0 && !scarce[Tier::Allowed as usize]);
+        self.stages
+            .calm_down(now, self.demands.in_calm() < soon / 2.0 && !scarce[Tier::Allowed as usize]);
         if self.stages.is_calm() {
             self.shares = NO_SHARES;
         }

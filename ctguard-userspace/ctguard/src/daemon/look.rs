@@ -151,7 +151,9 @@ impl Looker {
             },
             ages: ReclaimAges { ages: policy.reclaim_after.map(seconds) },
             table,
-            room: table.target(policy.target_ppm).saturating_sub(table.part(TUNING.parts_reserve_ppm)),
+            room: table
+                .target(policy.target_ppm)
+                .saturating_sub(table.part(TUNING.parts_reserve_ppm)),
             is_calm,
         })
     }

@@ -2,8 +2,8 @@
 //! pins, the kernel's BTF objects, programs that call kernel functions.
 //!
 //! If the kernel refuses an XDP link with EINVAL, aya attaches by netlink instead, and nobody notices
-//! when such an attachment ends. Here it is an error. One of the three modules of this crate with
-//! unsafe code (the others are `maps::memory` and `net::driver`).
+//! when such an attachment ends. Here it is an error. One of the four modules of this crate with
+//! unsafe code (the others are `maps::memory`, `net::driver` and `terminal`).
 
 mod btf;
 mod program;
