@@ -159,6 +159,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let report = lab::run(&options(arguments), &progress)?;
     println!("{}\n\n{}", summary::title(&report), summary::table(&report));
     println!("{}", summary::groups(&report));
+    println!("{}", summary::cpus(&report));
     if let Some(line) = summary::stages(&report) {
         println!("{line}");
     }
