@@ -118,9 +118,11 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
             (guard, cost, load)
         }
         Script::Throughout | Script::Outage { .. } => {
+            // An office is older than the guard, which would take its start for a burst.
+            let office = if plan.office > 0 { Some(open_load()?) } else { None };
             let guard = start_guard()?;
             let cost = watch_idle(&guard, plan.idle, interrupted)?;
-            (guard, cost, open_load()?)
+            (guard, cost, office.map_or_else(open_load, Ok)?)
         }
     };
 
