@@ -14,7 +14,7 @@ use crate::{
     cpus::Cpus,
     flood::{Flood, Flooded},
     guard::{Guard, Standing},
-    legit::{ANSWERED, ESTABLISHED, INSIDE_SHARE, Load, Opening, PATIENCE, Schedule},
+    legit::{ANSWERED, ENDS_IN, ESTABLISHED, INSIDE_SHARE, Load, Opening, Schedule},
     object::{self, Attached, Program},
     process::{CpuMeter, DaemonCost},
     recipe::{FloodKind, Rate},
@@ -165,7 +165,7 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     wait_until(zero + lasts, interrupted)?;
     let series = watch.stop()?;
     let at_end = table::count(&network.router)?;
-    let fared = load.finish(2 * PATIENCE)?;
+    let fared = load.finish(ENDS_IN)?;
     let kernel = table::kernel_counters(&network.router)?;
     drop(guard);
 
