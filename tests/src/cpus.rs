@@ -7,7 +7,7 @@ use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpus {
     router: usize,
-    flood: CpuSet,
+    flood: usize,
     others: CpuSet,
     count: usize,
 }
@@ -28,12 +28,12 @@ impl Cpus {
         if count > 2 {
             others.unset(flood);
         }
-        Ok(Self { router, flood: only(flood), others, count })
+        Ok(Self { router, flood, others, count })
     }
 
     /// Moves this thread, and all that it starts, to the flood's CPU.
     pub fn enter_flood(&self) -> Result<()> {
-        sched_setaffinity(None, &self.flood).context("cannot move to the flood's CPU")
+        sched_setaffinity(None, &only(self.flood)).context("cannot move to the flood's CPU")
     }
 
     /// Moves this thread, and all that it starts, to the CPUs of clients and servers.

@@ -62,7 +62,8 @@ struct Arguments {
     /// A setting for it, given on to `ctguard run --set`; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// Where report.json, lab.svg, lab.png and ctguard.log go; of rows, a report for each round
+    /// Where report.json, lab.svg, lab.png and ctguard.log go; of rows, a report and a
+    /// picture for each round
     #[arg(long, default_value = "target/lab", value_name = "DIR")]
     out: PathBuf,
     /// Only runs with ctguard
@@ -159,6 +160,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let report = lab::run(&options(arguments), &progress)?;
     println!("{}\n\n{}", summary::title(&report), summary::table(&report));
     println!("{}", summary::groups(&report));
+    println!("{}", summary::cpus(&report));
     if let Some(line) = summary::stages(&report) {
         println!("{line}");
     }
@@ -213,6 +215,6 @@ fn write(report: &Report, arguments: &Arguments) -> Result<String> {
     let json = serde_json::to_string_pretty(report).context("cannot write the report")?;
     let path = directory.join("report.json");
     fs::write(&path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-    picture::draw(report, directory)?;
+    picture::draw(report, directory, "lab")?;
     Ok(format!("{0}/report.json, {0}/lab.svg and {0}/lab.png", directory.display()))
 }

@@ -36,12 +36,12 @@ impl Chance {
             let dropped = self.read_dropped()?;
             let offered = generator.offered()?;
             let (lost, of) = (dropped - self.dropped, offered - self.offered);
-            // The first reading is of all that the device ever dropped.
-            if self.offered > 0 && of > 0 {
-                let share = lost.min(of) * 1_000_000 / of;
-                let share = u32::try_from(share).unwrap_or(0);
-                self.lost_of_million = if share > NOW_AND_THEN { share } else { 0 };
-            }
+            // The first reading is of all that the device ever dropped; and while a flood rests,
+            // nothing is lost with it.
+            let share = lost.min(of) * 1_000_000;
+            let share = share.checked_div(of).filter(|_| self.offered > 0).unwrap_or(0);
+            let share = u32::try_from(share).unwrap_or(0);
+            self.lost_of_million = if share > NOW_AND_THEN { share } else { 0 };
             (self.dropped, self.offered) = (dropped, offered);
         }
         Ok(self.lost_of_million)

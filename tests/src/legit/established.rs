@@ -30,8 +30,10 @@ pub(super) const UDP_EXCHANGES: u32 = 10;
 /// Below the ports of new flows.
 const FIRST_INSIDE_PORT: u16 = 11_000;
 const PING_EVERY: Duration = Duration::from_millis(200);
-/// An exchange is broken when a ping (for UDP, a row of pings) is not answered for so long.
-const BROKEN_AFTER: Duration = Duration::from_secs(3);
+/// An exchange is broken when a ping (for UDP, a row of pings) is not answered for so long: TCP has
+/// sent it again five times then, so those few seconds do not count in which a router without a
+/// guard lost most packets.
+pub(super) const BROKEN_AFTER: Duration = Duration::from_secs(8);
 const UDP_PING_PATIENCE: Duration = Duration::from_millis(500);
 const PING: [u8; 16] = *b"still there? ...";
 

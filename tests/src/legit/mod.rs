@@ -27,6 +27,10 @@ use held::Held;
 
 pub use answers::Answers;
 pub use clients::{Flow, FlowKind, Outcome, PATIENCE};
+
+/// Flows and exchanges that were asked in the end have had their time after so long.
+pub const ENDS_IN: Duration =
+    Duration::from_secs(PATIENCE.as_secs() + 2 * established::BROKEN_AFTER.as_secs());
 pub use established::Exchanges;
 pub use groups::{Group, SOURCES, regulars};
 

@@ -212,8 +212,12 @@ impl FloodKind {
             Sources::Holding => 1400,
             Sources::FewCompleting => 1200,
             Sources::ManyHolding => 5000,
-            sources if sources.answer() => 50_000,
-            _ => 500_000,
+            Sources::Completing | Sources::Bots | Sources::BotsOfOnePrefix => 50_000,
+            Sources::One
+            | Sources::Spoofed
+            | Sources::Allowed
+            | Sources::Infected
+            | Sources::Live => 500_000,
         })
     }
 

@@ -147,6 +147,30 @@ impl Bar {
         })
     }
 
+    /// Whose flows it is about, if anybody's.
+    pub(super) fn who(self) -> Option<Who> {
+        match self {
+            Self::AtOnce(who, _)
+            | Self::AtOnceSettled(who, _)
+            | Self::Eventually(who, _)
+            | Self::EventuallyInOutage(who, _) => Some(who),
+            Self::NoWorseThanUnguarded => Some(Who::Everybody),
+            Self::MedianAdded(..)
+            | Self::Jain(_)
+            | Self::ServiceBack(_)
+            | Self::FillBack
+            | Self::NoneBroken
+            | Self::OfficeKept
+            | Self::BackInControl(_)
+            | Self::FillAboveTarget(_)
+            | Self::KernelDropsNone
+            | Self::Steady(_)
+            | Self::CpuIdle(_)
+            | Self::CpuInFlood(_)
+            | Self::Memory(_) => None,
+        }
+    }
+
     /// Whether it holds only if it holds in every round; of others the median round counts.
     pub(super) fn allows_no_exception(self) -> bool {
         matches!(

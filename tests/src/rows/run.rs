@@ -12,6 +12,7 @@ use super::{
 use crate::{
     delay::ROUND_TRIP,
     lab::{self, IDLE, LabOptions, Runs},
+    picture,
     recipe::FloodKind,
     report::{Options, Report, Run},
     summary,
@@ -132,7 +133,7 @@ impl Bench {
         let mut rounds = Vec::new();
         for round in 1..=self.rounds.get() {
             let report = lab::run(&options, &named)?;
-            self.keep(&report, &format!("{}-{table_max}-{round}.json", row.name))?;
+            self.keep(&report, &format!("{}-{table_max}-{round}", row.name))?;
             let Report { guarded, unguarded, .. } = report;
             rounds.push(Round { guarded, unguarded });
         }
@@ -141,11 +142,12 @@ impl Bench {
         Ok((rounds, bars))
     }
 
-    /// Keeps a round's report, for whoever asks why a bar was missed.
+    /// Keeps a round's report and its picture, for whoever asks why a bar was missed.
     fn keep(&self, report: &Report, name: &str) -> Result<()> {
-        let path = self.out.join(name);
+        let path = self.out.join(format!("{name}.json"));
         let json = serde_json::to_string(report).context("cannot write the report")?;
-        fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))
+        fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;
+        picture::draw(report, &self.out, name)
     }
 
     fn options(&self, row: &Row, table_max: u64) -> Result<LabOptions> {
