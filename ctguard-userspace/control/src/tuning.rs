@@ -86,7 +86,7 @@ pub const TUNING: Tuning = Tuning {
     marks_last: Duration::from_secs(10),
     entry_lifetime_seconds: 120,
     fallback_highest: 10_000_000,
-    fallback_in_calm: [0.75, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    fallback_in_calm: [0.4, 0.1, 0.15, 0.1, 0.07, 0.03, 0.15, 0.0],
     fallback_under_pressure: [0.03, 0.17, 0.3, 0.16, 0.08, 0.02, 0.23, 0.01],
 };
 

@@ -162,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_saved_for_ten_seconds_and_is_two_flows_at_least() {
+    fn a_share_is_saved_for_two_seconds_and_is_two_flows_at_least() {
         let burst = |rate| {
             let Ceiling { interval, tolerance } = share(rate, 250);
             tolerance.0 / interval.0 + 1
         };
-        assert_eq!([burst(3.0), burst(1.0), burst(0.01)], [29, 9, 2]);
+        assert_eq!([burst(3.0), burst(1.0), burst(0.01)], [5, 2, 2]);
         assert_eq!(share(4.0, 250).interval, Ticks(250 * 65_536 / 4 + 1));
         assert_eq!(share(f64::INFINITY, 250), Ceiling::default());
     }

@@ -130,8 +130,10 @@ impl Controller {
         rates[Tier::Allowed as usize] = rest + real(room.spare()) / self.horizon;
         for tier in Tier::SERVED {
             let rate = &mut rates[tier as usize];
-            // What nobody asks for is there for anybody.
-            *rate = (*rate + rest).min(self.budget(room, tier));
+            let level = self.budget(room, tier);
+            // Known sources may have all room up to where their tier stops. What nobody asks for is
+            // there for anybody.
+            *rate = if tier.is_known() { level } else { (*rate + rest).min(level) };
         }
         rates
     }
