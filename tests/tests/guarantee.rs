@@ -16,9 +16,10 @@ use ctguard_tests::{
 const OVER_TARGET: f64 = 0.02;
 /// The bar is 99.9 %, which `cargo xtask lab` shows; a test machine may stall for a moment.
 const AT_ONCE: f64 = 0.99;
-/// At full speed the lab's only queue loses packets of everybody; of legitimate flows so many come
-/// through within four seconds all the same, or the guard starves who it should let in.
-const ADMITTED: f64 = 0.85;
+/// At full speed the lab's queue loses packets of everybody, because the router's processor cannot
+/// take them; of legitimate flows so many come through within four seconds all the same, or the guard
+/// starves who it should let in. Without a guard some 60 % do.
+const ADMITTED: f64 = 0.7;
 /// A generator at full speed, on a machine with something else to do, overruns the only queue of
 /// the lab's link: what is lost there was never the guard's to save, and where more than this is
 /// lost, an exchange now and then loses four packets in a row.

@@ -136,7 +136,7 @@ impl Site {
             Nat::None => "",
             Nat::Masquerade => "oifname s0 masquerade",
             Nat::MasqueradeOtherPort => {
-                "oifname s0 meta l4proto { tcp, udp } masquerade to :100-200"
+                "oifname s0 meta l4proto { tcp, udp } masquerade to :20000-60000"
             }
             Nat::Forward => "iifname c0 dnat to 10.0.2.2",
             Nat::ForwardOtherPort => "iifname c0 meta l4proto { tcp, udp } dnat to 10.0.2.2:80",

@@ -57,7 +57,7 @@ fn a_stopped_terminal_shows_later_what_happened_meanwhile() -> Result<()> {
     wait_for_ticks(&pinned)?;
     terminal.keyboard.write_all(CTRL_Q)?;
     terminal.wait_for("wan0 is gone; waiting for it to come back")?;
-    terminal.wait_for("guarding wan0 (native) again")?;
+    terminal.wait_for("guarding wan0 again")?;
     ensure!(daemon.stop()?.success());
     site.ensure_gone()
 }
