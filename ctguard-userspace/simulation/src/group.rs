@@ -63,6 +63,9 @@ pub(crate) struct Group {
     /// Time from a flow's answer to its end.
     #[serde(default)]
     pub lasts: Span,
+    /// TCP: nothing is sent in this time.
+    #[serde(default)]
+    pub idle: bool,
     #[serde(default = "forty_milliseconds")]
     pub round_trip: Span,
     /// Transmissions of a flow's first packet; see [`Group::tries`].
@@ -75,6 +78,8 @@ pub(crate) struct Group {
     pub expect_success: Option<Ratio>,
     /// Least fairness among the sources (Jain's index).
     pub expect_fairness: Option<Ratio>,
+    /// Its packets are refused only in these hours, as far as the steps of the series show.
+    pub expect_refused_only: Option<Vec<Hours>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
