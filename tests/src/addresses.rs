@@ -6,7 +6,9 @@ use std::{
 };
 
 /// Addresses of far clients.
-pub const FAR_CLIENTS: u8 = 250;
+pub const FAR_CLIENTS: u16 = 800;
+/// Networks that they are of: a /24 each, or an IPv6 /48.
+const FAR_NETWORKS: u16 = 200;
 /// Addresses of inside clients; IPv4 masquerades them all to the router's.
 pub const INSIDE_CLIENTS: u8 = 100;
 
@@ -18,8 +20,9 @@ pub const TCP_ECHO_PORT: u16 = 81;
 pub const UDP_PORT: u16 = 5000;
 /// The port of the flood, forwarded to an address that never answers.
 pub const FLOOD_PORT: u16 = 7000;
-/// The port of the server that completes a crowd's connections, forwarded.
-pub use crate::recipe::layout::CROWD_PORT;
+/// The ports of the server that completes a crowd's connections, and of the one that keeps them
+/// open; both are forwarded.
+pub use crate::recipe::layout::{CROWD_PORT, HOLD_PORT};
 /// The port of the flood, dropped by the router's own rules.
 pub const DROPPED_PORT: u16 = 7001;
 
@@ -52,13 +55,22 @@ impl fmt::Display for Family {
 impl Family {
     /// Far client number `index`, from 0 to below [`FAR_CLIENTS`].
     #[must_use]
-    pub fn far_client(self, index: u8) -> IpAddr {
-        let host = 1 + index;
+    pub fn far_client(self, index: u16) -> IpAddr {
+        let (network, host) = (index % FAR_NETWORKS, 1 + index / FAR_NETWORKS);
         match self {
-            Self::Ipv4 => Ipv4Addr::new(203, 0, 113, host).into(),
-            // One network each, as real clients have: a guard counts /64 by /64.
-            Self::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0xf, host.into(), 0, 0, 0, 1).into(),
+            Self::Ipv4 => {
+                let base = u32::from(Ipv4Addr::new(198, 19, 8, 0));
+                Ipv4Addr::from(base + (u32::from(network) << 8) + u32::from(host)).into()
+            }
+            // A /64 each, as real clients have: a guard counts /64 by /64.
+            Self::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0x100 + network, host, 0, 0, 0, 1).into(),
         }
+    }
+
+    /// The far client that is an office: many behind one address.
+    #[must_use]
+    pub fn office(self) -> IpAddr {
+        self.far_client(FAR_CLIENTS - 1)
     }
 
     /// The far side's servers.
@@ -116,7 +128,7 @@ impl Family {
         }
     }
 
-    /// The inside server of [`CROWD_PORT`]; silent where it is not served.
+    /// The inside server of [`CROWD_PORT`] and [`HOLD_PORT`]; silent where they are not served.
     #[must_use]
     pub fn crowd_server(self) -> IpAddr {
         match self {
@@ -130,7 +142,7 @@ impl Family {
     pub fn flood_target(self, port: u16) -> SocketAddr {
         let address = match self {
             Self::Ipv4 => self.router_wan(),
-            Self::Ipv6 if port == CROWD_PORT => self.crowd_server(),
+            Self::Ipv6 if [CROWD_PORT, HOLD_PORT].contains(&port) => self.crowd_server(),
             Self::Ipv6 => self.sink(),
         };
         SocketAddr::new(address, port)

@@ -41,6 +41,24 @@ impl Crowd {
         Self::of(family, Ipv4Addr::new(198, 18, 0, 0), (0x1000, 10_000), Spread::Sites)
     }
 
+    /// Five hundred that hold their connections open.
+    #[must_use]
+    pub fn holding(family: Family) -> Self {
+        Self::of(family, Ipv4Addr::new(198, 18, 192, 0), (0x7000, 500), Spread::Sites)
+    }
+
+    /// Five hundred that complete their connections.
+    #[must_use]
+    pub fn few_completing(family: Family) -> Self {
+        Self::of(family, Ipv4Addr::new(198, 18, 196, 0), (0x8000, 500), Spread::Sites)
+    }
+
+    /// Five thousand that complete their connections and hold them for a while.
+    #[must_use]
+    pub fn many_holding(family: Family) -> Self {
+        Self::of(family, Ipv4Addr::new(198, 18, 200, 0), (0x9000, 5000), Spread::Sites)
+    }
+
     /// All hosts of an IPv4 /24, or ten thousand /64s of an IPv6 /48.
     #[must_use]
     pub fn bots_of_one_prefix(family: Family) -> Self {
@@ -98,9 +116,17 @@ mod tests {
 
     const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
-    fn crowds(family: Family) -> [Crowd; 4] {
-        [Crowd::live, Crowd::completing, Crowd::bots, Crowd::bots_of_one_prefix]
-            .map(|of| of(family))
+    fn crowds(family: Family) -> [Crowd; 7] {
+        [
+            Crowd::live,
+            Crowd::completing,
+            Crowd::bots,
+            Crowd::bots_of_one_prefix,
+            Crowd::holding,
+            Crowd::few_completing,
+            Crowd::many_holding,
+        ]
+        .map(|of| of(family))
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! Runs a flood: one CPU, by bursts of a millisecond, out of one device.
+//! Runs a flood: one CPU, in small bursts, out of one device.
 
+mod chance;
 mod fits;
 mod generator;
 mod later;
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,37 +17,43 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use rustix::net::netdevice::name_to_index;
+use rustix::{net::netdevice::name_to_index, thread::set_current_timer_slack};
 
 use crate::{
     addresses::Family,
     cpus::Cpus,
+    mixing::Arrivals,
     netns::Handle,
     random,
     recipe::{self, Again, FloodKind, Rate, Route},
-    router::Network,
+    router::{ISP, Network},
+    syscall,
 };
 
+use chance::Chance;
 use fits::Fits;
 use generator::{FULL_SPEED_RUN, Generator};
 use later::Later;
 
 pub use generator::Sampler;
 
-/// A burst of a paced flood.
-const TICK: Duration = Duration::from_millis(1);
+/// Between two bursts of a paced flood: of 500,000 packets a second each has 125, half of what
+/// the router's queue holds. A run of the generator costs the more the more there were in the last
+/// second, so they are no smaller.
+const TICK: Duration = Duration::from_micros(250);
+/// A flood that fell further behind than this does not catch up.
+const LATE: Duration = Duration::from_millis(10);
+/// A paced flood does not wait for the clients with which it may share a CPU; it takes a part of it.
+const PRIORITY: i32 = 3;
 /// Connections under way when a flood ends may end, too.
 const LINGER: Duration = Duration::from_millis(50);
 
 /// What a flood is.
 #[derive(Clone, Copy, Debug)]
-pub struct FloodPlan {
-    /// Kind of packets and sources.
-    pub kind: FloodKind,
-    /// Packets a second.
-    pub rate: Rate,
-    /// Where they go.
-    pub route: Route,
+struct FloodPlan {
+    kind: FloodKind,
+    rate: Rate,
+    route: Route,
 }
 
 /// What a flood did.
@@ -76,15 +84,20 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Starts a flood out of `device` of the namespace.
-    pub fn start(plan: FloodPlan, from: (&Handle, &'static str), cpus: Cpus) -> Result<Self> {
+    /// Starts a flood out of `device` of the namespace; `others` arrive among its packets.
+    fn start(
+        plan: FloodPlan,
+        from: (&Handle, &'static str),
+        others: Option<Arc<Arrivals>>,
+        cpus: Cpus,
+    ) -> Result<Self> {
         let (namespace, device) = from;
         let run = Run::new(plan)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = namespace.spawn("lab-flood", move || {
             cpus.enter_flood()?;
-            run.make(device, &stopped)
+            run.make(device, others.as_deref(), &stopped)
         })?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -100,7 +113,8 @@ impl Flood {
         let way = network.flood_way(kind)?;
         let (family, port) = to;
         let route = Route { link: way.link, family, port };
-        Self::start(FloodPlan { kind, rate, route }, way.from, cpus)
+        let others = (way.from.1 == ISP).then(|| Arc::clone(network.arrivals()));
+        Self::start(FloodPlan { kind, rate, route }, way.from, others, cpus)
     }
 
     /// Stops the flood and tells what it did.
@@ -131,6 +145,7 @@ struct Run {
     plan: FloodPlan,
     made: recipe::Made,
     later: Option<Later>,
+    closing: Option<Later>,
     fits: Option<Fits>,
     seed: Option<u64>,
 }
@@ -144,19 +159,32 @@ impl Run {
             later: plan.kind.again().map(|again| match again {
                 Again::All(after) | Again::Challenged(after) => Later::new(after),
             }),
+            closing: plan.kind.closed_after().map(Later::new),
             fits: seed.map(Fits::new),
             seed,
         })
     }
 
     /// Must run inside the device's namespace.
-    fn make(mut self, device: &str, stop: &AtomicBool) -> Result<Flooded> {
+    fn make(
+        mut self,
+        device: &str,
+        others: Option<&Arrivals>,
+        stop: &AtomicBool,
+    ) -> Result<Flooded> {
         let answers = self.plan.kind.sources().answer();
+        // The kernel rounds sleeps up to 50 µs else.
+        set_current_timer_slack(NonZeroU64::new(1)).context("cannot sleep precisely")?;
+        if self.plan.rate != Rate::Full {
+            let _ = syscall::become_real_time(None, PRIORITY);
+        }
         let mut generator = Generator::load(&self.made, device)?;
         if answers {
             generator.answer_on(device)?;
         }
         let started = Instant::now();
+        let mut mixing = others.map(Arrivals::mix);
+        let mut chance = Chance::new(device, started);
         let mut pace = Pace::new(self.new_rate(), started);
         let mut first_time = 0;
         while !stop.load(Ordering::Relaxed) {
@@ -171,7 +199,17 @@ impl Run {
                     None => frames = 0,
                 }
             }
+            if self.plan.kind.rests(now - started) {
+                frames = 0;
+            }
             first_time += u64::from(frames);
+            if let Some(closing) = &mut self.closing {
+                let due = closing.due(now, first_time);
+                if due > 0 {
+                    generator.close(closing.passed())?;
+                }
+                frames += due;
+            }
             if let Some(later) = &mut self.later {
                 let seen = if answers { generator.challenged()? } else { first_time };
                 let again = later.due(now, seen);
@@ -180,9 +218,11 @@ impl Run {
                 }
                 frames += again;
             }
-            if frames > 0 {
-                generator.burst(frames)?;
+            if let Some(mixing) = &mut mixing {
+                // What comes first finds the queue's free places; its chance is that of all.
+                mixing.deliver(chance.lost_of_million(now, &generator)?);
             }
+            generator.burst(frames)?;
         }
         let lasted = started.elapsed();
         let sent_again = self.later.as_ref().map_or(0, Later::passed);
@@ -223,10 +263,11 @@ impl Pace {
     fn next_burst(&mut self) -> u32 {
         let Rate::PerSecond(rate) = self.rate else { return FULL_SPEED_RUN };
         let now = Instant::now();
-        if self.next > now {
-            std::thread::sleep(self.next - now);
-        } else if now - self.next > 10 * TICK {
-            // A receiver that cannot keep up is not flooded all the harder afterwards.
+        // Not even what fell behind comes all at once: no wire does.
+        let wait = self.next.saturating_duration_since(now);
+        std::thread::sleep(wait.max(TICK / 2));
+        if now - self.next > LATE {
+            // A generator that stalled does not flood all the harder afterwards.
             self.next = now;
         }
         self.next += TICK;

@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::{
     addresses::{FLOOD_PORT, Family},
     cpus::Cpus,
+    delay::ROUND_TRIP,
     exec,
     guard::{Guard, Orders},
     legit, netns,
@@ -79,6 +80,18 @@ pub struct LabOptions {
     pub script: Script,
     /// Its daemon is watched for so long before there is any traffic.
     pub idle: Duration,
+    /// New flows a second of one inside client, which then is alone.
+    pub neighbour: Option<f64>,
+    /// Some clients are regulars by the guard's record, and all that are known hold a connection.
+    pub favours: bool,
+    /// Connections of an office behind one far address.
+    pub office: u32,
+    /// So long after the flood begins, or the guard starts in its midst, service is settled.
+    pub settles: Duration,
+    /// How long packets travel between far hosts and the router, both ways together.
+    pub round_trip: Duration,
+    /// Buckets of the table's hash; as many as the table takes entries where none are given.
+    pub buckets: Option<u64>,
     /// Where ctguard's output goes.
     pub log: PathBuf,
     /// The runs to make.
@@ -103,6 +116,12 @@ impl LabOptions {
             legitimate_per_second: None,
             script: Script::default(),
             idle: Duration::ZERO,
+            neighbour: None,
+            favours: true,
+            office: 0,
+            settles: Duration::from_secs(2),
+            round_trip: ROUND_TRIP,
+            buckets: None,
             log: PathBuf::from("target/lab/ctguard.log"),
             runs: Runs { baseline: true, unguarded: true, guarded: true, ideal: false },
         }
@@ -115,6 +134,13 @@ impl LabOptions {
         self.legitimate_per_second.unwrap_or_else(usual)
     }
 
+    /// Buckets of the table's hash: the kernel's own default is one for each entry. In a wider one
+    /// a full table finds nothing to replace (`early_drop` looks into eight buckets).
+    #[must_use]
+    pub fn buckets(&self) -> u64 {
+        self.buckets.unwrap_or(self.table_max)
+    }
+
     fn orders(&self) -> Orders {
         let mut interfaces = vec![WAN];
         interfaces.extend(self.lan_guarded.then_some(LAN));
@@ -123,7 +149,10 @@ impl LabOptions {
             settings: self.settings.clone(),
             interfaces,
             allowed: self.allowed.clone(),
-            regulars: legit::regulars().map(|source| self.family.far_client(source)).collect(),
+            regulars: legit::regulars()
+                .filter(|_| self.favours)
+                .map(|source| self.family.far_client(source))
+                .collect(),
         }
     }
 }
@@ -141,6 +170,8 @@ pub fn run(options: &LabOptions, progress: &(dyn Fn(&str) + Sync)) -> Result<Rep
     sysctl::restore_orphans();
     let table_max = options.table_max.to_string();
     let _table = HostSysctl::set("net.netfilter.nf_conntrack_max", &table_max)?;
+    let buckets = options.buckets().to_string();
+    let _hash = HostSysctl::set("net.netfilter.nf_conntrack_buckets", &buckets)?;
 
     // A thread of its own, so that the caller keeps its CPUs.
     thread::scope(|scope| {
@@ -180,7 +211,7 @@ fn make_runs(
     interrupted: &AtomicBool,
 ) -> Result<Report> {
     let cpus = Cpus::share_out()?;
-    cpus.leave_flood()?;
+    cpus.enter_others()?;
     open_many_files()?;
     let make = |wanted: bool, name: &str, guard: Guard, flood: bool| -> Result<Option<Run>> {
         if !wanted {
@@ -197,6 +228,11 @@ fn make_runs(
             legitimate_per_second: options.per_second(),
             script: options.script,
             idle: options.idle,
+            neighbour: options.neighbour,
+            favours: options.favours,
+            office: options.office,
+            settles: options.settles,
+            round_trip: options.round_trip,
             log: &options.log,
         };
         let run = run::run(&plan, cpus, interrupted).with_context(|| format!("the run {name}"))?;
@@ -242,6 +278,8 @@ pub fn described(options: &LabOptions) -> Options {
             Family::Ipv6 => "ipv6".to_owned(),
         },
         legitimate_per_second: options.per_second(),
+        round_trip_milliseconds: options.round_trip.as_secs_f64() * 1000.0,
+        buckets: options.buckets(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! traffic through it, a flood, and what became of both.
 
 pub mod addresses;
+pub mod arrival;
 pub mod bench;
 pub mod conntrack;
 pub mod cpus;
@@ -17,6 +18,7 @@ pub mod guest;
 pub mod lab;
 pub mod legit;
 mod mapped;
+pub mod mixing;
 pub mod netns;
 pub mod object;
 pub mod picture;

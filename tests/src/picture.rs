@@ -41,12 +41,12 @@ const FLOOD: RGBColor = RGBColor(0xe6, 0x9f, 0x00);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Panel<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
-/// Draws `lab.svg` and `lab.png` into the directory.
-pub fn draw(report: &Report, directory: &Path) -> Result<()> {
+/// Draws `NAME.svg` and `NAME.png` into the directory.
+pub fn draw(report: &Report, directory: &Path, name: &str) -> Result<()> {
     let svg = svg(report)?;
-    let path = directory.join("lab.svg");
+    let path = directory.join(format!("{name}.svg"));
     fs::write(&path, &svg).with_context(|| format!("cannot write {}", path.display()))?;
-    png(&svg, &directory.join("lab.png"))
+    png(&svg, &directory.join(format!("{name}.png")))
 }
 
 fn svg(report: &Report) -> Result<String> {
@@ -222,6 +222,13 @@ fn flood_name(flood: &str) -> &str {
         "lan-host" => "SYNs of an inside host",
         "syn-allowed" => "SYNs from an allowed source",
         "mixed-random" => "three floods in fits",
+        "syn-answered" => "SYNs from 268 million sources, each answered",
+        "udp-answered" => "UDP from 268 million sources, each answered",
+        "syn-pulses" => "SYNs from 268 million sources, in pulses",
+        "holders" => "500 clients that hold 28 connections each",
+        "completers" => "connections of 500 sources",
+        "many-holders" => "connections of 5,000 sources, held for 30 s",
+        "lan-host-udp" => "UDP of an inside host",
         "udp-answers" => "imitated answers from 268 million sources",
         other => other,
     }

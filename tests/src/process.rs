@@ -59,10 +59,20 @@ fn cpu_time(pid: u32) -> Result<Duration> {
     for thread in fs::read_dir(&directory).with_context(|| format!("cannot list {directory}"))? {
         // A thread may end meanwhile.
         let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
-        let nanoseconds = text.split_whitespace().next().and_then(|word| word.parse().ok());
-        sum += Duration::from_nanos(nanoseconds.context("cannot understand schedstat")?);
+        sum += first_of(&text)?;
     }
     Ok(sum)
+}
+
+/// The same of one thread, which may be the kernel's.
+pub(crate) fn thread_time(thread: i32) -> Result<Duration> {
+    let path = format!("/proc/{thread}/schedstat");
+    first_of(&fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?)
+}
+
+fn first_of(schedstat: &str) -> Result<Duration> {
+    let nanoseconds = schedstat.split_whitespace().next().and_then(|word| word.parse().ok());
+    Ok(Duration::from_nanos(nanoseconds.context("cannot understand schedstat")?))
 }
 
 /// Resident bytes: those of all mappings but eBPF maps, and those that no file holds.

@@ -13,7 +13,8 @@ use crate::addresses::Family;
 use frame::Whole;
 use kind::{Part, Segment};
 use layout::{
-    CHALLENGED, CONTINUES, FRAME_WORDS, LONGEST_FRAME_WORDS, Recipe, Strand, WITHOUT_PSEUDO_HEADER,
+    CHALLENGED, CONTINUES, FRAME_WORDS, HOLDS, LONGEST_FRAME_WORDS, Recipe, Strand,
+    WITHOUT_PSEUDO_HEADER,
 };
 use sources::Ends;
 
@@ -126,6 +127,10 @@ fn strand(segment: Segment, sources: Sources, route: Route) -> Result<(Strand, u
     }
     if sources.answer() {
         strand.flags |= CHALLENGED;
+    }
+    if let Some(most) = sources.hold() {
+        strand.flags |= HOLDS;
+        strand.most_held = most;
     }
     if whole.protocol == etherparse::IpNumber::ICMP {
         strand.flags |= WITHOUT_PSEUDO_HEADER;

@@ -43,6 +43,25 @@ pub struct Outage {
     pub legitimate: Legitimate,
 }
 
+impl Outage {
+    pub(crate) fn of(flows: &[Flow], seconds: (f64, f64)) -> Self {
+        Self { seconds, legitimate: Legitimate::sum_up(flows, seconds) }
+    }
+}
+
+impl Recovery {
+    /// What the fill alone tells of a start at this second.
+    pub(crate) fn of_fill(series: &[FillPoint], started: f64, table: (u64, f64)) -> Self {
+        Self {
+            started_seconds: started,
+            fill_ratio_before: fill_before(series, started, table.0),
+            ready_seconds: 0.0,
+            service_seconds: None,
+            fill_seconds: fill_back(series, started, table),
+        }
+    }
+}
+
 /// Seconds from `from` until the first window whose flows succeed at once.
 #[must_use]
 pub fn service_back(flows: &[Flow], (from, until): (f64, f64)) -> Option<f64> {
@@ -62,15 +81,13 @@ pub fn service_back(flows: &[Flow], (from, until): (f64, f64)) -> Option<f64> {
 }
 
 /// How full the table was just before.
-#[must_use]
-pub fn fill_before(series: &[FillPoint], moment: f64, table_max: u64) -> Option<f64> {
+fn fill_before(series: &[FillPoint], moment: f64, table_max: u64) -> Option<f64> {
     let last = series.iter().rev().find(|point| point.seconds < moment);
     last.map(|point| ratio(point.count, table_max))
 }
 
 /// Seconds from `from` until the table is at its target.
-#[must_use]
-pub fn fill_back(
+fn fill_back(
     series: &[FillPoint],
     from: f64,
     (table_max, target_ratio): (u64, f64),

@@ -58,6 +58,12 @@ pub struct Options {
     pub family: String,
     /// Legitimate new flows a second from outside; from inside come a fifth as many.
     pub legitimate_per_second: f64,
+    /// How long packets travel between far hosts and the router, both ways together.
+    #[serde(default)]
+    pub round_trip_milliseconds: f64,
+    /// Buckets of the table's hash.
+    #[serde(default)]
+    pub buckets: u64,
 }
 
 /// Where a lab ran.
@@ -80,17 +86,27 @@ pub struct Run {
     pub fill: Fill,
     /// New flows of legitimate clients.
     pub legitimate: Legitimate,
+    /// The same from the moment on at which service is settled.
+    #[serde(default)]
+    pub settled: Option<Legitimate>,
+    /// Connections of an office behind one far address.
+    #[serde(default)]
+    pub office: Exchanges,
     /// Exchanges opened before the flood.
     pub established: Exchanges,
     /// Answers to flows from inside, from a second before the flood until its end.
     #[serde(default)]
     pub answers: Answers,
-    /// Packets that found the router's queue full during the flood and were not the flood's.
+    /// Packets that found the router's queues full during the flood and were not the flood's own:
+    /// of clients and servers, and answers to the flood.
     #[serde(default)]
     pub others_lost_in_queue: u64,
-    /// Packets out of the router that found the next hop's queue full, full of answers to the flood.
+    /// Packets out of the router that found the next hop's queue full.
     #[serde(default)]
     pub leaving_lost_in_queue: u64,
+    /// The share of a CPU that the router's packets took in the flood.
+    #[serde(default)]
+    pub router_cpu_ratio: Option<f64>,
     /// The flood; null in a run without one.
     pub flood: Option<FloodOutcome>,
     /// The kernel's counters for the router.

@@ -6,15 +6,16 @@
 //! `wan0` is what a guard guards. The flood leaves by `isp0`, so that it shares the router's one
 //! queue with the legitimate packets.
 
-use std::process::Command;
+use std::{process::Command, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
     addresses::{self, Family},
     crowd::Crowd,
-    delay::Delay,
+    delay::{Delay, ROUND_TRIP},
     exec,
+    mixing::Arrivals,
     netns::{Handle, Namespace},
     recipe::FloodKind,
 };
@@ -36,7 +37,7 @@ const PATH_TUN: &str = "path0";
 #[derive(Debug)]
 pub struct Network {
     // Dropped first: it holds the TUN devices.
-    _delay: Delay,
+    delay: Delay,
     /// Clients and servers of the far side.
     pub far: Namespace,
     /// The path between, with its end of the router's link.
@@ -50,6 +51,11 @@ pub struct Network {
 impl Network {
     /// Builds the whole network, both families, nothing in its tables.
     pub fn build() -> Result<Self> {
+        Self::with_path(ROUND_TRIP)
+    }
+
+    /// The same with far clients and servers at this distance.
+    pub fn with_path(round_trip: Duration) -> Result<Self> {
         let far = Namespace::create("far")?;
         let internet = Namespace::create("internet")?;
         let router = Namespace::create("router")?;
@@ -64,7 +70,7 @@ impl Network {
             forwarder.sysctl(&FORWARDER_SYSCTLS)?;
         }
 
-        let delay = Delay::start((&far, FAR_TUN), (&internet, PATH_TUN))?;
+        let delay = Delay::start((&far, FAR_TUN), (&internet, PATH_TUN), round_trip)?;
         configure_far(&far)?;
         connect(&internet, &router, &inside)?;
         configure_internet(&internet)?;
@@ -72,7 +78,13 @@ impl Network {
         configure_router(&router)?;
         inside.sysctl(&INSIDE_SYSCTLS)?;
         configure_inside(&inside)?;
-        Ok(Self { _delay: delay, far, internet, router, inside })
+        Ok(Self { delay, far, internet, router, inside })
+    }
+
+    /// The way of packets from far clients.
+    #[must_use]
+    pub fn arrivals(&self) -> &Arc<Arrivals> {
+        self.delay.arrivals()
     }
 
     /// The hardware addresses of a frame from [`ISP`] to [`WAN`]: source, destination.
@@ -82,7 +94,7 @@ impl Network {
 
     /// Where a kind of flood leaves, and the hardware addresses of its frames.
     pub fn flood_way(&self, kind: FloodKind) -> Result<FloodWay<'_>> {
-        if kind != FloodKind::LanHost {
+        if !kind.is_from_inside() {
             return Ok(FloodWay { from: (&self.internet, ISP), link: self.flood_link()? });
         }
         let link = (hardware_address(&self.inside, SERVERS)?, hardware_address(&self.router, LAN)?);
@@ -164,7 +176,9 @@ fn configure_internet(internet: &Namespace) -> Result<()> {
         format!("address add 198.51.100.254/24 dev {ISP}"),
         format!("address add 2001:db8::fe/64 dev {ISP} nodad"),
         format!("route add 203.0.113.0/24 dev {PATH_TUN}"),
+        format!("route add 198.19.0.0/16 dev {PATH_TUN}"),
         format!("route add 2001:db8:f::/48 dev {PATH_TUN}"),
+        format!("route add 2001:db8:100::/40 dev {PATH_TUN}"),
         format!("route add 2001:db8:1::/48 via 2001:db8::1 dev {ISP}"),
         // Whatever the router answers to spoofed sources ends here, without a word.
         "route add blackhole default".to_owned(),
@@ -217,7 +231,8 @@ fn ruleset() -> String {
     let server = Family::Ipv4.inside_server();
     let sink = Family::Ipv4.sink();
     let [tcp, echo, udp] = [addresses::TCP_PORT, addresses::TCP_ECHO_PORT, addresses::UDP_PORT];
-    let (crowd_server, crowd) = (Family::Ipv4.crowd_server(), addresses::CROWD_PORT);
+    let crowd_server = Family::Ipv4.crowd_server();
+    let [crowd, hold] = [addresses::CROWD_PORT, addresses::HOLD_PORT];
     let [flood, dropped] = [addresses::FLOOD_PORT, addresses::DROPPED_PORT];
     let [exposed, unexposed] = [addresses::EXPOSED_PORTS, addresses::UNEXPOSED_PORTS]
         .map(|(first, last)| format!("{first}-{last}"));
@@ -228,7 +243,7 @@ fn ruleset() -> String {
                 iifname {WAN} tcp dport {{ {tcp}, {echo} }} dnat to {server}
                 iifname {WAN} udp dport {udp} dnat to {server}
                 iifname {WAN} meta l4proto {{ tcp, udp, sctp }} th dport {flood} dnat to {sink}
-                iifname {WAN} tcp dport {crowd} dnat to {crowd_server}
+                iifname {WAN} meta l4proto {{ tcp, udp }} th dport {{ {crowd}, {hold} }} dnat to {crowd_server}
                 iifname {WAN} udp dport {exposed} dnat to {sink}
                 iifname {WAN} icmp type echo-request dnat to {sink}
             }}

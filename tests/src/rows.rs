@@ -8,6 +8,7 @@ mod measure;
 mod run;
 mod table;
 mod who;
+mod windows;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -16,7 +17,7 @@ use crate::{recipe::Rate, script::Script};
 pub use bar::Bar;
 pub use judge::{Judged, Round};
 pub use list::ROWS;
-pub use run::{Bench, Told};
+pub use run::{Bench, Only, Told};
 pub use table::{head, table};
 pub use who::Who;
 
@@ -35,6 +36,14 @@ pub struct Row {
     pub tables: &'static [u64],
     /// Legitimate new flows a second, where they are not what the table is large for.
     pub legitimate_per_second: Option<f64>,
+    /// Some clients are regulars, and all that are known hold a connection from before the flood.
+    pub favours: bool,
+    /// New flows a second of a single inside client, where there is only one.
+    pub neighbour: Option<f64>,
+    /// Seconds of flood at full length, where they are not the plot's.
+    pub attack: Option<u32>,
+    /// Service is settled so many seconds after the flood begins, or the guard starts.
+    pub settles: u32,
     /// Settings beside the defaults.
     pub settings: &'static [&'static str],
     /// The flood goes at a port that the router's own rules drop.
@@ -60,6 +69,10 @@ pub enum Plot {
     Late,
     /// It is killed and started again.
     Outage,
+    /// The same, and for longer.
+    LongOutage,
+    /// It is started when the flood has had its way, before there is any other traffic.
+    After,
 }
 
 /// What the fill may be.
@@ -91,6 +104,10 @@ impl Row {
             rate: Rate::PerSecond(500_000),
             tables: &[16_384],
             legitimate_per_second: None,
+            favours: true,
+            neighbour: None,
+            attack: None,
+            settles: 2,
             settings: &[],
             port_dropped: false,
             lan_guarded: false,
@@ -98,6 +115,16 @@ impl Row {
             plot: Plot::Throughout,
             bars: &[],
             fill: Fill::Within(bar::OVER_TARGET),
+        }
+    }
+
+    /// A row of clients without favours, more than the table has room for.
+    const fn plain(name: &'static str, sentence: &'static str, flood: &'static str) -> Self {
+        Self {
+            legitimate_per_second: Some(150.0),
+            favours: false,
+            attack: Some(24),
+            ..Self::usual(name, sentence, flood)
         }
     }
 
@@ -122,13 +149,14 @@ impl Row {
     #[must_use]
     pub fn seconds(&self, length: Length) -> u32 {
         match (length, self.plot) {
+            (Length::Full, _) if self.attack.is_some() => self.attack.unwrap_or_default(),
             (Length::Short, _) if self.compares() => 16,
             (Length::Short, _) if self.shares() => 12,
             (Length::Full, Plot::Throughout) => 20,
-            (Length::Full, Plot::Late | Plot::Outage) => 24,
-            (Length::Short, Plot::Throughout) => 4,
+            (Length::Full, Plot::Late | Plot::Outage | Plot::LongOutage | Plot::After) => 24,
+            (Length::Short, Plot::Throughout | Plot::After) => 4,
             (Length::Short, Plot::Late) => 6,
-            (Length::Short, Plot::Outage) => 8,
+            (Length::Short, Plot::Outage | Plot::LongOutage) => 8,
         }
     }
 
@@ -143,7 +171,11 @@ impl Row {
             (Plot::Outage, Length::Full) => {
                 Script::Outage { after: seconds(5), lasts: seconds(10) }
             }
-            (Plot::Outage, Length::Short) => {
+            (Plot::After, _) => Script::After(seconds(3)),
+            (Plot::LongOutage, Length::Full) => {
+                Script::Outage { after: seconds(5), lasts: seconds(15) }
+            }
+            (Plot::Outage | Plot::LongOutage, Length::Short) => {
                 Script::Outage { after: seconds(2), lasts: seconds(4) }
             }
         }
@@ -195,7 +227,7 @@ mod tests {
         for row in ROWS {
             for length in [Length::Full, Length::Short] {
                 let last = match row.script(length) {
-                    Script::Throughout => Duration::ZERO,
+                    Script::Throughout | Script::After(_) => Duration::ZERO,
                     Script::Late(after) => after,
                     Script::Outage { after, lasts } => after + lasts,
                 };

@@ -10,24 +10,25 @@ use anyhow::Result;
 
 use crate::{
     addresses::Family,
+    arrival::Receivers,
     cpus::Cpus,
-    flood::Flood,
+    flood::{Flood, Flooded},
     guard::{Guard, Standing},
-    legit::{ANSWERED, ESTABLISHED, INSIDE_SHARE, Load, PATIENCE, Schedule},
-    object::{self, Program},
+    legit::{ANSWERED, ENDS_IN, ESTABLISHED, INSIDE_SHARE, Load, Opening, Schedule},
+    object::{self, Attached, Program},
     process::{CpuMeter, DaemonCost},
     recipe::{FloodKind, Rate},
     recovery::{self, Outage, Recovery},
     report::{Fill, FloodOutcome, Legitimate, Run, Spread, jain_index, ratio},
-    router::{ISP, LAN, Network, SERVERS},
+    router::{ISP, LAN, Network, SERVERS, WAN},
     script::{self, Script, wait_until},
     stages::StageWatch,
-    table::{self, Watch},
-    wan,
+    table::{self, FillPoint, Watch},
+    wan::{self, LinkCounters},
 };
 
-/// Legitimate traffic before the flood.
-pub const BEFORE: Duration = Duration::from_secs(2);
+/// Legitimate traffic before the flood: time for a guard to know its clients.
+pub const BEFORE: Duration = Duration::from_secs(5);
 /// Legitimate traffic after the flood.
 pub const AFTER: Duration = Duration::from_secs(2);
 /// The share of the table that a guard never passes, unless told otherwise.
@@ -56,10 +57,20 @@ pub struct RunPlan<'p> {
     pub table_max: u64,
     /// Legitimate new flows a second from outside.
     pub legitimate_per_second: f64,
+    /// New flows a second of one inside client, which then is alone.
+    pub neighbour: Option<f64>,
+    /// Some clients are regulars by the guard's record, and all that are known hold a connection.
+    pub favours: bool,
+    /// Connections of an office behind one far address.
+    pub office: u32,
+    /// So long after the flood begins, or the guard starts in its midst, service is settled.
+    pub settles: Duration,
     /// What happens to the guard in the flood.
     pub script: Script,
     /// The daemon is watched for so long before there is any traffic.
     pub idle: Duration,
+    /// How long packets travel between far hosts and the router, both ways together.
+    pub round_trip: Duration,
     /// Where ctguard's output goes.
     pub log: &'p Path,
 }
@@ -76,100 +87,112 @@ pub fn legitimate_per_second(table_max: u64, seconds: u32) -> f64 {
     (room / lasts / (1.0 + INSIDE_SHARE)).min(usual).max(1.0)
 }
 
+impl RunPlan<'_> {
+    fn opening(&self) -> Opening {
+        Opening { favours: self.favours, office: self.office }
+    }
+}
+
 /// Makes the run. Stops early, with an error, when `interrupted` becomes true.
 pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<Run> {
-    let network = Network::build()?;
-    // What a guard sends back by XDP_TX arrives only where the peer has a program, too.
-    let _receiver = network.internet.run(|| object::attach(Program::Nowhere, ISP))?;
-    let _server = match plan.flood {
-        Some((kind, _)) if kind.is_served() => {
-            Some(network.inside.run(|| object::serve_crowd(SERVERS))?)
-        }
-        Some(_) | None => None,
-    };
-    let receive_inside = || network.inside.run(|| object::attach(Program::Pass, SERVERS));
-    let _inside_receiver = plan.guard.covers(LAN).then(receive_inside).transpose()?;
+    let network = Network::with_path(plan.round_trip)?;
+    let inside = plan.flood.is_some_and(|(kind, _)| kind.is_from_inside());
+    let receivers = Receivers::start(&network, if inside { LAN } else { WAN }, cpus)?;
+    let _programs = attach_programs(plan, &network)?;
     let start_guard = || plan.guard.start(&network.router, plan.port, plan.log);
-    let mut guard = match plan.script {
-        Script::Late(_) => Standing::None,
-        Script::Throughout | Script::Outage { .. } => start_guard()?,
+    let to = (plan.family, plan.port);
+    let start_flood = || {
+        let flood = plan.flood.map(|(kind, rate)| Flood::through(&network, kind, rate, to, cpus));
+        flood.transpose()
     };
-    let mut cost = watch_idle(&guard, plan.idle, interrupted)?;
-    let load = Load::open(&network, plan.family)?;
+    let open_load = || Load::open(&network, plan.family, plan.opening());
+    let mut early = None;
+    let (mut guard, mut cost, load) = match plan.script {
+        Script::Late(_) => (Standing::None, None, open_load()?),
+        Script::After(time) => {
+            let load = open_load()?;
+            early = start_flood()?;
+            wait_until(Instant::now() + time, interrupted)?;
+            let guard = start_guard()?;
+            let cost = guard.daemon().map(|_| DaemonCost::default());
+            (guard, cost, load)
+        }
+        Script::Throughout | Script::Outage { .. } => {
+            // An office is older than the guard, which would take its start for a burst.
+            let office = if plan.office > 0 { Some(open_load()?) } else { None };
+            let guard = start_guard()?;
+            let cost = watch_idle(&guard, plan.idle, interrupted)?;
+            (guard, cost, office.map_or_else(open_load, Ok)?)
+        }
+    };
 
     let zero = Instant::now() + LEAD;
+    let before = if early.is_some() { Duration::ZERO } else { BEFORE };
     let flood_lasts = Duration::from_secs(plan.seconds.into());
-    let lasts = BEFORE + flood_lasts + AFTER;
+    let lasts = before + flood_lasts + AFTER;
     let watch = Watch::start(&network.router, zero)?;
-    let per_second = plan.legitimate_per_second;
-    load.start(Schedule { zero, lasts, flood: (BEFORE, BEFORE + flood_lasts), per_second })?;
+    load.start(Schedule {
+        zero,
+        lasts,
+        flood: (before, before + flood_lasts),
+        per_second: plan.legitimate_per_second,
+        neighbour: plan.neighbour,
+        favours: plan.favours,
+    })?;
 
-    wait_until(zero + BEFORE, interrupted)?;
+    wait_until(zero + before, interrupted)?;
     let counted = wan::read(&network)?;
-    let flood = match plan.flood {
-        Some((kind, rate)) => {
-            let to = (plan.family, plan.port);
-            Some(Flood::through(&network, kind, rate, to, cpus)?)
-        }
-        None => None,
-    };
+    let lost_before = network.arrivals().lost();
+    let flood = if early.is_some() { early } else { start_flood()? };
     let began = zero.elapsed().as_secs_f64();
+    let router = receivers.meter()?;
     let meter = guard.daemon().map(|daemon| CpuMeter::start(daemon.pid())).transpose()?;
     let stages = guard.asker().map(StageWatch::start);
-    let played = script::play(plan.script, &mut guard, start_guard, zero + BEFORE, interrupted)?;
-    wait_until(zero + BEFORE + flood_lasts, interrupted)?;
+    let played = script::play(plan.script, &mut guard, start_guard, zero + before, interrupted)?;
+    wait_until(zero + before + flood_lasts, interrupted)?;
     let stage_seconds = stages.map(StageWatch::stop).unwrap_or_default();
     // A daemon that was started in the flood has spent its time on that.
     if let (Script::Throughout, Some(meter), Some(cost)) = (plan.script, meter, &mut cost) {
         meter.note_flood(cost)?;
     }
+    let router_cpu_ratio = Some(router.ratio()?);
     let flooded = flood.map(Flood::stop).transpose()?;
     let ended = zero.elapsed().as_secs_f64();
     let counted = wan::read(&network)?.since(counted);
+    let others_lost = network.arrivals().lost() - lost_before;
     let guard_status = guard.status()?;
 
     wait_until(zero + lasts, interrupted)?;
     let series = watch.stop()?;
     let at_end = table::count(&network.router)?;
-    let fared = load.finish(2 * PATIENCE)?;
+    let fared = load.finish(ENDS_IN)?;
     let kernel = table::kernel_counters(&network.router)?;
     drop(guard);
 
     let at = |moment: Instant| moment.saturating_duration_since(zero).as_secs_f64();
     let recovery = played.started.map(|(started, ready)| Recovery {
-        started_seconds: at(started),
-        fill_ratio_before: recovery::fill_before(&series, at(started), plan.table_max),
         ready_seconds: ready.as_secs_f64(),
         service_seconds: recovery::service_back(&fared.flows, (at(started), ended)),
-        fill_seconds: recovery::fill_back(&series, at(started), (plan.table_max, TARGET_RATIO)),
+        ..Recovery::of_fill(&series, at(started), (plan.table_max, TARGET_RATIO))
     });
-    let outage = played.killed.zip(played.started).map(|(killed, (started, _))| {
-        let seconds = (at(killed), at(started));
-        Outage { seconds, legitimate: Legitimate::sum_up(&fared.flows, seconds) }
-    });
-    let half = (f64::midpoint(began, ended), ended);
-    let second_half = Spread::of(&series, half, plan.table_max);
-    let peak = series.iter().map(|point| point.count).fold(at_end, u64::max);
+    let killed = played.killed.zip(played.started);
+    let outage =
+        killed.map(|(killed, (started, _))| Outage::of(&fared.flows, (at(killed), at(started))));
+    let settled = played.started.filter(|_| matches!(plan.script, Script::Late(_)));
+    let settled = settled.map_or(began, |(started, _)| at(started)) + plan.settles.as_secs_f64();
     Ok(Run {
         table_max: plan.table_max,
         target_ratio: TARGET_RATIO,
-        fill: Fill { at_end, peak, peak_ratio: ratio(peak, plan.table_max), second_half, series },
+        fill: fill(series, at_end, (began, ended), plan.table_max),
         legitimate: Legitimate::sum_up(&fared.flows, (began, ended)),
+        settled: Some(Legitimate::sum_up(&fared.flows, (settled, ended))),
+        office: fared.office,
         established: fared.established,
         answers: fared.answers,
-        others_lost_in_queue: counted.others_lost_in_queue,
+        others_lost_in_queue: counted.others_lost_in_queue + others_lost,
         leaving_lost_in_queue: counted.leaving_lost_in_queue,
-        flood: flooded.as_ref().map(|flooded| FloodOutcome {
-            offered: flooded.offered,
-            offered_per_second: per_second_of(flooded.offered, flooded.lasted),
-            lost_in_queue: counted.lost_in_queue,
-            dropped_in_xdp: counted.dropped_in_xdp,
-            answered_in_xdp: counted.answered_in_xdp,
-            reached_conntrack: flooded.offered.saturating_sub(
-                counted.lost_in_queue + counted.dropped_in_xdp + counted.answered_in_xdp,
-            ),
-            jain_index: jain_index(&flooded.per_source),
-        }),
+        router_cpu_ratio,
+        flood: flooded.as_ref().map(|flooded| outcome(flooded, counted)),
         kernel,
         flood_seconds: flooded.as_ref().map(|_| (began, ended)),
         guard_status,
@@ -178,6 +201,42 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
         recovery,
         outage,
     })
+}
+
+/// Programs of the lab at the ends of the router's links.
+fn attach_programs(plan: &RunPlan<'_>, network: &Network) -> Result<Vec<Attached>> {
+    let inside = &network.inside;
+    // What a guard sends back by XDP_TX arrives only where the peer has a program, too.
+    let mut attached = vec![network.internet.run(|| object::attach(Program::Nowhere, ISP))?];
+    if plan.guard.covers(LAN) {
+        attached.push(inside.run(|| object::attach(Program::Pass, SERVERS))?);
+    }
+    if plan.flood.is_some_and(|(kind, _)| kind.is_served()) {
+        attached.push(inside.run(|| object::serve_crowd(SERVERS))?);
+    }
+    Ok(attached)
+}
+
+fn fill(series: Vec<FillPoint>, at_end: u64, flood: (f64, f64), table_max: u64) -> Fill {
+    let (began, ended) = flood;
+    let half = (f64::midpoint(began, ended), ended);
+    let second_half = Spread::of(&series, half, table_max);
+    let peak = series.iter().map(|point| point.count).fold(at_end, u64::max);
+    Fill { at_end, peak, peak_ratio: ratio(peak, table_max), second_half, series }
+}
+
+fn outcome(flooded: &Flooded, counted: LinkCounters) -> FloodOutcome {
+    let LinkCounters { lost_in_queue, dropped_in_xdp, answered_in_xdp, .. } = counted;
+    let elsewhere = lost_in_queue + dropped_in_xdp + answered_in_xdp;
+    FloodOutcome {
+        offered: flooded.offered,
+        offered_per_second: per_second_of(flooded.offered, flooded.lasted),
+        lost_in_queue,
+        dropped_in_xdp,
+        answered_in_xdp,
+        reached_conntrack: flooded.offered.saturating_sub(elsewhere),
+        jain_index: jain_index(&flooded.per_source),
+    }
 }
 
 fn per_second_of(number: u64, lasted: Duration) -> f64 {

@@ -16,6 +16,8 @@ pub enum Script {
     /// It is there before the flood, and until the end.
     #[default]
     Throughout,
+    /// It is started when the flood has had its way for so long, before there is any other traffic.
+    After(Duration),
     /// It is started when the flood has had its way for so long.
     Late(Duration),
     /// Its daemon is killed (SIGKILL) and started again.
@@ -58,7 +60,7 @@ pub(crate) fn play(
 ) -> Result<Played> {
     let mut played = Played::default();
     match script {
-        Script::Throughout => {}
+        Script::Throughout | Script::After(_) => {}
         Script::Late(after) => {
             wait_until(flood + after, interrupted)?;
             let began = Instant::now();

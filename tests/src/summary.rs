@@ -45,6 +45,20 @@ pub fn load_fits(report: &Report) -> Option<String> {
     ))
 }
 
+/// How the lab shared out its CPUs.
+#[must_use]
+pub fn cpus(report: &Report) -> String {
+    match report.machine.cpus {
+        1 => "one CPU does everything: a slow router slows its flood down".to_owned(),
+        2 => "of two CPUs, one works for the router's packets alone; flood, clients, servers and \
+              ctguard's daemon share the other"
+            .to_owned(),
+        more => format!(
+            "of {more} CPUs, one works for the router's packets alone and one makes the flood"
+        ),
+    }
+}
+
 /// The runs side by side, a number a line.
 #[must_use]
 pub fn table(report: &Report) -> String {
@@ -101,6 +115,9 @@ pub fn table(report: &Report) -> String {
     let flood = |of: fn(FloodOutcome) -> u64| {
         move |run: &Run| run.flood.map_or_else(|| "–".to_owned(), |flood| grouped(of(flood)))
     };
+    row("router's packets: share of a CPU", &|run| {
+        run.router_cpu_ratio.map_or_else(|| "–".to_owned(), of_a_core)
+    });
     row("flood packets offered", &flood(|flood| flood.offered));
     row("  lost in the router's queue", &flood(|flood| flood.lost_in_queue));
     row("  dropped in XDP", &flood(|flood| flood.dropped_in_xdp));

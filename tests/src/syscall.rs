@@ -7,7 +7,10 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
 };
 
-use rustix::ioctl::{Opcode, Setter, opcode};
+use rustix::{
+    ioctl::{Opcode, Setter, opcode},
+    thread::Pid,
+};
 
 /// `struct ifreq` as `TUNSETIFF` reads it (linux/if.h): a name, flags, padding.
 #[repr(C)]
@@ -66,11 +69,13 @@ pub fn open_packet_socket(index: u32) -> io::Result<File> {
     }
 }
 
-/// Gives this thread a real-time priority above every ordinary thread of its CPU.
-pub fn become_real_time() -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: 10 };
+/// Gives a thread, or this one, a real-time priority: it goes before every ordinary thread of its
+/// CPU.
+pub fn become_real_time(thread: Option<Pid>, priority: i32) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: priority };
+    let thread = thread.map_or(0, Pid::as_raw_pid);
     // SAFETY: the call reads one `sched_param`, which outlives it; 0 is the calling thread.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } {
+    match unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &raw const parameters) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -1,4 +1,4 @@
-//! The counters of the guarded link, from the kernel's own device statistics.
+//! The counters of the router's links, from the kernel's own device statistics.
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, process::Command};
 use crate::{
     exec,
     netns::Handle,
-    router::{ISP, Network, WAN},
+    router::{ISP, LAN, Network, SERVERS, WAN},
 };
 
 /// Packets on their way into the router, and out of it.
@@ -15,24 +15,37 @@ use crate::{
 pub struct LinkCounters {
     /// Flood frames that found the queue full.
     pub lost_in_queue: u64,
-    /// Other packets that found it full.
+    /// Other packets that found it full, answers to the flood included.
     pub others_lost_in_queue: u64,
     /// Packets a program on the interface dropped.
     pub dropped_in_xdp: u64,
     /// Packets that it answered in their place.
     pub answered_in_xdp: u64,
-    /// Packets on their way out, other than such answers, that found the queue of the next hop full.
+    /// Packets on their way out, other than such answers, that found the next hop's queue full.
     pub leaving_lost_in_queue: u64,
 }
 
-/// Reads the counters of both ends of the guarded link.
+/// Reads the counters of both links together.
 pub fn read(network: &Network) -> Result<LinkCounters> {
-    let sender = statistics(&network.internet, ISP)?;
-    let receiver = statistics(&network.router, WAN)?;
+    let outer = read_link((&network.internet, ISP), (&network.router, WAN))?;
+    let inner = read_link((&network.inside, SERVERS), (&network.router, LAN))?;
+    Ok(LinkCounters {
+        lost_in_queue: outer.lost_in_queue + inner.lost_in_queue,
+        others_lost_in_queue: outer.others_lost_in_queue + inner.others_lost_in_queue,
+        dropped_in_xdp: outer.dropped_in_xdp + inner.dropped_in_xdp,
+        answered_in_xdp: outer.answered_in_xdp + inner.answered_in_xdp,
+        leaving_lost_in_queue: outer.leaving_lost_in_queue + inner.leaving_lost_in_queue,
+    })
+}
+
+/// Reads the counters of a device outside, and of the router's at the other end.
+fn read_link(far: (&Handle, &str), near: (&Handle, &str)) -> Result<LinkCounters> {
+    let sender = statistics(far.0, far.1)?;
+    let receiver = statistics(near.0, near.1)?;
     let lost_in_queue = sum(&sender, "xdp_xmit_errors");
     // The device counts both as dropped (`veth_get_stats64`, drivers/net/veth.c).
-    let arriving = tx_dropped(&network.internet, ISP)?;
-    let leaving = tx_dropped(&network.router, WAN)?;
+    let arriving = tx_dropped(far.0, far.1)?;
+    let leaving = tx_dropped(near.0, near.1)?;
     Ok(LinkCounters {
         lost_in_queue,
         others_lost_in_queue: arriving.saturating_sub(lost_in_queue),

@@ -13,6 +13,7 @@ use ctguard_tests::{
     router::{ISP, Network, SERVERS, WAN},
     table,
     tcp_states::{State, TcpStates},
+    wan,
 };
 use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TcpHeader, TransportHeader};
 
@@ -69,6 +70,35 @@ fn members_of_a_crowd_fare_alike_where_nothing_is_refused() {
     let (least, most) = (flooded.per_source.iter().min(), flooded.per_source.iter().max());
     assert_eq!(flooded.per_source.len(), 254);
     assert!(least.zip(most).is_some_and(|(least, most)| most - least <= 1), "{flooded:?}");
+}
+
+#[test]
+fn held_connections_stay_open_and_each_source_has_its_number() {
+    if !require::root("held_connections_stay_open_and_each_source_has_its_number") {
+        return;
+    }
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let network = Network::build().expect("the lab's network");
+        let flooded = flood(&network, FloodKind::Holders, family, Rate::PerSecond(100_000));
+        let states = TcpStates::count(&network.router).expect("the table");
+        assert!(flooded.per_source.iter().all(|held| *held == 28), "{family}: {flooded:?}");
+        assert_eq!(states.of(State::Established), 500 * 28, "{family}: {states:?}");
+        assert_eq!((flooded.completed, states.assured), (0, 500 * 28), "{family}: {flooded:?}");
+    }
+}
+
+#[test]
+fn spoofed_sources_are_answered_through_the_router() {
+    if !require::root("spoofed_sources_are_answered_through_the_router") {
+        return;
+    }
+    for kind in [FloodKind::SynAnswered, FloodKind::UdpAnswered] {
+        let network = Network::build().expect("the lab's network");
+        let _nowhere = network.internet.run(|| object::attach(Program::Nowhere, ISP)).expect("it");
+        let flooded = flood(&network, kind, Family::Ipv4, Rate::PerSecond(2000));
+        let answers = wan::dropped_in_xdp(&network.internet, ISP).expect("the device's counters");
+        assert!(ratio(answers, flooded.offered) > 0.95, "{kind}: {answers} of {flooded:?}");
+    }
 }
 
 #[test]

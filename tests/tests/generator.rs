@@ -44,7 +44,7 @@ fn every_packet_has_right_checksums_and_goes_at_the_target() {
     if !require::root("every_packet_has_right_checksums_and_goes_at_the_target") {
         return;
     }
-    for (kind, family) in floods().filter(|(kind, _)| *kind != FloodKind::LanHost) {
+    for (kind, family) in floods().filter(|(kind, _)| !kind.is_from_inside()) {
         let packets = sample(kind, family);
         let fragments = if kind == FloodKind::TinyFragments { 2 } else { 1 };
         assert_eq!(packets.len(), FRAMES / fragments, "{kind} {family}");
@@ -77,7 +77,7 @@ fn one_source_has_many_ports_and_spoofed_sources_differ() {
         if FROM_ONE_SOURCE.contains(&kind) {
             let source = if kind == FloodKind::SynAllowed {
                 family.allowed_source()
-            } else if kind == FloodKind::LanHost {
+            } else if kind.is_from_inside() {
                 family.infected_host()
             } else {
                 family.flood_source()
@@ -104,6 +104,11 @@ fn each_kind_of_flood_has_the_packets_of_its_name() {
             | (
                 FloodKind::SynOneSource
                 | FloodKind::SynSpoofed
+                | FloodKind::SynAnswered
+                | FloodKind::SynPulses
+                | FloodKind::Holders
+                | FloodKind::Completers
+                | FloodKind::ManyHolders
                 | FloodKind::SynLive
                 | FloodKind::SourcesCompleting
                 | FloodKind::Bots
@@ -115,7 +120,13 @@ fn each_kind_of_flood_has_the_packets_of_its_name() {
                 | FloodKind::LongExtensions,
                 Transport::Syn { .. },
             )
-            | (FloodKind::UdpOneSource | FloodKind::UdpSpoofed, Transport::Udp { .. })
+            | (
+                FloodKind::UdpOneSource
+                | FloodKind::UdpSpoofed
+                | FloodKind::UdpAnswered
+                | FloodKind::LanHostUdp,
+                Transport::Udp { .. },
+            )
             | (FloodKind::Ack | FloodKind::AckOneSource, Transport::Ack { .. })
             | (FloodKind::Icmp, Transport::Echo { .. })
             | (FloodKind::Sctp, Transport::SctpInit { .. }) => true,
@@ -235,12 +246,13 @@ fn a_flood_of_one_family_is_refused_in_the_other() {
     );
 }
 
-const FROM_ONE_SOURCE: [FloodKind; 5] = [
+const FROM_ONE_SOURCE: [FloodKind; 6] = [
     FloodKind::SynOneSource,
     FloodKind::UdpOneSource,
     FloodKind::AckOneSource,
     FloodKind::SynAllowed,
     FloodKind::LanHost,
+    FloodKind::LanHostUdp,
 ];
 
 /// All floods, in the families that they have.

@@ -63,7 +63,7 @@ fn a_flood_while_set_and_allow_are_stopped_passes_no_target() -> Result<()> {
 
 fn flood_while_stopped() -> Result<()> {
     let cpus = Cpus::share_out()?;
-    cpus.leave_flood()?;
+    cpus.enter_others()?;
     let network = Network::build()?;
     // What a guard sends back by XDP_TX arrives only where the peer has a program, too.
     let _receiver = network.internet.run(|| object::attach(Program::Nowhere, ISP))?;

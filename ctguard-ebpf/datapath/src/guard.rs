@@ -84,7 +84,7 @@ impl<T: Tables> Guard<'_, T> {
             Network::Ipv6 => self.judge_packet(&packet::parse_ipv6(reader)?, now),
             Network::NotIp => Judgement::packet(Outcome::Exempt),
             // No address was read: all such frames share the cells of 0.0.0.0.
-            Network::Unparsed => self.open_unparsed(Ipv4(0), Tier::Strangers),
+            Network::Unparsed => self.open_unparsed(Ipv4(0), Tier::Strangers, false),
         };
         if judgement != Judgement::UNDECIDED {
             return Ok(judgement);
@@ -101,13 +101,16 @@ impl<T: Tables> Guard<'_, T> {
             return Judgement::of(Outcome::Denied, class_of(packet.protocol) as u32);
         }
         match meaning {
-            Meaning::MakesNoEntry | Meaning::Unparsed if classify::is_exempt(packet) => {
+            Meaning::MakesNoEntry if classify::is_exempt(packet) => {
                 Judgement::packet(Outcome::Exempt)
             }
             Meaning::MakesNoEntry => Judgement::packet(Outcome::MakesNoEntry),
             Meaning::LaterFragment => Judgement::packet(Outcome::LaterFragment),
             Meaning::TinyFragment => Judgement::packet(Outcome::TinyFragment),
-            Meaning::Unparsed => self.open_unparsed(packet.source, self.list_tier(packet, now)),
+            Meaning::Unparsed => {
+                let is_exempt = classify::is_exempt(packet);
+                self.open_unparsed(packet.source, self.list_tier(packet, now), is_exempt)
+            }
             Meaning::Of(flow) => self.judge_flow(packet, flow, now),
         }
     }
@@ -174,16 +177,16 @@ impl<T: Tables> Guard<'_, T> {
             (Answer::Silent, Some(known)) => self.passes_as(known, flow, coarse),
             _ => Outcome::Admitted,
         };
-        if passes_as == Outcome::Admitted {
-            if classify::is_exempt(packet) {
-                return Judgement::packet(Outcome::Exempt);
-            }
-            if self.learns(flow, now) {
-                let passing = Passing { answers: true, ..arriving(flow) };
-                flow::remember(&self.tables, place, self.environment, passing, coarse);
-                known_flows::note(&self.tables, self.environment, hash);
-                return Judgement::packet(Outcome::Known);
-            }
+        let is_exempt = classify::is_exempt(packet);
+        if is_exempt && (passes_as != Outcome::Admitted || classify::is_of_all_clients(packet)) {
+            // A tuple that was charged already makes no second entry.
+            return Judgement::packet(Outcome::Exempt);
+        }
+        if passes_as == Outcome::Admitted && self.learns(flow, now) {
+            let passing = Passing { answers: true, ..arriving(flow) };
+            flow::remember(&self.tables, place, self.environment, passing, coarse);
+            known_flows::note(&self.tables, self.environment, hash);
+            return Judgement::packet(Outcome::Known);
         }
         // Conntrack ignores a SYN with the tuple of a live connection.
         let is_connected = known.is_some_and(|known| {
@@ -199,6 +202,7 @@ impl<T: Tables> Guard<'_, T> {
             has_tuple: true,
             is_connected,
             is_reset: false,
+            is_exempt,
         })
     }
 
@@ -211,7 +215,7 @@ impl<T: Tables> Guard<'_, T> {
 
     /// A packet of which only the source was read.
     #[inline(always)]
-    fn open_unparsed<A: Address>(&self, source: A, tier: Tier) -> Judgement {
+    fn open_unparsed<A: Address>(&self, source: A, tier: Tier, is_exempt: bool) -> Judgement {
         let tuple = Tuple {
             family: A::FAMILY,
             scope: source.source_scope(),
@@ -219,7 +223,7 @@ impl<T: Tables> Guard<'_, T> {
             ..Tuple::default()
         };
         let (class, tier) = (Class::Other as u32, tier as u32);
-        self.decide_later(Opening { tuple, class, tier, ..Opening::default() })
+        self.decide_later(Opening { tuple, class, tier, is_exempt, ..Opening::default() })
     }
 
     /// Passes a packet that opens nothing. A RST is looked at once more: it may answer a challenge.
@@ -245,6 +249,7 @@ impl<T: Tables> Guard<'_, T> {
             has_tuple: true,
             is_connected,
             is_reset: true,
+            is_exempt: false,
         })
     }
 
@@ -282,8 +287,9 @@ impl<T: Tables> Guard<'_, T> {
         if decided.passes && opening.has_tuple {
             known_flows::note(&self.tables, self.environment, hash);
         }
-        let is_admitted = decided.judgement.is(Outcome::Admitted);
-        if is_admitted && opening.has_tuple && !opening.is_connected {
+        let is_new =
+            decided.judgement.is(Outcome::Admitted) || decided.judgement.is(Outcome::Exempt);
+        if is_new && opening.has_tuple && !opening.is_connected {
             let place = Place::of_flow(hash, self.environment);
             let arriving = Passing { leaving: false, answers: false, kind, flags };
             let found = flow::find(&self.tables, place);

@@ -78,7 +78,7 @@ pub struct Allowance {
     pub wake_at: Shared,
 }
 
-/// Replaces one tier's grant while the heartbeat is old: a GCRA for the whole table.
+/// A GCRA for the whole table: it replaces one tier's grant while the heartbeat is old.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Fallback {
@@ -107,8 +107,13 @@ pub struct Grant {
     pub heartbeat: Shared,
     /// Jiffies of the last wake-up for a spent grant; written by the data path.
     pub woken_at: Shared,
+    /// Jiffies of the last challenge ACK; written by the data path, which looks for answers only for
+    /// a while afterwards.
+    pub challenged_at: Shared,
+    /// The rate of new flows that no other limit holds (see `classify::exempt`).
+    pub exempt: Fallback,
     /// Zero.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 2],
     /// The fallback rates, by [`Tier`].
     pub fallback: [Fallback; TIER_SLOTS],
 }

@@ -34,7 +34,7 @@ pub struct Interface {
     pub station: u64,
     /// Name, ended by zeros.
     pub name: [u8; 16],
-    /// Ceilings per source in force here, by class.
+    /// The operator's ceilings per source in force here, by class; an interval of 0 is none.
     pub ceilings: [Ceiling; CLASS_SLOTS],
     /// The operator's own ceilings for this interface, by class; zeros where the policy's hold.
     pub overrides: [Rate; CLASSES],

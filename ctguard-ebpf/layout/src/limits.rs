@@ -11,7 +11,7 @@ use super::{
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Every source may have its ceiling.
+    /// Only ceilings that the operator set hold.
     #[default]
     Calm = 0,
     /// A source may have its fair share.

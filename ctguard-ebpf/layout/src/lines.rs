@@ -49,7 +49,7 @@ impl SourceLine {
 #[repr(C, align(8))]
 #[derive(Debug, Default)]
 pub struct SourceCells {
-    /// Theoretical arrival times by class, in ticks.
+    /// Theoretical arrival times by class, in ticks; the last for [`Class::ANSWERED`].
     pub arrivals: [Shared; CLASS_SLOTS],
     /// New flows offered outside calm, by class.
     pub offered: [SharedWord; CLASS_SLOTS],

@@ -15,13 +15,16 @@ pub enum Class {
 /// Number of classes.
 pub const CLASSES: usize = 3;
 
-/// Length of arrays by class: a power of two, so that a mask bounds the index. The last is not
-/// used.
+/// Length of arrays by class: a power of two, so that a mask bounds the index. Only a source's
+/// cells use the last (see [`Class::ANSWERED`]).
 pub const CLASS_SLOTS: usize = 4;
 
 impl Class {
     /// Every class, in the order of the maps' arrays.
     pub const ALL: [Self; CLASSES] = [Self::Tcp, Self::Udp, Self::Other];
+
+    /// The number, in place of TCP's, of the cells of a source's flows that answered a challenge.
+    pub const ANSWERED: u32 = 3;
 
     /// The place of the class of this number in arrays by class.
     #[inline(always)]
@@ -69,7 +72,8 @@ pub struct Policy {
     pub switches: u32,
     /// Target fill in parts per million of the table's maximum.
     pub target_ppm: u32,
-    /// Ceilings per source, by [`Class`].
+    /// Ceilings per source, by [`Class`]. Those that the operator did not set are defaults (see
+    /// [`Policy::own_ceilings`]), which hold only outside calm, for sources that are not known.
     pub source: [Rate; CLASSES],
     /// New flows a second for the whole table while the daemon is dead; 0 is target · max / 120 s.
     pub fallback_flows_per_second: u32,
@@ -83,6 +87,11 @@ pub struct Policy {
     pub adaptive_ppm: [u32; 2],
     /// Seconds without a packet after which an entry may be reclaimed, by class; 0 is never.
     pub reclaim_after: [u32; 6],
+    /// The ceilings that the operator set, by class: a bit for the rate, and one
+    /// [`CLASS_SLOTS`] higher for the burst.
+    pub own_ceilings: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Policy {
@@ -93,6 +102,17 @@ impl Policy {
     /// Do not reclaim.
     pub const NO_RECLAIM: u32 = 4;
 
+    /// The bit of `own_ceilings` for a class's rate, or its burst.
+    pub const fn ceiling_bit(class: usize, is_burst: bool) -> u32 {
+        1 << (class + if is_burst { CLASS_SLOTS } else { 0 })
+    }
+
+    /// Whether the operator set the rate or the burst of a class's ceiling.
+    pub const fn has_own_ceiling(&self, class: usize) -> bool {
+        let bits = Self::ceiling_bit(class, false) | Self::ceiling_bit(class, true);
+        self.own_ceilings & bits != 0
+    }
+
     /// Whether `switch` is on.
     #[inline(always)]
     pub const fn has(&self, switch: u32) -> bool {
@@ -100,4 +120,4 @@ impl Policy {
     }
 }
 
-const _: () = assert!(size_of::<Policy>() == 136);
+const _: () = assert!(size_of::<Policy>() == 144);

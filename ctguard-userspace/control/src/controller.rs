@@ -123,7 +123,7 @@ impl Controller {
             room = room.with_reclaimable(snapshot.reclaimable, snapshot.replaceable);
         }
         let delete = room.deletions();
-        if self.is_starved(&room, delete) {
+        if self.is_starved(&room) {
             room = room.beyond_target();
         }
         self.horizon = (2 * snapshot.look_interval)
@@ -131,11 +131,11 @@ impl Controller {
             .as_secs_f64();
         let before = self.stages.of();
         self.challenge_unseen(snapshot);
-        let left_calm = self.watch(&room, spent.iter().sum(), elapsed);
+        let left_calm = self.watch(&room, policy, spent.iter().sum(), elapsed);
         if let Some(loads) = snapshot.loads
             && !self.stages.is_calm()
         {
-            self.demands.replace(loads, &policy.ceilings);
+            self.demands.replace(loads, policy);
             self.share(&room, policy);
         }
 
@@ -155,9 +155,9 @@ impl Controller {
 
     /// Whether there has been no room for anybody, and none could be made, for so long that the
     /// kernel would serve more flows without a guard.
-    fn is_starved(&mut self, room: &Room, delete: u64) -> bool {
+    fn is_starved(&mut self, room: &Room) -> bool {
         let least = if self.starved.is_some() { 2 } else { 1 } * room.least();
-        let is_short = room.headroom() < least && delete == 0;
+        let is_short = room.headroom() + room.deletable() < least;
         self.starved = is_short.then(|| self.starved.unwrap_or(self.clock.now));
         self.starved.is_some_and(|since| self.clock.now - since >= TUNING.starved_for)
     }
@@ -194,7 +194,13 @@ impl Controller {
     }
 
     /// Leaves calm if the table would soon reach its target; returns whether it did.
-    fn watch(&mut self, room: &Room, spent: u64, elapsed: Duration) -> bool {
+    fn watch(
+        &mut self,
+        room: &Room,
+        policy: &ControlPolicy,
+        spent: u64,
+        elapsed: Duration,
+    ) -> bool {
         if !self.stages.is_calm() {
             return false;
         }
@@ -208,7 +214,7 @@ impl Controller {
             return false;
         }
         self.stages.leave_calm();
-        self.demands.replace(&[], &[0; CLASSES]);
+        self.demands.replace(&[], policy);
         self.knows_demands = false;
         self.surveyed = false;
         self.presumed = None;

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use ctguard_layout::{CLASSES, Ceiling, Class, Grant, Limits};
 
-use super::{Pace, load::OfferedLoad, stage::Stage, tiers::TIERS};
+use super::{
+    Pace,
+    load::OfferedLoad,
+    stage::Stage,
+    tiers::{Precedence as _, TIERS, Tier},
+};
 use ctguard_units::TableSample;
 
 /// The operator's policy, as far as the controller needs it.
@@ -14,6 +19,9 @@ pub struct ControlPolicy {
     pub target_ppm: u32,
     /// New flows per second that a source may open, by class, on the interface that allows most.
     pub ceilings: [u32; CLASSES],
+    /// Whether the operator set the ceiling. A default holds only outside calm, for sources that are
+    /// not known; the data path knows nothing of it.
+    pub are_own_ceilings: [bool; CLASSES],
     /// If the share of a stranger falls below so many flows per second, strangers are challenged.
     pub floors: [u32; CLASSES],
     /// Delete entries that are of no more use when room is needed.
@@ -24,6 +32,17 @@ impl ControlPolicy {
     /// New flows per second that a source may open in calm.
     pub fn ceiling(&self, class: Class) -> f64 {
         f64::from(self.ceilings[class as usize])
+    }
+
+    /// The most that a source of this tier may open per second outside calm.
+    pub(crate) fn cap(&self, tier: Tier, class: Class) -> f64 {
+        if tier.is_known() { self.calm_cap(class) } else { self.ceiling(class) }
+    }
+
+    /// The most that a source may open per second in calm.
+    pub(crate) fn calm_cap(&self, class: Class) -> f64 {
+        let is_own = self.are_own_ceilings[class as usize];
+        if is_own { self.ceiling(class) } else { f64::INFINITY }
     }
 
     /// The floor, but never above the ceiling.

@@ -48,13 +48,13 @@ mod tests {
     }
 
     #[test]
-    fn in_calm_strangers_get_three_quarters_and_one_second_of_it_at_once_in_a_full_table() {
+    fn in_calm_strangers_get_most_and_one_second_of_it_at_once_in_a_full_table() {
         let policy = Policy { fallback_flows_per_second: 100, ..DEFAULT_POLICY };
         let table = TableSample { entries: 900, max: 1000 };
         let [strangers, allowed, ..] = fallback(&policy, table, true, HZ);
-        assert_eq!(strangers.interval, SECOND.div_ceil(75));
-        assert_eq!(strangers.tolerance, 74 * SECOND.div_ceil(75));
-        assert_eq!(allowed.interval, SECOND.div_ceil(25));
+        assert_eq!(strangers.interval, SECOND.div_ceil(40));
+        assert_eq!(strangers.tolerance, 39 * SECOND.div_ceil(40));
+        assert_eq!(allowed.interval, SECOND.div_ceil(10));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Who holds how much of the table, in bounded memory, and what part each source may have.
 
-use std::collections::HashMap;
+use std::{cmp::Reverse, collections::HashMap};
 
-use super::{networks, sources::SourceScope, tuning::TUNING};
+use super::{networks, source_map::SourceMap, sources::SourceScope, tuning::TUNING};
 
 /// Whether an entry proves its source's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +25,7 @@ pub struct Holdings {
 
 impl Default for Holdings {
     fn default() -> Self {
-        Self { proving: Counters::new(MOST_PROVING), other: Counters::new(MOST_OTHER) }
+        Self { proving: Counters::new(MOST_PROVING, true), other: Counters::new(MOST_OTHER, false) }
     }
 }
 
@@ -72,9 +72,8 @@ impl Holdings {
         let alone = self.other.counts.keys().filter(|s| !self.proving.counts.contains_key(s));
         let mut all: Vec<_> =
             self.proving.counts.keys().chain(alone).map(|&s| (s, self.of(s))).collect();
-        let most_first = |(source, entries): &(SourceScope, Entries)| {
-            (std::cmp::Reverse(entries.sum()), *source)
-        };
+        let most_first =
+            |(source, entries): &(SourceScope, Entries)| (Reverse(entries.sum()), *source);
         all.sort_unstable_by_key(most_first);
         all.truncate(most);
         all
@@ -183,8 +182,10 @@ fn part(sources: &[(u32, u32)], room: u64) -> Option<u32> {
 /// Entries by source, for a bounded number of sources.
 #[derive(Clone, Debug)]
 struct Counters {
-    counts: HashMap<SourceScope, Count>,
+    counts: SourceMap<Count>,
     most: usize,
+    /// Whether a network of many sources with few entries must not displace others.
+    is_fair: bool,
     total: u64,
 }
 
@@ -195,8 +196,8 @@ struct Count {
 }
 
 impl Counters {
-    fn new(most: usize) -> Self {
-        Self { counts: HashMap::new(), most, total: 0 }
+    fn new(most: usize, is_fair: bool) -> Self {
+        Self { counts: SourceMap::default(), most, is_fair, total: 0 }
     }
 
     fn add(&mut self, source: SourceScope, is_held: bool, is_answered: bool) {
@@ -218,11 +219,178 @@ impl Counters {
         self.total - self.counts.values().map(|count| u64::from(count.held)).sum::<u64>()
     }
 
-    /// Keeps the highest counts of each network, the same number of each at most.
+    /// Drops the lowest counts.
     fn drop_half(&mut self) {
-        let counts: Vec<_> = self.counts.drain().collect();
-        let kept =
-            networks::cut(counts, self.most / 2, |&(source, _)| source, |(_, count)| count.held);
+        let mut kept: Vec<_> = self.counts.drain().collect();
+        let half = kept.len() / 2;
+        if self.is_fair {
+            networks::cut(&mut kept, half, |&(source, _)| source, |(_, count)| count.held);
+        } else {
+            kept.select_nth_unstable_by_key(half, |(_, count)| Reverse(count.held));
+            kept.truncate(half);
+        }
         self.counts.extend(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Random;
+
+    fn hold(holdings: &mut Holdings, source: u32, proof: Proof, count: u32) {
+        for _ in 0..count {
+            holdings.add(SourceScope::V4(source), proof, false, false);
+        }
+    }
+
+    const NOTHING_USUAL: fn(SourceScope) -> Entries = |_| Entries { proving: 0, other: 0 };
+
+    /// Raises the part by one entry at a time.
+    #[test]
+    fn the_part_is_the_largest_that_fits() {
+        let mut random = Random::new(5);
+        for _ in 0..2000 {
+            let count = random.below(8);
+            let sources: Vec<(u32, u32)> =
+                (0..count).map(|_| (random.below(30), random.below(20))).collect();
+            let room = u64::from(random.below(150));
+            let fits = |part: u32| {
+                sources
+                    .iter()
+                    .map(|&(held, usual)| u64::from(held.min(part.max(usual))))
+                    .sum::<u64>()
+                    <= room
+            };
+            let all = sources.iter().map(|&(held, _)| u64::from(held)).sum::<u64>();
+            let largest = (0..40).take_while(|&part| fits(part)).last().unwrap_or(0);
+            let expected = (all > room).then_some(largest);
+            assert_eq!(part(&sources, room), expected, "{sources:?} {room}");
+        }
+    }
+
+    #[test]
+    fn who_holds_less_than_its_part_is_not_above_it_and_who_is_known_has_more() {
+        let mut holdings = Holdings::default();
+        for source in 0..10 {
+            hold(&mut holdings, source, Proof::OfAddress, 6);
+        }
+        hold(&mut holdings, 100, Proof::OfAddress, 500);
+        hold(&mut holdings, 101, Proof::OfAddress, 500);
+        let office = |source| {
+            let proving = if source == SourceScope::V4(101) { 600 } else { 0 };
+            Entries { proving, other: 0 }
+        };
+        let parts = holdings.parts(office, 600);
+        assert_eq!(parts, Parts { proving: Some(40), other: None });
+        let above = holdings.above(parts, office);
+        assert_eq!(
+            above,
+            HashMap::from([(SourceScope::V4(100), Excess { proving: 460, other: 0 })])
+        );
+    }
+
+    #[test]
+    fn nobody_is_above_its_part_while_all_fits() {
+        let mut holdings = Holdings::default();
+        hold(&mut holdings, 1, Proof::OfAddress, 100);
+        assert_eq!(holdings.parts(NOTHING_USUAL, 100), Parts::default());
+        assert_ne!(holdings.parts(NOTHING_USUAL, 99), Parts::default());
+    }
+
+    /// Fails when somebody who sends in a victim's name puts it above its part, or reduces the part
+    /// of sources that completed handshakes to less than their half.
+    #[test]
+    fn spoofed_packets_put_nobody_above_the_part_of_connections() {
+        let mut holdings = Holdings::default();
+        for client in 0..10 {
+            hold(&mut holdings, client, Proof::OfAddress, 50);
+        }
+        let parts = holdings.parts(NOTHING_USUAL, 1000);
+        assert_eq!(parts, Parts::default());
+        for spoofed in 0..2000 {
+            hold(&mut holdings, 1000 + spoofed, Proof::None, 1);
+        }
+        hold(&mut holdings, 1, Proof::None, 5000);
+        let parts = holdings.parts(NOTHING_USUAL, 1000);
+        assert_eq!(parts.proving, None);
+        let above = holdings.above(parts, NOTHING_USUAL);
+        let victim = above[&SourceScope::V4(1)];
+        assert_eq!((above.len(), victim.proving), (1, 0));
+        assert!(victim.other > 4900);
+    }
+
+    /// Against exact counts: 200,000 entries of a few heavy sources among very many light ones.
+    #[test]
+    fn a_count_is_never_too_high_and_the_heavy_are_found() {
+        let mut random = Random::new(11);
+        let [mut holdings, mut exact] = [(); 2].map(|()| HashMap::<SourceScope, u32>::new());
+        for proof in [Proof::OfAddress, Proof::None] {
+            let mut counted = Holdings::default();
+            exact.clear();
+            for _ in 0..200_000 {
+                let source = match random.below(20) {
+                    0 => random.below(100),
+                    _ => 1000 + random.below(1 << 30),
+                };
+                let source = SourceScope::V4(source << 8);
+                *exact.entry(source).or_default() += 1;
+                counted.add(source, proof, false, false);
+            }
+            holdings.clear();
+            for (&source, &count) in &exact {
+                let found = counted.of(source).of(proof);
+                assert!(found <= count, "{source}: {found} of {count}");
+                holdings.insert(source, found);
+            }
+            for heavy in 0..100 {
+                let source = SourceScope::V4(heavy << 8);
+                assert!(holdings[&source] + 10 > exact[&source], "{source}");
+            }
+            let counters = if proof == Proof::None { &counted.other } else { &counted.proving };
+            assert!(counters.counts.len() <= counters.most);
+            let known = holdings.values().map(|&held| u64::from(held)).sum::<u64>();
+            assert_eq!(counters.unattributed(), 200_000 - known);
+        }
+    }
+
+    #[test]
+    fn one_network_of_many_sources_does_not_displace_those_of_others() {
+        let mut holdings = Holdings::default();
+        for host in 0..100 {
+            hold(&mut holdings, host << 8, Proof::OfAddress, 1);
+        }
+        for subnet in 0..65_536 {
+            let bot = SourceScope::V6(0x2001_0db8_0000_0000 | subnet);
+            (0..3).for_each(|_| holdings.add(bot, Proof::OfAddress, false, true));
+        }
+        assert!((0..100).all(|host| holdings.of(SourceScope::V4(host << 8)).proving == 1));
+    }
+
+    #[test]
+    fn dead_weight_proves_its_source_and_counts_for_nobody() {
+        let mut holdings = Holdings::default();
+        let [finished, asked, silent] = [1, 2, 3].map(SourceScope::V4);
+        holdings.add(finished, Proof::OfAddress, true, true);
+        holdings.add(asked, Proof::None, true, true);
+        holdings.add(silent, Proof::None, true, false);
+        assert_eq!(holdings.proven().collect::<Vec<_>>(), [finished]);
+        assert!(holdings.top(9).iter().all(|(_, entries)| entries.sum() == 0));
+        let mut answered: Vec<_> =
+            holdings.answered().map(|(source, proof, _)| (source, proof)).collect();
+        answered.sort_unstable_by_key(|&(source, _)| source);
+        assert_eq!(answered, [(finished, Proof::OfAddress), (asked, Proof::None)]);
+    }
+
+    #[test]
+    fn the_top_are_those_that_hold_most() {
+        let mut holdings = Holdings::default();
+        for source in 0..50 {
+            hold(&mut holdings, source, Proof::OfAddress, source);
+            hold(&mut holdings, source, Proof::None, 1);
+        }
+        let top = holdings.top(2);
+        let expected = [49, 48].map(|n| (SourceScope::V4(n), Entries { proving: n, other: 1 }));
+        assert_eq!(top, expected);
     }
 }

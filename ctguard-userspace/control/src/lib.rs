@@ -30,6 +30,7 @@ mod room;
 mod saved;
 mod shares;
 mod smoothed;
+mod source_map;
 pub mod sources;
 mod stage;
 pub mod standing;

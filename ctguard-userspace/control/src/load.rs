@@ -2,7 +2,10 @@
 
 use ctguard_layout::{CLASSES, Class};
 
-use super::tiers::{TIERS, Tier};
+use super::{
+    decision::ControlPolicy,
+    tiers::{TIERS, Tier},
+};
 
 /// The demand of one source in one class.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +24,8 @@ pub struct OfferedLoad {
 #[derive(Debug, Default)]
 pub(crate) struct Demands {
     of: [[Vec<f64>; CLASSES]; TIERS],
+    /// All demands, as they would be in calm: cut only to what the operator set.
+    in_calm: f64,
     /// Demands of strangers without the cut, and which part of them was seen once.
     strangers: [Seen; CLASSES],
 }
@@ -32,12 +37,14 @@ struct Seen {
 }
 
 impl Demands {
-    pub(crate) fn replace(&mut self, loads: &[OfferedLoad], ceilings: &[u32; CLASSES]) {
+    pub(crate) fn replace(&mut self, loads: &[OfferedLoad], policy: &ControlPolicy) {
         self.of.iter_mut().flatten().for_each(Vec::clear);
         self.strangers = Default::default();
+        self.in_calm = 0.0;
         for load in loads {
-            let ceiling = f64::from(ceilings[load.class as usize]);
+            let ceiling = policy.cap(load.tier, load.class);
             if load.flows_per_second > 0.0 {
+                self.in_calm += policy.calm_cap(load.class).min(load.flows_per_second);
                 let demands = &mut self.of[load.tier as usize][load.class as usize];
                 demands.push(load.flows_per_second.min(ceiling));
                 if load.tier == Tier::Strangers {
@@ -45,6 +52,11 @@ impl Demands {
                 }
             }
         }
+    }
+
+    /// New flows per second that all sources would open if the guard were calm.
+    pub(crate) const fn in_calm(&self) -> f64 {
+        self.in_calm
     }
 
     /// Which part of the strangers' next flows, in classes that `count`, will come from sources not
@@ -96,17 +108,25 @@ impl Seen {
 mod tests {
     use super::*;
 
+    const POLICY: ControlPolicy = ControlPolicy {
+        target_ppm: 850_000,
+        ceilings: [50, 100, 20],
+        are_own_ceilings: [true; CLASSES],
+        floors: [1; CLASSES],
+        reclaim: true,
+    };
+
     #[test]
     fn nobody_asks_for_more_than_the_ceiling() {
         let mut demands = Demands::default();
-        demands.replace(&[load(Class::Tcp, 900.0), load(Class::Tcp, 7.0)], &[50, 100, 20]);
+        demands.replace(&[load(Class::Tcp, 900.0), load(Class::Tcp, 7.0)], &POLICY);
         assert_eq!(demands.ask(Tier::Strangers, |_| true), 57.0);
     }
 
     #[test]
     fn a_class_that_does_not_count_asks_for_nothing() {
         let mut demands = Demands::default();
-        demands.replace(&[load(Class::Tcp, 3.0), load(Class::Udp, 5.0)], &[50, 100, 20]);
+        demands.replace(&[load(Class::Tcp, 3.0), load(Class::Udp, 5.0)], &POLICY);
         assert_eq!(demands.ask(Tier::Strangers, |class| class != Class::Udp), 3.0);
         assert_eq!(demands.total(Tier::Strangers, Class::Udp), 5.0);
         assert_eq!(demands.sources(Tier::Strangers, Class::Udp), 1);
@@ -115,8 +135,8 @@ mod tests {
     #[test]
     fn what_was_asked_before_is_forgotten() {
         let mut demands = Demands::default();
-        demands.replace(&[load(Class::Tcp, 3.0)], &[50, 100, 20]);
-        demands.replace(&[load(Class::Tcp, f64::NAN)], &[50, 100, 20]);
+        demands.replace(&[load(Class::Tcp, 3.0)], &POLICY);
+        demands.replace(&[load(Class::Tcp, f64::NAN)], &POLICY);
         assert_eq!(demands.ask(Tier::Strangers, |_| true), 0.0);
     }
 
@@ -125,7 +145,7 @@ mod tests {
         let once = OfferedLoad { is_seen_once: true, ..load(Class::Tcp, 160.0) };
         let mut demands = Demands::default();
         assert_eq!(demands.unseen(|_| true), 0.0);
-        demands.replace(&[once, once, once, load(Class::Tcp, 480.0)], &[50, 100, 20]);
+        demands.replace(&[once, once, once, load(Class::Tcp, 480.0)], &POLICY);
         assert_eq!(demands.unseen(|_| true), 0.5);
         assert_eq!(demands.unseen(|class| class != Class::Tcp), 0.0);
     }

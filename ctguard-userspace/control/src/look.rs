@@ -11,17 +11,17 @@ use super::{
 /// What an entry is, by protocol, TCP state and status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// No reply seen: TCP in SYN_SENT, UDP, ICMP and others.
+    /// No reply seen: TCP in `SYN_SENT`, UDP, ICMP and others.
     Unanswered,
-    /// TCP in SYN_RECV, or in SYN_SENT with a reply.
+    /// TCP in `SYN_RECV`, or in `SYN_SENT` with a reply.
     HalfOpen,
     /// TCP in ESTABLISHED, ASSURED.
     Established,
     /// TCP in ESTABLISHED, not ASSURED: picked up midway.
     PickedUp,
-    /// TCP in FIN_WAIT, CLOSE_WAIT or LAST_ACK.
+    /// TCP in `FIN_WAIT`, `CLOSE_WAIT` or `LAST_ACK`.
     Closing,
-    /// TCP in TIME_WAIT or CLOSE.
+    /// TCP in `TIME_WAIT` or CLOSE.
     Finished,
     /// UDP and others: a reply seen, not ASSURED.
     Answered,
@@ -192,3 +192,6 @@ pub struct Look<T> {
 const fn is_answered(kind: Kind) -> bool {
     matches!(kind, Kind::Answered | Kind::Stream)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,8 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{
     holdings::{Entries, Proof},
-    networks::{by_turns, cut},
+    networks::{cut, turns},
+    source_map::SourceMap,
     sources::SourceScope,
 };
 use crate::tuning::TUNING;
@@ -18,7 +19,7 @@ use ctguard_datapath::sources::CAPACITY;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Regulars {
     /// As they were at `as_of`.
-    sources: HashMap<SourceScope, Memory>,
+    sources: SourceMap<Memory>,
     as_of: Duration,
 }
 
@@ -26,17 +27,19 @@ pub struct Regulars {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Regular {
     /// The hours in which it was seen, the older ones worth less.
-    pub score: f64,
+    pub score: f32,
     /// Entries that it usually holds: those that prove its address, and others.
     pub usual: [f32; 2],
+    /// Whether it ever completed a handshake: otherwise its packets may have been spoofed.
+    pub is_proven: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Memory {
     regular: Regular,
     /// The last hour since 1970 in which it was seen, and what that gave.
-    hour: u64,
-    given: f64,
+    hour: u32,
+    given: f32,
 }
 
 impl Regular {
@@ -65,6 +68,9 @@ impl Regulars {
     /// Half of the set, so that there is room for proven sources.
     const MOST: usize = Self::CAPACITY / 2;
 
+    /// As many as a map of the same size takes.
+    const MOST_WHILE_LEARNING: usize = Self::CAPACITY / 4 * 7;
+
     /// Restores what [`Self::ranked`] gave, by a clock that survives restarts. Drops what is unsound.
     /// The hour of `as_of` counts as seen, so that restarts do not count it twice.
     pub fn restore(
@@ -89,23 +95,24 @@ impl Regulars {
         now: Duration,
     ) {
         let passed = now.saturating_sub(self.as_of).min(2 * TUNING.learning_interval);
-        #[expect(clippy::cast_possible_truncation, reason = "it is from 0 to 1")]
-        let rise = 1.0 - halved(passed, TUNING.usual_half_time) as f32;
+        let rise = 1.0 - halved(passed, TUNING.usual_half_time);
         self.decay(now);
         let hour = hour(self.as_of);
         for (source, proof, held) in seen {
+            if self.sources.len() == Self::MOST_WHILE_LEARNING {
+                self.bound();
+            }
             let new = Memory { regular: Regular::default(), hour, given: 0.0 };
             let memory = self.sources.entry(source).or_insert(new);
             if memory.hour != hour {
                 (memory.hour, memory.given) = (hour, 0.0);
             }
-            let worth = match proof {
-                Proof::OfAddress => 1.0,
-                Proof::None => TUNING.unproven_hour,
-            };
+            let is_proven = proof == Proof::OfAddress;
+            let worth = if is_proven { 1.0 } else { TUNING.unproven_hour };
             let more = (worth - memory.given).max(0.0);
             memory.given += more;
             let regular = &mut memory.regular;
+            regular.is_proven |= is_proven;
             regular.score = (regular.score + more).min(TUNING.regular_highest);
             for (usual, held) in regular.usual.iter_mut().zip([held.proving, held.other]) {
                 #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^24")]
@@ -122,14 +129,22 @@ impl Regulars {
     /// scores of each network come first.
     pub fn regulars(&self) -> HashMap<SourceScope, Entries> {
         let regulars = self.sources.iter().filter(|(_, memory)| memory.regular.is_regular());
-        let regulars = regulars.map(|(&source, memory)| (source, memory.regular)).collect();
-        by_turns(regulars, |&(source, _)| source, |(_, regular)| regular.score.to_bits())
-            .into_iter()
-            .take(Self::MOST)
+        let regulars = regulars.map(|(&source, memory)| (source, memory.regular));
+        let (proven, unproven): (Vec<_>, Vec<_>) =
+            regulars.partition(|(_, regular)| regular.is_proven);
+        let [proven, unproven] = [proven, unproven].map(|regulars| {
+            let score = |(_, regular): &(_, Regular)| regular.score.to_bits();
+            let mut turns = turns(&regulars, |&(source, _)| source, score);
+            turns.sort_unstable();
+            turns.into_iter().map(move |(turn, _, place)| (turn, regulars[place as usize]))
+        });
+        proven
+            .chain(unproven.take(TUNING.regulars_unproven))
             .enumerate()
             .filter(|&(place, (turn, _))| {
                 place < TUNING.regulars_few || turn < TUNING.regulars_in_network
             })
+            .take(Self::MOST)
             .map(|(_, (_, (source, regular)))| (source, regular.usual()))
             .collect()
     }
@@ -148,36 +163,34 @@ impl Regulars {
         let factor = halved(now.saturating_sub(self.as_of), TUNING.regular_half_life);
         self.sources.retain(|_, Memory { regular, .. }| {
             regular.score *= factor;
-            #[expect(clippy::cast_possible_truncation, reason = "it is from 0 to 1")]
-            let factor = factor as f32;
             regular.usual = regular.usual.map(|usual| usual * factor);
             regular.score >= TUNING.regular_forgotten
         });
         self.as_of = now.max(self.as_of);
     }
 
-    /// Drops those of the networks with most places, and never a regular for one who is none.
+    /// Drops those of the networks with most sources, but none that counts.
     fn bound(&mut self) {
         if self.sources.len() <= Self::CAPACITY {
             return;
         }
-        let source = |&(source, _): &(SourceScope, Memory)| source;
-        let score = |(_, memory): &(SourceScope, Memory)| memory.regular.score.to_bits();
-        let (regulars, others): (Vec<_>, Vec<_>) =
-            self.sources.drain().partition(|(_, memory)| memory.regular.is_regular());
-        let regulars = cut(regulars, Self::CAPACITY, source, score);
-        let room = Self::CAPACITY - regulars.len();
-        self.sources = regulars.into_iter().chain(cut(others, room, source, score)).collect();
+        let counting = self.regulars();
+        let is_other = |source: &SourceScope, _: &mut Memory| !counting.contains_key(source);
+        let mut others = self.sources.extract_if(is_other).collect();
+        let score = |(_, memory): &(_, Memory)| memory.regular.score.to_bits();
+        cut(&mut others, Self::CAPACITY - counting.len(), |&(source, _)| source, score);
+        self.sources.extend(others);
     }
 }
 
 /// What is left of 1 after `passed`.
-fn halved(passed: Duration, half_life: Duration) -> f64 {
-    (-passed.as_secs_f64() / half_life.as_secs_f64()).exp2()
+#[expect(clippy::cast_possible_truncation, reason = "it is from 0 to 1")]
+fn halved(passed: Duration, half_life: Duration) -> f32 {
+    (-passed.as_secs_f64() / half_life.as_secs_f64()).exp2() as f32
 }
 
-const fn hour(since_1970: Duration) -> u64 {
-    since_1970.as_secs() / 3600
+fn hour(since_1970: Duration) -> u32 {
+    u32::try_from(since_1970.as_secs() / 3600).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(crate) struct Room {
     kept: u64,
     /// Entries that can be deleted at once.
     reclaimable: u64,
-    /// Further entries that the kernel would replace. They make room for all but strangers.
+    /// Further entries that the kernel would replace. They make little room for strangers.
     replaceable: u64,
 }
 
@@ -50,6 +50,11 @@ impl Room {
         self.table.entries > self.target
     }
 
+    /// Entries that may be deleted, for known sources if for nobody else.
+    pub(crate) const fn deletable(&self) -> u64 {
+        self.reclaimable + self.replaceable
+    }
+
     /// Less headroom than this is none.
     pub(crate) fn least(&self) -> u64 {
         self.table.part(TUNING.least_headroom_ppm)
@@ -68,7 +73,10 @@ impl Room {
     /// New flows of `tier` for which there is room or can be made; negative beyond that.
     pub(crate) fn available(&self, tier: Tier) -> f64 {
         let replaceable = match tier {
-            Tier::Strangers | Tier::AbovePart => 0,
+            Tier::AbovePart => 0,
+            Tier::Strangers => {
+                self.replaceable.min(self.table.max / TUNING.replaced_by_strangers_divisor)
+            }
             _ => self.replaceable,
         };
         real_difference(self.stop(tier), self.taken) + real(self.reclaimable + replaceable)
@@ -134,10 +142,10 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_deleted_is_room_but_what_the_kernel_would_replace_is_none_for_strangers() {
-        let room = room(830).with_reclaimable(50, 7);
-        assert_eq!(room.available(Tier::Strangers), 40.0);
-        assert_eq!(room.available(Tier::Answered), 57.0);
+    fn what_can_be_deleted_is_room_but_what_the_kernel_would_replace_is_little_for_strangers() {
+        let room = room(830).with_reclaimable(50, 70);
+        assert_eq!(room.available(Tier::Strangers), 55.0);
+        assert_eq!(room.available(Tier::Answered), 120.0);
     }
 
     #[test]
@@ -147,7 +155,7 @@ mod tests {
         };
         assert_eq!([0, 800, 801, 900].map(|taken| deletions(taken, 500, 500)), [0, 0, 1, 100]);
         assert_eq!(deletions(840, 3, 0), 3);
-        assert_eq!(deletions(840, 3, 500), 15, "only for those who are known");
+        assert_eq!(deletions(840, 3, 500), 25, "fewer");
         assert_eq!(deletions(840, 30, 500), 30);
         assert_eq!(deletions(9000, 9000, 0), TUNING.most_deleted_above_target);
         assert_eq!(room(801).keeping(10.0).with_reclaimable(500, 0).deletions(), 11);

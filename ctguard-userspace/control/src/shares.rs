@@ -92,8 +92,10 @@ pub(crate) fn shares(
             // There is no stricter stage for answered sources, so their share may fall below the floor.
             let below_floor = tier == Tier::Answered && !unknown;
             let fair = if below_floor { fair } else { fair.max(policy.floor(class)) };
-            if fair < policy.ceiling(class) {
-                shares[tier as usize][class as usize] = fair;
+            let is_own = policy.are_own_ceilings[class as usize];
+            // The data path itself keeps to what the operator set.
+            if !is_own || fair < policy.ceiling(class) {
+                shares[tier as usize][class as usize] = fair.min(policy.cap(tier, class));
             }
         }
     }
@@ -113,6 +115,7 @@ mod tests {
     const POLICY: ControlPolicy = ControlPolicy {
         target_ppm: 850_000,
         ceilings: [50, 100, 20],
+        are_own_ceilings: [true; CLASSES],
         floors: [1, 1, 1],
         reclaim: false,
     };
@@ -152,9 +155,22 @@ mod tests {
             flows_per_second: 5.0,
             is_seen_once: false,
         };
-        demands.replace(&vec![load; 1000], &POLICY.ceilings);
+        demands.replace(&vec![load; 1000], &POLICY);
         let shares = shares(&fair(), &demands, &[100.0; TIERS], [true; TIERS], &POLICY);
         assert!((shares[Tier::Answered as usize][0] - 0.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn default_ceilings_hold_outside_calm_for_sources_that_are_not_known() {
+        let policy = ControlPolicy { are_own_ceilings: [false; CLASSES], ..POLICY };
+        let budgets = [1e6; TIERS];
+        let shares = shares(&fair(), &Demands::default(), &budgets, [false; TIERS], &policy);
+        for tier in [Tier::Strangers, Tier::Answered, Tier::Retried] {
+            assert_eq!(shares[tier as usize], [50.0, 100.0, 20.0]);
+        }
+        assert_eq!(shares[Tier::Proven as usize], [f64::INFINITY; CLASSES]);
+        let own = super::shares(&fair(), &Demands::default(), &budgets, [false; TIERS], &POLICY);
+        assert_eq!(own[Tier::Strangers as usize], [f64::INFINITY; CLASSES]);
     }
 
     #[test]
@@ -185,7 +201,7 @@ mod tests {
         };
         let loads: Vec<OfferedLoad> = groups.iter().flat_map(load).collect();
         let mut demands = Demands::default();
-        demands.replace(&loads, &POLICY.ceilings);
+        demands.replace(&loads, &POLICY);
         demands
     }
 }

@@ -14,6 +14,7 @@ use super::{
     networks::cut,
     reclaim::Marks,
     regulars::Regulars,
+    source_map::SourceMap,
     sources::{KnownSources, SourceScope},
 };
 use crate::tuning::TUNING;
@@ -24,7 +25,7 @@ pub struct Standings {
     regulars: Regulars,
     /// Those of them that count, and what they usually hold.
     usual: HashMap<SourceScope, Entries>,
-    proven: HashMap<SourceScope, Proven>,
+    proven: SourceMap<Proven>,
     marks: Arc<Marks>,
     marked: Duration,
     parts: Parts,
@@ -116,19 +117,17 @@ impl Standings {
         const PLACES: usize = CAPACITY as usize;
         let mut sources: Vec<SourceScope> = self.usual.keys().copied().collect();
         let others = self.proven.iter().filter(|(source, _)| !self.usual.contains_key(source));
-        let others = others.map(|(&source, &proven)| (source, proven)).collect();
-        sources.extend(first(others, PLACES - sources.len()).into_iter().map(|(source, _)| source));
-        let strangers = self.marks.iter().filter(|(source, _)| {
-            !self.usual.contains_key(source) && !self.proven.contains_key(source)
-        });
-        let strangers = strangers.map(|(&source, &excess)| (source, excess)).collect();
-        let strangers = cut(
-            strangers,
-            PLACES - sources.len(),
-            |&(source, _)| source,
-            |(_, excess)| excess.sum(),
-        );
-        sources.extend(strangers.into_iter().map(|(source, _)| source));
+        let mut others = others.map(|(&source, &proven)| (source, proven)).collect();
+        keep_first(&mut others, PLACES - sources.len());
+        sources.extend(others.into_iter().map(|(source, _)| source));
+        let strangers =
+            self.marks.keys().copied().filter(|source| {
+                !self.usual.contains_key(source) && !self.proven.contains_key(source)
+            });
+        let mut strangers = strangers.collect();
+        let excess = |source: &SourceScope| self.marks[source].sum();
+        cut(&mut strangers, PLACES - sources.len(), |&source| source, excess);
+        sources.extend(strangers);
         sources.into_iter().filter_map(|source| Some((source, self.tiers(source)?))).collect()
     }
 
@@ -169,8 +168,9 @@ impl Standings {
             passed(proven.seen) < TUNING.standing_memory || proven.is_earlier && !is_calm
         });
         if self.proven.len() > CAPACITY as usize {
-            let all = self.proven.drain().collect();
-            self.proven = first(all, CAPACITY as usize).into_iter().collect();
+            let mut all = self.proven.drain().collect();
+            keep_first(&mut all, CAPACITY as usize);
+            self.proven.extend(all);
         }
     }
 
@@ -193,18 +193,18 @@ impl Standings {
     }
 }
 
-/// Those that keep their places where there are `most`: some places are left to who came later.
-fn first(all: Vec<(SourceScope, Proven)>, most: usize) -> Vec<(SourceScope, Proven)> {
+/// Leaves `most` of them at most. Those that came earlier come first, and leave some places to others.
+fn keep_first(all: &mut Vec<(SourceScope, Proven)>, most: usize) {
     if all.len() <= most {
-        return all;
+        return;
     }
     let source = |&(source, _): &(SourceScope, Proven)| source;
     let rank = |(_, proven): &(SourceScope, Proven)| (proven.since.is_some(), proven.seen);
-    let (earlier, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, p)| p.is_earlier);
-    let left = later.len().min(most / 8);
-    let mut first = cut(earlier, most - left, source, rank);
-    first.extend(cut(later, most - first.len(), source, rank));
-    first
+    let mut later: Vec<_> = all.extract_if(.., |(_, proven)| !proven.is_earlier).collect();
+    let places_for_later = later.len().min(most / 8);
+    cut(all, most - places_for_later, source, rank);
+    cut(&mut later, most - all.len(), source, rank);
+    all.extend(later);
 }
 
 /// Sources of [`Standings::above`].
@@ -213,3 +213,6 @@ const REPORTED: usize = 16;
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

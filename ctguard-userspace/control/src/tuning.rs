@@ -43,7 +43,7 @@ pub const TUNING: Tuning = Tuning {
     ready_for_answers: 0.15,
     demand_margin: 1.25,
     kept_for: 20.0,
-    kept_most_ppm: 60_000,
+    kept_most_ppm: 30_000,
     gain_down: 0.85,
     gain_up: 1.05,
     gain_range: 1e-3..=1.1,
@@ -54,7 +54,9 @@ pub const TUNING: Tuning = Tuning {
     horizon: Duration::from_secs(5),
     horizon_longest: Duration::from_secs(15),
     reserve_ppm: 50_000,
-    reserve_in_need_ppm: 25_000,
+    reserve_in_need_ppm: 35_000,
+    replaced_by_strangers_divisor: 64,
+    parts_reserve_ppm: 150_000,
     least_headroom_ppm: 2_500,
     starved_for: Duration::from_millis(500),
     replaced_divisor: 16,
@@ -72,16 +74,17 @@ pub const TUNING: Tuning = Tuning {
     unproven_hour: 0.5,
     regulars_in_network: 8,
     regulars_few: 1024,
+    regulars_unproven: 2048,
     usual_half_time: Duration::from_hours(1),
     learning_interval: Duration::from_secs(15),
     standing_memory: Duration::from_mins(10),
-    earlier_after: Duration::from_secs(10),
+    earlier_after: Duration::from_secs(4),
     least_part: 4,
     usual_most_divisor: 4,
     marks_last: Duration::from_secs(10),
     entry_lifetime_seconds: 120,
     fallback_highest: 10_000_000,
-    fallback_in_calm: [0.75, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    fallback_in_calm: [0.4, 0.1, 0.15, 0.1, 0.07, 0.03, 0.15, 0.0],
     fallback_under_pressure: [0.03, 0.17, 0.3, 0.16, 0.08, 0.02, 0.23, 0.01],
 };
 
@@ -200,8 +203,13 @@ pub struct Tuning {
     pub reserve_ppm: u32,
     /// … or this, where only entries are left that the kernel itself would replace.
     pub reserve_in_need_ppm: u32,
+    /// Strangers make use of such entries for the maximum divided by this at most.
+    pub replaced_by_strangers_divisor: u64,
     /// Less headroom than this is none, in parts per million of the maximum.
     pub least_headroom_ppm: u32,
+    /// Sources are held to their parts so early that so much of the maximum remains below the target
+    /// for those within theirs, in parts per million.
+    pub parts_reserve_ppm: u32,
     /// If there is no room for anybody, and none can be made, for this time, then flows are let
     /// through up to the maximum, as if there were no guard.
     pub starved_for: Duration,
@@ -229,19 +237,22 @@ pub struct Tuning {
     /// After this time a score is worth half.
     pub regular_half_life: Duration,
     /// Score of a regular: each hour in which it was seen gives 1 at most, so it takes three.
-    pub regular_threshold: f64,
+    pub regular_threshold: f32,
     /// A lower score is forgotten: a source seen in three hours is a regular for 30 hours, one seen
     /// in every hour for two weeks.
-    pub regular_forgotten: f64,
+    pub regular_forgotten: f32,
     /// Highest score: three days of every hour.
-    pub regular_highest: f64,
+    pub regular_highest: f32,
     /// What an hour is worth in which a source was answered but completed no handshake: its packets
     /// may have been spoofed.
-    pub unproven_hour: f64,
+    pub unproven_hour: f32,
     /// Most regulars of one /24 or /48 …
-    pub regulars_in_network: usize,
+    pub regulars_in_network: u32,
     /// … unless there are not more than these in all.
     pub regulars_few: usize,
+    /// Most regulars that never completed a handshake: a patient sender of spoofed UDP makes as many
+    /// as there may be.
+    pub regulars_unproven: usize,
     /// What a regular usually holds rises halfway to what it holds in this time. It falls as its
     /// score does.
     pub usual_half_time: Duration,

@@ -1,11 +1,12 @@
 //! What the daemon did and why, as lines of JSON in a file for each namespace, until a reboot.
 //!
-//! There are two files of bounded length: one that grows, and the one before it.
+//! There are two files of bounded length: one that grows, and the one before it. Each begins with
+//! `{"namespace":COOKIE}`, because a new namespace may have the number of one that is gone.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -18,8 +19,9 @@ use crate::{
     files::FileError,
     holders::{Holders, PartReport, SourceHolder},
 };
+use ctguard_audit::host::{Host, numbers};
 use ctguard_control::StageChange;
-use ctguard_kernel::run_directory;
+use ctguard_kernel::{namespace, run_directory};
 
 /// A longer file replaces the one before it.
 const LONGEST: u64 = 1 << 20;
@@ -121,26 +123,59 @@ impl From<&StageChange> for StageEvent {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct EventFile(PathBuf);
+pub(crate) struct EventFile {
+    path: PathBuf,
+    /// `None` if the kernel does not tell.
+    namespace: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    namespace: u64,
+}
 
 impl EventFile {
+    /// Removes what a former namespace of the same number has left.
     pub(crate) fn of_this_namespace() -> io::Result<Self> {
-        run_directory::of_this_namespace("events.jsonl").map(Self)
+        let path = run_directory::of_this_namespace("events.jsonl")?;
+        let file = Self { path, namespace: namespace::cookie() };
+        file.remove_foreign();
+        Ok(file)
+    }
+
+    fn remove_foreign(&self) {
+        for path in [&self.path, &self.former()] {
+            let first = File::open(path).map(|file| BufReader::new(file.take(64)).lines().next());
+            let Ok(Some(Ok(first))) = first else { continue };
+            let header = serde_json::from_str::<Header>(&first).ok();
+            if let (Some(header), Some(own)) = (header, self.namespace)
+                && header.namespace != own
+            {
+                let _ = fs::remove_file(path);
+            }
+        }
     }
 
     pub(crate) fn add(&self, what: What) -> Result<(), FileError> {
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        self.append(&Event { time, what }).map_err(FileError::new("write", &self.0))
+        self.append(&Event { time, what }).map_err(FileError::new("write", &self.path))
     }
 
     fn append(&self, event: &Event) -> io::Result<()> {
-        let mut line = serde_json::to_vec(event)?;
-        line.push(b'\n');
-        if fs::metadata(&self.0).is_ok_and(|file| file.len() >= LONGEST) {
-            fs::rename(&self.0, self.former())?;
+        if fs::metadata(&self.path).is_ok_and(|file| file.len() >= LONGEST) {
+            fs::rename(&self.path, self.former())?;
         }
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.0)?;
-        file.write_all(&line)
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
+        let mut lines = Vec::new();
+        if let Some(namespace) =
+            self.namespace.filter(|_| file.metadata().is_ok_and(|it| it.len() == 0))
+        {
+            serde_json::to_writer(&mut lines, &Header { namespace })?;
+            lines.push(b'\n');
+        }
+        serde_json::to_writer(&mut lines, event)?;
+        lines.push(b'\n');
+        file.write_all(&lines)
     }
 
     /// The newest `most` events, the oldest of them first, and where to read on. Ignores lines that
@@ -148,7 +183,7 @@ impl EventFile {
     pub(crate) fn last(&self, most: usize) -> Result<(Vec<Event>, Position), FileError> {
         let mut text = String::new();
         read(&self.former(), 0, &mut text)?;
-        let at = read(&self.0, 0, &mut text)?;
+        let at = read(&self.path, 0, &mut text)?;
         let events: Vec<Event> = events(&text).collect();
         let first = events.len().saturating_sub(most);
         Ok((events.into_iter().skip(first).collect(), at))
@@ -157,21 +192,39 @@ impl EventFile {
     /// The events after `at`, which is moved on.
     pub(crate) fn since(&self, at: &mut Position) -> Result<Vec<Event>, FileError> {
         let mut text = String::new();
-        let now = Position::of(&self.0);
+        let now = Position::of(&self.path);
         *at = if now.file == at.file {
-            read(&self.0, at.bytes, &mut text)?
+            read(&self.path, at.bytes, &mut text)?
         } else {
             if Position::of(&self.former()).file == at.file {
                 read(&self.former(), at.bytes, &mut text)?;
             }
-            read(&self.0, 0, &mut text)?
+            read(&self.path, 0, &mut text)?
         };
         Ok(events(&text).collect())
     }
 
     fn former(&self) -> PathBuf {
-        self.0.with_extension("former.jsonl")
+        self.path.with_extension("former.jsonl")
     }
+}
+
+/// Removes the files that network namespaces have left which are gone.
+pub(crate) fn forget_gone_namespaces() -> io::Result<()> {
+    let (own, Some(alive)) = (namespace::number()?, numbers(&Host::at("/"))) else { return Ok(()) };
+    for file in fs::read_dir(run_directory::PATH)? {
+        let file = file?;
+        let name = file.file_name();
+        let number = name.to_str().and_then(|name| {
+            let (number, name) = name.split_once('.')?;
+            let is_ours = name.starts_with("events.") || name.starts_with("holders.");
+            number.parse::<u64>().ok().filter(|_| is_ours)
+        });
+        if number.is_some_and(|number| number != own && !alive.contains(&number)) {
+            fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// How far a reader is.
@@ -217,7 +270,7 @@ mod tests {
     use super::*;
 
     fn file(directory: &tempfile::TempDir) -> EventFile {
-        EventFile(directory.path().join("events.jsonl"))
+        EventFile { path: directory.path().join("events.jsonl"), namespace: Some(7) }
     }
 
     fn reclaimed(entries_deleted: u64) -> What {
@@ -243,12 +296,12 @@ mod tests {
     fn a_line_cut_short_or_of_another_version_hides_no_other() {
         let directory = tempfile::tempdir().unwrap();
         let file = file(&directory);
-        fs::write(&file.0, "{\"time\":\"2026\",\"event\":\"unheard_of\"}\nnonsense\n").unwrap();
+        fs::write(&file.path, "{\"time\":\"2026\",\"event\":\"unheard_of\"}\nnonsense\n").unwrap();
         file.add(What::Stopped).unwrap();
         let (events, mut at) = file.last(5).unwrap();
         assert_eq!(whats(events), [What::Stopped]);
         let write_more = |text: &str| {
-            let mut open = OpenOptions::new().append(true).open(&file.0).unwrap();
+            let mut open = OpenOptions::new().append(true).open(&file.path).unwrap();
             open.write_all(text.as_bytes()).unwrap();
         };
         let half = "{\"time\":\"2026\",\"event\":";
@@ -272,9 +325,21 @@ mod tests {
             seen += file.since(&mut at).unwrap().len();
         }
         assert_eq!(seen, 3000);
-        for path in [&file.0, &file.former()] {
+        for path in [&file.path, &file.former()] {
             assert!(fs::metadata(path).unwrap().len() <= LONGEST + 2000, "{}", path.display());
         }
+    }
+
+    #[test]
+    fn a_new_namespace_does_not_see_the_events_of_one_that_had_its_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        file.add(What::Stopped).unwrap();
+        file.remove_foreign();
+        assert_eq!(file.last(5).unwrap().0.len(), 1);
+        let next = EventFile { namespace: Some(8), ..file };
+        next.remove_foreign();
+        assert_eq!(next.last(5).unwrap().0, []);
     }
 
     #[test]

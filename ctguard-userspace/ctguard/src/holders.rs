@@ -1,12 +1,18 @@
 //! Who holds the table, as the daemon's last look found it: a file that `ctguard status` reads.
 
-use std::{cmp::Reverse, collections::BTreeMap, fs, io, path::PathBuf, time::SystemTime};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    path::PathBuf,
+    time::SystemTime,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::files::FileError;
 use ctguard_control::{
-    holdings::{Entries, Parts},
+    holdings::Parts,
     look::{Held, Kind, Look},
     sources::SourceScope,
     standing::Standings,
@@ -15,6 +21,8 @@ use ctguard_kernel::run_directory;
 
 /// Sources that are named.
 const NAMED: usize = 5;
+/// Sources that are counted.
+const MOST_SOURCES: usize = 2048;
 /// Longer silence counts as idle.
 const IDLE_SECONDS: u32 = 60;
 
@@ -47,11 +55,11 @@ pub(crate) struct StateHolders {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SourceHolder {
+    /// An IPv4 address, or an IPv6 /64. Packets that were not answered may name any.
     pub(crate) source: String,
-    /// Connections whose handshake it completed.
-    pub(crate) connections: u32,
-    /// Entries that may be spoofed, less those that may be reclaimed.
-    pub(crate) other_entries: u32,
+    pub(crate) entries: u32,
+    /// By state, the most first.
+    pub(crate) states: Vec<(String, u32)>,
     pub(crate) is_above_part: bool,
 }
 
@@ -63,15 +71,31 @@ pub(crate) struct PartReport {
 }
 
 /// What a look counts beside.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sums {
     idle: [u64; Kind::COUNT],
+    /// Of the sources with the most entries. A number may be too low, never too high.
+    sources: HashMap<SourceScope, [u32; Kind::COUNT]>,
 }
 
 impl Sums {
     pub(crate) fn add(&mut self, held: &Held) {
         let is_idle = held.idle.is_some_and(|seconds| seconds >= IDLE_SECONDS);
         self.idle[held.kind as usize] += u64::from(is_idle);
+        if self.sources.len() >= MOST_SOURCES && !self.sources.contains_key(&held.source) {
+            let mut all = self.ranked();
+            all.truncate(MOST_SOURCES / 2);
+            self.sources = all.into_iter().collect();
+        }
+        self.sources.entry(held.source).or_default()[held.kind as usize] += 1;
+    }
+
+    /// The most entries first.
+    fn ranked(&self) -> Vec<(SourceScope, [u32; Kind::COUNT])> {
+        let mut all: Vec<_> =
+            self.sources.iter().map(|(&source, &kinds)| (source, kinds)).collect();
+        all.sort_unstable_by_key(|(source, kinds)| (Reverse(kinds.iter().sum::<u32>()), *source));
+        all
     }
 }
 
@@ -86,11 +110,17 @@ impl Holders {
         states.retain(|state| state.entries > 0);
         states.sort_by_key(|state| Reverse(state.entries));
         let marks = standings.marks();
-        let holder = |(source, entries): (SourceScope, Entries)| SourceHolder {
-            source: source.to_string(),
-            connections: entries.proving,
-            other_entries: entries.other,
-            is_above_part: marks.contains_key(&source),
+        let holder = |(source, kinds): (SourceScope, [u32; Kind::COUNT])| {
+            let states = Kind::ALL.map(|kind| (kind.name().to_owned(), kinds[kind as usize]));
+            let mut states: Vec<_> =
+                states.into_iter().filter(|(_, entries)| *entries > 0).collect();
+            states.sort_by_key(|(_, entries)| Reverse(*entries));
+            SourceHolder {
+                source: source.to_string(),
+                entries: kinds.iter().sum(),
+                states,
+                is_above_part: marks.contains_key(&source),
+            }
         };
         let Parts { proving, other } = standings.parts();
         let parts = PartReport { connections: proving, other_entries: other };
@@ -98,7 +128,7 @@ impl Holders {
             looked_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             entries: look.entries,
             states,
-            sources: look.holdings.top(NAMED).into_iter().map(holder).collect(),
+            sources: sums.ranked().into_iter().take(NAMED).map(holder).collect(),
             parts: (proving.is_some() || other.is_some()).then_some(parts),
             reclaimable: look.queue.len(),
             ..Self::default()
@@ -127,5 +157,29 @@ impl HoldersFile {
     /// `None` before the first look.
     pub(crate) fn read(&self) -> Option<Holders> {
         serde_json::from_slice(&fs::read(&self.0).ok()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_most_is_found_among_more_sources_than_are_counted() {
+        let mut sums = Sums::default();
+        for number in 0..20_000_u32 {
+            let mut add = |source, kind| {
+                let source = SourceScope::V4(source);
+                sums.add(&Held { source, kind, idle: Some(60), deletable: true, proves: false });
+            };
+            add(1000 + number, Kind::Unanswered);
+            if number % 4 == 0 {
+                add(7, if number % 8 == 0 { Kind::Established } else { Kind::Stream });
+            }
+        }
+        let (source, kinds) = sums.ranked()[0];
+        assert_eq!((source, kinds[Kind::Established as usize]), (SourceScope::V4(7), 2500));
+        assert!(sums.sources.len() <= MOST_SOURCES);
+        assert_eq!(sums.idle[Kind::Unanswered as usize], 20_000);
     }
 }

@@ -119,6 +119,12 @@ fn help_of_set_lists_every_key_with_its_value_and_default() {
         ("fail-open=on|off", "off"),
         ("fallback.rate=N/s", "target x maximum / 120 s"),
         ("relief.reclaim=on|off", "on"),
+        ("relief.unanswered-after=Ns|off", "1s"),
+        ("relief.half-open-after=Ns|off", "5s"),
+        ("relief.finished-after=Ns|off", "10s"),
+        ("relief.answered-after=Ns|off", "10s"),
+        ("relief.stream-above-part-after=Ns|off", "30s"),
+        ("relief.established-above-part-after=Ns|off", "off"),
         ("relief.adaptive-start=N%", "off"),
         ("relief.adaptive-end=N%", "off"),
         ("source.CLASS.rate=N/s", "50/s, 100/s, 20/s"),
@@ -137,6 +143,23 @@ fn help_of_set_lists_every_key_with_its_value_and_default() {
             help.split_once(&format!("\n  {key}\n")).unwrap_or_else(|| panic!("{key}"));
         let meaning = entry.lines().next().unwrap_or_default();
         assert!(meaning.ends_with(&format!(" [default: {default}]")), "{key}: {meaning}");
+    }
+}
+
+/// Fails when a verb that uses no guard offers to choose one, or when the help of one list has the
+/// other's examples.
+#[test]
+fn help_shows_only_what_concerns_the_command() {
+    for (verb, _) in HELP {
+        let (text, uses_no_guard) = (help(verb, "-h"), matches!(verb, ["events" | "simulate"]));
+        assert_eq!(text.contains("--pin-path"), !uses_no_guard, "{verb:?}: {text}");
+    }
+    for (list, other) in [("allow", "deny"), ("deny", "allow")] {
+        for action in ["add", "del", "list"] {
+            let text = help(&[list, action], "--help");
+            let names = |name: &str| text.contains(&format!("ctguard {name} {action}"));
+            assert!(names(list) && !text.contains(&format!("ctguard {other} ")), "{text}");
+        }
     }
 }
 

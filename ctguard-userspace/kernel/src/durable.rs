@@ -3,17 +3,21 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
 use rustix::io::Errno;
 
-/// Writes `bytes` to `temporary`, then renames it to `path`. Makes the directory if it is missing.
+/// Writes `bytes` to `temporary`, then renames it to `path`. Makes the directory if it is missing, and
+/// follows no link of either name.
 pub fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let mut file = File::create(temporary)?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW);
+    let mut file = options.open(temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(temporary, path)?;

@@ -19,3 +19,4 @@ pub mod namespace;
 pub mod net;
 pub mod privileges;
 pub mod run_directory;
+pub mod terminal;

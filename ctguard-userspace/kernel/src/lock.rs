@@ -168,13 +168,10 @@ fn holder_of(path: &Path) -> Option<Holder> {
     let file = File::open(path).ok()?;
     let facts = file.metadata().ok()?;
     let id = format!("{:02x}:{:02x}:{}", major(facts.dev()), minor(facts.dev()), facts.ino());
-    if let Some(pid) = listed(&fs::read_to_string("/proc/locks").ok()?, &id) {
-        return Some(Holder { pid: Some(pid) });
-    }
-    // The holder may be in another pid namespace; then its own pid is the best answer.
-    let is_held = matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-    let pid = || fs::read_to_string(path).ok()?.lines().next()?.parse().ok();
-    is_held.then(|| Holder { pid: pid() })
+    let pid = listed(&fs::read_to_string("/proc/locks").ok()?, &id);
+    // The list lacks holders in other pid namespaces. Their own pid, in the file, is another's here.
+    let is_held = pid.is_some() || matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    is_held.then_some(Holder { pid })
 }
 
 /// The pid of the holder, from `/proc/locks` (`proc_locks(5)`).

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::{
     DEFAULT_POLICY,
     key::{Key, Kind, UnknownKey},
-    value::{Value, ValueError},
+    value::{Form, Value, ValueError},
 };
 
 /// `KEY=VALUE`, checked.
@@ -60,6 +60,9 @@ impl FromStr for Assignment {
     }
 }
 
+/// Bytes of `struct bpf_ct_opts` until Linux 6.9, which have no room for a zone.
+const WITHOUT_ZONE_BYTES: u32 = 12;
+
 /// The policy and the settings of the guarded interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -100,9 +103,9 @@ impl Settings {
             Kind::On(bit) => Value::Switch(self.policy.has(bit)),
             Kind::Off(bit) => Value::Switch(!self.policy.has(bit)),
             Kind::Policy(form, field) => form.value(*field(&mut { self.policy }, class)),
+            Kind::Source(form, field) => form.value(*field(&mut { self.policy.source[class] })),
             Kind::Ceiling(form, field) => {
-                let mut ceiling = self.interfaces[self.position(key)?].overrides[class];
-                form.value(*field(&mut ceiling))
+                form.value(*field(&mut { self.interfaces[self.position(key)?].overrides[class] }))
             }
             Kind::Zone => Value::Zone(self.interfaces[self.position(key)?].zone),
             Kind::Answer => Value::Switch(self.interfaces[self.position(key)?].answers),
@@ -112,34 +115,62 @@ impl Settings {
     fn set(&mut self, key: &Key, value: Value) -> Result<(), SettingError> {
         let class = key.class();
         match key.row.kind {
-            Kind::On(bit) => self.switch(bit, value == Value::Switch(true)),
-            Kind::Off(bit) => self.switch(bit, value == Value::Switch(false)),
+            Kind::On(bit) | Kind::Off(bit) => {
+                let set = value == Value::Switch(matches!(key.row.kind, Kind::On(_)));
+                let others = self.policy.switches & !bit;
+                self.policy.switches = if set { others | bit } else { others };
+            }
             Kind::Policy(_, field) => {
                 let default = *field(&mut { DEFAULT_POLICY }, class);
                 *field(&mut self.policy, class) = number(value, default);
             }
+            Kind::Source(form, field) => {
+                let default = *field(&mut { DEFAULT_POLICY.source[class] });
+                *field(&mut self.policy.source[class]) = number(value, default);
+                let bit = Policy::ceiling_bit(class, matches!(form, Form::Burst));
+                if value == Value::Default {
+                    self.policy.own_ceilings &= !bit;
+                } else {
+                    self.policy.own_ceilings |= bit;
+                }
+            }
             Kind::Ceiling(_, field) => {
-                let position = self.position(key)?;
-                *field(&mut self.interfaces[position].overrides[class]) = number(value, 0);
+                *field(&mut self.of_interface(key)?.overrides[class]) = number(value, 0);
             }
             Kind::Zone => {
-                let position = self.position(key)?;
-                self.interfaces[position].zone =
-                    if let Value::Zone(zone) = value { zone } else { 0 };
+                let zone = if let Value::Zone(zone) = value { zone } else { 0 };
+                self.of_interface(key)?.zone = zone;
             }
-            Kind::Answer => {
-                let position = self.position(key)?;
-                self.interfaces[position].answers = value != Value::Switch(false);
-            }
+            Kind::Answer => self.of_interface(key)?.answers = value != Value::Switch(false),
         }
         Ok(())
     }
 
-    fn switch(&mut self, bit: u32, set: bool) {
-        if set {
-            self.policy.switches |= bit;
-        } else {
-            self.policy.switches &= !bit;
+    fn of_interface(&mut self, key: &Key) -> Result<&mut InterfaceSettings, SettingError> {
+        let position = self.position(key)?;
+        Ok(&mut self.interfaces[position])
+    }
+
+    /// What the operator should know about the interfaces' zones, given the size of the lookup's
+    /// options in bytes; 0 if the flow cache is used instead.
+    ///
+    /// # Errors
+    /// If the kernel's lookup knows the default zone only, it would find the wrong flows.
+    pub fn zone_warning(&self, lookup_options_bytes: u32) -> Result<Option<String>, SettingError> {
+        let zoned: Vec<_> = self.interfaces.iter().filter(|it| it.zone != 0).collect();
+        match (lookup_options_bytes, zoned.first()) {
+            (0, Some(_)) => {
+                let names: Vec<_> = zoned.iter().map(|interface| &interface.name[..]).collect();
+                Ok(Some(format!(
+                    "the flow cache ignores zones: on {} a packet counts as known if any zone has a \
+                     flow with its addresses and ports",
+                    names.join(", ")
+                )))
+            }
+            (WITHOUT_ZONE_BYTES, Some(InterfaceSettings { name, zone, .. })) => {
+                Err(SettingError::ZoneUnknown { interface: name.clone(), zone: *zone })
+            }
+            _ => Ok(None),
         }
     }
 
@@ -175,6 +206,21 @@ mod tests {
         let changes = settings.apply(&[assign("source.tcp.rate=200")]).unwrap();
         assert_eq!((changes[0].old, changes[0].new), (Value::Rate(50), Value::Rate(200)));
         assert_eq!(settings.policy.source[Class::Tcp as usize].flows_per_second, 200);
+    }
+
+    #[test]
+    fn a_ceiling_is_the_operators_until_both_its_parts_are_taken_back() {
+        let mut settings = settings();
+        let tcp = Class::Tcp as usize;
+        let mut has_own = |assignment| {
+            settings.apply(&[assign(assignment)]).unwrap();
+            settings.policy.has_own_ceiling(tcp)
+        };
+        assert!(!has_own("source.udp.rate=50"));
+        assert!(has_own("source.tcp.rate=50"), "the default's number, but set");
+        assert!(has_own("source.tcp.burst=300"));
+        assert!(has_own("source.tcp.rate=default"));
+        assert!(!has_own("source.tcp.burst=default"));
     }
 
     #[test]
@@ -224,6 +270,8 @@ mod tests {
             "prefix.tcp.rate=7",
             "service.udp.burst=7",
             "floor.tcp.rate=3",
+            "source.udp.rate=7",
+            "source.other.burst=7",
             "interface.wan0.zone=5",
             "interface.wan0.answer=off",
         ];
@@ -255,5 +303,40 @@ mod tests {
 
     fn assign(text: &str) -> Assignment {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_zone_is_looked_in_where_the_lookup_takes_one() {
+        assert_eq!(zoned(5).zone_warning(16), Ok(None));
+    }
+
+    #[test]
+    fn a_lookup_that_takes_none_refuses_all_but_the_default_zone() {
+        let error = zoned(5).zone_warning(12).unwrap_err().to_string();
+        for part in ["interface.wan0.zone", "zone 5", "Linux 6.10", "flow-cache"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert_eq!(zoned(0).zone_warning(12), Ok(None));
+    }
+
+    #[test]
+    fn the_flow_cache_takes_a_zone_and_says_that_it_means_nothing() {
+        let warning = zoned(5).zone_warning(0).unwrap().unwrap();
+        assert!(warning.contains("on wan0"), "{warning}");
+        assert_eq!(zoned(0).zone_warning(0), Ok(None));
+    }
+
+    fn zoned(zone: u16) -> Settings {
+        let overrides = [Rate::default(); CLASSES];
+        let interface = |name: &str, zone| InterfaceSettings {
+            name: name.into(),
+            overrides,
+            zone,
+            answers: true,
+        };
+        Settings {
+            policy: DEFAULT_POLICY,
+            interfaces: vec![interface("lan0", 0), interface("wan0", zone)],
+        }
     }
 }

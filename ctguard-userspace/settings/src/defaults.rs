@@ -4,7 +4,7 @@ use ctguard_layout::{CLASSES, LAYOUT_VERSION, Policy, Rate};
 
 /// The policy of a new guard.
 ///
-/// Ceilings are for each source: an IPv4 address, or an IPv6 /64. A household behind one address
+/// Ceilings are for each source, and hold outside calm, where a source is not known: an IPv4 address, or an IPv6 /64. A household behind one address
 /// opens a few dozen connections a second at its busiest moments, and a hundred or so at once when
 /// browsers start. A host that asks for more all the time is a scanner, a flood, or a service for
 /// the allow list or for an interface with a higher ceiling. UDP gets twice as much, for DNS and
@@ -27,4 +27,6 @@ pub const DEFAULT_POLICY: Policy = Policy {
     adaptive_ppm: [0; 2],
     // A handshake takes one round trip, and a lost SYN-ACK is repeated after 1 and 3 s.
     reclaim_after: [1, 5, 10, 10, 30, 0],
+    own_ceilings: 0,
+    reserved: 0,
 };

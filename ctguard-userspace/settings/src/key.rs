@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Off(u32),
     /// A number in the policy; 0 is no value.
     Policy(Form, fn(&mut Policy, usize) -> &mut u32),
+    /// A ceiling of the policy; the policy has a bit for each that the operator set.
+    Source(Form, fn(&mut Rate) -> &mut u32),
     /// An interface's own ceiling; 0 is no value.
     Ceiling(Form, fn(&mut Rate) -> &mut u32),
     /// The conntrack zone of what arrives on an interface (`CT --zone`, nft `ct zone set`).
@@ -43,7 +45,7 @@ impl Kind {
     pub(crate) const fn form(self) -> Form {
         match self {
             Self::On(_) | Self::Off(_) | Self::Answer => Form::Switch,
-            Self::Policy(form, _) | Self::Ceiling(form, _) => form,
+            Self::Policy(form, _) | Self::Source(form, _) | Self::Ceiling(form, _) => form,
             Self::Zone => Form::Zone,
         }
     }
@@ -51,154 +53,135 @@ impl Kind {
 
 /// Every setting, in the order of the reference.
 pub(crate) static TABLE: [Row; 24] = [
-    Row {
-        name: "target",
-        kind: Kind::Policy(Form::Fill(1), |policy, _| &mut policy.target_ppm),
-        meaning: "Highest fill to which guarded interfaces may bring the table",
-        unset: "off",
-    },
-    Row {
-        name: "dry-run",
-        kind: Kind::On(Policy::DRY_RUN),
-        meaning: "Decide and count as always, but drop nothing",
-        unset: "off",
-    },
-    Row {
-        name: "fail-open",
-        kind: Kind::On(Policy::FAIL_OPEN),
-        meaning: "While no daemon runs, enforce ceilings only and no fallback rate",
-        unset: "off",
-    },
-    Row {
-        name: "fallback.rate",
-        kind: Kind::Policy(Form::Rate, |policy, _| &mut policy.fallback_flows_per_second),
-        meaning: "New flows for the whole table while no daemon runs",
-        unset: "target x maximum / 120 s",
-    },
-    Row {
-        name: "relief.reclaim",
-        kind: Kind::Off(Policy::NO_RECLAIM),
-        meaning: "Delete idle entries to keep room below the target for new flows",
-        unset: "off",
-    },
-    Row {
-        name: "relief.unanswered-after",
-        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[0]),
-        meaning: "Idle time after which an entry that nobody answered may be deleted",
-        unset: "off",
-    },
-    Row {
-        name: "relief.half-open-after",
-        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[1]),
-        meaning: "The same for a TCP handshake that was not completed",
-        unset: "off",
-    },
-    Row {
-        name: "relief.finished-after",
-        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[2]),
-        meaning: "The same for TCP in TIME_WAIT or CLOSE",
-        unset: "off",
-    },
-    Row {
-        name: "relief.answered-after",
-        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[3]),
-        meaning: "The same for UDP and others with a reply, but no stream",
-        unset: "off",
-    },
-    Row {
-        name: "relief.stream-above-part-after",
-        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[4]),
-        meaning: "The same for a UDP stream, if its source holds above its part",
-        unset: "off",
-    },
-    Row {
-        name: "relief.established-above-part-after",
-        kind: Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[5]),
-        meaning: "The same for established TCP, if its source holds above its part",
-        unset: "off",
-    },
-    Row {
-        name: "relief.adaptive-start",
-        kind: Kind::Policy(Form::Fill(1), |policy, _| &mut policy.adaptive_ppm[0]),
-        meaning: "Fill at which timeouts begin to shrink",
-        unset: "off",
-    },
-    Row {
-        name: "relief.adaptive-end",
-        // Beyond the maximum, so that timeouts of a full table are not yet at their least.
-        kind: Kind::Policy(Form::Fill(2), |policy, _| &mut policy.adaptive_ppm[1]),
-        meaning: "Fill at which timeouts would reach zero",
-        unset: "off",
-    },
-    Row {
-        name: "source.CLASS.rate",
-        kind: Kind::Policy(Form::Rate, |policy, class| &mut policy.source[class].flows_per_second),
-        meaning: "Ceiling: new flows from one source",
-        unset: "off",
-    },
-    Row {
-        name: "source.CLASS.burst",
-        kind: Kind::Policy(Form::Burst, |policy, class| &mut policy.source[class].burst),
-        meaning: "New flows that one source may open at once",
-        unset: "off",
-    },
-    Row {
-        name: "prefix.CLASS.rate",
-        kind: Kind::Policy(Form::Rate, |policy, class| &mut policy.prefix[class].flows_per_second),
-        meaning: "New flows from one IPv4 /24 or IPv6 /48",
-        unset: "off",
-    },
-    Row {
-        name: "prefix.CLASS.burst",
-        kind: Kind::Policy(Form::Burst, |policy, class| &mut policy.prefix[class].burst),
-        meaning: "New flows that one /24 or /48 may open at once",
-        unset: "one second's worth",
-    },
-    Row {
-        name: "service.CLASS.rate",
-        kind: Kind::Policy(Form::Rate, |policy, class| &mut policy.service[class].flows_per_second),
-        meaning: "New flows to one address and port",
-        unset: "off",
-    },
-    Row {
-        name: "service.CLASS.burst",
-        kind: Kind::Policy(Form::Burst, |policy, class| &mut policy.service[class].burst),
-        meaning: "New flows to one address and port at once",
-        unset: "one second's worth",
-    },
-    Row {
-        name: "floor.CLASS.rate",
-        kind: Kind::Policy(Form::Rate, |policy, class| &mut policy.floor[class]),
-        meaning: "Fair share below which unknown sources are challenged",
-        unset: "off",
-    },
-    Row {
-        name: "interface.IF.source.CLASS.rate",
-        kind: Kind::Ceiling(Form::Rate, |ceiling| &mut ceiling.flows_per_second),
-        meaning: "Ceiling of each source on this interface",
-        unset: "source.CLASS.rate",
-    },
-    Row {
-        name: "interface.IF.source.CLASS.burst",
-        kind: Kind::Ceiling(Form::Burst, |ceiling| &mut ceiling.burst),
-        meaning: "Burst of each source on this interface",
-        unset: "source.CLASS.burst",
-    },
-    Row {
-        name: "interface.IF.zone",
-        kind: Kind::Zone,
-        meaning: "Conntrack zone that rules set for packets arriving here",
-        unset: "off",
-    },
-    Row {
-        name: "interface.IF.answer",
-        kind: Kind::Answer,
-        meaning: "Answer a SYN to challenge it; if off, wait for a second SYN",
-        unset: "off",
-    },
+    row(
+        "target",
+        Kind::Policy(Form::Fill(1), |policy, _| &mut policy.target_ppm),
+        "Highest fill to which guarded interfaces may bring the table",
+    ),
+    row("dry-run", Kind::On(Policy::DRY_RUN), "Decide and count as always, but drop nothing"),
+    row(
+        "fail-open",
+        Kind::On(Policy::FAIL_OPEN),
+        "While no daemon runs, enforce ceilings only and no fallback rate",
+    ),
+    row(
+        "fallback.rate",
+        Kind::Policy(Form::Rate, |policy, _| &mut policy.fallback_flows_per_second),
+        "New flows for the whole table while no daemon runs",
+    )
+    .or("target x maximum / 120 s"),
+    row(
+        "relief.reclaim",
+        Kind::Off(Policy::NO_RECLAIM),
+        "Delete idle entries to keep room below the target for new flows",
+    ),
+    row(
+        "relief.unanswered-after",
+        Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[0]),
+        "Idle time after which an entry that nobody answered may be deleted",
+    ),
+    row(
+        "relief.half-open-after",
+        Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[1]),
+        "The same for a TCP handshake that was not completed",
+    ),
+    row(
+        "relief.finished-after",
+        Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[2]),
+        "The same for TCP in TIME_WAIT or CLOSE",
+    ),
+    row(
+        "relief.answered-after",
+        Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[3]),
+        "The same for UDP and others with a reply, but no stream",
+    ),
+    row(
+        "relief.stream-above-part-after",
+        Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[4]),
+        "The same for a UDP stream, if its source holds above its part",
+    ),
+    row(
+        "relief.established-above-part-after",
+        Kind::Policy(Form::Age, |policy, _| &mut policy.reclaim_after[5]),
+        "The same for established TCP, if its source holds above its part",
+    ),
+    row(
+        "relief.adaptive-start",
+        Kind::Policy(Form::Fill(1), |policy, _| &mut policy.adaptive_ppm[0]),
+        "Fill at which timeouts begin to shrink",
+    ),
+    // Beyond the maximum, so that timeouts of a full table are not yet at their least.
+    row(
+        "relief.adaptive-end",
+        Kind::Policy(Form::Fill(2), |policy, _| &mut policy.adaptive_ppm[1]),
+        "Fill at which timeouts would reach zero",
+    ),
+    row(
+        "source.CLASS.rate",
+        Kind::Source(Form::Rate, |ceiling| &mut ceiling.flows_per_second),
+        "Ceiling: new flows from one source",
+    ),
+    row(
+        "source.CLASS.burst",
+        Kind::Source(Form::Burst, |ceiling| &mut ceiling.burst),
+        "New flows that one source may open at once",
+    ),
+    row(
+        "prefix.CLASS.rate",
+        Kind::Policy(Form::Rate, |policy, class| &mut policy.prefix[class].flows_per_second),
+        "New flows from one IPv4 /24 or IPv6 /48",
+    ),
+    row(
+        "prefix.CLASS.burst",
+        Kind::Policy(Form::Burst, |policy, class| &mut policy.prefix[class].burst),
+        "New flows that one /24 or /48 may open at once",
+    )
+    .or("one second's worth"),
+    row(
+        "service.CLASS.rate",
+        Kind::Policy(Form::Rate, |policy, class| &mut policy.service[class].flows_per_second),
+        "New flows to one address and port",
+    ),
+    row(
+        "service.CLASS.burst",
+        Kind::Policy(Form::Burst, |policy, class| &mut policy.service[class].burst),
+        "New flows to one address and port at once",
+    )
+    .or("one second's worth"),
+    row(
+        "floor.CLASS.rate",
+        Kind::Policy(Form::Rate, |policy, class| &mut policy.floor[class]),
+        "Fair share below which unknown sources are challenged",
+    ),
+    row(
+        "interface.IF.source.CLASS.rate",
+        Kind::Ceiling(Form::Rate, |ceiling| &mut ceiling.flows_per_second),
+        "Ceiling of each source on this interface",
+    )
+    .or("source.CLASS.rate"),
+    row(
+        "interface.IF.source.CLASS.burst",
+        Kind::Ceiling(Form::Burst, |ceiling| &mut ceiling.burst),
+        "Burst of each source on this interface",
+    )
+    .or("source.CLASS.burst"),
+    row("interface.IF.zone", Kind::Zone, "Conntrack zone that rules set for packets arriving here"),
+    row(
+        "interface.IF.answer",
+        Kind::Answer,
+        "Answer a SYN to challenge it; if off, wait for a second SYN",
+    ),
 ];
 
+const fn row(name: &'static str, kind: Kind, meaning: &'static str) -> Row {
+    Row { name, kind, meaning, unset: "off" }
+}
+
 impl Row {
+    const fn or(self, unset: &'static str) -> Self {
+        Self { unset, ..self }
+    }
+
     fn scope(&self) -> Option<&str> {
         self.name.rsplit_once('.').map(|(scope, _)| scope)
     }
@@ -247,12 +230,8 @@ impl Key {
             let has_class = rows[0].name.contains("CLASS");
             let classes = if has_class { Class::ALL.map(Some).to_vec() } else { vec![None] };
             for class in classes {
-                let interface = interface.map(str::to_owned);
-                keys.extend(rows.iter().map(|row| Self {
-                    row,
-                    class,
-                    interface: interface.clone(),
-                }));
+                let interface = || interface.map(str::to_owned);
+                keys.extend(rows.iter().map(|row| Self { row, class, interface: interface() }));
             }
         }
         keys

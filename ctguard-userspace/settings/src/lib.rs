@@ -15,7 +15,6 @@ mod defaults;
 mod key;
 mod reference;
 mod value;
-mod zone;
 
 pub use change::{Assignment, Change, InterfaceSettings, SettingError, Settings};
 pub use defaults::DEFAULT_POLICY;

@@ -62,7 +62,9 @@ impl Run<'_> {
         self.record.flows_began(index, self.now, 1);
         let flow = Flow { source, tuple: Some(tuple), ..Flow::new(index, opening, self.now) };
         let outcome = self.offer(group, flow);
-        let refused = outcome.filter(|outcome| is_for_all(group, *outcome)).and_then(Reason::of);
+        let asks_all = self.maps.asks_all(group.class);
+        let is_for_all = |outcome: &Outcome| is_for_all(group, *outcome, asks_all);
+        let refused = outcome.filter(is_for_all).and_then(Reason::of);
         let Some(traffic) = self.traffic.get(index) else { return };
         let next = if let Some(reason) = refused {
             let horizon = self.steady_until();
@@ -284,15 +286,19 @@ impl Run<'_> {
 }
 
 /// Whether the guard refuses every other flow of the group too, until the jiffies or the grant
-/// change: it looks at no source when a grant is spent or a SYN is answered, and within a jiffy no
-/// bucket refills. Then the flows are counted without being judged. That needs flows that are not
+/// change: it looks at no source when a grant is spent or every SYN is answered, and within a jiffy
+/// no bucket refills. Then the flows are counted without being judged. That needs flows that are not
 /// tried again, and sources that are surely in one tier.
-fn is_for_all(group: &Group, outcome: Outcome) -> bool {
+fn is_for_all(group: &Group, outcome: Outcome, asks_all: bool) -> bool {
     use Outcome::{ChallengedByAck, RefusedChallenge, RefusedGrant, RefusedSource};
     let is_one = group.sources == 1 && !group.spoofed;
-    let is_alike = outcome == RefusedSource && is_one
-        || matches!(outcome, RefusedGrant | RefusedChallenge | ChallengedByAck)
-            && (group.spoofed || is_one);
+    let is_asked = matches!(outcome, RefusedChallenge | ChallengedByAck);
+    let is_of_source = outcome == RefusedSource || is_asked && !asks_all;
+    let is_alike = if is_of_source {
+        is_one
+    } else {
+        (is_asked || outcome == RefusedGrant) && (group.spoofed || is_one)
+    };
     group.tries() == 1 && is_alike
 }
 

@@ -86,6 +86,7 @@ impl Steering {
             policy: ControlPolicy {
                 target_ppm: policy.target_ppm,
                 ceilings: policy.source.map(|rate| rate.flows_per_second),
+                are_own_ceilings: std::array::from_fn(|class| policy.has_own_ceiling(class)),
                 floors: policy.floor,
                 reclaim: !policy.has(Policy::NO_RECLAIM),
             },

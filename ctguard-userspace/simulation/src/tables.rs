@@ -17,7 +17,7 @@ use ctguard_datapath::{
 use ctguard_layout::{
     Action, BucketLine, Class, CookieKey, Environment, Fixed, FlowKind, FlowLine, Grant, HashKey,
     Interface, Limits, List, MemoryLine, OfferedSlot, Outcome, Policy, SourceCells, SourceLine,
-    Tier, shared::Shared, units::Jiffies,
+    Stage, Tier, shared::Shared, units::Jiffies,
 };
 
 use super::{
@@ -111,7 +111,7 @@ impl Maps {
             new_flows: 0,
             interface: Interface {
                 ifindex: 1,
-                ceilings: ceilings(&policy.source, &Interface::FREE.overrides, jiffies_per_second),
+                ceilings: ceilings(&policy, &Interface::FREE.overrides, jiffies_per_second),
                 ..Interface::FREE
             },
             buckets: lines(sizes.source_lines),
@@ -130,6 +130,8 @@ impl Maps {
             cookie: Cell::default(),
         };
         maps.set_fallback(true);
+        FallbackRate::exempt(scenario.table.max.into(), jiffies_per_second)
+            .write_exempt(&maps.grant);
         maps
     }
 
@@ -152,6 +154,12 @@ impl Maps {
         let wake = judgement.wakes();
         self.new_flows += u64::from(outcome == Outcome::Admitted);
         Judged { refused, outcome, wake, cookie: self.cookie.get() }
+    }
+
+    /// Whether every stranger's flow of a class is challenged, if it can be.
+    pub(super) fn asks_all(&self, class: Class) -> bool {
+        let [admitted, limit] = [self.grant.admissions(), self.grant.limits()];
+        self.limits.stage(class) == Stage::Challenge || admitted[0] >= limit[0]
     }
 
     /// Notes that the frame leaves `now`.

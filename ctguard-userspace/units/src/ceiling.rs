@@ -4,17 +4,25 @@ use ctguard_layout::{CLASS_SLOTS, CLASSES, Ceiling, OperatorLimits, Policy, Rate
 
 use crate::numbers::{real, whole};
 
-/// The ceilings per source on one interface: its own where they are set, else the policy's.
+/// The ceilings per source that the operator set for one interface or for all. A default is none of
+/// them: the controller writes it into the shares while it holds.
 pub fn ceilings(
-    policy: &[Rate; CLASSES],
+    policy: &Policy,
     overrides: &[Rate; CLASSES],
     jiffies_per_second: u32,
 ) -> [Ceiling; CLASS_SLOTS] {
-    let mut ceilings = [Ceiling::default(); CLASS_SLOTS];
-    for ((ceiling, &rate), &own) in ceilings.iter_mut().zip(policy).zip(overrides) {
-        *ceiling = compile(in_force(rate, own), jiffies_per_second);
-    }
-    ceilings
+    by_class(|class| {
+        let own = overrides[class];
+        if policy.has_own_ceiling(class) || own != Rate::default() {
+            compile(in_force(policy.source[class], own), jiffies_per_second)
+        } else {
+            Ceiling::default()
+        }
+    })
+}
+
+fn by_class(of: impl Fn(usize) -> Ceiling) -> [Ceiling; CLASS_SLOTS] {
+    std::array::from_fn(|slot| if slot < CLASSES { of(slot) } else { Ceiling::default() })
 }
 
 /// The rate and burst on an interface: its `own` where they are set, else the policy's.
@@ -28,18 +36,14 @@ pub fn in_force(policy: Rate, own: Rate) -> Rate {
 
 /// Limits of a scope by class; an interval of 0 means no limit.
 fn scope_limits(rates: &[Rate; CLASSES], jiffies_per_second: u32) -> [Ceiling; CLASS_SLOTS] {
-    let mut limits = [Ceiling::default(); CLASS_SLOTS];
-    for (limit, &rate) in limits.iter_mut().zip(rates) {
-        *limit = match rate {
-            Rate { flows_per_second: 0, .. } => Ceiling::default(),
-            // The default burst is that of one second.
-            Rate { flows_per_second, burst: 0 } => {
-                compile(Rate { flows_per_second, burst: flows_per_second }, jiffies_per_second)
-            }
-            rate => compile(rate, jiffies_per_second),
-        };
-    }
-    limits
+    by_class(|class| match rates[class] {
+        Rate { flows_per_second: 0, .. } => Ceiling::default(),
+        // The default burst is that of one second.
+        rate => compile(
+            in_force(Rate { burst: rate.flows_per_second, ..rate }, rate),
+            jiffies_per_second,
+        ),
+    })
 }
 
 /// The limits of prefixes and services; `lists_in_use` has a bit for each list with entries.
@@ -94,6 +98,20 @@ pub fn interval(flows_per_second: u64, jiffies_per_second: u32) -> u64 {
 mod tests {
     use super::*;
 
+    const POLICY: Policy = Policy {
+        layout_version: 0,
+        switches: 0,
+        target_ppm: 0,
+        source: [UNSET; CLASSES],
+        fallback_flows_per_second: 0,
+        floor: [0; CLASSES],
+        prefix: [UNSET; CLASSES],
+        service: [UNSET; CLASSES],
+        adaptive_ppm: [0; 2],
+        reclaim_after: [0; 6],
+        own_ceilings: 0,
+        reserved: 0,
+    };
     const UNSET: Rate = Rate { flows_per_second: 0, burst: 0 };
 
     #[test]
@@ -101,6 +119,20 @@ mod tests {
         let ceiling = compile(rate(200, 100), 250);
         assert_eq!(ceiling.interval, Ticks(250 * 65_536 / 200));
         assert_eq!(ceiling.tolerance, Ticks(99 * 250 * 65_536 / 200));
+    }
+
+    #[test]
+    fn only_ceilings_that_the_operator_set_are_compiled() {
+        let policy = Policy {
+            source: [rate(50, 200), rate(100, 400), rate(20, 50)],
+            own_ceilings: Policy::ceiling_bit(0, true),
+            ..POLICY
+        };
+        let own = [UNSET, UNSET, rate(0, 9)];
+        let [tcp, udp, other, _] = ceilings(&policy, &own, 250);
+        assert_eq!(tcp, compile(rate(50, 200), 250));
+        assert_eq!(udp, Ceiling::default());
+        assert_eq!(other, compile(rate(20, 9), 250));
     }
 
     #[test]
@@ -130,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_saved_for_ten_seconds_and_is_two_flows_at_least() {
+    fn a_share_is_saved_for_two_seconds_and_is_two_flows_at_least() {
         let burst = |rate| {
             let Ceiling { interval, tolerance } = share(rate, 250);
             tolerance.0 / interval.0 + 1
         };
-        assert_eq!([burst(3.0), burst(1.0), burst(0.01)], [29, 9, 2]);
+        assert_eq!([burst(3.0), burst(1.0), burst(0.01)], [5, 2, 2]);
         assert_eq!(share(4.0, 250).interval, Ticks(250 * 65_536 / 4 + 1));
         assert_eq!(share(f64::INFINITY, 250), Ceiling::default());
     }

@@ -17,8 +17,8 @@ use ctguard_layout::shared::Shared;
 use super::{
     RECIPE, checksum,
     recipe::{
-        CHALLENGES, CLIENT_SEQUENCE, CROWD_PORT, LARGEST_CROWD, SERVER_SEQUENCE, Strand,
-        TURNS_TOLD_APART,
+        CHALLENGES, CLIENT_SEQUENCE, CROWD_PORT, HOLD_PORT, HOLDS, LARGEST_CROWD, SERVER_SEQUENCE,
+        Strand, TURNS_TOLD_APART,
     },
 };
 
@@ -37,6 +37,10 @@ static CHALLENGED_COUNT: Array<Shared, 1> = Array::new();
 /// A bit for each turn that was challenged: only the first SYN is sent again at once.
 #[btf_map(name = "lab_repeated")]
 static REPEATED: Array<Shared, { TURNS_TOLD_APART / 64 }> = Array::new();
+
+/// A bit for each connection that is held open.
+#[btf_map(name = "lab_held")]
+static HELD: Array<Shared, { TURNS_TOLD_APART / 64 }> = Array::new();
 
 /// A bit for each connection whose client showed the cookie of `lab_challenge`.
 #[btf_map(name = "lab_shown")]
@@ -140,6 +144,9 @@ struct Reply {
 
 /// Who answers.
 trait Side {
+    /// Whether it answers UDP at the crowd's port by what it was sent.
+    const ANSWERS_DATAGRAMS: bool;
+
     fn judge(segment: &Segment) -> Option<Fate>;
 }
 
@@ -167,7 +174,19 @@ fn answer<S: Side>(context: &TcContext) -> i32 {
 fn answer_in<S: Side, const TRANSPORT: usize, const ADDRESS: usize>(
     context: &TcContext,
 ) -> Option<i32> {
-    let frame = Frame::<TRANSPORT, ADDRESS>::of((context.data(), context.data_end()))?;
+    let ends = (context.data(), context.data_end());
+    if S::ANSWERS_DATAGRAMS
+        && let Some(datagram) = Frame::<TRANSPORT, ADDRESS>::of_protocol(ends, 17, 8)
+    {
+        if datagram.word(TRANSPORT + 2) != CROWD_PORT {
+            return None;
+        }
+        // Sums stay right where words change places.
+        datagram.turn_around();
+        // SAFETY: as below.
+        return Some(unsafe { bpf_redirect((*context.skb.skb).ifindex, 0) } as i32);
+    }
+    let frame = Frame::<TRANSPORT, ADDRESS>::of(ends)?;
     match S::judge(&frame.segment())? {
         Fate::Pass => None,
         Fate::Taken => Some(TC_ACT_SHOT),
@@ -180,6 +199,8 @@ fn answer_in<S: Side, const TRANSPORT: usize, const ADDRESS: usize>(
 }
 
 impl Side for Client {
+    const ANSWERS_DATAGRAMS: bool = false;
+
     #[inline(always)]
     fn judge(segment: &Segment) -> Option<Fate> {
         let strand = &RECIPE.get(0)?.strands[0];
@@ -187,6 +208,16 @@ impl Side for Client {
         let fate = match segment.flags & (FIN | SYN | RST | ACK) {
             flags if flags == SYN | ACK => {
                 ACCEPTED.get(member)?.fetch_add(1);
+                if strand.flags & HOLDS != 0 {
+                    let bit = turn(strand, member, segment.to_port) as u32;
+                    let bit = bit & (TURNS_TOLD_APART as u32 - 1);
+                    HELD.get(bit / 64)?.set_bits(1 << (bit % 64));
+                }
+                Fate::Answered(segment.reply(1, ACK))
+            }
+            // What the server answers to a client that left first.
+            flags if flags == FIN | ACK && segment.acknowledgment == CLIENT_SEQUENCE + 2 => {
+                COMPLETED.get(0)?.fetch_add(1);
                 Fate::Answered(segment.reply(1, ACK))
             }
             flags if flags == FIN | ACK => Fate::Answered(segment.reply(1, FIN | ACK)),
@@ -209,11 +240,15 @@ impl Side for Client {
 }
 
 impl Side for Server {
+    const ANSWERS_DATAGRAMS: bool = true;
+
     #[inline(always)]
     fn judge(segment: &Segment) -> Option<Fate> {
-        if segment.to_port != CROWD_PORT {
-            return Some(Fate::Pass);
-        }
+        let closes = match segment.to_port {
+            CROWD_PORT => true,
+            HOLD_PORT => false,
+            _ => return Some(Fate::Pass),
+        };
         let fate = match segment.flags & (FIN | SYN | RST | ACK) {
             SYN => Fate::Answered(Reply {
                 sequence: SERVER_SEQUENCE,
@@ -221,10 +256,11 @@ impl Side for Server {
                 flags: SYN | ACK,
             }),
             // The handshake is done, and so is the connection.
-            ACK if segment.acknowledgment == SERVER_SEQUENCE + 1 => {
+            ACK if closes && segment.acknowledgment == SERVER_SEQUENCE + 1 => {
                 Fate::Answered(segment.reply(0, FIN | ACK))
             }
-            flags if flags == FIN | ACK => Fate::Answered(segment.reply(1, ACK)),
+            flags if flags == FIN | ACK && closes => Fate::Answered(segment.reply(1, ACK)),
+            flags if flags == FIN | ACK => Fate::Answered(segment.reply(1, FIN | ACK)),
             _ => Fate::Taken,
         };
         Some(fate)
@@ -240,11 +276,24 @@ fn member(strand: &Strand, word: u32) -> Option<u32> {
     (member < strand.crowd).then_some(member)
 }
 
+/// Whether this turn's connection is held open.
+#[inline(always)]
+pub(super) fn is_held(turn: u64) -> bool {
+    let bit = turn as u32 & (TURNS_TOLD_APART as u32 - 1);
+    HELD.get(bit / 64).is_some_and(|word| word.load() & (1 << (bit % 64)) != 0)
+}
+
+/// Whose turn it was that a member's port comes from.
+#[inline(always)]
+fn turn(strand: &Strand, member: u32, port: u16) -> u64 {
+    let round = u64::from(port.wrapping_sub(strand.drawn_first as u16));
+    round * u64::from(strand.crowd) + u64::from(member)
+}
+
 /// Notes that the SYN from this port is due again, unless it was before.
 #[inline(always)]
 fn send_again(strand: &Strand, member: u32, port: u16) -> Option<()> {
-    let round = u64::from(port.wrapping_sub(strand.drawn_first as u16));
-    let turn = round * u64::from(strand.crowd) + u64::from(member);
+    let turn = turn(strand, member, port);
     let bit = turn as u32 & (TURNS_TOLD_APART as u32 - 1);
     let word = REPEATED.get(bit / 64)?;
     let mask = 1 << (bit % 64);
@@ -281,8 +330,14 @@ impl<const TRANSPORT: usize, const ADDRESS: usize> Frame<TRANSPORT, ADDRESS> {
     const TCP_LENGTH: u16 = 20;
 
     #[inline(always)]
-    fn of((start, end): (usize, usize)) -> Option<Self> {
-        if start + TRANSPORT + Self::TCP_LENGTH as usize > end {
+    fn of(ends: (usize, usize)) -> Option<Self> {
+        Self::of_protocol(ends, Self::TCP, Self::TCP_LENGTH as usize)
+    }
+
+    /// A frame with so many bytes of this protocol at least; only those may be read.
+    #[inline(always)]
+    fn of_protocol((start, end): (usize, usize), wanted: u8, length: usize) -> Option<Self> {
+        if start + TRANSPORT + length > end {
             return None;
         }
         let frame = Self(start as *mut u16);
@@ -292,7 +347,7 @@ impl<const TRANSPORT: usize, const ADDRESS: usize> Frame<TRANSPORT, ADDRESS> {
             16 => frame.word(20).to_be_bytes()[0],
             _ => return None,
         };
-        (protocol == Self::TCP).then_some(frame)
+        (protocol == wanted).then_some(frame)
     }
 
     #[inline(always)]
@@ -315,9 +370,7 @@ impl<const TRANSPORT: usize, const ADDRESS: usize> Frame<TRANSPORT, ADDRESS> {
     /// Makes the frame its answer: sender and receiver change places.
     #[inline(always)]
     fn turn_into(&self, reply: &Reply) {
-        self.swap(0, 6, 6);
-        self.swap(Self::SOURCE, Self::DESTINATION, ADDRESS);
-        self.swap(TRANSPORT, TRANSPORT + 2, 2);
+        self.turn_around();
         self.put_long(TRANSPORT + 4, reply.sequence);
         self.put_long(TRANSPORT + 8, reply.acknowledgment);
         self.put(TRANSPORT + 12, 0x5000 | u16::from(reply.flags));
@@ -342,6 +395,14 @@ impl<const TRANSPORT: usize, const ADDRESS: usize> Frame<TRANSPORT, ADDRESS> {
                 self.put(20, u16::from_be_bytes([Self::TCP, 64]));
             }
         }
+    }
+
+    /// Sender and receiver change places.
+    #[inline(always)]
+    fn turn_around(&self) {
+        self.swap(0, 6, 6);
+        self.swap(Self::SOURCE, Self::DESTINATION, ADDRESS);
+        self.swap(TRANSPORT, TRANSPORT + 2, 2);
     }
 
     #[inline(always)]
@@ -379,8 +440,8 @@ impl<const TRANSPORT: usize, const ADDRESS: usize> Frame<TRANSPORT, ADDRESS> {
 
     #[inline(always)]
     fn word(&self, at: usize) -> u16 {
-        // SAFETY: `of` found the frame to reach to the end of its TCP header, where every constant
-        // offset ends; offsets are even and frames are aligned to 2.
+        // SAFETY: `of_protocol` found the frame to reach to where the constant offsets of its
+        // protocol end; offsets are even and frames are aligned to 2.
         u16::from_be(unsafe { *self.0.add(at / 2) })
     }
 

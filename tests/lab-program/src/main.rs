@@ -19,7 +19,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use recipe::{
-    CHALLENGED, CONTINUES, FRAME_WORDS, IPV4_CHECKSUM_AT, Recipe, STRANDS, Strand,
+    CHALLENGED, CONTINUES, FRAME_WORDS, HOLDS, IPV4_CHECKSUM_AT, Recipe, STRANDS, Strand,
     WITHOUT_PSEUDO_HEADER,
 };
 
@@ -29,6 +29,10 @@ static RECIPE: Array<Recipe, 1> = Array::new();
 /// Up to which number frames are due to be sent again.
 #[btf_map(name = "lab_due")]
 static DUE: Array<u64, 1> = Array::new();
+
+/// Up to which number connections are due to be closed.
+#[btf_map(name = "lab_close_due")]
+static CLOSE_DUE: Array<u64, 1> = Array::new();
 
 /// Frames that `lab_flood` made.
 #[btf_map(name = "lab_offered")]
@@ -88,7 +92,8 @@ pub fn lab_drop_flood(context: XdpContext) -> u32 {
 #[xdp]
 pub fn lab_flood(context: XdpContext) -> u32 {
     match write_frame(&context) {
-        Some(()) => xdp_action::XDP_TX,
+        Some(true) => xdp_action::XDP_TX,
+        Some(false) => xdp_action::XDP_DROP,
         None => xdp_action::XDP_ABORTED,
     }
 }
@@ -107,12 +112,20 @@ fn is_flood(context: &XdpContext) -> Option<bool> {
 }
 
 #[inline(always)]
-fn write_frame(context: &XdpContext) -> Option<()> {
+fn write_frame(context: &XdpContext) -> Option<bool> {
     let recipe = RECIPE.get_ptr_mut(0)?;
     // SAFETY: a value of the array lives as long as the map; one thread at a time runs a flood.
     let recipe = unsafe { &mut *recipe };
-    let turn = next_turn(recipe)?;
-    let strand = &recipe.strands[turn as usize & (STRANDS - 1)];
+    let holds = recipe.strands[0].flags & HOLDS != 0;
+    let (turn, closes) = next_turn(recipe)?;
+    if holds && crowd::is_held(turn) != closes {
+        return Some(false);
+    }
+    let strand = match holds {
+        false => turn as usize & (STRANDS - 1),
+        true => closes as usize,
+    };
+    let strand = &recipe.strands[strand];
     let (address, drawn) = match strand.crowd {
         0 => random_place(strand, &mut recipe.random),
         members => place_in_crowd(strand, members, turn)?,
@@ -124,23 +137,30 @@ fn write_frame(context: &XdpContext) -> Option<()> {
     let offered = OFFERED.get_ptr_mut(0)?;
     // SAFETY: the slot is this CPU's own, and XDP is not preempted by itself.
     unsafe { *offered += 1 };
-    Some(())
+    Some(true)
 }
 
-/// What is due again goes before what is new.
+/// Whose turn it is, and whether to close; what is due goes before what is new.
 #[inline(always)]
-fn next_turn(recipe: &mut Recipe) -> Option<u64> {
+fn next_turn(recipe: &mut Recipe) -> Option<(u64, bool)> {
     if recipe.again < *DUE.get(0)? {
         let again = recipe.again;
         recipe.again += 1;
         return match recipe.strands[0].flags & CHALLENGED {
-            0 => Some(again),
-            _ => crowd::challenged(again),
+            0 => Some((again, false)),
+            _ => Some((crowd::challenged(again)?, false)),
         };
+    }
+    if recipe.closed < *CLOSE_DUE.get(0)? {
+        let closed = recipe.closed;
+        recipe.closed += 1;
+        return Some((closed, true));
     }
     let turn = recipe.turn;
     recipe.turn += 1;
-    Some(turn)
+    let Strand { crowd, most_held, .. } = recipe.strands[0];
+    let all = u64::from(crowd) * u64::from(most_held);
+    Some((turn.checked_rem(all).unwrap_or(turn), false))
 }
 
 /// An address word as it lies in the frame, and a number.

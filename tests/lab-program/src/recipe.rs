@@ -42,8 +42,12 @@ pub struct Strand {
     pub drawn_first: u32,
     /// The highest number drawn.
     pub drawn_last: u32,
-    /// [`CONTINUES`], [`WITHOUT_PSEUDO_HEADER`], [`CHALLENGED`].
+    /// [`CONTINUES`], [`WITHOUT_PSEUDO_HEADER`], [`CHALLENGED`], [`HOLDS`].
     pub flags: u32,
+    /// Connections that each member holds at most; 0 is any number.
+    pub most_held: u32,
+    /// Keeps the size a multiple of 8.
+    pub padding: u32,
 }
 
 /// The frame carries on the packet of the one before: its source and its number are the same.
@@ -52,6 +56,9 @@ pub const CONTINUES: u32 = 1;
 pub const WITHOUT_PSEUDO_HEADER: u32 = 2;
 /// What is sent again are the frames that were challenged; else each frame of a crowd.
 pub const CHALLENGED: u32 = 4;
+/// Members hold their connections: the first strand opens them, the second closes them. A
+/// connection that is open is not opened again.
+pub const HOLDS: u32 = 8;
 
 /// Challenges remembered until their SYN is sent again, a power of two.
 pub const CHALLENGES: usize = 1 << 16;
@@ -61,6 +68,8 @@ pub const TURNS_TOLD_APART: usize = 1 << 23;
 pub const LARGEST_CROWD: usize = 1 << 14;
 /// The port of the inside server that completes a crowd's connections and keeps none.
 pub const CROWD_PORT: u16 = 7100;
+/// The port of the inside server that leaves closing to the client.
+pub const HOLD_PORT: u16 = 7200;
 /// The sequence number of every SYN.
 pub const CLIENT_SEQUENCE: u32 = 1;
 /// The sequence number of every SYN-ACK of that server.
@@ -78,9 +87,11 @@ pub struct Recipe {
     pub turn: u64,
     /// Frames sent again.
     pub again: u64,
+    /// Connections that were closed, if they were open.
+    pub closed: u64,
 }
 
 const _: () = assert!(STRANDS.is_power_of_two());
 const _: () = assert!(CHALLENGES.is_power_of_two() && TURNS_TOLD_APART.is_power_of_two());
-const _: () = assert!(size_of::<Strand>() == 256);
-const _: () = assert!(size_of::<Recipe>() == STRANDS * 256 + 24);
+const _: () = assert!(size_of::<Strand>() == 264);
+const _: () = assert!(size_of::<Recipe>() == STRANDS * 264 + 32);

@@ -170,7 +170,11 @@ impl Subject<'_> {
 fn exhausted(subject: Subject<'_>, frame: Vec<u8>) -> Result<Timer> {
     let mut path = subject.path(Setup::default())?;
     let once = Ceiling { interval: Ticks(1 << 50), tolerance: Ticks(0) };
-    path.set_interface(|interface| interface.ceilings = [once; CLASS_SLOTS])?;
+    path.set_interface(|interface| {
+        interface.ceilings = [once; CLASS_SLOTS];
+        // A SYN would be challenged instead of refused.
+        interface.answers_nothing = 1;
+    })?;
     // The source's burst goes to another tuple of the same source, so that the packet's own is
     // no repetition.
     let mut other = frame.clone();

@@ -1,5 +1,5 @@
 //! Shows on real traffic what a flood does to a NAT router, and what ctguard does to the flood.
-use std::{fs, num::NonZeroU32, path::PathBuf, process::ExitCode};
+use std::{fs, num::NonZeroU32, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
@@ -9,7 +9,7 @@ use ctguard_tests::{
     picture,
     recipe::{FloodKind, Rate},
     report::Report,
-    rows::{self, Bench, Length},
+    rows::{self, Bench, Length, Only},
     script::Interrupted,
     summary,
 };
@@ -18,8 +18,8 @@ use ctguard_tests::{
 /// and then with ctguard.
 ///
 /// Needs root, and the tools ip, nft, ethtool and nsenter. All traffic stays in namespaces that
-/// the lab makes and removes; the host's maximum of conntrack entries is changed for the time and
-/// restored.
+/// the lab makes and removes; the host's maximum of conntrack entries and the width of their hash
+/// are changed for the time and restored.
 ///
 /// With --row it tries what ctguard promises instead, row by row, prints a Markdown table of bars
 /// and numbers, and exits with status 1 where a bar is missed.
@@ -30,9 +30,9 @@ struct Arguments {
     /// Kind of the flood
     #[arg(long, default_value = "syn-one-source")]
     flood: FloodKind,
-    /// How long the flood lasts, in seconds
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    seconds: u32,
+    /// How long the flood lasts, in seconds; 20, or as long as a row says
+    #[arg(long, value_name = "N")]
+    seconds: Option<u32>,
     /// Packets a second of the flood, 500000 unless told otherwise; `max` or 0 is as many as one
     /// CPU makes. Of sources that complete their connections, new connections a second, 50000
     #[arg(long, value_name = "N")]
@@ -46,6 +46,13 @@ struct Arguments {
     /// Legitimate new flows a second from outside, instead of what the table is large for
     #[arg(long, value_name = "N")]
     legitimate: Option<f64>,
+    /// How long packets travel between far hosts and the router and back, in milliseconds
+    #[arg(long, default_value_t = 20, value_name = "MS")]
+    round_trip: u32,
+    /// Buckets of the table's hash, instead of one for each entry as is the kernel's own default. In
+    /// a wide hash a full table finds nothing to replace
+    #[arg(long, value_name = "N")]
+    buckets: Option<u64>,
     /// All traffic over IPv6
     #[arg(long)]
     ipv6: bool,
@@ -55,13 +62,14 @@ struct Arguments {
     /// A setting for it, given on to `ctguard run --set`; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// Where report.json, lab.svg, lab.png and ctguard.log go; of rows, a report for each round
+    /// Where report.json, lab.svg, lab.png and ctguard.log go; of rows, a report and a
+    /// picture for each round
     #[arg(long, default_value = "target/lab", value_name = "DIR")]
     out: PathBuf,
-    /// Only the run with ctguard
+    /// Only runs with ctguard
     #[arg(long, conflicts_with = "unguarded_only")]
     guarded_only: bool,
-    /// Only the run without a guard
+    /// Only runs without a guard; of rows, no bar is judged
     #[arg(long)]
     unguarded_only: bool,
     /// Add a run with a program that drops exactly the flood: what no guard can better
@@ -75,8 +83,8 @@ struct Arguments {
     #[arg(
         long = "row",
         value_name = "NAME",
-        conflicts_with_all = ["flood", "seconds", "pps", "table", "port_dropped", "legitimate",
-            "ipv6", "settings", "guarded_only", "unguarded_only", "ideal", "ideal_only"],
+        conflicts_with_all = ["flood", "pps", "table", "port_dropped", "legitimate", "buckets",
+            "ipv6", "settings", "ideal", "ideal_only"],
     )]
     rows: Vec<String>,
     /// A few seconds a row, guarded runs only, by bars that bear a machine that stalls
@@ -86,6 +94,9 @@ struct Arguments {
     /// flows dropped for a full table and of broken exchanges, the worst
     #[arg(long, requires = "rows", default_value = "1", value_name = "N")]
     rounds: NonZeroU32,
+    /// Connections of an office behind one far address, which speak now and then: none may break
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    office: u32,
     /// Say nothing on standard error
     #[arg(short, long)]
     quiet: bool,
@@ -115,6 +126,14 @@ fn try_rows(arguments: &Arguments) -> Result<ExitCode> {
     let length = if arguments.short { Length::Short } else { Length::Full };
     let mut bench =
         Bench::new(arguments.ctguard.clone(), arguments.out.clone(), length, arguments.rounds);
+    bench.only = match (arguments.guarded_only, arguments.unguarded_only) {
+        (true, _) => Some(Only::Guarded),
+        (_, true) => Some(Only::Unguarded),
+        _ => None,
+    };
+    bench.seconds = arguments.seconds;
+    bench.office = arguments.office;
+    bench.round_trip = Duration::from_millis(arguments.round_trip.into());
     let mut missed = 0_usize;
     println!("{}", rows::head());
     for row in rows {
@@ -141,6 +160,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let report = lab::run(&options(arguments), &progress)?;
     println!("{}\n\n{}", summary::title(&report), summary::table(&report));
     println!("{}", summary::groups(&report));
+    println!("{}", summary::cpus(&report));
     if let Some(line) = summary::stages(&report) {
         println!("{line}");
     }
@@ -166,7 +186,8 @@ fn options(arguments: &Arguments) -> LabOptions {
     LabOptions {
         flood: arguments.flood,
         rate: arguments.pps.unwrap_or(defaults.rate),
-        seconds: arguments.seconds,
+        seconds: arguments.seconds.unwrap_or(defaults.seconds),
+        office: arguments.office,
         table_max: arguments.table,
         port_dropped: arguments.port_dropped,
         family: if arguments.ipv6 { Family::Ipv6 } else { defaults.family },
@@ -181,6 +202,8 @@ fn options(arguments: &Arguments) -> LabOptions {
         },
         legitimate_per_second: arguments.legitimate,
         idle: lab::IDLE,
+        round_trip: Duration::from_millis(arguments.round_trip.into()),
+        buckets: arguments.buckets,
         ..defaults
     }
 }
@@ -192,6 +215,6 @@ fn write(report: &Report, arguments: &Arguments) -> Result<String> {
     let json = serde_json::to_string_pretty(report).context("cannot write the report")?;
     let path = directory.join("report.json");
     fs::write(&path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-    picture::draw(report, directory)?;
+    picture::draw(report, directory, "lab")?;
     Ok(format!("{0}/report.json, {0}/lab.svg and {0}/lab.png", directory.display()))
 }

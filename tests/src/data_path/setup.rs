@@ -47,6 +47,7 @@ impl DataPath {
             grant.fallback[tier].interval.store(0);
             grant.fallback[tier].tolerance.store(0);
         }
+        grant.exempt.arrival.store(0);
         grant.woken_at.store(0);
         self.beat()
     }
@@ -64,6 +65,8 @@ impl DataPath {
             service: [Rate::default(); CLASSES],
             adaptive_ppm: [0; 2],
             reclaim_after: [0; 6],
+            own_ceilings: 0,
+            reserved: 0,
         };
         change(&mut policy);
         self.write(layout::maps::POLICY, 0, policy)

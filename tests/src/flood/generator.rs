@@ -55,6 +55,9 @@ impl Generator {
 
     /// Makes that many frames and sends them.
     pub(super) fn burst(&self, frames: u32) -> Result<()> {
+        if frames == 0 {
+            return Ok(());
+        }
         let program = self.object.program("lab_flood").context("no program lab_flood")?;
         let program: &Xdp = program.try_into()?;
         let options = TestRunOptions {
@@ -79,6 +82,11 @@ impl Generator {
     /// Makes the next frames those that were sent before, up to this number of them.
     pub(super) fn send_again(&mut self, up_to: u64) -> Result<()> {
         send_again(&mut self.object, up_to)
+    }
+
+    /// Makes the next frames those that close connections, up to this number of them.
+    pub(super) fn close(&mut self, up_to: u64) -> Result<()> {
+        set(&mut self.object, "lab_close_due", up_to)
     }
 
     /// Goes on with other strands.
@@ -183,8 +191,12 @@ fn load_recipe(recipe: &Recipe) -> Result<Ebpf> {
 }
 
 fn send_again(object: &mut Ebpf, up_to: u64) -> Result<()> {
-    let map = object.map_mut("lab_due").context("no map lab_due")?;
-    Ok(Array::<_, u64>::try_from(map)?.set(0, up_to, 0)?)
+    set(object, "lab_due", up_to)
+}
+
+fn set(object: &mut Ebpf, name: &str, number: u64) -> Result<()> {
+    let map = object.map_mut(name).with_context(|| format!("no map {name}"))?;
+    Ok(Array::<_, u64>::try_from(map)?.set(0, number, 0)?)
 }
 
 /// `struct xdp_md` for a frame of `length` bytes that came from the device `index`.

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Group, INSIDE_SHARE, Schedule, Side,
+    Group, Schedule, Side,
     groups::{self, SETTLED},
     servers::{ANSWER, REQUEST},
 };
@@ -88,7 +88,7 @@ const FAILED: Exchange = Exchange { outcome: Outcome::Failed, connect: None };
 pub(super) async fn load(side: Side, family: Family, schedule: Schedule) -> Result<Vec<Flow>> {
     let per_second = match side {
         Side::Far => schedule.per_second,
-        Side::Inside => schedule.per_second * INSIDE_SHARE,
+        Side::Inside => schedule.inside_per_second(),
     };
     let period = Duration::from_secs_f64(1.0 / per_second);
     let mut flows = JoinSet::new();
@@ -103,8 +103,11 @@ pub(super) async fn load(side: Side, family: Family, schedule: Schedule) -> Resu
             ended.note(flow.context("a flow's task failed")??);
         }
         let start = match side {
-            Side::Far => from_far(family, turn, due >= schedule.flood.0 + SETTLED, &ended.met),
-            Side::Inside => from_inside(family, turn),
+            Side::Far => {
+                let strangers = due >= schedule.flood.0 + SETTLED;
+                from_far(family, turn, strangers, schedule.favours, &ended.met)
+            }
+            Side::Inside => from_inside(family, turn, schedule.neighbour.is_some()),
         };
         flows.spawn(flow(start, schedule.zero));
     }
@@ -139,21 +142,28 @@ struct Start {
     to: SocketAddr,
 }
 
-fn from_far(family: Family, turn: u32, strangers: bool, met: &HashSet<IpAddr>) -> Start {
+fn from_far(
+    family: Family,
+    turn: u32,
+    strangers: bool,
+    favours: bool,
+    met: &HashSet<IpAddr>,
+) -> Start {
     let (source, udp) = groups::caller(turn, strangers);
     let address = family.far_client(source);
     let (kind, port) =
         if udp { (FlowKind::UdpInward, UDP_PORT) } else { (FlowKind::TcpInward, TCP_PORT) };
     Start {
         kind,
-        group: Group::of(source, met.contains(&address)),
+        group: Group::of(source, met.contains(&address), favours),
         from: SocketAddr::new(address, 0),
         to: SocketAddr::new(family.published_server(), port),
     }
 }
 
-fn from_inside(family: Family, turn: u32) -> Start {
-    let client = u8::try_from(turn % u32::from(INSIDE_CLIENTS)).unwrap_or_default();
+fn from_inside(family: Family, turn: u32, one: bool) -> Start {
+    let clients = if one { 1 } else { u32::from(INSIDE_CLIENTS) };
+    let client = u8::try_from(turn % clients).unwrap_or_default();
     let (kind, port) = if turn % 3 == 2 {
         (FlowKind::UdpOutward, UDP_PORT)
     } else {

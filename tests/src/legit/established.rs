@@ -30,8 +30,10 @@ pub(super) const UDP_EXCHANGES: u32 = 10;
 /// Below the ports of new flows.
 const FIRST_INSIDE_PORT: u16 = 11_000;
 const PING_EVERY: Duration = Duration::from_millis(200);
-/// An exchange is broken when a ping (for UDP, a row of pings) is not answered for so long.
-const BROKEN_AFTER: Duration = Duration::from_secs(3);
+/// An exchange is broken when a ping (for UDP, a row of pings) is not answered for so long: TCP has
+/// sent it again five times then, so those few seconds do not count in which a router without a
+/// guard lost most packets.
+pub(super) const BROKEN_AFTER: Duration = Duration::from_secs(8);
 const UDP_PING_PATIENCE: Duration = Duration::from_millis(500);
 const PING: [u8; 16] = *b"still there? ...";
 
@@ -59,8 +61,8 @@ impl Exchanges {
 
 /// Exchanges under way.
 pub(super) struct Open {
-    stop: Arc<AtomicBool>,
-    exchanges: JoinSet<Exchanges>,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) exchanges: JoinSet<Exchanges>,
 }
 
 /// Opens this side's exchanges, each answered once before this returns.
@@ -73,7 +75,7 @@ pub(super) async fn open(side: Side, family: Family) -> Result<Open> {
         if number < TCP_EXCHANGES {
             let stream = connect(from, SocketAddr::new(to, TCP_ECHO_PORT)).await;
             let stream = stream.context("an established TCP connection does not open")?;
-            exchanges.spawn(keep_tcp(stream, stop));
+            exchanges.spawn(keep_tcp(stream, stop, PING_EVERY));
         } else {
             let socket = converse(from, SocketAddr::new(to, UDP_PORT)).await;
             let socket = socket.context("an established UDP exchange does not open")?;
@@ -99,7 +101,9 @@ fn path(side: Side, family: Family, number: u32) -> (SocketAddr, IpAddr) {
     let index = u8::try_from(number).unwrap_or_default();
     match side {
         // An even number: only those are known before the flood.
-        Side::Far => (SocketAddr::new(family.far_client(2 * index), 0), family.published_server()),
+        Side::Far => {
+            (SocketAddr::new(family.far_client(2 * u16::from(index)), 0), family.published_server())
+        }
         Side::Inside => {
             // A port of its own, see `inside_port` of the clients.
             let port = FIRST_INSIDE_PORT + u16::from(index);
@@ -128,12 +132,17 @@ pub(super) async fn close_if_alive(mut stream: TcpStream) -> Exchanges {
     Exchanges { opened: 1, tcp_broken: u32::from(!alive), ..Exchanges::default() }
 }
 
-async fn keep_tcp(mut stream: TcpStream, stop: Arc<AtomicBool>) -> Exchanges {
+/// Pings until it is stopped.
+pub(super) async fn keep_tcp(
+    mut stream: TcpStream,
+    stop: Arc<AtomicBool>,
+    every: Duration,
+) -> Exchanges {
     while !stop.load(Ordering::Relaxed) {
         if !matches!(timeout(BROKEN_AFTER, ping(&mut stream)).await, Ok(Ok(()))) {
             return Exchanges { opened: 1, tcp_broken: 1, ..Exchanges::default() };
         }
-        sleep(PING_EVERY).await;
+        sleep(every).await;
     }
     Exchanges { opened: 1, ..Exchanges::default() }
 }

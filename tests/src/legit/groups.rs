@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 /// Far clients that open new flows; even numbers are known before the flood, odd ones are not.
-pub const SOURCES: u8 = 200;
+pub const SOURCES: u16 = 600;
 /// Those that nobody knows keep silent so long into a flood, until it is there for certain.
 pub(super) const SETTLED: Duration = Duration::from_millis(300);
 
@@ -16,7 +16,7 @@ pub(super) const SETTLED: Duration = Duration::from_millis(300);
 pub enum Group {
     /// Known for days, by the guard's own record; they hold a TCP connection as well.
     Regulars,
-    /// They hold a TCP connection from before the flood.
+    /// They opened flows before the flood; where there are favours, they hold a connection, too.
     Known,
     /// Never seen before the flood, and no TCP connection of theirs has succeeded since.
     Strangers,
@@ -31,10 +31,11 @@ impl Group {
     pub const ALL: [Self; 5] =
         [Self::Regulars, Self::Known, Self::Strangers, Self::Newcomers, Self::Inside];
 
-    /// The group of a far client; `met` says whether a TCP connection of its has succeeded.
-    pub(super) fn of(source: u8, met: bool) -> Self {
+    /// The group of a far client; `met` says whether a TCP connection of its has succeeded, and
+    /// `favours` whether some are regulars.
+    pub(super) fn of(source: u16, met: bool, favours: bool) -> Self {
         match source {
-            known if known.is_multiple_of(4) => Self::Regulars,
+            known if favours && known.is_multiple_of(4) => Self::Regulars,
             known if known.is_multiple_of(2) => Self::Known,
             _ if met => Self::Newcomers,
             _ => Self::Strangers,
@@ -55,21 +56,26 @@ impl fmt::Display for Group {
 }
 
 /// Far clients that are known before the flood.
-pub(super) fn known() -> impl Iterator<Item = u8> {
+pub(super) fn known() -> impl Iterator<Item = u16> {
     (0..SOURCES).step_by(2)
 }
 
 /// Those of them that are regulars.
-pub fn regulars() -> impl Iterator<Item = u8> {
-    known().filter(|&source| Group::of(source, false) == Group::Regulars)
+pub fn regulars() -> impl Iterator<Item = u16> {
+    known().filter(|&source| Group::of(source, false, true) == Group::Regulars)
 }
 
 /// Whose turn it is, and whether it speaks UDP: a third of all flows, whoever may call.
-pub(super) fn caller(turn: u32, strangers: bool) -> (u8, bool) {
-    let index = |turn: u32, of: u8| u8::try_from(turn % u32::from(of)).unwrap_or_default();
-    let source = if strangers { index(turn, SOURCES) } else { 2 * index(turn, SOURCES / 2) };
+pub(super) fn caller(turn: u32, strangers: bool) -> (u16, bool) {
+    let (callers, step) = if strangers { (SOURCES, 1) } else { (SOURCES / 2, 2) };
+    let round = turn / u32::from(callers);
+    let source = step * u16::try_from(turn % u32::from(callers)).unwrap_or_default();
     // Strangers keep to one protocol: who connects once by TCP is none any more.
-    let udp = if source.is_multiple_of(2) { turn % 3 == 2 } else { source % 6 == 1 };
+    let udp = if source.is_multiple_of(2) {
+        (round + u32::from(source / 2)) % 3 == 2
+    } else {
+        source % 6 == 1
+    };
     (source, udp)
 }
 
@@ -81,15 +87,15 @@ mod tests {
 
     #[test]
     fn before_the_flood_only_known_clients_call() {
-        let callers: HashSet<u8> = (0..1000).map(|turn| caller(turn, false).0).collect();
+        let callers: HashSet<u16> = (0..1000).map(|turn| caller(turn, false).0).collect();
         assert_eq!(callers, known().collect());
-        assert_eq!(callers.len(), 100);
-        assert_eq!(regulars().count(), 50);
+        assert_eq!(callers.len(), 300);
+        assert_eq!(regulars().count(), 150);
     }
 
     #[test]
     fn a_third_of_the_flows_of_each_half_is_udp() {
-        let udp = |half: u8| {
+        let udp = |half: u16| {
             let turns = (0..6000).map(|turn| caller(turn, true));
             turns.filter(|&(source, udp)| udp && source % 2 == half).count()
         };
@@ -100,9 +106,9 @@ mod tests {
     #[test]
     fn every_known_client_speaks_both_protocols() {
         for wanted in [false, true] {
-            let turns = (0..600).map(|turn| caller(turn, true));
+            let turns = (0..1800).map(|turn| caller(turn, true));
             let sources = turns.filter(|(source, udp)| *udp == wanted && source % 2 == 0);
-            assert_eq!(sources.map(|(source, _)| source).collect::<HashSet<_>>().len(), 100);
+            assert_eq!(sources.map(|(source, _)| source).collect::<HashSet<_>>().len(), 300);
         }
     }
 }

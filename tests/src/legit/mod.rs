@@ -9,6 +9,7 @@ mod clients;
 mod established;
 mod groups;
 mod held;
+mod office;
 mod servers;
 
 use std::{
@@ -26,6 +27,10 @@ use held::Held;
 
 pub use answers::Answers;
 pub use clients::{Flow, FlowKind, Outcome, PATIENCE};
+
+/// Flows and exchanges that were asked in the end have had their time after so long.
+pub const ENDS_IN: Duration =
+    Duration::from_secs(PATIENCE.as_secs() + 2 * established::BROKEN_AFTER.as_secs());
 pub use established::Exchanges;
 pub use groups::{Group, SOURCES, regulars};
 
@@ -51,6 +56,25 @@ pub struct Schedule {
     pub flood: (Duration, Duration),
     /// New flows a second of the far clients.
     pub per_second: f64,
+    /// Those of a single inside client, which then is alone.
+    pub neighbour: Option<f64>,
+    /// Some of the known clients are regulars, and all hold a connection.
+    pub favours: bool,
+}
+
+impl Schedule {
+    fn inside_per_second(&self) -> f64 {
+        self.neighbour.unwrap_or(self.per_second * INSIDE_SHARE)
+    }
+}
+
+/// What is open before new flows start.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// Known clients hold a connection each.
+    pub favours: bool,
+    /// Connections of an office; none if there is none.
+    pub office: u32,
 }
 
 /// The inside opens so many flows for each one of the far side.
@@ -78,19 +102,21 @@ pub struct Fared {
     pub established: Exchanges,
     /// Answers to flows from inside.
     pub answers: Answers,
+    /// The connections of an office.
+    pub office: Exchanges,
 }
 
 impl Load {
     /// Starts all servers, then opens the established exchanges.
-    pub fn open(network: &Network, family: Family) -> Result<Self> {
+    pub fn open(network: &Network, family: Family, opening: Opening) -> Result<Self> {
         let sites = vec![
             Site::start(&network.far, Side::Far, family)?,
             Site::start(&network.inside, Side::Inside, family)?,
         ];
         let load = Self { sites };
         load.answered("start its servers", SOON)?;
-        load.command(|| Command::Open)?;
-        load.answered("open its established exchanges", SOON)?;
+        load.command(|| Command::Open(opening))?;
+        load.answered("open its established exchanges", SOON + office::opens_in(opening.office))?;
         Ok(load)
     }
 
@@ -108,6 +134,7 @@ impl Load {
             let ended = thread.join().map_err(|_| anyhow!("a thread of the load panicked"))??;
             fared.flows.extend(ended.flows);
             fared.established.add(ended.established);
+            fared.office.add(ended.office);
             fared.answers.add(ended.answers);
         }
         Ok(fared)
@@ -132,7 +159,7 @@ impl Load {
 }
 
 enum Command {
-    Open,
+    Open(Opening),
     Load(Schedule),
 }
 
@@ -179,7 +206,9 @@ async fn live(
     let _ = answer.send(serving);
     while let Some(order) = orders.recv().await {
         let done = match order {
-            Command::Open => open(side, family).await.map(|open| exchanges = Some(open)),
+            Command::Open(opening) => {
+                open(side, family, opening).await.map(|open| exchanges = Some(open))
+            }
             Command::Load(schedule) => {
                 let asked = async {
                     match side {
@@ -188,10 +217,13 @@ async fn live(
                     }
                 };
                 let (flows, asked) = tokio::join!(clients::load(side, family, schedule), asked);
-                if let Some((open, held)) = exchanges.take() {
+                if let Some((open, held, office)) = exchanges.take() {
                     fared.established = open.close().await;
                     if let Some(held) = held {
                         fared.established.add(held.close().await);
+                    }
+                    if let Some(office) = office {
+                        fared.office = office.close().await;
                     }
                 }
                 flows.and_then(|flows| {
@@ -209,14 +241,21 @@ async fn live(
     Ok(fared)
 }
 
-/// Opens the established exchanges of a side, and on the far one what known clients hold.
-async fn open(side: Side, family: Family) -> Result<(established::Open, Option<Held>)> {
+/// Opens the established exchanges of a side, and on the far one what known clients hold and an
+/// office.
+async fn open(
+    side: Side,
+    family: Family,
+    opening: Opening,
+) -> Result<(established::Open, Option<Held>, Option<established::Open>)> {
     let exchanges = established::open(side, family).await?;
-    let held = match side {
-        Side::Far => Some(held::open(family).await?),
-        Side::Inside => None,
-    };
-    Ok((exchanges, held))
+    if side == Side::Inside {
+        return Ok((exchanges, None, None));
+    }
+    let held = if opening.favours { Some(held::open(family).await?) } else { None };
+    let office =
+        if opening.office > 0 { Some(office::open(family, opening.office).await?) } else { None };
+    Ok((exchanges, held, office))
 }
 
 /// Starts the servers of a side; those that count their answers are on the far one.

@@ -10,7 +10,7 @@ use etherparse::{IpFragOffset, IpHeaders, IpNumber, Ipv4Header, PacketBuilder, P
 use super::{
     Route,
     kind::{Part, Segment},
-    layout::CLIENT_SEQUENCE,
+    layout::{CLIENT_SEQUENCE, SERVER_SEQUENCE},
     sources::Ends,
 };
 use crate::addresses::{EXPOSED_PORTS, Family};
@@ -49,6 +49,11 @@ pub(super) fn whole(segment: Segment, ends: Ends, route: Route) -> Result<Whole>
     let (protocol, checksum, drawn_at, drawn) = match segment {
         Segment::Syn | Segment::Fragment(_) | Segment::SynBehindExtensions => {
             packet.tcp(0, port, CLIENT_SEQUENCE, 64240).syn().write(&mut bytes, &[])?;
+            (IpNumber::TCP, Some(16), Some(0), SOURCE_PORTS)
+        }
+        Segment::Fin => {
+            let packet = packet.tcp(0, port, CLIENT_SEQUENCE + 1, 64240);
+            packet.fin().ack(SERVER_SEQUENCE + 1).write(&mut bytes, &[])?;
             (IpNumber::TCP, Some(16), Some(0), SOURCE_PORTS)
         }
         Segment::Ack => {

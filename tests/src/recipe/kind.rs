@@ -6,13 +6,17 @@ use clap::ValueEnum;
 
 use super::{Rate, Sources, layout::STRANDS};
 use crate::addresses::{
-    CROWD_PORT, DROPPED_PORT, EXPOSED_PORTS, FLOOD_PORT, Family, UNEXPOSED_PORTS,
+    CROWD_PORT, DROPPED_PORT, EXPOSED_PORTS, FLOOD_PORT, Family, HOLD_PORT, UNEXPOSED_PORTS,
 };
 
 /// Between a SYN and the same again from a sender that hopes to pass for a client.
 const REPEATED_AFTER: Duration = Duration::from_millis(50);
 /// Between a challenge and the SYN that follows it; a Linux client takes some 10 ms.
 const CHALLENGED_AFTER: Duration = Duration::from_millis(12);
+/// How long many hold a connection before they close it.
+const HELD_FOR: Duration = Duration::from_secs(30);
+/// A pulse of a flood, and the rest after it.
+const PULSE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3));
 
 /// The floods of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,6 +62,21 @@ pub enum FloodKind {
     LanHost,
     /// TCP SYNs from one address that an operator would allow, all source ports.
     SynAllowed,
+    /// TCP SYNs from 2^28 addresses at an open port: the server answers each.
+    SynAnswered,
+    /// UDP from 2^28 addresses at a port that answers.
+    UdpAnswered,
+    /// syn-answered, two seconds on and three off.
+    SynPulses,
+    /// Connections that 500 sources hold open, 28 each; the rate is that of all together, until
+    /// each source has its 28.
+    Holders,
+    /// Connections that 500 sources complete and close.
+    Completers,
+    /// Connections that 5,000 sources complete, hold for 30 s and close.
+    ManyHolders,
+    /// UDP from one inside host to 2^28 addresses outside.
+    LanHostUdp,
     /// syn-spoofed, udp-spoofed and syn-one-source, each starting and stopping at random.
     MixedRandom,
 }
@@ -86,6 +105,7 @@ impl FloodKind {
             Fragment(_) => Some(Family::Ipv4),
             SynBehindExtensions => Some(Family::Ipv6),
             Segment::Syn
+            | Segment::Fin
             | Segment::Ack
             | Segment::Udp
             | Segment::Echo
@@ -99,8 +119,13 @@ impl FloodKind {
     #[must_use]
     pub fn port(self, dropped: bool) -> Option<u16> {
         let (forwarded, refused) = match self {
-            Self::Icmp | Self::LanHost => return None,
+            Self::Icmp | Self::LanHost | Self::LanHostUdp => return None,
+            Self::Holders | Self::ManyHolders => (HOLD_PORT, DROPPED_PORT),
             Self::SynLive
+            | Self::SynAnswered
+            | Self::UdpAnswered
+            | Self::SynPulses
+            | Self::Completers
             | Self::SourcesCompleting
             | Self::Bots
             | Self::BotsPrefix
@@ -127,8 +152,14 @@ impl FloodKind {
     #[must_use]
     pub fn shows_port(self) -> bool {
         use Segment::{Ack, Sctp, Syn, Udp};
-        self != Self::LanHost
+        !self.is_from_inside()
             && self.strands().iter().all(|(segment, _)| matches!(segment, Syn | Ack | Udp | Sctp))
+    }
+
+    /// Whether a host behind the router sends it.
+    #[must_use]
+    pub fn is_from_inside(self) -> bool {
+        self.sources() == Sources::Infected
     }
 
     /// Whose packets they are; the first's, where a flood has several.
@@ -149,7 +180,22 @@ impl FloodKind {
     /// Whether the server of its port is part of it, see [`crate::object::serve_crowd`].
     #[must_use]
     pub fn is_served(self) -> bool {
-        self.again().is_some()
+        matches!(self, Self::SynAnswered | Self::UdpAnswered | Self::SynPulses)
+            || self.again().is_some()
+    }
+
+    /// After which time its connections are closed, where that is not at once or never.
+    #[must_use]
+    pub fn closed_after(self) -> Option<Duration> {
+        (self == Self::ManyHolders).then_some(HELD_FOR)
+    }
+
+    /// Whether it rests so long after its begin.
+    #[must_use]
+    pub fn rests(self, since_start: Duration) -> bool {
+        let (on, off) = PULSE;
+        let phase = since_start.as_secs_f64() % (on + off).as_secs_f64();
+        self == Self::SynPulses && phase >= on.as_secs_f64()
     }
 
     /// Whether its three parts start and stop at random.
@@ -162,19 +208,32 @@ impl FloodKind {
     /// sources make at 50 a second, and 10,000 at 5.
     #[must_use]
     pub fn usual_rate(self) -> Rate {
-        Rate::PerSecond(if self.sources().answer() { 50_000 } else { 500_000 })
+        Rate::PerSecond(match self.sources() {
+            Sources::Holding => 1400,
+            Sources::FewCompleting => 1200,
+            Sources::ManyHolding => 5000,
+            Sources::Completing | Sources::Bots | Sources::BotsOfOnePrefix => 50_000,
+            Sources::One
+            | Sources::Spoofed
+            | Sources::Allowed
+            | Sources::Infected
+            | Sources::Live => 500_000,
+        })
     }
 
     pub(super) fn strands(self) -> [(Segment, Sources); STRANDS] {
-        use Segment::{Ack, Answer, Echo, Fragment, Sctp, Syn, SynBehindExtensions, Udp};
-        use Sources::{Allowed, Bots, BotsOfOnePrefix, Completing, Infected, Live, One, Spoofed};
+        use Segment::{Ack, Answer, Echo, Fin, Fragment, Sctp, Syn, SynBehindExtensions, Udp};
+        use Sources::{
+            Allowed, Bots, BotsOfOnePrefix, Completing, FewCompleting, Holding, Infected, Live,
+            ManyHolding, One, Spoofed,
+        };
         const DNS: u16 = 53;
         const NTP: u16 = 123;
         match self {
             Self::SynOneSource => [(Syn, One); STRANDS],
-            Self::SynSpoofed => [(Syn, Spoofed); STRANDS],
+            Self::SynSpoofed | Self::SynAnswered | Self::SynPulses => [(Syn, Spoofed); STRANDS],
             Self::UdpOneSource => [(Udp, One); STRANDS],
-            Self::UdpSpoofed => [(Udp, Spoofed); STRANDS],
+            Self::UdpSpoofed | Self::UdpAnswered => [(Udp, Spoofed); STRANDS],
             Self::Mixed => [(Syn, One), (Udp, Spoofed), (Udp, One), (Syn, Spoofed)],
             Self::Icmp => [(Echo, Spoofed); STRANDS],
             Self::TinyFragments => {
@@ -191,6 +250,11 @@ impl FloodKind {
             Self::Bots => [(Syn, Bots); STRANDS],
             Self::BotsPrefix | Self::BotsPrefixV6 => [(Syn, BotsOfOnePrefix); STRANDS],
             Self::LanHost => [(Syn, Infected); STRANDS],
+            Self::LanHostUdp => [(Udp, Infected); STRANDS],
+            // Of those that hold, the first strand opens and the second closes.
+            Self::Holders => [Syn, Fin, Syn, Fin].map(|segment| (segment, Holding)),
+            Self::ManyHolders => [Syn, Fin, Syn, Fin].map(|segment| (segment, ManyHolding)),
+            Self::Completers => [(Syn, FewCompleting); STRANDS],
             Self::SynAllowed => [(Syn, Allowed); STRANDS],
             Self::MixedRandom => [(Syn, Spoofed), (Udp, Spoofed), (Syn, One), (Syn, One)],
         }
@@ -210,6 +274,8 @@ impl fmt::Display for FloodKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
     Syn,
+    /// FIN of a connection that was held.
+    Fin,
     Ack,
     Udp,
     /// ICMP echo request.

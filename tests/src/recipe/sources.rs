@@ -24,6 +24,12 @@ pub enum Sources {
     Infected,
     /// Addresses of hosts that live and have no part in it.
     Live,
+    /// Five hundred that hold their connections open.
+    Holding,
+    /// Five hundred that complete their connections.
+    FewCompleting,
+    /// Five thousand that complete their connections and hold them for a while.
+    ManyHolding,
     /// A thousand that complete their connections.
     Completing,
     /// Ten thousand that do.
@@ -38,6 +44,9 @@ impl Sources {
     pub fn crowd(self, family: Family) -> Option<Crowd> {
         match self {
             Self::Live => Some(Crowd::live(family)),
+            Self::Holding => Some(Crowd::holding(family)),
+            Self::FewCompleting => Some(Crowd::few_completing(family)),
+            Self::ManyHolding => Some(Crowd::many_holding(family)),
             Self::Completing => Some(Crowd::completing(family)),
             Self::Bots => Some(Crowd::bots(family)),
             Self::BotsOfOnePrefix => Some(Crowd::bots_of_one_prefix(family)),
@@ -49,8 +58,31 @@ impl Sources {
     #[must_use]
     pub fn answer(self) -> bool {
         match self {
-            Self::Completing | Self::Bots | Self::BotsOfOnePrefix => true,
+            Self::Completing
+            | Self::Bots
+            | Self::BotsOfOnePrefix
+            | Self::Holding
+            | Self::FewCompleting
+            | Self::ManyHolding => true,
             Self::One | Self::Spoofed | Self::Allowed | Self::Infected | Self::Live => false,
+        }
+    }
+
+    /// Whether they hold their connections open, and how many each at most; 0 is any number.
+    #[must_use]
+    pub fn hold(self) -> Option<u32> {
+        match self {
+            Self::Holding => Some(28),
+            Self::ManyHolding => Some(0),
+            Self::One
+            | Self::Spoofed
+            | Self::Allowed
+            | Self::Infected
+            | Self::Live
+            | Self::Completing
+            | Self::FewCompleting
+            | Self::Bots
+            | Self::BotsOfOnePrefix => None,
         }
     }
 }
@@ -85,7 +117,13 @@ impl Ends {
                 spoofed: RANDOM,
                 crowd: None,
             },
-            Sources::Live | Sources::Completing | Sources::Bots | Sources::BotsOfOnePrefix => {
+            Sources::Live
+            | Sources::Completing
+            | Sources::Bots
+            | Sources::BotsOfOnePrefix
+            | Sources::Holding
+            | Sources::FewCompleting
+            | Sources::ManyHolding => {
                 let first = crowd.context("a crowd without members")?.member(0);
                 Self { crowd, ..one(first) }
             }

@@ -19,6 +19,8 @@ pub enum Bar {
     Eventually(Who, f64),
     /// The same while the daemon is dead.
     EventuallyInOutage(Who, f64),
+    /// This share succeeds at once, from the moment on at which service is settled.
+    AtOnceSettled(Who, f64),
     /// The flood adds less than so many milliseconds to the median of each group.
     MedianAdded(Who, f64),
     /// What the flood's own sources get through is shared as evenly.
@@ -31,6 +33,8 @@ pub enum Bar {
     NoWorseThanUnguarded,
     /// No established exchange breaks.
     NoneBroken,
+    /// Nor a connection of the office.
+    OfficeKept,
     /// A daemon is ready, and the fill at the target, so many seconds after the start.
     BackInControl(f64),
     /// The fill is at most so much above the target.
@@ -105,13 +109,14 @@ impl Bar {
     pub(super) fn unit(self) -> Unit {
         match self {
             Self::AtOnce(..)
+            | Self::AtOnceSettled(..)
             | Self::Eventually(..)
             | Self::EventuallyInOutage(..)
             | Self::NoWorseThanUnguarded => Unit::Share,
             Self::MedianAdded(..) => Unit::Milliseconds,
             Self::Jain(_) => Unit::Index,
             Self::ServiceBack(_) | Self::FillBack | Self::BackInControl(_) => Unit::Seconds,
-            Self::NoneBroken | Self::KernelDropsNone => Unit::Count,
+            Self::NoneBroken | Self::OfficeKept | Self::KernelDropsNone => Unit::Count,
             Self::FillAboveTarget(_) => Unit::Fill,
             Self::Steady(_) => Unit::Deviation,
             Self::CpuIdle(_) => Unit::IdleCore,
@@ -124,6 +129,7 @@ impl Bar {
     pub(super) fn limit(self, target_ratio: f64, unguarded: Option<f64>) -> Option<Limit> {
         Some(match self {
             Self::AtOnce(_, least)
+            | Self::AtOnceSettled(_, least)
             | Self::Eventually(_, least)
             | Self::EventuallyInOutage(_, least)
             | Self::Jain(least) => Limit::AtLeast(least),
@@ -132,7 +138,7 @@ impl Bar {
                 Limit::AtMost(most)
             }
             Self::FillBack => Limit::Below(f64::INFINITY),
-            Self::NoneBroken | Self::KernelDropsNone => Limit::AtMost(0.0),
+            Self::NoneBroken | Self::OfficeKept | Self::KernelDropsNone => Limit::AtMost(0.0),
             Self::FillAboveTarget(above) => Limit::AtMost(target_ratio + above),
             Self::MedianAdded(_, most) | Self::CpuIdle(most) | Self::CpuInFlood(most) => {
                 Limit::Below(most)
@@ -141,11 +147,39 @@ impl Bar {
         })
     }
 
+    /// Whose flows it is about, if anybody's.
+    pub(super) fn who(self) -> Option<Who> {
+        match self {
+            Self::AtOnce(who, _)
+            | Self::AtOnceSettled(who, _)
+            | Self::Eventually(who, _)
+            | Self::EventuallyInOutage(who, _) => Some(who),
+            Self::NoWorseThanUnguarded => Some(Who::Everybody),
+            Self::MedianAdded(..)
+            | Self::Jain(_)
+            | Self::ServiceBack(_)
+            | Self::FillBack
+            | Self::NoneBroken
+            | Self::OfficeKept
+            | Self::BackInControl(_)
+            | Self::FillAboveTarget(_)
+            | Self::KernelDropsNone
+            | Self::Steady(_)
+            | Self::CpuIdle(_)
+            | Self::CpuInFlood(_)
+            | Self::Memory(_) => None,
+        }
+    }
+
     /// Whether it holds only if it holds in every round; of others the median round counts.
     pub(super) fn allows_no_exception(self) -> bool {
         matches!(
             self,
-            Self::NoneBroken | Self::KernelDropsNone | Self::FillAboveTarget(_) | Self::Memory(_)
+            Self::NoneBroken
+                | Self::OfficeKept
+                | Self::KernelDropsNone
+                | Self::FillAboveTarget(_)
+                | Self::Memory(_)
         )
     }
 }
@@ -174,6 +208,9 @@ impl fmt::Display for Bar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::AtOnce(who, least) => write!(f, "{who}: ≥ {} at once", percent(least)),
+            Self::AtOnceSettled(who, least) => {
+                write!(f, "{who}: ≥ {} at once, once settled", percent(least))
+            }
             Self::Eventually(who, least) => write!(f, "{who}: ≥ {} within 4 s", percent(least)),
             Self::EventuallyInOutage(who, least) => {
                 write!(f, "{who}, without a daemon: ≥ {} within 4 s", percent(least))
@@ -184,6 +221,7 @@ impl fmt::Display for Bar {
             Self::FillBack => f.write_str("fill falls to the target"),
             Self::NoWorseThanUnguarded => f.write_str("at once no fewer than unguarded"),
             Self::NoneBroken => f.write_str("established exchanges broken: 0"),
+            Self::OfficeKept => f.write_str("connections of the office broken: 0"),
             Self::BackInControl(most) => write!(f, "back in control in ≤ {most} s"),
             Self::FillAboveTarget(above) => {
                 write!(f, "fill ≤ target + {} %", (above * 10_000.0).round() / 100.0)

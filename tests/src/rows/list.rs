@@ -18,6 +18,8 @@ const ALLOWED: &[IpAddr] = &[IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77))];
 const ALL_AT_ONCE: Bar = Bar::AtOnce(Who::Everybody, 0.999);
 const PROVEN_AT_ONCE: Bar = Bar::AtOnce(Who::Proven, 0.999);
 const NO_DELAY: Bar = Bar::MedianAdded(Who::Proven, 1.0);
+const THERE_99: Bar = Bar::AtOnce(Who::There, 0.99);
+const NEWCOMERS_95: Bar = Bar::AtOnce(Who::Newcomers, 0.95);
 
 const PREFIX_LIMITS: &[&str] = &["prefix.tcp.rate=200/s", "prefix.tcp.burst=200"];
 
@@ -146,11 +148,87 @@ pub const ROWS: &[Row] = &[
         bars: &[ALL_AT_ONCE],
         ..Row::usual("dropped-later", "a grant spent on SYNs that rules drop", "syn-spoofed")
     },
+    Row {
+        plot: Plot::Late,
+        bars: &[Bar::ServiceBack(2.0), Bar::AtOnceSettled(Who::Everybody, 0.98), Bar::NoneBroken],
+        fill: Fill::Anything,
+        ..Row::plain(
+            "full-syn-answered",
+            "a table full of SYNs that a server answers when ctguard starts",
+            "syn-answered",
+        )
+    },
+    Row {
+        plot: Plot::Late,
+        bars: &[Bar::ServiceBack(2.0), Bar::AtOnceSettled(Who::Everybody, 0.98), Bar::NoneBroken],
+        fill: Fill::Anything,
+        ..Row::plain("full-udp-answered", "the same with UDP", "udp-answered")
+    },
+    Row {
+        rate: Rate::PerSecond(1400),
+        bars: &[THERE_99, NEWCOMERS_95, Bar::NoneBroken],
+        ..Row::plain("holders", "500 clients that hold 28 idle connections each", "holders")
+    },
+    Row {
+        plot: Plot::After,
+        rate: Rate::PerSecond(14_000),
+        settles: 1,
+        bars: &[Bar::AtOnceSettled(Who::Everybody, 0.95), Bar::NoneBroken],
+        fill: Fill::Anything,
+        ..Row::plain("holders-before", "the same before ctguard starts", "holders")
+    },
+    Row {
+        rate: Rate::PerSecond(1200),
+        bars: &[THERE_99, NEWCOMERS_95, Bar::NoneBroken],
+        ..Row::plain(
+            "completers",
+            "500 clients that complete 1,200 connections a second",
+            "completers",
+        )
+    },
+    Row {
+        rate: Rate::PerSecond(5000),
+        tables: &[65_536],
+        attack: Some(45),
+        bars: &[THERE_99, Bar::Jain(0.95), Bar::NoneBroken],
+        ..Row::plain(
+            "many-completers",
+            "5,000 clients that complete a connection a second each and hold it for 30 s",
+            "many-holders",
+        )
+    },
+    Row {
+        rate: Rate::PerSecond(400),
+        attack: Some(120),
+        bars: &[Bar::AtOnce(Who::Everybody, 0.99), Bar::NoneBroken],
+        ..Row::plain("slow-spoofed", "400 spoofed SYNs a second, answered", "syn-answered")
+    },
+    Row {
+        bars: &[Bar::AtOnce(Who::Everybody, 0.99), Bar::NoneBroken],
+        ..Row::plain("pulses", "spoofed SYNs, answered, two seconds on and three off", "syn-pulses")
+    },
+    Row { rate: Rate::PerSecond(20_000), ..inside_host("inside-host-slow") },
+    inside_host("inside-host"),
+    Row {
+        plot: Plot::LongOutage,
+        bars: &[Bar::EventuallyInOutage(Who::There, 0.95), Bar::NoneBroken],
+        ..Row::plain("daemon-killed", "the daemon killed for 15 s of the flood", "syn-answered")
+    },
     full_speed("full-speed-syn-one-source", "syn-one-source"),
     full_speed("full-speed-syn-spoofed", "syn-spoofed"),
     full_speed("full-speed-udp-spoofed", "udp-spoofed"),
     full_speed("full-speed-ack", "ack"),
 ];
+
+/// An inside host that floods, guarded too, and its neighbour.
+const fn inside_host(name: &'static str) -> Row {
+    Row {
+        lan_guarded: true,
+        neighbour: Some(40.0),
+        bars: &[Bar::AtOnce(Who::Inside, 0.999), Bar::NoneBroken],
+        ..Row::plain(name, "an inside host floods UDP, guarded too; a neighbour", "lan-host-udp")
+    }
+}
 
 /// At full speed the lab's only queue loses legitimate packets: only the fill is promised.
 const fn full_speed(name: &'static str, flood: &'static str) -> Row {

@@ -15,6 +15,9 @@ impl Bar {
         let legitimate = &run.legitimate;
         match self {
             Self::AtOnce(who, _) => Some(who.success(legitimate)?.at_once_ratio()),
+            Self::AtOnceSettled(who, _) => {
+                Some(who.success(run.settled.as_ref()?)?.at_once_ratio())
+            }
             Self::Eventually(who, _) => Some(who.success(legitimate)?.eventually_ratio()),
             Self::EventuallyInOutage(who, _) => {
                 let meanwhile = &run.outage.as_ref()?.legitimate;
@@ -28,6 +31,7 @@ impl Bar {
             Self::NoneBroken => {
                 Some(f64::from(run.established.tcp_broken + run.established.udp_broken))
             }
+            Self::OfficeKept => Some(f64::from(run.office.tcp_broken)),
             Self::BackInControl(_) => {
                 let recovery = run.recovery?;
                 Some(or_never(recovery.fill_seconds.map(|fill| fill.max(recovery.ready_seconds))))

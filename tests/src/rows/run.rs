@@ -10,13 +10,24 @@ use super::{
     judge::{self, Strictness},
 };
 use crate::{
+    delay::ROUND_TRIP,
     lab::{self, IDLE, LabOptions, Runs},
+    picture,
     recipe::FloodKind,
     report::{Options, Report, Run},
     summary,
 };
 
 const NONE: Runs = Runs { baseline: false, unguarded: false, guarded: false, ideal: false };
+
+/// Which runs of a row are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Only {
+    /// Those with ctguard.
+    Guarded,
+    /// Those without; no bar is judged.
+    Unguarded,
+}
 
 /// Where rows are tried.
 #[derive(Debug)]
@@ -29,6 +40,14 @@ pub struct Bench {
     pub length: Length,
     /// How often each row is tried.
     pub rounds: NonZeroU32,
+    /// Which runs are made, if not both.
+    pub only: Option<Only>,
+    /// Seconds of flood, if not as many as the row says.
+    pub seconds: Option<u32>,
+    /// Connections of an office behind one far address.
+    pub office: u32,
+    /// How long packets travel between far hosts and the router, both ways together.
+    pub round_trip: Duration,
     baselines: Vec<(Options, Run)>,
     idle_watched: bool,
 }
@@ -56,7 +75,18 @@ impl Bench {
     /// Nothing tried yet.
     #[must_use]
     pub fn new(ctguard: PathBuf, out: PathBuf, length: Length, rounds: NonZeroU32) -> Self {
-        Self { ctguard, out, length, rounds, baselines: Vec::new(), idle_watched: false }
+        Self {
+            ctguard,
+            out,
+            length,
+            rounds,
+            only: None,
+            seconds: None,
+            office: 0,
+            round_trip: ROUND_TRIP,
+            baselines: Vec::new(),
+            idle_watched: false,
+        }
     }
 
     /// The tables that a row is tried at.
@@ -87,28 +117,37 @@ impl Bench {
         let options = self.options(row, table_max)?;
         let named = |what: &str| progress(&format!("{} ({table_max}): {what}", row.name));
         let (baseline, strictness) = match self.length {
+            Length::Full if self.only.is_some() => (None, Strictness::Promise),
             Length::Full => (Some(self.baseline(&options, &named)?), Strictness::Promise),
             Length::Short => (None, Strictness::Stalling),
         };
-        let unguarded = self.length == Length::Full || row.compares();
-        let options = LabOptions { runs: Runs { unguarded, guarded: true, ..NONE }, ..options };
+        let runs = match self.only {
+            Some(Only::Guarded) => Runs { guarded: true, ..NONE },
+            Some(Only::Unguarded) => Runs { unguarded: true, ..NONE },
+            None => {
+                let unguarded = self.length == Length::Full || row.compares();
+                Runs { unguarded, guarded: true, ..NONE }
+            }
+        };
+        let options = LabOptions { runs, ..options };
         let mut rounds = Vec::new();
         for round in 1..=self.rounds.get() {
             let report = lab::run(&options, &named)?;
-            self.keep(&report, &format!("{}-{table_max}-{round}.json", row.name))?;
+            self.keep(&report, &format!("{}-{table_max}-{round}", row.name))?;
             let Report { guarded, unguarded, .. } = report;
-            rounds.push(Round { guarded: guarded.context("the guarded run")?, unguarded });
+            rounds.push(Round { guarded, unguarded });
         }
         self.idle_watched |= self.length == Length::Full;
         let bars = judge::judge(row, &rounds, baseline.as_ref(), strictness);
         Ok((rounds, bars))
     }
 
-    /// Keeps a round's report, for whoever asks why a bar was missed.
+    /// Keeps a round's report and its picture, for whoever asks why a bar was missed.
     fn keep(&self, report: &Report, name: &str) -> Result<()> {
-        let path = self.out.join(name);
+        let path = self.out.join(format!("{name}.json"));
         let json = serde_json::to_string(report).context("cannot write the report")?;
-        fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))
+        fs::write(&path, json).with_context(|| format!("cannot write {}", path.display()))?;
+        picture::draw(report, &self.out, name)
     }
 
     fn options(&self, row: &Row, table_max: u64) -> Result<LabOptions> {
@@ -117,7 +156,7 @@ impl Bench {
         let watch_idle = self.length == Length::Full && !self.idle_watched;
         Ok(LabOptions {
             rate: row.rate,
-            seconds: row.seconds(self.length),
+            seconds: self.seconds.unwrap_or_else(|| row.seconds(self.length)),
             table_max,
             port_dropped: row.port_dropped,
             ctguard: self.ctguard.clone(),
@@ -125,6 +164,11 @@ impl Bench {
             lan_guarded: row.lan_guarded,
             allowed: row.allowed.to_vec(),
             legitimate_per_second: row.legitimate_per_second,
+            neighbour: row.neighbour,
+            favours: row.favours,
+            office: self.office,
+            settles: Duration::from_secs(row.settles.into()),
+            round_trip: self.round_trip,
             script: row.script(self.length),
             idle: if watch_idle { IDLE } else { Duration::ZERO },
             log: self.out.join("ctguard.log"),

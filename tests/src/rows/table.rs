@@ -44,9 +44,14 @@ pub fn table(told: &Told) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// The guarded runs, or the others where none were made.
+fn shown(rounds: &[Round]) -> impl Iterator<Item = &Run> {
+    rounds.iter().filter_map(|round| round.guarded.as_ref().or(round.unguarded.as_ref()))
+}
+
 /// The fill of the round in which it rose highest: the peak, then how steady it was.
 fn fill(rounds: &[Round]) -> String {
-    let highest = rounds.iter().map(|round| &round.guarded).max_by_key(|run| run.fill.peak);
+    let highest = shown(rounds).max_by_key(|run| run.fill.peak);
     highest.map_or_else(String::new, fill_of)
 }
 
@@ -64,7 +69,7 @@ fn fill_of(run: &Run) -> String {
 
 /// Flows dropped for a full table in all rounds, and what the lab lost by itself.
 fn drop(rounds: &[Round]) -> String {
-    let sum = |of: fn(&Run) -> u64| rounds.iter().map(|round| of(&round.guarded)).sum::<u64>();
+    let sum = |of: fn(&Run) -> u64| shown(rounds).map(of).sum::<u64>();
     let dropped = grouped(sum(|run| run.kernel.drop));
     match sum(|run| run.others_lost_in_queue) {
         0 => dropped,

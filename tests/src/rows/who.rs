@@ -14,6 +14,10 @@ pub enum Who {
     Everybody,
     /// Regulars, and those that hold a connection from before the flood.
     Proven,
+    /// All that opened flows before the flood.
+    There,
+    /// All that did not.
+    Newcomers,
     /// Regulars alone.
     Regulars,
     /// TCP of clients that nobody has seen before.
@@ -29,7 +33,8 @@ impl Who {
         let GroupOutcome { group, kind, .. } = outcome;
         match self {
             Self::Everybody => true,
-            Self::Proven => matches!(group, Group::Regulars | Group::Known),
+            Self::Proven | Self::There => matches!(group, Group::Regulars | Group::Known),
+            Self::Newcomers => matches!(group, Group::Strangers | Group::Newcomers),
             Self::Regulars => *group == Group::Regulars,
             Self::FirstContact => (*group, *kind) == (Group::Strangers, FlowKind::TcpInward),
             Self::UdpOfOthers => {
@@ -73,6 +78,8 @@ impl fmt::Display for Who {
         f.write_str(match self {
             Self::Everybody => "all",
             Self::Proven => "proven and regulars",
+            Self::There => "those that were there",
+            Self::Newcomers => "newcomers",
             Self::Regulars => "regulars",
             Self::FirstContact => "TCP at first contact",
             Self::UdpOfOthers => "UDP of others",

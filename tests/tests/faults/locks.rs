@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
     daemon::RUN_DIRECTORY,
     pinned::Pinned,
-    product::{Site, WAN, wait_for},
+    product::{self, Site, WAN, wait_for},
     require,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -98,6 +98,24 @@ fn a_lock_that_is_held_stops_no_ticks_and_its_holder_is_named() -> Result<()> {
     site.succeed(&["set", "target=70%"])?;
     site.guard()?.stop()?;
     site.ensure_gone()
+}
+
+/// Fails when who cannot see the daemon is told to kill a process of its own that has the same pid.
+#[test]
+fn a_holder_in_another_pid_namespace_is_not_named_by_its_pid() -> Result<()> {
+    if !require::root("a_holder_in_another_pid_namespace_is_not_named_by_its_pid") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let daemon = site.guard()?;
+    let mut elsewhere = site.guarded().command("unshare");
+    elsewhere.args(["--pid", "--fork", "--mount-proc", "--propagation", "unchanged"]);
+    elsewhere.arg(product::binary()?).args(["run", "-i", WAN]);
+    let answer = product::answer(&mut elsewhere)?;
+    let line = answer.refusal(1)?;
+    ensure!(line.contains("(another process)") && !line.contains("kill"), "{line}");
+    ensure!(daemon.stop()?.success());
+    Ok(())
 }
 
 /// Fails when a user without privileges can hold what a daemon or a command locks, or read what is

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Read as _, Write as _},
     os::fd::OwnedFd,
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Result, ensure};
@@ -59,6 +59,31 @@ fn a_stopped_terminal_shows_later_what_happened_meanwhile() -> Result<()> {
     terminal.wait_for("wan0 is gone; waiting for it to come back")?;
     terminal.wait_for("guarding wan0 (native) again")?;
     ensure!(daemon.stop()?.success());
+    site.ensure_gone()
+}
+
+/// Fails when `stty tostop` stops a daemon in the background at its first line.
+#[test]
+fn a_terminal_that_stops_who_writes_in_the_background_does_not_stop_the_daemon() -> Result<()> {
+    if !require::root("a_terminal_that_stops_who_writes_in_the_background_does_not_stop_the_daemon")
+    {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let mut terminal = Terminal::open()?;
+    let daemon = site.command(&["run", "-i", WAN]);
+    let mut shell = Command::new("setsid");
+    shell.args(["--ctty", "sh", "-mc", "stty tostop; \"$@\" & read line; kill %1; wait", "sh"]);
+    shell.arg(daemon.get_program()).args(daemon.get_args());
+    shell.stdin(terminal.peer()?).stdout(terminal.peer()?).stderr(terminal.peer()?);
+    let mut shell = shell.spawn()?;
+    let guards = terminal.wait_for(", target ");
+    terminal.keyboard.write_all(b"\n")?;
+    if guards.is_err() {
+        shell.kill()?;
+    }
+    shell.wait()?;
+    guards?;
     site.ensure_gone()
 }
 

@@ -1,6 +1,6 @@
 //! Starts over a guard that is there which fail late: they leave all as it was.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, io, os::unix::process::CommandExt as _};
 
 use anyhow::{Result, ensure};
 use aya::{
@@ -12,7 +12,7 @@ use ctguard_tests::{
     exec,
     object::{self, Program},
     pinned::Pinned,
-    product::{Site, WAN},
+    product::{self, Site, WAN},
     require,
 };
 
@@ -140,4 +140,56 @@ fn a_guard_that_was_kept_survives_a_start_that_fails() -> Result<()> {
     ensure!(site.succeed(&["get", "source.tcp.rate"])?.trim() == "33/s", "the same settings");
     ensure!(!site.succeed(&["status", "--json"])?.contains(LAN), "no slot for it is left");
     Ok(())
+}
+
+/// Fails when a start that fails after its guard is complete, before the daemon is ready, is not
+/// undone: here the kernel refuses it a timer.
+#[test]
+fn a_daemon_that_cannot_wait_for_ticks_changes_nothing() -> Result<()> {
+    if !require::root("a_daemon_that_cannot_wait_for_ticks_changes_nothing") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    site.connect("out1", LAN)?;
+    let refused = |arguments: &[&str]| -> Result<()> {
+        let mut command = site.command(arguments);
+        // SAFETY: between fork and exec it makes one system call, and allocates nothing.
+        unsafe { command.pre_exec(refuse_timers) };
+        let answer = product::answer(&mut command)?;
+        ensure!(answer.code == Some(1) && answer.errors.contains("os error 24"), "{answer:?}");
+        Ok(())
+    };
+    refused(&["run", "-i", WAN, "--on-exit", "keep"])?;
+    site.ensure_gone()?;
+
+    site.start(&["run", "-i", WAN, "--set", "source.tcp.rate=33"])?.kill()?;
+    let before = State::of(&site, true)?;
+    refused(&[&["run", "-i", WAN], &CHANGES[..]].concat())?;
+    refused(&["run", "-i", LAN])?;
+    let after = State::of(&site, true)?;
+    ensure!(after == before, "before {before:#?}\nafter {after:#?}");
+    ensure!(site.xdp(LAN)?.is_none());
+    Ok(())
+}
+
+/// From now on `timerfd_create` fails with EMFILE in this process and its children (`seccomp(2)`).
+fn refuse_timers() -> io::Result<()> {
+    let step = |code: u32, jf, k: u32| {
+        let code = u16::try_from(code).map_err(io::Error::other)?;
+        io::Result::Ok(libc::sock_filter { code, jt: 0, jf, k })
+    };
+    let timer = u32::try_from(libc::SYS_timerfd_create).map_err(io::Error::other)?;
+    let refused = libc::SECCOMP_RET_ERRNO | libc::EMFILE.cast_unsigned();
+    let mut filter = [
+        // The number of the call is the first word of `struct seccomp_data`.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)?,
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, timer)?,
+        step(libc::BPF_RET | libc::BPF_K, 0, refused)?,
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW)?,
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    // SAFETY: the call reads the program and its steps, which live until it returns.
+    let set =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

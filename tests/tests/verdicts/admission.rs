@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use ctguard_layout::{Class, Counter, Grant, Outcome, Policy, units::Ticks};
-use ctguard_tests::{data_path::DataPath, require};
+use ctguard_tests::{data_path::DataPath, frames::flags, require};
 
 use crate::{
     packets::{self, LOCAL, LOCAL6, REMOTE, REMOTE6},
-    row::{self, BURST, Row, drops, passes},
+    row::{self, BURST, Row, challenged, drops, passes, refuses},
 };
 use Counter::{Flows, Wakeups};
-use Outcome::{Admitted, ChallengedByAck, RefusedFallback, RefusedGrant, RefusedSource};
+use Outcome::{Admitted, RefusedFallback, RefusedGrant, RefusedSource};
 
 /// Fails when a new flow of any class passes or falls for another reason than the one it meets
 /// first, or when it is counted elsewhere, too often or not at all.
@@ -28,22 +28,22 @@ pub(crate) fn rows() -> Vec<Row> {
             passes("a new flow", new(200), &[Flows(Admitted, class)]),
             passes("the last of a burst", new(200), &[Flows(Admitted, class)])
                 .after(move |path| spend(path, new, BURST - 1)),
-            drops("one more than a burst", new(200), &[Flows(RefusedSource, class)])
+            refuses("one more than a burst", new(200), RefusedSource, class)
                 .after(move |path| spend(path, new, BURST)),
-            passes("one more in a dry run", new(200), &[Flows(RefusedSource, class)])
+            passes("one more in a dry run", new(200), &[challenged(RefusedSource, class)])
                 .after(move |path| spend(path, new, BURST))
                 .after(dry_run),
-            without_grant(class, new(200)).without_grant(),
-            passes("the same in a dry run", new(200), &[spent(class), Wakeups])
+            refuses("a spent grant", new(200), RefusedGrant, class).waking().without_grant(),
+            passes("the same in a dry run", new(200), &[challenged(RefusedGrant, class), Wakeups])
                 .without_grant()
                 .after(dry_run),
             passes("the wake-up mark", new(200), &[Flows(Admitted, class), Wakeups])
                 .where_grant(|grant| grant.allowances[0].wake_at.store(0)),
             passes("the fallback rate", new(200), &[Flows(Admitted, class)]).where_grant(orphan),
-            drops("a spent fallback", new(200), &[Flows(RefusedFallback, class)])
+            refuses("a spent fallback", new(200), RefusedFallback, class)
                 .where_grant(orphan)
                 .after_arrival_of(new(100)),
-            passes("a spent fallback, dry run", new(200), &[Flows(RefusedFallback, class)])
+            passes("the same, dry run", new(200), &[challenged(RefusedFallback, class)])
                 .where_grant(orphan)
                 .after_arrival_of(new(100))
                 .after(dry_run),
@@ -51,7 +51,7 @@ pub(crate) fn rows() -> Vec<Row> {
                 .where_grant(orphan)
                 .after_arrival_of(new(100))
                 .after(fail_open),
-            drops("a ceiling, fail-open", new(200), &[Flows(RefusedSource, class)])
+            refuses("a ceiling, fail-open", new(200), RefusedSource, class)
                 .where_grant(orphan)
                 .after(fail_open)
                 .after(move |path| spend(path, new, BURST)),
@@ -66,6 +66,14 @@ pub(crate) fn rows() -> Vec<Row> {
         .after(|path| spend(path, |port| packets::udp(REMOTE6, LOCAL6, port.into()), BURST)),
     );
     rows.push(
+        drops(
+            "a segment above a ceiling",
+            packets::tcp(REMOTE, LOCAL, 200, flags::ACK),
+            &[Flows(RefusedSource, Class::Tcp)],
+        )
+        .after(|path| spend(path, |port| packets::syn(port.into()), BURST)),
+    );
+    rows.push(
         passes(
             "a flow of another class than the spent one",
             packets::udp(REMOTE, LOCAL, 1),
@@ -74,16 +82,6 @@ pub(crate) fn rows() -> Vec<Row> {
         .after(|path| spend(path, |port| packets::syn(port.into()), BURST)),
     );
     rows
-}
-
-/// A SYN is answered.
-fn without_grant(class: Class, frame: Vec<u8>) -> Row {
-    let row = if class == Class::Tcp { row::answers } else { drops };
-    row("a spent grant", frame, &[spent(class), Wakeups])
-}
-
-fn spent(class: Class) -> Counter {
-    if class == Class::Tcp { Flows(ChallengedByAck, class) } else { Flows(RefusedGrant, class) }
 }
 
 /// Makes a new flow, told apart from others by a number.

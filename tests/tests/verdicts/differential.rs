@@ -52,11 +52,7 @@ struct Pair {
 
 const SETTINGS: [(&str, Setting); 6] = [
     ("as it comes", |_, _, _, _| ()),
-    ("a small grant", |_, _, interface, pair| {
-        pair.limits = [100, 30];
-        // What is answered is compared by the tests of challenges.
-        interface.answers_nothing = 1;
-    }),
+    ("a small grant", |_, _, _, pair| pair.limits = [100, 30]),
     ("tcp_loose off", |_, environment, _, _| environment.daemon.tcp_loose = 0),
     ("a dry run", |policy, _, _, _| policy.switches = Policy::DRY_RUN),
     ("no daemon", |_, _, _, pair| pair.daemon_lives = false),
@@ -112,6 +108,8 @@ fn both(setting: Setting) -> Result<(DataPath, Host)> {
     // No time passes that a verdict could depend on.
     environment.daemon.coarse_shift = 31;
     interface.ceilings = [row::slow(row::BURST); CLASS_SLOTS];
+    // What is answered is compared by the tests of challenges.
+    interface.answers_nothing = 1;
     setting(&mut policy, &mut environment, &mut interface, &mut pair);
     path.set_policy(|written| *written = policy)?;
     path.set_environment(|written| *written = environment)?;

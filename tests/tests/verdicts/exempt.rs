@@ -1,7 +1,7 @@
-//! What always passes, however spent everything is, and what only looks like it.
+//! What passes although all grants are spent, and what only looks like it.
 
 use anyhow::Result;
-use ctguard_layout::{Class, Counter, Outcome};
+use ctguard_layout::{Class, Counter, Grant, Outcome};
 use ctguard_tests::require;
 
 use crate::{
@@ -34,19 +34,26 @@ pub(crate) fn rows() -> Vec<Row> {
         passes("PPPoE discovery", packets::ethernet(0x8863, &[0; 46]), &[Packets(Exempt)]),
         passes("LCP", packets::pppoe(0xc021, &[9, 1, 0, 8, 0, 0, 0, 0]), &[Packets(Exempt)]),
         passes("IPv6CP", packets::pppoe(0x8057, &[1, 1, 0, 4]), &[Packets(Exempt)]),
-        passes("OSPF", packets::ipv4(REMOTE, "224.0.0.5", OSPF, 0, &[0; 24]), &[Packets(Exempt)]),
+        passes("OSPF", ospf(), &[Packets(Exempt)]),
         passes("VRRP", packets::ipv4(REMOTE, "224.0.0.18", VRRP, 0, &[0; 24]), &[Packets(Exempt)]),
         passes("RIP", packets::udp_to(REMOTE, "224.0.0.9", 520, 520), &[Packets(Exempt)]),
         passes("RIPng", packets::udp_to(ROUTER6, "ff02::9", 521, 521), &[Packets(Exempt)]),
         passes("LDP", packets::udp_to(REMOTE, "224.0.0.2", 646, 646), &[Packets(Exempt)]),
+        drops(
+            "RIP from another port",
+            packets::udp_to(REMOTE, "224.0.0.9", 1520, 520),
+            &REFUSED_UDP,
+        ),
+        drops("OSPF, the bucket spent", ospf(), &REFUSED_OTHER).where_grant(spend_bucket),
+        passes("OSPF again, the bucket spent", ospf(), &[Packets(Exempt)])
+            .after_arrival_of(ospf())
+            .where_grant(spend_bucket),
+        passes("a DHCP client, the bucket spent", discover(), &[Packets(Exempt)])
+            .where_grant(spend_bucket),
         drops("mDNS", packets::udp_to(REMOTE, "224.0.0.251", 5353, 5353), &REFUSED_UDP),
         drops("mDNS on IPv6", packets::udp_to(ROUTER6, "ff02::fb", 5353, 5353), &REFUSED_UDP),
         drops("RIP from afar", packets::udp_to(REMOTE, LOCAL, 520, 520), &REFUSED_UDP),
-        passes(
-            "DHCP discover",
-            packets::udp_to("0.0.0.0", "255.255.255.255", 68, 67),
-            &[Packets(Exempt)],
-        ),
+        passes("DHCP discover", discover(), &[Packets(Exempt)]),
         passes(
             "DHCP offer",
             packets::udp_to(REMOTE, "255.255.255.255", 67, 68),
@@ -69,4 +76,16 @@ pub(crate) fn rows() -> Vec<Row> {
         rows.push(passes("neighbour discovery", message, &[Packets(Exempt)]));
     }
     rows.into_iter().map(Row::without_grant).collect()
+}
+
+fn ospf() -> Vec<u8> {
+    packets::ipv4(REMOTE, "224.0.0.5", OSPF, 0, &[0; 24])
+}
+
+fn discover() -> Vec<u8> {
+    packets::udp_to("0.0.0.0", "255.255.255.255", 68, 67)
+}
+
+fn spend_bucket(grant: &Grant) {
+    grant.exempt.arrival.store(1 << 62);
 }

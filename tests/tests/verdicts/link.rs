@@ -47,7 +47,7 @@ pub(crate) fn rows() -> Vec<Row> {
         rows.push(passes(name, frame.clone(), &NEW_TCP));
         let six = name.contains("IPv6");
         rows.push(
-            drops(name, frame, &[Flows(RefusedSource, Class::Tcp)])
+            row::refuses(name, frame, RefusedSource, Class::Tcp)
                 .after(move |path| exhaust(path, six)),
         );
     }

@@ -58,8 +58,7 @@ pub(crate) fn rows() -> Vec<Row> {
                 .after(listed(List::DenyV4))
                 .after(in_use(0)),
             passes("a list of the other family", six(), &new).after(listed(List::DenyV4)),
-            drops("the ceiling of a stranger", four(), &[Flows(RefusedSource, class)])
-                .after(no_burst),
+            row::refuses("the ceiling of a stranger", four(), RefusedSource, class).after(no_burst),
         ]);
     }
     rows.push(

@@ -1,7 +1,9 @@
 //! One line of a table: a data path as it was set up, a packet, and what becomes of it.
 
 use anyhow::{Context as _, Result, ensure};
-use ctguard_layout::{CLASS_SLOTS, Ceiling, Counter, Environment, Grant, units::Ticks};
+use ctguard_layout::{
+    CLASS_SLOTS, Ceiling, Class, Counter, Environment, Grant, Outcome, units::Ticks,
+};
 use ctguard_tests::data_path::{Action, DataPath, Setup};
 
 /// A burst that every source has in these tables.
@@ -35,7 +37,28 @@ pub(crate) fn answers(name: &'static str, frame: Vec<u8>, counters: &[Counter]) 
     Row { action: Action::Answer, ..passes(name, frame, counters) }
 }
 
+/// A packet of a class that a fresh data path would refuse as `outcome`: a SYN is answered instead.
+pub(crate) fn refuses(name: &'static str, frame: Vec<u8>, outcome: Outcome, class: Class) -> Row {
+    if class == Class::Tcp {
+        answers(name, frame, &[challenged(outcome, class)])
+    } else {
+        drops(name, frame, &[challenged(outcome, class)])
+    }
+}
+
+/// What counts a packet that is refused as `outcome`, or answered.
+pub(crate) fn challenged(outcome: Outcome, class: Class) -> Counter {
+    let is_syn = class == Class::Tcp;
+    Counter::Flows(if is_syn { Outcome::ChallengedByAck } else { outcome }, class)
+}
+
 impl Row {
+    /// The daemon is woken too.
+    pub(crate) fn waking(mut self) -> Self {
+        self.counters.push(Counter::Wakeups);
+        self
+    }
+
     /// Prepares the data path before the packet comes.
     pub(crate) fn after(mut self, arrange: impl Fn(&mut DataPath) -> Result<()> + 'static) -> Self {
         self.arrange.push(Box::new(arrange));

@@ -14,6 +14,15 @@ pub(crate) enum Allowance {
     Spent,
     /// The daemon is dead; the fallback rate holds.
     Fallback,
+    /// The daemon is dead, and the fallback rate admits nothing now.
+    FallbackSpent,
+}
+
+impl Allowance {
+    #[inline(always)]
+    pub(crate) const fn is_spent(self) -> bool {
+        matches!(self, Self::Spent | Self::FallbackSpent)
+    }
 }
 
 /// Looks at a tier's grant, so that refusals cost no locked instruction.
@@ -21,11 +30,22 @@ pub(crate) enum Allowance {
 /// CPUs that look at the same moment may take one admission each beyond G; the daemon keeps back
 /// one for every CPU.
 #[inline(always)]
-pub(crate) fn peek(grant: &Grant, tier: u32, environment: &Environment, now: Jiffies) -> Allowance {
+pub(crate) fn peek(
+    grant: &Grant,
+    tier: u32,
+    environment: &Environment,
+    policy: &Policy,
+    now: Jiffies,
+) -> Allowance {
     let position = tier as usize % TIER_SLOTS;
     let heartbeat = Jiffies(grant.heartbeat.load());
     if now.since(heartbeat) > u64::from(environment.daemon.heartbeat_patience_jiffies) {
-        Allowance::Fallback
+        let rate = &grant.fallback[position];
+        if policy.has(Policy::FAIL_OPEN) || excess(rate, rate.arrival.load(), now) == 0 {
+            Allowance::Fallback
+        } else {
+            Allowance::FallbackSpent
+        }
     } else if grant.admitted[position].0.load() >= grant.allowances[position].limit.load() {
         Allowance::Spent
     } else {
@@ -52,10 +72,10 @@ pub(super) fn take(
             let wake = before == grant.allowances[position].wake_at.load();
             Admission { outcome: Outcome::Admitted, wake }
         }
-        Allowance::Fallback => {
+        Allowance::Fallback | Allowance::FallbackSpent => {
             let passes = candidate.follows_admission
                 || policy.has(Policy::FAIL_OPEN)
-                || take_fallback(&grant.fallback[position], now);
+                || take_rate(&grant.fallback[position], now);
             if passes {
                 admitted.fetch_add(1);
             }
@@ -78,16 +98,21 @@ pub(crate) fn is_first_in_jiffy(grant: &Grant, now: Jiffies) -> bool {
 /// Takes one flow from a GCRA for the whole table. A CPU that loses the exchange is refused, so the
 /// rate holds exactly.
 #[inline(always)]
-fn take_fallback(fallback: &Fallback, now: Jiffies) -> bool {
-    let now = now.to_ticks();
-    let arrival = fallback.arrival.load();
-    let ceiling = Ceiling {
-        interval: Ticks(fallback.interval.load()),
-        tolerance: Ticks(fallback.tolerance.load()),
-    };
-    if gcra::excess(Ticks(arrival), now, &ceiling) != 0 {
+pub(crate) fn take_rate(rate: &Fallback, now: Jiffies) -> bool {
+    let arrival = rate.arrival.load();
+    if excess(rate, arrival, now) != 0 {
         return false;
     }
-    let Ticks(next) = gcra::charged(Ticks(arrival), now, &ceiling);
-    fallback.arrival.replace_if(arrival, next)
+    let Ticks(next) = gcra::charged(Ticks(arrival), now.to_ticks(), &ceiling(rate));
+    rate.arrival.replace_if(arrival, next)
+}
+
+#[inline(always)]
+fn excess(rate: &Fallback, arrival: u64, now: Jiffies) -> i64 {
+    gcra::excess(Ticks(arrival), now.to_ticks(), &ceiling(rate))
+}
+
+#[inline(always)]
+fn ceiling(rate: &Fallback) -> Ceiling {
+    Ceiling { interval: Ticks(rate.interval.load()), tolerance: Ticks(rate.tolerance.load()) }
 }

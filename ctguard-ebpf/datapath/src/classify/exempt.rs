@@ -1,4 +1,8 @@
-//! Packets that always pass: a host needs them to find its neighbours and its own address.
+//! Packets that a host needs to find its neighbours and its own address.
+//!
+//! A host on the link can send them from any address, and conntrack makes an entry for each. So
+//! they have a small bucket of their own (`Grant::exempt`), and those that it does not let in are
+//! judged like any other.
 
 use crate::packet::{Address, Packet, Transport};
 
@@ -7,12 +11,12 @@ const DHCP_CLIENT: u32 = 68;
 const DHCPV6_CLIENT: u32 = 546;
 const DHCPV6_SERVER: u32 = 547;
 
-/// UDP ports of routing protocols that use link-local multicast: RIP, `RIPng`, LDP, HSRP, HSRP for
-/// IPv6, GLBP.
+/// UDP ports of routing protocols that use link-local multicast, from the same port: RIP, `RIPng`,
+/// LDP, HSRP, HSRP for IPv6, GLBP.
 const ROUTING_PORTS: [u32; 6] = [520, 521, 646, 1985, 2029, 3222];
 
-/// Whether the packet passes even if it opens a flow. Asked last, and only of the few packets that
-/// are about to be charged or denied.
+/// Whether the bucket of exempt flows may let the packet in. Asked last, and only of the few
+/// packets that are about to be charged or denied.
 #[inline(always)]
 pub(crate) fn is_exempt<A: Address>(packet: &Packet<A>) -> bool {
     match packet.transport {
@@ -20,6 +24,7 @@ pub(crate) fn is_exempt<A: Address>(packet: &Packet<A>) -> bool {
         Transport::Udp { ports } => {
             is_dhcp(packet.source, packet.destination, ports)
                 || is_link_local_multicast(packet.destination)
+                    && ports >> 16 == ports & 0xffff
                     && ROUTING_PORTS.contains(&(ports & 0xffff))
         }
         Transport::Icmp(message) => A::FAMILY == 6 && is_neighbour_discovery(message.kind),
@@ -28,6 +33,13 @@ pub(crate) fn is_exempt<A: Address>(packet: &Packet<A>) -> bool {
         | Transport::LaterFragment
         | Transport::TinyFragment => is_link_local_multicast(packet.destination),
     }
+}
+
+/// Whether an exempt packet is one of a DHCP client without an address: all of them have the same
+/// tuple, so they make one entry and need no bucket.
+#[inline(always)]
+pub(crate) fn is_of_all_clients<A: Address>(packet: &Packet<A>) -> bool {
+    A::FAMILY == 4 && first_word(packet.source) == 0 && first_word(packet.destination) == u32::MAX
 }
 
 /// 224.0.0.0/24 (RFC 5771, section 4) and `ff02::/16` (RFC 4291, section 2.7): OSPF, VRRP, PIM,

@@ -2,7 +2,7 @@
 
 mod exempt;
 
-pub(crate) use exempt::is_exempt;
+pub(crate) use exempt::{is_exempt, is_of_all_clients};
 
 use crate::{
     layout::{Class, FlowKind},
@@ -257,7 +257,8 @@ mod tests {
         assert!(!is_exempt(&to(Ipv4(0xe000_0105))));
         let group = Ipv4(0xe000_0009);
         assert!(is_exempt(&Packet { destination: group, ..udp(520, 520) }), "RIP");
-        assert!(!is_exempt(&Packet { destination: group, ..udp(520, 522) }), "any other UDP");
+        assert!(!is_exempt(&Packet { destination: group, ..udp(522, 522) }), "any other UDP");
+        assert!(!is_exempt(&Packet { destination: group, ..udp(1520, 520) }), "no port of RIP");
     }
 
     #[test]

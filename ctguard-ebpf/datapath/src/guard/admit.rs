@@ -3,7 +3,7 @@
 use super::{
     Guard, Judgement, Offered, Scope, Tables,
     opening::{Opening, Tuple},
-    tier::TierOrChallenge,
+    tier::{Standing, TierOrChallenge},
 };
 use crate::{
     admission::{
@@ -13,7 +13,7 @@ use crate::{
     bucket::{Cells, line_index},
     hash,
     layout::{
-        Ceiling, Class, Interface, Limits, OperatorLimits, Outcome, Policy, TIER_SLOTS, Tier,
+        Ceiling, Class, Grant, Interface, Limits, OperatorLimits, Outcome, Policy, TIER_SLOTS, Tier,
     },
     units::Jiffies,
 };
@@ -26,6 +26,23 @@ pub(super) struct Decided {
     pub(super) passes: bool,
 }
 
+/// What decides on a new flow.
+pub(super) struct Rules<'l> {
+    pub(super) grant: &'l Grant,
+    pub(super) policy: &'l Policy,
+    pub(super) limits: &'l Limits,
+    /// An interface without a slot has no ceilings, but the grant holds there too.
+    pub(super) interface: Option<&'l Interface>,
+}
+
+impl Rules<'_> {
+    /// Whether SYNs are answered on the packet's interface; never on one without a slot.
+    #[inline(always)]
+    pub(super) fn can_answer(&self) -> bool {
+        self.interface.is_some_and(|interface| interface.answers_nothing == 0)
+    }
+}
+
 impl<T: Tables> Guard<'_, T> {
     /// Admits a packet or refuses it.
     #[inline(always)]
@@ -36,74 +53,106 @@ impl<T: Tables> Guard<'_, T> {
         else {
             return self.decided(opening, Outcome::UnknownInterface, opening.tier, false, true);
         };
+        if opening.is_exempt && grant::take_rate(&grant.exempt, now) {
+            return self.decided(opening, Outcome::Exempt, opening.tier, false, true);
+        }
         let dry_run = policy.has(Policy::DRY_RUN);
-        let Tuple { family, scope, .. } = opening.tuple;
-        let hash = hash::source(&self.environment.fixed.source_key, opening.class, family, scope);
-        let line = line_index(hash, self.environment.fixed.source_line_mask);
-        let found = self.tier_or_challenge(opening, (limits, grant), dry_run, now);
-        let (tier, known) = match found {
-            TierOrChallenge::Tier(tier, known) => (tier, known),
-            TierOrChallenge::Challenge(outcome) => {
+        let rules = Rules { grant, policy, limits, interface: tables.interface() };
+        let standing = match self.tier_or_challenge(opening, &rules, now) {
+            TierOrChallenge::Tier(standing) => tables.cpu_state().standing.hide(standing),
+            TierOrChallenge::Challenge(outcome, is_spent_in_calm) => {
                 let tier = Tier::Strangers as u32;
-                self.note_offered(opening, line, tier);
-                let wake = limits.is_calm() && grant::is_first_in_jiffy(grant, now);
+                self.note_offered(opening, tier);
+                let wake = is_spent_in_calm && grant::is_first_in_jiffy(grant, now);
                 return self.decided(opening, outcome, tier, wake, dry_run);
             }
         };
 
-        let interface = tables.interface();
+        let tier = standing.tier;
         let follows_admission = opening.follows_admission();
-        // An interface without a slot has no ceilings, but the grant holds there too.
-        let is_limited = interface.is_some() && !follows_admission && tier != Tier::Allowed as u32;
-        let allowance = grant::peek(grant, tier, self.environment, now);
-        let (outcome, wake) = if allowance == Allowance::Spent {
+        let is_limited = is_limited(opening, &rules, tier);
+        let allowance = self.allowance(&rules, tier, now);
+        let (outcome, wake) = match allowance {
             // Before any cell is read: under a flood nearly every packet ends here.
-            (Outcome::RefusedGrant, grant::is_first_in_jiffy(grant, now))
-        } else {
-            let source = match interface {
-                Some(interface) if is_limited => {
-                    let ceiling = stricter(interface, limits, tier, opening.class);
-                    let cells = match &known {
-                        Some(known) => Some(known.cells(opening.class)),
-                        None => self.cells(Scope::Source, line, hash),
-                    };
-                    cells.map(|cells| Limited { cells, ceiling })
-                }
-                Some(_) | None => None,
-            };
-            let candidate = Candidate {
-                source,
-                prefix_excess: self.prefix(opening, is_limited, |prefix| prefix.excess(now)),
-                service_excess: self.service(opening, is_limited, |service| service.excess(now)),
-                tier,
-                follows_admission,
-            };
-            let Admission { outcome, wake } =
-                admission::admit(&candidate, allowance, grant, policy, now);
-            if outcome == Outcome::Admitted {
-                let charge = |limited: Limited<'_>| {
-                    limited.charge(now);
-                    0
+            Allowance::Spent => (Outcome::RefusedGrant, grant::is_first_in_jiffy(grant, now)),
+            Allowance::FallbackSpent if !follows_admission => (Outcome::RefusedFallback, false),
+            Allowance::Left | Allowance::Fallback | Allowance::FallbackSpent => {
+                let candidate = Candidate {
+                    source: self.source(opening, &rules, standing),
+                    prefix_excess: self.prefix(opening, is_limited, |prefix| prefix.excess(now)),
+                    service_excess: self.service(opening, is_limited, |it| it.excess(now)),
+                    tier,
+                    follows_admission,
                 };
-                self.prefix(opening, is_limited, charge);
-                self.service(opening, is_limited, charge);
+                let Admission { outcome, wake } =
+                    admission::admit(&candidate, allowance, grant, policy, now);
+                if outcome == Outcome::Admitted {
+                    let charge = |limited: Limited<'_>| {
+                        limited.charge(now);
+                        0
+                    };
+                    self.prefix(opening, is_limited, charge);
+                    self.service(opening, is_limited, charge);
+                    if standing.cells != opening.class {
+                        // So that a ceiling holds for all flows of a source.
+                        let unproven = Standing { cells: opening.class, ..standing };
+                        let _ = self.source(opening, &rules, unproven).map(charge);
+                    }
+                }
+                (outcome, wake)
             }
-            (outcome, wake)
         };
-        if let Some(known) = &known {
-            known.note_offered(opening.class);
+        if let Some(known) = tables.source_cells(standing.known) {
+            // Known sources are few, so their flows need no sampling.
+            known.offered[Class::slot(opening.class)].add(1);
         } else if is_limited {
-            self.note_offered(opening, line, tier);
+            self.note_offered(opening, tier);
         }
         let passes = outcome == Outcome::Admitted || dry_run;
         let outcome = if outcome != Outcome::Admitted {
             outcome
-        } else if !follows_admission && interface.is_none() {
+        } else if !follows_admission && rules.interface.is_none() {
             Outcome::UnknownInterface
         } else {
             opening.passes_as
         };
         self.decided(opening, outcome, tier, wake, passes)
+    }
+
+    #[inline(always)]
+    pub(super) fn allowance(&self, rules: &Rules<'_>, tier: u32, now: Jiffies) -> Allowance {
+        grant::peek(rules.grant, tier, self.environment, rules.policy, now)
+    }
+
+    /// The cells of a source, and the stricter of ceiling and share; `None` if it has no limit.
+    #[inline(always)]
+    pub(super) fn source<'l>(
+        &'l self,
+        opening: &Opening,
+        rules: &Rules<'l>,
+        standing: Standing,
+    ) -> Option<Limited<'l>> {
+        if !is_limited(opening, rules, standing.tier) {
+            return None;
+        }
+        let ceiling = stricter(rules.interface?, rules.limits, standing.tier, opening.class);
+        if ceiling.interval.0 == 0 {
+            return None;
+        }
+        let cells = if let Some(known) = self.tables.source_cells(standing.known) {
+            Cells::exact(&known.arrivals[Class::slot(standing.cells)])
+        } else {
+            let hash = self.source_hash(opening, standing.cells);
+            let line = line_index(hash, self.environment.fixed.source_line_mask);
+            self.cells(Scope::Source, line, hash)?
+        };
+        Some(Limited { cells, ceiling })
+    }
+
+    #[inline(always)]
+    const fn source_hash(&self, opening: &Opening, class: u32) -> u64 {
+        let Tuple { family, scope, .. } = opening.tuple;
+        hash::source(&self.environment.fixed.source_key, class, family, scope)
     }
 
     #[inline(always)]
@@ -183,14 +232,21 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
-    fn note_offered(&self, opening: &Opening, line: u32, tier: u32) {
+    fn note_offered(&self, opening: &Opening, tier: u32) {
         if !self.tables.samples() {
             return;
         }
+        let hash = self.source_hash(opening, opening.class);
+        let line = line_index(hash, self.environment.fixed.source_line_mask);
         let Tuple { family, scope, .. } = opening.tuple;
         let offered = Offered { address: scope, family, class: opening.class, tier };
         self.tables.note_offered(line, offered);
     }
+}
+
+#[inline(always)]
+fn is_limited(opening: &Opening, rules: &Rules<'_>, tier: u32) -> bool {
+    rules.interface.is_some() && !opening.follows_admission() && tier != Tier::Allowed as u32
 }
 
 /// The prefix of a source as a number: an IPv4 /24 or an IPv6 /48.
@@ -199,7 +255,7 @@ const fn prefix_of(family: u32, scope: u64) -> u64 {
     if family == 4 { scope >> 8 } else { scope >> 16 }
 }
 
-/// The stricter of the ceiling and the share in force.
+/// The stricter of the ceiling and the share in force; an interval of 0 is none.
 #[inline(always)]
 fn stricter<'l>(
     interface: &'l Interface,

@@ -2,7 +2,7 @@
 
 use core::{array, cell::Cell};
 
-use super::{admit::Decided, opening::Opening};
+use super::{admit::Decided, opening::Opening, tier::Standing};
 use crate::{
     layout::OfferedSlot,
     recent::{self, SLOTS},
@@ -15,6 +15,8 @@ use crate::{
 pub struct CpuState {
     /// The packet that asks to open a flow.
     pub(super) opening: Scratch<Opening>,
+    /// How it is served.
+    pub(super) standing: Scratch<Standing>,
     /// The decision on it.
     pub(super) decided: Scratch<Decided>,
     /// New flows counted towards the next sample.
@@ -42,6 +44,7 @@ impl Default for CpuState {
     fn default() -> Self {
         Self {
             opening: Scratch::default(),
+            standing: Scratch::default(),
             decided: Scratch::default(),
             offered: Cell::default(),
             recent: array::from_fn(|_| Shared::new(0)),

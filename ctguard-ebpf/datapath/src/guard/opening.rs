@@ -22,6 +22,8 @@ pub(super) struct Opening {
     pub(super) is_connected: bool,
     /// Whether it is a RST and opens nothing.
     pub(super) is_reset: bool,
+    /// Whether the bucket of exempt flows may let it in (see [`crate::classify::is_exempt`]).
+    pub(super) is_exempt: bool,
 }
 
 /// The tuple of a packet, of either family.

@@ -73,7 +73,8 @@ fn without_a_daemon_the_fallback_rate_holds_for_the_whole_table() {
     lab.grant.fallback[0].tolerance.store(4 * 10 * Ticks::PER_JIFFY);
     let spoofed = |host: u32| lab.syn(&format!("10.0.{}.{}", host / 256, host % 256), 1);
     assert_eq!(Lab::admitted_of(100, spoofed), 5);
-    assert_eq!(spoofed(2000), (Outcome::RefusedFallback, Class::Tcp));
+    assert_eq!(spoofed(2000), (Outcome::ChallengedByAck, Class::Tcp));
+    assert_eq!(lab.udp(REMOTE, 1), (Outcome::RefusedFallback, Class::Udp));
 
     lab.pass_seconds(1);
     let in_a_second: u32 = (0..10)
@@ -290,6 +291,46 @@ fn an_allowed_source_has_no_ceiling_but_a_grant_of_its_own() {
     assert_eq!(lab.grant.admitted[1].0.load(), 50);
 }
 
+/// A datagram with ports that a DHCP server uses, to all hosts of the link.
+fn offer(lab: &Lab, host: u32) -> Judgement {
+    let server = format!("10.0.{}.{}", host / 256, host % 256);
+    lab.judge(&udp(&server, "255.255.255.255", 67, 68))
+}
+
+/// Fails when a neighbour fills the table with packets that pass although all grants are spent.
+#[test]
+fn exempt_flows_have_a_bucket_of_their_own_and_beyond_it_are_like_any_other() {
+    let lab = Lab::new();
+    lab.grant.allowances[0].limit.store(3);
+    let interval = 10 * JIFFIES_PER_SECOND * Ticks::PER_JIFFY;
+    lab.grant.exempt.interval.store(interval);
+    lab.grant.exempt.tolerance.store(15 * interval);
+    let outcomes: Vec<Judgement> = (0..1000).map(|host| offer(&lab, host)).collect();
+    assert_eq!(outcomes[..16], [Outcome::Exempt; 16]);
+    assert_eq!(outcomes[16..19], [Outcome::Admitted; 3]);
+    assert_eq!(outcomes[19..], [(Outcome::RefusedGrant, Class::Udp); 981]);
+    assert_eq!(offer(&lab, 0), Outcome::Exempt, "its entry was paid for");
+    lab.pass_seconds(10);
+    assert_eq!(offer(&lab, 2000), Outcome::Exempt);
+    assert_eq!(offer(&lab, 2001), (Outcome::RefusedGrant, Class::Udp));
+}
+
+/// Fails when a neighbour keeps the hosts of its link from an address.
+#[test]
+fn dhcp_works_during_a_flood_of_what_looks_exempt() {
+    let lab = Lab::new();
+    lab.grant.allowances[0].limit.store(0);
+    let interval = 10 * JIFFIES_PER_SECOND * Ticks::PER_JIFFY;
+    lab.grant.exempt.interval.store(interval);
+    for port in 1000..2000 {
+        assert_eq!(lab.judge(&udp(REMOTE, "224.0.0.9", port, 520)), Outcome::RefusedGrant);
+    }
+    assert_eq!(offer(&lab, 1), Outcome::Exempt, "nothing has spent the bucket");
+    assert_eq!(offer(&lab, 2), Outcome::RefusedGrant);
+    assert_eq!(offer(&lab, 1), Outcome::Exempt);
+    assert_eq!(lab.judge(&udp("0.0.0.0", "255.255.255.255", 68, 67)), Outcome::Exempt);
+}
+
 #[test]
 fn chains_and_tags_longer_than_are_read_are_charged_as_other() {
     let lab = Lab::new();
@@ -309,6 +350,17 @@ fn on_a_promiscuous_port_frames_for_other_stations_are_left_alone() {
     assert_eq!(lab.judge(&frame), Outcome::NotOurs);
     lab.interface.station = 0x0404_0404_0404;
     assert!(lab.judge(&frame) == Outcome::Admitted);
+}
+
+/// Fails when what a source did while it had a share holds it back once it has none.
+#[test]
+fn without_ceiling_and_share_cells_limit_nobody() {
+    let mut lab = Lab::new();
+    lab.lift_ceilings();
+    for line in &lab.buckets {
+        line.arrivals.iter().for_each(|arrival| arrival.store(u64::MAX / 4));
+    }
+    assert_eq!(Lab::admitted_of(1000, |port| lab.udp(REMOTE, port)), 1000);
 }
 
 #[test]

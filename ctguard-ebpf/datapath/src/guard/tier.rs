@@ -3,14 +3,14 @@
 
 use super::{
     Guard, Memory, Tables,
+    admit::Rules,
     opening::{Opening, Tuple},
 };
 use crate::{
-    admission::grant::{self, Allowance},
-    bucket::Cells,
+    admission::grant::Allowance,
     challenge::{self, Answer, Answering, Connection, Slot},
     hash,
-    layout::{Class, Grant, Limits, MemoryLine, Outcome, SourceCells, Stage, Tier},
+    layout::{Class, MemoryLine, Outcome, Policy, Stage, Tier},
     memory::{self, Moment},
     packet::{Ipv4, Ipv6},
     place::Place,
@@ -18,27 +18,30 @@ use crate::{
     units::Jiffies,
 };
 
-pub(super) enum TierOrChallenge<'l> {
-    /// The number of its tier, which is hidden from the verifier; a known source has its own cells.
-    Tier(u32, Option<Known<'l>>),
-    /// It is not admitted: it was challenged, or refused because it cannot be.
-    Challenge(Outcome),
+pub(super) enum TierOrChallenge {
+    Tier(Standing),
+    /// It is not admitted: it was challenged, or refused because it cannot be. Whether the daemon is
+    /// to be woken, because the grant is spent in calm.
+    Challenge(Outcome, bool),
 }
 
-/// The cells of a known source.
-pub(super) struct Known<'l>(&'l SourceCells);
+/// How a new flow is served, in numbers (see `verifier`).
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(super) struct Standing {
+    /// The number of its tier.
+    pub(super) tier: u32,
+    /// The slot of its source in the set of known sources, or [`Standing::UNKNOWN`].
+    pub(super) known: u32,
+    /// The number of its class, or [`Class::ANSWERED`]: cells that no spoofed packet charges.
+    pub(super) cells: u32,
+    /// 1 if a challenge is to wake the daemon, because the grant is spent in calm.
+    pub(super) wakes: u32,
+}
 
-impl Known<'_> {
-    #[inline(always)]
-    pub(super) fn cells(&self, class: u32) -> Cells<'_> {
-        Cells::exact(&self.0.arrivals[Class::slot(class)])
-    }
-
-    /// Counts every flow: known sources are few, so their flows need no sampling.
-    #[inline(always)]
-    pub(super) fn note_offered(&self, class: u32) {
-        self.0.offered[Class::slot(class)].add(1);
-    }
+impl Standing {
+    /// No slot of the set.
+    const UNKNOWN: u32 = u32::MAX;
 }
 
 impl<T: Tables> Guard<'_, T> {
@@ -46,100 +49,123 @@ impl<T: Tables> Guard<'_, T> {
     /// stranger.
     ///
     /// A flood can spend a calm guard's grant before the daemon runs. Until it does, known sources
-    /// take from their own grants, and a SYN is challenged instead of refused.
+    /// take from their own grants. A SYN is challenged instead of refused, because the grant is
+    /// spent or because packets that may be spoofed have spent what its source may open.
     #[inline(always)]
     pub(super) fn tier_or_challenge(
         &self,
         opening: &Opening,
-        (limits, grant): (&Limits, &Grant),
-        dry_run: bool,
+        rules: &Rules<'_>,
         now: Jiffies,
-    ) -> TierOrChallenge<'_> {
+    ) -> TierOrChallenge {
+        let mut standing = Standing {
+            tier: opening.tier,
+            known: Standing::UNKNOWN,
+            cells: opening.class,
+            wakes: 0,
+        };
         if opening.tier == Tier::Allowed as u32 {
-            return TierOrChallenge::Tier(opening.tier, None);
+            return TierOrChallenge::Tier(standing);
         }
         let tuple = &opening.tuple;
         let class = Class::from_number(opening.class);
-        let is_challenged = limits.stage(class) == Stage::Challenge;
-        let is_spent = !is_challenged && self.strangers_have_spent(grant, now);
-        if limits.is_calm() && !is_spent {
-            return TierOrChallenge::Tier(opening.tier, None);
-        }
-        let scope = hash::scope(&self.environment.fixed.source_key, tuple.family, tuple.scope);
-        let place = Place::of(scope, self.environment.fixed.known_source_line_mask, self.zero());
+        let is_challenged = rules.limits.stage(class) == Stage::Challenge;
+        let of_strangers = self.allowance(rules, Tier::Strangers as u32, now);
+        let is_spent = !is_challenged && of_strangers.is_spent();
+        let is_calm = rules.limits.is_calm();
         let mut is_suspect = false;
-        if let Some(found) = sources::find(&self.tables, place)
-            && let Some(cells) = self.tables.source_cells(found.slot)
-        {
-            is_suspect = found.tiers.has(Tiers::CHALLENGED);
-            let tier = found.tiers.tier();
-            if !is_suspect || matches!(tier, Tier::AbovePart) {
-                return TierOrChallenge::Tier(self.zero().hide(tier as u32), Some(Known(cells)));
+        if !is_calm || is_spent {
+            let scope = self.scope(tuple);
+            let line_mask = self.environment.fixed.known_source_line_mask;
+            let place = Place::of(scope, line_mask, self.zero());
+            if let Some(found) = sources::find(&self.tables, place) {
+                is_suspect = found.tiers.has(Tiers::CHALLENGED);
+                let tier = found.tiers.tier();
+                if !is_suspect || matches!(tier, Tier::AbovePart) {
+                    standing = Standing { tier: tier as u32, known: found.slot, ..standing };
+                }
             }
         }
-        let instead_of_refusal =
-            is_spent && class == Class::Tcp && tuple.is_syn() && self.can_answer();
-        if !is_challenged && !is_suspect && !instead_of_refusal {
-            return TierOrChallenge::Tier(opening.tier, None);
+        let is_stranger = standing.known == Standing::UNKNOWN;
+        if !is_stranger || !is_challenged && !is_suspect {
+            let instead_of_refusal = tuple.is_syn()
+                && rules.can_answer()
+                && (is_stranger && is_spent || self.is_above_limit(opening, rules, standing, now));
+            if !instead_of_refusal {
+                return TierOrChallenge::Tier(standing);
+            }
         }
         if !opening.has_tuple {
-            return TierOrChallenge::Challenge(Outcome::RefusedChallenge);
+            return TierOrChallenge::Challenge(Outcome::RefusedChallenge, false);
         }
+        standing.wakes = u32::from(is_calm && of_strangers == Allowance::Spent);
+        let mut standing = self.tables.cpu_state().standing.hide(standing);
         // Packets that arrive right after an admission belong to the same flow.
         if opening.follows_admission() {
-            return TierOrChallenge::Tier(self.zero().hide(Tier::Answered as u32), None);
+            standing.tier = Tier::Answered as u32;
+            return TierOrChallenge::Tier(standing);
         }
-        match class {
-            Class::Tcp if !tuple.is_syn() => TierOrChallenge::Challenge(Outcome::RefusedChallenge),
-            Class::Tcp if self.can_answer() => self.challenge_by_ack(tuple, scope, dry_run, now),
-            Class::Tcp | Class::Udp | Class::Other => self.challenge_by_silence(tuple, now),
+        let (challenged, tier) = match class {
+            Class::Tcp if !tuple.is_syn() => (Some(Outcome::RefusedChallenge), Tier::Strangers),
+            Class::Tcp if rules.can_answer() => {
+                standing.cells = Class::ANSWERED;
+                (self.challenge_by_ack(tuple, rules, now), Tier::Answered)
+            }
+            Class::Tcp | Class::Udp | Class::Other => {
+                (self.challenge_by_silence(tuple, now), Tier::Retried)
+            }
+        };
+        if let Some(outcome) = challenged {
+            return TierOrChallenge::Challenge(outcome, standing.wakes != 0);
         }
+        if standing.known == Standing::UNKNOWN {
+            standing.tier = tier as u32;
+        }
+        TierOrChallenge::Tier(standing)
     }
 
     #[inline(always)]
-    fn strangers_have_spent(&self, grant: &Grant, now: Jiffies) -> bool {
-        let allowance = grant::peek(grant, Tier::Strangers as u32, self.environment, now);
-        allowance == Allowance::Spent
-    }
-
-    /// Whether SYNs are answered on the packet's interface; never on one without a slot.
-    #[inline(always)]
-    fn can_answer(&self) -> bool {
-        self.tables.interface().is_some_and(|interface| interface.answers_nothing == 0)
-    }
-
-    /// Lets a SYN whose tuple answered a challenge open one flow, and challenges any other.
-    #[inline(always)]
-    fn challenge_by_ack(
+    fn is_above_limit(
         &self,
-        tuple: &Tuple,
-        scope: u64,
-        dry_run: bool,
+        opening: &Opening,
+        rules: &Rules<'_>,
+        standing: Standing,
         now: Jiffies,
-    ) -> TierOrChallenge<'_> {
+    ) -> bool {
+        self.source(opening, rules, standing).is_some_and(|source| source.excess(now) != 0)
+    }
+
+    /// Challenges a SYN; `None` if its tuple answered a challenge and may open one flow.
+    #[inline(always)]
+    fn challenge_by_ack(&self, tuple: &Tuple, rules: &Rules<'_>, now: Jiffies) -> Option<Outcome> {
         let moment = self.moment(now);
-        let refused = TierOrChallenge::Challenge(Outcome::RefusedChallenge);
+        let refused = Some(Outcome::RefusedChallenge);
         let Some(line) = self.memory_line(Memory::Answered, tuple.hash) else { return refused };
         if let Some(answered) = memory::find(line, tuple.hash, moment, self.zero())
             && answered.age <= self.environment.daemon.answered_life
         {
             answered.forget();
             memory::remember(line, memory::other(tuple.hash), moment, self.zero());
-            return TierOrChallenge::Tier(self.zero().hide(Tier::Answered as u32), None);
+            return None;
         }
+        let scope = self.scope(tuple);
         if let Some(line) = self.memory_line(Memory::Resets, scope)
             && let Some(reset) = memory::find(line, scope, self.coarse_moment(now), self.zero())
             && reset.age <= self.environment.daemon.reset_life_coarse
         {
             return refused;
         }
+        if rules.grant.challenged_at.load() != now.0 {
+            rules.grant.challenged_at.store(now.0);
+        }
+        let dry_run = rules.policy.has(Policy::DRY_RUN);
         let answered = if tuple.family == 4 {
             self.challenge::<Ipv4>(tuple, dry_run, now)
         } else {
             self.challenge::<Ipv6>(tuple, dry_run, now)
         };
         match answered {
-            Some(()) => TierOrChallenge::Challenge(Outcome::ChallengedByAck),
+            Some(()) => Some(Outcome::ChallengedByAck),
             None => refused,
         }
     }
@@ -155,17 +181,15 @@ impl<T: Tables> Guard<'_, T> {
         (dry_run || self.tables.answer(&answer)).then_some(())
     }
 
-    /// Admits a tuple that comes again after a while, and remembers one that comes first.
+    /// Remembers a tuple that comes first; `None` if it comes again after a while and is admitted.
     #[inline(always)]
-    fn challenge_by_silence(&self, tuple: &Tuple, now: Jiffies) -> TierOrChallenge<'_> {
-        let challenged = TierOrChallenge::Challenge(Outcome::ChallengedBySilence);
+    fn challenge_by_silence(&self, tuple: &Tuple, now: Jiffies) -> Option<Outcome> {
+        let challenged = Some(Outcome::ChallengedBySilence);
         let moment = self.moment(now);
         let Some(line) = self.memory_line(Memory::Retries, tuple.hash) else { return challenged };
         match memory::find(line, tuple.hash, moment, self.zero()) {
             Some(first) if first.age < self.environment.daemon.retry_after => {}
-            Some(first) if first.age <= self.environment.daemon.retry_before => {
-                return TierOrChallenge::Tier(self.zero().hide(Tier::Retried as u32), None);
-            }
+            Some(first) if first.age <= self.environment.daemon.retry_before => return None,
             Some(forgotten) => forgotten.renew(moment),
             None => memory::remember(line, tuple.hash, moment, self.zero()),
         }
@@ -183,10 +207,10 @@ impl<T: Tables> Guard<'_, T> {
         is_connected: bool,
         now: Jiffies,
     ) -> bool {
-        let (Some(limits), Some(grant)) = (self.tables.limits(), self.tables.grant()) else {
-            return false;
-        };
-        if limits.is_calm() && !self.strangers_have_spent(grant, now) {
+        // A cookie is good for its slot and the next.
+        let challenged_at = self.tables.grant().map_or(0, |grant| grant.challenged_at.load());
+        let age = now.since(Jiffies(challenged_at));
+        if challenged_at == 0 || age >> (self.environment.daemon.cookie_shift & 31) > 1 {
             return false;
         }
         let hash = tuple.hash;
@@ -204,8 +228,7 @@ impl<T: Tables> Guard<'_, T> {
             if used.is_some_and(|used| used.age <= self.environment.daemon.answered_life)
                 && !is_connected
             {
-                let scope =
-                    hash::scope(&self.environment.fixed.source_key, tuple.family, tuple.scope);
+                let scope = self.scope(tuple);
                 if let Some(line) = self.memory_line(Memory::Resets, scope) {
                     memory::remember(line, scope, self.coarse_moment(now), self.zero());
                 }
@@ -224,6 +247,11 @@ impl<T: Tables> Guard<'_, T> {
         let Some(connection) = self.connection::<A>(tuple) else { return false };
         let slot = Slot::at(now, self.environment.daemon.cookie_shift);
         challenge::proves(&self.environment.fixed.cookie_key, &connection, tuple.sequence, slot)
+    }
+
+    #[inline(always)]
+    const fn scope(&self, tuple: &Tuple) -> u64 {
+        hash::scope(&self.environment.fixed.source_key, tuple.family, tuple.scope)
     }
 
     #[inline(always)]

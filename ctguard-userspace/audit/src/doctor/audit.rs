@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::Serialize;
+
 use super::{
     attach::{Asked, Examination},
     capacity, causes,
@@ -13,15 +15,15 @@ use super::{
     finding::{Finding, Findings, Severity, Skipped},
     guard::{self, Health},
     history::{self, Meanwhile},
-    neighbours::Neighbours,
-    owners,
-    pace::Pace,
+    neighbours, owners,
+    pace::{self, Pace},
     persistence, presence, provider, services,
-    size::Footprint,
+    size::{BUCKET_BYTES, entries_bytes},
     timeouts, traffic, uses,
 };
 use crate::host::{EntrySize, Host, Memory, Statistics, TableNumbers, Unread, sysctl_path};
 use ctguard_kernel::conntrack::dump_some;
+use ctguard_units::real;
 
 /// A dump stops at so many entries, or after so long; a sample is enough.
 const MOST_ENTRIES: u64 = 200_000;
@@ -29,29 +31,27 @@ const LONGEST: Duration = Duration::from_millis(500);
 /// `tcp_timeout_established` where it cannot be read (`net/netfilter/nf_conntrack_proto_tcp.c`).
 const ESTABLISHED_SECONDS: u32 = 432_000;
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Audit {
     /// None where conntrack is not loaded.
-    pub summary: Option<Summary>,
+    pub table: Option<Summary>,
     /// The worst first, and of equal ones the likeliest cause.
     pub findings: Vec<Finding>,
     pub skipped: Vec<Skipped>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Summary {
-    pub table: TableNumbers,
-    pub footprint: Footprint,
-    pub memory: Option<Memory>,
-}
-
-impl Summary {
-    /// How long this rate of new flows needs to fill the rest; none without a maximum.
-    #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
-    pub fn seconds_to_full(&self, flows_per_second: u32) -> Option<f64> {
-        let left = self.table.max.checked_sub(1)?.saturating_sub(self.table.count);
-        Some(left as f64 / f64::from(flows_per_second.max(1)))
-    }
+    #[serde(flatten)]
+    pub numbers: TableNumbers,
+    pub fill_ratio: Option<f64>,
+    /// The memory of a full table.
+    pub full_entries_bytes: u64,
+    pub hash_bytes: u64,
+    pub memory_bytes: Option<u64>,
+    pub flood_flows_per_second: u32,
+    /// How long such a flood needs to fill the rest; none without a maximum.
+    pub flood_seconds_to_full: Option<f64>,
 }
 
 impl Audit {
@@ -63,6 +63,8 @@ impl Audit {
 /// What is examined besides the machine itself.
 pub struct Besides<'a> {
     pub interface: Option<Asked<'a>>,
+    /// New flows a second of the flood that the summary speaks of.
+    pub flood: u32,
     /// Reads the state of a guard at the end; none where none is loaded.
     pub guard: Box<dyn FnOnce() -> Result<Option<Health>, Unread> + 'a>,
 }
@@ -77,12 +79,21 @@ pub fn audit(host: &Host, besides: Besides<'_>) -> Audit {
         in_use(host, table, &mut findings);
     }
     findings.append(presence);
-    let summary = table.map(|table| {
+    let summary = table.map(|numbers| {
         let entry = EntrySize::read(host);
         let memory = findings.read("memory", Memory::read(host));
-        capacity::check(host, table, &entry, memory, &mut findings);
+        capacity::check(host, numbers, &entry, memory, &mut findings);
         timeouts::check(host, &mut findings);
-        Summary { table, footprint: Footprint::of(table, &entry), memory }
+        let left = numbers.max.checked_sub(1).map(|most| most.saturating_sub(numbers.count));
+        Summary {
+            numbers,
+            fill_ratio: numbers.fill_ratio(),
+            full_entries_bytes: entries_bytes(numbers.max, &entry),
+            hash_bytes: numbers.buckets.saturating_mul(BUCKET_BYTES),
+            memory_bytes: memory.map(|memory| memory.total_bytes),
+            flood_flows_per_second: besides.flood,
+            flood_seconds_to_full: left.map(|left| real(left) / f64::from(besides.flood.max(1))),
+        }
     });
     if summary.is_none() {
         unused(host, &mut findings);
@@ -100,7 +111,7 @@ pub fn audit(host: &Host, besides: Besides<'_>) -> Audit {
 
     let Findings { mut found, skipped } = findings;
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    Audit { summary, findings: found, skipped }
+    Audit { table: summary, findings: found, skipped }
 }
 
 /// Conntrack is not loaded, but has a log, and services need none.
@@ -120,8 +131,8 @@ fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
         Meanwhile { before: history::statistics(host, findings), ..Meanwhile::default() };
     let mut stack = Meanwhile { before: stack_counters(host, findings), ..Meanwhile::default() };
     if let Some(census) = findings.read("entries", census(host)) {
-        let neighbours = Neighbours::read(host, findings);
-        findings.add(causes::judge(&census, table, &|address| neighbours.name(address)));
+        let neighbours = neighbours::read(host, findings);
+        findings.add(causes::judge(&census, table, &neighbours));
     }
     let others = elsewhere::read(host, findings);
     pace.keep(host);
@@ -129,7 +140,7 @@ fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
     conntrack.after = history::statistics(host, &mut Findings::default());
     stack.after = stack_counters(host, &mut Findings::default());
     history::check_counters(table, &conntrack, findings);
-    findings.add(pace.judge(table));
+    findings.add(pace::judge(&pace.readings, table));
     let log = history::log(host, findings);
     if let Some(log) = &log {
         history::check_log(host, log, &conntrack, &others, findings);
@@ -166,7 +177,7 @@ fn census(host: &Host) -> Result<Census, Unread> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::Machine, *};
+    use super::super::testing::Machine;
 
     /// Fails when a check finds something on a machine that was set up as `docs/doctor.md` says.
     #[test]
@@ -199,12 +210,8 @@ mod tests {
 
     #[test]
     fn a_flood_of_a_hundred_thousand_a_second_fills_an_empty_table_in_seconds() {
-        let summary = machine_summary();
-        let seconds = summary.seconds_to_full(100_000).unwrap();
+        let table = Machine::healthy("doctor-summary").audit().table.unwrap();
+        let seconds = table.flood_seconds_to_full.unwrap();
         assert!((2.0..3.0).contains(&seconds), "{seconds}");
-    }
-
-    fn machine_summary() -> Summary {
-        Machine::healthy("doctor-summary").audit().summary.unwrap()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     finding::{Finding, Findings},
-    size::{FILL, Footprint, LEAST_OF_ROUTER, has_gibibyte},
+    size::{BUCKET_BYTES, FILL, LEAST_OF_ROUTER, entries_bytes, has_gibibyte},
     text::{mebibytes, per_cent, share},
 };
 use crate::host::{BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path};
@@ -68,7 +68,8 @@ fn hash(TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
 }
 
 fn memory_of(table: TableNumbers, entry: &EntrySize, memory: Memory) -> Option<Finding> {
-    let bytes = Footprint::of(table, entry).total_bytes();
+    let hash_bytes = table.buckets.saturating_mul(BUCKET_BYTES);
+    let bytes = entries_bytes(table.max, entry).saturating_add(hash_bytes);
     let share = share(bytes, memory.available_bytes);
     let (bytes, share_text) = (mebibytes(bytes), per_cent(share));
     let what = format!("a full table would take {bytes}, {share_text} of the available memory");

@@ -7,6 +7,7 @@ use ctguard_datapath::packet::protocol;
 use super::{
     census::{Census, Kind, Remote},
     finding::Finding,
+    neighbours::Neighbours,
     text::{per_cent, share},
 };
 use crate::host::{MAX, TableNumbers};
@@ -24,40 +25,57 @@ const ONE_SERVICE: f64 = 0.5;
 const NAT_PORTS: u64 = 64_512;
 const NAT_PORTS_TAKEN: [f64; 2] = [0.8, 0.95];
 
+/// One kind of flow from many sources: its kind, the check, what fills the table, why, and a comment.
+type Flood = (Kind, &'static str, &'static str, &'static str, &'static str);
+const WHERE: &str = "    # the interface where it arrives";
+const FLOODS: [Flood; 3] = [
+    (
+        Kind::HalfOpen,
+        "syn-flood",
+        "TCP handshakes that were never completed from many sources",
+        "a SYN flood from many or forged addresses: every SYN creates an entry that lives for one or \
+         two minutes",
+        WHERE,
+    ),
+    (
+        Kind::Dns,
+        "dns-loop",
+        "DNS queries",
+        "every query from a new port is a flow; a resolver without NAT need not track them",
+        "",
+    ),
+    (
+        Kind::UdpUnanswered,
+        "udp-flood",
+        "unreplied UDP flows from many sources",
+        "a UDP flood: every datagram from a new address or port creates an entry for half a minute",
+        WHERE,
+    ),
+];
+
 pub(super) const DUMP: &str = "ctnetlink: dump of the table";
 
-/// The name or hardware address of a neighbour.
-pub(super) type Neighbours<'n> = &'n dyn Fn(IpAddr) -> Option<String>;
-
-pub(super) fn judge(
-    census: &Census,
-    table: TableNumbers,
-    neighbour: Neighbours<'_>,
-) -> Vec<Finding> {
+pub(super) fn judge(census: &Census, table: TableNumbers, neighbours: &Neighbours) -> Vec<Finding> {
     let mut found = Vec::from_iter(ports(census));
     if table.fill_ratio().is_some_and(|fill| fill >= HALF) && census.entries > 0 {
-        found.extend(cause(census, neighbour));
+        found.extend(cause(census, neighbours));
     }
     found.extend(old_deadlines(census));
     found.extend(offloaded(census));
     found
 }
 
-fn cause(census: &Census, neighbour: Neighbours<'_>) -> Option<Finding> {
+fn cause(census: &Census, neighbours: &Neighbours) -> Option<Finding> {
     if let Some((source, held)) = census.sources.first()
         && census.share(held) >= ONE_SOURCE
     {
-        return Some(one_source(census, source, held, neighbour));
+        return Some(one_source(census, source, held, neighbours));
     }
-    let candidates = [
-        (Kind::HalfOpen, syn_flood as fn(&Census, u64) -> Finding),
-        (Kind::Dns, dns),
-        (Kind::UdpUnanswered, udp_flood),
-        (Kind::Idle, idle),
-    ];
-    let (kind, finding) = candidates.into_iter().max_by_key(|(kind, _)| census.of(*kind))?;
-    let many = census.of(kind);
-    (census.share(many) >= DOMINATES).then(|| finding(census, many))
+    let flood = FLOODS.iter().max_by_key(|(kind, ..)| census.of(*kind))?;
+    let (many, quiet) = (census.of(flood.0), census.of(Kind::Idle));
+    let finding =
+        if quiet < many { from_many_sources(census, flood, many) } else { idle(census, quiet) };
+    finding.when(census.share(many.max(quiet)) >= DOMINATES)
 }
 
 fn held(census: &Census, finding: Finding, many: u64) -> Finding {
@@ -65,18 +83,15 @@ fn held(census: &Census, finding: Finding, many: u64) -> Finding {
 }
 
 /// What a source that holds a quarter or more is doing.
-fn one_source(census: &Census, source: IpAddr, many: u64, neighbour: Neighbours<'_>) -> Finding {
+fn one_source(census: &Census, source: IpAddr, many: u64, neighbours: &Neighbours) -> Finding {
     let share = per_cent(census.share(many));
-    let near = neighbour(source).map(|name| format!(" ({name})")).unwrap_or_default();
+    let near = neighbours.get(&source).map(|name| format!(" ({name})")).unwrap_or_default();
     let name = format!("{source}{near}");
-    let of_kind = |kind| {
-        let found = census.sources_of.first_that(|(of, who)| (*of, *who) == (kind, source));
-        found.map_or(0, |(_, count)| count)
-    };
-    let most = Kind::ALL.into_iter().max_by_key(|kind| of_kind(*kind)).unwrap_or(Kind::Other);
+    let most = census.sources_of.first_that(|(_, who)| *who == source);
+    let (most, of_most) = most.map_or((Kind::Other, 0), |((kind, _), count)| (kind, count));
     let service = census.destinations.first_that(|(kind, ..)| *kind == most);
     let one_service = service
-        .is_some_and(|(_, count)| census.share(count) >= ONE_SERVICE * census.share(of_kind(most)));
+        .is_some_and(|(_, count)| census.share(count) >= ONE_SERVICE * census.share(of_most));
     let finding = match most {
         Kind::Idle => return idle(census, census.of(Kind::Idle)),
         Kind::Dns => {
@@ -109,42 +124,12 @@ fn one_source(census: &Census, source: IpAddr, many: u64, neighbour: Neighbours<
         .by_hand(format!("conntrack -D -s {source}"))
 }
 
-fn syn_flood(census: &Census, many: u64) -> Finding {
-    let flows = "TCP handshakes that were never completed";
-    from_many_sources(census, (Kind::HalfOpen, many), "syn-flood", flows).because(
-        "a SYN flood from many or forged addresses: every SYN creates an entry that lives for one or \
-         two minutes",
-    )
-}
-
-fn udp_flood(census: &Census, many: u64) -> Finding {
-    let flows = "unreplied UDP flows";
-    from_many_sources(census, (Kind::UdpUnanswered, many), "udp-flood", flows).because(
-        "a UDP flood: every datagram from a new address or port creates an entry for half a minute",
-    )
-}
-
-fn from_many_sources(
-    census: &Census,
-    (kind, many): (Kind, u64),
-    check: &'static str,
-    flows: &str,
-) -> Finding {
-    let share = per_cent(census.share(many));
-    let what = format!("{share} of the table is {flows} from many sources");
+fn from_many_sources(census: &Census, flood: &Flood, many: u64) -> Finding {
+    let (kind, check, flows, why, interface) = *flood;
+    let what = format!("{} of the table is {flows}", per_cent(census.share(many)));
     let finding = aimed_at(census, kind, held(census, Finding::fault(check, what), many));
-    from_network(census, kind, finding)
-        .tune("ctguard run -i IFACE    # the interface where it arrives")
-}
-
-fn dns(census: &Census, many: u64) -> Finding {
-    let what = format!("{} of the table is DNS queries", per_cent(census.share(many)));
-    let finding = held(census, Finding::fault("dns-loop", what), many);
-    from_network(census, Kind::Dns, aimed_at(census, Kind::Dns, finding))
-        .because(
-            "every query from a new port is a flow; a resolver without NAT need not track them",
-        )
-        .tune("ctguard run -i IFACE")
+    let tune = format!("ctguard run -i IFACE{interface}");
+    from_network(census, kind, finding).because(why).tune(tune)
 }
 
 fn idle(census: &Census, many: u64) -> Finding {

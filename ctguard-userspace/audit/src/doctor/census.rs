@@ -1,6 +1,6 @@
 //! What the table holds, counted entry by entry in bounded memory.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -8,8 +8,6 @@ use super::{heavy_hitters::HeavyHitters, text};
 use ctguard_datapath::packet::protocol;
 use ctguard_kernel::conntrack::{Entry, TcpState, status};
 
-/// Whoever holds more than one entry in 256 is found.
-const STANDING_OUT: usize = 256;
 /// An established connection counts as idle after this.
 const IDLE_SECONDS: u32 = 3600;
 const DNS: u16 = 53;
@@ -30,17 +28,6 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 8] = [
-        Self::HalfOpen,
-        Self::Idle,
-        Self::Established,
-        Self::Closing,
-        Self::Dns,
-        Self::UdpUnanswered,
-        Self::Udp,
-        Self::Other,
-    ];
-
     fn of(entry: &Entry, established_seconds: u32) -> Self {
         let answered = entry.status & status::SEEN_REPLY != 0;
         match entry.protocol {
@@ -73,11 +60,11 @@ pub(super) struct Remote {
     pub(super) port: u16,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Census {
     /// Entries counted: the whole table, or a sample.
     pub(super) entries: u64,
-    kinds: [u64; Kind::ALL.len()],
+    kinds: BTreeMap<Kind, u64>,
     pub(super) sources: HeavyHitters<IpAddr>,
     pub(super) sources_of: HeavyHitters<(Kind, IpAddr)>,
     pub(super) networks: HeavyHitters<(Kind, IpNet)>,
@@ -93,24 +80,13 @@ pub(super) struct Census {
 impl Census {
     /// `established_seconds` is `tcp_timeout_established`.
     pub(super) fn new(established_seconds: u32) -> Self {
-        Self {
-            entries: 0,
-            kinds: [0; Kind::ALL.len()],
-            sources: HeavyHitters::new(STANDING_OUT),
-            sources_of: HeavyHitters::new(STANDING_OUT),
-            networks: HeavyHitters::new(STANDING_OUT),
-            destinations: HeavyHitters::new(STANDING_OUT),
-            remotes: HeavyHitters::new(STANDING_OUT),
-            old_deadlines: 0,
-            offloaded: 0,
-            established_seconds,
-        }
+        Self { established_seconds, ..Self::default() }
     }
 
     pub(super) fn note(&mut self, entry: &Entry) {
         let kind = Kind::of(entry, self.established_seconds);
         self.entries += 1;
-        self.kinds[kind as usize] += 1;
+        *self.kinds.entry(kind).or_default() += 1;
         self.sources.note(entry.original.source);
         self.sources_of.note((kind, entry.original.source));
         self.networks.note((kind, network(entry.original.source)));
@@ -131,7 +107,7 @@ impl Census {
     }
 
     pub(super) fn of(&self, kind: Kind) -> u64 {
-        self.kinds[kind as usize]
+        self.kinds.get(&kind).copied().unwrap_or(0)
     }
 
     pub(super) fn share(&self, part: u64) -> f64 {

@@ -48,11 +48,8 @@ pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
         }
         None => return None,
     };
-    let left_out = match others.left_out {
-        0 => String::new(),
-        many => format!(", {many} more not read"),
-    };
-    let looked_at = format!("{many} namespaces{left_out}");
+    let left_out = (others.left_out > 0).then(|| format!(", {} more not read", others.left_out));
+    let looked_at = format!("{many} namespaces{}", left_out.unwrap_or_default());
     Some(finding.read(OtherTables::PLACE, looked_at).read(sysctl_path(COUNT), sum))
 }
 

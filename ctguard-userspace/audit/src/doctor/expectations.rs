@@ -29,7 +29,7 @@ pub(super) fn check(
     findings: &mut Findings,
 ) {
     let max = findings.number("expectations", host, MAX);
-    let listed = findings.read("expectations", host.text(LIST)).flatten().unwrap_or_default();
+    let listed = findings.text("expectations", host, LIST);
     let count = u64::try_from(listed.lines().count()).unwrap_or(u64::MAX);
     let taken = max.and_then(|max| taken(&listed, count, max));
     let is_full = taken.as_ref().is_some_and(|finding| finding.check == FULL);

@@ -127,6 +127,11 @@ impl Findings {
         read.map_err(|unread| self.skip(check, unread)).ok()
     }
 
+    /// A file's text; empty where there is none.
+    pub(super) fn text(&mut self, check: &'static str, host: &Host, path: &str) -> String {
+        self.read(check, host.text(path)).flatten().unwrap_or_default()
+    }
+
     /// The number in a sysctl, where this kernel has it.
     pub(super) fn number(&mut self, check: &'static str, host: &Host, key: &str) -> Option<u64> {
         self.read(check, host.number(&sysctl_path(key))).flatten()

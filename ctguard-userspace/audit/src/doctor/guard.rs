@@ -7,6 +7,7 @@ use super::{
     text::{mebibytes, per_cent},
 };
 use crate::host::Unread;
+use ctguard_units::real;
 
 const STATUS: &str = "ctguard status";
 /// A fuller filter or memory starts to mistake one flow for another.
@@ -102,8 +103,7 @@ fn work(health: &Health) -> Finding {
     let reasons = reasons.collect::<Vec<_>>().join(", ");
     let by = if reasons.is_empty() { String::new() } else { format!(" ({reasons})") };
     let seconds = health.meanwhile.as_secs_f64();
-    #[expect(clippy::cast_precision_loss, reason = "a rate needs no exact count")]
-    let rate = if seconds > 0.0 { health.refused_meanwhile as f64 / seconds } else { 0.0 };
+    let rate = if seconds > 0.0 { real(health.refused_meanwhile) / seconds } else { 0.0 };
     let heartbeat = match health.heartbeat_age_seconds {
         Some(age) => format!("last heartbeat {age:.1} s ago"),
         None => "no heartbeat yet".to_owned(),

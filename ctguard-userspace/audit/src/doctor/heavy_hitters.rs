@@ -11,6 +11,13 @@ pub(super) struct HeavyHitters<K> {
     most: usize,
 }
 
+impl<K: Copy + Eq + Hash + Ord> Default for HeavyHitters<K> {
+    /// Finds whoever makes up more than one in 256.
+    fn default() -> Self {
+        Self::new(256)
+    }
+}
+
 impl<K: Copy + Eq + Hash + Ord> HeavyHitters<K> {
     pub(super) fn new(most: usize) -> Self {
         Self { counters: HashMap::with_capacity(most + 1), most }

@@ -61,13 +61,12 @@ fn table_full(log: &LogCounts, own: Option<(u64, bool)>, others: &OtherTables) -
     // Older kernels do not say whose table it is.
     let is_own = |(own, dropped): (u64, bool)| dropped && log.namespaces.contains(&own);
     let elsewhere = many > 0 && own.is_some_and(|own| !is_own(own));
+    let logged = |what: &str| format!("the kernel logged \"{what}\" in the last 24 hours");
     let (severity, what) = if elsewhere {
-        let whose = format!("for {many} other network namespaces");
-        let what = format!("the kernel logged \"table full\" in the last 24 hours, {whose}");
-        (Severity::Warning, what)
+        let whose = format!(", for {many} other network namespaces");
+        (Severity::Warning, logged("table full") + &whose)
     } else {
-        let what = "the kernel logged \"table full, dropping packet\" in the last 24 hours";
-        (Severity::Fault, what.to_owned())
+        (Severity::Fault, logged("table full, dropping packet"))
     };
     let name = |number: &u64| {
         let known = others.tables.iter().find(|other| other.number == *number);
@@ -108,15 +107,11 @@ fn dropped(counted: &Meanwhile) -> Option<Finding> {
     let losses = counted.after.losses();
     let (total, now) = (losses.in_all().dropped, losses.since(counted.before.losses()).dropped);
     let finding = if now > 0 {
-        let what =
-            format!("the table is full: the kernel dropped {now} new flows during this audit");
-        Finding::fault("dropped", what)
+        let what = format!("the kernel dropped {now} new flows during this audit");
+        Finding::fault("dropped", format!("the table is full: {what}"))
     } else {
-        let what = format!(
-            "the kernel has dropped {total} new flows because the table was full, none during this \
-             audit"
-        );
-        Finding::warning("dropped", what)
+        let what = format!("the kernel has dropped {total} new flows because the table was full");
+        Finding::warning("dropped", format!("{what}, none during this audit"))
     };
     let finding = finding.because("clients had to retry, or gave up").tune("ctguard tune --apply");
     counted.read(finding, "drop").when(total > 0)

@@ -35,7 +35,7 @@ mod traffic;
 mod uses;
 
 pub use attach::Asked;
-pub use audit::{Audit, Besides, audit};
+pub use audit::{Audit, Besides, Summary, audit};
 pub use finding::{Finding, Severity, Skipped};
 pub use guard::Health;
 pub use role::Role;

@@ -9,36 +9,29 @@ const ARP: &str = "/proc/net/arp";
 /// The leases of dnsmasq, and of `OpenWrt`'s: expiry, hardware address, address, name, client.
 const LEASES: [&str; 2] = ["/var/lib/misc/dnsmasq.leases", "/tmp/dhcp.leases"];
 
-#[derive(Debug, Default)]
-pub(super) struct Neighbours(HashMap<IpAddr, String>);
+/// The name or hardware address of each neighbour.
+pub(super) type Neighbours = HashMap<IpAddr, String>;
 
-impl Neighbours {
-    pub(super) fn read(host: &Host, findings: &mut Findings) -> Self {
-        let mut text =
-            |path| findings.read("neighbours", host.text(path)).flatten().unwrap_or_default();
-        let mut names = HashMap::new();
-        for line in text(ARP).lines().skip(1) {
-            let mut words = line.split_whitespace();
-            let address = words.next().and_then(|word| word.parse().ok());
-            if let (Some(address), Some(hardware)) = (address, words.nth(2)) {
-                names.insert(address, hardware.to_owned());
-            }
+pub(super) fn read(host: &Host, findings: &mut Findings) -> Neighbours {
+    let mut text = |path| findings.text("neighbours", host, path);
+    let mut names = HashMap::new();
+    for line in text(ARP).lines().skip(1) {
+        let mut words = line.split_whitespace();
+        let address = words.next().and_then(|word| word.parse().ok());
+        if let (Some(address), Some(hardware)) = (address, words.nth(2)) {
+            names.insert(address, hardware.to_owned());
         }
-        for line in LEASES.map(text).join("\n").lines() {
-            let words: Vec<_> = line.split_whitespace().collect();
-            if let [_, hardware, address, name, ..] = words[..]
-                && let Ok(address) = address.parse()
-                && name != "*"
-            {
-                names.insert(address, format!("{name}, {hardware}"));
-            }
+    }
+    for line in LEASES.map(text).join("\n").lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        if let [_, hardware, address, name, ..] = words[..]
+            && let Ok(address) = address.parse()
+            && name != "*"
+        {
+            names.insert(address, format!("{name}, {hardware}"));
         }
-        Self(names)
     }
-
-    pub(super) fn name(&self, address: IpAddr) -> Option<String> {
-        self.0.get(&address).cloned()
-    }
+    names
 }
 
 #[cfg(test)]
@@ -59,8 +52,8 @@ mod tests {
                 ("/tmp/dhcp.leases", "1700000000 02:00:00:00:00:08 192.0.2.8 printer 01:02\n"),
             ],
         );
-        let neighbours = Neighbours::read(&fake.host, &mut Findings::default());
-        let name = |address: &str| neighbours.name(address.parse().unwrap());
+        let neighbours = read(&fake.host, &mut Findings::default());
+        let name = |address: &str| neighbours.get(&address.parse::<IpAddr>().unwrap()).cloned();
         assert_eq!(name("192.0.2.7").as_deref(), Some("02:00:00:00:00:07"));
         assert_eq!(name("192.0.2.8").as_deref(), Some("printer, 02:00:00:00:00:08"));
         assert_eq!(name("192.0.2.9"), None);

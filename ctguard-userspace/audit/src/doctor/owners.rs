@@ -1,7 +1,7 @@
 //! Other programs that set conntrack's values, or need it.
 
 use super::finding::{Finding, Findings};
-use crate::host::{Host, Process};
+use crate::host::Host;
 
 const TUNED: &str = "tuned";
 
@@ -82,15 +82,8 @@ const PROFILES: [&str; 4] =
 const MOST_PROFILES: usize = 16;
 
 pub(super) fn check(host: &Host, findings: &mut Findings) {
-    let names: Vec<&str> = AGENTS.iter().flat_map(|(names, _)| *names).copied().collect();
-    for Process { pid, name, arguments } in Process::named(host, &names) {
-        let known = AGENTS.iter().find(|(names, _)| names.contains(&name.as_str()));
-        let why = known.map_or("", |(_, why)| *why).to_owned();
-        let profile = if name == TUNED { tuned(host) } else { None };
-        findings.add([Finding::note("owner", format!("{name} is running (pid {pid})"))
-            .because(profile.unwrap_or(why))
-            .read(format!("/proc/{pid}/cmdline"), arguments.join(" "))]);
-    }
+    let listed = host.names("/proc").unwrap_or_default();
+    findings.add(listed.iter().filter_map(|name| agent(host, name.parse().ok()?)));
     for (path, name, why) in TRACES.iter().filter(|(path, ..)| host.is_there(path)) {
         let what = format!("{name} is installed");
         findings.add([Finding::note("owner", what).read(*path, "present").because(*why)]);
@@ -98,6 +91,22 @@ pub(super) fn check(host: &Host, findings: &mut Findings) {
     if let Some(Some(mounts)) = findings.read("read-only", host.text("/proc/self/mounts")) {
         findings.add(read_only(&mounts));
     }
+}
+
+/// None for other processes, and for those that end meanwhile or are hidden.
+fn agent(host: &Host, pid: u32) -> Option<Finding> {
+    // At most 15 bytes, as the kernel has it.
+    let name = host.text(&format!("/proc/{pid}/comm")).ok()??;
+    let name = name.trim();
+    let (_, why) = AGENTS.iter().find(|(names, _)| names.contains(&name))?;
+    let profile = if name == TUNED { tuned(host) } else { None };
+    let command = format!("/proc/{pid}/cmdline");
+    let line = host.text(&command).ok().flatten().unwrap_or_default();
+    let words: Vec<_> = line.split('\0').filter(|word| !word.is_empty()).collect();
+    Finding::note("owner", format!("{name} is running (pid {pid})"))
+        .because(profile.unwrap_or_else(|| (*why).to_owned()))
+        .read(command, words.join(" "))
+        .into()
 }
 
 /// Looks for conntrack in tuned's active profiles, and in those that they include.
@@ -156,6 +165,7 @@ mod tests {
         let owners = audit.notes("owner");
         assert_eq!(owners.len(), 2, "{owners:?}");
         assert!(owners[0].what.contains("pid 77"));
+        assert_eq!(owners[0].read[0].value, "kube-proxy --conntrack-min=1");
     }
 
     #[test]

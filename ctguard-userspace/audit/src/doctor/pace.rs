@@ -7,6 +7,7 @@ use std::{
 
 use super::finding::{Finding, Severity};
 use crate::host::{COUNT, Host, TableNumbers, sysctl_path};
+use ctguard_units::real;
 
 const APART: Duration = Duration::from_millis(50);
 /// Readings that are needed, and the least time that an audit takes.
@@ -23,7 +24,7 @@ const HALF: f64 = 0.5;
 pub(super) struct Pace {
     began: Instant,
     /// Since the beginning.
-    readings: Vec<(Duration, u64)>,
+    pub(super) readings: Vec<(Duration, u64)>,
 }
 
 impl Pace {
@@ -50,14 +51,9 @@ impl Pace {
             self.note(host);
         }
     }
-
-    pub(super) fn judge(&self, table: TableNumbers) -> Option<Finding> {
-        judge(&self.readings, table)
-    }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
-fn judge(readings: &[(Duration, u64)], table: TableNumbers) -> Option<Finding> {
+pub(super) fn judge(readings: &[(Duration, u64)], table: TableNumbers) -> Option<Finding> {
     let [(began, first), .., (ended, last)] = *readings else { return None };
     let mut pairs = readings.iter().zip(readings.iter().skip(1));
     let grows = pairs.all(|((_, one), (_, next))| *next >= one.saturating_add(LEAST));
@@ -66,9 +62,9 @@ fn judge(readings: &[(Duration, u64)], table: TableNumbers) -> Option<Finding> {
         return None;
     }
     let lasted = ended.saturating_sub(began);
-    let per_second = (last - first) as f64 / lasted.as_secs_f64().max(f64::MIN_POSITIVE);
-    let seconds = left as f64 / per_second;
-    let is_half_full = last as f64 >= HALF * table.max as f64;
+    let per_second = real(last - first) / lasted.as_secs_f64().max(f64::MIN_POSITIVE);
+    let seconds = real(left) / per_second;
+    let is_half_full = real(last) >= HALF * real(table.max);
     let severity = match seconds {
         ..VERY_SOON_SECONDS if is_half_full => Severity::Fault,
         ..VERY_SOON_SECONDS => Severity::Warning,

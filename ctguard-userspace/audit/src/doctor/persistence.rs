@@ -152,13 +152,11 @@ fn gone_modules(boot: &Boot) -> impl Iterator<Item = Finding> {
 fn hash_option(boot: &Boot, TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
     let (file, value) = boot.hashsize.as_ref()?;
     let Ok(hashsize) = value.parse::<u64>() else {
-        return Finding::fault(
-            "hash-option",
-            format!("hashsize={value} in {file} is not a number"),
-        )
-        .read(file, value)
-        .because("the kernel refuses to load conntrack with it")
-        .into();
+        let what = format!("hashsize={value} in {file} is not a number");
+        return Finding::fault("hash-option", what)
+            .read(file, value)
+            .because("the kernel refuses to load conntrack with it")
+            .into();
     };
     let read = format!("hashsize={hashsize}");
     if hashsize.saturating_mul(MOST_PER_BUCKET) < max {

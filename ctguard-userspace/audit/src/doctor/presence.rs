@@ -6,8 +6,7 @@ use crate::host::{COUNT, Host, MAX, TableNumbers, is_size_ours, sysctl_path};
 const OLD_MAX: &str = "net.nf_conntrack_max";
 
 pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers> {
-    let table = findings.read("table", TableNumbers::read(host))?;
-    let Some(table) = table else {
+    let Some(table) = findings.read("table", TableNumbers::read(host))? else {
         let what = "conntrack is not loaded: there is no table that could fill";
         let absent = Finding::note("not-loaded", what).read(sysctl_path(COUNT), "absent");
         findings.add([absent.because(

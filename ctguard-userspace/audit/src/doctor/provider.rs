@@ -99,12 +99,12 @@ fn exceeded(interface: &str, before: &[Statistic], after: &[Statistic]) -> Vec<F
     let found = EXCEEDED.iter().filter_map(|(name, limits, why)| {
         let total = value(after, name)?;
         let now = total.saturating_sub(value(before, name).unwrap_or(total));
-        let (severity, what) = if now > 0 {
-            (Severity::Fault, format!("{interface} exceeds the provider's limit of {limits}"))
+        let (severity, exceeds, before) = if now > 0 {
+            (Severity::Fault, "exceeds", "")
         } else {
-            let what = format!("{interface} has exceeded the provider's limit of {limits} before");
-            (Severity::Warning, what)
+            (Severity::Warning, "has exceeded", " before")
         };
+        let what = format!("{interface} {exceeds} the provider's limit of {limits}{before}");
         let (place, read) = (format!("ethtool -S {interface}: {name}"), format!("{total} packets"));
         Finding::of("provider-limit", severity, what)
             .read(place, format!("{read}, {now} during the audit"))

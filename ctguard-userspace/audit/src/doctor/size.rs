@@ -1,6 +1,6 @@
 //! How large a table should be and what it costs: doctor judges by it, and tune sets what it says.
 
-use crate::host::{EntrySize, Memory, TableNumbers};
+use crate::host::{EntrySize, Memory};
 
 /// The share of its maximum from which a table counts as nearly full; `node_exporter`'s alerts warn
 /// at 75 % and page at 90 %.
@@ -21,23 +21,4 @@ pub const fn has_gibibyte(memory: Memory) -> bool {
 pub fn entries_bytes(entries: u64, entry: &EntrySize) -> u64 {
     let bytes = u128::from(entries) * u128::from(entry.bytes) * 115 / 100;
     u64::try_from(bytes).unwrap_or(u64::MAX)
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Footprint {
-    pub entries_bytes: u64,
-    pub hash_bytes: u64,
-}
-
-impl Footprint {
-    pub fn of(table: TableNumbers, entry: &EntrySize) -> Self {
-        Self {
-            entries_bytes: entries_bytes(table.max, entry),
-            hash_bytes: table.buckets.saturating_mul(BUCKET_BYTES),
-        }
-    }
-
-    pub const fn total_bytes(self) -> u64 {
-        self.entries_bytes.saturating_add(self.hash_bytes)
-    }
 }

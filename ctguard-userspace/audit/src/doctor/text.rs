@@ -1,19 +1,19 @@
 //! Numbers for people.
 
+use ctguard_units::real;
+
 /// Never rounded up to 100 %.
 pub fn per_cent(ratio: f64) -> String {
     format!("{:.0} %", (ratio * 100.0).floor())
 }
 
 /// A part of `whole`, or of 1 where that is 0.
-#[expect(clippy::cast_precision_loss, reason = "a share needs no exact counts")]
 pub(super) fn share(part: u64, whole: u64) -> f64 {
-    part as f64 / whole.max(1) as f64
+    real(part) / real(whole.max(1))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "memories have fewer than 2^52 bytes")]
 pub(super) fn mebibytes(bytes: u64) -> String {
-    let mebibytes = bytes as f64 / f64::from(1 << 20);
+    let mebibytes = real(bytes) / f64::from(1 << 20);
     if mebibytes < 10.0 { format!("{mebibytes:.1} MiB") } else { format!("{mebibytes:.0} MiB") }
 }
 

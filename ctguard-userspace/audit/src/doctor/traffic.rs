@@ -96,7 +96,7 @@ mod tests {
 
     fn counters(numbers: &[(&str, u64)]) -> Statistics {
         let mut counters = Statistics::default();
-        counters.extend(numbers.iter().map(|(name, number)| ((*name).to_owned(), *number)));
+        counters.sums.extend(numbers.iter().map(|(name, number)| ((*name).to_owned(), *number)));
         counters
     }
 

@@ -1,9 +1,6 @@
 //! Rules that use conntrack, and what that means for changing them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::finding::{Finding, Findings};
 use crate::host::{Host, LEGACY_TABLES, Listener, Unread};
@@ -47,7 +44,7 @@ const WRITERS: [(&str, &str, &str); 16] = [
 pub(super) fn check(host: &Host, findings: &mut Findings) {
     let legacy_nat = findings.read("rules", host.has_legacy_nat());
     if let (Some(rules), Some(legacy_nat)) = (findings.read("rules", read(host)), legacy_nat) {
-        let served = findings.read("no-nat", Served::read(host)).unwrap_or_default();
+        let served = findings.read("no-nat", served(host)).unwrap_or_default();
         findings.add(judge(&rules, legacy_nat, &served));
     }
 }
@@ -75,10 +72,7 @@ fn read(host: &Host) -> Result<Vec<Rule>, Unread> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
             Ok(Vec::new())
         }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(Unread::new(RULES, "not permitted; run as root, or with CAP_NET_ADMIN"))
-        }
-        Err(error) => Err(Unread::new(RULES, &error)),
+        Err(error) => Err(Unread::failed(RULES, &error, "run as root, or with CAP_NET_ADMIN")),
     }
 }
 
@@ -87,7 +81,7 @@ fn with<'r>(rules: &'r [Rule], names: &[&str]) -> Option<&'r Rule> {
     rules.iter().find(has)
 }
 
-fn judge(rules: &[Rule], legacy_nat: bool, served: &Served) -> Vec<Finding> {
+fn judge(rules: &[Rule], legacy_nat: bool, served: &[(&str, String)]) -> Vec<Finding> {
     let place = |rule: &Rule| format!("table {}, chain {}", rule.table, rule.chain);
     let nat = Finding::note("nat", "this machine does NAT").because(
         "NAT needs conntrack for every flow that it may translate; `notrack` would break them",
@@ -122,46 +116,28 @@ fn judge(rules: &[Rule], legacy_nat: bool, served: &Served) -> Vec<Finding> {
     found
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Served {
-    tcp: BTreeSet<u16>,
-    udp: BTreeSet<u16>,
+/// Protocols and their first ports that other machines can reach, as nftables writes them.
+fn served(host: &Host) -> Result<Vec<(&'static str, String)>, Unread> {
+    let ports = |listeners: Vec<Listener>, wanted: fn(u16) -> bool| {
+        let reachable = listeners.into_iter().filter(|socket| !socket.is_local());
+        let ports: BTreeSet<u16> = reachable.map(|socket| socket.at.port()).collect();
+        let ports = ports.into_iter().filter(|port| wanted(*port)).take(MOST_PORTS);
+        ports.map(|port| port.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    // Most other UDP sockets belong to clients, and SSH is better off tracked.
+    let udp = ports(Listener::of_udp(host)?, |port| port == DNS);
+    let tcp = ports(Listener::read(host)?, |port| port != SSH);
+    let all = [("udp", udp), ("tcp", tcp)].into_iter().filter(|(_, ports)| !ports.is_empty());
+    Ok(all.map(|(protocol, ports)| (protocol, format!("{{ {ports} }}"))).collect())
 }
 
-impl Served {
-    fn read(host: &Host) -> Result<Self, Unread> {
-        let ports = |listeners: Vec<Listener>, wanted: fn(u16) -> bool| {
-            let served = listeners.into_iter().filter(|socket| !socket.is_local());
-            served.map(|socket| socket.at.port()).filter(|port| wanted(*port)).collect()
-        };
-        Ok(Self {
-            // SSH is better off tracked.
-            tcp: ports(Listener::read(host)?, |port| port != SSH),
-            // Most other UDP sockets belong to clients.
-            udp: ports(Listener::of_udp(host)?, |port| port == DNS),
-        })
-    }
-
-    /// A protocol and its first ports, as nftables writes them.
-    fn matches(&self) -> Vec<(&'static str, String)> {
-        let all = [("udp", &self.udp), ("tcp", &self.tcp)];
-        let all = all.into_iter().filter(|(_, ports)| !ports.is_empty());
-        let words = |ports: &BTreeSet<u16>| {
-            let ports = ports.iter().take(MOST_PORTS).map(u16::to_string);
-            format!("{{ {} }}", ports.collect::<Vec<_>>().join(", "))
-        };
-        all.map(|(protocol, ports)| (protocol, words(ports))).collect()
-    }
-}
-
-fn without_nat(served: &Served, rules_ask: bool) -> Finding {
+fn without_nat(matches: &[(&str, String)], rules_ask: bool) -> Finding {
     let answer = if rules_ask {
         "your rules must then accept `ct state untracked`"
     } else {
         "no rule needs conntrack for them"
     };
     let finding = Finding::note("no-nat", "this machine does no NAT");
-    let matches = served.matches();
     if matches.is_empty() {
         return finding.because(format!(
             "a busy service needs no entries if both directions are excluded from tracking \
@@ -212,7 +188,7 @@ mod tests {
     }
 
     fn checks(rules: &[Rule], legacy_nat: bool) -> Vec<&'static str> {
-        judge(rules, legacy_nat, &Served::default()).iter().map(|finding| finding.check).collect()
+        judge(rules, legacy_nat, &[]).iter().map(|finding| finding.check).collect()
     }
 
     /// Fails when somebody with NAT is told to go without conntrack.
@@ -233,14 +209,14 @@ mod tests {
             rule("filter", "ufw-user-input", &["reject"]),
         ];
         assert_eq!(checks(&rules, false), ["nat", "stateful", "reject", "writers"]);
-        let writers = judge(&rules, false, &Served::default()).pop().unwrap();
+        let writers = judge(&rules, false, &[]).pop().unwrap();
         assert_eq!(writers.what, "rules are managed by Docker, ufw");
     }
 
     /// Fails when a router is told how not to track what it translates.
     #[test]
     fn notrack_is_told_for_the_ports_that_are_served_and_never_beside_nat() {
-        let served = Served { tcp: BTreeSet::from([80, 443]), udp: BTreeSet::from([53]) };
+        let served = [("udp", "{ 53 }".to_owned()), ("tcp", "{ 80, 443 }".to_owned())];
         let commands = |rules: &[Rule], legacy| -> String {
             let found = judge(rules, legacy, &served);
             let mends = found.iter().flat_map(|finding| &finding.mend);
@@ -267,7 +243,7 @@ mod tests {
         let udp = [("00000000:0035", "07"), ("00000000:A000", "07")];
         let udp: String = udp.iter().map(|(address, state)| line(address, state)).collect();
         machine.write("/proc/net/udp", &format!("heading\n{udp}"));
-        let served = Served::read(machine.host()).unwrap();
-        assert_eq!(served, Served { tcp: BTreeSet::from([80]), udp: BTreeSet::from([53]) });
+        let (udp, tcp) = (("udp", "{ 53 }".to_owned()), ("tcp", "{ 80 }".to_owned()));
+        assert_eq!(served(machine.host()).unwrap(), [udp, tcp]);
     }
 }

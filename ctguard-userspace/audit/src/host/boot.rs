@@ -45,9 +45,8 @@ impl Boot {
         }
         for file in SCRIPTS {
             let sets = ["nf_conntrack/parameters/hashsize", "nf_conntrack_buckets"];
-            if has_line(host, file, &sets)? {
-                boot.hashsize_script = Some(file.to_owned());
-            }
+            let found = has_line(host, file, &sets)?.then(|| file.to_owned());
+            boot.hashsize_script = found.or(boot.hashsize_script);
         }
         Ok(boot)
     }

@@ -39,13 +39,9 @@ impl LogCounts {
             match device() {
                 Ok(records) => records,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(Unread::new(
-                        KMSG,
-                        "not permitted; run as root, or with CAP_SYSLOG",
-                    ));
+                Err(error) => {
+                    return Err(Unread::failed(KMSG, &error, "run as root, or with CAP_SYSLOG"));
                 }
-                Err(error) => return Err(Unread::new(KMSG, &error)),
             }
         } else {
             let Some(text) = host.text(KMSG)? else { return Ok(None) };

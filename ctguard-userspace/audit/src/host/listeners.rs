@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{BufRead as _, BufReader, Read as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use super::machine::{Host, Unread};
@@ -67,10 +67,7 @@ impl Listener {
 
     /// Whether only this machine can reach it.
     pub fn is_local(&self) -> bool {
-        match self.at.ip() {
-            IpAddr::V4(address) => address.is_loopback(),
-            IpAddr::V6(address) => address.to_canonical().is_loopback(),
-        }
+        self.at.ip().to_canonical().is_loopback()
     }
 }
 
@@ -79,13 +76,10 @@ fn parse_address(text: &str) -> Option<IpAddr> {
         let word = u32::from_str_radix(text.get(at * 8..at * 8 + 8)?, 16).ok()?;
         Some(word.to_ne_bytes())
     };
-    match text.len() {
-        8 => Some(Ipv4Addr::from(word(0)?).into()),
-        32 => {
-            let words = [word(0)?, word(1)?, word(2)?, word(3)?];
-            let bytes: [u8; 16] = words.concat().try_into().ok()?;
-            Some(Ipv6Addr::from(bytes).into())
-        }
+    let words = (0..text.len() / 8).map(word).collect::<Option<Vec<_>>>()?;
+    match words[..] {
+        [word] => Some(Ipv4Addr::from(word).into()),
+        [_, _, _, _] => Some(<[u8; 16]>::try_from(words.concat()).ok()?.into()),
         _ => None,
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::reader::{DISK, Root};
+use super::reader::{DISK, Place, Root};
 
 /// The tables that iptables has loaded, and ip6tables.
 pub const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
@@ -38,6 +38,14 @@ pub struct Unread {
 impl Unread {
     pub fn new(place: impl Into<String>, reason: &(impl ToString + ?Sized)) -> Self {
         Self { place: place.into(), reason: reason.to_string() }
+    }
+
+    /// `remedy` is what gives the permission.
+    pub fn failed(place: &str, error: &io::Error, remedy: &str) -> Self {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return Self::new(place, &format_args!("not permitted; {remedy}"));
+        }
+        Self::new(place, error)
     }
 }
 
@@ -67,6 +75,21 @@ impl Host {
     /// A file to read from its beginning; none where there is no such file.
     pub(super) fn file(&self, path: &str) -> Result<Option<File>, Unread> {
         if_there(path, self.root.file(path))
+    }
+
+    /// Writes over a file.
+    pub fn write(&self, path: &str, text: &str) -> io::Result<()> {
+        self.root.write(path, text)
+    }
+
+    /// Where to make, replace or remove a file; nothing leads out of the root.
+    pub fn place(&self, path: &str) -> io::Result<Place> {
+        self.root.place(path)
+    }
+
+    /// Opens a directory, which is made if it is missing.
+    pub fn directory(&self, path: &str) -> io::Result<File> {
+        self.root.directory(path)
     }
 
     pub fn number(&self, path: &str) -> Result<Option<u64>, Unread> {
@@ -112,13 +135,11 @@ impl Host {
     }
 
     pub fn has_legacy_nat(&self) -> Result<bool, Unread> {
-        for list in LEGACY_TABLES {
-            let tables = self.text(list)?.unwrap_or_default();
-            if tables.lines().any(|table| table.trim() == "nat") {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let tables = LEGACY_TABLES.map(|list| self.text(list));
+        let has_nat = |tables: String| tables.lines().any(|table| table.trim() == "nat");
+        tables
+            .into_iter()
+            .try_fold(false, |found, tables| Ok(found || tables?.is_some_and(has_nat)))
     }
 
     pub fn modules(&self) -> Result<String, Unread> {

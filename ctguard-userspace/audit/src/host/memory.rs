@@ -47,10 +47,8 @@ impl EntrySize {
             let line = text.lines().find_map(|line| line.strip_prefix("nf_conntrack "))?;
             line.split_whitespace().nth(2)?.parse().ok()
         });
-        match listed {
-            Some(bytes) => Self { bytes, place: Some(SLABINFO) },
-            None => Self { bytes: ASSUMED_BYTES, place: None },
-        }
+        let place = listed.map(|_| SLABINFO);
+        Self { bytes: listed.unwrap_or(ASSUMED_BYTES), place }
     }
 }
 

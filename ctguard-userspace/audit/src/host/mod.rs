@@ -8,9 +8,7 @@ mod listeners;
 mod machine;
 mod memory;
 mod namespaces;
-mod processes;
 mod reader;
-mod stack;
 mod statistics;
 mod table;
 #[cfg(test)]
@@ -22,10 +20,11 @@ pub use kernel_log::LogCounts;
 pub use listeners::{LISTENERS, Listener};
 pub use machine::{Host, LEGACY_TABLES, Unread, sysctl_path};
 pub use memory::{EntrySize, Memory};
-pub use namespaces::{OtherTable, OtherTables, may_be_there, most_entries};
-pub use processes::Process;
-pub use stack::{BACKLOG_FULL, NETSTAT, SOFTNET, SQUEEZED};
-pub use statistics::{Losses, Lost, STATISTICS, Statistics};
+pub use namespaces::{OtherTable, OtherTables, may_be_there, most_entries, numbers};
+pub use reader::Place;
+pub use statistics::{
+    BACKLOG_FULL, Losses, Lost, NETSTAT, SOFTNET, SQUEEZED, STATISTICS, Statistics,
+};
 pub use table::{
     BUCKETS, COUNT, EXPECT_MAX, HASHSIZE, MAX, TableNumbers, is_size_ours, sets_buckets_by_sysctl,
     setting_path,

@@ -73,15 +73,16 @@ impl OtherTables {
                 continue;
             }
             match enter(&place.path) {
-                Ok(()) => {}
+                Ok(()) => read.tables.extend(TableNumbers::read(host)?.map(|table| OtherTable {
+                    number: *number,
+                    name: place.name.clone(),
+                    table,
+                })),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(Unread::new(PROCESSES, "not permitted; run as root"));
+                    return Err(Unread::failed(PROCESSES, &error, "run as root"));
                 }
                 // It has ended, or is not a network namespace.
-                Err(_) => continue,
-            }
-            if let Some(table) = TableNumbers::read(host)? {
-                read.tables.push(OtherTable { number: *number, name: place.name.clone(), table });
+                Err(_) => {}
             }
         }
         Ok(read)
@@ -98,6 +99,12 @@ pub fn most_entries(host: &Host, own: u64) -> u64 {
 pub fn may_be_there(host: &Host, number: u64) -> Result<bool, Unread> {
     let (found, unseen) = find(host)?;
     Ok(unseen > 0 || found.contains_key(&number))
+}
+
+/// The numbers of all other network namespaces; `None` if some cannot be seen.
+pub fn numbers(host: &Host) -> Option<BTreeSet<u64>> {
+    let (found, unseen) = find(host).ok()?;
+    (unseen == 0).then(|| found.into_keys().collect())
 }
 
 struct Place {

@@ -1,9 +1,9 @@
-//! Opens files that others chose: symlinks are resolved below the root and never lead out of it,
+//! Opens files that others chose, and finds where to write: symlinks are resolved below the root and never lead out of it,
 //! only regular files are read, and of each no more than its kind may have.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::fs::{FileTypeExt as _, MetadataExt as _},
@@ -27,6 +27,13 @@ const ATTEMPTS: usize = 16;
 
 #[derive(Clone, Debug)]
 pub(super) struct Root(PathBuf);
+
+/// A path in a directory that was found below the root, and stays open.
+#[derive(Debug)]
+pub struct Place {
+    pub path: PathBuf,
+    _directory: OwnedFd,
+}
 
 impl Root {
     pub(super) fn new(path: PathBuf) -> Self {
@@ -55,15 +62,49 @@ impl Root {
 
     /// A regular file, or `/dev/null`, to which systemd has a file linked that is to be ignored.
     pub(super) fn file(&self, path: &str) -> io::Result<File> {
+        self.file_to(path, File::options().read(true))
+    }
+
+    pub(super) fn write(&self, path: &str, text: &str) -> io::Result<()> {
+        let mut file = self.file_to(path, File::options().write(true).truncate(true))?;
+        file.write_all(text.as_bytes())
+    }
+
+    fn file_to(&self, path: &str, options: &OpenOptions) -> io::Result<File> {
         // Opening a device can do something: a watchdog's reboots the machine a minute later.
         let found = File::from(self.open(path, OFlags::PATH)?);
         let metadata = found.metadata()?;
         let kind = metadata.file_type();
         let is_null = kind.is_char_device() && metadata.rdev() == makedev(1, 3);
         if kind.is_file() || is_null {
-            return File::open(format!("/proc/self/fd/{}", found.as_raw_fd()));
+            return options.open(format!("/proc/self/fd/{}", found.as_raw_fd()));
         }
         Err(other(if kind.is_dir() { "a directory, not a file" } else { "not a regular file" }))
+    }
+
+    /// Where to make, replace or remove `path`.
+    pub(super) fn place(&self, path: &str) -> io::Result<Place> {
+        let path = Path::new(path);
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(other("not the path of a file"));
+        };
+        let directory = self.open(&above.to_string_lossy(), OFlags::PATH | OFlags::DIRECTORY)?;
+        let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        Ok(Place { path: Path::new(&path).join(name), _directory: directory })
+    }
+
+    /// Opens a directory, which is made if it is missing.
+    pub(super) fn directory(&self, path: &str) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        match self.open(path, flags) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let above = Path::new(path).parent().unwrap_or(Path::new("/"));
+                self.directory(&above.to_string_lossy())?;
+                fs::create_dir(self.place(path)?.path)?;
+                Ok(self.open(path, flags)?.into())
+            }
+            opened => Ok(opened?.into()),
+        }
     }
 
     pub(super) fn metadata(&self, path: &str) -> io::Result<fs::Metadata> {

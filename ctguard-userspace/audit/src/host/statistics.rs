@@ -1,5 +1,10 @@
 //! Conntrack's counters: `/proc/net/stat/nf_conntrack` has the columns' names and a line for each CPU,
 //! in hexadecimal (`ct_cpu_seq_show`, `net/netfilter/nf_conntrack_standalone.c`).
+//!
+//! The network stack's counters have the names that `nstat` uses: `/proc/net/snmp` and
+//! `/proc/net/netstat` (a line of names above a line of numbers), `/proc/net/snmp6` (a name and a
+//! number a line), and each CPU's backlog in `/proc/net/softnet_stat` (`softnet_seq_show`,
+//! `net/core/net-procfs.c`).
 
 use std::collections::BTreeMap;
 
@@ -11,10 +16,18 @@ pub const STATISTICS: &str = "/proc/net/stat/nf_conntrack";
 /// The same counters, where the kernel was built without that file.
 const CTNETLINK: &str = "ctnetlink: counters of each CPU";
 
+const SNMP: &str = "/proc/net/snmp";
+const SNMP6: &str = "/proc/net/snmp6";
+pub const NETSTAT: &str = "/proc/net/netstat";
+pub const SOFTNET: &str = "/proc/net/softnet_stat";
+pub const BACKLOG_FULL: &str = "SoftnetDropped";
+/// How often a CPU used up its receive budget.
+pub const SQUEEZED: &str = "SoftnetSqueezed";
+
 /// Sums over all CPUs, since conntrack was loaded into this namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    sums: BTreeMap<String, u64>,
+    pub(crate) sums: BTreeMap<String, u64>,
     over_ctnetlink: bool,
 }
 
@@ -86,8 +99,27 @@ impl Statistics {
         Some(Self { sums, over_ctnetlink: false })
     }
 
-    pub fn extend(&mut self, counters: impl IntoIterator<Item = (String, u64)>) {
-        self.sums.extend(counters);
+    pub fn of_stack(host: &Host) -> Result<Self, Unread> {
+        let mut counters = Self::default();
+        for file in [SNMP, NETSTAT] {
+            let text = host.text(file)?.unwrap_or_default();
+            let mut lines = text.lines();
+            while let (Some(names), Some(numbers)) = (lines.next(), lines.next()) {
+                counters.sums.extend(pairs(names, numbers));
+            }
+        }
+        let text = host.text(SNMP6)?.unwrap_or_default();
+        counters.sums.extend(text.lines().filter_map(|line| {
+            let (name, number) = line.split_once(char::is_whitespace)?;
+            Some((name.to_owned(), number.trim().parse().ok()?))
+        }));
+        let text = host.text(SOFTNET)?.unwrap_or_default();
+        for (name, column) in [(BACKLOG_FULL, 1), (SQUEEZED, 2)] {
+            let numbers = text.lines().filter_map(|line| line.split_whitespace().nth(column));
+            let numbers = numbers.filter_map(|number| u64::from_str_radix(number, 16).ok());
+            counters.sums.extend([(name.to_owned(), numbers.sum())]);
+        }
+        Ok(counters)
     }
 
     pub fn has(&self, column: &str) -> bool {
@@ -108,11 +140,20 @@ impl Statistics {
     }
 }
 
+/// `Ip: Forwarding InReceives` above `Ip: 1 4711`; values that are no count, such as −1, are skipped.
+fn pairs<'t>(names: &'t str, numbers: &'t str) -> impl Iterator<Item = (String, u64)> + 't {
+    let mut names = names.split_whitespace();
+    let protocol = names.next().unwrap_or_default().trim_end_matches(':');
+    names
+        .zip(numbers.split_whitespace().skip(1))
+        .filter_map(move |(name, number)| Some((format!("{protocol}{name}"), number.parse().ok()?)))
+}
+
 #[cfg(test)]
 mod tests {
     use ctguard_datapath::packet::protocol::UDP;
 
-    use super::*;
+    use super::{super::testing::Fake, *};
     use ctguard_kernel::conntrack::testing::{TestTable, Wanted, fill, status};
 
     #[test]
@@ -171,5 +212,29 @@ mod tests {
                 assert_eq!(file.get(name), *sum, "{name}");
             }
         });
+    }
+
+    #[test]
+    fn counters_have_the_names_that_nstat_uses() {
+        let fake = Fake::new(
+            "stack",
+            &[
+                (SNMP, "Ip: Forwarding InReceives\nIp: 1 4711\nTcp: MaxConn\nTcp: -1\n"),
+                (NETSTAT, "TcpExt: SyncookiesSent ListenOverflows\nTcpExt: 2 3\n"),
+                (SNMP6, "Ip6ReasmFails                   \t5\n"),
+                (SOFTNET, "00000009 0000000a 00000002\n00000009 00000001 00000000\n"),
+            ],
+        );
+        let counters = Statistics::of_stack(&fake.host).unwrap();
+        let get = |name| counters.get(name);
+        assert_eq!((get("IpInReceives"), get("TcpExtListenOverflows")), (4711, 3));
+        assert_eq!((get("Ip6ReasmFails"), get(BACKLOG_FULL), get(SQUEEZED)), (5, 11, 2));
+        assert!(!counters.has("TcpMaxConn"));
+    }
+
+    #[test]
+    fn files_that_are_not_there_count_nothing() {
+        let fake = Fake::new("stack-none", &[]);
+        assert_eq!(Statistics::of_stack(&fake.host).unwrap().get("IpInReceives"), 0);
     }
 }

@@ -1,6 +1,9 @@
 //! The table's count, maximum and hash.
 
+use serde::Serialize;
+
 use super::machine::{Host, Unread, sysctl_path};
+use ctguard_units::real;
 
 pub const COUNT: &str = "net.netfilter.nf_conntrack_count";
 pub const MAX: &str = "net.netfilter.nf_conntrack_max";
@@ -29,7 +32,7 @@ pub fn setting_path(host: &Host, key: &str) -> String {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TableNumbers {
     pub count: u64,
     /// 0 is no limit.
@@ -43,16 +46,12 @@ impl TableNumbers {
         let number = |key: &str| host.number(&sysctl_path(key));
         let (Some(count), Some(max)) = (number(COUNT)?, number(MAX)?) else { return Ok(None) };
         // Where this namespace has no such sysctl, the module's parameter shows it.
-        let buckets = match number(BUCKETS)? {
-            Some(buckets) => Some(buckets),
-            None => host.number(HASHSIZE)?,
-        };
+        let buckets = number(BUCKETS)?.map_or_else(|| host.number(HASHSIZE), |it| Ok(Some(it)))?;
         Ok(Some(Self { count, max, buckets: buckets.unwrap_or(0) }))
     }
 
     /// None without a limit.
-    #[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
     pub fn fill_ratio(self) -> Option<f64> {
-        (self.max > 0).then(|| self.count as f64 / self.max as f64)
+        (self.max > 0).then(|| real(self.count) / real(self.max))
     }
 }

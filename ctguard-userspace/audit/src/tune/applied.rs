@@ -2,13 +2,11 @@
 
 use super::{
     apply::is,
-    error::ApplyError,
     error::TuneError,
     place::Relation,
-    reading::Before,
     record::{Record, Setting},
     verdict::{Watched, judge},
-    watch::Interval,
+    watch::{Before, Interval},
 };
 use crate::host::{BUCKETS, Host, MAX, setting_path};
 
@@ -24,17 +22,14 @@ pub struct Applied {
 
 impl Applied {
     pub fn last(host: &Host) -> Result<Self, TuneError> {
-        let record = Record::load(host).map_err(ApplyError::from)?;
+        let record = Record::load(host)?;
         let record = record.ok_or(TuneError::NothingApplied)?;
-        let (relation, before) = (record.relation(host), record.before);
-        let before = before.ok_or(TuneError::NothingApplied)?;
-        // Entries and losses of another namespace say nothing about this one.
-        let before = match relation {
-            Relation::Same => before,
-            Relation::Other | Relation::Gone => {
-                Before { count: None, lost_per_second: None, ..before }
-            }
-        };
+        let mut before = record.before.ok_or(TuneError::NothingApplied)?;
+        let relation = record.relation(host);
+        if relation != Relation::Same {
+            // Entries and losses of another namespace say nothing about this one.
+            before = Before { count: None, lost_per_second: None, ..before };
+        }
         Ok(Self { before, is_only: record.is_only_change(), last: record.last, relation })
     }
 
@@ -45,7 +40,7 @@ impl Applied {
 
     /// Why the change is no longer in force; none while it is, or while conntrack is not loaded.
     pub fn lapsed(&self, host: &Host) -> Result<Option<String>, TuneError> {
-        let record = Record::load(host).map_err(ApplyError::from)?;
+        let record = Record::load(host)?;
         let Some(record) = record.filter(|record| record.before.is_some()) else {
             return Ok(Some("it was reverted".to_owned()));
         };

@@ -1,26 +1,24 @@
 //! Carries out a plan.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-};
+use std::{fs::File, path::Path};
 
 use super::{
-    error::{ApplyError, lock},
+    error::{TuneError, lock},
     files::{self, OwnFile},
     journal,
     place::{Place, Relation},
     plan::Change,
-    reading::Before,
     record::{FileError, RECORD, Record, Setting, Step, replace},
+    watch::Before,
 };
-use crate::host::{BUCKETS, Host, setting_path};
+use crate::host::{BUCKETS, Host, Unread, setting_path, sysctl_path};
+use ctguard_kernel::conntrack::lower_timeouts::{TimeoutLimits, lower_timeouts};
 
 /// The kernel rounds the hash up to whole pages of pointers (`nf_ct_alloc_hashtable`).
 const BUCKETS_IN_PAGE: u64 = 512;
 
 /// Sets what changes, in the order of the plan, then writes the files. False if nothing was to do.
-pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool, ApplyError> {
+pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool, TuneError> {
     let changing: Vec<_> = changes.iter().filter(|change| change.changes()).collect();
     let new_files = files_to_write(host, files)?;
     if changing.is_empty() && new_files.is_empty() {
@@ -57,13 +55,13 @@ pub fn apply(host: &Host, changes: &[Change], files: &[OwnFile]) -> Result<bool,
         set(host, &change.key, change.then)?;
     }
     for file in new_files {
-        replace(&host.path(file.path), &file.text)?;
+        replace(host, file.path, &file.text)?;
     }
     Ok(true)
 }
 
 /// The files that are missing or differ; fails if one is not tune's.
-fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFile>, ApplyError> {
+fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFile>, TuneError> {
     let record = Record::load(host)?.unwrap_or_else(|| Record::new(None));
     let mut missing = Vec::new();
     for file in files {
@@ -72,7 +70,7 @@ fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFi
         // Where the record is lost at a boot, the file says who wrote it.
         let is_own = |text: &String| !record.has_file(path) && files::is_own(path, text);
         if !wrote && !found.as_ref().is_none_or(is_own) {
-            return Err(ApplyError::Foreign(path.to_owned()));
+            return Err(TuneError::Foreign(path.to_owned()));
         }
         if !wrote || found.as_ref() != Some(&file.text) {
             missing.push(file);
@@ -82,26 +80,24 @@ fn files_to_write<'f>(host: &Host, files: &'f [OwnFile]) -> Result<Vec<&'f OwnFi
 }
 
 /// Keeps other runs from applying and reverting until it is dropped.
-pub(super) fn alone(host: &Host) -> Result<File, ApplyError> {
-    let record = host.path(RECORD);
-    let path = record.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(path).map_err(FileError::when("make", path))?;
-    let directory = File::open(path).map_err(FileError::when("open", path))?;
-    lock(&directory, path, "ctguard tune")?;
+pub(super) fn alone(host: &Host) -> Result<File, TuneError> {
+    let (name, _) = RECORD.rsplit_once('/').unwrap_or_default();
+    let path = host.path(name);
+    let directory = host.directory(name).map_err(FileError::when("open", &path))?;
+    lock(&directory, &path, "ctguard tune")?;
     Ok(directory)
 }
 
-pub(super) fn refuse_elsewhere(record: &Record, host: &Host) -> Result<(), ApplyError> {
+pub(super) fn refuse_elsewhere(record: &Record, host: &Host) -> Result<(), TuneError> {
     match (record.relation(host), &record.place) {
-        (Relation::Other, Some(place)) => Err(ApplyError::Elsewhere(place.namespace)),
+        (Relation::Other, Some(place)) => Err(TuneError::OtherNamespace(place.namespace)),
         _ => Ok(()),
     }
 }
 
-pub(super) fn set(host: &Host, key: &str, value: u64) -> Result<(), ApplyError> {
-    let path = host.path(&setting_path(host, key));
-    let written = fs::write(path, format!("{value}\n"));
-    written.map_err(|source| ApplyError::Set { key: key.to_owned(), value, source })
+pub(super) fn set(host: &Host, key: &str, value: u64) -> Result<(), TuneError> {
+    let written = host.write(&setting_path(host, key), &format!("{value}\n"));
+    written.map_err(|source| TuneError::Set { key: key.to_owned(), value, source })
 }
 
 /// Whether a setting has the value that was written.
@@ -112,15 +108,35 @@ pub(super) fn is(key: &str, live: u64, written: u64) -> bool {
 /// Missing directories above a file, the outermost first.
 fn missing_directories(host: &Host, path: &str) -> Vec<String> {
     let above = Path::new(path).ancestors().skip(1);
-    let missing = above.take_while(|directory| !host.path(&directory.to_string_lossy()).exists());
+    let missing = above.take_while(|directory| !host.is_there(&directory.to_string_lossy()));
     let mut missing: Vec<_> = missing.map(|path| path.to_string_lossy().into_owned()).collect();
     missing.reverse();
     missing
 }
 
+/// Gives existing entries no more time than the timeouts allow now, and counts those that changed.
+pub fn lower_existing_timeouts(host: &Host) -> Result<u64, TuneError> {
+    if !host.is_this() {
+        return Err(TuneError::Elsewhere);
+    }
+    let seconds = |name: &str| -> Result<u32, Unread> {
+        let seconds = host.number(&sysctl_path(&format!("net.netfilter.nf_conntrack_{name}")))?;
+        Ok(seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(u32::MAX))
+    };
+    let limits = TimeoutLimits {
+        tcp_established: seconds("tcp_timeout_established")?,
+        tcp_syn_sent: seconds("tcp_timeout_syn_sent")?,
+        udp: seconds("udp_timeout_stream")?,
+        generic: seconds("generic_timeout")?,
+    };
+    Ok(lower_timeouts(limits)?)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::files::SYSCTL;
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::super::{files::SYSCTL, revert::revert};
     use super::*;
     use crate::host::{MAX, sysctl_path, testing::Fake};
 
@@ -145,11 +161,39 @@ mod tests {
         fake.host.number(&sysctl_path(MAX)).unwrap()
     }
 
+    /// Fails when the links of a copied machine make tune write outside of the copy.
+    #[test]
+    fn links_that_lead_out_of_the_root_are_not_followed() {
+        let unfinished = format!("{SYSCTL}.ctguard-unfinished");
+        let netfilter = "/proc/sys/net/netfilter";
+        for link in ["/var", "/var/lib/ctguard", "/etc/sysctl.d", &unfinished, netfilter] {
+            for up in ["", "../../../../../../../.."] {
+                let fake = machine("tune-links");
+                let outside = tempfile::tempdir().unwrap();
+                fake.write("/etc/sysctl.d/other.conf", "");
+                for name in ["nf_conntrack_max", "nf_conntrack_buckets"] {
+                    fs::write(outside.path().join(name), "7680\n").unwrap();
+                }
+                let path = fake.host.path(link);
+                let _ = fs::remove_dir_all(&path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                let target = format!("{up}{}", outside.path().display());
+                let target = if link == unfinished { target + "/made" } else { target };
+                symlink(target, path).unwrap();
+                assert!(apply(&fake.host, &changes(), &[file()]).is_err(), "{link}");
+                let _ = revert(&fake.host);
+                assert_eq!(fs::read_dir(&outside).unwrap().count(), 2, "{link}");
+                let max = outside.path().join("nf_conntrack_max");
+                assert_eq!(fs::read_to_string(max).unwrap(), "7680\n", "{link}");
+            }
+        }
+    }
+
     #[test]
     fn another_ones_file_stops_all_before_anything_is_set() {
         let fake = machine("tune-foreign");
         fake.write(SYSCTL, "mine\n");
-        assert!(matches!(apply(&fake.host, &changes(), &[file()]), Err(ApplyError::Foreign(_))));
+        assert!(matches!(apply(&fake.host, &changes(), &[file()]), Err(TuneError::Foreign(_))));
         assert_eq!(max(&fake), Some(7680));
         assert!(!fake.host.is_there(RECORD));
     }
@@ -168,7 +212,7 @@ mod tests {
     fn only_one_is_at_work_at_a_time() {
         let fake = machine("tune-alone");
         let first = alone(&fake.host).unwrap();
-        assert!(matches!(apply(&fake.host, &changes(), &[]), Err(ApplyError::Busy(_))));
+        assert!(matches!(apply(&fake.host, &changes(), &[]), Err(TuneError::Busy(_))));
         drop(first);
         assert!(apply(&fake.host, &changes(), &[]).is_ok());
     }

@@ -1,4 +1,5 @@
-//! Why nothing is proposed, or a plan is not carried out.
+//! Why nothing is proposed, or a plan is not carried out, or only in part. What was done can be
+//! reverted.
 
 use std::{
     fs::{File, TryLockError},
@@ -21,24 +22,7 @@ pub enum TuneError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
-    Apply(#[from] ApplyError),
-    #[error("there is no change to watch; use --apply first")]
-    NothingApplied,
-    #[error("--persist works only in the first network namespace")]
-    NotPersistedHere,
-    #[error("--existing does not work with --root: a copy of a machine has no entries")]
-    Elsewhere,
-    #[error(transparent)]
-    LowerTimeouts(#[from] LowerTimeoutsError),
-}
-
-/// Why a plan was not carried out, or only in part. What was done can be reverted.
-#[derive(Debug, Error)]
-pub enum ApplyError {
-    #[error(transparent)]
     File(#[from] FileError),
-    #[error(transparent)]
-    Unread(#[from] Unread),
     #[error("cannot set {key} to {value}; in a container, run ctguard tune on the host")]
     Set { key: String, value: u64, source: io::Error },
     #[error("{0} exists and was not written by ctguard: move it away, or omit --persist")]
@@ -49,13 +33,21 @@ pub enum ApplyError {
         "the last change was applied in another network namespace, net:[{0}]: run this command there, \
          for instance with nsenter --net"
     )]
-    Elsewhere(u64),
+    OtherNamespace(u64),
+    #[error("there is no change to watch; use --apply first")]
+    NothingApplied,
+    #[error("--persist works only in the first network namespace")]
+    NotPersistedHere,
+    #[error("--existing does not work with --root: a copy of a machine has no entries")]
+    Elsewhere,
+    #[error(transparent)]
+    LowerTimeouts(#[from] LowerTimeoutsError),
 }
 
 /// `holder` is the command that may hold the lock.
-pub(super) fn lock(file: &File, path: &Path, holder: &'static str) -> Result<(), ApplyError> {
+pub(super) fn lock(file: &File, path: &Path, holder: &'static str) -> Result<(), TuneError> {
     file.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => ApplyError::Busy(holder),
+        TryLockError::WouldBlock => TuneError::Busy(holder),
         TryLockError::Error(source) => FileError::when("lock", path)(source).into(),
     })
 }

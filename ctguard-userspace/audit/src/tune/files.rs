@@ -58,10 +58,9 @@ impl Applier {
     }
 
     fn command(self) -> String {
+        let ours = "--prefix=/net/netfilter --prefix=/net/nf_conntrack_max";
         match self {
-            Self::Systemd(path) => {
-                format!("{path} --prefix=/net/netfilter --prefix=/net/nf_conntrack_max")
-            }
+            Self::Systemd(path) => format!("{path} {ours}"),
             Self::Procps(path) => format!("{path} -q -p {SYSCTL}"),
         }
     }

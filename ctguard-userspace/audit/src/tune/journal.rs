@@ -4,10 +4,11 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
 };
 
 use super::{
-    error::{ApplyError, lock},
+    error::{TuneError, lock},
     record::{FileError, remove},
     watch::Interval,
 };
@@ -23,10 +24,12 @@ pub struct Journal {
 
 impl Journal {
     /// Starts with what earlier watches of the same change saw. The last line may be incomplete.
-    pub fn open(host: &Host) -> Result<Self, ApplyError> {
+    pub fn open(host: &Host) -> Result<Self, TuneError> {
         let path = &host.path(JOURNAL);
         let failed = |action| FileError::when(action, path);
-        let open = OpenOptions::new().read(true).append(true).create(true).open(path);
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).custom_flags(libc::O_NOFOLLOW);
+        let open = host.place(JOURNAL).and_then(|place| options.open(place.path));
         let mut file = open.map_err(failed("open"))?;
         lock(&file, path, "ctguard tune --watch")?;
         let mut bytes = Vec::new();
@@ -52,7 +55,7 @@ impl Journal {
 }
 
 pub(super) fn forget(host: &Host) -> Result<(), FileError> {
-    remove(&host.path(JOURNAL))
+    remove(host, JOURNAL)
 }
 
 #[cfg(test)]
@@ -92,7 +95,7 @@ mod tests {
     fn one_watches_at_a_time() {
         let fake = Fake::new("tune-journal-busy", &[("/var/lib/ctguard/tune.json", "{}")]);
         let first = Journal::open(&fake.host).unwrap();
-        assert!(matches!(Journal::open(&fake.host), Err(ApplyError::Busy(_))));
+        assert!(matches!(Journal::open(&fake.host), Err(TuneError::Busy(_))));
         drop(first);
         assert!(Journal::open(&fake.host).is_ok());
         forget(&fake.host).unwrap();

@@ -52,13 +52,10 @@ impl Place {
 
     fn relation_to(&self, here: &Self) -> Relation {
         let same_boot = self.boot == here.boot;
-        match (self.is_first, here.is_first) {
-            (true, true) => Relation::Same,
-            _ if same_boot && self.namespace == here.namespace => Relation::Same,
-            (true, false) => Relation::Other,
-            (false, _) if same_boot => Relation::Other,
-            (false, _) => Relation::Gone,
+        if self.is_first && here.is_first || same_boot && self.namespace == here.namespace {
+            return Relation::Same;
         }
+        if self.is_first || same_boot { Relation::Other } else { Relation::Gone }
     }
 }
 

@@ -110,14 +110,9 @@ fn buckets(now: &Now, max: u64) -> Result<u64, PlanError> {
     let most = now.memory.available_bytes / PART_OF_AVAILABLE;
     let buckets = max.checked_next_power_of_two().unwrap_or(u64::MAX);
     let bytes = buckets.saturating_mul(BUCKET_BYTES);
-    if bytes > most {
-        return Err(PlanError::TooLarge {
-            max,
-            hash_mebibytes: bytes >> 20,
-            available_mebibytes: now.memory.available_bytes >> 20,
-        });
-    }
-    Ok(buckets)
+    let (hash_mebibytes, available_mebibytes) = (bytes >> 20, now.memory.available_bytes >> 20);
+    let too_large = PlanError::TooLarge { max, hash_mebibytes, available_mebibytes };
+    if bytes > most { Err(too_large) } else { Ok(buckets) }
 }
 
 fn max(now: &Now, role: Role, wanted: Max) -> Result<u64, PlanError> {

@@ -11,9 +11,9 @@ use thiserror::Error;
 
 use super::{
     place::{Place, Relation},
-    reading::Before,
+    watch::Before,
 };
-use crate::host::Host;
+use crate::host::{self, Host};
 use ctguard_kernel::durable;
 
 pub(super) const RECORD: &str = "/var/lib/ctguard/tune.json";
@@ -106,17 +106,15 @@ impl Record {
         let path = host.path(RECORD);
         let json = serde_json::to_string_pretty(self);
         let json = json.map_err(|error| FileError::when("write", &path)(error.into()))?;
-        replace(&path, &(json + "\n"))
+        replace(host, RECORD, &(json + "\n"))
     }
 
     /// Removes it, and its directory if that is then empty.
     pub(super) fn remove(host: &Host) -> Result<(), FileError> {
-        let path = host.path(RECORD);
-        remove(&path)?;
-        if let Some(directory) = path.parent() {
-            // Fails where other files are in it.
-            let _ = fs::remove_dir(directory);
-        }
+        remove(host, RECORD)?;
+        // Fails where other files are in it.
+        let (directory, _) = RECORD.rsplit_once('/').unwrap_or_default();
+        let _ = host.place(directory).and_then(|place| fs::remove_dir(place.path));
         Ok(())
     }
 
@@ -186,12 +184,7 @@ impl Step {
 
     /// Whether it would lead out of the root.
     fn climbs(&self) -> bool {
-        match self {
-            Self::File { path, .. } | Self::Directory { path } => {
-                path.split('/').any(|part| part == "..")
-            }
-            Self::Sysctl { .. } => false,
-        }
+        !matches!(self, Self::Sysctl { .. }) && self.name().split('/').any(|part| part == "..")
     }
 
     /// A setting's key, or a path.
@@ -204,17 +197,22 @@ impl Step {
 }
 
 /// Writes a file completely or not at all, and durably.
-pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
-    let written = durable::replace(path, &unfinished(path), text.as_bytes());
-    written.map_err(FileError::when("write", path))
+pub(super) fn replace(host: &Host, path: &str, text: &str) -> Result<(), FileError> {
+    let (directory, _) = path.rsplit_once('/').unwrap_or_default();
+    let place = host.directory(directory).and_then(|_| host.place(path));
+    let write =
+        |at: host::Place| durable::replace(&at.path, &unfinished(&at.path), text.as_bytes());
+    place.and_then(write).map_err(FileError::when("write", &host.path(path)))
 }
 
 /// Removes a file, and what an interrupted [`replace`] left.
-pub(super) fn remove(path: &Path) -> Result<(), FileError> {
-    for path in [&unfinished(path), path] {
-        durable::remove(path).map_err(FileError::when("remove", path))?;
-    }
-    Ok(())
+pub(super) fn remove(host: &Host, path: &str) -> Result<(), FileError> {
+    let removed = match host.place(path) {
+        Ok(at) => durable::remove(&unfinished(&at.path)).and_then(|_| durable::remove(&at.path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    };
+    removed.map(|_| ()).map_err(FileError::when("remove", &host.path(path)))
 }
 
 fn unfinished(path: &Path) -> PathBuf {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     apply::{alone, is, refuse_elsewhere, set},
-    error::ApplyError,
+    error::TuneError,
     files, journal,
     place::{Place, Relation},
     plan::with_margin,
@@ -17,20 +17,26 @@ use crate::host::{BUCKETS, Host, MAX, TableNumbers, most_entries, setting_path};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Reverted {
-    Set { key: String, from: u64, to: u64 },
+    Set {
+        key: String,
+        from: u64,
+        to: u64,
+    },
     // Not reverted: somebody else has changed it since, or it would do harm.
-    Left { what: String, why: String },
-    Removed { path: String },
-}
-
-struct Undone {
-    done: Option<Reverted>,
-    /// To be reverted by a later run.
-    waits: bool,
+    Left {
+        what: String,
+        why: String,
+        /// To be reverted by a later run.
+        #[serde(skip)]
+        waits: bool,
+    },
+    Removed {
+        path: String,
+    },
 }
 
 /// Reverts what is in the record, the last step first; none where there is nothing to revert.
-pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
+pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, TuneError> {
     if !host.is_there(RECORD) {
         return without_record(host);
     }
@@ -43,11 +49,11 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
     for step in record.steps.iter().rev() {
         let undone = match step {
             Step::Sysctl { key, .. } if is_gone => {
-                Undone::left(key, "its network namespace no longer exists".to_owned())
+                Some(left(key, "its network namespace no longer exists", false))
             }
             // A smaller hash for the same maximum makes chains on which the kernel drops new flows.
             Step::Sysctl { key, .. } if key == BUCKETS && max_waits(&waiting) => {
-                Undone::later(key, "it stays until the maximum can be reverted".to_owned())
+                Some(left(key, "it stays until the maximum can be reverted", true))
             }
             Step::Sysctl { key, before, then, earlier } => {
                 put_back(host, key, *before, earlier.iter().chain([then]))?
@@ -57,18 +63,16 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
             }
             // Others may have put something there.
             Step::Directory { path } => {
-                let is_removed = fs::remove_dir(host.path(path)).is_ok();
-                Undone::so(is_removed.then(|| Reverted::Removed { path: path.clone() }))
+                let removed = host.place(path).and_then(|place| fs::remove_dir(place.path));
+                removed.ok().map(|()| Reverted::Removed { path: path.clone() })
             }
         };
-        if undone.waits {
+        if matches!(undone, Some(Reverted::Left { waits: true, .. })) {
             waiting.push(step.clone());
         }
-        done.extend(undone.done);
+        done.extend(undone);
     }
-    if record.forgot {
-        done.push(forgotten());
-    }
+    done.extend(record.forgot.then(forgotten));
     // There is no change left to watch.
     journal::forget(host)?;
     if waiting.is_empty() {
@@ -81,14 +85,14 @@ pub fn revert(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
 }
 
 /// Where the record is lost at a boot, as with `/var` in memory, the files are not.
-fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
+fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, TuneError> {
     if Place::of(host).is_some_and(|place| !place.is_first) {
         return Ok(None);
     }
     let mut done = Vec::new();
     for path in files::ALL {
         if host.text(path)?.is_some_and(|text| files::is_own(path, &text)) {
-            remove(&host.path(path))?;
+            remove(host, path)?;
             done.push(Reverted::Removed { path: path.to_owned() });
         }
     }
@@ -100,24 +104,12 @@ fn without_record(host: &Host) -> Result<Option<Vec<Reverted>>, ApplyError> {
 }
 
 fn forgotten() -> Reverted {
-    Reverted::Left {
-        what: "settings of the running kernel".to_owned(),
-        why: "their earlier values are unknown; the next boot restores the defaults".to_owned(),
-    }
+    let why = "their earlier values are unknown; the next boot restores the defaults";
+    left("settings of the running kernel", why, false)
 }
 
-impl Undone {
-    const fn so(done: Option<Reverted>) -> Self {
-        Self { done, waits: false }
-    }
-
-    fn left(what: &str, why: String) -> Self {
-        Self::so(Some(Reverted::Left { what: what.to_owned(), why }))
-    }
-
-    fn later(what: &str, why: String) -> Self {
-        Self { waits: true, ..Self::left(what, why) }
-    }
+fn left(what: &str, why: impl Into<String>, waits: bool) -> Reverted {
+    Reverted::Left { what: what.to_owned(), why: why.into(), waits }
 }
 
 fn put_back<'w>(
@@ -125,25 +117,25 @@ fn put_back<'w>(
     key: &str,
     before: u64,
     mut written: impl Iterator<Item = &'w u64>,
-) -> Result<Undone, ApplyError> {
+) -> Result<Option<Reverted>, TuneError> {
     let Some(live) = host.number(&setting_path(host, key))? else {
-        return Ok(Undone::left(key, "conntrack is not loaded".to_owned()));
+        return Ok(Some(left(key, "conntrack is not loaded", false)));
     };
     if is(key, live, before) {
-        return Ok(Undone::so(None));
+        return Ok(None);
     }
     if !written.any(|written| is(key, live, *written)) {
-        return Ok(Undone::left(key, format!("somebody else has set it to {live}")));
+        return Ok(Some(left(key, format!("somebody else has set it to {live}"), false)));
     }
     if let Some(why) = harm(host, key, before)? {
-        return Ok(Undone::later(key, why));
+        return Ok(Some(left(key, why, true)));
     }
     set(host, key, before)?;
-    Ok(Undone::so(Some(Reverted::Set { key: key.to_owned(), from: live, to: before })))
+    Ok(Some(Reverted::Set { key: key.to_owned(), from: live, to: before }))
 }
 
 /// Why a setting must not be reverted now.
-fn harm(host: &Host, key: &str, before: u64) -> Result<Option<String>, ApplyError> {
+fn harm(host: &Host, key: &str, before: u64) -> Result<Option<String>, TuneError> {
     if key != MAX || before == 0 {
         return Ok(None);
     }
@@ -161,14 +153,14 @@ fn take_away<'w>(
     host: &Host,
     path: &str,
     mut written: impl Iterator<Item = &'w String>,
-) -> Result<Undone, ApplyError> {
+) -> Result<Option<Reverted>, TuneError> {
     match host.text(path)? {
         Some(text) if !written.any(|written| *written == text) => {
-            Ok(Undone::left(path, "somebody has changed the file".to_owned()))
+            Ok(Some(left(path, "somebody has changed the file", false)))
         }
         found => {
-            remove(&host.path(path))?;
-            Ok(Undone::so(found.map(|_| Reverted::Removed { path: path.to_owned() })))
+            remove(host, path)?;
+            Ok(found.map(|_| Reverted::Removed { path: path.to_owned() }))
         }
     }
 }

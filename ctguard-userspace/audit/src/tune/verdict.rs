@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{reading::Before, watch::Interval};
+use super::watch::{Before, Interval};
 use crate::doctor::{NEARLY_FULL, per_cent};
+use ctguard_units::real;
 
 /// A table that was this full, and now is less than half as full, has improved.
 const HALF: f64 = 0.5;
@@ -67,9 +68,10 @@ pub(super) fn judge(before: Before, intervals: &[Interval]) -> Watched {
         refused: sum(|interval| interval.refused),
         before,
     };
-    let (verdict, because) = watched.judged(later_half(intervals, all.seconds));
-    watched.verdict = verdict;
-    watched.because = because;
+    let later = later_half(intervals, all.seconds);
+    let is_calm = !later.loses() && later.fill_ratio < NEARLY_FULL;
+    let judged = if is_calm { watched.of_calm(later) } else { watched.of_trouble(later) };
+    (watched.verdict, watched.because) = judged;
     watched
 }
 
@@ -87,9 +89,8 @@ const fn add(one: u64, other: u64) -> u64 {
     one.saturating_add(other)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "tables have fewer than 2^52 entries")]
 fn ratio(count: u64, max: u64) -> f64 {
-    if max == 0 { 0.0 } else { count as f64 / max as f64 }
+    if max == 0 { 0.0 } else { real(count) / real(max) }
 }
 
 impl Part {
@@ -102,9 +103,8 @@ impl Part {
         })
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 flows are lost")]
     fn lost_per_second(self) -> f64 {
-        add(self.dropped, self.early_dropped) as f64 / self.seconds.max(0.1)
+        real(add(self.dropped, self.early_dropped)) / self.seconds.max(0.1)
     }
 
     fn loses(self) -> bool {
@@ -122,27 +122,19 @@ impl Watched {
         shown(self.seconds)
     }
 
-    /// The same for a change that is no longer in force.
+    /// The same, unless the change is no longer in force.
     #[must_use]
-    pub fn not_in_force(self, because: String) -> Self {
+    pub fn unless_lapsed(self, why: Option<String>) -> Self {
+        let Some(because) = why else { return self };
         Self { verdict: Verdict::NotInForce, because, ..self }
-    }
-
-    fn judged(&self, later: Part) -> (Verdict, String) {
-        if later.loses() || later.fill_ratio >= NEARLY_FULL {
-            self.of_trouble(later)
-        } else {
-            self.of_calm(later)
-        }
     }
 
     fn of_trouble(&self, later: Part) -> (Verdict, String) {
         let Part { dropped, early_dropped, .. } = later;
         let (rate, span) = (later.lost_per_second(), shown(later.seconds));
         let now = if later.loses() {
-            let lost =
-                format!("{dropped} new flows were dropped and {early_dropped} entries evicted");
-            format!("{lost} because the table was full, {rate:.0} a second")
+            let lost = format!("{dropped} new flows were dropped and {early_dropped} entries");
+            format!("{lost} evicted because the table was full, {rate:.0} a second")
         } else {
             format!("the table was up to {} full", per_cent(later.fill_ratio))
         };
@@ -173,9 +165,8 @@ impl Watched {
             (Verdict::NotEnough, format!("{lost}, and {now}. `ctguard doctor` says what fills it"))
         } else if max > 0 && *peak > max {
             let held = format!("the table held {peak} entries at once");
-            let because =
-                format!("{held}, more than the old maximum of {max}, and nothing was lost");
-            (Verdict::Helped, because)
+            let more = format!("{held}, more than the old maximum of {max}");
+            (Verdict::Helped, format!("{more}, and nothing was lost"))
         } else {
             let held = format!("the table held at most {peak} entries");
             (Verdict::Undecided, format!("{held}, which the old maximum of {max} had room for too"))

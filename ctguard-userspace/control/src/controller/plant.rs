@@ -10,6 +10,7 @@ use ctguard_layout::{
 
 use super::*;
 use crate::{load::OfferedLoad, testing::Random};
+use ctguard_settings::DEFAULT_POLICY;
 use ctguard_units::whole;
 
 /// A kernel that counts a jiffy each millisecond.
@@ -26,6 +27,7 @@ pub(super) const FOREVER: u64 = u64::MAX;
 pub(super) const POLICY: ControlPolicy = ControlPolicy {
     target_ppm: 850_000,
     ceilings: [50, 100, 20],
+    are_own_ceilings: [true; CLASSES],
     floors: [1, 1, 1],
     reclaim: true,
 };
@@ -409,7 +411,7 @@ impl Plant {
         let rate = self.policy.ceilings[class];
         let rate = Rate { flows_per_second: rate, burst: 4 * rate };
         let ceiling =
-            ctguard_units::ceilings(&[rate; CLASSES], &Default::default(), JIFFIES_PER_SECOND);
+            ctguard_units::ceilings(&DEFAULT_POLICY, &[rate; CLASSES], JIFFIES_PER_SECOND);
         let share = self.shares[tier][class];
         if share.interval > ceiling[class].interval { share } else { ceiling[class] }
     }

@@ -52,11 +52,10 @@ impl Controller {
         self.survey(room);
         let scarce = std::mem::replace(&mut self.scarce, [false; TIERS]);
 
-        let asked: f64 =
-            Tier::SERVED.into_iter().map(|tier| self.demands.ask(tier, |_| true)).sum();
         let soon = room.available(Tier::Strangers) / TUNING.pressure_horizon.as_secs_f64();
         // The demand of allowed sources is not counted, only whether their grant was spent.
-        self.stages.calm_down(now, asked < soon / 2.0 && !scarce[Tier::Allowed as usize]);
+        self.stages
+            .calm_down(now, self.demands.in_calm() < soon / 2.0 && !scarce[Tier::Allowed as usize]);
         if self.stages.is_calm() {
             self.shares = NO_SHARES;
         }
@@ -127,11 +126,14 @@ impl Controller {
         let asks = self.asks(whole, stages);
         let mut rates = divide(whole, &asks);
         let asked: f64 = Tier::SERVED.into_iter().map(|tier| asks[tier as usize]).sum();
-        rates[Tier::Allowed as usize] =
-            (whole - asked).max(0.0) + real(room.spare()) / self.horizon;
+        let rest = (whole - asked).max(0.0);
+        rates[Tier::Allowed as usize] = rest + real(room.spare()) / self.horizon;
         for tier in Tier::SERVED {
             let rate = &mut rates[tier as usize];
-            *rate = rate.min(self.budget(room, tier));
+            let level = self.budget(room, tier);
+            // Known sources may have all room up to where their tier stops. What nobody asks for is
+            // there for anybody.
+            *rate = if tier.is_known() { level } else { (*rate + rest).min(level) };
         }
         rates
     }

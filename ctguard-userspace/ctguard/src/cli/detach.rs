@@ -35,13 +35,12 @@ fn check(context: &Context) -> Result<(), CliError> {
     match GuardMaps::open(&context.pins) {
         Ok(_) | Err(OpenError::Incomplete { .. }) => Ok(()),
         Err(error) if matches!(layout_of(&context.pins), Err(OpenError::NoGuard { .. })) => {
-            let empty = context.pins.attached().map(|found| found.is_empty());
-            match empty {
-                Ok(false) => Ok(()),
+            match context.pins.attached() {
+                Ok(found) if !found.is_empty() => Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     Err(CliError::cannot("remove the guard")(error))
                 }
-                Ok(true) | Err(_) => Err(error.into()),
+                Ok(_) | Err(_) => Err(error.into()),
             }
         }
         Err(error) => Err(error.into()),

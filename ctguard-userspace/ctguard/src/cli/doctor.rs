@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{CliError, Code, Context, status};
 use crate::{
-    events::{EventFile, What},
+    events::{EventFile, StageEvent, What},
     report::{DoctorReport, InterfaceReport, write_doctor},
     terminal::{Terminal, write_json},
 };
@@ -48,10 +48,11 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Code, CliError
     let health = || guard?.map(|guard| guard.health(context)).transpose();
     let interface = args.interface.as_deref();
     let interface = interface.map(|interface| Asked { interface, pins: &context.pins });
-    let audit = audit(&host, Besides { interface, guard: Box::new(health) });
-    let report = DoctorReport::new(&audit, args.flood);
+    let besides = Besides { interface, flood: args.flood, guard: Box::new(health) };
+    let audit = audit(&host, besides);
     let mut out = Terminal::stdout();
-    if args.json { write_json(&mut out, &report) } else { write_doctor(&report, &mut out) }
+    let report = DoctorReport::new(&audit);
+    if args.json { write_json(&mut out, &report) } else { write_doctor(&audit, &mut out) }
         .map_err(CliError::Output)?;
     Ok(if audit.is_clean() { Code::Done } else { Code::No })
 }
@@ -111,10 +112,9 @@ fn unread(error: &CliError) -> Unread {
 fn last_stage() -> Option<String> {
     let (events, _) = EventFile::of_this_namespace().ok()?.last(EVENTS).ok()?;
     events.iter().rev().find_map(|event| match &event.what {
-        What::Stage(change) => Some(format!(
-            "{} from {} to {} at {}",
-            change.class, change.from, change.to, event.time
-        )),
+        What::Stage(StageEvent { class, from, to, .. }) => {
+            Some(format!("{class} from {from} to {to} at {}", event.time))
+        }
         What::Started { .. }
         | What::Stopped
         | What::Reclaimed(_)

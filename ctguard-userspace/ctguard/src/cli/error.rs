@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::exit_code::Code;
 use crate::{daemon::StartError, files::FileError};
-use ctguard_audit::tune::{ApplyError, TuneError};
+use ctguard_audit::tune::TuneError;
 use ctguard_kernel::{
     bpf::{AttachError, ClockError, FunctionsError, LoadError},
     conntrack::TableError,
@@ -111,11 +111,13 @@ fn tune_code(error: &TuneError) -> Code {
     match error {
         TuneError::NotLoaded => Code::Kernel,
         TuneError::Plan(_) | TuneError::NothingApplied | TuneError::NotPersistedHere => Code::Usage,
-        TuneError::Apply(ApplyError::Set { source, .. }) if not_permitted(source) => {
-            Code::NotPermitted
-        }
+        TuneError::Set { source, .. } if not_permitted(source) => Code::NotPermitted,
         TuneError::Unread(_)
-        | TuneError::Apply(_)
+        | TuneError::File(_)
+        | TuneError::Set { .. }
+        | TuneError::Foreign(_)
+        | TuneError::Busy(_)
+        | TuneError::OtherNamespace(_)
         | TuneError::Elsewhere
         | TuneError::LowerTimeouts(_) => Code::No,
     }
@@ -146,7 +148,8 @@ fn start_code(error: &StartError) -> Code {
         | StartError::Attach(_)
         | StartError::Tick(_)
         | StartError::Io { .. }
-        | StartError::Timeouts(_) => Code::No,
+        | StartError::Timeouts(_)
+        | StartError::Waits(_) => Code::No,
     }
 }
 

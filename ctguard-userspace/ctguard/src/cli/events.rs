@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     thread,
     time::Duration,
 };
@@ -32,6 +33,9 @@ pub(super) struct EventsArgs {
     /// Print one JSON object per event
     #[arg(long)]
     json: bool,
+    /// Accepted like by other verbs, but events are one file for the network namespace
+    #[arg(long, id = "pin_path", hide = true)]
+    _pin_path: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &EventsArgs) -> Result<Code, CliError> {

@@ -36,13 +36,9 @@ pub(super) fn run(args: &GetArgs, context: &Context) -> Result<Code, CliError> {
     let key = args.key.as_ref().map(|text| text.parse::<Key>()).transpose();
     let key = key.map_err(SettingError::from)?;
     let settings = context.maps()?.settings();
-    let keys: Vec<Key> = key.clone().map_or_else(
-        || {
-            let own = settings.interfaces.iter().flat_map(|own| Key::of_interface(&own.name));
-            Key::all().into_iter().chain(own).collect()
-        },
-        |key| vec![key],
-    );
+    let own = settings.interfaces.iter().flat_map(|own| Key::of_interface(&own.name));
+    let all = || Key::all().into_iter().chain(own).collect();
+    let keys: Vec<Key> = key.clone().map_or_else(all, |key| vec![key]);
     let values = keys.iter().map(|key| settings.get(key)).collect::<Result<Vec<_>, _>>()?;
     let values = || keys.iter().map(Key::to_string).zip(values.iter().copied());
     let mut out = Terminal::stdout();

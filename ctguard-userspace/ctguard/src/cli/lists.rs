@@ -22,19 +22,14 @@ use ctguard_kernel::{
 #[derive(Debug, Subcommand)]
 pub(super) enum ListAction {
     /// Add a prefix, or change when its entry expires
-    #[command(after_help = "Examples:\n  ctguard allow add 192.0.2.7\n  \
-        ctguard deny add 2001:db8::/48 --for 10m")]
     Add(AddArgs),
     /// Remove a prefix; exit status 1 if it is not in the list
-    #[command(after_help = "Examples:\n  ctguard allow del 192.0.2.7\n  \
-        ctguard deny del 203.0.113.0/24")]
     Del {
         /// Prefix or address, as it was added
         #[arg(value_name = "CIDR")]
         prefix: String,
     },
     /// Show the list, or only entries that overlap a prefix; exit status 1 if none does
-    #[command(after_help = "Examples:\n  ctguard allow list\n  ctguard deny list 192.0.2.7")]
     List {
         /// Only entries that contain this prefix or lie inside it
         #[arg(value_name = "CIDR")]
@@ -86,23 +81,18 @@ fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<Code, CliErr
     }
     let span = args.span.as_deref().map(parse_span).transpose()?;
     let mut maps = context.maps()?;
-    let expires_at = match span {
-        Some(span) => end_of(span, &maps, context)?.ok_or_else(|| {
-            let text = args.span.clone().unwrap_or_default();
-            CliError::Span { text, problem: "too long".to_owned() }
-        })?,
-        None => 0,
-    };
+    let expires_at = span.map_or(Ok(Some(0)), |span| end_of(span, &maps, context))?;
+    let expires_at = expires_at.ok_or_else(|| {
+        let text = args.span.clone().unwrap_or_default();
+        CliError::Span { text, problem: "too long".to_owned() }
+    })?;
     let writing = lock::for_writing(context.pins.path())?;
     maps.settings_writer(writing).add_to_list(kind, Entry { prefix, expires_at })?;
-    let cut = if args.prefix.parse().is_ok_and(|given: IpNet| given != prefix) {
-        format!(", the prefix that {} is in", args.prefix)
-    } else {
-        String::new()
-    };
-    let span =
-        span.map(|span| format!(" for {}", humantime::format_duration(span))).unwrap_or_default();
-    say(&format!("{} {prefix}{span}{cut}", verb(kind)))
+    let is_cut = args.prefix.parse().is_ok_and(|given: IpNet| given != prefix);
+    let cut = is_cut.then(|| format!(", the prefix that {} is in", args.prefix));
+    let span = span.map(|span| format!(" for {}", humantime::format_duration(span)));
+    let verb = if kind == ListKind::Allow { "allowing" } else { "denying" };
+    say(&format!("{verb} {prefix}{}{}", span.unwrap_or_default(), cut.unwrap_or_default()))
 }
 
 fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Code, CliError> {
@@ -124,13 +114,12 @@ fn list(
 ) -> Result<Code, CliError> {
     let wanted = text.map(parse).transpose()?;
     let maps = context.maps()?;
-    let per_second = maps.environment().daemon.jiffies_per_second;
-    let now = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?.now(per_second)?;
+    let (now, per_second) = now(&maps, context)?;
     let mut entries = maps.lists.entries(kind)?;
     entries.retain(|entry| {
         wanted.is_none_or(|wanted| entry.prefix.contains(&wanted) || wanted.contains(&entry.prefix))
     });
-    let report = ListReport::new(&entries, now.0, per_second);
+    let report = ListReport::new(&entries, now, per_second);
     let mut out = Terminal::stdout();
     if json { write_json(&mut out, &report) } else { report.write_text(&mut out) }
         .map_err(CliError::Output)?;
@@ -138,10 +127,16 @@ fn list(
 }
 
 fn end_of(span: Duration, maps: &GuardMaps, context: &Context) -> Result<Option<u64>, CliError> {
-    let per_second = maps.environment().daemon.jiffies_per_second;
-    let now = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?.now(per_second)?;
+    let (now, per_second) = now(maps, context)?;
     let jiffies = span.as_nanos() * u128::from(per_second) / 1_000_000_000;
-    Ok(u64::try_from(jiffies).ok().and_then(|jiffies| now.0.checked_add(jiffies)))
+    Ok(u64::try_from(jiffies).ok().and_then(|jiffies| now.checked_add(jiffies)))
+}
+
+/// Jiffies, and how many a second has.
+fn now(maps: &GuardMaps, context: &Context) -> Result<(u64, u32), CliError> {
+    let per_second = maps.environment().daemon.jiffies_per_second;
+    let clock = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?;
+    Ok((clock.now(per_second)?.0, per_second))
 }
 
 fn parse_span(text: &str) -> Result<Duration, CliError> {
@@ -158,13 +153,6 @@ fn parse(text: &str) -> Result<IpNet, PrefixError> {
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
         .map(|prefix| prefix.trunc())
         .map_err(|_| PrefixError::Syntax { text: text.to_owned() })
-}
-
-const fn verb(kind: ListKind) -> &'static str {
-    match kind {
-        ListKind::Allow => "allowing",
-        ListKind::Deny => "denying",
-    }
 }
 
 fn say(text: &str) -> Result<Code, CliError> {

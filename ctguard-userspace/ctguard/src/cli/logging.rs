@@ -20,6 +20,7 @@ use env_logger::{Builder, DEFAULT_FILTER_ENV, Target};
 use log::{Level, LevelFilter};
 
 use crate::terminal::{Terminal, visible};
+use ctguard_kernel::terminal::write_from_background;
 
 /// Prefix of the eBPF program's log targets.
 const PROGRAM: &str = "ctguard_program";
@@ -35,6 +36,7 @@ static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// Sentences for people; `trace` adds what the program logs, and `RUST_LOG` whatever it names.
 pub(super) fn start(trace: bool) -> io::Result<()> {
+    write_from_background();
     let queue = Queue::start(CAPACITY, Terminal::stderr())?;
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Info).filter_module("aya", LevelFilter::Warn);

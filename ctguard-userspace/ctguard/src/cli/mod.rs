@@ -53,6 +53,7 @@ const ALLOW_EXAMPLES: &str = "\
 Examples:
   ctguard allow add 192.0.2.7
   ctguard allow add 2001:db8::/48 --for 10m
+  ctguard allow del 192.0.2.7
   ctguard allow list";
 
 const DENY_EXAMPLES: &str = "\
@@ -69,13 +70,13 @@ enum Command {
     Get(get::GetArgs),
     Set(set::SetArgs),
     /// Manage the allow list: sources that have no ceiling
-    #[command(after_help = ALLOW_EXAMPLES)]
+    #[command(after_help = ALLOW_EXAMPLES, mut_subcommands(|verb| verb.after_help(ALLOW_EXAMPLES)))]
     Allow {
         #[command(subcommand)]
         action: lists::ListAction,
     },
     /// Manage the deny list: sources whose packets are all dropped
-    #[command(after_help = DENY_EXAMPLES)]
+    #[command(after_help = DENY_EXAMPLES, mut_subcommands(|verb| verb.after_help(DENY_EXAMPLES)))]
     Deny {
         #[command(subcommand)]
         action: lists::ListAction,

@@ -7,7 +7,7 @@ use log::{info, warn};
 use sd_notify::NotifyState;
 
 use super::{CliError, Code, Context, context::require_privileges, logging};
-use crate::daemon::{self, Guard, MainLoop, StartOptions, dismantle};
+use crate::daemon::{Guard, MainLoop, StartOptions, dismantle};
 use ctguard_kernel::{
     bpf::{DetectionChoice, ModeChoice},
     conntrack::Table,
@@ -80,7 +80,7 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Code, CliError> {
     require_privileges()?;
     logging::start(args.trace).map_err(CliError::cannot("start the main loop"))?;
     let main_loop = MainLoop::prepare().map_err(CliError::cannot("start the main loop"))?;
-    let mut guard = daemon::start(&StartOptions {
+    let (mut guard, waits) = main_loop.start(&StartOptions {
         pins: context.pins.clone(),
         interfaces: args.interfaces.clone(),
         mode: match args.mode {
@@ -98,7 +98,8 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Code, CliError> {
         egress_by_filter: args.egress_filter,
         state: Some(args.state.clone()),
     })?;
-    let ended = main_loop.run(&mut guard, args.trace, announce);
+    announce(&guard);
+    let ended = main_loop.run(&mut guard, waits);
     leave(guard, args.on_exit)?;
     ended.map(|()| Code::Done).map_err(CliError::Daemon)
 }
@@ -106,26 +107,20 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Code, CliError> {
 fn leave(guard: Guard, on_exit: OnExit) -> Result<(), CliError> {
     let Guard { pins, lock, programs, maps, .. } = guard;
     drop((programs, maps));
-    let done = match on_exit {
-        OnExit::Detach => dismantle(&pins).map_err(CliError::cannot("remove the guard")),
-        OnExit::Keep => {
-            info!("the program goes on with the fallback rate; to remove it: ctguard detach");
-            Ok(())
-        }
-    };
-    if on_exit == OnExit::Detach {
-        lock.remove();
+    if on_exit == OnExit::Keep {
+        info!("the program goes on with the fallback rate; to remove it: ctguard detach");
+        return Ok(());
     }
+    let done = dismantle(&pins).map_err(CliError::cannot("remove the guard"));
+    lock.remove();
     done
 }
 
 /// Says that the guard holds, to people and to systemd.
 fn announce(guard: &Guard) {
-    let interfaces: Vec<_> = guard
-        .interfaces
-        .iter()
-        .map(|interface| format!("{} ({})", interface.name, interface.mode.name()))
-        .collect();
+    let interfaces = guard.interfaces.iter();
+    let interfaces = interfaces.map(|it| format!("{} ({})", it.name, it.mode.name()));
+    let interfaces: Vec<_> = interfaces.collect();
     let target = Value::Ratio(guard.maps.policy().target_ppm);
     info!("guarding {}, {}, target {target}", interfaces.join(", "), describe(&guard.table));
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {

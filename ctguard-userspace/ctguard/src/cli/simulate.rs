@@ -21,6 +21,9 @@ use ctguard_simulation::Options;
 pub(super) struct SimulateArgs {
     /// Scenario (TOML, see docs/scenarios), or recording of new flows (pcap or pcapng)
     file: PathBuf,
+    /// Accepted like by other verbs, but nothing is pinned
+    #[arg(long, id = "pin_path", hide = true)]
+    _pin_path: Option<PathBuf>,
     /// Seed for the random numbers
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,

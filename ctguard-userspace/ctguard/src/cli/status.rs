@@ -3,8 +3,7 @@
 use clap::Args;
 use ctguard_datapath::{memory::Moment, sources};
 use ctguard_layout::{
-    CLASSES, Class, DaemonFacts, Environment, Interface, Limits, Policy, Rate, Tier, maps,
-    programs,
+    CLASSES, Class, DaemonFacts, Interface, Limits, Policy, Rate, Tier, maps, programs,
     units::{Jiffies, Ticks},
 };
 
@@ -26,7 +25,7 @@ use ctguard_kernel::{
     lock,
     maps::{GuardMaps, ListKind},
 };
-use ctguard_units::in_force;
+use ctguard_units::{in_force, real};
 
 const MILLION: f64 = 1_000_000.0;
 
@@ -54,11 +53,8 @@ pub(super) fn read(context: &Context, maps: &GuardMaps) -> Result<StatusReport, 
     let facts = environment.daemon;
     let clock = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?;
     let now = clock.now(facts.jiffies_per_second)?;
-    let age = |jiffies: u64| {
-        let seconds =
-            as_f64(now.0.saturating_sub(jiffies)) / f64::from(facts.jiffies_per_second.max(1));
-        (jiffies > 0).then_some(seconds)
-    };
+    let per_second = f64::from(facts.jiffies_per_second.max(1));
+    let age = |at: u64| (at > 0).then(|| real(now.0.saturating_sub(at)) / per_second);
     let heartbeat = maps.grant.heartbeat.load();
     let tiers = tiers(maps, &limits, &facts);
     let remaining = |tier: Tier| tiers[tier as usize].remaining;
@@ -79,12 +75,16 @@ pub(super) fn read(context: &Context, maps: &GuardMaps) -> Result<StatusReport, 
             fallback_active: now.0.saturating_sub(heartbeat)
                 > u64::from(facts.heartbeat_patience_jiffies),
         },
-        holders: HoldersFile::of_this_namespace().ok().and_then(|file| file.read()),
+        holders: daemon.as_ref().and_then(|_| HoldersFile::of_this_namespace().ok()?.read()),
         tiers,
         limits: ceilings(&policy, &[Rate::default(); CLASSES]),
         interfaces: interfaces(maps, &context.pins, &policy),
         new_flow_detection: DetectionReport::new(&environment),
-        known_flows: known_flows(maps, &environment, age(facts.known_turned_at))?,
+        known_flows: KnownFlowsReport {
+            complete: facts.known_complete != 0,
+            dump_age_seconds: age(facts.known_turned_at),
+            load_ratio: maps.flow_memory()?.load(&environment),
+        },
         dry_run: policy.has(Policy::DRY_RUN),
         daemon: DaemonReport {
             running: daemon.is_some(),
@@ -104,13 +104,13 @@ fn conntrack(policy: &Policy) -> Result<ConntrackReport, CliError> {
         loaded: table.is_there(),
         count: sample.entries,
         max: sample.max,
-        fill_ratio: (sample.max > 0).then(|| as_f64(sample.entries) / as_f64(sample.max)),
+        fill_ratio: (sample.max > 0).then(|| real(sample.entries) / real(sample.max)),
         target_ratio: f64::from(policy.target_ppm) / MILLION,
     })
 }
 
 fn tiers(maps: &GuardMaps, limits: &Limits, facts: &DaemonFacts) -> Vec<TierReport> {
-    let second = f64::from(facts.jiffies_per_second) * as_f64(Ticks::PER_JIFFY);
+    let second = f64::from(facts.jiffies_per_second) * real(Ticks::PER_JIFFY);
     let (admitted, grants) = (maps.grant.admissions(), maps.grant.limits());
     let report = |tier: Tier| TierReport {
         name: tier.name(),
@@ -118,7 +118,7 @@ fn tiers(maps: &GuardMaps, limits: &Limits, facts: &DaemonFacts) -> Vec<TierRepo
         remaining: grants[tier as usize].saturating_sub(admitted[tier as usize]),
         share: ByClass::new(|class| {
             let interval = limits.shares[tier.slot()][class as usize].interval.0;
-            (interval > 0).then(|| second / as_f64(interval))
+            (interval > 0).then(|| second / real(interval))
         }),
     };
     Tier::ALL.map(report).into()
@@ -128,12 +128,9 @@ fn known_sources(maps: &GuardMaps) -> Result<KnownSourcesReport, CliError> {
     let mut report =
         KnownSourcesReport { capacity: sources::CAPACITY, ..KnownSourcesReport::default() };
     for tier in known_tiers(maps.source_memory()?.lines()).flatten() {
-        match tier {
-            Tier::Regulars => report.regulars += 1,
-            _ => {
-                report.proven += 1;
-            }
-        }
+        let of_tier =
+            if tier == Tier::Regulars { &mut report.regulars } else { &mut report.proven };
+        *of_tier += 1;
     }
     report.load_ratio = f64::from(report.regulars + report.proven) / f64::from(report.capacity);
     Ok(report)
@@ -144,27 +141,13 @@ fn memories(
     facts: &DaemonFacts,
     now: Jiffies,
 ) -> Result<MemoriesReport, CliError> {
-    let moment = Moment::at(now, facts.memory_shift);
-    let coarse = Moment::at(now, facts.coarse_shift);
-    let load = |name, moment, life| -> Result<LoadReport, CliError> {
-        Ok(LoadReport { load_ratio: maps.memory_load(name, moment, life)? })
+    let load = |name, shift, life| -> Result<LoadReport, CliError> {
+        Ok(LoadReport { load_ratio: maps.memory_load(name, Moment::at(now, shift), life)? })
     };
     Ok(MemoriesReport {
-        retries: load(maps::RETRIES, moment, facts.retry_before)?,
-        answered: load(maps::ANSWERED, moment, facts.answered_life)?,
-        resets: load(maps::RESETS, coarse, facts.reset_life_coarse)?,
-    })
-}
-
-fn known_flows(
-    maps: &GuardMaps,
-    environment: &Environment,
-    dump_age_seconds: Option<f64>,
-) -> Result<KnownFlowsReport, CliError> {
-    Ok(KnownFlowsReport {
-        complete: environment.daemon.known_complete != 0,
-        dump_age_seconds,
-        load_ratio: maps.flow_memory()?.load(environment),
+        retries: load(maps::RETRIES, facts.memory_shift, facts.retry_before)?,
+        answered: load(maps::ANSWERED, facts.memory_shift, facts.answered_life)?,
+        resets: load(maps::RESETS, facts.coarse_shift, facts.reset_life_coarse)?,
     })
 }
 
@@ -190,9 +173,4 @@ fn ceilings(policy: &Policy, own: &[Rate; CLASSES]) -> ByClass<ScopesReport> {
         let rate = in_force(policy.source[class as usize], own[class as usize]);
         ScopesReport { source: RateReport { rate: rate.flows_per_second, burst: rate.burst } }
     })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of entries and jiffies stay below 2^53")]
-fn as_f64(count: u64) -> f64 {
-    count as f64
 }

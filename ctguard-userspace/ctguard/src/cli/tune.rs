@@ -92,12 +92,9 @@ fn parse_span(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_max(text: &str) -> Result<Max, String> {
-    match text {
-        "auto" => Ok(Max::Auto),
-        number => {
-            number.parse().map(Max::Entries).map_err(|_| "write a number, or auto".to_owned())
-        }
-    }
+    let entries = || text.parse().map(Max::Entries);
+    let max = if text == "auto" { Ok(Max::Auto) } else { entries() };
+    max.map_err(|_| "write a number, or auto".to_owned())
 }
 
 pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Code, CliError> {
@@ -115,7 +112,7 @@ pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Code, CliError> 
     }
     let files = if args.persist { &proposal.files[..] } else { &[] };
     if args.apply {
-        tune::apply(&host, &proposal.changes, files).map_err(TuneError::from)?;
+        tune::apply(&host, &proposal.changes, files)?;
     }
     let shortened = if args.existing { Some(tune::lower_existing_timeouts(&host)?) } else { None };
     let overridden = if args.apply && args.persist {
@@ -143,10 +140,15 @@ pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Code, CliError> 
 
 /// Reverts what was applied.
 fn revert(host: &Host, is_json: bool, out: &mut impl Write) -> Result<Code, CliError> {
-    let done = tune::revert(host).map_err(TuneError::from)?;
+    let done = tune::revert(host)?;
     let list = done.as_deref();
-    if is_json { reverted_json(list, out) } else { reverted(list, out) }
-        .map_err(CliError::Output)?;
+    if is_json {
+        let reverted = list.unwrap_or_default();
+        write_json(out, &RevertReport { schema_version: 1, reverted })
+    } else {
+        reverted(list, out)
+    }
+    .map_err(CliError::Output)?;
     let is_whole = done.is_some_and(|done| !done.iter().any(is_left));
     Ok(if is_whole { Code::Done } else { Code::No })
 }
@@ -164,13 +166,14 @@ fn watch(
     let is_useless = watched.verdict == Verdict::DidNotHelp;
     // Comes before any output, which may fail.
     let taken_back = if is_useless && args.revert && !cut_short && is_only_change {
-        tune::revert(host).map_err(TuneError::from)?
+        tune::revert(host)?
     } else {
         None
     };
     let taken_back = taken_back.as_deref();
     if args.json {
-        watch::json(&watched, taken_back.unwrap_or_default(), out)
+        let (watched, reverted) = (&watched, taken_back.unwrap_or_default());
+        write_json(out, &watch::WatchReport { schema_version: 1, watched, reverted })
     } else {
         watch::text(&watched, out).and_then(|()| match taken_back {
             Some(list) => reverted(Some(list), out),
@@ -218,21 +221,17 @@ fn text(report: &TuneReport<'_>, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  {file}:{line} sets {key} to {value} at boot and wins: change it there")?;
     }
     let is_idle = changes.is_empty() && report.files.is_empty();
-    if !report.applied {
-        if !is_idle {
-            writeln!(
-                out,
-                "nothing was changed; --apply changes it now, --persist also at every boot"
-            )?;
-        }
-        return Ok(());
-    }
     if !is_idle {
-        writeln!(out, "applied; `ctguard tune --revert` restores the old values")?;
+        let done = if report.applied {
+            "applied; `ctguard tune --revert` restores the old values"
+        } else {
+            "nothing was changed; --apply changes it now, --persist also at every boot"
+        };
+        writeln!(out, "{done}")?;
     }
     match report.shortened {
         Some(many) => writeln!(out, "lowered the timeouts of {many} existing entries"),
-        None if changes.is_empty() => Ok(()),
+        None if changes.is_empty() || !report.applied => Ok(()),
         None => writeln!(
             out,
             "existing entries keep their timeouts until their next packet; --existing lowers them now"
@@ -245,7 +244,7 @@ fn reverted(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
     for done in done {
         match done {
             Reverted::Set { key, from, to } => writeln!(out, "{key}  {from} → {to}")?,
-            Reverted::Left { what, why } => writeln!(out, "{what}  not reverted: {why}")?,
+            Reverted::Left { what, why, .. } => writeln!(out, "{what}  not reverted: {why}")?,
             Reverted::Removed { path } => writeln!(out, "removed {path}")?,
         }
     }
@@ -253,9 +252,4 @@ fn reverted(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
         0 => writeln!(out, "the old values are restored"),
         left => writeln!(out, "the old values are restored, except for {left}"),
     }
-}
-
-fn reverted_json(done: Option<&[Reverted]>, out: &mut impl Write) -> io::Result<()> {
-    let report = RevertReport { schema_version: 1, reverted: done.unwrap_or_default() };
-    write_json(out, &report)
 }

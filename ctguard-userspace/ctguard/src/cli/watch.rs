@@ -9,10 +9,7 @@ use serde::Serialize;
 use tokio::runtime::Builder;
 
 use super::{CliError, Context};
-use crate::{
-    signals::{Asked, Stop},
-    terminal::write_json,
-};
+use crate::signals::{Asked, Stop};
 use ctguard_audit::{
     host::Host,
     tune::{
@@ -29,12 +26,12 @@ const SHOWN: u32 = 20;
 
 /// What is printed as JSON at the end.
 #[derive(Serialize)]
-struct WatchReport<'a> {
-    schema_version: u32,
+pub(super) struct WatchReport<'a> {
+    pub(super) schema_version: u32,
     #[serde(flatten)]
-    watched: &'a Watched,
+    pub(super) watched: &'a Watched,
     /// What was reverted, and what was not.
-    reverted: &'a [Reverted],
+    pub(super) reverted: &'a [Reverted],
 }
 
 /// How a watch ended.
@@ -57,7 +54,7 @@ pub(super) fn watch(
     mut is_shown: bool,
 ) -> Result<Ended, CliError> {
     let applied = Applied::last(host)?;
-    let mut journal = Journal::open(host).map_err(TuneError::from)?;
+    let mut journal = Journal::open(host)?;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
@@ -65,7 +62,8 @@ pub(super) fn watch(
     runtime.block_on(async {
         let mut stop = Stop::catch().map_err(CliError::cannot("start the main loop"))?;
         let refused = || if host.is_this() { refused(context) } else { None };
-        let start = read(host)?.ok_or(TuneError::NotLoaded)?;
+        let read = || Reading::take(host).map_err(TuneError::from);
+        let start = read()?.ok_or(TuneError::NotLoaded)?;
         let mut watch = Watch::begin(start, refused());
         is_shown = is_shown && begin(span, out).is_ok();
         let began = Instant::now();
@@ -78,7 +76,7 @@ pub(super) fn watch(
                 () = tokio::time::sleep(left.min(LOOK)) => None,
             };
             // Conntrack may be unloaded for a while.
-            if let Some(now) = read(host)? {
+            if let Some(now) = read()? {
                 watch.see(now);
             }
             let is_over = asked.is_some() || began.elapsed() >= span;
@@ -98,20 +96,13 @@ pub(super) fn watch(
             if is_over || lapsed.is_some() {
                 let watched = applied.judge(journal.intervals());
                 return Ok(Ended {
-                    watched: match lapsed {
-                        Some(why) => watched.not_in_force(why),
-                        None => watched,
-                    },
+                    watched: watched.unless_lapsed(lapsed),
                     cut_short: asked == Some(Asked::End),
                     is_only_change: applied.is_only(),
                 });
             }
         }
     })
-}
-
-fn read(host: &Host) -> Result<Option<Reading>, TuneError> {
-    Ok(Reading::take(host)?)
 }
 
 /// What the guard has refused so far; none without a guard that can be read.
@@ -128,11 +119,10 @@ fn begin(span: Duration, out: &mut impl Write) -> io::Result<()> {
 fn show(interval: &Interval, out: &mut impl Write) -> io::Result<()> {
     let Interval { at, count, max, .. } = interval;
     write!(out, "  {at}  {count} entries of {max}")?;
-    for (number, what) in [
-        (interval.dropped, "dropped"),
-        (interval.early_dropped, "evicted"),
-        (interval.refused, "refused by the guard"),
-    ] {
+    let words = ["dropped", "evicted", "refused by the guard"];
+    for (number, what) in
+        [interval.dropped, interval.early_dropped, interval.refused].iter().zip(words)
+    {
         if let Some(number) = number {
             write!(out, ", {number} {what}")?;
         }
@@ -175,13 +165,4 @@ pub(super) fn text(watched: &Watched, out: &mut impl Write) -> io::Result<()> {
         Verdict::NotInForce => "the change is no longer in force",
     };
     writeln!(out, "{verdict}: {because}")
-}
-
-/// The same as JSON.
-pub(super) fn json(
-    watched: &Watched,
-    reverted: &[Reverted],
-    out: &mut impl Write,
-) -> io::Result<()> {
-    write_json(out, &WatchReport { schema_version: 1, watched, reverted })
 }

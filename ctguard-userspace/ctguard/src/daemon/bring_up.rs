@@ -24,7 +24,7 @@ use ctguard_kernel::{
     bpf::{self, Attachment, Detector, Former, KernelClock, Mode, Pins, Programs},
     conntrack::{Table, Timeouts, timeouts_writer::TimeoutSettings},
     lock::{self, Lock},
-    maps::{GuardMaps, SettingsWriter},
+    maps::{GuardMaps, SourceMemory},
     net::Link,
     run_directory,
 };
@@ -39,7 +39,7 @@ const LEARNING_SECONDS: u64 = 10;
 const USUAL_MAX: u64 = 262_144;
 
 /// Loads, configures and attaches; `fresh` if there is no guard to take over. Registers in `undo` how
-/// each step is undone.
+/// each step is undone. Returns the guard and the lock that keeps commands from changing settings.
 ///
 /// A guard that is taken over keeps its maps, and its links get the new programs without a gap.
 pub(super) fn bring_up(
@@ -50,7 +50,7 @@ pub(super) fn bring_up(
     fresh: bool,
     lock: Lock,
     undo: &mut Undo,
-) -> Result<Guard, StartError> {
+) -> Result<(Guard, Lock), StartError> {
     let pins = &options.pins;
     let events = EventFile::of_this_namespace()
         .map_err(StartError::cannot("find out the network namespace"))?;
@@ -102,10 +102,7 @@ pub(super) fn bring_up(
     let mut ticker = Ticker::new(now, jiffies_per_second, &maps.limits());
     let sources = Arc::new(maps.source_memory()?);
     let (regulars, known) = RegularsKeeper::start(options.state.clone());
-    let mut looker = Looker::new(Standings::new(known));
-    if let Err(error) = looker.first(&maps, &sources, &table) {
-        warn!("the guard starts without a look at the connection table: {error:#}");
-    }
+    let looker = look_first(Standings::new(known), &maps, &sources, &table);
     ticker.tick(
         &maps,
         &sources,
@@ -119,7 +116,6 @@ pub(super) fn bring_up(
         // The filter lacks flows of an interface that was not guarded.
         maps.doubt_known_flows();
     }
-    let others = others(pins, &maps, targets)?;
     let mut interfaces = Vec::new();
     for (link, former) in targets.iter().zip(former) {
         undo.push("put the former programs back", move || Ok(former.restore()?));
@@ -130,10 +126,7 @@ pub(super) fn bring_up(
     let adaptive = AdaptiveTimeouts::start(TimeoutSettings::of_the_kernel(), &record)
         .map_err(|error| StartError::Timeouts(error.into()))?;
     let known_flows = KnownFlows::new(maps.flow_memory()?);
-    if detach_others(&others, pins, &maps.settings_writer(writing)) {
-        maps.note_detection(detection, options_bytes);
-    }
-    Ok(Guard {
+    let guard = Guard {
         pins: pins.clone(),
         lock,
         programs,
@@ -156,7 +149,21 @@ pub(super) fn bring_up(
         mode: options.mode,
         egress_by_filter: options.egress_by_filter,
         complaints: Complaints::default(),
-    })
+    };
+    Ok((guard, writing))
+}
+
+fn look_first(
+    standings: Standings,
+    maps: &GuardMaps,
+    sources: &Arc<SourceMemory>,
+    table: &Table,
+) -> Looker {
+    let mut looker = Looker::new(standings);
+    if let Err(error) = looker.first(maps, sources, table) {
+        warn!("the guard starts without a look at the connection table: {error:#}");
+    }
+    looker
 }
 
 /// Pins the programs in the place of those of an earlier start.
@@ -226,18 +233,18 @@ pub(super) fn note_mode(maps: &GuardMaps, link: &Link, attachment: &Attachment) 
 }
 
 /// Interfaces that a former daemon guarded and this one does not.
-fn others(pins: &Pins, maps: &GuardMaps, targets: &[Link]) -> Result<BTreeSet<u32>, StartError> {
-    let mut others = BTreeSet::from_iter(
-        pins.attached().map_err(StartError::cannot("keep the programs that run"))?,
-    );
-    others.extend(maps.interfaces.used().iter().map(|slot| slot.interface.ifindex));
+pub(super) fn others(guard: &Guard, targets: &[Link]) -> Result<BTreeSet<u32>, StartError> {
+    let attached = guard.pins.attached().map_err(StartError::cannot("find what is attached"))?;
+    let mut others = BTreeSet::from_iter(attached);
+    others.extend(guard.maps.interfaces.used().iter().map(|slot| slot.interface.ifindex));
     others.retain(|ifindex| targets.iter().all(|link| link.index != *ifindex));
     Ok(others)
 }
 
-/// Detaches from other interfaces; false if that fails for one. The last step, because it cannot be
-/// undone.
-fn detach_others(others: &BTreeSet<u32>, pins: &Pins, writer: &SettingsWriter<'_>) -> bool {
+/// Detaches from other interfaces. The last step, because it cannot be undone.
+pub(super) fn forget_others(guard: &mut Guard, others: &BTreeSet<u32>, writing: Lock) {
+    let Guard { pins, maps, programs, table, .. } = guard;
+    let writer = maps.settings_writer(writing);
     let mut all = true;
     for &ifindex in others {
         match Attachment::detach(pins, ifindex) {
@@ -251,5 +258,8 @@ fn detach_others(others: &BTreeSet<u32>, pins: &Pins, writer: &SettingsWriter<'_
             }
         }
     }
-    all
+    if all {
+        let detector = programs.detector();
+        maps.note_detection(detection(detector, table), detector.options_bytes());
+    }
 }

@@ -25,6 +25,15 @@ pub(super) enum Line {
 }
 
 impl Complaints {
+    /// Whether to log `news`, which may come each second: once a minute.
+    pub(super) fn is_due(&mut self, news: &str, now: Duration) -> bool {
+        let is_due = self.0.get(news).is_none_or(|last| now >= last.logged + AGAIN);
+        if is_due {
+            self.0.insert(news.to_owned(), Complaint { logged: now, failed: now });
+        }
+        is_due
+    }
+
     /// What to log about an attempt to do `task`; a failure means `effect`.
     pub(super) fn judge(
         &mut self,
@@ -98,6 +107,15 @@ mod tests {
             .filter_map(|(now, attempt)| complaints.judge("swim", "it stays", &attempt, now))
             .collect();
         assert_eq!(lines, [Line::Failure("cannot swim, so it stays: reason 0".to_owned())]);
+    }
+
+    /// Fails when timeouts that somebody changes each second fill the log.
+    #[test]
+    fn news_of_each_second_is_logged_once_a_minute() {
+        let mut complaints = Complaints::default();
+        let seconds = (0..=120).map(Duration::from_secs);
+        let logged: Vec<_> = seconds.filter(|now| complaints.is_due("more", *now)).collect();
+        assert_eq!(logged, [0, 60, 120].map(Duration::from_secs));
     }
 
     #[test]

@@ -27,16 +27,16 @@ impl Rules {
         }
     }
 
-    /// Whether the flow survives that its entry is deleted, or was none.
+    /// Whether the flow survives that its entry is deleted, or was none (`docs/reclaim.md`).
     fn is_deletable(&self, entry: &Entry, kind: Kind) -> bool {
         if entry.status & status::OFFLOADED != 0 {
             return false;
         }
         match kind {
-            Kind::Unanswered | Kind::PickedUp | Kind::Answered => true,
+            Kind::Unanswered | Kind::PickedUp | Kind::Answered | Kind::Finished => true,
             // What a helper knows of its connection, and NAT of one that it expected, would be lost.
             Kind::Stream => !entry.has_helper && entry.status & status::EXPECTED == 0,
-            Kind::HalfOpen | Kind::Finished => self.comes_back(entry),
+            Kind::HalfOpen => self.comes_back(entry),
             Kind::Established | Kind::Closing => {
                 self.comes_back(entry) && !entry.has_helper && entry.status & status::EXPECTED == 0
             }
@@ -45,7 +45,7 @@ impl Rules {
 
     /// Whether the next ACK makes the same entry again.
     const fn comes_back(&self, entry: &Entry) -> bool {
-        self.tcp_loose && !entry.has_translated_ports()
+        self.tcp_loose && !entry.has_another_source_port()
     }
 }
 
@@ -156,18 +156,19 @@ mod tests {
     #[test]
     fn what_would_not_come_back_is_not_deleted() {
         let spared = |rules: &Rules, entry| !rules.held(&entry, Some(99)).deletable;
-        for (state, status) in [
-            (TcpState::SynReceived, REPLIED),
-            (TcpState::TimeWait, ASSURED),
-            (TcpState::Established, ASSURED),
-        ] {
+        for (state, status) in [(TcpState::SynReceived, REPLIED), (TcpState::Established, ASSURED)]
+        {
             let entry = tcp(state, status);
             let mut translated = entry;
             translated.reply.key ^= 1;
             assert!(!spared(&loose(), entry));
             assert!(spared(&loose(), translated) && spared(&Rules::default(), entry), "{state:?}");
         }
+        let mut forwarded = tcp(TcpState::SynReceived, REPLIED);
+        forwarded.reply.key ^= 0x0001_0000;
+        assert!(!spared(&loose(), forwarded), "the rule gives it the same port again");
         assert!(!spared(&Rules::default(), tcp(TcpState::SynSent, 0)));
+        assert!(!spared(&Rules::default(), tcp(TcpState::TimeWait, ASSURED)));
         let helped = Entry { has_helper: true, ..tcp(TcpState::Established, ASSURED) };
         assert!(spared(&loose(), helped));
         assert!(spared(&loose(), entry(protocol::UDP, None, ASSURED | status::OFFLOADED)));

@@ -5,7 +5,7 @@ use log::info;
 
 use super::Guard;
 use ctguard_control::adaptive::AdaptiveRange;
-use ctguard_kernel::conntrack::Timeouts;
+use ctguard_kernel::{bpf::monotonic, conntrack::Timeouts};
 use ctguard_layout::Policy;
 
 pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
@@ -17,8 +17,11 @@ pub(crate) fn follow_kernel(guard: &mut Guard) -> anyhow::Result<()> {
     }
 
     let (timeouts, coarse) = (&guard.timeouts, guard.coarse);
-    if guard.maps.change_facts(|facts| timeouts.write(coarse, facts)) {
-        info!("the kernel's conntrack timeouts changed; following them");
+    let news = "the kernel's conntrack timeouts change; following them";
+    if guard.maps.change_facts(|facts| timeouts.write(coarse, facts))
+        && guard.complaints.is_due(news, monotonic())
+    {
+        info!("{news}");
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use ctguard_control::{
     reclaim::{Queue, ReclaimAges},
     sources::{KnownSources, apply, sync},
     standing::Standings,
+    tuning::TUNING,
 };
 use ctguard_kernel::{
     bpf::monotonic,
@@ -30,9 +31,6 @@ use ctguard_units::{TableSample, real};
 
 /// How much later the next look is if nothing was admitted in calm during the last two.
 const QUIET: Duration = Duration::from_secs(10);
-
-/// Kept free.
-const RESERVE_PPM: u32 = 50_000;
 
 /// A larger table is not looked at before the guard is ready, because that takes a second.
 const MOST_AT_START: u64 = 300_000;
@@ -143,7 +141,9 @@ impl Looker {
             },
             ages: ReclaimAges { ages: policy.reclaim_after.map(seconds) },
             table,
-            room: table.target(policy.target_ppm).saturating_sub(table.part(RESERVE_PPM)),
+            room: table
+                .target(policy.target_ppm)
+                .saturating_sub(table.part(TUNING.parts_reserve_ppm)),
             is_calm,
         })
     }

@@ -25,4 +25,4 @@ mod watched;
 pub(crate) use dismantle::dismantle;
 pub(crate) use guard::{Guard, Guarded};
 pub(crate) use run::MainLoop;
-pub(crate) use start::{StartError, StartOptions, start};
+pub(crate) use start::{StartError, StartOptions};

@@ -9,11 +9,6 @@ use crate::events::{Relief, What};
 use ctguard_control::reclaim::ReclaimClass;
 use ctguard_kernel::{bpf::monotonic, conntrack::Deleter};
 
-/// The most entries of one tick, and the same while the table is above its target. An entry takes
-/// 2 µs.
-const MOST: u64 = 256;
-const MOST_ABOVE_TARGET: u64 = 1024;
-
 /// Deletions are reported once none came for this long, or once they have gone on for so long.
 const PAUSE: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_mins(1);
@@ -40,15 +35,12 @@ impl Reclaimer {
     }
 }
 
-/// Deletes `wanted` entries, or as many as a tick may: the tick does not wait for more.
+/// Deletes as many entries. An entry takes 2 µs, and the controller wants a thousand at most.
 pub(crate) fn delete(guard: &mut Guard, wanted: u64) -> anyhow::Result<()> {
     let now = monotonic();
     if wanted > 0 {
-        let table = guard.table.sample()?;
-        let is_above = table.entries > table.target(guard.maps.policy().target_ppm);
-        let most = wanted.min(if is_above { MOST_ABOVE_TARGET } else { MOST });
         let queue = &mut guard.looker.queue;
-        let taken = queue.take(usize::try_from(most)?, wanted > queue.len());
+        let taken = queue.take(usize::try_from(wanted)?, wanted > queue.len());
         let Reclaimer { deleter, deleted, unreported, .. } = &mut guard.reclaimer;
         let deleter = match deleter {
             Some(deleter) => deleter,

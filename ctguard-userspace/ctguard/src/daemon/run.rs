@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use log::{Log, warn};
 use rustix::process::setpriority_process;
@@ -12,9 +13,10 @@ use tokio::{
 };
 
 use super::{
-    Guard,
+    Guard, StartError, StartOptions,
     housekeeping::{end_list_entries, fit_timeouts, follow_kernel},
     keep_regulars, known_flows, look, reclaim,
+    start::start,
     tick::Ticked,
     tick_timer::TickTimer,
     watch,
@@ -55,38 +57,49 @@ impl MainLoop {
         Ok(Self { runtime, stop })
     }
 
-    /// Steers the guard until a signal; calls `ready` after the first tick.
-    pub(crate) fn run(
-        self,
-        guard: &mut Guard,
-        trace: bool,
-        ready: impl FnOnce(&Guard),
-    ) -> anyhow::Result<()> {
+    /// Starts a guard; what fails leaves the kernel as it was.
+    pub(crate) fn start(&self, options: &StartOptions) -> Result<(Guard, Waits), StartError> {
+        let _context = self.runtime.enter();
+        start(options)
+    }
+
+    /// Steers the guard until a signal.
+    pub(crate) fn run(self, guard: &mut Guard, waits: Waits) -> anyhow::Result<()> {
         let Self { runtime, mut stop } = self;
         // A flood keeps the processors busy with softirqs. Without the permission grants come later.
         let _ = setpriority_process(None, NICE);
-        runtime.block_on(steer(guard, &mut stop, trace, ready))
+        runtime.block_on(steer(guard, &mut stop, waits))
     }
 }
 
-async fn steer(
-    guard: &mut Guard,
-    stop: &mut Stop,
-    trace: bool,
-    ready: impl FnOnce(&Guard),
-) -> anyhow::Result<()> {
-    let mut wakeups = watched(guard.maps.wakeups()?)?;
-    let link_events = watched(LinkEvents::subscribe()?)?;
-    let mut log = trace.then(|| open_log(guard)).transpose()?;
-    let timer = TickTimer::new()?;
+/// What the main loop waits for, beside signals.
+pub(crate) struct Waits {
+    timer: TickTimer,
+    wakeups: AsyncFd<RingBuf<MapData>>,
+    link_events: AsyncFd<LinkEvents>,
+    log: Option<AsyncFd<Logger>>,
+}
 
+impl Waits {
+    /// Must be called within a runtime. The first tick is due at once.
+    pub(super) fn open(guard: &mut Guard, trace: bool) -> anyhow::Result<Self> {
+        let timer = TickTimer::new()?;
+        timer.set(monotonic())?;
+        Ok(Self {
+            timer,
+            wakeups: watched(guard.maps.wakeups()?)?,
+            link_events: watched(LinkEvents::subscribe()?)?,
+            log: trace.then(|| open_log(guard)).transpose()?,
+        })
+    }
+}
+
+async fn steer(guard: &mut Guard, stop: &mut Stop, waits: Waits) -> anyhow::Result<()> {
+    let Waits { timer, mut wakeups, link_events, mut log } = waits;
     let mut last_tick = monotonic();
-    let pace = tick(guard);
-    timer.set(last_tick + pace.interval())?;
     let (mut looked, mut kept_house) = (last_tick, last_tick);
     // Something may have changed since the links were read.
     let mut changed = true;
-    ready(guard);
     let interfaces = guard.interfaces.iter().map(|interface| interface.name.clone()).collect();
     guard.keep(What::Started { interfaces });
 

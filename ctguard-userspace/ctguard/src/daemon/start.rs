@@ -3,10 +3,18 @@
 use std::{fs, io, path::PathBuf};
 
 use ctguard_layout::{LAYOUT_VERSION, maps};
-use log::info;
+use log::{info, warn};
 use thiserror::Error;
 
-use super::{Guard, bring_up::bring_up, dismantle, tick::TickError, undo::Undo};
+use super::{
+    Guard,
+    bring_up::{bring_up, forget_others, others},
+    dismantle,
+    run::Waits,
+    tick::TickError,
+    undo::Undo,
+};
+use crate::events::forget_gone_namespaces;
 use ctguard_kernel::{
     bpf::{
         self, AttachError, ClockError, DetectionChoice, LoadError, ModeChoice, MountError, Pins,
@@ -59,6 +67,8 @@ pub(crate) enum StartError {
     Tick(#[from] TickError),
     #[error("cannot restore timeouts that an earlier daemon changed")]
     Timeouts(#[source] anyhow::Error),
+    #[error("cannot wait for events of the kernel")]
+    Waits(#[source] anyhow::Error),
     #[error("cannot {task}")]
     Io { task: &'static str, source: io::Error },
 }
@@ -69,12 +79,15 @@ impl StartError {
     }
 }
 
-/// Starts a guard; what fails leaves the kernel as it was.
-pub(crate) fn start(options: &StartOptions) -> Result<Guard, StartError> {
+/// Starts a guard, within the runtime that will steer it.
+pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError> {
     let table = Table::open()?;
     let links = net::links().map_err(StartError::cannot("read the interfaces"))?;
     let targets = resolve_all(&links, &options.interfaces)?;
     let lock = lock::for_daemon(options.pins.path())?;
+    if let Err(error) = forget_gone_namespaces() {
+        warn!("cannot remove the events of network namespaces that are gone: {error}");
+    }
     let started = start_locked(options, table, &links, &targets, lock.clone());
     // A guard that is kept is known by its lock file.
     if started.is_err() && !options.pins.path().join(maps::POLICY).exists() {
@@ -89,7 +102,7 @@ fn start_locked(
     links: &[Link],
     targets: &[Link],
     lock: Lock,
-) -> Result<Guard, StartError> {
+) -> Result<(Guard, Waits), StartError> {
     bpf::prepare(&options.pins)?;
     let fresh = prepare(&options.pins)?;
     let mut undo = Undo::default();
@@ -97,9 +110,12 @@ fn start_locked(
         let pins = options.pins.clone();
         undo.push("remove the new guard", move || Ok(dismantle(&pins)?));
     }
-    let guard = bring_up(options, table, links, targets, fresh, lock, &mut undo)?;
+    let (mut guard, writing) = bring_up(options, table, links, targets, fresh, lock, &mut undo)?;
+    let waits = Waits::open(&mut guard, options.trace).map_err(StartError::Waits)?;
+    let others = others(&guard, targets)?;
     undo.commit();
-    Ok(guard)
+    forget_others(&mut guard, &others, writing);
+    Ok((guard, waits))
 }
 
 /// Clears what an interrupted start left; false if there is a guard to take over.

@@ -2,8 +2,9 @@
 //!
 //! `regulars-NAME.jsonl` has lines of JSON. The first is `{"format":2,"as_of":SECONDS}`, with the
 //! scores' time since 1970. Then comes a line for each source, the highest score first:
-//! `{"source":"192.0.2.1","score":12.5,"usual":[40.2,3.0]}`, an IPv6 source as its /64. Readers ignore
-//! unknown keys. In format 1, scores were minutes instead of hours, and `usual` was missing.
+//! `{"source":"192.0.2.1","score":12.5,"usual":[40.2,3.0],"proven":true}`, an IPv6 source as its /64. Readers ignore
+//! unknown keys. In format 1, scores were minutes instead of hours, and all sources were
+//! proven.
 //!
 //! NAME is `host` for the initial namespace, and the name in `/run/netns` for others. The inode
 //! number would not outlive a reboot. A namespace without a name has no file.
@@ -33,9 +34,11 @@ struct Header {
 #[derive(Serialize, Deserialize)]
 struct Line {
     source: String,
-    score: f64,
+    score: f32,
     #[serde(default)]
     usual: [f32; 2],
+    #[serde(default = "yes")]
+    proven: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +77,8 @@ fn document(regulars: &Regulars) -> Vec<u8> {
     let mut bytes = Vec::new();
     let header = Header { format: FORMAT, as_of: as_of.as_secs_f64() };
     write_line(&mut bytes, &header);
-    for (source, Regular { score, usual }) in ranked {
-        write_line(&mut bytes, &Line { source: source.to_string(), score, usual });
+    for (source, Regular { score, usual, is_proven: proven }) in ranked {
+        write_line(&mut bytes, &Line { source: source.to_string(), score, usual, proven });
     }
     bytes
 }
@@ -97,11 +100,17 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Regulars> {
     let mut scores = Vec::new();
     for line in lines {
         let line: Line = serde_json::from_str(line)?;
-        let regular = Regular { score: line.score / per_hour, usual: line.usual };
-        scores.push((line.source.parse()?, regular));
+        let source = line.source.parse()?;
+        let Line { score, usual, proven: is_proven, .. } = line;
+        let regular = Regular { score: score / per_hour, usual, is_proven };
+        scores.push((source, regular));
         ensure!(scores.len() <= Regulars::CAPACITY, "it has too many sources");
     }
     Ok(Regulars::restore(scores, as_of))
+}
+
+const fn yes() -> bool {
+    true
 }
 
 fn namespace_name(own: (u64, u64), names: &Path) -> Option<String> {

@@ -136,6 +136,7 @@ impl Ticker {
         let grant = &maps.grant;
         grant.heartbeat.store(self.clock.read(now).0);
         decision.write_grants(grant);
+        maps.set_exempt(table.max);
         maps.set_fallback(fallback(&policy, table, self.is_calm(), self.jiffies_per_second));
         if was_calm && !self.is_calm() {
             // Counts from before pressure began say nothing about the rates.
@@ -190,6 +191,7 @@ impl Ticker {
         let control_policy = ControlPolicy {
             target_ppm: policy.target_ppm,
             ceilings,
+            are_own_ceilings: std::array::from_fn(|class| policy.has_own_ceiling(class)),
             floors: policy.floor,
             reclaim: !policy.has(Policy::NO_RECLAIM),
         };

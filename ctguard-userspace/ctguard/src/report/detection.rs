@@ -50,9 +50,7 @@ impl DetectionReport {
         };
         Self { mode: "flow-cache", reason: Some(reason), words }
     }
-}
 
-impl DetectionReport {
     /// Whether conntrack answers.
     pub(crate) const fn asks_conntrack(&self) -> bool {
         self.reason.is_none()

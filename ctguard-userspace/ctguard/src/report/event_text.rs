@@ -75,7 +75,9 @@ fn most_text(sources: &[SourceHolder]) -> String {
 }
 
 pub(super) fn holder_text(holder: &SourceHolder) -> String {
-    let SourceHolder { source, connections, other_entries, is_above_part } = holder;
+    let SourceHolder { source, states, is_above_part, .. } = holder;
+    let states: Vec<_> =
+        states.iter().map(|(state, entries)| format!("{entries} {state}")).collect();
     let above = if *is_above_part { ", above its part" } else { "" };
-    format!("{source} ({connections} connections, {other_entries} others{above})")
+    format!("{source} ({}{above})", states.join(", "))
 }

@@ -27,16 +27,13 @@ impl ListReport {
     /// `now` is in jiffies.
     pub(crate) fn new(entries: &[Entry], now: u64, jiffies_per_second: u32) -> Self {
         let per_second = u64::from(jiffies_per_second.max(1));
-        let entries = entries
-            .iter()
-            .filter(|entry| entry.is_live(now))
-            .map(|entry| ListedPrefix {
-                prefix: entry.prefix.to_string(),
-                remaining_seconds: (entry.expires_at != 0)
-                    .then(|| (entry.expires_at - now).div_ceil(per_second)),
-            })
-            .collect();
-        Self { schema_version: SCHEMA_VERSION, entries }
+        let left = |at: u64| (at != 0).then(|| (at - now).div_ceil(per_second));
+        let live = entries.iter().filter(|entry| entry.is_live(now));
+        let entries = live.map(|entry| ListedPrefix {
+            prefix: entry.prefix.to_string(),
+            remaining_seconds: left(entry.expires_at),
+        });
+        Self { schema_version: SCHEMA_VERSION, entries: entries.collect() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -44,16 +41,11 @@ impl ListReport {
     }
 
     pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
-        for entry in &self.entries {
-            match entry.remaining_seconds {
-                Some(seconds) => {
-                    let span = humantime::format_duration(Duration::from_secs(seconds));
-                    writeln!(out, "{} for {span}", entry.prefix)?;
-                }
-                None => writeln!(out, "{}", entry.prefix)?,
-            }
-        }
-        Ok(())
+        self.entries.iter().try_for_each(|entry| {
+            let left = entry.remaining_seconds.map(Duration::from_secs);
+            let left = left.map(|left| format!(" for {}", humantime::format_duration(left)));
+            writeln!(out, "{}{}", entry.prefix, left.unwrap_or_default())
+        })
     }
 }
 

@@ -6,7 +6,6 @@ mod by_class;
 mod counters;
 mod detection;
 mod doctor;
-mod doctor_text;
 mod event_text;
 mod lists;
 mod status;
@@ -15,8 +14,7 @@ mod status_text;
 pub(crate) use by_class::ByClass;
 pub(crate) use counters::CounterReport;
 pub(crate) use detection::DetectionReport;
-pub(crate) use doctor::DoctorReport;
-pub(crate) use doctor_text::write_doctor;
+pub(crate) use doctor::{DoctorReport, write_doctor};
 pub(crate) use event_text::event_text;
 pub(crate) use lists::ListReport;
 pub(crate) use status::{

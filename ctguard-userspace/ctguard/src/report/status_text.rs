@@ -16,7 +16,7 @@ use super::{
 pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", headline(report))?;
     writeln!(out, "table   {}", table(report))?;
-    if let Some(holders) = report.holders.as_ref().filter(|_| report.daemon.running) {
+    if let Some(holders) = &report.holders {
         write_holders(holders, report, out)?;
     }
     writeln!(out, "grant   {}", grant(report))?;
@@ -69,11 +69,8 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
 fn headline(report: &StatusReport) -> String {
     let dry_run = if report.dry_run { ", DRY RUN: nothing is dropped" } else { "" };
     let ByClass([tcp, udp, other]) = report.stages;
-    let stages = if report.stage == "calm" {
-        String::new()
-    } else {
-        format!(" (tcp {tcp}, udp {udp}, other {other})")
-    };
+    let stages = format!(" (tcp {tcp}, udp {udp}, other {other})");
+    let stages = if report.stage == "calm" { "" } else { &stages };
     format!("stage   {}{stages}{dry_run}", report.stage)
 }
 
@@ -164,10 +161,8 @@ fn grant(report: &StatusReport) -> String {
 
 fn daemon(report: &StatusReport) -> String {
     let daemon = &report.daemon;
-    let age = daemon
-        .heartbeat_age_seconds
-        .map(|age| format!(", heartbeat {age:.1} s ago"))
-        .unwrap_or_default();
+    let age = daemon.heartbeat_age_seconds.map(|age| format!(", heartbeat {age:.1} s ago"));
+    let age = age.unwrap_or_default();
     match daemon.pid {
         Some(pid) => format!("running (pid {pid}{age})"),
         None => format!("NOT RUNNING{age}"),
@@ -183,14 +178,11 @@ fn zone(zone: u32, detection: &DetectionReport) -> String {
 }
 
 fn limits_note(own: &ByClass<ScopesReport>, policy: &ByClass<ScopesReport>) -> String {
-    let mut notes = String::new();
-    for ((name, own), (_, policy)) in own.iter().zip(policy.iter()) {
-        if own.source != policy.source {
-            let note = format!(", {name} {}/s, burst {}", own.source.rate, own.source.burst);
-            notes.push_str(&note);
-        }
-    }
-    notes
+    let both = own.iter().zip(policy.iter());
+    let notes = both.filter(|((_, own), (_, policy))| own.source != policy.source).map(
+        |((name, own), _)| format!(", {name} {}/s, burst {}", own.source.rate, own.source.burst),
+    );
+    notes.collect()
 }
 
 /// The tiers, which exist only outside calm.

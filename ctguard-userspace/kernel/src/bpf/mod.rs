@@ -23,3 +23,4 @@ pub use detection::{DetectionChoice, Detector};
 pub use kernel_functions::{FunctionsError, check as check_lookup};
 pub use load::{LoadError, Programs};
 pub use pins::Pins;
+pub(crate) use syscall::namespace_cookie;

@@ -42,14 +42,14 @@ pub(super) fn load_xdp(
     let bytes = with_functions(OBJECT, functions.map(|functions| &functions.locations));
     let Linked { instructions, licence } =
         link(&bytes, name, |map| Ok(fd_of(loaded, map)?.as_raw_fd()))?;
-    let program = XdpProgram {
+    let mut program = XdpProgram {
         name,
         instructions: &instructions,
         licence: &licence,
         fragments,
         module: functions.and_then(KernelFunctions::module),
     };
-    load(&program, &mut []).map_err(|error| {
+    load_supported(&mut program, |program| load(program, &mut [])).map_err(|error| {
         if error.raw_os_error() == Some(libc::EPERM) {
             LoadError::NotPermitted
         } else {
@@ -88,6 +88,20 @@ fn fd_of<'o>(loaded: &'o Ebpf, name: &str) -> Result<BorrowedFd<'o>, LoadError> 
             Ok(map.fd().as_fd())
         }
         _ => Err(missing()),
+    }
+}
+
+/// Linux before 5.18 refuses the flag for fragments, of which its drivers have none.
+fn load_supported<T>(
+    program: &mut XdpProgram<'_>,
+    load: impl Fn(&XdpProgram<'_>) -> io::Result<T>,
+) -> io::Result<T> {
+    match load(program) {
+        Err(error) if program.fragments && error.raw_os_error() == Some(libc::EINVAL) => {
+            program.fragments = false;
+            load(program)
+        }
+        done => done,
     }
 }
 

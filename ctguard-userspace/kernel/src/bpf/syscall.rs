@@ -2,8 +2,8 @@
 //! pins, the kernel's BTF objects, programs that call kernel functions.
 //!
 //! If the kernel refuses an XDP link with EINVAL, aya attaches by netlink instead, and nobody notices
-//! when such an attachment ends. Here it is an error. One of the three modules of this crate with
-//! unsafe code (the others are `maps::memory` and `net::driver`).
+//! when such an attachment ends. Here it is an error. One of the four modules of this crate with
+//! unsafe code (the others are `maps::memory`, `net::driver` and `terminal`).
 
 mod btf;
 mod program;
@@ -165,6 +165,21 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // lives until the end of this function and allows any bit pattern.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attributes) }?;
     Ok(info)
+}
+
+/// `SO_NETNS_COOKIE`, which rustix lacks: a number of the socket's network namespace that is never given
+/// to another (Linux 5.14).
+pub(crate) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let (mut cookie, socket) = (0_u64, socket.as_raw_fd());
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
+    let (value, length) = ((&raw mut cookie).cast(), &raw mut length);
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which is that long.
+    match unsafe {
+        libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, value, length)
+    } {
+        0 => Ok(cookie),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// # Safety

@@ -81,9 +81,10 @@ impl Entry {
         self.status & proof != 0
     }
 
-    /// Whether NAT gave the flow, which has ports, others: an entry made anew may get yet others.
-    pub const fn has_translated_ports(&self) -> bool {
-        self.reply.key != self.original.key.rotate_left(16)
+    /// Whether NAT gave the flow, which has ports, another source port: an entry made anew may get yet
+    /// another.
+    pub const fn has_another_source_port(&self) -> bool {
+        self.reply.key & 0xffff != self.original.key >> 16
     }
 
     /// Reads the attributes that follow the `nfgenmsg`; `None` if a necessary one is missing or has a

@@ -136,7 +136,7 @@ pub(super) fn set_settings(
     policy: &Policy,
     jiffies_per_second: u32,
 ) {
-    interface.ceilings = ceilings(&policy.source, overrides, jiffies_per_second);
+    interface.ceilings = ceilings(policy, overrides, jiffies_per_second);
     interface.overrides = *overrides;
     interface.zone = (*zone).into();
     interface.answers_nothing = u32::from(!answers);

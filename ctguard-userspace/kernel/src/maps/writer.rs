@@ -75,6 +75,12 @@ impl GuardMaps {
         FallbackRate::write_all(rates, &self.grant);
     }
 
+    /// Writes the rate of flows that have a bucket of their own, for a table of this maximum.
+    pub fn set_exempt(&self, table_max: u64) {
+        let hz = self.environment().daemon.jiffies_per_second;
+        FallbackRate::exempt(table_max, hz).write_exempt(&self.grant);
+    }
+
     pub fn note_mode(&self, ifindex: u32, mode: u32) {
         if let Some(mut slot) = self.interfaces.of(ifindex) {
             slot.interface.mode = mode;

@@ -1,11 +1,13 @@
 //! Where some class is not calm: tiers, shares and challenges.
 
+use std::vec::Vec;
+
 use super::lab::{BURST, LOCAL, Lab, REMOTE, syn, udp};
 use crate::{
     guard::Judgement,
     hash,
     hash::testing::KEY,
-    layout::{CLASS_SLOTS, Ceiling, Class, Limits, OperatorLimits, Outcome, Stage, Tier},
+    layout::{CLASS_SLOTS, Ceiling, Class, Limits, OperatorLimits, Outcome, Policy, Stage, Tier},
     packet::TcpFlags,
     place::Place,
     sources::{self, Tiers},
@@ -159,6 +161,166 @@ fn known_sources_are_asked_nothing_and_have_cells_of_their_own() {
     assert_eq!(admitted, BURST - 1, "its ceiling holds");
 }
 
+#[test]
+fn a_source_above_its_part_is_served_in_a_tier_of_its_own_with_cells_of_its_own() {
+    let lab = challenging();
+    know(&lab, 0xc000_0201, Tiers::REGULAR.and(Tiers::ABOVE_PART));
+    for line in &lab.buckets {
+        line.arrivals.iter().for_each(|arrival| arrival.store(u64::MAX / 4));
+    }
+    assert_eq!(lab.syn(REMOTE, 5), (Outcome::Admitted, Class::Tcp, Tier::AbovePart));
+    assert_eq!(lab.udp(REMOTE, 5), (Outcome::Admitted, Class::Udp, Tier::AbovePart));
+    lab.grant.allowances[Tier::AbovePart.slot()].limit.store(0);
+    assert_eq!(lab.udp(REMOTE, 6), (Outcome::RefusedGrant, Class::Udp));
+}
+
+/// Fails when who spoofs the packets of a known source opens flows as that source.
+#[test]
+fn a_known_source_whose_entries_prove_nothing_is_challenged_in_any_stage() {
+    let mut lab = challenging();
+    lab.limits.stages = [0; 4];
+    know(&lab, 0xc000_0201, Tiers::REGULAR.and(Tiers::CHALLENGED));
+    assert_eq!(lab.syn(REMOTE, 5), ASKED);
+    assert_eq!(reset(&lab, 5, lab.cookie.get().unwrap()), Outcome::ChallengeAnswered);
+    assert_eq!(lab.syn(REMOTE, 5), ANSWERED);
+    assert_eq!(lab.udp(REMOTE, 5), TO_COME_AGAIN);
+    lab.pass(500);
+    assert_eq!(lab.udp(REMOTE, 5), RETRIED);
+    assert_eq!(lab.udp("192.0.2.2", 5), (Outcome::Admitted, Class::Udp, Tier::Strangers));
+}
+
+/// Opens a connection from a port as a client that lives.
+fn answer_and_open(lab: &Lab, port: u32) -> Judgement {
+    let first = lab.syn(REMOTE, port);
+    if first != ASKED {
+        return first;
+    }
+    assert_eq!(reset(lab, port, lab.cookie.get().unwrap()), Outcome::ChallengeAnswered);
+    lab.syn(REMOTE, port)
+}
+
+fn fair() -> Lab {
+    let mut lab = challenging();
+    lab.limits.stages = [Stage::Fair as u32; 4];
+    lab
+}
+
+/// Fails when who spoofs a source keeps it from opening connections.
+#[test]
+fn spoofed_packets_never_spend_what_a_source_opens_with_an_answer() {
+    for (tiers, tier) in [(None, Tier::Answered), (Some(Tiers::REGULAR), Tier::Regulars)] {
+        let lab = fair();
+        if let Some(tiers) = tiers {
+            know(&lab, 0xc000_0201, tiers);
+        }
+        assert_eq!(Lab::admitted_of(1000, |port| lab.syn(REMOTE, port)), BURST);
+        for port in 2000..2000 + BURST {
+            assert_eq!(answer_and_open(&lab, port), (Outcome::Admitted, Class::Tcp, tier));
+        }
+        assert_eq!(answer_and_open(&lab, 3000), (Outcome::RefusedSource, Class::Tcp));
+        assert_eq!(Lab::admitted_of(100, |port| lab.udp(REMOTE, port)), BURST);
+    }
+}
+
+/// Fails when a source gets its ceiling twice because it answers.
+#[test]
+fn a_ceiling_holds_for_all_flows_of_a_source_that_answers() {
+    let lab = fair();
+    let opened = |from: u32| Lab::admitted_of(100, |port| answer_and_open(&lab, from + port));
+    assert_eq!(opened(0), 2 * BURST, "a burst of each");
+    let later: u32 = (1..=100)
+        .map(|round| {
+            lab.pass(100);
+            opened(round * 100)
+        })
+        .sum();
+    assert_eq!(later, 20 * 10, "its rate for ten seconds");
+}
+
+/// Fails when nobody looks for the answer in calm, or when each jiffy of such a flood wakes the
+/// daemon.
+#[test]
+fn the_operators_ceiling_is_answered_in_calm_too_and_wakes_nobody() {
+    let mut lab = challenging();
+    lab.limits = Limits::default();
+    assert_eq!(Lab::admitted_of(100, |port| lab.syn(REMOTE, port)), BURST);
+    assert!(!lab.judge(&syn(REMOTE, LOCAL, 1000)).wakes());
+    assert_eq!(answer_and_open(&lab, 1001), ANSWERED);
+    lab.interface.answers_nothing = 1;
+    assert_eq!(lab.syn(REMOTE, 1002), (Outcome::RefusedSource, Class::Tcp), "nor asked here");
+    assert_eq!(lab.tcp(REMOTE, 1003, TcpFlags::ACK), (Outcome::RefusedSource, Class::Tcp));
+}
+
+#[test]
+fn no_answer_is_looked_for_when_nothing_was_asked_for_two_cookies_long() {
+    let lab = challenging();
+    lab.syn(REMOTE, 5);
+    let cookie = lab.cookie.get().unwrap();
+    lab.grant.challenged_at.store(lab.now.borrow().0 - 2 * 4096);
+    assert_eq!(reset(&lab, 5, cookie), Outcome::MakesNoEntry);
+}
+
+/// A guard whose daemon died: some flows of a tier are left at once, then one each ten jiffies.
+fn orphaned(mut lab: Lab, tier: Tier, burst: u64) -> Lab {
+    lab.grant.heartbeat.store(0);
+    lab.lift_ceilings();
+    let interval = 10 * Ticks::PER_JIFFY;
+    for fallback in &lab.grant.fallback {
+        fallback.interval.store(u64::MAX / 4);
+        fallback.arrival.store(u64::MAX / 2);
+    }
+    let fallback = &lab.grant.fallback[tier.slot()];
+    fallback.interval.store(interval);
+    fallback.tolerance.store((burst - 1) * interval);
+    fallback.arrival.store(0);
+    lab
+}
+
+/// Fails when a dead daemon costs clients that live their connections.
+#[test]
+fn a_spent_fallback_challenges_syns_and_stages_stay_in_force() {
+    let mut calm = challenging();
+    calm.limits = Limits::default();
+    let lab = orphaned(calm, Tier::Answered, 3);
+    know(&lab, 0xc000_0202, Tiers::PROVEN);
+    let proven = &lab.grant.fallback[Tier::Proven.slot()];
+    proven.interval.store(1);
+    proven.arrival.store(0);
+    let opened = |port| answer_and_open(&lab, port);
+    let outcomes: Vec<Judgement> = (0..4).map(opened).collect();
+    assert_eq!(outcomes[..3], [ANSWERED; 3]);
+    assert_eq!(outcomes[3], (Outcome::RefusedFallback, Class::Tcp));
+    assert_eq!(lab.udp(REMOTE, 5), (Outcome::RefusedFallback, Class::Udp));
+    assert_eq!(lab.syn("192.0.2.2", 5), (Outcome::Admitted, Class::Tcp, Tier::Proven));
+
+    let lab = orphaned(challenging(), Tier::Strangers, 100);
+    assert_eq!(lab.syn(REMOTE, 5), ASKED);
+    assert_eq!(lab.udp(REMOTE, 5), TO_COME_AGAIN);
+}
+
+/// The daemon counts on this when it sets the burst to half of the room that was free.
+#[test]
+fn a_fresh_fallback_gives_its_burst_exactly_and_once() {
+    let lab = orphaned(Lab::new(), Tier::Strangers, 5000);
+    let from = |host: u32| lab.udp(&format!("10.{}.{}.1", host / 256, host % 256), 1);
+    assert_eq!(Lab::admitted_of(20_000, from), 5000);
+    let later: u32 = (0..100)
+        .map(|round| {
+            lab.pass(100);
+            Lab::admitted_of(100, |host| from(20_000 + 100 * round + host))
+        })
+        .sum();
+    assert_eq!(later, 100 * 10, "its rate, and no second burst");
+}
+
+/// A guard whose daemon died while it refused by its grants, in calm.
+#[test]
+fn fail_open_challenges_nobody_for_a_spent_fallback() {
+    let mut lab = orphaned(Lab::new(), Tier::Strangers, 1);
+    lab.policy.switches = Policy::FAIL_OPEN;
+    assert_eq!(Lab::admitted_of(100, |port| lab.syn(REMOTE, port)), 100);
+}
+
 /// A guard that was calm when a flood spent what strangers may open.
 fn surprised() -> Lab {
     let mut lab = challenging();
@@ -239,7 +401,7 @@ fn a_prefix_and_a_service_have_limits_of_their_own() {
 #[test]
 fn a_dry_run_answers_nothing() {
     let mut lab = challenging();
-    lab.policy.switches = crate::layout::Policy::DRY_RUN;
+    lab.policy.switches = Policy::DRY_RUN;
     assert_eq!(lab.judge(&syn(REMOTE, LOCAL, 5)), ASKED);
     assert_eq!(lab.cookie.get(), None);
 }

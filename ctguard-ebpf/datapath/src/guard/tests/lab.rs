@@ -85,6 +85,8 @@ impl Lab {
                 service: [Rate::default(); CLASSES],
                 adaptive_ppm: [0; 2],
                 reclaim_after: [0; 6],
+                own_ceilings: 0,
+                reserved: 0,
             },
             environment: environment(Environment {
                 operator: OperatorLimits::default(),

@@ -2,16 +2,9 @@
 
 use std::io;
 
-use super::super::{finding::Findings, guard::Health};
+use super::super::finding::Findings;
 use crate::host::{Host, Unread};
 use ctguard_kernel::net::{Channels, Driver, Link, Offloads, XdpFeatures};
-
-pub(super) struct Surroundings<'a> {
-    pub(super) host: &'a Host,
-    pub(super) links: &'a [Link],
-    /// None where there is no guard, or it cannot be read.
-    pub(super) guard: Option<&'a Health>,
-}
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Card {

@@ -5,6 +5,7 @@ use super::{
     card::Card,
     native,
 };
+use ctguard_kernel::net::Channels;
 
 /// Why the driver cannot give XDP queues to send with.
 pub(super) fn for_native(card: &Card, cpus: Option<u32>) -> Option<Finding> {
@@ -19,21 +20,20 @@ pub(super) fn for_native(card: &Card, cpus: Option<u32>) -> Option<Finding> {
 /// `ena_xdp_legal_queue_count`, `drivers/net/ethernet/amazon/ena/ena_xdp.h`.
 fn half(card: &Card) -> Option<Finding> {
     let Card { name, channels, .. } = card;
-    let channels = channels.filter(|it| it.combined.saturating_mul(2) > it.combined_max)?;
-    let most = channels.combined_max / 2;
-    let what = format!("{name} uses {} of {} queues", channels.combined, channels.combined_max);
+    let Channels { combined, combined_max, .. } = (*channels)?;
+    let most = combined_max / 2;
+    let what = format!("{name} uses {combined} of {combined_max} queues");
     let severity = if most == 0 { Severity::Note } else { Severity::Warning };
     let finding = Finding::of("channels", severity, what)
-        .read(format!("ethtool: channels of {name}"), format!("combined {}", channels.combined))
+        .read(format!("ethtool: channels of {name}"), format!("combined {combined}"))
         .because(
             "with XDP, ena needs as many queues again to send with, and refuses the program: generic \
              XDP is used instead, which protects as well at more CPU time. With half the queues, \
              fewer CPUs share the incoming packets",
         );
-    Some(match most {
-        0 => finding,
-        most => finding.by_hand(format!("ethtool -L {name} combined {most}")),
-    })
+    let fewer = (most > 0).then(|| format!("ethtool -L {name} combined {most}"));
+    let finding = fewer.into_iter().fold(finding, Finding::by_hand);
+    finding.when(combined.saturating_mul(2) > combined_max)
 }
 
 /// `bnxt_xdp_set`, `drivers/net/ethernet/broadcom/bnxt/bnxt_xdp.c`.
@@ -51,8 +51,7 @@ fn combined(card: &Card) -> Option<Finding> {
 
 /// `virtnet_xdp_set`, `drivers/net/virtio_net.c`: since Linux 5.13 no refusal.
 fn locked(card: &Card, cpus: u32) -> Option<Finding> {
-    let (name, channels) = (&card.name, card.channels?);
-    let (combined, most) = (channels.combined, channels.combined_max);
+    let (name, Channels { combined, combined_max: most, .. }) = (&card.name, card.channels?);
     let used = format!("{name} uses {combined} of {most} queues");
     Finding::note("channels", format!("{used}, which leaves too few for {cpus} CPUs"))
         .read(format!("ethtool: channels of {name}"), format!("combined {combined} of {most}"))
@@ -80,7 +79,7 @@ pub(super) fn single(card: &Card) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::doctor::finding::Severity;
-    use ctguard_kernel::net::{Channels, Offloads};
+    use ctguard_kernel::net::Offloads;
 
     fn card(driver: &str, combined: u32, combined_max: u32) -> Card {
         let channels = Some(Channels { combined, combined_max, ..Channels::default() });

@@ -5,7 +5,7 @@ use super::{
         finding::{Finding, Findings},
         guard::Health,
     },
-    card::{Card, Surroundings, asked, cards, cpus},
+    card::{Card, asked, cards, cpus},
     channels, machine, native, program,
     spread::{self, Arrivals},
     tags,
@@ -55,8 +55,25 @@ impl<'a> Examination<'a> {
             let what = format!("the guard belongs on {}, below this {kind}", link.name);
             Finding::note("interface", what).because("ctguard run attaches it there by itself")
         }));
-        let surroundings = Surroundings { host, links: &links, guard };
-        device(&surroundings, &link, self.asked.pins, findings);
+        let guarded = program::check(&link, self.asked.pins, findings);
+        let features =
+            findings.read("native", asked(&link, "XDP features", XdpFeatures::of)).flatten();
+        findings.add(native::generic_only(&link.name, features));
+        // A driver that already runs the program does not refuse it any more.
+        let may_become_native = guarded != Some(true) && native::is_possible(features);
+        for card in cards(&links, &link) {
+            let card = Card::read(card, findings);
+            if may_become_native {
+                findings.add(native::obstacles(&card));
+                findings.add(channels::for_native(&card, cpus(host)));
+            }
+            findings.add(channels::single(&card));
+        }
+        if guarded.unwrap_or(may_become_native) {
+            let offloads = asked(&link, "offloads", Offloads::of);
+            let offloads = findings.read("vlan-tags", offloads).flatten();
+            findings.add(offloads.and_then(|it| tags::judge(&links, guard, &link, &it)));
+        }
         for before in self.before {
             if let Some(Some(before)) = findings.read("spread", before) {
                 spread::check(&before, cpus(host), findings);
@@ -71,27 +88,4 @@ fn links_of(host: &Host) -> Result<Vec<Link>, Unread> {
         return Err(Unread::new(PLACE, "a copy of a machine has no interfaces to list"));
     }
     links().map_err(|error| Unread::new(PLACE, &error))
-}
-
-fn device(surroundings: &Surroundings<'_>, link: &Link, pins: &Pins, findings: &mut Findings) {
-    let guarded = program::check(link, pins, findings);
-    let features = findings.read("native", asked(link, "XDP features", XdpFeatures::of)).flatten();
-    findings.add(native::generic_only(&link.name, features));
-    // A driver that already runs the program does not refuse it any more.
-    let may_become_native = guarded != Some(true) && native::is_possible(features);
-    let would_be_native = guarded.unwrap_or(may_become_native);
-    for card in cards(surroundings.links, link) {
-        let card = Card::read(card, findings);
-        if may_become_native {
-            findings.add(native::obstacles(&card));
-            findings.add(channels::for_native(&card, cpus(surroundings.host)));
-        }
-        findings.add(channels::single(&card));
-    }
-    if would_be_native {
-        let offloads = asked(link, "offloads", Offloads::of);
-        if let Some(Some(offloads)) = findings.read("vlan-tags", offloads) {
-            findings.add(tags::judge(surroundings, link, &offloads));
-        }
-    }
 }

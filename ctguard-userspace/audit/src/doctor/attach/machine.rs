@@ -17,7 +17,7 @@ const TYPES: &str = "/sys/kernel/btf/vmlinux";
 const FILE_SYSTEMS: &str = "/proc/filesystems";
 
 pub(super) fn check(host: &Host, pins: &Pins, findings: &mut Findings) {
-    let release = findings.read("guard-kernel", host.text(RELEASE)).flatten().unwrap_or_default();
+    let release = findings.text("guard-kernel", host, RELEASE);
     let release = release.trim();
     findings.add(kernel(release));
     let jit_is_off = findings.number("guard-jit", host, JIT) == Some(0);
@@ -26,7 +26,7 @@ pub(super) fn check(host: &Host, pins: &Pins, findings: &mut Findings) {
         .because("every packet costs several times as much CPU time")
         .by_hand(format!("sysctl -w {JIT}=1"));
     findings.add(jit.when(jit_is_off));
-    let lockdown = findings.read("lockdown", host.text(LOCKDOWN)).flatten().unwrap_or_default();
+    let lockdown = findings.text("lockdown", host, LOCKDOWN);
     let confidential =
         Finding::warning("lockdown", "the kernel is locked down for confidentiality")
             .read(LOCKDOWN, lockdown.trim())

@@ -25,14 +25,12 @@ impl Arrivals {
     pub(super) fn at(link: &Link) -> Result<Option<Self>, Unread> {
         let failed = |error| unread(link, &error);
         let driver = Driver::of(&link.name).map_err(failed)?;
-        match received_by_queue(link, driver.as_ref()).map_err(failed)? {
-            Some(packets) if packets.len() < 2 => Ok(None),
-            Some(packets) => Ok(Some(Self { link: link.clone(), driver, packets })),
-            None if has_queues(link) => {
-                Err(unread(link, "neither the kernel nor the driver counts them"))
-            }
-            None => Ok(None),
+        let packets = received_by_queue(link, driver.as_ref()).map_err(failed)?;
+        if packets.is_none() && has_queues(link) {
+            return Err(unread(link, "neither the kernel nor the driver counts them"));
         }
+        let packets = packets.filter(|packets| packets.len() >= 2);
+        Ok(packets.map(|packets| Self { link: link.clone(), driver, packets }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! VLAN tags that the device removes before XDP sees the frame.
 
-use super::{super::finding::Finding, card::Surroundings};
+use super::super::{finding::Finding, guard::Health};
 use ctguard_kernel::net::{Link, Offloads};
 
 /// `ethtool -K … rxvlan`.
@@ -9,19 +9,20 @@ const STRIPS: &str = "rx-vlan-hw-parse";
 /// All limits hold without the tag. But the answer to a challenge is the received frame, sent back:
 /// it leaves without a tag. Generic XDP keeps the tag in the `sk_buff`.
 pub(super) fn judge(
-    surroundings: &Surroundings<'_>,
+    links: &[Link],
+    guard: Option<&Health>,
     link: &Link,
     offloads: &Offloads,
 ) -> Option<Finding> {
     let name = &link.name;
-    let unanswering = surroundings.guard.is_some_and(|guard| guard.unanswering.contains(name));
+    let unanswering = guard.is_some_and(|guard| guard.unanswering.contains(name));
     if unanswering || !offloads.is_on(STRIPS) {
         return None;
     }
     let is_child = |child: &&Link| {
         child.is_a("vlan") && child.lower == Some(link.index) && !child.lower_elsewhere
     };
-    let child = &surroundings.links.iter().find(is_child)?.name;
+    let child = &links.iter().find(is_child)?.name;
     let what = format!("{name} strips VLAN tags, and {child} is a VLAN on it");
     let finding = Finding::warning("vlan-tags", what)
         .read(format!("ethtool: {STRIPS} of {name}"), "on")
@@ -37,7 +38,6 @@ pub(super) fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{doctor::guard::Health, host::Host};
 
     fn links() -> Vec<Link> {
         let wan = Link { index: 2, name: "wan0".to_owned(), ..Link::default() };
@@ -52,8 +52,7 @@ mod tests {
     }
 
     fn found(links: &[Link], guard: Option<&Health>, offloads: &Offloads) -> Option<Finding> {
-        let host = Host::at("/");
-        judge(&Surroundings { host: &host, links, guard }, &links[0], offloads)
+        judge(links, guard, &links[0], offloads)
     }
 
     #[test]

@@ -11,7 +11,7 @@ fn names(directory: &tempfile::TempDir) -> Vec<String> {
 }
 
 fn learnt() -> Regulars {
-    let regular = Regular { score: 2.5, usual: [40.5, 3.0] };
+    let regular = Regular { score: 2.5, usual: [40.5, 3.0], is_proven: true };
     let sources = [SourceScope::V4(0xc000_0201), SourceScope::V6(0x2001_0db8_0000_0001)];
     Regulars::restore(sources.map(|source| (source, regular)), Duration::from_secs(1_700_000_120))
 }
@@ -32,8 +32,11 @@ fn the_format_is_the_documented_one() {
     let text = String::from_utf8(document(&learnt())).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[0], r#"{"format":2,"as_of":1700000120.0}"#);
-    assert_eq!(lines[1], r#"{"source":"192.0.2.1","score":2.5,"usual":[40.5,3.0]}"#);
-    assert_eq!(lines[2], r#"{"source":"2001:db8:0:1::/64","score":2.5,"usual":[40.5,3.0]}"#);
+    assert_eq!(lines[1], r#"{"source":"192.0.2.1","score":2.5,"usual":[40.5,3.0],"proven":true}"#);
+    assert_eq!(
+        lines[2],
+        r#"{"source":"2001:db8:0:1::/64","score":2.5,"usual":[40.5,3.0],"proven":true}"#
+    );
     assert_eq!(lines.len(), 3);
 }
 
@@ -42,7 +45,7 @@ fn the_format_is_the_documented_one() {
 fn a_file_of_format_1_is_read() {
     let text = "{\"format\":1,\"as_of\":9}\n{\"source\":\"192.0.2.1\",\"score\":120}\n";
     let (ranked, as_of) = parse(text.as_bytes()).unwrap().ranked();
-    let regular = Regular { score: 2.0, usual: [0.0; 2] };
+    let regular = Regular { score: 2.0, usual: [0.0; 2], is_proven: true };
     assert_eq!(ranked, [(SourceScope::V4(0xc000_0201), regular)]);
     assert_eq!(as_of, Duration::from_secs(9));
 }

@@ -1,6 +1,6 @@
 //! The embedded object, linked against maps that are numbers only.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use aya_obj::generated::{BPF_PSEUDO_CALL, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE};
 use ctguard_layout::{
@@ -99,4 +99,32 @@ fn a_map_that_is_not_there_is_named() {
     let error =
         link(&object, programs::INGRESS, |name| Err(LoadError::MissingMap(name.to_owned())));
     assert!(error.err().unwrap().to_string().contains("lacks map"));
+}
+
+/// Fails when Linux 5.15 to 5.17 get no program at all.
+#[test]
+fn a_kernel_that_knows_no_fragments_gets_the_program_without_them() {
+    let program = |fragments| XdpProgram {
+        name: programs::INGRESS,
+        instructions: &[],
+        licence: c"GPL",
+        fragments,
+        module: None,
+    };
+    let before_5_18 = |program: &XdpProgram<'_>| {
+        let known = !program.fragments;
+        known.then_some(()).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+    };
+    load_supported(&mut program(true), before_5_18).unwrap();
+    load_supported(&mut program(false), before_5_18).unwrap();
+    for refusal in [libc::EINVAL, libc::EACCES] {
+        let loads = Cell::new(0);
+        let refuses = |_: &XdpProgram<'_>| {
+            loads.set(loads.get() + 1);
+            io::Result::<()>::Err(io::Error::from_raw_os_error(refusal))
+        };
+        let error = load_supported(&mut program(true), refuses).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(refusal));
+        assert_eq!(loads.get(), if refusal == libc::EINVAL { 2 } else { 1 });
+    }
 }

@@ -27,7 +27,7 @@ fn the_entries_that_are_chosen_go_and_no_others() {
         let mut deleter = Deleter::open().unwrap();
         assert_eq!(deleter.delete(chosen.clone()).unwrap(), Deleted { deleted: 4, gone: 0 });
         let mut left = Vec::new();
-        dump(|entry| left.push((entry.zone, entry.has_translated_ports()))).unwrap();
+        dump(|entry| left.push((entry.zone, entry.has_another_source_port()))).unwrap();
         assert_eq!(left, [(8, false)]);
         assert_eq!(deleter.delete(chosen).unwrap(), Deleted { deleted: 0, gone: 4 });
     });
@@ -65,7 +65,7 @@ fn ports_that_nat_changed_are_seen_and_thousands_of_entries_go_at_once() {
         }));
         let mut began = Instant::now();
         let mut lap = || std::mem::replace(&mut began, Instant::now()).elapsed();
-        let chosen = deletions(Entry::has_translated_ports);
+        let chosen = deletions(Entry::has_another_source_port);
         println!("{ENTRIES} entries listed in {:?}", lap());
         let deleted = Deleter::open().unwrap().delete(chosen).unwrap();
         println!("{deleted:?} in {:?}", lap());

@@ -1,0 +1,245 @@
+use super::*;
+use crate::{
+    look::{Held, Kind, Looking},
+    reclaim::ReclaimAges,
+    regulars::Regular,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const START: Duration = Duration::from_hours(1);
+const SINCE_1970: Duration = Duration::from_hours(24 * 365 * 50);
+const ROOM: u64 = 1000;
+
+fn source(number: u32) -> SourceScope {
+    SourceScope::V4(number << 8)
+}
+
+fn held(source: SourceScope, kind: Kind) -> Held {
+    let proves = matches!(kind, Kind::Established | Kind::Closing | Kind::Finished);
+    Held { source, kind, idle: Some(0), deletable: true, proves }
+}
+
+fn connections(source: SourceScope, count: u32) -> Vec<Held> {
+    (0..count).map(|_| held(source, Kind::Established)).collect()
+}
+
+/// Looks at `entries`, `passed` after `START`.
+fn look_at(standings: &mut Standings, entries: &[Held], passed: Duration, calm: bool) {
+    look(standings, entries, passed, calm, true);
+}
+
+fn look(standings: &mut Standings, entries: &[Held], passed: Duration, calm: bool, complete: bool) {
+    let marks = standings.marks();
+    let mut looking = Looking::<()>::new(ReclaimAges::default(), &marks, 2 * ROOM);
+    entries.iter().for_each(|entry| looking.add(entry, || None));
+    standings.looked(&looking.finish(complete), START + passed, SINCE_1970 + passed, calm, ROOM);
+}
+
+/// A guard that has looked at an empty table.
+fn started() -> Standings {
+    let mut standings = Standings::default();
+    look_at(&mut standings, &[], Duration::ZERO, true);
+    standings
+}
+
+fn tiers(standings: &Standings, source: SourceScope) -> Option<Tiers> {
+    standings.known().get(&source).copied()
+}
+
+const PROVEN: Option<Tiers> = Some(Tiers::PROVEN);
+
+fn earlier() -> Option<Tiers> {
+    Some(Tiers::PROVEN.and(Tiers::EARLIER))
+}
+
+#[test]
+fn standing_outlives_entries_by_ten_minutes() {
+    let mut standings = started();
+    look_at(&mut standings, &[held(source(1), Kind::Finished)], SECOND, false);
+    look_at(&mut standings, &[], 10 * MINUTE, false);
+    assert_eq!(tiers(&standings, source(1)), PROVEN);
+    look_at(&mut standings, &[], 10 * MINUTE + SECOND, false);
+    assert_eq!(tiers(&standings, source(1)), None);
+}
+
+#[test]
+fn entries_that_anybody_may_send_prove_nothing() {
+    let mut standings = started();
+    let kinds = [Kind::Unanswered, Kind::HalfOpen, Kind::PickedUp, Kind::Answered, Kind::Stream];
+    let entries = kinds.map(|kind| held(source(1), kind));
+    let reopened = Held { proves: true, ..held(source(1), Kind::HalfOpen) };
+    let refused = Held { proves: false, ..held(source(1), Kind::Finished) };
+    look_at(&mut standings, &[&entries[..], &[reopened, refused]].concat(), SECOND, true);
+    assert!(standings.known().is_empty());
+}
+
+#[test]
+fn who_was_proven_in_calm_is_earlier_until_calm_returns_and_on() {
+    let mut standings = started();
+    let entries = connections(source(1), 1);
+    look_at(&mut standings, &entries, SECOND, true);
+    assert_eq!(tiers(&standings, source(1)), PROVEN);
+    look_at(&mut standings, &entries, 11 * SECOND, true);
+    assert_eq!(tiers(&standings, source(1)), earlier());
+    standings.leave_calm();
+    look_at(&mut standings, &[], 60 * MINUTE, false);
+    assert_eq!(tiers(&standings, source(1)), earlier(), "however long the attack");
+    look_at(&mut standings, &[], 61 * MINUTE, true);
+    assert_eq!(tiers(&standings, source(1)), None, "it was not seen for an hour");
+}
+
+#[test]
+fn a_bot_that_connects_during_an_attack_or_just_before_is_never_earlier() {
+    let mut standings = started();
+    let [before, during, after] = [1, 2, 3].map(source);
+    let mut entries = connections(before, 1);
+    look_at(&mut standings, &entries, 20 * SECOND, true);
+    standings.leave_calm();
+    entries.extend(connections(during, 1));
+    for second in 21..60 {
+        look_at(&mut standings, &entries, second * SECOND, false);
+    }
+    for bot in [before, during] {
+        assert_eq!(tiers(&standings, bot), PROVEN);
+    }
+    // Neither in the next attack, a minute later, although they still hold their connections.
+    entries.extend(connections(after, 1));
+    for second in 60..120 {
+        look_at(&mut standings, &entries, second * SECOND, true);
+    }
+    look_at(&mut standings, &entries, 120 * SECOND, false);
+    for bot in [before, during] {
+        assert_eq!(tiers(&standings, bot), PROVEN);
+    }
+    assert_eq!(tiers(&standings, after), earlier());
+}
+
+#[test]
+fn who_came_in_an_attack_may_be_earlier_once_calm_has_lasted() {
+    let mut standings = started();
+    let entries = connections(source(1), 1);
+    look_at(&mut standings, &entries, SECOND, false);
+    for minute in 1..=11 {
+        look_at(&mut standings, &entries, minute * MINUTE, true);
+        assert_eq!(tiers(&standings, source(1)), PROVEN);
+    }
+    look_at(&mut standings, &entries, 12 * MINUTE, true);
+    assert_eq!(tiers(&standings, source(1)), earlier());
+}
+
+#[test]
+fn at_a_start_who_holds_connections_already_is_earlier() {
+    let mut standings = Standings::default();
+    let entries = connections(source(1), 1);
+    look_at(&mut standings, &entries, Duration::ZERO, true);
+    assert_eq!(tiers(&standings, source(1)), earlier());
+    let mut in_an_attack = Standings::default();
+    look_at(&mut in_an_attack, &entries, Duration::ZERO, false);
+    assert_eq!(tiers(&in_an_attack, source(1)), PROVEN);
+}
+
+#[test]
+fn who_holds_more_than_its_part_is_marked_and_who_holds_less_is_not() {
+    let mut standings = started();
+    let mut entries = connections(source(1), 900);
+    entries.extend((2..52).flat_map(|client| connections(source(client), 5)));
+    look_at(&mut standings, &entries, SECOND, false);
+    assert_eq!(standings.parts(), Parts { proving: Some(750), other: None });
+    assert_eq!(tiers(&standings, source(1)), Some(Tiers::PROVEN.and(Tiers::ABOVE_PART)));
+    assert_eq!(tiers(&standings, source(2)), PROVEN);
+    assert_eq!(standings.above(), [(source(1), Entries { proving: 900, other: 0 })]);
+}
+
+/// Fails when a sender of spoofed packets takes a victim's rank in its connections' tier.
+#[test]
+fn spoofed_packets_make_a_victim_challenged_and_not_above_its_part() {
+    let mut standings = started();
+    let mut entries = connections(source(1), 5);
+    entries.extend((0..2000).map(|_| held(source(1), Kind::HalfOpen)));
+    look_at(&mut standings, &entries, SECOND, false);
+    assert_eq!(tiers(&standings, source(1)), Some(Tiers::PROVEN.and(Tiers::CHALLENGED)));
+    entries[5].source = source(2);
+    entries.iter_mut().skip(5).for_each(|entry| entry.source = source(2));
+    look_at(&mut standings, &entries, 2 * SECOND, false);
+    assert_eq!(tiers(&standings, source(1)), PROVEN);
+    assert_eq!(tiers(&standings, source(2)), Some(Tiers::CHALLENGED));
+}
+
+#[test]
+fn a_regular_may_hold_what_it_usually_holds() {
+    let regular = Regular { score: 5.0, usual: [200.0, 0.0], is_proven: true };
+    let mut standings = Standings::new(Regulars::restore([(source(1), regular)], SINCE_1970));
+    let mut entries = connections(source(1), 200);
+    entries.extend((2..62).flat_map(|client| connections(source(client), 20)));
+    look_at(&mut standings, &entries, SECOND, false);
+    assert_eq!(standings.parts().proving, Some(13));
+    assert_eq!(tiers(&standings, source(1)), Some(Tiers::REGULAR.and(Tiers::PROVEN)));
+    entries.extend(connections(source(1), 1));
+    look_at(&mut standings, &entries, 2 * SECOND, false);
+    let expected = Tiers::REGULAR.and(Tiers::PROVEN).and(Tiers::ABOVE_PART);
+    assert_eq!(tiers(&standings, source(1)), Some(expected));
+}
+
+#[test]
+fn an_interrupted_look_makes_strangers_of_nobody_and_forgets_no_marks() {
+    let mut standings = started();
+    let entries = connections(source(1), 1500);
+    look_at(&mut standings, &entries, SECOND, false);
+    let before = standings.known();
+    look(&mut standings, &connections(source(2), 1), 2 * SECOND, false, false);
+    assert_eq!(tiers(&standings, source(2)), PROVEN);
+    let mut known = standings.known();
+    known.remove(&source(2));
+    assert_eq!(known, before);
+    look(&mut standings, &entries[..10], 12 * SECOND, false, false);
+    assert_eq!(tiers(&standings, source(1)), PROVEN, "marks of an old look do not last");
+}
+
+#[test]
+fn nobody_becomes_a_regular_under_pressure() {
+    let mut standings = started();
+    let entries = connections(source(1), 1);
+    for hour in 1..20 {
+        look_at(&mut standings, &entries, 60 * MINUTE * hour, false);
+    }
+    assert_eq!(tiers(&standings, source(1)), PROVEN);
+    for hour in 20..23 {
+        look_at(&mut standings, &entries, 60 * MINUTE * hour, true);
+    }
+    assert!(tiers(&standings, source(1)).unwrap().has(Tiers::REGULAR));
+}
+
+/// 60,000 bots of one /48, then one of each of 20,000 networks.
+#[test]
+fn neither_a_network_nor_a_crowd_takes_the_places_of_those_that_were_there() {
+    let mut standings = started();
+    let clients: Vec<_> = (0..200).map(|host| SourceScope::V4(0x0a00_0000 | host)).collect();
+    let entries: Vec<_> = clients.iter().flat_map(|&client| connections(client, 1)).collect();
+    look_at(&mut standings, &entries, SECOND, true);
+    look_at(&mut standings, &entries, 20 * SECOND, true);
+    let newcomer = SourceScope::V4(0x0b00_0000);
+    let routed = (0..60_000).map(|host| SourceScope::V6(0x2001_0db8 << 32 | host));
+    let bots: Vec<_> = routed.flat_map(|bot| connections(bot, 1)).collect();
+    let with_newcomer = [&connections(newcomer, 1)[..], &bots].concat();
+    look_at(&mut standings, &with_newcomer, 21 * SECOND, false);
+    assert_eq!(tiers(&standings, newcomer), PROVEN);
+    let crowd: Vec<_> = (0..20_000).flat_map(|host| connections(source(host), 1)).collect();
+    look_at(&mut standings, &crowd, 22 * SECOND, false);
+    let known = standings.known();
+    assert_eq!(known.len(), CAPACITY as usize);
+    assert!(clients.iter().all(|client| known.get(client).copied() == earlier()));
+}
+
+#[test]
+fn earlier_sources_leave_some_places_to_newcomers() {
+    let mut standings = started();
+    let crowd: Vec<_> = (0..20_000).flat_map(|host| connections(source(host), 1)).collect();
+    look_at(&mut standings, &crowd, SECOND, true);
+    look_at(&mut standings, &crowd, 20 * SECOND, true);
+    let newcomers: Vec<_> = (0..1000).map(|host| source(30_000 + host)).collect();
+    let entries: Vec<_> = newcomers.iter().flat_map(|&host| connections(host, 1)).collect();
+    look_at(&mut standings, &entries, 21 * SECOND, false);
+    let known = standings.known();
+    assert!(newcomers.iter().all(|newcomer| known.get(newcomer).copied() == PROVEN));
+}
