@@ -78,8 +78,6 @@ pub(crate) struct Group {
     pub expect_success: Option<Ratio>,
     /// Least fairness among the sources (Jain's index).
     pub expect_fairness: Option<Ratio>,
-    /// Its packets are refused only in these hours, as far as the steps of the series show.
-    pub expect_refused_only: Option<Vec<Hours>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]

@@ -21,6 +21,7 @@ use super::{
     tables::{Maps, hash_key},
     traffic::Traffic,
 };
+use ctguard_control::sources::SourceScope;
 use ctguard_control::{Pace, look::Kind};
 
 /// A larger table is not looked at before the guard is ready.
@@ -83,9 +84,11 @@ impl<'s> Run<'s> {
         let traffic = groups.iter().zip(&networks);
         let traffic = traffic.map(|(group, network)| Traffic::new(group, network.size(), duration));
         let known = groups.iter().zip(&networks).filter(|(group, _)| group.known_before);
-        let regulars = known.flat_map(|(group, network)| {
-            (0..u64::from(group.sources)).map(|source| network.address(source).into())
-        });
+        let regulars: Vec<SourceScope> = known
+            .flat_map(|(group, network)| {
+                (0..u64::from(group.sources)).map(|source| network.address(source).into())
+            })
+            .collect();
         let GuardOptions { processors, jiffies_per_second, .. } = scenario.guard;
         // Sources are counted one by one where they come again.
         let counted = |group: &Group| match capture {
@@ -106,7 +109,7 @@ impl<'s> Run<'s> {
             unsampled: 0,
             report: DaemonReport::default(),
             stages: Vec::new(),
-            steering: Steering::new(policy, processors, jiffies_per_second, regulars),
+            steering: Steering::new(policy, processors, jiffies_per_second, regulars.into_iter()),
             daemon: Daemon::default(),
             scenario,
             random,
@@ -138,7 +141,8 @@ impl<'s> Run<'s> {
         }
         let (replaced, deleted) = (self.maps.table.replaced, self.steering.finish());
         let (by_class, active) = (deleted.by_class(), deleted.active);
-        let daemon = DaemonReport { deleted_entries: by_class, deleted_active: active, ..self.report };
+        let daemon =
+            DaemonReport { deleted_entries: by_class, deleted_active: active, ..self.report };
         Ok(Finished { record: self.record, daemon, replaced, stages: self.stages })
     }
 
@@ -260,8 +264,10 @@ impl<'s> Run<'s> {
 fn measured(scenario: &Scenario) -> Range<Duration> {
     let longest = scenario.groups.iter().map(|group| group.round_trip.0).max();
     let takes = longest.unwrap_or_default() * ROUND_TRIPS + AND_A_BIT;
-    let ends = scenario.duration.0.saturating_sub(takes);
-    scenario.measure.map_or(Duration::ZERO..ends, |measure| {
-        measure.from.0..measure.until.0.min(ends)
-    })
+    let duration = scenario.duration.0;
+    // A short recording is measured whole.
+    let ends = duration.checked_sub(takes).filter(|ends| *ends > takes).unwrap_or(duration);
+    scenario
+        .measure
+        .map_or(Duration::ZERO..ends, |measure| measure.from.0..measure.until.0.min(ends))
 }

@@ -80,7 +80,7 @@ impl Steering {
         jiffies_per_second: u32,
         regulars: impl Iterator<Item = SourceScope>,
     ) -> Self {
-        let regular = Regular { score: TUNING.regular_highest, usual: [0.0; 2] };
+        let regular = Regular { score: TUNING.regular_highest, usual: [0.0; 2], is_proven: true };
         let regulars = regulars.map(|source| (source, regular));
         Self {
             policy: ControlPolicy {
@@ -88,7 +88,7 @@ impl Steering {
                 ceilings: policy.source.map(|rate| rate.flows_per_second),
                 are_own_ceilings: std::array::from_fn(|class| policy.has_own_ceiling(class)),
                 floors: policy.floor,
-                reclaim: !policy.has(Policy::NO_RECLAIM),
+                reclaim: !policy.has(Policy::NO_RECLAIM) && !policy.has(Policy::DRY_RUN),
             },
             ages: ReclaimAges { ages: policy.reclaim_after.map(|age| (age > 0).then_some(age)) },
             processors: processors.into(),

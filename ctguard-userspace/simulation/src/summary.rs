@@ -32,7 +32,8 @@ impl fmt::Display for SimulationReport {
         }
         if !daemon.deleted_entries.is_empty() {
             let classes = daemon.deleted_entries.iter();
-            let classes: Vec<_> = classes.map(|(class, count)| format!("{count} {class}")).collect();
+            let classes: Vec<_> =
+                classes.map(|(class, count)| format!("{count} {class}")).collect();
             let active = daemon.deleted_active;
             writeln!(f, "reclaimed  {}; {active} of flows that still sent", classes.join(", "))?;
         }

@@ -145,7 +145,13 @@ impl ConnectionTable {
     }
 
     /// Changes the state of an entry that sees packets until `last`; returns whether there is one.
-    pub(super) fn advance(&mut self, key: u64, state: State, last: Duration, now: Duration) -> bool {
+    pub(super) fn advance(
+        &mut self,
+        key: u64,
+        state: State,
+        last: Duration,
+        now: Duration,
+    ) -> bool {
         let bucket = self.bucket(key);
         let mut entries = self.buckets[bucket].iter_mut();
         let Some(entry) = entries.find(|entry| entry.handle.key == key && entry.ends > now) else {
