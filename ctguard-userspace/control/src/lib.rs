@@ -24,7 +24,6 @@ mod networks;
 mod offered;
 mod pace;
 pub mod reclaim;
-pub mod reclaim_pass;
 pub mod regulars;
 mod reserve;
 mod room;

@@ -1,5 +1,7 @@
 //! One look at the table: a dump's entries in; who holds how much, and what may be deleted, out.
 
+use std::time::Duration;
+
 use super::{
     holdings::{Holdings, Proof},
     reclaim::{Filling, Marks, Queue, ReclaimAges, ReclaimClass, queue_capacity},
@@ -148,6 +150,25 @@ impl<'m, T> Looking<'m, T> {
             replaceable: self.replaceable,
             complete,
         }
+    }
+}
+
+/// Looks take at most this part of a processor: a 50th in calm, a 25th under pressure, and a 12th
+/// while the table is above its target.
+const PART_IN_CALM: u32 = 50;
+const PART: u32 = 25;
+const PART_ABOVE_TARGET: u32 = 12;
+
+/// The shortest time between two looks, in calm and otherwise.
+const INTERVAL_IN_CALM: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// From the begin of a look that `took` so much processor time to the next one.
+pub fn interval(took: Duration, is_calm: bool, is_above_target: bool) -> Duration {
+    match (is_above_target, is_calm) {
+        (true, _) => INTERVAL.max(took * PART_ABOVE_TARGET),
+        (false, true) => INTERVAL_IN_CALM.max(took * PART_IN_CALM),
+        (false, false) => INTERVAL.max(took * PART),
     }
 }
 

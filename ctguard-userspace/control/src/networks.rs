@@ -93,7 +93,9 @@ mod tests {
         for &(source, rank) in items {
             networks.entry(network(source)).or_default().push((Reverse(rank), source));
         }
-        networks.values_mut().for_each(|items| items.sort_unstable_by(|one, other| other.cmp(one)));
+        for items in networks.values_mut() {
+            items.sort_unstable_by(|one, other| other.cmp(one));
+        }
         let mut kept = Vec::new();
         while kept.len() < most {
             let mut turn: Vec<_> = networks.values_mut().filter_map(Vec::pop).collect();

@@ -9,13 +9,12 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
-    time::Duration,
 };
 
 use ctguard_datapath::{
     hash,
     packet::{Address, Ipv4, Ipv6},
-    sources::{CAPACITY, Tiers},
+    sources::Tiers,
 };
 use ctguard_layout::HashKey;
 use thiserror::Error;
@@ -82,35 +81,6 @@ impl FromStr for SourceScope {
 
 /// Known sources and their tiers.
 pub type KnownSources = HashMap<SourceScope, Tiers>;
-
-/// Half of the set, so that there is room for proven sources.
-const MOST_REGULARS: usize = CAPACITY as usize / 2;
-
-/// Time between two dumps of held connections. Under pressure, a source is proven within a second
-/// after its handshake. In calm, tiers are not used, but sources must be known when a flood begins.
-pub const fn look_interval(calm: bool) -> Duration {
-    if calm { Duration::from_secs(1) } else { Duration::from_millis(500) }
-}
-
-/// The sources to be known: the first `regulars`, and sources that hold a connection.
-pub fn known(
-    regulars: impl Iterator<Item = SourceScope>,
-    proven: impl Iterator<Item = SourceScope>,
-) -> KnownSources {
-    let regulars = regulars.take(MOST_REGULARS);
-    let mut known: KnownSources = regulars.map(|source| (source, Tiers::REGULAR)).collect();
-    for source in proven {
-        let room = known.len() < CAPACITY as usize;
-        match known.get_mut(&source) {
-            Some(tiers) => *tiers = tiers.and(Tiers::PROVEN),
-            None if room => {
-                known.insert(source, Tiers::PROVEN);
-            }
-            None => {}
-        }
-    }
-    known
-}
 
 /// The difference between two sets of known sources, in the order in which to write it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -62,8 +62,6 @@ pub const TUNING: Tuning = Tuning {
     replaced_divisor: 16,
     most_deleted: 256,
     most_deleted_above_target: 1024,
-    pass_interval: Duration::from_millis(200),
-    most_in_a_pass: 20_000,
     generation_lifetime: Duration::from_mins(1),
     generation_shortest: Duration::from_secs(5),
     generation_growth: 1.5,
@@ -222,10 +220,6 @@ pub struct Tuning {
     pub most_deleted: u64,
     /// … and in one tick above the target.
     pub most_deleted_above_target: u64,
-    /// Least time between the starts of two passes.
-    pub pass_interval: Duration,
-    /// Deletions in one pass, which take some 0.2 s.
-    pub most_in_a_pass: u64,
 
     // Known-flows filter.
     /// Life of a generation; dead flows cost a lookup for up to twice this time.

@@ -19,10 +19,10 @@ pub(super) enum Event {
     },
     /// The daemon writes what it decided.
     Write,
-    /// The daemon looks up which sources hold connections.
-    Learn,
-    /// The daemon deletes unreplied entries.
-    Reclaim,
+    /// The daemon has looked at the table, unless another look was planned since.
+    Look {
+        number: u64,
+    },
     /// The report takes a sample of the table.
     Sample,
 }

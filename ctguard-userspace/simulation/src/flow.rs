@@ -5,17 +5,19 @@ use std::{
     time::Duration,
 };
 
+use ctguard_control::look::Kind as EntryKind;
 use ctguard_layout::{Class, OfferedSlot, Outcome};
 
 use super::{
     agenda::{Event, Step},
     flows::Flow,
-    frame::{Kind, Tuple},
+    frame::{Kind, Opening, Tuple},
     group::{FirstPacket, Group},
     network::Network,
     outcome::Reason,
     run::Run,
     scenario::Lifetimes,
+    table::State,
 };
 
 /// The destination of all flows.
@@ -56,10 +58,9 @@ impl Run<'_> {
             source_port: 0,
             destination_port: group.port,
         };
-        let Some(key) = self.pick_port(group, &mut tuple) else { return };
+        let Some(opening) = self.pick_port(group, &mut tuple) else { return };
         self.record.flows_began(index, self.now, 1);
-        let (tuple, began) = (Some(tuple), self.now);
-        let flow = Flow { group: index, source, tuple, key, began, tries: 1, cookie: 0 };
+        let flow = Flow { source, tuple: Some(tuple), ..Flow::new(index, opening, self.now) };
         let outcome = self.offer(group, flow);
         let asks_all = self.maps.asks_all(group.class);
         let is_for_all = |outcome: &Outcome| is_for_all(group, *outcome, asks_all);
@@ -92,19 +93,19 @@ impl Run<'_> {
         }
     }
 
-    /// Picks a port without an entry, as hosts do while they have one; returns the tuple's key.
-    fn pick_port(&mut self, group: &Group, tuple: &mut Tuple) -> Option<u64> {
-        let mut key = None;
+    /// Picks a port without an entry, as hosts do while they have one.
+    fn pick_port(&mut self, group: &Group, tuple: &mut Tuple) -> Option<Opening> {
+        let mut picked = None;
         for _ in 0..PORTS_TRIED {
             tuple.source_port = self.random.u16(CLIENT_PORTS);
             self.maps.frame.write(first_packet(group), tuple);
             let opening = self.maps.frame.opening(&self.maps.environment, true)?;
-            key = Some(opening.key);
+            picked = Some(opening);
             if !self.maps.table.is_tracked(opening.key, self.now) {
                 break;
             }
         }
-        key
+        picked
     }
 
     /// The next step of a flow.
@@ -128,11 +129,9 @@ impl Run<'_> {
             Step::Answer => self.answer(group, flow),
             Step::Acknowledge => self.acknowledge(group, flow),
             Step::Close => {
-                let until = self.now + scenario.table.lifetimes.time_wait.0;
-                self.maps.table.advance(flow.key, self.now, until);
-                if let Some(tuple) = flow.tuple {
-                    self.holders.closed(tuple.source.into(), until);
-                }
+                let lives = scenario.table.lifetimes.time_wait.0;
+                let state = State { kind: EntryKind::Finished, lives };
+                self.maps.table.advance(flow.key, state, self.now, self.now);
             }
         }
     }
@@ -190,15 +189,16 @@ impl Run<'_> {
     }
 
     fn confirm(&mut self, group: &Group, flow: Flow) {
-        let lives = first_lifetime(group, &self.scenario.table.lifetimes);
-        if self.maps.table.open(flow.key, lives, self.now).is_err() {
+        let state = first_state(group, &self.scenario.table.lifetimes);
+        if self.maps.table.open(flow.key, flow.scope, state, self.now).is_err() {
             self.refuse(group, flow, Reason::TableFull);
             return;
         }
         self.record.table_holds(self.maps.table.count());
-        self.succeed(flow);
         if group.answered {
             self.plan(ANSWERED_AFTER, Step::Answer, flow);
+        } else {
+            self.succeed(flow);
         }
     }
 
@@ -213,41 +213,75 @@ impl Run<'_> {
         self.record.succeeded(flow.group, flow.source, began, delay);
     }
 
-    /// The answer passes the guard on its way out.
+    /// The answer passes the guard on its way out, if NAT finds the way back.
     fn answer(&mut self, group: &Group, flow: Flow) {
+        if (group.class, group.packet) == (Class::Tcp, FirstPacket::Ack) {
+            self.maps.table.reset(flow.key);
+            self.succeed(flow);
+            return;
+        }
+        let state = answered_state(group, &self.scenario.table.lifetimes);
+        let active = if group.class == Class::Tcp { Duration::ZERO } else { group.lasts.0 };
+        if !self.maps.table.advance(flow.key, state, self.now + active, self.now) {
+            self.refuse(group, flow, Reason::EntryLost);
+            return;
+        }
         if let Some(tuple) = flow.tuple {
             self.maps.frame.write(answering_packet(group), &tuple.reversed());
             self.maps.leave(self.now);
         }
-        let (of, lasts) = (&self.scenario.table.lifetimes, group.lasts.0);
-        let lives = match group.class {
-            Class::Tcp => of.syn_recv.0,
-            Class::Udp if lasts >= STREAM_FROM => lasts + of.udp_stream.0,
-            Class::Udp => lasts + of.udp.0,
-            Class::Other => lasts + of.icmp.0,
-        };
-        self.maps.table.advance(flow.key, self.now, self.now + lives);
         if group.class == Class::Tcp && group.completes() {
             self.plan(group.round_trip.0, Step::Acknowledge, flow);
+        } else {
+            self.succeed(flow);
         }
     }
 
+    /// An ACK whose entry is gone opens another one (`tcp_loose`), if the guard lets it. Otherwise it
+    /// is sent again with the next data.
     fn acknowledge(&mut self, group: &Group, flow: Flow) {
+        let mut refused = None;
         if let Some(tuple) = flow.tuple
             && group.guarded
         {
             self.maps.frame.write(Kind::Ack, &tuple);
-            if let Some(reason) = self.maps.judge(self.now).refused {
+            refused = self.maps.judge(self.now).refused;
+        }
+        if refused.is_none() && !self.establish(group, flow) {
+            refused = Some(Reason::TableFull);
+        }
+        match refused {
+            None => {
+                self.succeed(flow);
+                self.plan(group.lasts.0, Step::Close, flow);
+            }
+            Some(reason) => {
                 self.record.refused(flow.group, self.now, reason, 1);
-                return;
+                if flow.tries >= group.tries() {
+                    self.record.failed(flow.group, flow.began, 1);
+                } else {
+                    let delay = group.patience(flow.tries);
+                    let flow = Flow { tries: flow.tries + 1, ..flow };
+                    self.plan(delay, Step::Acknowledge, flow);
+                }
             }
         }
-        let ends = self.now + self.scenario.table.lifetimes.established.0;
-        self.maps.table.advance(flow.key, self.now, ends);
-        if let Some(tuple) = flow.tuple {
-            self.holders.opened(tuple.source.into());
+    }
+
+    /// Whether the table has room for it.
+    fn establish(&mut self, group: &Group, flow: Flow) -> bool {
+        let (of, table, now) = (&self.scenario.table.lifetimes, &mut self.maps.table, self.now);
+        let established = State { kind: EntryKind::Established, lives: of.established.0 };
+        let last = if group.idle { now } else { now + group.lasts.0 };
+        if table.advance(flow.key, established, last, now) {
+            return true;
         }
-        self.plan(group.lasts.0, Step::Close, flow);
+        let midway = State { kind: EntryKind::PickedUp, lives: of.unacknowledged.0 };
+        let is_open = table.open(flow.key, flow.scope, midway, now).is_ok();
+        if is_open && !group.idle {
+            table.advance(flow.key, established, last, now);
+        }
+        is_open
     }
 }
 
@@ -285,11 +319,22 @@ const fn answering_packet(group: &Group) -> Kind {
     }
 }
 
-const fn first_lifetime(group: &Group, of: &Lifetimes) -> Duration {
-    match (group.class, group.packet) {
-        (Class::Tcp, FirstPacket::Syn) => of.syn_sent.0,
-        (Class::Tcp, FirstPacket::Ack) => of.unacknowledged.0,
-        (Class::Udp, _) => of.udp.0,
-        (Class::Other, _) => of.icmp.0,
-    }
+const fn first_state(group: &Group, of: &Lifetimes) -> State {
+    let (kind, lives) = match (group.class, group.packet) {
+        (Class::Tcp, FirstPacket::Syn) => (EntryKind::Unanswered, of.syn_sent.0),
+        (Class::Tcp, FirstPacket::Ack) => (EntryKind::PickedUp, of.unacknowledged.0),
+        (Class::Udp, _) => (EntryKind::Unanswered, of.udp.0),
+        (Class::Other, _) => (EntryKind::Unanswered, of.icmp.0),
+    };
+    State { kind, lives }
+}
+
+fn answered_state(group: &Group, of: &Lifetimes) -> State {
+    let (kind, lives) = match group.class {
+        Class::Tcp => (EntryKind::HalfOpen, of.syn_recv.0),
+        Class::Udp if group.lasts.0 >= STREAM_FROM => (EntryKind::Stream, of.udp_stream.0),
+        Class::Udp => (EntryKind::Answered, of.udp.0),
+        Class::Other => (EntryKind::Answered, of.icmp.0),
+    };
+    State { kind, lives }
 }

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use ctguard_control::sources::SourceScope;
 use ctguard_datapath::{
     classify::{self, Flow, Meaning},
     hash,
-    packet::{self, Address, Network, Packet, Reader, protocol},
+    packet::{self, Address, Ipv4, Network, Packet, Reader, protocol},
     verifier::OpaqueZero,
 };
 use ctguard_layout::{Class, Environment};
@@ -50,6 +51,7 @@ pub(super) struct Opening {
     /// See [`tuple_key`].
     pub(super) key: u64,
     pub(super) class: Class,
+    pub(super) scope: SourceScope,
 }
 
 impl Tuple {
@@ -156,7 +158,12 @@ fn opening<A: Address>(
 ) -> Option<Opening> {
     let Meaning::Of(flow) = classify::classify(packet) else { return None };
     let key = tuple_key(packet, flow, environment);
-    flow.opens(tcp_loose).then_some(Opening { key, class: flow.class })
+    let scope = packet.source.source_scope();
+    let scope = match u32::try_from(scope) {
+        Ok(address) if A::FAMILY == Ipv4::FAMILY => SourceScope::V4(address),
+        Ok(_) | Err(_) => SourceScope::V6(scope),
+    };
+    flow.opens(tcp_loose).then_some(Opening { key, class: flow.class, scope })
 }
 
 /// A hash that stands for the packet's tuple.

@@ -63,6 +63,9 @@ pub(crate) struct Group {
     /// Time from a flow's answer to its end.
     #[serde(default)]
     pub lasts: Span,
+    /// TCP: nothing is sent in this time.
+    #[serde(default)]
+    pub idle: bool,
     #[serde(default = "forty_milliseconds")]
     pub round_trip: Span,
     /// Transmissions of a flow's first packet; see [`Group::tries`].

@@ -20,6 +20,8 @@ pub(super) enum Reason {
     /// The guard dropped or answered it.
     Guard(Outcome),
     TableFull,
+    /// The kernel or the guard had taken its entry away.
+    EntryLost,
 }
 
 /// Packets refused, by reason.
@@ -27,6 +29,7 @@ pub(super) enum Reason {
 pub(super) struct Refused {
     by_outcome: [u64; TABLE.len()],
     table_full: u64,
+    entry_lost: u64,
 }
 
 /// What became of flows, by the time at which they began.
@@ -94,7 +97,7 @@ impl Refused {
                 None => counts.push((row.label, count)),
             }
         }
-        counts.push(("table_full", self.table_full));
+        counts.extend([("table_full", self.table_full), ("entry_lost", self.entry_lost)]);
         counts
     }
 
@@ -106,6 +109,7 @@ impl Refused {
         match reason {
             Reason::Guard(outcome) => self.by_outcome[outcome as usize] += count,
             Reason::TableFull => self.table_full += count,
+            Reason::EntryLost => self.entry_lost += count,
         }
     }
 }

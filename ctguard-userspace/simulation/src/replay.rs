@@ -1,6 +1,6 @@
 //! The packets of a capture, each at its time.
 
-use super::{SimulationError, agenda::Event, flows::Flow, frame::Opening, run::Run};
+use super::{SimulationError, agenda::Event, flows::Flow, run::Run};
 
 impl Run<'_> {
     /// Reads the capture's next packet and waits until it is due.
@@ -24,21 +24,17 @@ impl Run<'_> {
     /// connection older than the capture.
     fn offer_recorded(&mut self) {
         let opening = self.maps.frame.opening(&self.maps.environment, false);
-        let Some(Opening { key, class }) = opening else { return };
-        if self.maps.table.is_tracked(key, self.now) {
+        let Some(opening) = opening else { return };
+        if self.maps.table.is_tracked(opening.key, self.now) {
             return;
         }
         // `capture::scenario` has a group for each class, in this order.
-        let index = class as usize;
+        let index = opening.class as usize;
         let scenario = self.scenario;
         let Some(group) = scenario.groups.get(index) else { return };
-        if !self.waiting.contains_key(&key) {
+        if !self.waiting.contains_key(&opening.key) {
             self.record.flows_began(index, self.now, 1);
         }
-        let began = self.now;
-        self.judge(
-            group,
-            Flow { group: index, source: 0, tuple: None, key, began, tries: 1, cookie: 0 },
-        );
+        self.judge(group, Flow::new(index, opening, self.now));
     }
 }

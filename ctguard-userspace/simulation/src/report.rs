@@ -1,6 +1,6 @@
 //! The result of a run, as JSON. Within a `schema_version`, fields are only added.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
@@ -19,6 +19,8 @@ const SCHEMA_VERSION: u32 = 1;
 pub(super) struct Finished {
     pub(super) record: Record,
     pub(super) daemon: DaemonReport,
+    /// Entries that the kernel replaced.
+    pub(super) replaced: u64,
     pub(super) stages: Vec<StageReport>,
 }
 
@@ -48,6 +50,8 @@ pub(super) struct TableReport {
     pub(super) fill_peak_ratio: f64,
     pub(super) fill_mean_ratio: f64,
     pub(super) fill_deviation_ratio: f64,
+    /// In the whole run, by the kernel.
+    pub(super) replaced_entries: u64,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -55,6 +59,12 @@ pub(super) struct DaemonReport {
     pub(super) ticks: u64,
     /// Ticks because the data path woke the daemon.
     pub(super) wakeups: u64,
+    /// Dumps of the table.
+    pub(super) looks: u64,
+    /// By class.
+    pub(super) deleted_entries: BTreeMap<&'static str, u64>,
+    /// Those of flows that still sent.
+    pub(super) deleted_active: u64,
 }
 
 /// A class that entered another stage.
@@ -120,8 +130,11 @@ impl SimulationReport {
         target_ppm: u32,
         finished: Finished,
     ) -> Self {
-        let Finished { record, daemon, stages } = finished;
-        let table = TableReport::new(&record, scenario.table.max, target_ppm);
+        let Finished { record, daemon, replaced, stages } = finished;
+        let table = TableReport {
+            replaced_entries: replaced,
+            ..TableReport::new(&record, scenario.table.max, target_ppm)
+        };
         let succeeded = record.tallies.iter().map(|tally| tally.measured.succeeded()).sum();
         let groups: Vec<_> = scenario
             .groups
@@ -181,6 +194,7 @@ impl TableReport {
             fill_peak_ratio: fill(peak_entries),
             fill_mean_ratio: mean,
             fill_deviation_ratio: variance.sqrt(),
+            replaced_entries: 0,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     SimulationError,
     agenda::{Agenda, Event},
     capture::Capture,
-    flows::{Holders, Waiting},
+    flows::Waiting,
     frame::Frame,
     group::Group,
     network::Network,
@@ -17,13 +17,19 @@ use super::{
     report::{DaemonReport, Finished, StageReport},
     scenario::{GuardOptions, Scenario},
     steer::{Decided, Steering},
+    table::State,
     tables::{Maps, hash_key},
     traffic::Traffic,
 };
-use ctguard_control::{Pace, reclaim_pass, sources::look_interval, tuning::TUNING};
+use ctguard_control::sources::SourceScope;
+use ctguard_control::{Pace, look::Kind};
 
-/// Younger entries are not reclaimed.
-const SPARED: Duration = Duration::from_secs(1);
+/// A larger table is not looked at before the guard is ready.
+const MOST_AT_START: u64 = 300_000;
+
+/// A flow takes this many round trips at most, if its SYN is challenged, and a bit.
+const ROUND_TRIPS: u32 = 3;
+const AND_A_BIT: Duration = Duration::from_millis(50);
 
 /// Timing of the daemon.
 #[derive(Debug, Default)]
@@ -37,7 +43,8 @@ struct Daemon {
     writes_at: Option<Duration>,
     /// It has died since the last tick.
     is_dead: bool,
-    reclaims: bool,
+    /// The number of its next look.
+    look: u64,
 }
 
 pub(super) struct Run<'s> {
@@ -53,7 +60,6 @@ pub(super) struct Run<'s> {
     /// The capture's next packet.
     pub(super) recorded: Frame,
     pub(super) record: Record,
-    pub(super) holders: Holders,
     /// Flows counted without being judged since the last sample of them.
     pub(super) unsampled: u64,
     steering: Steering,
@@ -78,10 +84,11 @@ impl<'s> Run<'s> {
         let traffic = groups.iter().zip(&networks);
         let traffic = traffic.map(|(group, network)| Traffic::new(group, network.size(), duration));
         let known = groups.iter().zip(&networks).filter(|(group, _)| group.known_before);
-        let regulars = known.flat_map(|(group, network)| {
-            (0..u64::from(group.sources)).map(|source| network.address(source).into())
-        });
-        let regulars = regulars.collect();
+        let regulars: Vec<SourceScope> = known
+            .flat_map(|(group, network)| {
+                (0..u64::from(group.sources)).map(|source| network.address(source).into())
+            })
+            .collect();
         let GuardOptions { processors, jiffies_per_second, .. } = scenario.guard;
         // Sources are counted one by one where they come again.
         let counted = |group: &Group| match capture {
@@ -99,11 +106,10 @@ impl<'s> Run<'s> {
             recorded: Frame::empty(),
             record: Record::new(&counted, duration, measured(scenario)),
             capture,
-            holders: Holders::default(),
             unsampled: 0,
             report: DaemonReport::default(),
             stages: Vec::new(),
-            steering: Steering::new(policy, processors, jiffies_per_second, regulars),
+            steering: Steering::new(policy, processors, jiffies_per_second, regulars.into_iter()),
             daemon: Daemon::default(),
             scenario,
             random,
@@ -113,8 +119,8 @@ impl<'s> Run<'s> {
     /// Runs to the end.
     pub(super) fn finish(mut self) -> Result<Finished, SimulationError> {
         self.fill_table();
+        self.first_look();
         self.agenda.plan(Duration::ZERO, Event::Tick { number: 0 });
-        self.agenda.plan(Duration::ZERO, Event::Learn);
         self.agenda.plan(Duration::ZERO, Event::Sample);
         if self.capture.is_some() {
             self.await_packet()?;
@@ -133,7 +139,11 @@ impl<'s> Run<'s> {
             self.maps.table.expire(at);
             self.handle(event)?;
         }
-        Ok(Finished { record: self.record, daemon: self.report, stages: self.stages })
+        let (replaced, deleted) = (self.maps.table.replaced, self.steering.finish());
+        let (by_class, active) = (deleted.by_class(), deleted.active);
+        let daemon =
+            DaemonReport { deleted_entries: by_class, deleted_active: active, ..self.report };
+        Ok(Finished { record: self.record, daemon, replaced, stages: self.stages })
     }
 
     fn handle(&mut self, event: Event) -> Result<(), SimulationError> {
@@ -144,11 +154,8 @@ impl<'s> Run<'s> {
             Event::Tick { number } if number == self.daemon.number => self.tick(),
             Event::Tick { .. } => {}
             Event::Write => self.write(),
-            Event::Learn => {
-                self.learn();
-                self.agenda.plan(self.now + look_interval(self.steering.is_calm), Event::Learn);
-            }
-            Event::Reclaim => self.reclaim(),
+            Event::Look { number } if number == self.daemon.look => self.look(),
+            Event::Look { .. } => {}
             Event::Sample => {
                 self.record.look(self.maps.table.count());
                 self.agenda.plan(self.now + self.record.step, Event::Sample);
@@ -157,12 +164,14 @@ impl<'s> Run<'s> {
         Ok(())
     }
 
-    /// Fills the table with half-open connections of every age.
+    /// Fills the table with unanswered SYNs of every age.
     fn fill_table(&mut self) {
-        let longest = self.scenario.table.lifetimes.syn_sent.0;
+        let lives = self.scenario.table.lifetimes.syn_sent.0;
+        let (state, network) = (State { kind: Kind::Unanswered, lives }, Network::spoofed());
         for _ in 0..self.scenario.table.entries {
-            let ends = longest.mul_f64(self.random.f64());
-            self.maps.table.insert(self.random.u64(..), Duration::ZERO, ends);
+            let source = network.address(self.random.u64(..)).into();
+            let ends = lives.mul_f64(self.random.f64());
+            self.maps.table.insert(self.random.u64(..), source, state, ends);
         }
     }
 
@@ -175,6 +184,7 @@ impl<'s> Run<'s> {
         }
         if std::mem::take(&mut self.daemon.is_dead) {
             self.steering.restart(self.scenario.guard.jiffies_per_second);
+            self.first_look();
         }
         self.report.ticks += 1;
         self.daemon.decided = self.steering.decide(self.now, &self.maps);
@@ -190,31 +200,31 @@ impl<'s> Run<'s> {
         let stages = written.changes.iter().map(|change| StageReport::new(self.now, change));
         self.stages.extend(stages);
         if written.left_calm {
-            self.learn();
-        }
-        if self.steering.reclaim.is_some() && !self.daemon.reclaims {
-            self.daemon.reclaims = true;
-            self.agenda.plan(self.now, Event::Reclaim);
+            self.plan_look(self.now + self.steering.dump_takes(&self.maps));
         }
         self.plan_tick(self.daemon.last_tick + written.pace.interval());
     }
 
-    fn learn(&mut self) {
-        if self.outage_ends().is_none() {
-            self.holders.forget(self.now);
-            self.steering.learn(self.holders.sources(), &self.maps);
+    fn first_look(&mut self) {
+        if self.maps.table.count() <= MOST_AT_START {
+            self.look();
+        } else {
+            self.plan_look(self.now + self.steering.dump_takes(&self.maps));
         }
     }
 
-    fn reclaim(&mut self) {
-        let rate = self.steering.reclaim.filter(|_| self.outage_ends().is_none());
-        self.daemon.reclaims = rate.is_some();
-        let Some(rate) = rate else { return };
-        if let Some(began) = self.now.checked_sub(SPARED) {
-            let most = usize::try_from(reclaim_pass::entries(rate)).unwrap_or(1);
-            self.maps.table.reclaim(most, began);
+    fn look(&mut self) {
+        // A daemon that starts again looks first.
+        if self.outage_ends().is_none() && !self.daemon.is_dead {
+            let next = self.steering.look(self.now, &mut self.maps);
+            self.report.looks += 1;
+            self.plan_look(self.now + next);
         }
-        self.agenda.plan(self.now + TUNING.pass_interval, Event::Reclaim);
+    }
+
+    fn plan_look(&mut self, at: Duration) {
+        self.daemon.look += 1;
+        self.agenda.plan(at, Event::Look { number: self.daemon.look });
     }
 
     fn plan_tick(&mut self, at: Duration) {
@@ -250,8 +260,14 @@ impl<'s> Run<'s> {
     }
 }
 
+/// Flows that begin at the very end cannot be finished.
 fn measured(scenario: &Scenario) -> Range<Duration> {
-    scenario.measure.map_or(Duration::ZERO..scenario.duration.0, |measure| {
-        measure.from.0..measure.until.0.min(scenario.duration.0)
-    })
+    let longest = scenario.groups.iter().map(|group| group.round_trip.0).max();
+    let takes = longest.unwrap_or_default() * ROUND_TRIPS + AND_A_BIT;
+    let duration = scenario.duration.0;
+    // A short recording is measured whole.
+    let ends = duration.checked_sub(takes).filter(|ends| *ends > takes).unwrap_or(duration);
+    scenario
+        .measure
+        .map_or(Duration::ZERO..ends, |measure| measure.from.0..measure.until.0.min(ends))
 }

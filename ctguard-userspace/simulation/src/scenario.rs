@@ -44,8 +44,10 @@ pub(crate) struct Measure {
 pub(crate) struct TableOptions {
     /// `nf_conntrack_max`.
     pub max: u32,
-    /// Half-open connections at the start.
+    /// Unanswered SYNs at the start.
     pub entries: u32,
+    /// `nf_conntrack_buckets`; the maximum by default.
+    pub buckets: Option<u32>,
     pub lifetimes: Lifetimes,
 }
 
@@ -99,7 +101,7 @@ pub(crate) struct Expectations {
 
 impl Default for TableOptions {
     fn default() -> Self {
-        Self { max: 262_144, entries: 0, lifetimes: Lifetimes::default() }
+        Self { max: 262_144, entries: 0, buckets: None, lifetimes: Lifetimes::default() }
     }
 }
 

@@ -1,14 +1,25 @@
-//! The daemon's ticks, with its controller.
+//! The daemon's ticks and looks, with its controller.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use ctguard_layout::{Policy, TIERS, units::Jiffies};
 
-use super::tables::Maps;
+use super::{table::Handle, tables::Maps};
 use ctguard_control::{
     ControlPolicy, Controller, Decision, OfferedRates, Pace, Snapshot, StageChange,
-    sources::{KnownSources, SourceScope, known, sync},
+    look::{self, Looking},
+    reclaim::{Queue, ReclaimAges, ReclaimClass},
+    regulars::{Regular, Regulars},
+    sources::{KnownSources, SourceScope, sync},
+    standing::Standings,
+    tuning::TUNING,
 };
+
+/// What a dump takes for each entry.
+const DUMPED_IN: Duration = Duration::from_micros(1);
+
+/// When the run begins: regulars are learnt by the clock.
+const SINCE_1970: Duration = Duration::from_hours(24 * 365 * 50);
 
 /// What a tick decided, until it is written.
 #[derive(Debug)]
@@ -29,15 +40,37 @@ pub(super) struct Written {
 /// The daemon's memory between two ticks.
 #[derive(Debug)]
 pub(super) struct Steering {
-    pub(super) is_calm: bool,
-    /// Entries to delete per second.
-    pub(super) reclaim: Option<f64>,
+    is_calm: bool,
     policy: ControlPolicy,
+    ages: ReclaimAges,
     processors: u64,
     controller: Controller,
     rates: OfferedRates,
-    regulars: Vec<SourceScope>,
-    known: KnownSources,
+    standings: Standings,
+    /// What the data path's set of known sources holds.
+    written: KnownSources,
+    queue: Queue<Handle>,
+    look_interval: Duration,
+    deleted: Deleted,
+}
+
+/// Entries that the daemon deleted.
+#[derive(Debug, Default)]
+pub(super) struct Deleted {
+    by_class: [u64; ReclaimClass::COUNT],
+    /// Those that saw packets.
+    pub(super) active: u64,
+}
+
+impl Deleted {
+    fn all(&self) -> u64 {
+        self.by_class.iter().sum()
+    }
+
+    pub(super) fn by_class(&self) -> BTreeMap<&'static str, u64> {
+        let classes = ReclaimClass::ALL.into_iter().map(ReclaimClass::name).zip(self.by_class);
+        classes.filter(|(_, count)| *count > 0).collect()
+    }
 }
 
 impl Steering {
@@ -45,31 +78,41 @@ impl Steering {
         policy: Policy,
         processors: u32,
         jiffies_per_second: u32,
-        regulars: Vec<SourceScope>,
+        regulars: impl Iterator<Item = SourceScope>,
     ) -> Self {
+        let regular = Regular { score: TUNING.regular_highest, usual: [0.0; 2], is_proven: true };
+        let regulars = regulars.map(|source| (source, regular));
         Self {
             policy: ControlPolicy {
                 target_ppm: policy.target_ppm,
                 ceilings: policy.source.map(|rate| rate.flows_per_second),
                 are_own_ceilings: std::array::from_fn(|class| policy.has_own_ceiling(class)),
                 floors: policy.floor,
-                reclaim: !policy.has(Policy::NO_RECLAIM),
+                reclaim: !policy.has(Policy::NO_RECLAIM) && !policy.has(Policy::DRY_RUN),
             },
+            ages: ReclaimAges { ages: policy.reclaim_after.map(|age| (age > 0).then_some(age)) },
             processors: processors.into(),
             controller: Controller::new(jiffies_per_second),
             rates: OfferedRates::default(),
             is_calm: true,
-            reclaim: None,
-            regulars,
-            known: KnownSources::new(),
+            standings: Standings::new(Regulars::restore(regulars, SINCE_1970)),
+            written: KnownSources::new(),
+            queue: Queue::default(),
+            look_interval: look::interval(Duration::ZERO, true, false),
+            deleted: Deleted::default(),
         }
     }
 
-    /// The daemon starts again; only the known sources have survived.
+    /// The daemon starts again; only the regulars have survived.
     pub(super) fn restart(&mut self, jiffies_per_second: u32) {
         self.controller = Controller::new(jiffies_per_second);
         self.rates = OfferedRates::default();
-        self.reclaim = None;
+        self.standings = Standings::new(self.standings.regulars().clone());
+        self.queue = Queue::default();
+    }
+
+    pub(super) fn finish(self) -> Deleted {
+        self.deleted
     }
 
     pub(super) fn decide(&mut self, now: Duration, maps: &Maps) -> Option<Decided> {
@@ -84,10 +127,10 @@ impl Steering {
             table: Some(maps.table.sample()),
             loads: loads.as_deref(),
             processors: self.processors,
-            reclaimable: 0,
-            replaceable: 0,
-            deleted: 0,
-            look_interval: Duration::from_millis(500),
+            reclaimable: self.queue.len(),
+            replaceable: self.queue.replaceable(),
+            deleted: self.deleted.all(),
+            look_interval: self.look_interval,
         };
         let decision = self.controller.tick(&snapshot, &self.policy)?;
         Some(Decided { heartbeat: maps.clock.jiffies(now), admitted, decision })
@@ -99,25 +142,50 @@ impl Steering {
         maps.grant.heartbeat.store(heartbeat.0);
         decision.write_grants(&maps.grant);
         let is_calm = maps.limits.is_calm();
+        maps.set_fallback(is_calm);
         let left_calm = self.is_calm && !is_calm;
         if left_calm {
             // Counts of a longer time than a tick are no rates.
             self.rates = OfferedRates::default();
             maps.look(&mut self.rates, now);
         }
-        if self.is_calm != is_calm {
-            maps.set_fallback(is_calm);
-        }
         self.is_calm = is_calm;
-        self.reclaim = Some(0.0).filter(|_| decision.delete > 0);
         let overtaken = decision.are_overtaken(before, maps.grant.admissions());
         let pace = if overtaken { Pace::AtOnce } else { decision.pace };
+        self.delete(decision.delete, now, maps);
         Written { pace, changes: decision.changes, left_calm }
     }
 
-    /// Writes regulars and holders of connections into the set of known sources.
-    pub(super) fn learn(&mut self, holders: impl Iterator<Item = SourceScope>, maps: &Maps) {
-        let wanted = known(self.regulars.iter().copied(), holders);
-        maps.know(sync(&self.known, &wanted), &mut self.known);
+    /// Looks at the table; returns the time to the next look.
+    pub(super) fn look(&mut self, now: Duration, maps: &mut Maps) -> Duration {
+        let table = maps.table.sample();
+        let marks = self.standings.marks();
+        let mut looking = Looking::new(self.ages, &marks, table.max);
+        for entry in maps.table.entries(now) {
+            looking.add(&maps.held(entry, now), || Some(entry.handle()));
+        }
+        let look = looking.finish(true);
+        let target = table.target(self.policy.target_ppm);
+        let room = target.saturating_sub(table.part(TUNING.reserve_ppm));
+        self.standings.looked(&look, now, SINCE_1970 + now, self.is_calm, room);
+        maps.know(sync(&self.written, &self.standings.known()), &mut self.written);
+        self.queue = look.queue;
+        self.look_interval =
+            look::interval(self.dump_takes(maps), self.is_calm, table.entries > target);
+        self.look_interval
+    }
+
+    pub(super) fn dump_takes(&self, maps: &Maps) -> Duration {
+        DUMPED_IN * u32::try_from(maps.table.count()).unwrap_or(u32::MAX)
+    }
+
+    fn delete(&mut self, wanted: u64, now: Duration, maps: &mut Maps) {
+        let most = usize::try_from(wanted).unwrap_or(usize::MAX);
+        for (class, handle) in self.queue.take(most, wanted > self.queue.len()) {
+            if let Some(entry) = maps.table.delete(handle) {
+                self.deleted.by_class[class as usize] += 1;
+                self.deleted.active += u64::from(entry.is_active(now));
+            }
+        }
     }
 }

@@ -24,9 +24,19 @@ impl fmt::Display for SimulationReport {
         )?;
         writeln!(
             f,
-            "daemon     {} ticks, {} of them because the data path woke it",
-            daemon.ticks, daemon.wakeups
+            "daemon     {} ticks, {} of them because the data path woke it; {} looks at the table",
+            daemon.ticks, daemon.wakeups, daemon.looks
         )?;
+        if table.replaced_entries > 0 {
+            writeln!(f, "kernel     replaced {} entries", table.replaced_entries)?;
+        }
+        if !daemon.deleted_entries.is_empty() {
+            let classes = daemon.deleted_entries.iter();
+            let classes: Vec<_> =
+                classes.map(|(class, count)| format!("{count} {class}")).collect();
+            let active = daemon.deleted_active;
+            writeln!(f, "reclaimed  {}; {active} of flows that still sent", classes.join(", "))?;
+        }
         for StageReport { seconds, class, from, to } in self.stages.iter().take(MOST_STAGES) {
             writeln!(f, "stage      {class}: {from} → {to} at {seconds:.2} s")?;
         }

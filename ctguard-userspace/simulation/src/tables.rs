@@ -26,11 +26,12 @@ use super::{
     network::Network,
     outcome::Reason,
     scenario::Scenario,
-    table::ConnectionTable,
+    table::{ConnectionTable, Entry},
 };
 use ctguard_control::{
     OfferedLoad, OfferedRates, fallback,
-    sources::{Changes, KnownSources, apply},
+    look::{Held, Kind},
+    sources::{Changes, KnownSources, SourceScope, apply},
 };
 use ctguard_units::{
     CoarseClock, FallbackRate, ceilings, operator_limits,
@@ -101,7 +102,10 @@ impl Maps {
             policy,
             grant: Grant::default(),
             limits: Limits::default(),
-            table: ConnectionTable::new(scenario.table.max),
+            table: ConnectionTable::new(
+                scenario.table.max,
+                scenario.table.buckets.unwrap_or(scenario.table.max),
+            ),
             clock: Clock::new(jiffies_per_second),
             frame: Frame::empty(),
             new_flows: 0,
@@ -192,9 +196,23 @@ impl Maps {
         let _ = apply(&self, &self.environment.fixed.source_key, changes, known);
     }
 
+    /// What an entry of the table means to the controller.
+    pub(super) fn held(&self, entry: &Entry, now: Duration) -> Held {
+        let (source, kind) = (entry.source, entry.state.kind);
+        let is_allowed = match source {
+            SourceScope::V4(address) => self.holds(List::AllowV4, Ipv4(address)),
+            SourceScope::V6(prefix) => self.lists(List::AllowV6, Ipv6::FAMILY, prefix),
+        };
+        let proves = matches!(kind, Kind::Established | Kind::Finished);
+        Held { source, kind, idle: Some(entry.idle(now)), deletable: !is_allowed, proves }
+    }
+
     fn holds<A: Address>(&self, list: List, address: A) -> bool {
-        let mut lists = self.lists.iter();
-        lists.any(|(of, network)| *of == list && network.holds(A::FAMILY, address.source_scope()))
+        self.lists(list, A::FAMILY, address.source_scope())
+    }
+
+    fn lists(&self, list: List, family: u32, scope: u64) -> bool {
+        self.lists.iter().any(|(of, network)| *of == list && network.holds(family, scope))
     }
 }
 

@@ -27,9 +27,11 @@ impl Controller {
         let mut allowed = room.allowed();
         let headroom = room.headroom();
         if self.stages.is_calm() {
+            // Nearly everybody counts as a stranger, so half of a small headroom is for strangers.
             wanted[Tier::Strangers as usize] = calm(headroom, TUNING.calm_divisor);
-            for tier in [Tier::Regulars, Tier::Proven, Tier::Answered] {
-                wanted[tier as usize] = calm(headroom, TUNING.calm_divisor_of_known);
+            for tier in [Tier::Regulars, Tier::Earlier, Tier::Proven, Tier::Answered] {
+                wanted[tier as usize] =
+                    calm(headroom, TUNING.calm_divisor_of_known).min(headroom / 8);
             }
         } else {
             for (tier, scarce) in self.scarce.iter_mut().enumerate() {

@@ -15,7 +15,7 @@ use crate::{
     holders::{Holders, Sums},
 };
 use ctguard_control::{
-    look::Looking,
+    look::{self, Looking},
     reclaim::{Queue, ReclaimAges},
     sources::{KnownSources, apply, sync},
     standing::Standings,
@@ -28,16 +28,6 @@ use ctguard_kernel::{
 };
 use ctguard_layout::HashKey;
 use ctguard_units::{TableSample, real};
-
-/// Looks take at most this part of a processor: a 50th in calm, a 25th under pressure, and a 12th
-/// while the table is above its target.
-const PART_IN_CALM: u32 = 50;
-const PART: u32 = 25;
-const PART_ABOVE_TARGET: u32 = 12;
-
-/// The shortest time between two looks, in calm and otherwise.
-const INTERVAL_IN_CALM: Duration = Duration::from_secs(1);
-const INTERVAL: Duration = Duration::from_millis(250);
 
 /// How much later the next look is if nothing was admitted in calm during the last two.
 const QUIET: Duration = Duration::from_secs(10);
@@ -104,7 +94,7 @@ impl Looker {
             memory: Arc::new(Mutex::new(Memory { standings, written, timeouts })),
             look: None,
             queue: Queue::default(),
-            interval: INTERVAL_IN_CALM,
+            interval: look::interval(Duration::ZERO, true, false),
             holders: Holders::default(),
             last: None,
             next: Duration::ZERO,
@@ -161,12 +151,7 @@ impl Looker {
     /// Sources that are known but not written, because there is no room for them.
     fn take(&mut self, looked: Looked, is_calm: bool, is_above: bool) -> Result<usize, DumpError> {
         let Looked { began, took, seen } = looked;
-        let (shortest, part) = match (is_above, is_calm) {
-            (true, _) => (INTERVAL, PART_ABOVE_TARGET),
-            (false, true) => (INTERVAL_IN_CALM, PART_IN_CALM),
-            (false, false) => (INTERVAL, PART),
-        };
-        self.interval = shortest.max(took * part);
+        self.interval = look::interval(took, is_calm, is_above);
         self.next = began + self.interval;
         let Seen { queue, mut holders, left_out } = seen?;
         if let Some((before, entries)) = self.last.replace((began, holders.entries)) {

@@ -193,7 +193,7 @@ impl Ticker {
             ceilings,
             are_own_ceilings: std::array::from_fn(|class| policy.has_own_ceiling(class)),
             floors: policy.floor,
-            reclaim: !policy.has(Policy::NO_RECLAIM),
+            reclaim: !policy.has(Policy::NO_RECLAIM) && !policy.has(Policy::DRY_RUN),
         };
         if fresh.is_none() {
             self.ceilings = Some((now, control_policy));
