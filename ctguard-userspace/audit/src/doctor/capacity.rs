@@ -60,7 +60,8 @@ fn hash(TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
         .because(
             "every packet searches a chain of entries, and long chains cost CPU. The advice to have a \
              quarter or an eighth as many buckets as entries is for old kernels; today's have one \
-             bucket for each entry",
+             bucket for each entry. In a full table the kernel searches eight buckets for an entry \
+             to replace (`early_drop`): here it finds one if any can be replaced, but in long chains",
         )
         .tune("ctguard tune --apply")
         .by_hand(format!("sysctl -w {BUCKETS}={max}"))
