@@ -17,6 +17,9 @@ use super::{SimulationError, frame::Frame, quantity::Span, scenario::Scenario};
 const BUFFER_BYTES: usize = 1 << 20;
 const NANOSECONDS: u128 = 1_000_000_000;
 
+/// Longer than three of its round trips.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
+
 /// How captures begin: pcap with microseconds and nanoseconds, pcapng.
 const MAGIC: [u32; 3] = [0xa1b2_c3d4, 0xa1b2_3c4d, 0x0a0d_0d0a];
 
@@ -79,7 +82,8 @@ pub(crate) fn is_capture(path: &Path) -> Result<bool, SimulationError> {
 /// The scenario of a capture of this length.
 pub(super) fn scenario(length: Duration) -> Result<Scenario, SimulationError> {
     let scenario = Scenario::parse(USUAL, Path::new("the load of a recording"))?;
-    Ok(Scenario { duration: Span(length), ..scenario })
+    // The last flows are still answered.
+    Ok(Scenario { duration: Span(length + ANSWERED_WITHIN), ..scenario })
 }
 
 impl Capture {
