@@ -155,7 +155,7 @@ impl Row {
             (Length::Full, Plot::Throughout) => 20,
             (Length::Full, Plot::Late | Plot::Outage | Plot::LongOutage | Plot::After) => 24,
             (Length::Short, Plot::Throughout | Plot::After) => 4,
-            (Length::Short, Plot::Late) => 6,
+            (Length::Short, Plot::Late) => 12,
             (Length::Short, Plot::Outage | Plot::LongOutage) => 8,
         }
     }

@@ -45,6 +45,10 @@ impl Room {
         Self { limit, kept: 0, ..self }
     }
 
+    pub(crate) const fn max(&self) -> u64 {
+        self.table.max
+    }
+
     /// Whether the table is above its target.
     pub(crate) const fn is_above_target(&self) -> bool {
         self.table.entries > self.target

@@ -48,6 +48,7 @@ pub const TUNING: Tuning = Tuning {
     gain_up: 1.05,
     gain_range: 1e-3..=1.1,
     gain_of_floods: 0.5,
+    challenged_divisor: 64,
     excess_begins: 4.0,
     excess_ends: 2.0,
     excess_none: 0.5,
@@ -125,6 +126,9 @@ pub struct Tuning {
     pub unchallenged_after: Duration,
     /// Challenges of a class end when the share of strangers would be this many floors.
     pub sufficient_floors: f64,
+    /// Strangers of a class are not challenged if they would fill less than the maximum divided by
+    /// this in the time over which the room is spread.
+    pub challenged_divisor: u64,
     /// TCP is challenged if strangers ask for this many times the rate for which there is room.
     pub excess_begins: f64,
     /// A challenge goes on while they ask for more than this many times it …

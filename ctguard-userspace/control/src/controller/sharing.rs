@@ -28,10 +28,14 @@ impl Controller {
         }
         let budget = |stages: &Stages| self.strangers(room, stages);
         let strangers = self.strangers(room, &stages);
+        let horizon = self.horizon;
         let may_begin = |class| {
+            let asked = self.demands.total(Tier::Strangers, class);
+            // Those that would fill a small part of the table do no harm.
             self.stages.is_challenged(class)
-                || self.scarce[Tier::Strangers as usize]
-                || self.demands.total(Tier::Strangers, class) > strangers * TUNING.clearly_too_much
+                || asked * horizon > real(room.max() / TUNING.challenged_divisor)
+                    && (self.scarce[Tier::Strangers as usize]
+                        || asked > strangers * TUNING.clearly_too_much)
         };
         let in_force = stages;
         let excess = |class| {

@@ -300,7 +300,7 @@ fn quiet_strangers_are_not_challenged_while_their_grant_lasts() {
         is_seen_once: true,
     };
     let mut loads = vec![load(Tier::Proven, Class::Tcp, 2.0); 50];
-    loads.extend([load(Tier::Strangers, Class::Udp, 1.0); 20]);
+    loads.extend([load(Tier::Strangers, Class::Udp, 1.0); 40]);
     let stage_after = |limit: u64, flood: Option<OfferedLoad>| {
         let mut controller = Controller::new(JIFFIES_PER_SECOND);
         controller.tick(&snapshot(0, 0, 7250), &POLICY);
