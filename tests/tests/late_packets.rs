@@ -143,7 +143,7 @@ impl Site {
         };
         let hook = match nat {
             Nat::Forward | Nat::ForwardOtherPort => "prerouting priority dstnat",
-            _ => "postrouting priority srcnat",
+            Nat::None | Nat::Masquerade | Nat::MasqueradeOtherPort => "postrouting priority srcnat",
         };
         nft(
             &router,
@@ -167,7 +167,7 @@ impl Site {
     fn ends(&self, port: u16) -> [SocketAddr; 2] {
         let reached = match self.nat {
             Nat::Forward | Nat::ForwardOtherPort => [10, 0, 1, 1],
-            _ => [10, 0, 2, 2],
+            Nat::None | Nat::Masquerade | Nat::MasqueradeOtherPort => [10, 0, 2, 2],
         };
         let own = if self.nat == Nat::ForwardOtherPort { 80 } else { port };
         [(reached, port).into(), ([10, 0, 2, 2], own).into()]
@@ -179,7 +179,10 @@ impl Site {
         match late {
             Late::UdpOpener | Late::UdpOther => self.late_udp(late, port),
             Late::OtherOfTimeWait => self.late_fin(port),
-            _ => self.late_tcp(late, port),
+            Late::OpenerOfEstablished
+            | Late::OtherOfEstablished
+            | Late::OpenerOfHalfOpen
+            | Late::OtherOfHalfOpen => self.late_tcp(late, port),
         }
     }
 
@@ -202,7 +205,7 @@ impl Site {
         }
         if late == Late::OtherOfEstablished {
             let mut server = accepted.context("not established")?;
-            return Ok(became(server.write_all(b"x").and_then(|()| client.read_exact(&mut [0]))));
+            return Ok(became(&server.write_all(b"x").and_then(|()| client.read_exact(&mut [0]))));
         }
         let sent = client.write_all(b"x");
         let mut server = match accepted {
@@ -213,7 +216,7 @@ impl Site {
             },
         };
         server.set_read_timeout(Some(PATIENCE))?;
-        Ok(became(sent.and_then(|()| server.read_exact(&mut [0]))))
+        Ok(became(&sent.and_then(|()| server.read_exact(&mut [0]))))
     }
 
     fn late_fin(&self, port: u16) -> Result<Became> {
@@ -263,7 +266,7 @@ impl Site {
                 client.recv(&mut [0])
             })
         };
-        Ok(became(arrived.map(|_| ())))
+        Ok(became(&arrived.map(|_| ())))
     }
 
     /// Empties the router's table as a guard does; returns how many entries there were.
@@ -306,7 +309,7 @@ fn accept(listener: &TcpListener) -> Result<Option<TcpStream>> {
     Ok(None)
 }
 
-fn became(arrived: std::io::Result<()>) -> Became {
+fn became(arrived: &std::io::Result<()>) -> Became {
     if arrived.is_ok() { Became::Fine } else { Became::Lost }
 }
 

@@ -116,7 +116,7 @@ impl Controller {
         }
 
         let taken = table.entries + in_flight + self.reserve.entries(table);
-        let known = Tier::SERVED.into_iter().filter(|tier| tier.is_known());
+        let known = Tier::SERVED.into_iter().filter(Tier::is_known);
         let need: f64 = known.map(|tier| self.needs[tier as usize].per_second()).sum();
         let mut room = Room::of(table, policy.target_ppm, taken).keeping(need * TUNING.kept_for);
         if policy.reclaim {
@@ -159,7 +159,7 @@ impl Controller {
         let least = if self.starved.is_some() { 2 } else { 1 } * room.least();
         let is_short = room.headroom() + room.deletable() < least;
         self.starved = is_short.then(|| self.starved.unwrap_or(self.clock.now));
-        self.starved.is_some_and(|since| self.clock.now - since >= TUNING.starved_for)
+        self.starved.is_some_and(|since| self.clock.now.saturating_sub(since) >= TUNING.starved_for)
     }
 
     /// Updates all averages; returns the flows in flight.

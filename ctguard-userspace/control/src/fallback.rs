@@ -70,7 +70,7 @@ mod tests {
         let policy = Policy { fallback_flows_per_second: 1, ..DEFAULT_POLICY };
         let rates = fallback(&policy, TableSample { entries: 8000, max: 100_000 }, false, HZ);
         let bursts = rates.map(|rate| rate.tolerance / rate.interval + 1);
-        let free = DEFAULT_POLICY.target_ppm as u64 / 10 - 8000;
+        let free = u64::from(DEFAULT_POLICY.target_ppm) / 10 - 8000;
         let all: u64 = bursts.iter().sum();
         assert!((free / 2 - 8..=free / 2 + 8).contains(&all), "{bursts:?}");
         assert!(bursts.iter().all(|&burst| burst > 100), "{bursts:?}");

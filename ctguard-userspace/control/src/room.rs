@@ -81,7 +81,12 @@ impl Room {
             Tier::Strangers => {
                 self.replaceable.min(self.table.max / TUNING.replaced_by_strangers_divisor)
             }
-            _ => self.replaceable,
+            Tier::Allowed
+            | Tier::Regulars
+            | Tier::Earlier
+            | Tier::Proven
+            | Tier::Answered
+            | Tier::Retried => self.replaceable,
         };
         real_difference(self.stop(tier), self.taken) + real(self.reclaimable + replaceable)
     }

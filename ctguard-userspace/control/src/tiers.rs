@@ -18,7 +18,7 @@ pub(crate) trait Precedence: Sized {
     /// from one tier can be given to another only a tick later.
     fn stock(self) -> f64;
     /// Whether its sources are known. Such a tier is not paced.
-    fn is_known(self) -> bool;
+    fn is_known(&self) -> bool;
 }
 
 impl Precedence for Tier {
@@ -63,8 +63,8 @@ impl Precedence for Tier {
         }
     }
 
-    fn is_known(self) -> bool {
-        matches!(self, Self::Regulars | Self::Earlier | Self::Proven)
+    fn is_known(&self) -> bool {
+        matches!(*self, Self::Regulars | Self::Earlier | Self::Proven)
     }
 }
 

@@ -152,10 +152,10 @@ impl<'s> Run<'s> {
             Event::Packet => self.replay()?,
             Event::Flow(step, flow) => self.proceed(step, *flow),
             Event::Tick { number } if number == self.daemon.number => self.tick(),
-            Event::Tick { .. } => {}
             Event::Write => self.write(),
             Event::Look { number } if number == self.daemon.look => self.look(),
-            Event::Look { .. } => {}
+            // Another was planned since.
+            Event::Tick { .. } | Event::Look { .. } => {}
             Event::Sample => {
                 self.record.look(self.maps.table.count());
                 self.agenda.plan(self.now + self.record.step, Event::Sample);
@@ -200,7 +200,7 @@ impl<'s> Run<'s> {
         let stages = written.changes.iter().map(|change| StageReport::new(self.now, change));
         self.stages.extend(stages);
         if written.left_calm {
-            self.plan_look(self.now + self.steering.dump_takes(&self.maps));
+            self.plan_look(self.now + Steering::dump_takes(&self.maps));
         }
         self.plan_tick(self.daemon.last_tick + written.pace.interval());
     }
@@ -209,7 +209,7 @@ impl<'s> Run<'s> {
         if self.maps.table.count() <= MOST_AT_START {
             self.look();
         } else {
-            self.plan_look(self.now + self.steering.dump_takes(&self.maps));
+            self.plan_look(self.now + Steering::dump_takes(&self.maps));
         }
     }
 

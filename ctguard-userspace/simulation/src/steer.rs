@@ -166,16 +166,16 @@ impl Steering {
         }
         let look = looking.finish(true);
         let target = table.target(self.policy.target_ppm);
-        let room = target.saturating_sub(table.part(TUNING.reserve_ppm));
+        let room = target.saturating_sub(table.part(TUNING.parts_reserve_ppm));
         self.standings.looked(&look, now, SINCE_1970 + now, self.is_calm, room);
         maps.know(sync(&self.written, &self.standings.known()), &mut self.written);
         self.queue = look.queue;
         self.look_interval =
-            look::interval(self.dump_takes(maps), self.is_calm, table.entries > target);
+            look::interval(Self::dump_takes(maps), self.is_calm, table.entries > target);
         self.look_interval
     }
 
-    pub(super) fn dump_takes(&self, maps: &Maps) -> Duration {
+    pub(super) fn dump_takes(maps: &Maps) -> Duration {
         DUMPED_IN * u32::try_from(maps.table.count()).unwrap_or(u32::MAX)
     }
 

@@ -62,7 +62,13 @@ impl Controller {
             let most = match tier {
                 Tier::Allowed => real(room.spare()),
                 Tier::Strangers if !self.surveyed => real(room.headroom()) * TUNING.until_known,
-                _ => rate * TUNING.saved,
+                Tier::Strangers
+                | Tier::Regulars
+                | Tier::Earlier
+                | Tier::Proven
+                | Tier::Answered
+                | Tier::Retried
+                | Tier::AbovePart => rate * TUNING.saved,
             };
             self.saved[tier as usize].earn(rate, elapsed, spent[tier as usize], most);
         }

@@ -155,7 +155,14 @@ impl Controller {
                 Tier::Answered | Tier::Retried if is_expected(tier) || !self.knows_demands => {
                     self.demands.ask(tier, counts).max(whole * TUNING.ready_for_answers)
                 }
-                _ => self.demands.ask(tier, counts),
+                Tier::Strangers
+                | Tier::Allowed
+                | Tier::Regulars
+                | Tier::Earlier
+                | Tier::Proven
+                | Tier::Answered
+                | Tier::Retried
+                | Tier::AbovePart => self.demands.ask(tier, counts),
             };
             // A tier whose grant is spent may ask for more than was counted.
             let more = if self.scarce[tier as usize] { 2.0 } else { 1.1 };

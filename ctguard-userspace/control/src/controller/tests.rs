@@ -226,7 +226,7 @@ fn when_no_room_can_be_made_the_tiers_go_on_to_the_maximum() {
     assert!(plant.outcome(0).success() >= 0.999, "{}", plant.line());
 }
 
-/// Three quarters of it as TIME_WAIT, of which ten seconds' are needed: more than the table would
+/// Three quarters of it as `TIME_WAIT`, of which ten seconds' are needed: more than the table would
 /// hold for two minutes.
 #[test]
 fn connections_that_are_over_make_room_in_calm() {
