@@ -8,7 +8,7 @@ use super::{
     Pace,
     load::OfferedLoad,
     stage::Stage,
-    tiers::{Precedence as _, TIERS, Tier},
+    tiers::{TIERS, Tier},
 };
 use ctguard_units::TableSample;
 
@@ -36,7 +36,13 @@ impl ControlPolicy {
 
     /// The most that a source of this tier may open per second outside calm.
     pub(crate) fn cap(&self, tier: Tier, class: Class) -> f64 {
-        if tier.is_known() { self.calm_cap(class) } else { self.ceiling(class) }
+        // Who is proven since a moment ago may be one host that floods.
+        match tier {
+            Tier::Regulars | Tier::Earlier | Tier::Allowed => self.calm_cap(class),
+            Tier::Strangers | Tier::Proven | Tier::Answered | Tier::Retried | Tier::AbovePart => {
+                self.ceiling(class)
+            }
+        }
     }
 
     /// The most that a source may open per second in calm.

@@ -161,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn default_ceilings_hold_outside_calm_for_sources_that_are_not_known() {
+    fn default_ceilings_hold_outside_calm_for_sources_that_were_not_there_before() {
         let policy = ControlPolicy { are_own_ceilings: [false; CLASSES], ..POLICY };
         let budgets = [1e6; TIERS];
         let shares = shares(&fair(), &Demands::default(), &budgets, [false; TIERS], &policy);
-        for tier in [Tier::Strangers, Tier::Answered, Tier::Retried] {
+        for tier in [Tier::Strangers, Tier::Proven, Tier::Answered, Tier::Retried] {
             assert_eq!(shares[tier as usize], [50.0, 100.0, 20.0]);
         }
-        assert_eq!(shares[Tier::Proven as usize], [f64::INFINITY; CLASSES]);
+        assert_eq!(shares[Tier::Earlier as usize], [f64::INFINITY; CLASSES]);
         let own = super::shares(&fair(), &Demands::default(), &budgets, [false; TIERS], &POLICY);
         assert_eq!(own[Tier::Strangers as usize], [f64::INFINITY; CLASSES]);
     }
