@@ -19,8 +19,11 @@ use crate::{
     product::{Site, WAN},
 };
 
-/// A burst that is soon spent, and a rate that does not fill it while a test runs.
-const CEILINGS: [&str; 8] = [
+/// A burst that is soon spent, and a rate that does not fill it while a test runs. A SYN beyond it is
+/// refused, not challenged.
+const CEILINGS: [&str; 10] = [
+    "--set",
+    "interface.wan0.answer=off",
     "--set",
     "source.tcp.rate=1",
     "--set",
