@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctguard_layout::{CLASSES, Ceiling, Class, Grant, Limits};
+use ctguard_layout::{CLASSES, Ceiling, Class, Grant, Limits, Policy};
 
 use super::{
     Pace,
@@ -29,6 +29,17 @@ pub struct ControlPolicy {
 }
 
 impl ControlPolicy {
+    /// What `policy` says, with the highest `ceilings` of all interfaces. A dry run deletes nothing.
+    pub fn of(policy: &Policy, ceilings: [u32; CLASSES]) -> Self {
+        Self {
+            target_ppm: policy.target_ppm,
+            ceilings,
+            are_own_ceilings: std::array::from_fn(|class| policy.has_own_ceiling(class)),
+            floors: policy.floor,
+            reclaim: !policy.has(Policy::NO_RECLAIM) && !policy.has(Policy::DRY_RUN),
+        }
+    }
+
     /// New flows per second that a source may open in calm.
     pub fn ceiling(&self, class: Class) -> f64 {
         f64::from(self.ceilings[class as usize])

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use ctguard_layout::Policy;
+
 use super::{
     holdings::{Excess, Proof},
     look::{Held, Kind},
@@ -59,6 +61,11 @@ impl ReclaimClass {
         }
     }
 
+    /// The names and counts of the classes that counted anything.
+    pub fn named(counts: [u64; Self::COUNT]) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::ALL.map(Self::name).into_iter().zip(counts).filter(|(_, count)| *count > 0)
+    }
+
     /// The class of an entry that is old enough.
     const fn of(kind: Kind) -> Option<Self> {
         match kind {
@@ -95,13 +102,12 @@ pub struct ReclaimAges {
     pub ages: [Option<u32>; ReclaimClass::COUNT - 1],
 }
 
-impl Default for ReclaimAges {
-    fn default() -> Self {
-        Self { ages: [Some(1), Some(5), Some(10), Some(10), Some(30), None] }
-    }
-}
-
 impl ReclaimAges {
+    /// What the operator's policy says.
+    pub fn of(policy: &Policy) -> Self {
+        Self { ages: policy.reclaim_after.map(|after| (after > 0).then_some(after)) }
+    }
+
     /// The class in which the entry may be deleted now.
     pub(crate) fn class(&self, held: &Held) -> Option<ReclaimClass> {
         let class = ReclaimClass::of(held.kind)?;

@@ -18,6 +18,7 @@ use super::{
     sources::{KnownSources, SourceScope},
 };
 use crate::tuning::TUNING;
+use ctguard_units::TableSample;
 
 /// All sources of which something is known, in bounded memory.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +30,6 @@ pub struct Standings {
     marks: Arc<Marks>,
     marked: Duration,
     parts: Parts,
-    above: Vec<(SourceScope, Entries)>,
     calm_since: Option<Duration>,
     learnt: Option<Duration>,
     has_looked: bool,
@@ -63,11 +63,6 @@ impl Standings {
     /// The most entries that each source may hold, if it is not known to hold more; `None` if all fit.
     pub const fn parts(&self) -> Parts {
         self.parts
-    }
-
-    /// The sources furthest above their part, and what they hold.
-    pub fn above(&self) -> &[(SourceScope, Entries)] {
-        &self.above
     }
 
     /// Learns from a look. All entries that are not dead weight may be `room`.
@@ -181,14 +176,7 @@ impl Standings {
             Entries { proving: usual.proving.min(most), other: usual.other.min(most) }
         };
         self.parts = look.holdings.parts(usual, room);
-        let marks = look.holdings.above(self.parts, usual);
-        let mut above: Vec<_> =
-            marks.iter().map(|(&source, &excess)| (excess.sum(), source)).collect();
-        above.sort_unstable_by(|one, other| other.cmp(one));
-        above.truncate(REPORTED);
-        self.above =
-            above.into_iter().map(|(_, source)| (source, look.holdings.of(source))).collect();
-        self.marks = Arc::new(marks);
+        self.marks = Arc::new(look.holdings.above(self.parts, usual));
         self.marked = now;
     }
 }
@@ -207,8 +195,10 @@ fn keep_first(all: &mut Vec<(SourceScope, Proven)>, most: usize) {
     all.extend(later);
 }
 
-/// Sources of [`Standings::above`].
-const REPORTED: usize = 16;
+/// What all sources together may hold before they are held to their parts.
+pub fn parts_room(table: TableSample, target_ppm: u32) -> u64 {
+    table.target(target_ppm).saturating_sub(table.part(TUNING.parts_reserve_ppm))
+}
 
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)

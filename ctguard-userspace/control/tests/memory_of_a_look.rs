@@ -45,7 +45,8 @@ const MIB: usize = 1 << 20;
 
 fn look(standings: &Standings, kinds: &[Kind]) -> Look<Payload> {
     let marks = standings.marks();
-    let mut looking = Looking::new(ReclaimAges::default(), &marks, ENTRIES.into());
+    let mut looking =
+        Looking::new(ReclaimAges::of(&ctguard_settings::DEFAULT_POLICY), &marks, ENTRIES.into());
     for number in 0..ENTRIES {
         let held = Held {
             source: SourceScope::V6(u64::from(number.wrapping_mul(2_654_435_761)) << 16),

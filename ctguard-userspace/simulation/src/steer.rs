@@ -11,7 +11,7 @@ use ctguard_control::{
     reclaim::{Queue, ReclaimAges, ReclaimClass},
     regulars::{Regular, Regulars},
     sources::{KnownSources, SourceScope, sync},
-    standing::Standings,
+    standing::{Standings, parts_room},
     tuning::TUNING,
 };
 
@@ -68,8 +68,7 @@ impl Deleted {
     }
 
     pub(super) fn by_class(&self) -> BTreeMap<&'static str, u64> {
-        let classes = ReclaimClass::ALL.into_iter().map(ReclaimClass::name).zip(self.by_class);
-        classes.filter(|(_, count)| *count > 0).collect()
+        ReclaimClass::named(self.by_class).collect()
     }
 }
 
@@ -83,14 +82,8 @@ impl Steering {
         let regular = Regular { score: TUNING.regular_highest, usual: [0.0; 2], is_proven: true };
         let regulars = regulars.map(|source| (source, regular));
         Self {
-            policy: ControlPolicy {
-                target_ppm: policy.target_ppm,
-                ceilings: policy.source.map(|rate| rate.flows_per_second),
-                are_own_ceilings: std::array::from_fn(|class| policy.has_own_ceiling(class)),
-                floors: policy.floor,
-                reclaim: !policy.has(Policy::NO_RECLAIM) && !policy.has(Policy::DRY_RUN),
-            },
-            ages: ReclaimAges { ages: policy.reclaim_after.map(|age| (age > 0).then_some(age)) },
+            policy: ControlPolicy::of(&policy, policy.source.map(|rate| rate.flows_per_second)),
+            ages: ReclaimAges::of(&policy),
             processors: processors.into(),
             controller: Controller::new(jiffies_per_second),
             rates: OfferedRates::default(),
@@ -165,13 +158,13 @@ impl Steering {
             looking.add(&maps.held(entry, now), || Some(entry.handle()));
         }
         let look = looking.finish(true);
-        let target = table.target(self.policy.target_ppm);
-        let room = target.saturating_sub(table.part(TUNING.parts_reserve_ppm));
+        let target_ppm = self.policy.target_ppm;
+        let room = parts_room(table, target_ppm);
         self.standings.looked(&look, now, SINCE_1970 + now, self.is_calm, room);
         maps.know(sync(&self.written, &self.standings.known()), &mut self.written);
         self.queue = look.queue;
         self.look_interval =
-            look::interval(Self::dump_takes(maps), self.is_calm, table.entries > target);
+            look::interval(Self::dump_takes(maps), self.is_calm, table.is_above(target_ppm));
         self.look_interval
     }
 

@@ -19,6 +19,11 @@ impl TableSample {
         if self.max == 0 { 0.0 } else { real(self.entries) / real(self.max) }
     }
 
+    /// Whether it holds more entries than at the target fill.
+    pub fn is_above(self, target_ppm: u32) -> bool {
+        self.entries > self.target(target_ppm)
+    }
+
     /// Entries at the target fill.
     pub fn target(self, target_ppm: u32) -> u64 {
         self.part(target_ppm).min(self.max)

@@ -37,8 +37,10 @@ impl Controller {
             for (tier, scarce) in self.scarce.iter_mut().enumerate() {
                 let limit = snapshot.limits[tier];
                 let is_spent = limit > 0 && snapshot.admitted[tier] >= limit;
-                *scarce |= self.granted[tier] > 0 && is_spent;
-                if tier == Tier::Strangers as usize && self.granted[tier] > 0 && is_spent {
+                let is_spent = is_spent && self.granted[tier] > 0;
+                *scarce |= is_spent;
+                // A flood has more sources than a scan can show, so it is not waited for.
+                if is_spent && tier == Tier::Strangers as usize {
                     self.gains[tier] *= TUNING.gain_down;
                 }
             }

@@ -91,8 +91,10 @@ impl Controller {
             let gain = &mut self.gains[tier as usize];
             let passes = self.needs[tier as usize].per_second();
             if self.scarce[tier as usize] {
-                // For strangers at every tick.
-                *gain *= if tier == Tier::Strangers { 1.0 } else { TUNING.gain_down };
+                // That of strangers fell at each tick (`allowances`).
+                if tier != Tier::Strangers {
+                    *gain *= TUNING.gain_down;
+                }
             } else if *gain < 1.0 || passes < rates[tier as usize] {
                 *gain *= TUNING.gain_up;
             }

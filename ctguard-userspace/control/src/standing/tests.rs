@@ -1,4 +1,6 @@
 use super::*;
+use ctguard_settings::DEFAULT_POLICY;
+
 use crate::{
     look::{Held, Kind, Looking},
     reclaim::ReclaimAges,
@@ -31,7 +33,7 @@ fn look_at(standings: &mut Standings, entries: &[Held], passed: Duration, calm: 
 
 fn look(standings: &mut Standings, entries: &[Held], passed: Duration, calm: bool, complete: bool) {
     let marks = standings.marks();
-    let mut looking = Looking::<()>::new(ReclaimAges::default(), &marks, 2 * ROOM);
+    let mut looking = Looking::<()>::new(ReclaimAges::of(&DEFAULT_POLICY), &marks, 2 * ROOM);
     for entry in entries {
         looking.add(entry, || None);
     }
@@ -150,7 +152,7 @@ fn who_holds_more_than_its_part_is_marked_and_who_holds_less_is_not() {
     assert_eq!(standings.parts(), Parts { proving: Some(750), other: None });
     assert_eq!(tiers(&standings, source(1)), Some(Tiers::PROVEN.and(Tiers::ABOVE_PART)));
     assert_eq!(tiers(&standings, source(2)), PROVEN);
-    assert_eq!(standings.above(), [(source(1), Entries { proving: 900, other: 0 })]);
+    assert_eq!(*standings.marks(), Marks::from([(source(1), Entries { proving: 150, other: 0 })]));
 }
 
 /// Fails when a sender of spoofed packets takes a victim's rank in its connections' tier.

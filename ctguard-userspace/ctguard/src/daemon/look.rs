@@ -18,8 +18,7 @@ use ctguard_control::{
     look::{self, Looking},
     reclaim::{Queue, ReclaimAges},
     sources::{KnownSources, apply, sync},
-    standing::Standings,
-    tuning::TUNING,
+    standing::{Standings, parts_room},
 };
 use ctguard_kernel::{
     bpf::monotonic,
@@ -117,7 +116,7 @@ impl Looker {
             return Ok(());
         }
         let looked = self.job(maps, sources, sample, is_calm)?.run();
-        self.take(looked, is_calm, sample.entries > sample.target(maps.policy().target_ppm))?;
+        self.take(looked, is_calm, sample.is_above(maps.policy().target_ppm))?;
         Ok(())
     }
 
@@ -130,7 +129,6 @@ impl Looker {
     ) -> anyhow::Result<Job> {
         let (policy, environment) = (maps.policy(), maps.environment());
         let allowed = maps.lists.entries(ListKind::Allow)?;
-        let seconds = |after| (after > 0).then_some(after);
         Ok(Job {
             memory: Arc::clone(&self.memory),
             sources: Arc::clone(sources),
@@ -139,11 +137,9 @@ impl Looker {
                 tcp_loose: environment.daemon.tcp_loose != 0,
                 allowed: allowed.into_iter().map(|entry| entry.prefix).collect(),
             },
-            ages: ReclaimAges { ages: policy.reclaim_after.map(seconds) },
+            ages: ReclaimAges::of(&policy),
             table,
-            room: table
-                .target(policy.target_ppm)
-                .saturating_sub(table.part(TUNING.parts_reserve_ppm)),
+            room: parts_room(table, policy.target_ppm),
             is_calm,
         })
     }
@@ -188,7 +184,7 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let is_calm = guard.ticker.is_calm();
     if let Some(looked) = Background::take_finished(&mut guard.looker.look) {
         let table = guard.table.sample()?;
-        let is_above = table.entries > table.target(guard.maps.policy().target_ppm);
+        let is_above = table.is_above(guard.maps.policy().target_ppm);
         let parts = guard.looker.holders.parts;
         let left_out = guard.looker.take(looked, is_calm, is_above);
         let left_out = left_out.context("cannot learn who holds connections")?;

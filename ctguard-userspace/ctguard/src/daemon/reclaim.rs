@@ -73,6 +73,5 @@ fn report(guard: &mut Guard) {
 }
 
 fn named(entries: [u64; ReclaimClass::COUNT]) -> BTreeMap<String, u64> {
-    let all = ReclaimClass::ALL.map(ReclaimClass::name).map(str::to_owned).into_iter().zip(entries);
-    all.filter(|(_, entries)| *entries > 0).collect()
+    ReclaimClass::named(entries).map(|(class, entries)| (class.to_owned(), entries)).collect()
 }

@@ -52,7 +52,7 @@ pub(crate) struct Ticker {
     /// What was written last.
     limits: Limits,
     /// Read seldom, because only the operator changes them.
-    ceilings: Option<(Duration, ControlPolicy)>,
+    ceilings: Option<(Duration, [u32; CLASSES])>,
     jiffies_per_second: u32,
     clock: JiffiesClock,
 }
@@ -185,20 +185,13 @@ impl Ticker {
     ) -> ControlPolicy {
         let fresh = self.ceilings.filter(|(at, _)| now.saturating_sub(*at) < POLICY_INTERVAL);
         let ceilings = match fresh {
-            Some((_, known)) => known.ceilings,
+            Some((_, ceilings)) => ceilings,
             None => highest_ceilings(maps, policy, guarded),
         };
-        let control_policy = ControlPolicy {
-            target_ppm: policy.target_ppm,
-            ceilings,
-            are_own_ceilings: std::array::from_fn(|class| policy.has_own_ceiling(class)),
-            floors: policy.floor,
-            reclaim: !policy.has(Policy::NO_RECLAIM) && !policy.has(Policy::DRY_RUN),
-        };
         if fresh.is_none() {
-            self.ceilings = Some((now, control_policy));
+            self.ceilings = Some((now, ceilings));
         }
-        control_policy
+        ControlPolicy::of(policy, ceilings)
     }
 }
 
