@@ -1,5 +1,7 @@
 //! A table, a data path that keeps to grants, shares and stages, and sources, in steps of 1 ms.
 
+mod sources;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use ctguard_datapath::bucket::gcra;
@@ -9,9 +11,12 @@ use ctguard_layout::{
 };
 
 use super::*;
+pub(super) use sources::{Group, Outcome};
+
 use crate::{load::OfferedLoad, testing::Random};
 use ctguard_settings::DEFAULT_POLICY;
 use ctguard_units::whole;
+use sources::Sender;
 
 /// A kernel that counts a jiffy each millisecond.
 pub(super) const JIFFIES_PER_SECOND: u32 = 1000;
@@ -31,59 +36,6 @@ pub(super) const POLICY: ControlPolicy = ControlPolicy {
     floors: [1, 1, 1],
     reclaim: true,
 };
-
-/// Who sends, as one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Group {
-    pub(super) tier: Tier,
-    pub(super) class: Class,
-    /// 0: each flow is of another, spoofed source.
-    pub(super) sources: u32,
-    /// New flows a second, together.
-    pub(super) rate: f64,
-    /// How long an entry lives, in milliseconds; 0: it never becomes one.
-    pub(super) lifetime: u64,
-    /// The age from which on its entries can be reclaimed, in milliseconds.
-    pub(super) reclaimable_after: u64,
-    /// Whether the kernel would replace its entries.
-    pub(super) is_replaceable: bool,
-    /// From when until when, in milliseconds.
-    pub(super) from: u64,
-    pub(super) until: u64,
-}
-
-#[derive(Debug, Default)]
-struct Sender {
-    next: f64,
-    arrivals: Vec<u64>,
-    /// Flows of each source since the last scan, as strangers and in all, and their average.
-    seen: Vec<[u64; 2]>,
-    average: Vec<[f64; 2]>,
-    offered: u64,
-    admitted: u64,
-    admitted_by_source: Vec<u64>,
-}
-
-/// What became of one group, counted from [`Plant::count_from`] on.
-#[derive(Clone, Debug)]
-pub(super) struct Outcome {
-    pub(super) offered: u64,
-    pub(super) admitted: u64,
-    pub(super) by_source: Vec<u64>,
-}
-
-impl Outcome {
-    pub(super) fn success(&self) -> f64 {
-        real(self.admitted) / real(self.offered.max(1))
-    }
-
-    /// Jain's index.
-    pub(super) fn fairness(&self) -> f64 {
-        let sum: f64 = self.by_source.iter().map(|&flows| real(flows)).sum();
-        let squares: f64 = self.by_source.iter().map(|&flows| real(flows).powi(2)).sum();
-        sum * sum / (real(self.by_source.len() as u64) * squares)
-    }
-}
 
 pub(super) struct Plant {
     pub(super) now: u64,
