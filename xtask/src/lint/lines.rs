@@ -13,7 +13,7 @@ const BAR: usize = 30_000;
 /// The crates of the product.
 const PRODUCT: [&str; 2] = ["ctguard-ebpf/", "ctguard-userspace/"];
 /// Files of tests by name, and directories of them.
-const OF_TESTS: [&str; 4] = ["/tests.rs", "/testing.rs", "/plant.rs", "/tests/"];
+const OF_TESTS: [&str; 5] = ["/tests.rs", "/testing.rs", "/plant.rs", "/plant/", "/tests/"];
 
 /// Counts, and tells the number.
 pub(super) fn tell(files: &[String]) -> Result<()> {
