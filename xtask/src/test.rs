@@ -46,8 +46,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         passed &= observe(&mut host_tests(&targets)?, &mut tally)?;
         passed &= observe(cargo_test()?.arg("--doc"), &mut tally)?;
     }
-    eprintln!("xtask: tests that need root and a kernel");
-    passed &= observe(&mut kernel_tests(&targets, options)?, &mut tally)?;
+    let (labs, kernels): (Vec<_>, Vec<_>) = targets
+        .iter()
+        .filter(|target| target.needs_kernel)
+        .partition(|target| LABS.contains(&target.name.as_str()));
+    if !options.only_lab {
+        eprintln!("xtask: tests that need root and a kernel");
+        passed &= observe(&mut kernel_tests(cargo_test()?, &kernels), &mut tally)?;
+    }
+    if !options.no_lab {
+        eprintln!("xtask: floods");
+        passed &= observe(&mut kernel_tests(lab_test()?, &labs), &mut tally)?;
+    }
 
     println!("seconds of the slowest test binaries: {}", tally.slowest());
     for skip in tally.skipped() {
@@ -79,25 +89,28 @@ fn host_tests(targets: &[TestTarget]) -> Result<Command> {
     Ok(cargo)
 }
 
-fn kernel_tests(targets: &[TestTarget], options: &Options) -> Result<Command> {
-    let mut cargo = cargo_test()?;
+/// Tests of the lab, whose flood, clients and servers share a processor with the daemon: without
+/// optimisation they keep themselves waiting.
+fn lab_test() -> Result<Command> {
+    let mut cargo = exec::cargo()?;
+    cargo.args(["test", "--release", "--package", KERNEL_CRATE, "--no-fail-fast"]);
+    Ok(cargo)
+}
+
+fn kernel_tests(mut cargo: Command, targets: &[&TestTarget]) -> Command {
     if !privilege::is_root()
         && let Some(sudo) = exec::find("sudo")
     {
         // Cargo builds as the caller; only the tests themselves become root.
         cargo.arg("--config").arg(format!("target.'cfg(all())'.runner = '{} -E'", sudo.display()));
     }
-    let is_wanted = |target: &&TestTarget| {
-        let is_lab = LABS.contains(&target.name.as_str());
-        target.needs_kernel && if is_lab { !options.no_lab } else { !options.only_lab }
-    };
-    for target in targets.iter().filter(is_wanted) {
+    for target in targets {
         cargo.args(["--test", &target.name]);
     }
     // A passing test tells that it skipped itself only in its output; and no test may disturb the
     // load or the timing of another.
     cargo.args(["--", "--show-output", "--test-threads=1"]);
-    Ok(cargo)
+    cargo
 }
 
 /// A binary of integration tests.

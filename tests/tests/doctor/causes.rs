@@ -15,12 +15,19 @@ use tokio::net::TcpSocket;
 use super::{INFECTED, ask, expect_first, flood, found, is_possible};
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
+const HASH: &str = "net.netfilter.nf_conntrack_buckets";
 const TABLE: &str = "4096";
 /// More than half of the table.
 const FLOWS: u16 = 3000;
 /// Nobody is there, and nobody says so.
 const NOBODY: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 const SERVER_PORT: u16 = 8080;
+
+/// A table with nothing wrong, which these tests do not fill.
+fn large_table() -> Result<[HostSysctl; 2]> {
+    const LARGE: &str = "262144";
+    Ok([HostSysctl::set(MAX, LARGE)?, HostSysctl::set(HASH, LARGE)?])
+}
 
 /// A flood that is long enough to fill any table here.
 fn flooded(kind: FloodKind, cause: &str) -> Result<()> {
@@ -126,7 +133,7 @@ fn nat_ports_that_run_out_are_told_from_a_full_table() -> Result<()> {
     if !is_possible("nat_ports_that_run_out_are_told_from_a_full_table") {
         return Ok(());
     }
-    let _table = HostSysctl::set(MAX, "262144")?;
+    let _table = large_table()?;
     let network = Network::build()?;
     ask(&network.inside, 2000..60_000, SocketAddr::from((NOBODY, 9999)))?;
     expect_first(&network.router, "nat-ports")
@@ -137,7 +144,7 @@ fn flows_that_cannot_be_inserted_are_told_from_a_full_table() -> Result<()> {
     if !is_possible("flows_that_cannot_be_inserted_are_told_from_a_full_table") {
         return Ok(());
     }
-    let _table = HostSysctl::set(MAX, "262144")?;
+    let _table = large_table()?;
     let network = Network::build()?;
     let rules = "flush chain ip nat postrouting\n\
         add rule ip nat postrouting meta l4proto udp masquerade to :20000-20009\n";

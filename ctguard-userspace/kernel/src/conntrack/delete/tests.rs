@@ -51,7 +51,8 @@ fn another_entry_of_the_same_tuple_is_not_hit() {
 /// Prints what it costs.
 #[test]
 fn ports_that_nat_changed_are_seen_and_thousands_of_entries_go_at_once() {
-    const ENTRIES: u32 = 20_000;
+    // The maximum is the machine's, which may be a small router.
+    const ENTRIES: u32 = 8000;
     let test = "ports_that_nat_changed_are_seen";
     let Some(table) = TestTable::make(test) else { return };
     table.run(|| {
@@ -69,7 +70,7 @@ fn ports_that_nat_changed_are_seen_and_thousands_of_entries_go_at_once() {
         println!("{ENTRIES} entries listed in {:?}", lap());
         let deleted = Deleter::open().unwrap().delete(chosen).unwrap();
         println!("{deleted:?} in {:?}", lap());
-        assert_eq!((deleted.deleted, count()), (10_000, 10_000));
+        assert_eq!((deleted.deleted, count()), (4000, 4000));
     });
 }
 
