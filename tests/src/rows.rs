@@ -134,13 +134,6 @@ impl Row {
         self.rate != Rate::Full
     }
 
-    /// Whether ctguard starts while a flood takes the router's processor. Two processors need many
-    /// seconds for that, so only the long form says something.
-    #[must_use]
-    pub fn starts_in_a_flood(&self) -> bool {
-        self.plot == Plot::Late && !self.compares() && self.flood != "holders"
-    }
-
     /// Whether a bar is about what happens without a guard.
     fn compares(&self) -> bool {
         self.bars.contains(&Bar::NoWorseThanUnguarded)

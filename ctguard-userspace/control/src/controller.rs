@@ -57,6 +57,8 @@ pub struct Controller {
     shares: Shares,
     /// Seconds over which the room is spread.
     horizon: f64,
+    /// What cannot be deleted alone fills the table to its target.
+    is_out_of_reach: bool,
     /// Since when there has been no room for anybody, and none could be made.
     starved: Option<Duration>,
 }
@@ -86,6 +88,7 @@ impl Controller {
             presumed: None,
             shares: NO_SHARES,
             horizon: TUNING.horizon.as_secs_f64(),
+            is_out_of_reach: false,
             starved: None,
         }
     }
@@ -121,6 +124,11 @@ impl Controller {
         let mut room = Room::of(table, policy.target_ppm, taken).keeping(need * TUNING.kept_for);
         if policy.reclaim {
             room = room.with_reclaimable(snapshot.reclaimable, snapshot.replaceable);
+            let times = if self.is_out_of_reach { TUNING.in_reach_again } else { 1 };
+            self.is_out_of_reach = room.is_out_of_reach(snapshot.firm, times);
+            if self.is_out_of_reach {
+                room = room.up_to_the_brim();
+            }
         }
         let delete = room.deletions();
         if self.is_starved(&room) {
@@ -156,8 +164,7 @@ impl Controller {
     /// Whether there has been no room for anybody, and none could be made, for so long that the
     /// kernel would serve more flows without a guard.
     fn is_starved(&mut self, room: &Room) -> bool {
-        let least = if self.starved.is_some() { 2 } else { 1 } * room.least();
-        let is_short = room.headroom() + room.deletable() < least;
+        let is_short = room.is_short(if self.starved.is_some() { 2 } else { 1 });
         self.starved = is_short.then(|| self.starved.unwrap_or(self.clock.now));
         self.starved.is_some_and(|since| self.clock.now.saturating_sub(since) >= TUNING.starved_for)
     }
@@ -287,6 +294,7 @@ impl Controller {
     fn unlimited(&mut self, snapshot: &Snapshot<'_>) -> Decision {
         self.stages = Stages::default();
         self.shares = NO_SHARES;
+        self.is_out_of_reach = false;
         self.starved = None;
         let mark = |admitted: u64| TierGrant {
             limit: admitted.saturating_add(TUNING.unlimited),

@@ -90,6 +90,8 @@ pub struct Snapshot<'l> {
     pub reclaimable: u64,
     /// Further entries that the kernel itself would replace (`early_drop`).
     pub replaceable: u64,
+    /// Entries that the last look found and that cannot be deleted at all.
+    pub firm: u64,
     /// Entries that were deleted so far.
     pub deleted: u64,
     /// Time from one look at the table to the next.

@@ -109,7 +109,7 @@ pub struct Looking<'m, T> {
     queue: Filling<T>,
     holdings: Holdings,
     by_kind: [u64; Kind::COUNT],
-    replaceable: u64,
+    firm: u64,
 }
 
 impl<'m, T> Looking<'m, T> {
@@ -121,7 +121,7 @@ impl<'m, T> Looking<'m, T> {
             queue: Filling::new(queue_capacity(max)),
             holdings: Holdings::default(),
             by_kind: [0; Kind::COUNT],
-            replaceable: 0,
+            firm: 0,
         }
     }
 
@@ -131,23 +131,26 @@ impl<'m, T> Looking<'m, T> {
         let class = self.ages.class(held);
         let is_dead = class.is_some_and(ReclaimClass::is_dead_weight);
         self.holdings.add(held.source, held.proof(), is_dead, is_answered(held.kind));
-        let is_replaceable = held.is_replaceable();
-        self.replaceable += u64::from(is_replaceable);
-        let spare = (held.deletable && is_replaceable && held.kind != Kind::Closing)
+        let spare = (held.deletable && held.is_replaceable() && held.kind != Kind::Closing)
             .then_some(ReclaimClass::Replaceable);
-        if let Some(class) = class.or(spare) {
+        let class = class.or(spare);
+        self.firm += u64::from(!class.is_some_and(ReclaimClass::is_dead_weight));
+        if let Some(class) = class {
             self.queue.offer(held, class, self.marks, payload);
         }
     }
 
     /// `complete` says whether the dump told of every entry.
     pub fn finish(self, complete: bool) -> Look<T> {
+        let queue = self.queue.finish(self.marks);
+        let above_part = ReclaimClass::ALL.into_iter().filter(|class| !class.is_dead_weight());
+        let above_part: u64 = above_part.map(|class| queue.count(class)).sum();
         Look {
-            queue: self.queue.finish(self.marks),
+            firm: self.firm - above_part,
+            queue,
             entries: self.by_kind.iter().sum(),
             holdings: self.holdings,
             by_kind: self.by_kind,
-            replaceable: self.replaceable,
             complete,
         }
     }
@@ -183,8 +186,8 @@ pub struct Look<T> {
     pub entries: u64,
     /// By [`Kind`].
     pub by_kind: [u64; Kind::COUNT],
-    /// Entries that the kernel would replace in a full table, deletable or not.
-    pub replaceable: u64,
+    /// Entries that cannot be deleted now, not even in need.
+    pub firm: u64,
     /// Whether the dump told of every entry.
     pub complete: bool,
 }

@@ -38,6 +38,13 @@ impl Room {
         Self { reclaimable, replaceable, ..self }
     }
 
+    /// The same for a target that is out of reach: known sources go on to the maximum, and all others
+    /// stop below it.
+    pub(crate) fn up_to_the_brim(self) -> Self {
+        let limit = self.table.max + self.table.part(Tier::Proven.stops_below_limit_ppm());
+        Self { limit, ..self }
+    }
+
     /// The same up to the maximum, and so far beyond it that the kernel replaces entries which are
     /// not ASSURED (`early_drop`).
     pub(crate) const fn beyond_target(self) -> Self {
@@ -54,13 +61,20 @@ impl Room {
         self.table.entries > self.target
     }
 
-    /// Entries that may be deleted, for known sources if for nobody else.
-    pub(crate) const fn deletable(&self) -> u64 {
-        self.reclaimable + self.replaceable
+    /// Whether entries that cannot be deleted leave less below the target than this many times the
+    /// least room.
+    pub(crate) fn is_out_of_reach(&self, firm: u64, times: u64) -> bool {
+        firm + times * self.least() > self.target
     }
 
-    /// Less headroom than this is none.
-    pub(crate) fn least(&self) -> u64 {
+    /// Whether less than this many times the least room is there or can be made.
+    pub(crate) fn is_short(&self, times: u64) -> bool {
+        let most = self.limit + self.reclaimable + self.replaceable;
+        self.taken + times * self.least() > most
+    }
+
+    /// Less room than this is none.
+    fn least(&self) -> u64 {
         self.table.part(TUNING.least_headroom_ppm)
     }
 
@@ -99,7 +113,8 @@ impl Room {
     /// Entries to delete now, so that there is room for every tier; fewer if that takes entries that
     /// only the kernel would replace.
     pub(crate) fn deletions(&self) -> u64 {
-        let missing = |reserve: u64| (self.taken + reserve).saturating_sub(self.target);
+        let full = self.limit.min(self.table.max);
+        let missing = |reserve: u64| (self.taken + reserve).saturating_sub(full);
         let reclaimed =
             missing(self.table.part(TUNING.reserve_ppm) + self.kept).min(self.reclaimable);
         let in_need = missing(self.table.part(TUNING.reserve_in_need_ppm) + self.kept)
@@ -115,7 +130,8 @@ impl Room {
     /// New flows for allowed sources, which go on into a quarter of the space above the target, and
     /// never take more than that quarter at a time.
     pub(crate) fn allowed(&self) -> u64 {
-        (self.target + self.spare()).saturating_sub(self.taken).min(self.spare())
+        let most = self.limit.max(self.target + self.spare());
+        most.saturating_sub(self.taken).min(self.spare())
     }
 
     /// A quarter of the space above the target.
@@ -175,6 +191,19 @@ mod tests {
         let full = room(1000);
         assert_eq!((full.headroom(), full.beyond_target().headroom()), (0, 1000 / 16));
         assert!(full.is_above_target() && !room(850).is_above_target());
+    }
+
+    /// 846 of 1,000 are as many as the target takes; there must be room for a few more.
+    #[test]
+    fn a_target_that_is_out_of_reach_gives_way_to_the_maximum() {
+        let reached = |firm, times| !room(firm).is_out_of_reach(firm, times);
+        assert!(reached(848, 1) && !reached(849, 1), "{:?}", room(849).least());
+        assert!(reached(810, 20) && !reached(811, 20));
+        let brim = room(900).up_to_the_brim();
+        assert_eq!(Tier::SERVED.map(|tier| brim.left(tier)), [110, 105, 100, 90, 80, 80, 70]);
+        assert!(!brim.is_short(1) && room(900).is_short(1));
+        assert_eq!(brim.with_reclaimable(500, 0).deletions(), 0, "half of what is free is left");
+        assert_eq!(brim.allowed(), 37);
     }
 
     #[test]

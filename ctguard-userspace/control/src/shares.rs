@@ -40,7 +40,7 @@ pub(crate) fn challenge(
             let share = share_if_unchallenged(stages, demands, &budget, class);
             let suffices = share >= TUNING.sufficient_floors * policy.floor(class)
                 && excess(class) <= TUNING.excess_ends;
-            stages.end_challenge(class, now, suffices || excess(class) <= TUNING.excess_none);
+            stages.end_challenge(class, now, suffices, excess(class) <= TUNING.excess_none);
         }
     }
     loop {

@@ -15,6 +15,7 @@ pub(crate) struct Stages {
     of: [Stage; CLASSES],
     quiet: Lasting,
     sufficient: [Lasting; CLASSES],
+    unasked: [Lasting; CLASSES],
 }
 
 impl Stages {
@@ -42,6 +43,7 @@ impl Stages {
     pub(crate) fn challenge(&mut self, class: Class) {
         self.of[class as usize] = Stage::Challenge;
         self.sufficient[class as usize] = Lasting::default();
+        self.unasked[class as usize] = Lasting::default();
     }
 
     /// The same stages without a challenge of this class.
@@ -53,12 +55,19 @@ impl Stages {
         stages
     }
 
-    /// Ends the challenge of a class once its strangers' share has been `sufficient` for long enough.
-    pub(crate) fn end_challenge(&mut self, class: Class, now: Duration, sufficient: bool) {
-        let lasting = &mut self.sufficient[class as usize];
-        if lasting.observe(now, sufficient) >= TUNING.unchallenged_after
-            && self.is_challenged(class)
-        {
+    /// Ends the challenge of a class once its strangers' share has been `sufficient` for long enough,
+    /// or they have asked for next to nothing (`unasked`) for a shorter time.
+    pub(crate) fn end_challenge(
+        &mut self,
+        class: Class,
+        now: Duration,
+        sufficient: bool,
+        unasked: bool,
+    ) {
+        let suffices = self.sufficient[class as usize].observe(now, sufficient || unasked);
+        let is_unasked = self.unasked[class as usize].observe(now, unasked);
+        let is_over = suffices >= TUNING.unchallenged_after || is_unasked >= TUNING.unasked_after;
+        if is_over && self.is_challenged(class) {
             self.of[class as usize] = Stage::Fair;
         }
     }
@@ -112,11 +121,21 @@ mod tests {
         let mut stages = fair();
         stages.challenge(Class::Udp);
         assert_eq!(stages.of(), [Stage::Fair, Stage::Challenge, Stage::Fair]);
-        stages.end_challenge(Class::Udp, seconds(1), true);
-        stages.end_challenge(Class::Udp, seconds(10), true);
+        stages.end_challenge(Class::Udp, seconds(1), true, false);
+        stages.end_challenge(Class::Udp, seconds(10), true, false);
         assert!(stages.is_challenged(Class::Udp));
-        stages.end_challenge(Class::Udp, seconds(11), true);
+        stages.end_challenge(Class::Udp, seconds(11), true, false);
         assert_eq!(stages.of(), [Stage::Fair; CLASSES]);
+    }
+
+    #[test]
+    fn a_challenge_that_nobody_asks_to_pass_ends_after_a_second() {
+        let mut stages = fair();
+        stages.challenge(Class::Udp);
+        stages.end_challenge(Class::Udp, seconds(1), false, true);
+        assert!(stages.is_challenged(Class::Udp));
+        stages.end_challenge(Class::Udp, seconds(2), false, true);
+        assert!(!stages.is_challenged(Class::Udp));
     }
 
     #[test]

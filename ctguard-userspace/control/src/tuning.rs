@@ -21,6 +21,7 @@ pub const TUNING: Tuning = Tuning {
     pressure_horizon: Duration::from_secs(10),
     calm_after: Duration::from_secs(5),
     unchallenged_after: Duration::from_secs(10),
+    unasked_after: Duration::from_secs(1),
     sufficient_floors: 2.0,
     presumed_for: Duration::from_millis(300),
     unseen_most: 0.5,
@@ -49,6 +50,7 @@ pub const TUNING: Tuning = Tuning {
     gain_range: 1e-3..=1.1,
     gain_of_floods: 0.5,
     challenged_divisor: 64,
+    fewest_challenged: 16,
     excess_begins: 4.0,
     excess_ends: 2.0,
     excess_none: 0.5,
@@ -59,6 +61,7 @@ pub const TUNING: Tuning = Tuning {
     replaced_by_strangers_divisor: 64,
     parts_reserve_ppm: 150_000,
     least_headroom_ppm: 2_500,
+    in_reach_again: 20,
     starved_for: Duration::from_millis(500),
     replaced_divisor: 16,
     most_deleted: 256,
@@ -124,16 +127,21 @@ pub struct Tuning {
     pub calm_after: Duration,
     /// Shares must suffice for all strangers of a class for this time before challenges end.
     pub unchallenged_after: Duration,
+    /// They end after this time already where strangers of the class ask for next to nothing.
+    pub unasked_after: Duration,
     /// Challenges of a class end when the share of strangers would be this many floors.
     pub sufficient_floors: f64,
     /// Strangers of a class are not challenged if they would fill less than the maximum divided by
     /// this in the time over which the room is spread.
     pub challenged_divisor: u64,
+    /// Nor are they, except over TCP, if fewer sources than this are seen: a flood shows hundreds, and a
+    /// few can be held to a share.
+    pub fewest_challenged: usize,
     /// TCP is challenged if strangers ask for this many times the rate for which there is room.
     pub excess_begins: f64,
     /// A challenge goes on while they ask for more than this many times it …
     pub excess_ends: f64,
-    /// … and ends in any case when they ask for less than this.
+    /// … and ends in any case, and sooner, when they ask for less than this.
     pub excess_none: f64,
     /// SYNs that are challenged before demands are known stay challenged for this time, unless the
     /// flood is of another class: one scan sees only a sample of the sources.
@@ -211,6 +219,8 @@ pub struct Tuning {
     pub replaced_by_strangers_divisor: u64,
     /// Less headroom than this is none, in parts per million of the maximum.
     pub least_headroom_ppm: u32,
+    /// A target that was out of reach is within it again when so many times that can be free below it.
+    pub in_reach_again: u64,
     /// Sources are held to their parts so early that so much of the maximum remains below the target
     /// for those within theirs, in parts per million.
     pub parts_reserve_ppm: u32,

@@ -20,3 +20,4 @@ pub mod net;
 pub mod privileges;
 pub mod run_directory;
 pub mod terminal;
+pub mod urgency;

@@ -50,6 +50,7 @@ pub(super) struct Steering {
     /// What the data path's set of known sources holds.
     written: KnownSources,
     queue: Queue<Handle>,
+    firm: u64,
     look_interval: Duration,
     deleted: Deleted,
 }
@@ -91,6 +92,7 @@ impl Steering {
             standings: Standings::new(Regulars::restore(regulars, SINCE_1970)),
             written: KnownSources::new(),
             queue: Queue::default(),
+            firm: 0,
             look_interval: look::interval(Duration::ZERO, true, false),
             deleted: Deleted::default(),
         }
@@ -102,6 +104,7 @@ impl Steering {
         self.rates = OfferedRates::default();
         self.standings = Standings::new(self.standings.regulars().clone());
         self.queue = Queue::default();
+        self.firm = 0;
     }
 
     pub(super) fn finish(self) -> Deleted {
@@ -122,6 +125,7 @@ impl Steering {
             processors: self.processors,
             reclaimable: self.queue.len(),
             replaceable: self.queue.replaceable(),
+            firm: self.firm,
             deleted: self.deleted.all(),
             look_interval: self.look_interval,
         };
@@ -162,7 +166,7 @@ impl Steering {
         let room = parts_room(table, target_ppm);
         self.standings.looked(&look, now, SINCE_1970 + now, self.is_calm, room);
         maps.know(sync(&self.written, &self.standings.known()), &mut self.written);
-        self.queue = look.queue;
+        (self.queue, self.firm) = (look.queue, look.firm);
         self.look_interval =
             look::interval(Self::dump_takes(maps), self.is_calm, table.is_above(target_ppm));
         self.look_interval

@@ -61,6 +61,7 @@ pub(super) struct Plant {
     pub(super) deleted: u64,
     pub(super) reclaimable: u64,
     pub(super) replaceable: u64,
+    firm: u64,
     groups: Vec<Group>,
     senders: Vec<Sender>,
     random: Random,
@@ -108,6 +109,7 @@ impl Plant {
             deleted: 0,
             reclaimable: 0,
             replaceable: 0,
+            firm: 0,
             senders: groups.iter().map(sender).collect(),
             groups,
             random: Random::new(11),
@@ -232,13 +234,15 @@ impl Plant {
 
     /// Counts what can be deleted.
     fn look(&mut self) {
-        (self.reclaimable, self.replaceable) = (0, 0);
+        (self.reclaimable, self.replaceable, self.firm) = (0, 0, 0);
         for (group, held) in self.groups.iter().zip(&self.held) {
             for &(at, entries) in held {
                 if self.now - at >= group.reclaimable_after {
                     self.reclaimable += entries;
                 } else if group.is_replaceable {
                     self.replaceable += entries;
+                } else {
+                    self.firm += entries;
                 }
             }
         }
@@ -408,6 +412,7 @@ impl Plant {
             processors: 2,
             reclaimable: self.reclaimable,
             replaceable: self.replaceable,
+            firm: self.firm,
             deleted: self.deleted,
             look_interval: Duration::from_millis(LOOK),
         };

@@ -31,9 +31,12 @@ impl Controller {
         let horizon = self.horizon;
         let may_begin = |class| {
             let asked = self.demands.total(Tier::Strangers, class);
-            // Those that would fill a small part of the table do no harm.
+            let sources = self.demands.sources(Tier::Strangers, class);
+            // Those that would fill a small part of the table do no harm, and of few sources too
+            // little is known.
             self.stages.is_challenged(class)
-                || asked * horizon > real(room.max() / TUNING.challenged_divisor)
+                || (class == Class::Tcp || sources >= TUNING.fewest_challenged)
+                    && asked * horizon > real(room.max() / TUNING.challenged_divisor)
                     && (self.scarce[Tier::Strangers as usize]
                         || asked > strangers * TUNING.clearly_too_much)
         };

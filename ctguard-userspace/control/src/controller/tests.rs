@@ -226,6 +226,28 @@ fn when_no_room_can_be_made_the_tiers_go_on_to_the_maximum() {
     assert!(plant.outcome(0).success() >= 0.999, "{}", plant.line());
 }
 
+/// As many idle connections as the target takes, from before the guard. Fails when the few entries
+/// that can be deleted pass for room, so that newcomers wait for them.
+#[test]
+fn a_table_full_of_idle_connections_takes_newcomers_up_to_the_maximum() {
+    let held = live(Tier::Proven, 1, 1.0, 100 * LONG);
+    let web = Group { reclaimable_after: 10 * SECOND, ..live(Tier::Proven, 300, 80.0, LONG) };
+    let dns = Group {
+        class: Class::Udp,
+        reclaimable_after: 10 * SECOND,
+        is_replaceable: true,
+        ..live(Tier::Strangers, 300, 60.0, 30 * SECOND)
+    };
+    let mut plant = Plant::new(16_384, vec![web, dns]);
+    plant.fill(14_040, 1, held);
+    plant.count_from(SECOND);
+    plant.run(60 * SECOND);
+    println!("{}", plant.line());
+    assert!(plant.outcome(0).success() >= 0.999, "{}", plant.line());
+    assert!(plant.outcome(1).success() >= 0.95, "{}", plant.line());
+    assert_eq!(plant.dropped, 0, "{}", plant.line());
+}
+
 /// Three quarters of it as `TIME_WAIT`, of which ten seconds' are needed: more than the table would
 /// hold for two minutes.
 #[test]
@@ -448,6 +470,7 @@ fn snapshot(now: u64, admitted: u64, entries: u64) -> Snapshot<'static> {
         processors: 2,
         reclaimable: 0,
         replaceable: 0,
+        firm: 0,
         deleted: 0,
         look_interval: Duration::from_millis(500),
     }

@@ -70,8 +70,8 @@ fn what_is_young_is_replaced_only_in_need_and_what_is_assured_never() {
         Held { proves: false, ..held(1, Kind::Closing, 1000) },
         held(1, Kind::Stream, 9),
     ];
-    let mut queue = look(&entries, &Marks::new(), 1000).queue;
-    assert_eq!((queue.len(), queue.replaceable()), (0, 5));
+    let Look { mut queue, firm, .. } = look(&entries, &Marks::new(), 1000);
+    assert_eq!((queue.len(), queue.replaceable(), firm), (0, 5, 4));
     assert_eq!(queue.take(9, false), []);
     let numbers: Vec<_> = queue.take(9, true).into_iter().map(|(_, number)| number).collect();
     assert!(numbers == [2, 3, 1, 0, 4] || numbers == [2, 3, 1, 4, 0] || numbers[..2] == [3, 2]);
@@ -84,7 +84,7 @@ fn what_may_not_be_deleted_is_not_whatever_its_age() {
     assert_eq!(queued(&entries, &marks), []);
     let look = look(&entries, &marks, 1000);
     assert_eq!((look.entries, look.by_kind), (8, [1; Kind::COUNT]));
-    assert_eq!(look.replaceable, 4, "the kernel would take them");
+    assert_eq!(look.firm, 8);
     assert_eq!(look.holdings.of(source(1)), Excess { proving: 3, other: 5 });
 }
 
@@ -135,6 +135,7 @@ fn sources_above_their_part_lose_their_excess_the_furthest_first() {
         (EstablishedAbovePart, source(1), 63),
     ];
     assert_eq!(lost, expected);
+    assert_eq!(look(&entries, &marks, 1000).firm, 24 - 6);
 }
 
 /// Against a sort of everything.

@@ -17,7 +17,6 @@ impl<T: Send + 'static> Background<T> {
     /// Starts `job` in the namespaces of this thread, under a name of at most 15 bytes.
     pub(crate) fn start(name: &str, job: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
         let work = move || {
-            // Without the permission the work is as urgent as the daemon.
             let _ = setpriority_process(None, NICE);
             job()
         };

@@ -6,7 +6,6 @@ use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use log::{Log, warn};
-use rustix::process::setpriority_process;
 use tokio::{
     io::unix::AsyncFd,
     runtime::{Builder, Runtime},
@@ -27,14 +26,13 @@ use ctguard_control::Pace;
 use ctguard_kernel::{
     bpf::{is_attached, monotonic},
     net::LinkEvents,
+    urgency::be_urgent,
 };
 
 /// The shortest time between two looks at the interfaces.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
-
-const NICE: i32 = -10;
 
 type Logger = EbpfLogger<&'static dyn Log>;
 
@@ -46,9 +44,10 @@ pub(crate) struct MainLoop {
 }
 
 impl MainLoop {
-    /// Catches signals from here on. One that comes while the guard is being loaded ends the loop as
+    /// Makes this thread urgent, and catches signals from here on. One that comes while the guard is being loaded ends the loop as
     /// soon as it begins, and the guard is removed.
     pub(crate) fn prepare() -> io::Result<Self> {
+        be_urgent();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let stop = {
             let _context = runtime.enter();
@@ -66,8 +65,6 @@ impl MainLoop {
     /// Steers the guard until a signal.
     pub(crate) fn run(self, guard: &mut Guard, waits: Waits) -> anyhow::Result<()> {
         let Self { runtime, mut stop } = self;
-        // A flood keeps the processors busy with softirqs. Without the permission grants come later.
-        let _ = setpriority_process(None, NICE);
         runtime.block_on(steer(guard, &mut stop, waits))
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Ticked {
 pub(crate) struct Relief {
     pub(super) reclaimable: u64,
     pub(super) replaceable: u64,
+    /// Entries that cannot be deleted at all.
+    pub(super) firm: u64,
     pub(super) deleted: u64,
     pub(super) look_interval: Duration,
 }
@@ -125,6 +127,7 @@ impl Ticker {
             processors: self.processors,
             reclaimable: relief.reclaimable,
             replaceable: relief.replaceable,
+            firm: relief.firm,
             deleted: relief.deleted,
             look_interval: relief.look_interval,
         };
