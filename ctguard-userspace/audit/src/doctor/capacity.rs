@@ -8,14 +8,35 @@ use super::{
     },
     text::{mebibytes, per_cent, share},
 };
-use crate::host::{BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path};
+use crate::host::{
+    BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, is_size_ours, sysctl_path,
+};
 
 /// Entries for each bucket: more than 4, more than 8. Every entry is in the hash twice, so as many
 /// buckets as entries make chains of two (`Documentation/networking/nf_conntrack-sysctl.rst`).
 const PER_BUCKET: [f64; 2] = [4.01, 8.01];
 const MEMORY: [f64; 2] = [0.25, 0.5];
+/// Only there can sizes be set.
+const IN_FIRST_NAMESPACE: &str = "nsenter --target 1 --net ";
 
 pub(super) fn check(
+    host: &Host,
+    table: TableNumbers,
+    entry: &EntrySize,
+    memory: Option<Memory>,
+    findings: &mut Findings,
+) {
+    let mut sizes = Findings::default();
+    check_sizes(host, table, entry, memory, &mut sizes);
+    if !is_size_ours(host) {
+        for mend in sizes.found.iter_mut().flat_map(|finding| &mut finding.mend) {
+            mend.command.insert_str(0, IN_FIRST_NAMESPACE);
+        }
+    }
+    findings.append(sizes);
+}
+
+fn check_sizes(
     host: &Host,
     table: TableNumbers,
     entry: &EntrySize,
@@ -123,6 +144,8 @@ fn small(table: TableNumbers, memory: Memory) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use crate::doctor::{finding::Severity, testing::Machine};
 
     #[test]
@@ -159,6 +182,24 @@ mod tests {
         assert_eq!(machine.found(), [("hash-wide", Severity::Warning)]);
         let why = &machine.audit().findings[0].why;
         assert!(why.contains("only 86 % of new flows"), "{why}");
+    }
+
+    #[test]
+    fn a_size_that_only_the_first_namespace_sets_is_mended_there() {
+        let machine = Machine::healthy("capacity-namespace");
+        machine.write("/proc/sys/net/netfilter/nf_conntrack_buckets", "16384\n");
+        let max = machine.host().path("/proc/sys/net/netfilter/nf_conntrack_max");
+        fs::set_permissions(max, fs::Permissions::from_mode(0o444)).unwrap();
+        let audit = machine.audit();
+        let commands: Vec<_> =
+            audit.notes("hash")[0].mend.iter().map(|mend| mend.command.as_str()).collect();
+        assert_eq!(
+            commands,
+            [
+                "nsenter --target 1 --net ctguard tune --apply",
+                "nsenter --target 1 --net sysctl -w net.netfilter.nf_conntrack_buckets=262144"
+            ]
+        );
     }
 
     #[test]
