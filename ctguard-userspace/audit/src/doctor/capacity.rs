@@ -2,17 +2,41 @@
 
 use super::{
     finding::{Finding, Findings},
-    size::{BUCKET_BYTES, FILL, LEAST_OF_ROUTER, entries_bytes, has_gibibyte},
+    size::{
+        BUCKET_BYTES, FILL, LEAST_OF_ROUTER, entries_bytes, has_gibibyte, is_too_wide,
+        replacement_chance,
+    },
     text::{mebibytes, per_cent, share},
 };
-use crate::host::{BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path};
+use crate::host::{
+    BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, is_size_ours, sysctl_path,
+};
 
 /// Entries for each bucket: more than 4, more than 8. Every entry is in the hash twice, so as many
 /// buckets as entries make chains of two (`Documentation/networking/nf_conntrack-sysctl.rst`).
 const PER_BUCKET: [f64; 2] = [4.01, 8.01];
 const MEMORY: [f64; 2] = [0.25, 0.5];
+/// Only there can sizes be set.
+const IN_FIRST_NAMESPACE: &str = "nsenter --target 1 --net ";
 
 pub(super) fn check(
+    host: &Host,
+    table: TableNumbers,
+    entry: &EntrySize,
+    memory: Option<Memory>,
+    findings: &mut Findings,
+) {
+    let mut sizes = Findings::default();
+    check_sizes(host, table, entry, memory, &mut sizes);
+    if !is_size_ours(host) {
+        for mend in sizes.found.iter_mut().flat_map(|finding| &mut finding.mend) {
+            mend.command.insert_str(0, IN_FIRST_NAMESPACE);
+        }
+    }
+    findings.append(sizes);
+}
+
+fn check_sizes(
     host: &Host,
     table: TableNumbers,
     entry: &EntrySize,
@@ -26,6 +50,7 @@ pub(super) fn check(
         .tune("ctguard tune --apply");
     findings.add(no_maximum.when(table.max == 0));
     findings.add(hash(table));
+    findings.add(wide_hash(table));
     let Some(memory) = memory else { return };
     findings.add(memory_of(table, entry, memory));
     if findings.read("small-table", host.forwards()) == Some(true) {
@@ -41,8 +66,8 @@ fn fill(table: TableNumbers) -> Option<Finding> {
         .read(sysctl_path(COUNT), count)
         .read(sysctl_path(MAX), max)
         .because(
-            "a full table makes the kernel drop every packet that would open a new flow; from 95 % \
-             on it searches for entries to evict",
+            "once the table is full, the kernel drops each new flow for which it finds no entry to \
+             replace, and it never replaces one that is ASSURED",
         )
         .tune("ctguard tune --apply")
         .by_hand(format!("sysctl -w {MAX}={}", max.saturating_mul(2)))
@@ -52,7 +77,7 @@ fn fill(table: TableNumbers) -> Option<Finding> {
 fn hash(TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
     let ratio = share(max, buckets);
     let what = format!(
-        "the hash is too small: {buckets} buckets for up to {max} entries, {ratio:.0} for each bucket"
+        "the hash is too narrow: {buckets} buckets for up to {max} entries, {ratio:.0} for each bucket"
     );
     Finding::graded("hash", ratio, PER_BUCKET, what)?
         .read(sysctl_path(MAX), max)
@@ -60,12 +85,31 @@ fn hash(TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
         .because(
             "every packet searches a chain of entries, and long chains cost CPU. The advice to have a \
              quarter or an eighth as many buckets as entries is for old kernels; today's have one \
-             bucket for each entry. In a full table the kernel searches eight buckets for an entry \
-             to replace (`early_drop`): here it finds one if any can be replaced, but in long chains",
+             bucket for each entry. In a full table the kernel searches eight buckets for an entry to \
+             replace (`early_drop`): here it nearly always finds one, but searches long chains for it",
         )
         .tune("ctguard tune --apply")
         .by_hand(format!("sysctl -w {BUCKETS}={max}"))
         .when(buckets > 0)
+}
+
+/// Only a warning, as it does no harm before the table is full.
+fn wide_hash(TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
+    let chance = per_cent(replacement_chance(max, buckets));
+    let what = format!("the hash is too wide: {buckets} buckets for up to {max} entries");
+    Finding::warning("hash-wide", what)
+        .read(sysctl_path(MAX), max)
+        .read(sysctl_path(BUCKETS), buckets)
+        .because(format!(
+            "in a full table the kernel searches eight buckets for an entry to replace \
+             (`early_drop`). Most buckets of so wide a hash are empty: even if the kernel may replace \
+             every entry, it finds one for only {chance} of new flows, and drops the others. With a \
+             bucket for each entry it nearly always finds one. A wide hash does no harm until the \
+             table is full"
+        ))
+        .tune("ctguard tune --apply")
+        .by_hand(format!("sysctl -w {BUCKETS}={max}"))
+        .when(is_too_wide(max, buckets))
 }
 
 fn memory_of(table: TableNumbers, entry: &EntrySize, memory: Memory) -> Option<Finding> {
@@ -100,6 +144,8 @@ fn small(table: TableNumbers, memory: Memory) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use crate::doctor::{finding::Severity, testing::Machine};
 
     #[test]
@@ -123,6 +169,40 @@ mod tests {
     }
 
     #[test]
+    fn a_maximum_lowered_without_the_hash_is_a_warning_from_an_eighth_on() {
+        let machine = Machine::healthy("capacity-wide");
+        let lower = |max: &str| {
+            for path in ["netfilter/nf_conntrack_max", "nf_conntrack_max"] {
+                machine.write(&format!("/proc/sys/net/{path}"), max);
+            }
+        };
+        lower("65536\n");
+        assert!(machine.found().is_empty(), "a full table finds an entry in 98 of 100 cases");
+        lower("32768\n");
+        assert_eq!(machine.found(), [("hash-wide", Severity::Warning)]);
+        let why = &machine.audit().findings[0].why;
+        assert!(why.contains("only 86 % of new flows"), "{why}");
+    }
+
+    #[test]
+    fn a_size_that_only_the_first_namespace_sets_is_mended_there() {
+        let machine = Machine::healthy("capacity-namespace");
+        machine.write("/proc/sys/net/netfilter/nf_conntrack_buckets", "16384\n");
+        let max = machine.host().path("/proc/sys/net/netfilter/nf_conntrack_max");
+        fs::set_permissions(max, fs::Permissions::from_mode(0o444)).unwrap();
+        let audit = machine.audit();
+        let commands: Vec<_> =
+            audit.notes("hash")[0].mend.iter().map(|mend| mend.command.as_str()).collect();
+        assert_eq!(
+            commands,
+            [
+                "nsenter --target 1 --net ctguard tune --apply",
+                "nsenter --target 1 --net sysctl -w net.netfilter.nf_conntrack_buckets=262144"
+            ]
+        );
+    }
+
+    #[test]
     fn a_table_that_would_take_the_memory_is_found() {
         let machine = Machine::healthy("capacity-memory");
         machine.write("/proc/meminfo", "MemTotal: 4194304 kB\nMemAvailable: 262144 kB\n");
@@ -136,6 +216,7 @@ mod tests {
         let machine = Machine::healthy("capacity-small");
         machine.write("/proc/sys/net/netfilter/nf_conntrack_max", "7680\n");
         machine.write("/proc/sys/net/nf_conntrack_max", "7680\n");
+        machine.write("/proc/sys/net/netfilter/nf_conntrack_buckets", "7680\n");
         machine.write("/proc/sys/net/netfilter/nf_conntrack_count", "12\n");
         assert!(machine.found().is_empty());
         machine.write("/proc/sys/net/ipv4/ip_forward", "1\n");

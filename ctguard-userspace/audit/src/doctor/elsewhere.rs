@@ -14,8 +14,8 @@ const FEW: u64 = 1000;
 pub(super) fn read(host: &Host, findings: &mut Findings) -> OtherTables {
     let others = findings.read(CHECK, OtherTables::read(host)).unwrap_or_default();
     if others.unseen > 0 {
-        let hidden = format!("{} processes hide their namespace", others.unseen);
-        let reason = format!("{hidden}; run as root, or with CAP_SYS_PTRACE");
+        let denied = format!("permission denied for {} of the processes", others.unseen);
+        let reason = format!("{denied}; run as root, or with CAP_SYS_PTRACE");
         findings.skip(CHECK, Unread::new(OtherTables::PLACE, &reason));
     }
     others

@@ -122,7 +122,7 @@ fn early_drop(counted: &Meanwhile) -> Option<Finding> {
     let severity = if now > 0 { Severity::Warning } else { Severity::Note };
     let what = format!("the kernel evicted {total} entries to make room, {now} during this audit");
     let finding = Finding::of("early-drop", severity, what)
-        .because("the table was full, and the kernel found entries that were not established")
+        .because("the table was full, and the kernel found entries that were not ASSURED")
         .tune("ctguard tune --apply");
     counted.read(finding, "early_drop").when(total > 0)
 }

@@ -39,6 +39,8 @@ pub use audit::{Audit, Besides, Summary, audit};
 pub use finding::{Finding, Severity, Skipped};
 pub use guard::Health;
 pub use role::Role;
-pub use size::{BUCKET_BYTES, LEAST_OF_ROUTER, NEARLY_FULL, entries_bytes, has_gibibyte};
+pub use size::{
+    BUCKET_BYTES, LEAST_OF_ROUTER, NEARLY_FULL, entries_bytes, has_gibibyte, is_too_wide,
+};
 pub use text::per_cent;
 pub use timeout_rules::{TIMEOUTS, TimeoutRule};

@@ -8,7 +8,7 @@ use crate::host::{Boot, COUNT, HASHSIZE, Host, Readers, SysctlFiles, TableNumber
 
 /// Prefixes of conntrack's keys …
 const CURRENT: [&str; 2] = ["net.netfilter.nf_conntrack_", "net.nf_conntrack_max"];
-/// … and of the keys of `ip_conntrack`, the last of which Linux 4.8 removed
+/// … and of the keys of `ip_conntrack`, the last of which Linux 4.9 removed
 /// (`CONFIG_NF_CONNTRACK_PROC_COMPAT`).
 const OBSOLETE: [&str; 2] = ["net.ipv4.netfilter.ip_conntrack_", "net.ipv4.ip_conntrack_"];
 /// Modules that became part of `nf_conntrack` in Linux 4.19 and 5.1.
@@ -106,7 +106,7 @@ fn wrong_lines(files: &SysctlFiles) -> impl Iterator<Item = Finding> {
             )
         } else if OBSOLETE.iter().any(|prefix| key.starts_with(prefix)) {
             (
-                "sets a key that was removed in Linux 4.8",
+                "sets a key that was removed in Linux 4.9",
                 "ip_conntrack became nf_conntrack; the line has no effect",
             )
         } else {

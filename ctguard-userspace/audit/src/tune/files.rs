@@ -83,7 +83,7 @@ impl Means<'_> {
         let others = self.sysctl_files.at_boot_without(SYSCTL, &change.key);
         let is_left = match change.key.as_str() {
             BUCKETS if !self.buckets_by_sysctl => true,
-            // Only loading the module with a wider hash changes it.
+            // Only loading the module with another hash changes it.
             EXPECT_MAX => self.boot.built_in || others.is_some(),
             _ => others.is_some_and(|others| others.value == change.then.to_string()),
         };

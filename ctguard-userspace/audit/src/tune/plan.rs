@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    doctor::{BUCKET_BYTES, LEAST_OF_ROUTER, Role, TIMEOUTS, entries_bytes, has_gibibyte},
+    doctor::{
+        BUCKET_BYTES, LEAST_OF_ROUTER, Role, TIMEOUTS, entries_bytes, has_gibibyte, is_too_wide,
+    },
     host::{BUCKETS, EXPECT_MAX, EntrySize, MAX, Memory, TableNumbers},
 };
 
@@ -73,25 +75,21 @@ pub enum PlanError {
 /// the table does.
 pub(super) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, PlanError> {
     let max = max(now, role, wanted)?;
-    // A smaller table keeps its hash.
-    let buckets = if max < now.table.max || !now.is_size_ours {
-        now.table.buckets
-    } else {
-        match buckets(now, max) {
-            Err(_) if wanted == Max::Auto => now.table.buckets,
-            buckets => buckets?.max(now.table.buckets),
-        }
-    };
+    let buckets = buckets(now, wanted, max)?;
     let change = |key: &str, now, then, why: &str| {
         let (key, why) = (key.to_owned(), why.to_owned());
         Change { key, now, then, why }
     };
-    let hash_why = "one bucket for each entry keeps lookups short";
+    let hash_why = if buckets < now.table.buckets {
+        "in a wider hash, the kernel often finds no entry to replace in a full table"
+    } else {
+        "one bucket for each entry keeps lookups short"
+    };
     let mut changes = vec![
         change(BUCKETS, now.table.buckets, buckets, hash_why),
         change(MAX, now.table.max, max, &max_reason(now, wanted, max)),
     ];
-    let kept = "kept, as a wider hash would change it when the module is loaded";
+    let kept = "kept, as another hash would change it when the module is loaded";
     changes.extend(now.expect_max.map(|expect| change(EXPECT_MAX, expect, expect, kept)));
     for rule in TIMEOUTS.iter().filter(|rule| rule.is_tuned()) {
         let key = rule.key();
@@ -105,14 +103,29 @@ pub(super) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, Pl
     Ok(changes)
 }
 
-/// One bucket for each entry. The kernel takes this memory at once, so it must leave enough.
-fn buckets(now: &Now, max: u64) -> Result<u64, PlanError> {
-    let most = now.memory.available_bytes / PART_OF_AVAILABLE;
+/// One bucket for each entry; a wider hash stays, unless it is too wide. The kernel takes this
+/// memory at once, so it must leave enough.
+fn buckets(now: &Now, wanted: Max, max: u64) -> Result<u64, PlanError> {
+    let kept = now.table.buckets;
     let buckets = max.checked_next_power_of_two().unwrap_or(u64::MAX);
+    if !now.is_size_ours {
+        return Ok(kept);
+    }
+    if is_too_wide(max, kept) {
+        return Ok(buckets);
+    }
+    if max < now.table.max || buckets <= kept {
+        return Ok(kept);
+    }
+    let most = now.memory.available_bytes / PART_OF_AVAILABLE;
     let bytes = buckets.saturating_mul(BUCKET_BYTES);
     let (hash_mebibytes, available_mebibytes) = (bytes >> 20, now.memory.available_bytes >> 20);
     let too_large = PlanError::TooLarge { max, hash_mebibytes, available_mebibytes };
-    if bytes > most { Err(too_large) } else { Ok(buckets) }
+    match wanted {
+        _ if bytes <= most => Ok(buckets),
+        Max::Auto => Ok(kept),
+        Max::Entries(_) => Err(too_large),
+    }
 }
 
 fn max(now: &Now, role: Role, wanted: Max) -> Result<u64, PlanError> {
@@ -198,6 +211,22 @@ mod tests {
         let changes = plan(&now, Role::Server, Max::Auto).unwrap();
         assert_eq!(then(&changes, MAX), 4_000_000);
         assert_eq!(then(&changes, BUCKETS), 4_194_304);
+    }
+
+    #[test]
+    fn a_hash_much_wider_than_the_maximum_is_narrowed_and_another_is_not() {
+        let with = |max, wanted| {
+            let now = Now {
+                table: TableNumbers { count: 500, max, buckets: 262_144 },
+                ..small_machine()
+            };
+            let changes = plan(&now, Role::Server, wanted).unwrap();
+            (then(&changes, MAX), then(&changes, BUCKETS))
+        };
+        assert_eq!(with(16_384, Max::Entries(16_384)), (16_384, 16_384));
+        assert_eq!(with(262_144, Max::Entries(20_000)), (20_000, 32_768));
+        assert_eq!(with(262_144, Max::Entries(65_536)), (65_536, 262_144));
+        assert_eq!(with(16_384, Max::Auto), (262_144, 262_144), "the memory bears more entries");
     }
 
     #[test]

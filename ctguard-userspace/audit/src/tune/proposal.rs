@@ -70,7 +70,10 @@ pub fn overridden(host: &Host, changes: &[Change]) -> Result<Vec<Assignment>, Tu
 
 #[cfg(test)]
 mod tests {
-    use super::{super::apply::apply, *};
+    use super::{
+        super::{apply::apply, files::own},
+        *,
+    };
     use crate::doctor::testing::Machine;
 
     /// Fails when tune and doctor disagree about what is right.
@@ -91,6 +94,18 @@ mod tests {
         assert!(machine.found().is_empty(), "{:?}", machine.found());
         let again = propose(machine.host(), Some(Role::NatRouter), Max::Auto).unwrap();
         assert!(!again.changes.iter().any(Change::changes), "{:?}", again.changes);
+    }
+
+    /// Fails when tune keeps a hash that doctor finds too wide, or sets it for this boot only.
+    #[test]
+    fn a_hash_that_is_too_wide_for_the_maximum_asked_for_is_narrowed_at_every_boot_too() {
+        let machine = Machine::healthy("tune-wide");
+        let proposal = propose(machine.host(), None, Max::Entries(16_384)).unwrap();
+        let mut files = proposal.files.iter();
+        assert!(files.any(|file| file.text == own("options nf_conntrack hashsize=16384\n")));
+        apply(machine.host(), &proposal.changes, &proposal.files).unwrap();
+        machine.write("/proc/sys/net/nf_conntrack_max", "16384\n");
+        assert!(machine.found().is_empty(), "{:?}", machine.found());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use textwrap::Options;
+use textwrap::{Options, WordSplitter};
 
 use super::SCHEMA_VERSION;
 use crate::terminal::visible;
@@ -116,6 +116,9 @@ fn commands(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
 /// Control characters are escaped before lines are broken: a newline from a file must not start one.
 fn paragraph(head: &str, text: &str, out: &mut impl Write) -> io::Result<()> {
     let text = format!("{head:<8}{text}");
-    let options = Options::new(COLUMNS).subsequent_indent(MARGIN);
+    let options = Options::new(COLUMNS)
+        .subsequent_indent(MARGIN)
+        // A check's name and a command's option stay whole.
+        .word_splitter(WordSplitter::NoHyphenation);
     textwrap::wrap(&visible(&text), options).iter().try_for_each(|line| writeln!(out, "{line}"))
 }
