@@ -24,9 +24,13 @@ pub(crate) fn event_text(what: &What) -> String {
 fn stage_text(stage: &StageEvent) -> String {
     let StageEvent { class, from, to, fill_ratio, budget_per_second, demand_per_second, .. } =
         stage;
-    let share = stage.share_per_second;
-    let share =
-        share.map(|share| format!(", which is {share:.2}/s per source")).unwrap_or_default();
+    let share = match stage.share_per_second {
+        None => String::new(),
+        Some(share) if share < 0.01 => ", too little for a share of each".to_owned(),
+        Some(share) => format!(", a source's share is {share:.2}/s"),
+    };
+    // An empty sum is -0.
+    let demand_per_second = demand_per_second.abs();
     let sources = stage.sources.map_or_else(|| "unknown".to_owned(), |sources| sources.to_string());
     format!(
         "{class}: {from} → {to} at {:.1} % fill: {sources} sources ask for {demand_per_second:.0} new \
