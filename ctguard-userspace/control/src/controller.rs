@@ -124,7 +124,7 @@ impl Controller {
         }
         let delete = room.deletions();
         if self.is_starved(&room) {
-            room = room.beyond_target();
+            room = room.beyond_target(snapshot.early_drops);
         }
         self.horizon = (2 * snapshot.look_interval)
             .clamp(TUNING.horizon, TUNING.horizon_longest)
@@ -153,11 +153,11 @@ impl Controller {
         })
     }
 
-    /// Whether there has been no room for anybody, and none could be made, for so long that the
-    /// kernel would serve more flows without a guard.
+    /// Whether there has been no room for who came before, and none could be made, for so long that
+    /// the kernel would serve more flows without a guard.
     fn is_starved(&mut self, room: &Room) -> bool {
         let least = if self.starved.is_some() { 2 } else { 1 } * room.least();
-        let is_short = room.headroom() + room.deletable() < least;
+        let is_short = room.left(Tier::Earlier) + room.deletable() < least;
         self.starved = is_short.then(|| self.starved.unwrap_or(self.clock.now));
         self.starved.is_some_and(|since| self.clock.now.saturating_sub(since) >= TUNING.starved_for)
     }

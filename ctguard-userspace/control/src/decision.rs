@@ -90,6 +90,8 @@ pub struct Snapshot<'l> {
     pub reclaimable: u64,
     /// Further entries that the kernel itself would replace (`early_drop`).
     pub replaceable: u64,
+    /// Entries that the kernel would replace, deletable or not; `None` if unknown.
+    pub early_drops: Option<u64>,
     /// Entries that were deleted so far.
     pub deleted: u64,
     /// Time from one look at the table to the next.

@@ -143,11 +143,10 @@ impl<'m, T> Looking<'m, T> {
     /// `complete` says whether the dump told of every entry.
     pub fn finish(self, complete: bool) -> Look<T> {
         Look {
-            queue: self.queue.finish(self.marks),
+            queue: self.queue.finish(self.marks, self.replaceable),
             entries: self.by_kind.iter().sum(),
             holdings: self.holdings,
             by_kind: self.by_kind,
-            replaceable: self.replaceable,
             complete,
         }
     }
@@ -183,8 +182,6 @@ pub struct Look<T> {
     pub entries: u64,
     /// By [`Kind`].
     pub by_kind: [u64; Kind::COUNT],
-    /// Entries that the kernel would replace in a full table, deletable or not.
-    pub replaceable: u64,
     /// Whether the dump told of every entry.
     pub complete: bool,
 }

@@ -132,11 +132,13 @@ pub struct Queue<T> {
     /// The next one last.
     entries: Vec<(ReclaimClass, T)>,
     counts: [u64; ReclaimClass::COUNT],
+    /// See [`Self::early_drops`].
+    early_drops: Option<u64>,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), counts: [0; ReclaimClass::COUNT] }
+        Self { entries: Vec::new(), counts: [0; ReclaimClass::COUNT], early_drops: None }
     }
 }
 
@@ -164,6 +166,12 @@ impl<T> Queue<T> {
     /// Entries of [`ReclaimClass::Replaceable`].
     pub fn replaceable(&self) -> u64 {
         self.count(ReclaimClass::Replaceable)
+    }
+
+    /// Entries that the kernel itself would replace in a full table, deletable or not; `None` before
+    /// the first look.
+    pub const fn early_drops(&self) -> Option<u64> {
+        self.early_drops
     }
 
     /// Entries of one class.
@@ -233,10 +241,10 @@ impl<T> Filling<T> {
         self.candidates.push(Candidate { rank, source: held.source, payload });
     }
 
-    pub(crate) fn finish(mut self, marks: &Marks) -> Queue<T> {
+    pub(crate) fn finish(mut self, marks: &Marks, early_drops: u64) -> Queue<T> {
         self.candidates.sort_unstable_by_key(|candidate| candidate.rank);
         let mut spent = HashMap::<(SourceScope, ReclaimClass), u32>::new();
-        let mut queue = Queue::default();
+        let mut queue = Queue { early_drops: Some(early_drops), ..Queue::default() };
         // The highest first, so that a source above its part loses what has been idle longest.
         for Candidate { rank, source, payload } in self.candidates.into_iter().rev() {
             let class = class_of(rank);

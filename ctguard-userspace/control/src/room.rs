@@ -39,10 +39,16 @@ impl Room {
     }
 
     /// The same up to the maximum, and so far beyond it that the kernel replaces entries which are
-    /// not ASSURED (`early_drop`).
-    pub(crate) const fn beyond_target(self) -> Self {
-        let limit = self.table.max + self.table.max / TUNING.replaced_divisor;
-        Self { limit, kept: 0, ..self }
+    /// not ASSURED (`early_drop`), if there are such.
+    ///
+    /// If there are not, half of the space above the target is for known sources: who holds entries
+    /// that nobody can take back would fill it all.
+    pub(crate) fn beyond_target(self, early_drops: Option<u64>) -> Self {
+        let replaced = self.table.max / TUNING.replaced_divisor;
+        if early_drops.is_none_or(|entries| entries >= replaced) {
+            return Self { limit: self.table.max + replaced, kept: 0, ..self };
+        }
+        Self { limit: self.table.max, kept: (self.table.max - self.target) / 2, ..self }
     }
 
     pub(crate) const fn max(&self) -> u64 {
@@ -173,7 +179,10 @@ mod tests {
     #[test]
     fn beyond_the_target_the_kernel_makes_the_room() {
         let full = room(1000);
-        assert_eq!((full.headroom(), full.beyond_target().headroom()), (0, 1000 / 16));
+        assert_eq!((full.headroom(), full.beyond_target(None).headroom()), (0, 1000 / 16));
+        assert_eq!(full.beyond_target(Some(1000 / 16)).headroom(), 1000 / 16);
+        let held = room(880).beyond_target(Some(10));
+        assert_eq!([Tier::Regulars, Tier::Strangers].map(|tier| held.left(tier)), [120, 15]);
         assert!(full.is_above_target() && !room(850).is_above_target());
     }
 

@@ -122,6 +122,7 @@ impl Steering {
             processors: self.processors,
             reclaimable: self.queue.len(),
             replaceable: self.queue.replaceable(),
+            early_drops: self.queue.early_drops(),
             deleted: self.deleted.all(),
             look_interval: self.look_interval,
         };

@@ -244,6 +244,12 @@ impl Plant {
         }
     }
 
+    /// Entries that the kernel would replace.
+    fn early_drops(&self) -> u64 {
+        let groups = self.groups.iter().zip(&self.held).filter(|(group, _)| group.is_replaceable);
+        groups.flat_map(|(_, held)| held.iter().map(|&(_, entries)| entries)).sum()
+    }
+
     fn delete(&mut self, entries: u64) {
         let now = self.now;
         let ripe = |group: &Group, at| now - at >= group.reclaimable_after;
@@ -408,6 +414,7 @@ impl Plant {
             processors: 2,
             reclaimable: self.reclaimable,
             replaceable: self.replaceable,
+            early_drops: Some(self.early_drops()),
             deleted: self.deleted,
             look_interval: Duration::from_millis(LOOK),
         };

@@ -162,6 +162,7 @@ impl Looker {
         Relief {
             reclaimable: self.queue.len(),
             replaceable: self.queue.replaceable(),
+            early_drops: self.queue.early_drops(),
             deleted,
             look_interval: self.interval,
         }

@@ -38,6 +38,7 @@ pub(crate) struct Ticked {
 pub(crate) struct Relief {
     pub(super) reclaimable: u64,
     pub(super) replaceable: u64,
+    pub(super) early_drops: Option<u64>,
     pub(super) deleted: u64,
     pub(super) look_interval: Duration,
 }
@@ -125,6 +126,7 @@ impl Ticker {
             processors: self.processors,
             reclaimable: relief.reclaimable,
             replaceable: relief.replaceable,
+            early_drops: relief.early_drops,
             deleted: relief.deleted,
             look_interval: relief.look_interval,
         };
