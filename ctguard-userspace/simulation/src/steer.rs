@@ -77,10 +77,12 @@ impl Steering {
         policy: Policy,
         processors: u32,
         jiffies_per_second: u32,
-        regulars: impl Iterator<Item = SourceScope>,
+        regulars: impl Iterator<Item = (SourceScope, [f32; 2])>,
     ) -> Self {
-        let regular = Regular { score: TUNING.regular_highest, usual: [0.0; 2], is_proven: true };
-        let regulars = regulars.map(|source| (source, regular));
+        let regular = |(source, usual)| {
+            (source, Regular { score: TUNING.regular_highest, usual, is_proven: true })
+        };
+        let regulars = regulars.map(regular);
         Self {
             policy: ControlPolicy::of(&policy, policy.source.map(|rate| rate.flows_per_second)),
             ages: ReclaimAges::of(&policy),
