@@ -83,45 +83,74 @@ impl Holdings {
     ///
     /// Entries that prove an address and those that prove nothing share the room: each may use what
     /// the other leaves, and half of it always. So spoofed packets do not reduce the part of sources
-    /// that completed handshakes to less than half.
-    pub(crate) fn parts(&self, usual: impl Fn(SourceScope) -> Entries, room: u64) -> Parts {
+    /// that completed handshakes to less than half. In the same way these share their room between
+    /// those that were there before and newcomers: a crowd of bots that hold one connection each
+    /// reduces the parts of newcomers only.
+    pub(crate) fn parts(&self, claim: impl Fn(SourceScope) -> Claim, room: u64) -> Parts {
         let (proving, other) = (self.proving.total, self.other.total);
-        let left = |by: u64| room.saturating_sub(by).max(room / 2);
-        let part = |counters: &Counters, room: u64, usual: &dyn Fn(SourceScope) -> u32| {
-            let of = counters.counts.iter().map(|(&source, count)| (count.held, usual(source)));
-            let (of, unknown) = (of.collect::<Vec<_>>(), counters.unattributed());
-            part(&of, room.saturating_sub(unknown)).map(|part| part.max(TUNING.least_part))
-        };
         if proving + other <= room {
             return Parts::default();
         }
+        let left = |room: u64, by: u64| room.saturating_sub(by).max(room / 2);
+        let (mut before, mut new) = (Vec::new(), Vec::new());
+        for (&source, count) in &self.proving.counts {
+            let Claim { usual, came_before } = claim(source);
+            let group = if came_before { &mut before } else { &mut new };
+            group.push((count.held, usual.proving));
+        }
+        let held_before = before.iter().map(|&(held, _)| u64::from(held)).sum();
+        let others = self.other.counts.iter();
+        let others: Vec<_> =
+            others.map(|(&source, count)| (count.held, claim(source).usual.other)).collect();
+        let part = |sources: &[(u32, u32)], room: u64| {
+            part(sources, room).map(|part| part.max(TUNING.least_part))
+        };
+        let room_of_proving = left(room, other);
+        let unattributed = self.proving.unattributed();
         Parts {
-            proving: part(&self.proving, left(other), &|source| usual(source).proving),
-            other: part(&self.other, left(proving), &|source| usual(source).other),
+            before: part(&before, left(room_of_proving, proving - held_before)),
+            proving: part(&new, left(room_of_proving, held_before).saturating_sub(unattributed)),
+            other: part(&others, left(room, proving).saturating_sub(self.other.unattributed())),
         }
     }
 
-    /// What sources hold above their parts.
+    /// What sources hold above their parts. Those that were `marked` are so until they hold an eighth
+    /// less than their part: marks do not come and go with each look.
     pub(crate) fn above(
         &self,
         parts: Parts,
-        usual: impl Fn(SourceScope) -> Entries,
+        claim: impl Fn(SourceScope) -> Claim,
+        marked: &HashMap<SourceScope, Excess>,
     ) -> HashMap<SourceScope, Excess> {
-        let mut above = HashMap::<_, Excess>::new();
+        let mut above = HashMap::<SourceScope, Excess>::new();
+        let excess = |source, held: u32, proof| {
+            let Claim { usual, came_before } = claim(source);
+            let most = parts.of(proof, came_before)?.max(usual.of(proof));
+            let is_marked = marked.get(&source).is_some_and(|excess| excess.of(proof) > 0);
+            held.checked_sub(if is_marked { most - most / 8 } else { most })
+                .filter(|&more| more > 0)
+        };
         for (&source, count) in &self.proving.counts {
-            let most = parts.proving.map_or(u32::MAX, |part| part.max(usual(source).proving));
-            if count.held > most {
-                above.entry(source).or_default().proving = count.held - most;
+            if let Some(excess) = excess(source, count.held, Proof::OfAddress) {
+                above.entry(source).or_default().proving = excess;
             }
         }
         for (&source, count) in &self.other.counts {
-            let most = parts.other.map_or(u32::MAX, |part| part.max(usual(source).other));
-            if count.held > most {
-                above.entry(source).or_default().other = count.held - most;
+            if let Some(excess) = excess(source, count.held, Proof::None) {
+                above.entry(source).or_default().other = excess;
             }
         }
         above
     }
+}
+
+/// What a source has because of its standing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Claim {
+    /// It may hold so much although others hold less.
+    pub(crate) usual: Entries,
+    /// It was there before the guard left calm.
+    pub(crate) came_before: bool,
 }
 
 /// Number of entries of one source.
@@ -153,10 +182,22 @@ pub type Excess = Entries;
 /// The most that each source may hold; `None` if all fits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
-    /// Of entries that prove its address.
+    /// Of entries that prove its address, if it was there before.
+    pub before: Option<u32>,
+    /// Of entries that prove its address, if it is new.
     pub proving: Option<u32>,
     /// Of others.
     pub other: Option<u32>,
+}
+
+impl Parts {
+    const fn of(self, proof: Proof, came_before: bool) -> Option<u32> {
+        match proof {
+            Proof::OfAddress if came_before => self.before,
+            Proof::OfAddress => self.proving,
+            Proof::None => self.other,
+        }
+    }
 }
 
 /// The largest p for which Σ min(held, max(p, usual)) fits into `room`; `None` if all fits.
@@ -244,7 +285,7 @@ mod tests {
         }
     }
 
-    const NOTHING_USUAL: fn(SourceScope) -> Entries = |_| Entries { proving: 0, other: 0 };
+    const NEW: fn(SourceScope) -> Claim = |_| Claim::default();
 
     /// Raises the part by one entry at a time.
     #[test]
@@ -279,23 +320,69 @@ mod tests {
         hold(&mut holdings, 101, Proof::OfAddress, 500);
         let office = |source| {
             let proving = if source == SourceScope::V4(101) { 600 } else { 0 };
-            Entries { proving, other: 0 }
+            Claim { usual: Entries { proving, other: 0 }, came_before: false }
         };
         let parts = holdings.parts(office, 600);
-        assert_eq!(parts, Parts { proving: Some(40), other: None });
-        let above = holdings.above(parts, office);
+        assert_eq!(parts, Parts { proving: Some(40), ..Parts::default() });
+        let above = holdings.above(parts, office, &HashMap::new());
         assert_eq!(
             above,
             HashMap::from([(SourceScope::V4(100), Excess { proving: 460, other: 0 })])
         );
     }
 
+    /// Fails when bots that hold one connection each put those above their part that hold a few, and
+    /// were there before.
+    #[test]
+    fn a_crowd_of_newcomers_reduces_the_parts_of_newcomers_only() {
+        let mut holdings = Holdings::default();
+        for client in 0..30 {
+            hold(&mut holdings, client, Proof::OfAddress, 10);
+        }
+        (100..1100).for_each(|bot| hold(&mut holdings, bot, Proof::OfAddress, 1));
+        let claim =
+            |source| Claim { came_before: source < SourceScope::V4(20), ..Claim::default() };
+        let parts = holdings.parts(claim, 1000);
+        let least = Some(TUNING.least_part);
+        assert_eq!(parts, Parts { before: None, proving: least, other: None });
+        let above = holdings.above(parts, claim, &HashMap::new());
+        assert_eq!(above.len(), 10);
+        assert!((20..30).all(|client| above[&SourceScope::V4(client)].proving == 6));
+        // They have half of the room, and share it evenly.
+        hold(&mut holdings, 0, Proof::OfAddress, 500);
+        let parts = holdings.parts(claim, 1000);
+        assert_eq!(parts.before, Some(310));
+    }
+
+    #[test]
+    fn who_was_above_its_part_is_until_it_holds_an_eighth_less() {
+        let above = |held, marked: &HashMap<SourceScope, Excess>| {
+            let mut holdings = Holdings::default();
+            for (proof, source) in [(Proof::OfAddress, 1), (Proof::None, 2)] {
+                hold(&mut holdings, source, proof, held);
+            }
+            let parts = Parts { before: None, proving: Some(80), other: Some(80) };
+            holdings.above(parts, NEW, marked)
+        };
+        assert!(above(80, &HashMap::new()).is_empty());
+        let marks = above(81, &HashMap::new());
+        let excess = [(1, 1, 0), (2, 0, 1)];
+        assert_eq!(marks, excesses(excess));
+        assert_eq!(above(80, &marks), excesses(excess.map(|(n, p, o)| (n, 10 * p, 10 * o))));
+        assert!(above(70, &marks).is_empty());
+    }
+
+    fn excesses<const N: usize>(of: [(u32, u32, u32); N]) -> HashMap<SourceScope, Excess> {
+        of.map(|(source, proving, other)| (SourceScope::V4(source), Excess { proving, other }))
+            .into()
+    }
+
     #[test]
     fn nobody_is_above_its_part_while_all_fits() {
         let mut holdings = Holdings::default();
         hold(&mut holdings, 1, Proof::OfAddress, 100);
-        assert_eq!(holdings.parts(NOTHING_USUAL, 100), Parts::default());
-        assert_ne!(holdings.parts(NOTHING_USUAL, 99), Parts::default());
+        assert_eq!(holdings.parts(NEW, 100), Parts::default());
+        assert_ne!(holdings.parts(NEW, 99), Parts::default());
     }
 
     /// Fails when somebody who sends in a victim's name puts it above its part, or reduces the part
@@ -306,15 +393,15 @@ mod tests {
         for client in 0..10 {
             hold(&mut holdings, client, Proof::OfAddress, 50);
         }
-        let parts = holdings.parts(NOTHING_USUAL, 1000);
+        let parts = holdings.parts(NEW, 1000);
         assert_eq!(parts, Parts::default());
         for spoofed in 0..2000 {
             hold(&mut holdings, 1000 + spoofed, Proof::None, 1);
         }
         hold(&mut holdings, 1, Proof::None, 5000);
-        let parts = holdings.parts(NOTHING_USUAL, 1000);
+        let parts = holdings.parts(NEW, 1000);
         assert_eq!(parts.proving, None);
-        let above = holdings.above(parts, NOTHING_USUAL);
+        let above = holdings.above(parts, NEW, &HashMap::new());
         let victim = above[&SourceScope::V4(1)];
         assert_eq!((above.len(), victim.proving), (1, 0));
         assert!(victim.other > 4900);

@@ -87,19 +87,21 @@ impl Held {
         }
     }
 
-    /// Whether `early_drop` would take it: it is not ASSURED.
-    const fn is_replaceable(&self) -> bool {
+    /// Whether the kernel would replace it in a full table, and no ACK is to come: it is not ASSURED
+    /// (`early_drop`), or the connection has been over for a moment (above 95 %,
+    /// `gc_worker_can_early_drop`, `net/netfilter/nf_conntrack_core.c`).
+    fn is_replaceable(&self) -> bool {
         match self.kind {
-            Kind::Established | Kind::Stream => false,
-            Kind::Unanswered
-            | Kind::HalfOpen
-            | Kind::PickedUp
-            | Kind::Closing
-            | Kind::Finished
-            | Kind::Answered => !self.proves,
+            Kind::Established | Kind::Stream | Kind::Closing => false,
+            Kind::Finished if self.proves => self.idle.is_some_and(|idle| idle >= OVER_SECONDS),
+            Kind::Finished => true,
+            Kind::Unanswered | Kind::HalfOpen | Kind::PickedUp | Kind::Answered => !self.proves,
         }
     }
 }
+
+/// By then a FIN that was lost has been sent again, and its ACK.
+const OVER_SECONDS: u32 = 2;
 
 /// A look in progress.
 #[derive(Debug)]
@@ -131,8 +133,7 @@ impl<'m, T> Looking<'m, T> {
         let class = self.ages.class(held);
         let is_dead = class.is_some_and(ReclaimClass::is_dead_weight);
         self.holdings.add(held.source, held.proof(), is_dead, is_answered(held.kind));
-        let spare = (held.deletable && held.is_replaceable() && held.kind != Kind::Closing)
-            .then_some(ReclaimClass::Replaceable);
+        let spare = (held.deletable && held.is_replaceable()).then_some(ReclaimClass::Replaceable);
         let class = class.or(spare);
         self.firm += u64::from(!class.is_some_and(ReclaimClass::is_dead_weight));
         if let Some(class) = class {
@@ -142,12 +143,8 @@ impl<'m, T> Looking<'m, T> {
 
     /// `complete` says whether the dump told of every entry.
     pub fn finish(self, complete: bool) -> Look<T> {
-        let queue = self.queue.finish(self.marks);
-        let above_part = ReclaimClass::ALL.into_iter().filter(|class| !class.is_dead_weight());
-        let above_part: u64 = above_part.map(|class| queue.count(class)).sum();
         Look {
-            firm: self.firm - above_part,
-            queue,
+            queue: self.queue.finish(self.marks, self.firm),
             entries: self.by_kind.iter().sum(),
             holdings: self.holdings,
             by_kind: self.by_kind,
@@ -186,8 +183,6 @@ pub struct Look<T> {
     pub entries: u64,
     /// By [`Kind`].
     pub by_kind: [u64; Kind::COUNT],
-    /// Entries that cannot be deleted now, not even in need.
-    pub firm: u64,
     /// Whether the dump told of every entry.
     pub complete: bool,
 }

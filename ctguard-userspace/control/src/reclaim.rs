@@ -132,11 +132,13 @@ pub struct Queue<T> {
     /// The next one last.
     entries: Vec<(ReclaimClass, T)>,
     counts: [u64; ReclaimClass::COUNT],
+    /// See [`Self::firm`].
+    firm: u64,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), counts: [0; ReclaimClass::COUNT] }
+        Self { entries: Vec::new(), counts: [0; ReclaimClass::COUNT], firm: 0 }
     }
 }
 
@@ -164,6 +166,11 @@ impl<T> Queue<T> {
     /// Entries of [`ReclaimClass::Replaceable`].
     pub fn replaceable(&self) -> u64 {
         self.count(ReclaimClass::Replaceable)
+    }
+
+    /// Entries that the look found and that cannot be deleted, not even in need.
+    pub const fn firm(&self) -> u64 {
+        self.firm
     }
 
     /// Entries of one class.
@@ -233,10 +240,11 @@ impl<T> Filling<T> {
         self.candidates.push(Candidate { rank, source: held.source, payload });
     }
 
-    pub(crate) fn finish(mut self, marks: &Marks) -> Queue<T> {
+    /// `firm` are those that were never offered, or only as above a part.
+    pub(crate) fn finish(mut self, marks: &Marks, firm: u64) -> Queue<T> {
         self.candidates.sort_unstable_by_key(|candidate| candidate.rank);
         let mut spent = HashMap::<(SourceScope, ReclaimClass), u32>::new();
-        let mut queue = Queue::default();
+        let mut queue = Queue { firm, ..Queue::default() };
         // The highest first, so that a source above its part loses what has been idle longest.
         for Candidate { rank, source, payload } in self.candidates.into_iter().rev() {
             let class = class_of(rank);
@@ -247,6 +255,7 @@ impl<T> Filling<T> {
                 }
                 *spent += 1;
             }
+            queue.firm -= u64::from(!class.is_dead_weight());
             queue.counts[class as usize] += 1;
             queue.entries.push((class, payload));
         }

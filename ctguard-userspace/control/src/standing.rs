@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use ctguard_datapath::sources::{CAPACITY, Tiers};
 
 use super::{
-    holdings::{Entries, Parts},
+    holdings::{Claim, Entries, Parts},
     look::Look,
     networks::cut,
     reclaim::Marks,
@@ -171,12 +171,17 @@ impl Standings {
 
     fn mark<T>(&mut self, look: &Look<T>, now: Duration, room: u64) {
         let most = u32::try_from(room / TUNING.usual_most_divisor).unwrap_or(u32::MAX);
-        let usual = |source| {
-            let usual = self.usual.get(&source).copied().unwrap_or_default();
-            Entries { proving: usual.proving.min(most), other: usual.other.min(most) }
+        let claim = |source| {
+            let usual = self.usual.get(&source).copied();
+            let is_earlier = || self.proven.get(&source).is_some_and(|proven| proven.is_earlier);
+            let came_before = usual.is_some() || is_earlier();
+            let Entries { proving, other } = usual.unwrap_or_default();
+            let usual = Entries { proving: proving.min(most), other: other.min(most) };
+            Claim { usual, came_before }
         };
-        self.parts = look.holdings.parts(usual, room);
-        self.marks = Arc::new(look.holdings.above(self.parts, usual));
+        let parts = look.holdings.parts(claim, room);
+        let marks = look.holdings.above(parts, claim, &self.marks);
+        (self.parts, self.marks) = (parts, Arc::new(marks));
         self.marked = now;
     }
 }

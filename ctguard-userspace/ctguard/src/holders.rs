@@ -122,7 +122,8 @@ impl Holders {
                 is_above_part: marks.contains_key(&source),
             }
         };
-        let Parts { proving, other } = standings.parts();
+        // Those that were there before may hold more; they are not named here.
+        let Parts { proving, other, .. } = standings.parts();
         let parts = PartReport { connections: proving, other_entries: other };
         Self {
             looked_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),

@@ -11,6 +11,9 @@ use super::{
     quantity::{Hours, PerSecond, Ratio, Span},
 };
 
+/// A connection that is over counts for its source until it can be reclaimed.
+const TIME_WAIT: Duration = Duration::from_secs(10);
+
 /// Bounds the memory for counts by source.
 const MOST_SOURCES: u32 = 1 << 24;
 
@@ -60,6 +63,9 @@ pub(crate) struct Group {
     /// A firewall behind the guard drops its packets, so that they never make entries.
     #[serde(default)]
     pub dropped_by_rules: bool,
+    /// It is an attack, until its last flow has ended.
+    #[serde(default)]
+    pub attack: bool,
     /// Time from a flow's answer to its end.
     #[serde(default)]
     pub lasts: Span,
@@ -74,6 +80,9 @@ pub(crate) struct Group {
     pub retry_after: Option<Span>,
     /// Least part of the flows that succeed at the first try.
     pub expect_at_once: Option<Ratio>,
+    /// The same of flows that begin during an attack, and of all others.
+    pub expect_in_attacks: Option<Ratio>,
+    pub expect_outside_attacks: Option<Ratio>,
     /// Least part of the flows that succeed.
     pub expect_success: Option<Ratio>,
     /// Least fairness among the sources (Jain's index).
@@ -179,6 +188,16 @@ impl Group {
     pub(crate) fn active(&self, duration: Duration) -> Range<Duration> {
         let begins = self.begins.unwrap_or_default().0;
         begins..self.ends.map_or(duration, |ends| ends.0.min(duration))
+    }
+
+    /// What a regular has learnt to hold: two standard deviations above its mean, of connections and
+    /// of other flows.
+    #[expect(clippy::cast_possible_truncation, reason = "far fewer than 2^24")]
+    pub(crate) fn usual(&self) -> [f32; 2] {
+        let held = self.lasts.0 + if self.class == Class::Tcp { TIME_WAIT } else { Duration::ZERO };
+        let mean = self.rate.0 * held.as_secs_f64();
+        let usual = (mean + 2.0 * mean.sqrt()) as f32;
+        if self.class == Class::Tcp { [usual, 0.0] } else { [0.0, usual] }
     }
 
     /// `index` is the group's place in the scenario.

@@ -49,6 +49,8 @@ pub(super) struct Counts {
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
     pub(super) measured: Counts,
+    /// Those of them that began during an attack.
+    pub(super) in_attacks: Counts,
     /// Of the whole run, by step.
     pub(super) series: Vec<Counts>,
     /// How many flows waited so many milliseconds, if they waited at all.
@@ -70,6 +72,7 @@ pub(super) struct FillPoint {
 pub(super) struct Record {
     pub(super) step: Duration,
     pub(super) measured: Range<Duration>,
+    attacks: Vec<Range<Duration>>,
     pub(super) tallies: Vec<Tally>,
     pub(super) fill: Vec<FillPoint>,
     peak: u64,
@@ -128,10 +131,16 @@ impl Counts {
 
 impl Record {
     /// `sources` are those to count one by one, by group.
-    pub(super) fn new(sources: &[u32], duration: Duration, measured: Range<Duration>) -> Self {
+    pub(super) fn new(
+        sources: &[u32],
+        duration: Duration,
+        measured: Range<Duration>,
+        attacks: Vec<Range<Duration>>,
+    ) -> Self {
         let step = (duration / POINTS).max(SHORTEST_STEP);
         let tally = |sources: &u32| Tally {
             measured: Counts::default(),
+            in_attacks: Counts::default(),
             series: Vec::new(),
             delays: BTreeMap::new(),
             by_source: vec![0; usize::try_from(*sources).unwrap_or(0)],
@@ -139,6 +148,7 @@ impl Record {
         Self {
             step,
             measured,
+            attacks,
             tallies: sources.iter().map(tally).collect(),
             fill: Vec::new(),
             peak: 0,
@@ -203,6 +213,9 @@ impl Record {
         let Some(tally) = self.tallies.get_mut(group) else { return };
         if self.measured.contains(&at) {
             add(&mut tally.measured);
+            if self.attacks.iter().any(|attack| attack.contains(&at)) {
+                add(&mut tally.in_attacks);
+            }
         }
         let step = usize::try_from(at.as_nanos() / self.step.as_nanos()).unwrap_or(0);
         if tally.series.len() <= step {
@@ -316,11 +329,13 @@ mod tests {
             record.flows_began(0, Duration::from_secs(second), 1);
         }
         assert_eq!(record.tallies[0].measured.flows, 5);
+        assert_eq!(record.tallies[0].in_attacks.flows, 2);
         assert_eq!(record.tallies[0].series.iter().map(|counts| counts.flows).sum::<u64>(), 10);
     }
 
     fn record(sources: u32) -> Record {
         let second = Duration::from_secs;
-        Record::new(&[sources], second(10), Duration::ZERO..second(5))
+        let attack = second(2)..second(4);
+        Record::new(&[sources], second(10), Duration::ZERO..second(5), vec![attack])
     }
 }

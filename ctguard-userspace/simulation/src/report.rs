@@ -89,6 +89,8 @@ pub(super) struct GroupReport {
     pub(super) share_ratio: Option<f64>,
     pub(super) at_once: u64,
     pub(super) at_once_ratio: Option<f64>,
+    pub(super) at_once_in_attacks_ratio: Option<f64>,
+    pub(super) at_once_outside_attacks_ratio: Option<f64>,
     pub(super) after_retry: u64,
     pub(super) success_ratio: Option<f64>,
     pub(super) failed: u64,
@@ -201,7 +203,7 @@ impl TableReport {
 
 impl GroupReport {
     fn new(group: &Group, tally: &Tally, succeeded_of_all: u64) -> Self {
-        let measured = &tally.measured;
+        let (measured, attacked) = (&tally.measured, &tally.in_attacks);
         let Counts { flows, at_once, after_retry, failed, refused } = *measured;
         let succeeded = measured.succeeded();
         Self {
@@ -214,6 +216,11 @@ impl GroupReport {
             share_ratio: ratio(succeeded, succeeded_of_all),
             at_once,
             at_once_ratio: ratio(at_once, flows),
+            at_once_in_attacks_ratio: ratio(attacked.at_once, attacked.flows),
+            at_once_outside_attacks_ratio: ratio(
+                at_once - attacked.at_once,
+                flows - attacked.flows,
+            ),
             after_retry,
             success_ratio: ratio(succeeded, flows),
             failed,
@@ -257,6 +264,12 @@ fn expectations(
         };
         [
             least("at once", group.expect_at_once, |report| report.at_once_ratio),
+            least("at once in attacks", group.expect_in_attacks, |report| {
+                report.at_once_in_attacks_ratio
+            }),
+            least("at once outside attacks", group.expect_outside_attacks, |report| {
+                report.at_once_outside_attacks_ratio
+            }),
             least("success", group.expect_success, |report| report.success_ratio),
             least("fairness", group.expect_fairness, |report| report.fairness_index),
         ]

@@ -84,9 +84,11 @@ impl<'s> Run<'s> {
         let traffic = groups.iter().zip(&networks);
         let traffic = traffic.map(|(group, network)| Traffic::new(group, network.size(), duration));
         let known = groups.iter().zip(&networks).filter(|(group, _)| group.known_before);
-        let regulars: Vec<SourceScope> = known
+        let regulars: Vec<(SourceScope, [f32; 2])> = known
             .flat_map(|(group, network)| {
-                (0..u64::from(group.sources)).map(|source| network.address(source).into())
+                let usual = group.usual();
+                (0..u64::from(group.sources))
+                    .map(move |source| (network.address(source).into(), usual))
             })
             .collect();
         let GuardOptions { processors, jiffies_per_second, .. } = scenario.guard;
@@ -104,7 +106,7 @@ impl<'s> Run<'s> {
             networks,
             waiting: Waiting::default(),
             recorded: Frame::empty(),
-            record: Record::new(&counted, duration, measured(scenario)),
+            record: Record::new(&counted, duration, measured(scenario), attacks(scenario)),
             capture,
             unsampled: 0,
             report: DaemonReport::default(),
@@ -258,6 +260,16 @@ impl<'s> Run<'s> {
         let now = outages.find(|outage| (outage.begins.0..outage.ends.0).contains(&self.now));
         now.map(|outage| outage.ends.0)
     }
+}
+
+/// When there is an attack.
+fn attacks(scenario: &Scenario) -> Vec<Range<Duration>> {
+    let attacks = scenario.groups.iter().filter(|group| group.attack);
+    let span = |group: &Group| {
+        let active = group.active(scenario.duration.0);
+        active.start..active.end + group.lasts.0
+    };
+    attacks.map(span).collect()
 }
 
 /// Flows that begin at the very end cannot be finished.

@@ -50,7 +50,6 @@ pub(super) struct Steering {
     /// What the data path's set of known sources holds.
     written: KnownSources,
     queue: Queue<Handle>,
-    firm: u64,
     look_interval: Duration,
     deleted: Deleted,
 }
@@ -78,10 +77,12 @@ impl Steering {
         policy: Policy,
         processors: u32,
         jiffies_per_second: u32,
-        regulars: impl Iterator<Item = SourceScope>,
+        regulars: impl Iterator<Item = (SourceScope, [f32; 2])>,
     ) -> Self {
-        let regular = Regular { score: TUNING.regular_highest, usual: [0.0; 2], is_proven: true };
-        let regulars = regulars.map(|source| (source, regular));
+        let regular = |(source, usual)| {
+            (source, Regular { score: TUNING.regular_highest, usual, is_proven: true })
+        };
+        let regulars = regulars.map(regular);
         Self {
             policy: ControlPolicy::of(&policy, policy.source.map(|rate| rate.flows_per_second)),
             ages: ReclaimAges::of(&policy),
@@ -92,7 +93,6 @@ impl Steering {
             standings: Standings::new(Regulars::restore(regulars, SINCE_1970)),
             written: KnownSources::new(),
             queue: Queue::default(),
-            firm: 0,
             look_interval: look::interval(Duration::ZERO, true, false),
             deleted: Deleted::default(),
         }
@@ -104,7 +104,6 @@ impl Steering {
         self.rates = OfferedRates::default();
         self.standings = Standings::new(self.standings.regulars().clone());
         self.queue = Queue::default();
-        self.firm = 0;
     }
 
     pub(super) fn finish(self) -> Deleted {
@@ -125,7 +124,7 @@ impl Steering {
             processors: self.processors,
             reclaimable: self.queue.len(),
             replaceable: self.queue.replaceable(),
-            firm: self.firm,
+            firm: self.queue.firm(),
             deleted: self.deleted.all(),
             look_interval: self.look_interval,
         };
@@ -166,7 +165,7 @@ impl Steering {
         let room = parts_room(table, target_ppm);
         self.standings.looked(&look, now, SINCE_1970 + now, self.is_calm, room);
         maps.know(sync(&self.written, &self.standings.known()), &mut self.written);
-        (self.queue, self.firm) = (look.queue, look.firm);
+        self.queue = look.queue;
         self.look_interval =
             look::interval(Self::dump_takes(maps), self.is_calm, table.is_above(target_ppm));
         self.look_interval

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use super::{frame::Frame, *};
+use super::{frame::Frame, outcome::Counts, *};
 
 #[test]
 fn one_seed_gives_one_report() {
@@ -45,6 +45,48 @@ fn a_full_table_is_reclaimed() {
     let report = run_text(&text, &options(1));
     assert!(report.table.fill_peak_ratio < 0.85, "{report}");
     assert!(report.groups[0].at_once_ratio.unwrap() > 0.99, "{report}");
+}
+
+/// Against tables of three sizes, at three rates, over three paths; a point of the series is a tenth
+/// of a second. Fails when a flood brings the table above its target, or when clients are refused
+/// although room can be made, for however short a time after the guard's first three seconds.
+#[test]
+fn in_no_table_at_no_rate_and_over_no_path_does_a_flood_refuse_clients_for_two_seconds() {
+    for max in [16_384, 65_536, 262_144] {
+        for rate in [400, 50_000, 500_000] {
+            for round_trip in ["1ms", "20ms", "100ms"] {
+                let report = run_text(&flooded_when_full(max, rate, round_trip), &options(1));
+                assert!(report.is_as_expected(), "{report}");
+                for group in 0..2 {
+                    for window in report.series[30..115].windows(20) {
+                        let sum = |count: fn(&Counts) -> u64| {
+                            window.iter().map(|point| count(&point.groups[group])).sum::<u64>()
+                        };
+                        let [flows, at_once] = [sum(|it| it.flows), sum(|it| it.at_once)];
+                        let from = window[0].seconds;
+                        assert!(at_once * 100 >= flows * 98, "{at_once} from {from} s: {report}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A table full of unanswered SYNs, and a flood of SYNs that are answered.
+fn flooded_when_full(max: u32, rate: u32, round_trip: &str) -> String {
+    let clients = |name, known| {
+        format!(
+            "[[group]]\nname = '{name}'\nknown-before = {known}\nsources = 100\nrate = '1/s'
+            lasts = '2s'\nround-trip = '{round_trip}'\nexpect-at-once = '99%'\n"
+        )
+    };
+    format!(
+        "duration = '12s'\nmeasure = {{ from = '3s', until = '12s' }}
+        [table]\nmax = {max}\nentries = {max}\n[expect]\nfill-at-most = '87%'
+        {}{}[[group]]\nname = 'flood'\nspoofed = true\nanswered = true\nrate = '{rate}/s'",
+        clients("known", true),
+        clients("strangers", false),
+    )
 }
 
 #[test]

@@ -248,6 +248,22 @@ fn a_table_full_of_idle_connections_takes_newcomers_up_to_the_maximum() {
     assert_eq!(plant.dropped, 0, "{}", plant.line());
 }
 
+/// Fails when bots that hold their connections take the room above the target too, or when those that
+/// came before wait for room that nobody can make.
+#[test]
+fn while_bots_hold_the_table_those_that_came_before_may_open_more_than_they_had() {
+    let bots = live(Tier::Strangers, 500, 2000.0, 100 * LONG);
+    let [regulars, earlier] =
+        [Tier::Regulars, Tier::Earlier].map(|tier| starting(60, live(tier, 50, 20.0, 10 * SECOND)));
+    let mut plant = Plant::new(16_384, vec![regulars, earlier, bots]);
+    plant.count_from(60 * SECOND);
+    plant.run(240 * SECOND);
+    println!("{}", plant.line());
+    assert!(plant.outcome(0).success() >= 0.999, "{}", plant.line());
+    assert!(plant.outcome(1).success() >= 0.999, "{}", plant.line());
+    assert!(plant.dropped == 0 && plant.fullest < plant.max, "{}", plant.line());
+}
+
 /// Three quarters of it as `TIME_WAIT`, of which ten seconds' are needed: more than the table would
 /// hold for two minutes.
 #[test]

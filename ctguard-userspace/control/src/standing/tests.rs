@@ -149,7 +149,7 @@ fn who_holds_more_than_its_part_is_marked_and_who_holds_less_is_not() {
     let mut entries = connections(source(1), 900);
     entries.extend((2..52).flat_map(|client| connections(source(client), 5)));
     look_at(&mut standings, &entries, SECOND, false);
-    assert_eq!(standings.parts(), Parts { proving: Some(750), other: None });
+    assert_eq!(standings.parts(), Parts { proving: Some(750), ..Parts::default() });
     assert_eq!(tiers(&standings, source(1)), Some(Tiers::PROVEN.and(Tiers::ABOVE_PART)));
     assert_eq!(tiers(&standings, source(2)), PROVEN);
     assert_eq!(*standings.marks(), Marks::from([(source(1), Entries { proving: 150, other: 0 })]));
@@ -172,13 +172,18 @@ fn spoofed_packets_make_a_victim_challenged_and_not_above_its_part() {
 
 #[test]
 fn a_regular_may_hold_what_it_usually_holds() {
-    let regular = Regular { score: 5.0, usual: [200.0, 0.0], is_proven: true };
-    let mut standings = Standings::new(Regulars::restore([(source(1), regular)], SINCE_1970));
+    let regular = |usual| Regular { score: 5.0, usual: [usual, 0.0], is_proven: true };
+    let regulars = [200.0, 50.0, 50.0, 50.0].map(regular);
+    let regulars = Regulars::restore((1..5).map(source).zip(regulars), SINCE_1970);
+    let mut standings = Standings::new(regulars);
     let mut entries = connections(source(1), 200);
-    entries.extend((2..62).flat_map(|client| connections(source(client), 20)));
+    entries.extend((2..5).flat_map(|regular| connections(source(regular), 150)));
+    entries.extend((5..65).flat_map(|client| connections(source(client), 20)));
     look_at(&mut standings, &entries, SECOND, false);
-    assert_eq!(standings.parts().proving, Some(13));
+    assert_eq!(standings.parts(), Parts { before: Some(100), proving: Some(8), other: None });
     assert_eq!(tiers(&standings, source(1)), Some(Tiers::REGULAR.and(Tiers::PROVEN)));
+    let above = Some(Tiers::REGULAR.and(Tiers::PROVEN).and(Tiers::ABOVE_PART));
+    assert!((2..5).all(|regular| tiers(&standings, source(regular)) == above));
     entries.extend(connections(source(1), 1));
     look_at(&mut standings, &entries, 2 * SECOND, false);
     let expected = Tiers::REGULAR.and(Tiers::PROVEN).and(Tiers::ABOVE_PART);

@@ -39,7 +39,6 @@ pub(crate) struct Looker {
     memory: Arc<Mutex<Memory>>,
     look: Option<Background<Looked>>,
     pub(super) queue: Queue<Deletion>,
-    firm: u64,
     pub(super) interval: Duration,
     pub(super) holders: Holders,
     /// Begin and entries of the last look.
@@ -82,7 +81,6 @@ struct Looked {
 #[derive(Debug)]
 struct Seen {
     queue: Queue<Deletion>,
-    firm: u64,
     holders: Holders,
     /// Sources for which the set has no room.
     left_out: usize,
@@ -95,7 +93,6 @@ impl Looker {
             memory: Arc::new(Mutex::new(Memory { standings, written, timeouts })),
             look: None,
             queue: Queue::default(),
-            firm: 0,
             interval: look::interval(Duration::ZERO, true, false),
             holders: Holders::default(),
             last: None,
@@ -152,12 +149,12 @@ impl Looker {
         let Looked { began, took, seen } = looked;
         self.interval = look::interval(took, is_calm, is_above);
         self.next = began + self.interval;
-        let Seen { queue, firm, mut holders, left_out } = seen?;
+        let Seen { queue, mut holders, left_out } = seen?;
         if let Some((before, entries)) = self.last.replace((began, holders.entries)) {
             let seconds = began.saturating_sub(before).as_secs_f64().max(f64::EPSILON);
             holders.growth_per_second = (real(holders.entries) - real(entries)) / seconds;
         }
-        (self.queue, self.firm, self.holders) = (queue, firm, holders);
+        (self.queue, self.holders) = (queue, holders);
         Ok(left_out)
     }
 
@@ -165,7 +162,7 @@ impl Looker {
         Relief {
             reclaimable: self.queue.len(),
             replaceable: self.queue.replaceable(),
-            firm: self.firm,
+            firm: self.queue.firm(),
             deleted,
             look_interval: self.interval,
         }
@@ -249,7 +246,7 @@ impl Job {
         let changes = sync(&memory.written, &memory.standings.known());
         let left_out = apply(&*self.sources, &self.key, changes, &mut memory.written).len();
         let holders = Holders::new(&look, &memory.standings, &sums);
-        Ok(Seen { queue: look.queue, firm: look.firm, holders, left_out })
+        Ok(Seen { queue: look.queue, holders, left_out })
     }
 }
 
