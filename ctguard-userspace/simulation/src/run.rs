@@ -220,7 +220,10 @@ impl<'s> Run<'s> {
         if self.outage_ends().is_none() && !self.daemon.is_dead {
             let next = self.steering.look(self.now, &mut self.maps);
             self.report.looks += 1;
-            self.plan_look(self.now + next);
+            let is_calm = self.maps.limits.is_calm();
+            let least =
+                if is_calm { self.scenario.guard.look_interval_in_calm.0 } else { Duration::ZERO };
+            self.plan_look(self.now + next.max(least));
         }
     }
 

@@ -79,6 +79,8 @@ pub(crate) struct GuardOptions {
     pub tick_delay: Span,
     /// From the admission of a packet to its entry in the table.
     pub confirm_delay: Span,
+    /// The shortest time between two looks at the table in calm, if that is longer than the daemon's.
+    pub look_interval_in_calm: Span,
     /// When no daemon runs.
     pub outages: Vec<Outage>,
 }
@@ -131,6 +133,7 @@ impl Default for GuardOptions {
             wake_delay: Span(Duration::from_micros(50)),
             tick_delay: Span(Duration::from_micros(20)),
             confirm_delay: Span(Duration::from_micros(100)),
+            look_interval_in_calm: Span::default(),
             outages: Vec::new(),
         }
     }
