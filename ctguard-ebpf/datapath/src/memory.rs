@@ -52,12 +52,6 @@ pub(crate) const fn line_index(hash: u64, line_mask: u32) -> u32 {
     low_word(hash) & line_mask
 }
 
-/// Another hash of the same item, for a second purpose in the same memory.
-#[inline(always)]
-pub(crate) const fn other(hash: u64) -> u64 {
-    hash ^ !0 << 40
-}
-
 /// Looks a hash up in its line, without branches: the verifier would walk each path through fifteen
 /// comparisons.
 #[inline(always)]
@@ -151,14 +145,6 @@ mod tests {
         remember(&line, hash_of(1), moment(1), ZERO);
         find(&line, hash_of(1), moment(9), ZERO).unwrap().renew(moment(9));
         assert_eq!(find(&line, hash_of(1), moment(10), ZERO).unwrap().age, 1);
-    }
-
-    #[test]
-    fn the_other_hash_is_another() {
-        let line = MemoryLine::default();
-        remember(&line, other(hash_of(1)), moment(1), ZERO);
-        assert!(find(&line, hash_of(1), moment(1), ZERO).is_none());
-        assert!(find(&line, other(hash_of(1)), moment(1), ZERO).is_some());
     }
 
     /// Fails when bits are lost, so that strangers are let in by chance.

@@ -30,9 +30,6 @@ const RETRY_BEFORE_MILLISECONDS: u64 = 6000;
 /// A tuple that answered a challenge may open its flow for this time.
 const ANSWERED_MILLISECONDS: u64 = 3000;
 
-/// A source that reset a flow it had answered for is not challenged for this time.
-const RESET_SECONDS: u64 = 60;
-
 /// The units on a kernel with this `jiffies_per_second`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CoarseClock {
@@ -73,7 +70,6 @@ impl CoarseClock {
         facts.retry_after = units(RETRY_AFTER_MILLISECONDS);
         facts.retry_before = units(RETRY_BEFORE_MILLISECONDS);
         facts.answered_life = units(ANSWERED_MILLISECONDS);
-        facts.reset_life_coarse = u32::try_from((RESET_SECONDS * hz) >> self.shift).unwrap_or(255);
     }
 }
 
@@ -106,7 +102,6 @@ mod tests {
         for jiffies_per_second in [100, 250, 300, 1000] {
             let facts = facts(jiffies_per_second);
             assert!(facts.retry_after >= 2 && facts.retry_before < 128, "{facts:?}");
-            assert!(facts.reset_life_coarse < 128, "{facts:?}");
         }
     }
 

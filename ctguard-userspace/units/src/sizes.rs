@@ -12,8 +12,6 @@ pub const SERVICE_LINES: u32 = 4096;
 pub const RETRY_LINES: u32 = 65_536;
 /// 256 KiB: all clients of a busy network answer challenges within a second.
 pub const ANSWERED_LINES: u32 = 4096;
-/// 64 KiB: hosts whose addresses are spoofed.
-pub const RESET_LINES: u32 = 1024;
 
 const FEWEST_FLOW_LINES: u64 = 1 << 10;
 /// 16 MiB.

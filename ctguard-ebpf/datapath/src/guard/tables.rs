@@ -64,8 +64,6 @@ pub enum Memory {
     Retries,
     /// Tuples that answered a challenge.
     Answered,
-    /// Sources that answered a challenge and then reset the connection.
-    Resets,
 }
 
 /// What conntrack says about a packet's flow.

@@ -145,15 +145,7 @@ impl<T: Tables> Guard<'_, T> {
             && answered.age <= self.environment.daemon.answered_life
         {
             answered.forget();
-            memory::remember(line, memory::other(tuple.hash), moment, self.zero());
             return None;
-        }
-        let scope = self.scope(tuple);
-        if let Some(line) = self.memory_line(Memory::Resets, scope)
-            && let Some(reset) = memory::find(line, scope, self.coarse_moment(now), self.zero())
-            && reset.age <= self.environment.daemon.reset_life_coarse
-        {
-            return refused;
         }
         if rules.grant.challenged_at.load() != now.0 {
             rules.grant.challenged_at.store(now.0);
@@ -197,16 +189,8 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     /// Whether a RST answers a challenge.
-    ///
-    /// If it ends a handshake instead, before the flow `is_connected`, its host never sent the SYN:
-    /// for a while the source's SYNs are refused without a challenge ACK.
     #[inline(always)]
-    pub(super) fn answers_challenge(
-        &self,
-        tuple: &Tuple,
-        is_connected: bool,
-        now: Jiffies,
-    ) -> bool {
+    pub(super) fn answers_challenge(&self, tuple: &Tuple, now: Jiffies) -> bool {
         // A cookie is good for its slot and the next.
         let challenged_at = self.tables.grant().map_or(0, |grant| grant.challenged_at.load());
         let age = now.since(Jiffies(challenged_at));
@@ -216,23 +200,12 @@ impl<T: Tables> Guard<'_, T> {
         let hash = tuple.hash;
         let Some(line) = self.memory_line(Memory::Answered, hash) else { return false };
         let moment = self.moment(now);
-        // First of all: a client whose SYN was refused after its answer is challenged again, and
-        // answers again.
         let proves = if tuple.family == 4 {
             self.proves::<Ipv4>(tuple, now)
         } else {
             self.proves::<Ipv6>(tuple, now)
         };
         if !proves {
-            let used = memory::find(line, memory::other(hash), moment, self.zero());
-            if used.is_some_and(|used| used.age <= self.environment.daemon.answered_life)
-                && !is_connected
-            {
-                let scope = self.scope(tuple);
-                if let Some(line) = self.memory_line(Memory::Resets, scope) {
-                    memory::remember(line, scope, self.coarse_moment(now), self.zero());
-                }
-            }
             return false;
         }
         match memory::find(line, hash, moment, self.zero()) {
@@ -259,7 +232,6 @@ impl<T: Tables> Guard<'_, T> {
         let mask = match memory {
             Memory::Retries => self.environment.fixed.retry_line_mask,
             Memory::Answered => self.environment.fixed.answered_line_mask,
-            Memory::Resets => self.environment.fixed.reset_line_mask,
         };
         self.tables.memory_line(memory, memory::line_index(hash, mask))
     }
@@ -267,11 +239,6 @@ impl<T: Tables> Guard<'_, T> {
     #[inline(always)]
     const fn moment(&self, now: Jiffies) -> Moment {
         Moment::at(now, self.environment.daemon.memory_shift)
-    }
-
-    #[inline(always)]
-    const fn coarse_moment(&self, now: Jiffies) -> Moment {
-        Moment::at(now, self.environment.daemon.coarse_shift)
     }
 
     /// Reads the addresses again, so that packets which are not challenged need no room for them.

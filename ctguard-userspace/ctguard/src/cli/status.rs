@@ -147,7 +147,6 @@ fn memories(
     Ok(MemoriesReport {
         retries: load(maps::RETRIES, facts.memory_shift, facts.retry_before)?,
         answered: load(maps::ANSWERED, facts.memory_shift, facts.answered_life)?,
-        resets: load(maps::RESETS, facts.coarse_shift, facts.reset_life_coarse)?,
     })
 }
 
