@@ -144,8 +144,8 @@ pub struct DaemonFacts {
     pub retry_after: u32,
     /// After more than this many units, it counts as refused for the first time.
     pub retry_before: u32,
-    /// A tuple that answered a challenge may open its flow for this many units.
-    pub answered_life: u32,
+    /// A tuple that answered a challenge may open its flow for this many coarse units.
+    pub answered_life_coarse: u32,
     /// Zero.
     pub reserved: u32,
     /// Jiffies of the filter's last swap, after a complete dump of the table; 0 before the first.

@@ -11,12 +11,16 @@ use crate::{
     challenge::{self, Answer, Answering, Connection, Slot},
     hash,
     layout::{Class, MemoryLine, Outcome, Policy, Stage, Tier},
-    memory::{self, Moment},
+    memory::{self, Moment, Remembered},
     packet::{Ipv4, Ipv6},
     place::Place,
     sources::{self, Tiers},
     units::Jiffies,
 };
+
+/// Positions of a line of answers.
+#[expect(clippy::cast_possible_truncation, reason = "it is 16")]
+const POSITIONS: u32 = MemoryLine::WORDS as u32;
 
 pub(super) enum TierOrChallenge {
     Tier(Standing),
@@ -35,6 +39,8 @@ pub(super) struct Standing {
     pub(super) known: u32,
     /// The number of its class, or [`Class::ANSWERED`]: cells that no spoofed packet charges.
     pub(super) cells: u32,
+    /// Where the answer of its tuple is remembered, or 0 (see [`Guard::forget_answer`]).
+    pub(super) answer: u32,
     /// 1 if a challenge is to wake the daemon, because the grant is spent in calm.
     pub(super) wakes: u32,
 }
@@ -62,6 +68,7 @@ impl<T: Tables> Guard<'_, T> {
             tier: opening.tier,
             known: Standing::UNKNOWN,
             cells: opening.class,
+            answer: 0,
             wakes: 0,
         };
         if opening.tier == Tier::Allowed as u32 {
@@ -109,7 +116,10 @@ impl<T: Tables> Guard<'_, T> {
             Class::Tcp if !tuple.is_syn() => (Some(Outcome::RefusedChallenge), Tier::Strangers),
             Class::Tcp if rules.can_answer() => {
                 standing.cells = Class::ANSWERED;
-                (self.challenge_by_ack(tuple, rules, now), Tier::Answered)
+                standing.answer = self.find_answer(tuple, now);
+                let is_answered = standing.answer != 0;
+                let challenge = || self.challenge_by_ack(tuple, rules, now);
+                ((!is_answered).then(challenge), Tier::Answered)
             }
             Class::Tcp | Class::Udp | Class::Other => {
                 (self.challenge_by_silence(tuple, now), Tier::Retried)
@@ -135,18 +145,41 @@ impl<T: Tables> Guard<'_, T> {
         self.source(opening, rules, standing).is_some_and(|source| source.excess(now) != 0)
     }
 
-    /// Challenges a SYN; `None` if its tuple answered a challenge and may open one flow.
+    /// Whether the tuple answered a challenge and may open a flow: where that is remembered, else 0.
     #[inline(always)]
-    fn challenge_by_ack(&self, tuple: &Tuple, rules: &Rules<'_>, now: Jiffies) -> Option<Outcome> {
-        let moment = self.moment(now);
-        let refused = Some(Outcome::RefusedChallenge);
-        let Some(line) = self.memory_line(Memory::Answered, tuple.hash) else { return refused };
-        if let Some(answered) = memory::find(line, tuple.hash, moment, self.zero())
-            && answered.age <= self.environment.daemon.answered_life
+    fn find_answer(&self, tuple: &Tuple, now: Jiffies) -> u32 {
+        let index = self.line_index(Memory::Answered, tuple.hash);
+        let found = self
+            .tables
+            .memory_line(Memory::Answered, index)
+            .and_then(|line| self.answer_in(line, tuple.hash, now));
+        found.map_or(0, |answer| index * POSITIONS + answer.position)
+    }
+
+    #[inline(always)]
+    fn answer_in<'l>(
+        &self,
+        line: &'l MemoryLine,
+        hash: u64,
+        now: Jiffies,
+    ) -> Option<Remembered<'l>> {
+        let life = self.environment.daemon.answered_life_coarse;
+        memory::find(line, hash, self.coarse_moment(now), life, self.zero())
+    }
+
+    /// Forgets the answer of a tuple that was admitted: it is good for one flow.
+    #[inline(always)]
+    pub(super) fn forget_answer(&self, answer: u32) {
+        if answer != 0
+            && let Some(line) = self.tables.memory_line(Memory::Answered, answer / POSITIONS)
         {
-            answered.forget();
-            return None;
+            memory::forget(line, answer);
         }
+    }
+
+    /// Challenges a SYN.
+    #[inline(always)]
+    fn challenge_by_ack(&self, tuple: &Tuple, rules: &Rules<'_>, now: Jiffies) -> Outcome {
         if rules.grant.challenged_at.load() != now.0 {
             rules.grant.challenged_at.store(now.0);
         }
@@ -156,10 +189,7 @@ impl<T: Tables> Guard<'_, T> {
         } else {
             self.challenge::<Ipv6>(tuple, dry_run, now)
         };
-        match answered {
-            Some(()) => Some(Outcome::ChallengedByAck),
-            None => refused,
-        }
+        answered.map_or(Outcome::RefusedChallenge, |()| Outcome::ChallengedByAck)
     }
 
     /// Overwrites the SYN with the challenge ACK, except in a dry run.
@@ -179,10 +209,10 @@ impl<T: Tables> Guard<'_, T> {
         let challenged = Some(Outcome::ChallengedBySilence);
         let moment = self.moment(now);
         let Some(line) = self.memory_line(Memory::Retries, tuple.hash) else { return challenged };
-        match memory::find(line, tuple.hash, moment, self.zero()) {
+        let life = self.environment.daemon.retry_before;
+        match memory::find(line, tuple.hash, moment, life, self.zero()) {
             Some(first) if first.age < self.environment.daemon.retry_after => {}
-            Some(first) if first.age <= self.environment.daemon.retry_before => return None,
-            Some(forgotten) => forgotten.renew(moment),
+            Some(_) => return None,
             None => memory::remember(line, tuple.hash, moment, self.zero()),
         }
         challenged
@@ -199,7 +229,6 @@ impl<T: Tables> Guard<'_, T> {
         }
         let hash = tuple.hash;
         let Some(line) = self.memory_line(Memory::Answered, hash) else { return false };
-        let moment = self.moment(now);
         let proves = if tuple.family == 4 {
             self.proves::<Ipv4>(tuple, now)
         } else {
@@ -208,8 +237,9 @@ impl<T: Tables> Guard<'_, T> {
         if !proves {
             return false;
         }
-        match memory::find(line, hash, moment, self.zero()) {
-            Some(answered) => answered.renew(moment),
+        let moment = self.coarse_moment(now);
+        match self.answer_in(line, hash, now) {
+            Some(answer) => answer.renew(moment),
             None => memory::remember(line, hash, moment, self.zero()),
         }
         true
@@ -229,16 +259,26 @@ impl<T: Tables> Guard<'_, T> {
 
     #[inline(always)]
     fn memory_line(&self, memory: Memory, hash: u64) -> Option<&MemoryLine> {
+        self.tables.memory_line(memory, self.line_index(memory, hash))
+    }
+
+    #[inline(always)]
+    const fn line_index(&self, memory: Memory, hash: u64) -> u32 {
         let mask = match memory {
             Memory::Retries => self.environment.fixed.retry_line_mask,
             Memory::Answered => self.environment.fixed.answered_line_mask,
         };
-        self.tables.memory_line(memory, memory::line_index(hash, mask))
+        memory::line_index(hash, mask)
     }
 
     #[inline(always)]
     const fn moment(&self, now: Jiffies) -> Moment {
         Moment::at(now, self.environment.daemon.memory_shift)
+    }
+
+    #[inline(always)]
+    const fn coarse_moment(&self, now: Jiffies) -> Moment {
+        Moment::at(now, self.environment.daemon.coarse_shift)
     }
 
     /// Reads the addresses again, so that packets which are not challenged need no room for them.

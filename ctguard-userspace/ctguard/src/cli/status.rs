@@ -146,7 +146,7 @@ fn memories(
     };
     Ok(MemoriesReport {
         retries: load(maps::RETRIES, facts.memory_shift, facts.retry_before)?,
-        answered: load(maps::ANSWERED, facts.memory_shift, facts.answered_life)?,
+        answered: load(maps::ANSWERED, facts.coarse_shift, facts.answered_life_coarse)?,
     })
 }
 

@@ -115,7 +115,7 @@ impl Lab {
                     memory_shift: 7,
                     retry_after: 3,
                     retry_before: 47,
-                    answered_life: 24,
+                    answered_life_coarse: 35,
                     ..DaemonFacts::default()
                 },
             }),
