@@ -15,6 +15,8 @@ use crate::{
     verifier::{OpaqueZero, sign},
 };
 
+/// What an item may take at once (see [`take`]).
+const BURST: u32 = 10;
 /// The bits of the time that no hash covers.
 const TIME: u32 = 0xff;
 #[expect(clippy::cast_possible_truncation, reason = "it is 16")]
@@ -87,6 +89,43 @@ pub(crate) fn remember(line: &MemoryLine, hash: u64, now: Moment, zero: OpaqueZe
     let next = zero.hide(if last < WORDS - 1 { last + 1 } else { 1 }) & (WORDS - 1);
     line.words[0].store(next);
     line.words[next as usize].store(fingerprint(hash) ^ now.0);
+}
+
+/// Takes one of the tokens that an item is given, one in each `interval`; whether it had one.
+///
+/// A bucket that is about to be driven out of its ring begins again at the other end, so that a line
+/// bounds the items that come most often, and refuses none that come seldom.
+#[inline(always)]
+pub(crate) fn take(
+    line: &MemoryLine,
+    hash: u64,
+    now: Moment,
+    interval: u32,
+    zero: OpaqueZero,
+) -> bool {
+    let burst = interval * BURST;
+    // What is remembered is the moment from which the bucket has filled; its age then is what the
+    // bucket holds.
+    let full = Moment(now.0.wrapping_add(burst));
+    let mut held = burst;
+    let found = find(line, hash, full, 2 * burst, zero);
+    if let Some(bucket) = &found
+        && bucket.age < burst
+    {
+        held = bucket.age;
+    }
+    let takes = held >= interval;
+    let since = Moment(full.0.wrapping_sub(if takes { held - interval } else { held }));
+    if let Some(bucket) = found {
+        let newer = (line.words[0].load() % WORDS + PLACES - bucket.position) % PLACES;
+        if newer < PLACES / 2 {
+            bucket.renew(since);
+            return takes;
+        }
+        bucket.word.store(0);
+    }
+    remember(line, hash, since, zero);
+    takes
 }
 
 /// Forgets what is remembered at a position of a line.
@@ -178,6 +217,41 @@ mod tests {
         remember(&line, hash_of(1), moment(1), ZERO);
         find(&line, hash_of(1), moment(9), LIFE, ZERO).unwrap().renew(moment(9));
         assert_eq!(find(&line, hash_of(1), moment(10), LIFE, ZERO).unwrap().age, 1);
+    }
+
+    #[test]
+    fn an_item_takes_its_burst_and_then_one_in_each_interval() {
+        let line = MemoryLine::default();
+        let taken = |now| (0..100).filter(|_| take(&line, hash_of(1), moment(now), 100, ZERO)).count();
+        assert_eq!(taken(u64::from(u32::MAX) - 150), 10);
+        let later: usize = (1..=1000).map(|unit| taken(u64::from(u32::MAX) - 150 + unit)).sum();
+        assert_eq!(later, 10, "where the time begins again");
+        let later = (1 << 32) + 5_000;
+        assert_eq!(taken(later), 10, "no more than a burst after a pause");
+        assert!(take(&line, hash_of(2), moment(later), 100, ZERO), "another item");
+    }
+
+    /// Fails when a flood from everywhere keeps honest sources from their tokens, or lets one source
+    /// have as many as it likes.
+    #[test]
+    fn among_half_a_million_others_a_second_an_item_is_bounded_and_no_other_is_refused() {
+        const LINES: u32 = 1 << 12;
+        let lines: Vec<MemoryLine> = (0..LINES).map(|_| MemoryLine::default()).collect();
+        let take = |item, millisecond| {
+            let hash = hash_of(item);
+            let line = &lines[line_index(hash, LINES - 1) as usize];
+            take(line, hash, moment(millisecond), 100, ZERO)
+        };
+        let (mut refused, mut taken) = (0, 0);
+        for millisecond in 0..4_000_u32 {
+            let from = 1_000 + 500 * millisecond;
+            let others = from..from + 500;
+            refused += others.filter(|&other| !take(other, millisecond.into())).count();
+            taken += u32::from(take(7, millisecond.into()));
+        }
+        // 50 without the others.
+        assert!((45..=60).contains(&taken), "{taken}");
+        assert!(refused <= 50, "{refused} of two million");
     }
 
     /// Fails when bits are lost, so that strangers are let in by chance.

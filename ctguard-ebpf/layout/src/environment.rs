@@ -106,10 +106,10 @@ pub struct Fixed {
     pub retry_line_mask: u32,
     /// The same for `answered`.
     pub answered_line_mask: u32,
+    /// The same for `challenged`.
+    pub challenged_line_mask: u32,
     /// The same for `sources`.
     pub known_source_line_mask: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 
 /// Facts of the kernel and the network, and the state of the known-flows filter.
@@ -146,8 +146,8 @@ pub struct DaemonFacts {
     pub retry_before: u32,
     /// A tuple that answered a challenge may open its flow for this many coarse units.
     pub answered_life_coarse: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// A source is sent one challenge ACK in so many jiffies.
+    pub challenge_interval: u32,
     /// Jiffies of the filter's last swap, after a complete dump of the table; 0 before the first.
     pub known_turned_at: u64,
     /// Jiffies until which TCP segments of unknown connections pass and make them known: the maps

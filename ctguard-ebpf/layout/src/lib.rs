@@ -67,6 +67,8 @@ pub mod maps {
     pub const RETRIES: &str = "retries";
     /// [`super::MemoryLine`]s of tuples that answered a challenge.
     pub const ANSWERED: &str = "answered";
+    /// [`super::MemoryLine`]s of sources that were sent challenge ACKs.
+    pub const CHALLENGED: &str = "challenged";
     /// [`super::FlowLine`]s.
     pub const FLOW_CACHE: &str = "flow_cache";
     /// Words of the known-flows filter, two generations of them.
@@ -87,7 +89,7 @@ pub mod maps {
     pub const DENY_V6: &str = "deny_v6";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 22] = [
+    pub const PINNED: [&str; 23] = [
         POLICY,
         ENVIRONMENT,
         INTERFACES,
@@ -101,6 +103,7 @@ pub mod maps {
         SOURCE_CELLS,
         RETRIES,
         ANSWERED,
+        CHALLENGED,
         FLOW_CACHE,
         KNOWN_FLOWS,
         COUNTERS,

@@ -31,6 +31,9 @@ const RETRY_BEFORE_MILLISECONDS: u64 = 6000;
 /// is sent again at once; the others are after 1, 2, 4, 8, 16 and 32 seconds (RFC 6298).
 const ANSWERED_SECONDS: u64 = 35;
 
+/// A source is sent this many challenge ACKs per second.
+const CHALLENGES_PER_SECOND: u32 = 10;
+
 /// The units on a kernel with this `jiffies_per_second`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CoarseClock {
@@ -68,6 +71,7 @@ impl CoarseClock {
         facts.repeat_window_coarse = u32::try_from(repeat_window).unwrap_or(u32::MAX);
         facts.cookie_shift = (hz * COOKIE_SLOT_SECONDS).max(1).ilog2();
         facts.memory_shift = memory_shift;
+        facts.challenge_interval = self.jiffies_per_second.div_ceil(CHALLENGES_PER_SECOND);
         facts.retry_after = units(RETRY_AFTER_MILLISECONDS);
         facts.retry_before = units(RETRY_BEFORE_MILLISECONDS);
         facts.answered_life_coarse =
@@ -123,6 +127,12 @@ mod tests {
         let facts = facts(250);
         assert_eq!((facts.memory_shift, facts.retry_after, facts.retry_before), (5, 3, 47));
         assert_eq!((facts.cookie_shift, facts.answered_life_coarse), (9, 35));
+    }
+
+    #[test]
+    fn a_source_is_sent_no_more_than_ten_challenges_a_second() {
+        let interval = |jiffies_per_second| facts(jiffies_per_second).challenge_interval;
+        assert_eq!([100, 250, 300, 1000].map(interval), [10, 25, 30, 100]);
     }
 
     #[test]

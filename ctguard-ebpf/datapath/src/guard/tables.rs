@@ -64,6 +64,8 @@ pub enum Memory {
     Retries,
     /// Tuples that answered a challenge.
     Answered,
+    /// Sources that were sent challenge ACKs.
+    Challenged,
 }
 
 /// What conntrack says about a packet's flow.

@@ -112,18 +112,20 @@ impl<T: Tables> Guard<'_, T> {
             standing.tier = Tier::Answered as u32;
             return TierOrChallenge::Tier(standing);
         }
-        let (challenged, tier) = match class {
-            Class::Tcp if !tuple.is_syn() => (Some(Outcome::RefusedChallenge), Tier::Strangers),
-            Class::Tcp if rules.can_answer() => {
-                standing.cells = Class::ANSWERED;
-                standing.answer = self.find_answer(tuple, now);
-                let is_answered = standing.answer != 0;
-                let challenge = || self.challenge_by_ack(tuple, rules, now);
-                ((!is_answered).then(challenge), Tier::Answered)
-            }
-            Class::Tcp | Class::Udp | Class::Other => {
-                (self.challenge_by_silence(tuple, now), Tier::Retried)
-            }
+        let is_tcp = matches!(class, Class::Tcp);
+        if is_tcp && !tuple.is_syn() {
+            return TierOrChallenge::Challenge(Outcome::RefusedChallenge, standing.wakes != 0);
+        }
+        if is_tcp && rules.can_answer() {
+            standing.answer = self.find_answer(tuple, now);
+        }
+        let (challenged, tier) = if standing.answer != 0 {
+            standing.cells = Class::ANSWERED;
+            (None, Tier::Answered)
+        } else if is_tcp && rules.can_answer() && self.may_be_asked(tuple, now) {
+            (Some(self.challenge_by_ack(tuple, rules, now)), Tier::Strangers)
+        } else {
+            (self.challenge_by_silence(tuple, now), Tier::Retried)
         };
         if let Some(outcome) = challenged {
             return TierOrChallenge::Challenge(outcome, standing.wakes != 0);
@@ -175,6 +177,17 @@ impl<T: Tables> Guard<'_, T> {
         {
             memory::forget(line, answer);
         }
+    }
+
+    /// Whether the source may be sent another challenge ACK: the packet may be spoofed, so few go to
+    /// one address.
+    #[inline(always)]
+    fn may_be_asked(&self, tuple: &Tuple, now: Jiffies) -> bool {
+        let scope = self.scope(tuple);
+        let interval = self.environment.daemon.challenge_interval;
+        self.memory_line(Memory::Challenged, scope).is_some_and(|line| {
+            memory::take(line, scope, Moment::at(now, 0), interval, self.zero())
+        })
     }
 
     /// Challenges a SYN.
@@ -267,6 +280,7 @@ impl<T: Tables> Guard<'_, T> {
         let mask = match memory {
             Memory::Retries => self.environment.fixed.retry_line_mask,
             Memory::Answered => self.environment.fixed.answered_line_mask,
+            Memory::Challenged => self.environment.fixed.challenged_line_mask,
         };
         memory::line_index(hash, mask)
     }

@@ -132,6 +132,7 @@ impl Tables for KernelTables<'_> {
         match memory {
             Memory::Retries => maps::RETRIES.get(index),
             Memory::Answered => maps::ANSWERED.get(index),
+            Memory::Challenged => maps::CHALLENGED.get(index),
         }
     }
 

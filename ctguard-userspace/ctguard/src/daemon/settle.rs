@@ -26,8 +26,8 @@ pub(super) fn fixed(maps: &GuardMaps) -> Result<Fixed, StartError> {
         service_line_mask: line_mask(maps::BUCKETS_SERVICE)?,
         retry_line_mask: line_mask(maps::RETRIES)?,
         answered_line_mask: line_mask(maps::ANSWERED)?,
+        challenged_line_mask: line_mask(maps::CHALLENGED)?,
         known_source_line_mask: line_mask(maps::SOURCES)?,
-        reserved: 0,
     })
 }
 

@@ -4,10 +4,13 @@ use std::vec::Vec;
 
 use super::lab::{BURST, LOCAL, Lab, REMOTE, syn, udp};
 use crate::{
-    guard::Judgement,
+    guard::{Judgement, Memory},
     hash,
     hash::testing::KEY,
-    layout::{CLASS_SLOTS, Ceiling, Class, Limits, OperatorLimits, Outcome, Policy, Stage, Tier},
+    layout::{
+        CLASS_SLOTS, Ceiling, Class, Limits, MemoryLine, OperatorLimits, Outcome, Policy, Stage,
+        Tier,
+    },
     packet::TcpFlags,
     place::Place,
     sources::{self, Tiers},
@@ -165,6 +168,62 @@ fn a_connection_that_is_reset_takes_no_other_connection_of_its_source() {
     assert_eq!(answer_and_open(&lab, 6), ANSWERED);
 }
 
+/// Fails when who spoofs an address has a host there showered with challenges.
+#[test]
+fn a_source_is_sent_ten_challenges_a_second_after_a_burst_of_ten() {
+    let lab = challenging();
+    let asked = || (0..100).filter(|port| lab.syn(REMOTE, 1000 + port) == ASKED).count();
+    assert_eq!(asked(), 10);
+    assert_eq!(lab.syn("192.0.2.2", 5), ASKED, "others are asked");
+    let later: usize = (0..100)
+        .map(|_| {
+            lab.pass(100);
+            asked()
+        })
+        .sum();
+    assert_eq!(later, 100, "in ten seconds");
+}
+
+/// Fails when a flood in a source's name keeps it out.
+#[test]
+fn who_is_not_asked_because_its_address_is_spoofed_gets_in_with_its_second_syn() {
+    let lab = challenging();
+    let spoof = |from: u32| Lab::admitted_of(20, |port| lab.syn(REMOTE, from + port));
+    assert_eq!(spoof(1000), 0);
+    assert_eq!(lab.syn(REMOTE, 5), (Outcome::ChallengedBySilence, Class::Tcp));
+    for round in 1..=10 {
+        lab.pass(100);
+        assert_eq!(spoof(1000 + 20 * round), 0);
+    }
+    assert_eq!(lab.syn(REMOTE, 5), (Outcome::Admitted, Class::Tcp, Tier::Retried));
+}
+
+/// Fails when one source that answers makes the guard forget the answers of the others.
+#[test]
+fn who_answers_as_often_as_it_is_asked_drives_out_no_others_answer() {
+    const LINES: u32 = 8192;
+    let mut lab = challenging();
+    lab.environment.fixed.answered_line_mask = LINES - 1;
+    lab.memories[Memory::Answered as usize].resize_with(LINES as usize, MemoryLine::default);
+    let client = |number: u32| format!("10.0.{}.{}", number / 256, number % 256);
+    for number in 0..1000 {
+        let from = client(number);
+        assert_eq!(lab.syn(&from, 5), ASKED);
+        reset_from(&lab, &from, 5, lab.cookie.get().unwrap());
+    }
+    for millisecond in 0..31_000 {
+        lab.pass(1);
+        for round in 0..4 {
+            let port = 1 + millisecond % 16_000 * 4 + round;
+            if lab.syn(REMOTE, port) == ASKED {
+                reset(&lab, port, lab.cookie.get().unwrap());
+            }
+        }
+    }
+    let lasting = (0..1000).filter(|&number| lab.syn(&client(number), 5) == ANSWERED).count();
+    assert!(lasting >= 990, "{lasting} of 1,000");
+}
+
 #[test]
 fn a_datagram_that_comes_again_after_a_while_is_admitted() {
     let lab = challenging();
@@ -258,7 +317,8 @@ fn fair() -> Lab {
 #[test]
 fn spoofed_packets_never_spend_what_a_source_opens_with_an_answer() {
     for (tiers, tier) in [(None, Tier::Answered), (Some(Tiers::REGULAR), Tier::Regulars)] {
-        let lab = fair();
+        let mut lab = fair();
+        lab.environment.daemon.challenge_interval = 0;
         if let Some(tiers) = tiers {
             know(&lab, 0xc000_0201, tiers);
         }
@@ -274,7 +334,8 @@ fn spoofed_packets_never_spend_what_a_source_opens_with_an_answer() {
 /// Fails when a source gets its ceiling twice because it answers.
 #[test]
 fn a_ceiling_holds_for_all_flows_of_a_source_that_answers() {
-    let lab = fair();
+    let mut lab = fair();
+    lab.environment.daemon.challenge_interval = 0;
     let opened = |from: u32| Lab::admitted_of(100, |port| answer_and_open(&lab, from + port));
     assert_eq!(opened(0), 2 * BURST, "a burst of each");
     let later: u32 = (1..=100)
@@ -292,7 +353,7 @@ fn a_ceiling_holds_for_all_flows_of_a_source_that_answers() {
 fn the_operators_ceiling_is_answered_in_calm_too_and_wakes_nobody() {
     let mut lab = challenging();
     lab.limits = Limits::default();
-    assert_eq!(Lab::admitted_of(100, |port| lab.syn(REMOTE, port)), BURST);
+    assert_eq!(Lab::admitted_of(15, |port| lab.syn(REMOTE, port)), BURST);
     assert!(!lab.judge(&syn(REMOTE, LOCAL, 1000)).wakes());
     assert_eq!(answer_and_open(&lab, 1001), ANSWERED);
     lab.interface.answers_nothing = 1;
