@@ -55,19 +55,19 @@ pub(crate) const fn line_index(hash: u64, line_mask: u32) -> u32 {
     low_word(hash) & line_mask
 }
 
-/// Looks for a hash that was remembered up to `life` units ago, without branches: the verifier would
+/// Looks for a hash that was remembered up to `max_age` units ago, without branches: the verifier would
 /// walk each path through fifteen comparisons.
 #[inline(always)]
 pub(crate) fn find(
     line: &MemoryLine,
     hash: u64,
     now: Moment,
-    life: u32,
+    max_age: u32,
     zero: OpaqueZero,
 ) -> Option<Remembered<'_>> {
     let fingerprint = fingerprint(hash);
     let age = |word: &SharedWord| now.0.wrapping_sub(word.load() ^ fingerprint);
-    let too_old = i64::from(life) + 1;
+    let too_old = i64::from(max_age) + 1;
     let mut found = 0_i64;
     for (word, position) in line.words.iter().zip(0..).skip(1) {
         let is_young = sign(i64::from(age(word)) - too_old);
@@ -165,7 +165,8 @@ mod tests {
         let line = MemoryLine::default();
         remember(&line, hash_of(1), moment(250), ZERO);
         remember(&line, hash_of(2), moment(252), ZERO);
-        let age = |tuple, now| find(&line, hash_of(tuple), moment(now), LIFE, ZERO).map(|it| it.age);
+        let age =
+            |tuple, now| find(&line, hash_of(tuple), moment(now), LIFE, ZERO).map(|it| it.age);
         assert_eq!(age(1, 253), Some(3));
         assert_eq!(age(2, 258), Some(6));
         assert_eq!(age(3, 253), None);
@@ -222,7 +223,8 @@ mod tests {
     #[test]
     fn an_item_takes_its_burst_and_then_one_in_each_interval() {
         let line = MemoryLine::default();
-        let taken = |now| (0..100).filter(|_| take(&line, hash_of(1), moment(now), 100, ZERO)).count();
+        let taken =
+            |now| (0..100).filter(|_| take(&line, hash_of(1), moment(now), 100, ZERO)).count();
         assert_eq!(taken(u64::from(u32::MAX) - 150), 10);
         let later: usize = (1..=1000).map(|unit| taken(u64::from(u32::MAX) - 150 + unit)).sum();
         assert_eq!(later, 10, "where the time begins again");

@@ -165,8 +165,8 @@ impl<T: Tables> Guard<'_, T> {
         hash: u64,
         now: Jiffies,
     ) -> Option<Remembered<'l>> {
-        let life = self.environment.daemon.answered_life_coarse;
-        memory::find(line, hash, self.coarse_moment(now), life, self.zero())
+        let max_age = self.environment.daemon.answered_life_coarse;
+        memory::find(line, hash, self.coarse_moment(now), max_age, self.zero())
     }
 
     /// Forgets the answer of a tuple that was admitted: it is good for one flow.
@@ -222,8 +222,8 @@ impl<T: Tables> Guard<'_, T> {
         let challenged = Some(Outcome::ChallengedBySilence);
         let moment = self.moment(now);
         let Some(line) = self.memory_line(Memory::Retries, tuple.hash) else { return challenged };
-        let life = self.environment.daemon.retry_before;
-        match memory::find(line, tuple.hash, moment, life, self.zero()) {
+        let max_age = self.environment.daemon.retry_before;
+        match memory::find(line, tuple.hash, moment, max_age, self.zero()) {
             Some(first) if first.age < self.environment.daemon.retry_after => {}
             Some(_) => return None,
             None => memory::remember(line, tuple.hash, moment, self.zero()),
