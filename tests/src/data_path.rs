@@ -15,6 +15,7 @@ use aya::{
 use ctguard_datapath::known_flows::{GENERATIONS, KnownWords};
 use ctguard_layout as layout;
 use ctguard_layout::{COUNTERS, Counter, Counters, Grant, shared::Shared};
+use ctguard_units::sizes::{ANSWERED_LINES, CHALLENGED_LINES};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::mapped::Mapped;
@@ -87,6 +88,8 @@ impl DataPath {
         let mut object = EbpfLoader::new()
             .map_max_entries(layout::maps::BUCKETS_SOURCE, setup.source_lines)
             .map_max_entries(layout::maps::OFFERED_SOURCE, setup.source_lines)
+            .map_max_entries(layout::maps::ANSWERED, ANSWERED_LINES)
+            .map_max_entries(layout::maps::CHALLENGED, CHALLENGED_LINES)
             .map_max_entries(layout::maps::FLOW_CACHE, setup.flow_lines)
             .map_max_entries(layout::maps::KNOWN_FLOWS, GENERATIONS * setup.known_words)
             .override_global("AYA_LOG_LEVEL", &0_u8, true)

@@ -166,10 +166,10 @@ impl<T: Tables> Guard<'_, T> {
             && (known.slot.is_answered() || !flow.opens(true))
         {
             known.pass(self.environment, arriving(flow), coarse);
-            return self.pass_or_reset(packet, flow, hash, Some(known), true);
+            return self.pass_or_reset(packet, flow, hash, true);
         }
         if !opens {
-            return self.pass_or_reset(packet, flow, hash, known, false);
+            return self.pass_or_reset(packet, flow, hash, false);
         }
 
         // Until conntrack has the entry, packets right behind the first may make one too.
@@ -233,21 +233,19 @@ impl<T: Tables> Guard<'_, T> {
         packet: &Packet<A>,
         flow: Flow,
         hash: u64,
-        found: Option<&Found<'_>>,
         known: bool,
     ) -> Judgement {
         let passes_as = if known { Outcome::Known } else { Outcome::MakesNoEntry };
         if !flow.flags.any(TcpFlags::RST) {
             return Judgement::packet(passes_as);
         }
-        let is_connected = found.is_some_and(|found| found.slot.is_answered());
         self.decide_later(Opening {
             tuple: self.tuple(packet, flow, hash),
             class: flow.class as u32,
             tier: Tier::Strangers as u32,
             passes_as,
             has_tuple: true,
-            is_connected,
+            is_connected: false,
             is_reset: true,
             is_exempt: false,
         })
@@ -275,7 +273,7 @@ impl<T: Tables> Guard<'_, T> {
     /// Drops a RST that answers a challenge, and passes any other.
     #[inline(always)]
     fn reset(&self, reset: &Opening, now: Jiffies) -> Judgement {
-        let answers = self.answers_challenge(&reset.tuple, reset.is_connected, now);
+        let answers = self.answers_challenge(&reset.tuple, now);
         Judgement::packet(if answers { Outcome::ChallengeAnswered } else { reset.passes_as })
     }
 

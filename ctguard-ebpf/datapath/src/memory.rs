@@ -1,9 +1,11 @@
 //! Tuples and sources that are remembered for seconds (see `guard::Memory`).
 //!
 //! A [`MemoryLine`] is a ring: its first word is the position written last, and each of the others
-//! holds 24 bits of a hash and 8 bits of time. A new item always has room, in place of the line's
-//! oldest; it lasts until fifteen others have come. An item that was never remembered is found with
-//! a chance of 15 · 2^-24, less than one in a million, however full the memory is.
+//! is the XOR of 24 bits of a hash and 32 bits of time. Whoever knows the hash can read the whole
+//! time, so what is too old stays forgotten. A new item always has room, in place of the line's
+//! oldest; it lasts until fifteen others have come. An item that was never remembered, and would
+//! live for up to 256 units of time, is found with a chance of 15 · 2^-24, less than one in a
+//! million, however full the memory is.
 
 use crate::{
     hash::low_word,
@@ -13,11 +15,14 @@ use crate::{
     verifier::{OpaqueZero, sign},
 };
 
+/// What an item may take at once (see [`take`]).
+const BURST: u32 = 10;
+/// The bits of the time that no hash covers.
 const TIME: u32 = 0xff;
 #[expect(clippy::cast_possible_truncation, reason = "it is 16")]
 const WORDS: u32 = MemoryLine::WORDS as u32;
 
-/// A moment in units of a power of two of jiffies, modulo 256.
+/// A moment in units of a power of two of jiffies, modulo 2^32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment(u32);
 
@@ -25,25 +30,23 @@ impl Moment {
     /// The moment of `now` in units of 2^`shift` jiffies.
     #[inline(always)]
     pub const fn at(now: Jiffies, shift: u32) -> Self {
-        Self(low_word(now.0 >> (shift & 31)) & TIME)
+        Self(low_word(now.0 >> (shift & 31)))
     }
 }
 
 pub(crate) struct Remembered<'l> {
     word: &'l SharedWord,
-    /// Units since it was remembered, modulo 256.
+    fingerprint: u32,
+    /// Its position in the line, from 1.
+    pub(crate) position: u32,
+    /// Units since it was remembered.
     pub(crate) age: u32,
 }
 
 impl Remembered<'_> {
     #[inline(always)]
     pub(crate) fn renew(&self, now: Moment) {
-        self.word.store(self.word.load() & !TIME | now.0);
-    }
-
-    #[inline(always)]
-    pub(crate) fn forget(self) {
-        self.word.store(0);
+        self.word.store(self.fingerprint ^ now.0);
     }
 }
 
@@ -52,33 +55,30 @@ pub(crate) const fn line_index(hash: u64, line_mask: u32) -> u32 {
     low_word(hash) & line_mask
 }
 
-/// Another hash of the same item, for a second purpose in the same memory.
-#[inline(always)]
-pub(crate) const fn other(hash: u64) -> u64 {
-    hash ^ !0 << 40
-}
-
-/// Looks a hash up in its line, without branches: the verifier would walk each path through fifteen
-/// comparisons.
+/// Looks for a hash that was remembered up to `max_age` units ago, without branches: the verifier would
+/// walk each path through fifteen comparisons.
 #[inline(always)]
 pub(crate) fn find(
     line: &MemoryLine,
     hash: u64,
     now: Moment,
+    max_age: u32,
     zero: OpaqueZero,
 ) -> Option<Remembered<'_>> {
-    let wanted = fingerprint(hash);
+    let fingerprint = fingerprint(hash);
+    let age = |word: &SharedWord| now.0.wrapping_sub(word.load() ^ fingerprint);
+    let too_old = i64::from(max_age) + 1;
     let mut found = 0_i64;
     for (word, position) in line.words.iter().zip(0..).skip(1) {
-        let equals = sign(i64::from((word.load() ^ wanted) >> 8) - 1);
-        found = found & !equals | position & equals;
+        let is_young = sign(i64::from(age(word)) - too_old);
+        found = found & !is_young | position & is_young;
     }
     if found == 0 {
         return None;
     }
-    let position = zero.hide(low_word(found.cast_unsigned())) as usize;
-    let word = &line.words[position & (MemoryLine::WORDS - 1)];
-    Some(Remembered { word, age: now.0.wrapping_sub(word.load()) & TIME })
+    let position = zero.hide(low_word(found.cast_unsigned())) & (WORDS - 1);
+    let word = &line.words[position as usize];
+    Some(Remembered { word, fingerprint, position, age: age(word) })
 }
 
 /// Remembers a hash in place of the oldest in its line.
@@ -88,7 +88,50 @@ pub(crate) fn remember(line: &MemoryLine, hash: u64, now: Moment, zero: OpaqueZe
     // Hidden from LLVM too, which would leave out the mask that the verifier needs.
     let next = zero.hide(if last < WORDS - 1 { last + 1 } else { 1 }) & (WORDS - 1);
     line.words[0].store(next);
-    line.words[next as usize].store(fingerprint(hash) | now.0);
+    line.words[next as usize].store(fingerprint(hash) ^ now.0);
+}
+
+/// Takes one of the tokens that an item is given, one in each `interval`; whether it had one.
+///
+/// A bucket that is about to be driven out of its ring begins again at the other end, so that a line
+/// bounds the items that come most often, and refuses none that come seldom.
+#[inline(always)]
+pub(crate) fn take(
+    line: &MemoryLine,
+    hash: u64,
+    now: Moment,
+    interval: u32,
+    zero: OpaqueZero,
+) -> bool {
+    let burst = interval * BURST;
+    // What is remembered is the moment from which the bucket has filled; its age then is what the
+    // bucket holds.
+    let full = Moment(now.0.wrapping_add(burst));
+    let mut held = burst;
+    let found = find(line, hash, full, 2 * burst, zero);
+    if let Some(bucket) = &found
+        && bucket.age < burst
+    {
+        held = bucket.age;
+    }
+    let takes = held >= interval;
+    let since = Moment(full.0.wrapping_sub(if takes { held - interval } else { held }));
+    if let Some(bucket) = found {
+        let newer = (line.words[0].load() % WORDS + PLACES - bucket.position) % PLACES;
+        if newer < PLACES / 2 {
+            bucket.renew(since);
+            return takes;
+        }
+        bucket.word.store(0);
+    }
+    remember(line, hash, since, zero);
+    takes
+}
+
+/// Forgets what is remembered at a position of a line.
+#[inline(always)]
+pub(crate) fn forget(line: &MemoryLine, position: u32) {
+    line.words[(position & (WORDS - 1)) as usize].store(0);
 }
 
 /// Items that a line can remember.
@@ -100,7 +143,7 @@ pub fn young(held: &MemoryLine, now: Moment, life: u32) -> u32 {
     held.words.iter().skip(1).map(|word| u32::from(is_young(word.load()))).sum()
 }
 
-/// The high 24 bits, above the time's.
+/// The high 24 bits, above those of the time that can be read without the hash.
 #[inline(always)]
 const fn fingerprint(hash: u64) -> u32 {
     low_word(hash >> 32) & !TIME
@@ -115,16 +158,38 @@ mod tests {
     use crate::{hash, hash::testing::KEY, packet::Ipv4};
 
     const ZERO: OpaqueZero = OpaqueZero::new(0);
+    const LIFE: u32 = 40;
 
     #[test]
     fn what_was_remembered_is_found_with_its_age() {
         let line = MemoryLine::default();
         remember(&line, hash_of(1), moment(250), ZERO);
         remember(&line, hash_of(2), moment(252), ZERO);
-        let age = |tuple, now| find(&line, hash_of(tuple), moment(now), ZERO).map(|it| it.age);
+        let age =
+            |tuple, now| find(&line, hash_of(tuple), moment(now), LIFE, ZERO).map(|it| it.age);
         assert_eq!(age(1, 253), Some(3));
-        assert_eq!(age(2, 258), Some(6), "the time wraps");
+        assert_eq!(age(2, 258), Some(6));
         assert_eq!(age(3, 253), None);
+        assert_eq!(age(1, 250 + u64::from(LIFE)), Some(LIFE));
+    }
+
+    /// Fails when a time of eight or sixteen bits comes round.
+    #[test]
+    fn what_is_too_old_never_comes_back() {
+        let line = MemoryLine::default();
+        remember(&line, hash_of(1), moment(250), ZERO);
+        for age in u64::from(LIFE) + 1..1 << 20 {
+            let found = find(&line, hash_of(1), moment(250 + age), LIFE, ZERO);
+            assert!(found.is_none(), "after {age} units");
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_lasts_where_the_time_begins_again() {
+        let line = MemoryLine::default();
+        remember(&line, hash_of(1), moment((1 << 32) - 1), ZERO);
+        let found = find(&line, hash_of(1), moment((1 << 32) + 1), LIFE, ZERO);
+        assert_eq!(found.map(|it| it.age), Some(2));
     }
 
     #[test]
@@ -133,7 +198,7 @@ mod tests {
         for tuple in 0..16 {
             remember(&line, hash_of(tuple), moment(1), ZERO);
         }
-        let held = |tuple: &u32| find(&line, hash_of(*tuple), moment(1), ZERO).is_some();
+        let held = |tuple: &u32| find(&line, hash_of(*tuple), moment(1), LIFE, ZERO).is_some();
         assert_eq!((0..16).filter(held).collect::<Vec<_>>(), (1..16).collect::<Vec<_>>());
     }
 
@@ -141,24 +206,54 @@ mod tests {
     fn what_is_forgotten_is_not_found() {
         let line = MemoryLine::default();
         remember(&line, hash_of(1), moment(1), ZERO);
-        find(&line, hash_of(1), moment(1), ZERO).unwrap().forget();
-        assert!(find(&line, hash_of(1), moment(1), ZERO).is_none());
+        remember(&line, hash_of(2), moment(1), ZERO);
+        forget(&line, find(&line, hash_of(1), moment(1), LIFE, ZERO).unwrap().position);
+        let held = [1, 2].map(|tuple| find(&line, hash_of(tuple), moment(1), LIFE, ZERO).is_some());
+        assert_eq!(held, [false, true]);
     }
 
     #[test]
     fn what_is_renewed_is_young_again() {
         let line = MemoryLine::default();
         remember(&line, hash_of(1), moment(1), ZERO);
-        find(&line, hash_of(1), moment(9), ZERO).unwrap().renew(moment(9));
-        assert_eq!(find(&line, hash_of(1), moment(10), ZERO).unwrap().age, 1);
+        find(&line, hash_of(1), moment(9), LIFE, ZERO).unwrap().renew(moment(9));
+        assert_eq!(find(&line, hash_of(1), moment(10), LIFE, ZERO).unwrap().age, 1);
     }
 
     #[test]
-    fn the_other_hash_is_another() {
+    fn an_item_takes_its_burst_and_then_one_in_each_interval() {
         let line = MemoryLine::default();
-        remember(&line, other(hash_of(1)), moment(1), ZERO);
-        assert!(find(&line, hash_of(1), moment(1), ZERO).is_none());
-        assert!(find(&line, other(hash_of(1)), moment(1), ZERO).is_some());
+        let taken =
+            |now| (0..100).filter(|_| take(&line, hash_of(1), moment(now), 100, ZERO)).count();
+        assert_eq!(taken(u64::from(u32::MAX) - 150), 10);
+        let later: usize = (1..=1000).map(|unit| taken(u64::from(u32::MAX) - 150 + unit)).sum();
+        assert_eq!(later, 10, "where the time begins again");
+        let later = (1 << 32) + 5_000;
+        assert_eq!(taken(later), 10, "no more than a burst after a pause");
+        assert!(take(&line, hash_of(2), moment(later), 100, ZERO), "another item");
+    }
+
+    /// Fails when a flood from everywhere keeps honest sources from their tokens, or lets one source
+    /// have as many as it likes.
+    #[test]
+    fn among_half_a_million_others_a_second_an_item_is_bounded_and_no_other_is_refused() {
+        const LINES: u32 = 1 << 12;
+        let lines: Vec<MemoryLine> = (0..LINES).map(|_| MemoryLine::default()).collect();
+        let take = |item, millisecond| {
+            let hash = hash_of(item);
+            let line = &lines[line_index(hash, LINES - 1) as usize];
+            take(line, hash, moment(millisecond), 100, ZERO)
+        };
+        let (mut refused, mut taken) = (0, 0);
+        for millisecond in 0..4_000_u32 {
+            let from = 1_000 + 500 * millisecond;
+            let others = from..from + 500;
+            refused += others.filter(|&other| !take(other, millisecond.into())).count();
+            taken += u32::from(take(7, millisecond.into()));
+        }
+        // 50 without the others.
+        assert!((45..=60).contains(&taken), "{taken}");
+        assert!(refused <= 50, "{refused} of two million");
     }
 
     /// Fails when bits are lost, so that strangers are let in by chance.
@@ -171,9 +266,10 @@ mod tests {
             remember(line(hash_of(tuple)), hash_of(tuple), moment(1), ZERO);
         }
         let strangers = 10_000_000..15_000_000;
-        let taken = strangers
-            .filter(|&tuple| find(line(hash_of(tuple)), hash_of(tuple), moment(1), ZERO).is_some())
-            .count();
+        let is_taken = |&tuple: &u32| {
+            find(line(hash_of(tuple)), hash_of(tuple), moment(1), LIFE, ZERO).is_some()
+        };
+        let taken = strangers.filter(is_taken).count();
         // 4.5 are expected of five million; twelve would be one chance in a thousand.
         assert!(taken <= 12, "{taken} of five million");
     }
@@ -190,9 +286,10 @@ mod tests {
         for tuple in 1_000_000..1_500_000 {
             remember(line(hash_of(tuple)), hash_of(tuple), moment(3), ZERO);
         }
-        let lasting = (0..10_000)
-            .filter(|&tuple| find(line(hash_of(tuple)), hash_of(tuple), moment(9), ZERO).is_some())
-            .count();
+        let lasts = |&tuple: &u32| {
+            find(line(hash_of(tuple)), hash_of(tuple), moment(9), LIFE, ZERO).is_some()
+        };
+        let lasting = (0..10_000).filter(lasts).count();
         assert!(lasting >= 9_700, "{lasting} of 10,000");
     }
 

@@ -106,8 +106,8 @@ pub struct Fixed {
     pub retry_line_mask: u32,
     /// The same for `answered`.
     pub answered_line_mask: u32,
-    /// The same for `resets`.
-    pub reset_line_mask: u32,
+    /// The same for `challenged`.
+    pub challenged_line_mask: u32,
     /// The same for `sources`.
     pub known_source_line_mask: u32,
 }
@@ -144,11 +144,10 @@ pub struct DaemonFacts {
     pub retry_after: u32,
     /// After more than this many units, it counts as refused for the first time.
     pub retry_before: u32,
-    /// A tuple that answered a challenge may open its flow for this many units.
-    pub answered_life: u32,
-    /// A source that answered a challenge and then reset the connection is sent no challenge ACK
-    /// for this many coarse units.
-    pub reset_life_coarse: u32,
+    /// A tuple that answered a challenge may open its flow for this many coarse units.
+    pub answered_life_coarse: u32,
+    /// A source is sent one challenge ACK in so many jiffies.
+    pub challenge_interval: u32,
     /// Jiffies of the filter's last swap, after a complete dump of the table; 0 before the first.
     pub known_turned_at: u64,
     /// Jiffies until which TCP segments of unknown connections pass and make them known: the maps

@@ -37,7 +37,7 @@ pub use outcome::{Action, Group, Outcome, Outcomes, Row, TABLE};
 pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
 
 /// Version of everything in this module, the first word of the `policy` map.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Names of the maps, as they are pinned; the kernel keeps 15 bytes of each.
 pub mod maps {
@@ -67,8 +67,8 @@ pub mod maps {
     pub const RETRIES: &str = "retries";
     /// [`super::MemoryLine`]s of tuples that answered a challenge.
     pub const ANSWERED: &str = "answered";
-    /// [`super::MemoryLine`]s of sources that answered a challenge and then reset the connection.
-    pub const RESETS: &str = "resets";
+    /// [`super::MemoryLine`]s of sources that were sent challenge ACKs.
+    pub const CHALLENGED: &str = "challenged";
     /// [`super::FlowLine`]s.
     pub const FLOW_CACHE: &str = "flow_cache";
     /// Words of the known-flows filter, two generations of them.
@@ -103,7 +103,7 @@ pub mod maps {
         SOURCE_CELLS,
         RETRIES,
         ANSWERED,
-        RESETS,
+        CHALLENGED,
         FLOW_CACHE,
         KNOWN_FLOWS,
         COUNTERS,

@@ -35,7 +35,7 @@ use ctguard_control::{
 };
 use ctguard_units::{
     CoarseClock, FallbackRate, ceilings, operator_limits,
-    sizes::{ANSWERED_LINES, PREFIX_LINES, RESET_LINES, RETRY_LINES, SERVICE_LINES, Sizes},
+    sizes::{ANSWERED_LINES, CHALLENGED_LINES, PREFIX_LINES, RETRY_LINES, SERVICE_LINES, Sizes},
 };
 
 pub(super) struct Maps {
@@ -54,7 +54,7 @@ pub(super) struct Maps {
     services: Vec<BucketLine>,
     retries: Vec<MemoryLine>,
     answered: Vec<MemoryLine>,
-    resets: Vec<MemoryLine>,
+    challenged: Vec<MemoryLine>,
     offered: Vec<OfferedSlot>,
     sources: Vec<SourceLine>,
     source_cells: Vec<SourceCells>,
@@ -119,7 +119,7 @@ impl Maps {
             services: lines(SERVICE_LINES),
             retries: lines(RETRY_LINES),
             answered: lines(ANSWERED_LINES),
-            resets: lines(RESET_LINES),
+            challenged: lines(CHALLENGED_LINES),
             offered: lines(sizes.source_lines),
             sources: lines(sources::LINES),
             source_cells: lines(sources::SLOTS),
@@ -232,7 +232,7 @@ fn environment(scenario: &Scenario, sizes: Sizes, keys: [HashKey; 2]) -> Environ
         service_line_mask: SERVICE_LINES - 1,
         retry_line_mask: RETRY_LINES - 1,
         answered_line_mask: ANSWERED_LINES - 1,
-        reset_line_mask: RESET_LINES - 1,
+        challenged_line_mask: CHALLENGED_LINES - 1,
         known_source_line_mask: sources::LINES - 1,
         ..Fixed::default()
     };
@@ -291,7 +291,7 @@ impl Tables for &Maps {
         let lines = match memory {
             Memory::Retries => &self.retries,
             Memory::Answered => &self.answered,
-            Memory::Resets => &self.resets,
+            Memory::Challenged => &self.challenged,
         };
         line(lines, index)
     }

@@ -18,7 +18,7 @@ const HEARTBEAT_PATIENCE_SECONDS: u32 = 2;
 /// A challenge may be answered for one to two slots: a round trip and queues.
 const COOKIE_SLOT_SECONDS: u64 = 4;
 
-/// Longest unit of the memory for challenges, which counts to 256.
+/// Longest unit of the memory of retries.
 const MEMORY_UNIT_MILLISECONDS: u64 = 130;
 
 /// A refused tuple may come again within these times: a resolver asks again after one to five
@@ -27,11 +27,12 @@ const MEMORY_UNIT_MILLISECONDS: u64 = 130;
 const RETRY_AFTER_MILLISECONDS: u64 = 300;
 const RETRY_BEFORE_MILLISECONDS: u64 = 6000;
 
-/// A tuple that answered a challenge may open its flow for this time.
-const ANSWERED_MILLISECONDS: u64 = 3000;
+/// A tuple that answered a challenge may open its flow for this time. Only a connection's first SYN
+/// is sent again at once; the others are after 1, 2, 4, 8, 16 and 32 seconds (RFC 6298).
+const ANSWERED_SECONDS: u64 = 35;
 
-/// A source that reset a flow it had answered for is not challenged for this time.
-const RESET_SECONDS: u64 = 60;
+/// A source is sent this many challenge ACKs per second.
+const CHALLENGES_PER_SECOND: u32 = 10;
 
 /// The units on a kernel with this `jiffies_per_second`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +71,11 @@ impl CoarseClock {
         facts.repeat_window_coarse = u32::try_from(repeat_window).unwrap_or(u32::MAX);
         facts.cookie_shift = (hz * COOKIE_SLOT_SECONDS).max(1).ilog2();
         facts.memory_shift = memory_shift;
+        facts.challenge_interval = self.jiffies_per_second.div_ceil(CHALLENGES_PER_SECOND);
         facts.retry_after = units(RETRY_AFTER_MILLISECONDS);
         facts.retry_before = units(RETRY_BEFORE_MILLISECONDS);
-        facts.answered_life = units(ANSWERED_MILLISECONDS);
-        facts.reset_life_coarse = u32::try_from((RESET_SECONDS * hz) >> self.shift).unwrap_or(255);
+        facts.answered_life_coarse =
+            u32::try_from((ANSWERED_SECONDS * hz).div_ceil(1 << self.shift)).unwrap_or(u32::MAX);
     }
 }
 
@@ -102,11 +104,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_forgotten_before_its_time_comes_round() {
+    fn memories_take_few_strangers_for_remembered() {
         for jiffies_per_second in [100, 250, 300, 1000] {
             let facts = facts(jiffies_per_second);
-            assert!(facts.retry_after >= 2 && facts.retry_before < 128, "{facts:?}");
-            assert!(facts.reset_life_coarse < 128, "{facts:?}");
+            // See `memory` for the bound.
+            assert!(facts.retry_after >= 2 && facts.retry_before < 256, "{facts:?}");
+            assert!(facts.answered_life_coarse < 256, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_outlives_the_longest_gap_between_two_syns() {
+        for jiffies_per_second in [100, 250, 300, 1000] {
+            let facts = facts(jiffies_per_second);
+            let jiffies = u64::from(facts.answered_life_coarse) << facts.coarse_shift;
+            assert!(jiffies >= 33 * u64::from(jiffies_per_second), "{facts:?}");
         }
     }
 
@@ -114,7 +126,13 @@ mod tests {
     fn at_250_jiffies_a_second_a_unit_is_an_eighth_of_a_second() {
         let facts = facts(250);
         assert_eq!((facts.memory_shift, facts.retry_after, facts.retry_before), (5, 3, 47));
-        assert_eq!((facts.cookie_shift, facts.answered_life), (9, 24));
+        assert_eq!((facts.cookie_shift, facts.answered_life_coarse), (9, 35));
+    }
+
+    #[test]
+    fn a_source_is_sent_no_more_than_ten_challenges_a_second() {
+        let interval = |jiffies_per_second| facts(jiffies_per_second).challenge_interval;
+        assert_eq!([100, 250, 300, 1000].map(interval), [10, 25, 30, 100]);
     }
 
     #[test]

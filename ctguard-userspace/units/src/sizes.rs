@@ -10,10 +10,11 @@ pub const SERVICE_LINES: u32 = 4096;
 
 /// 4 MiB: half a million strangers per second that come again a second later.
 pub const RETRY_LINES: u32 = 65_536;
-/// 256 KiB: all clients of a busy network answer challenges within a second.
-pub const ANSWERED_LINES: u32 = 4096;
-/// 64 KiB: hosts whose addresses are spoofed.
-pub const RESET_LINES: u32 = 1024;
+/// 512 KiB: 3,500 answers per second, each for 35 seconds.
+pub const ANSWERED_LINES: u32 = 8192;
+/// 256 KiB: among half a million strangers per second, a source that is challenged more than eight
+/// times per second is found again.
+pub const CHALLENGED_LINES: u32 = 4096;
 
 const FEWEST_FLOW_LINES: u64 = 1 << 10;
 /// 16 MiB.

@@ -11,7 +11,7 @@ use aya::{
     maps::{Array, ProgramArray},
     programs::{ProgramFd, SchedClassifier, TestRun as _, Xdp},
 };
-use ctguard_layout::{CLASS_SLOTS, Ceiling, Counter, Outcome, units::Ticks};
+use ctguard_layout::{CLASS_SLOTS, Ceiling, Counter, Outcome, Policy, units::Ticks};
 
 use super::table::{self, Live};
 use crate::{
@@ -75,7 +75,7 @@ pub(super) fn floors() -> Result<[Timer; 3]> {
     };
     let mut dropping = object::load()?;
     let fd = object::program(&mut dropping, "lab_spoof_floor")?.fd()?.try_clone()?;
-    let spoofed = spoofed(&fd, syn.clone())?;
+    let spoofed = spoofed(&fd, syn.clone(), DROP)?;
     let mut empty = object::load()?;
     egress(&mut empty)?.load().context("cannot load lab_egress_floor")?;
     let egress: Timer = Box::new(move |repeat| {
@@ -137,6 +137,10 @@ pub(super) fn cases(subject: Subject<'_>, live: &Live) -> Result<Vec<Case>> {
             floor: Floor::SpoofedDrop,
             ..case("ACK, 2^28 sources, refused", Some(90), from_everywhere(subject, ack)?)
         },
+        Case {
+            floor: Floor::SpoofedDrop,
+            ..case("SYN, 2^28 sources, challenged in a dry run", None, unanswered(subject, &syn)?)
+        },
         case("SYN challenged, without the guard", None, challenged(syn)?),
         Case { floor: Floor::Egress, ..case("leaving, known flow", Some(15), leaving) },
     ])
@@ -191,8 +195,19 @@ fn exhausted(subject: Subject<'_>, frame: Vec<u8>) -> Result<Timer> {
 /// A packet of another source each time, refused by a grant that is spent.
 fn from_everywhere(subject: Subject<'_>, frame: Vec<u8>) -> Result<Timer> {
     let path = subject.path(Setup { grant: 0, ..Setup::default() })?;
-    let spoofed = spoofed(path.ingress()?.fd()?, frame)?;
+    let spoofed = spoofed(path.ingress()?.fd()?, frame, DROP)?;
     // The program lives as long as its path.
+    Ok(Box::new(move |repeat| {
+        let _ = &path;
+        spoofed(repeat)
+    }))
+}
+
+/// A SYN of another source each time that would be answered: its frame stays as it is.
+fn unanswered(subject: Subject<'_>, frame: &[u8]) -> Result<Timer> {
+    let mut path = subject.path(Setup { grant: 0, ..Setup::default() })?;
+    path.set_policy(|policy| policy.switches = Policy::DRY_RUN)?;
+    let spoofed = spoofed(path.ingress()?.fd()?, frame.to_vec(), PASS)?;
     Ok(Box::new(move |repeat| {
         let _ = &path;
         spoofed(repeat)
@@ -228,7 +243,7 @@ fn arriving_at(path: DataPath, frame: Vec<u8>, expected: Option<Counter>) -> Res
 }
 
 /// Runs `program` behind the one that changes the source.
-fn spoofed(program: &ProgramFd, frame: Vec<u8>) -> Result<Timer> {
+fn spoofed(program: &ProgramFd, frame: Vec<u8>, expected: u32) -> Result<Timer> {
     let mut object = object::load()?;
     object::program(&mut object, "lab_spoof")?;
     let random = object.map_mut("lab_random").context("no map lab_random")?;
@@ -237,7 +252,7 @@ fn spoofed(program: &ProgramFd, frame: Vec<u8>) -> Result<Timer> {
     ProgramArray::try_from(measured)?.set(0, program, 0).context("cannot aim the tail call")?;
     Ok(Box::new(move |repeat| {
         let (duration, verdict) = time(xdp(&object, "lab_spoof")?, &frame, repeat)?;
-        ensure!(verdict == DROP, "the last packet got verdict {verdict}");
+        ensure!(verdict == expected, "the last packet got verdict {verdict}");
         Ok(duration)
     }))
 }

@@ -10,6 +10,7 @@ use ctguard_layout::{
     CLASS_SLOTS, CLASSES, Ceiling, DaemonFacts, Environment, FLOW_KINDS, Fixed, FlowKind, HashKey,
     Interface, LAYOUT_VERSION, List, Policy, Rate, units::Ticks,
 };
+use ctguard_units::sizes::{ANSWERED_LINES, CHALLENGED_LINES};
 
 use super::DataPath;
 
@@ -84,6 +85,8 @@ impl DataPath {
             source_line_mask: self.setup.source_lines - 1,
             flow_line_mask: self.setup.flow_lines - 1,
             known_words: self.setup.known_words,
+            answered_line_mask: ANSWERED_LINES - 1,
+            challenged_line_mask: CHALLENGED_LINES - 1,
             ..Fixed::default()
         };
         let daemon = DaemonFacts {
@@ -93,6 +96,9 @@ impl DataPath {
             lookup_options_bytes: self.options_bytes,
             tcp_loose: 1,
             repeat_window_coarse: 3,
+            cookie_shift: 11,
+            answered_life_coarse: 35,
+            challenge_interval: 100,
             flow_timeouts: [30; FLOW_KINDS],
             ..DaemonFacts::default()
         };

@@ -87,6 +87,7 @@ impl<T: Tables> Guard<'_, T> {
                 let Admission { outcome, wake } =
                     admission::admit(&candidate, allowance, grant, policy, now);
                 if outcome == Outcome::Admitted {
+                    self.forget_answer(standing.answer);
                     let charge = |limited: Limited<'_>| {
                         limited.charge(now);
                         0

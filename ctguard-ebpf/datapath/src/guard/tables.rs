@@ -64,8 +64,8 @@ pub enum Memory {
     Retries,
     /// Tuples that answered a challenge.
     Answered,
-    /// Sources that answered a challenge and then reset the connection.
-    Resets,
+    /// Sources that were sent challenge ACKs.
+    Challenged,
 }
 
 /// What conntrack says about a packet's flow.

@@ -11,12 +11,16 @@ use crate::{
     challenge::{self, Answer, Answering, Connection, Slot},
     hash,
     layout::{Class, MemoryLine, Outcome, Policy, Stage, Tier},
-    memory::{self, Moment},
+    memory::{self, Moment, Remembered},
     packet::{Ipv4, Ipv6},
     place::Place,
     sources::{self, Tiers},
     units::Jiffies,
 };
+
+/// Positions of a line of answers.
+#[expect(clippy::cast_possible_truncation, reason = "it is 16")]
+const POSITIONS: u32 = MemoryLine::WORDS as u32;
 
 pub(super) enum TierOrChallenge {
     Tier(Standing),
@@ -35,6 +39,8 @@ pub(super) struct Standing {
     pub(super) known: u32,
     /// The number of its class, or [`Class::ANSWERED`]: cells that no spoofed packet charges.
     pub(super) cells: u32,
+    /// Where the answer of its tuple is remembered, or 0 (see [`Guard::forget_answer`]).
+    pub(super) answer: u32,
     /// 1 if a challenge is to wake the daemon, because the grant is spent in calm.
     pub(super) wakes: u32,
 }
@@ -62,6 +68,7 @@ impl<T: Tables> Guard<'_, T> {
             tier: opening.tier,
             known: Standing::UNKNOWN,
             cells: opening.class,
+            answer: 0,
             wakes: 0,
         };
         if opening.tier == Tier::Allowed as u32 {
@@ -105,15 +112,20 @@ impl<T: Tables> Guard<'_, T> {
             standing.tier = Tier::Answered as u32;
             return TierOrChallenge::Tier(standing);
         }
-        let (challenged, tier) = match class {
-            Class::Tcp if !tuple.is_syn() => (Some(Outcome::RefusedChallenge), Tier::Strangers),
-            Class::Tcp if rules.can_answer() => {
-                standing.cells = Class::ANSWERED;
-                (self.challenge_by_ack(tuple, rules, now), Tier::Answered)
-            }
-            Class::Tcp | Class::Udp | Class::Other => {
-                (self.challenge_by_silence(tuple, now), Tier::Retried)
-            }
+        let is_tcp = matches!(class, Class::Tcp);
+        if is_tcp && !tuple.is_syn() {
+            return TierOrChallenge::Challenge(Outcome::RefusedChallenge, standing.wakes != 0);
+        }
+        if is_tcp && rules.can_answer() {
+            standing.answer = self.find_answer(tuple, now);
+        }
+        let (challenged, tier) = if standing.answer != 0 {
+            standing.cells = Class::ANSWERED;
+            (None, Tier::Answered)
+        } else if is_tcp && rules.can_answer() && self.may_be_asked(tuple, now) {
+            (Some(self.challenge_by_ack(tuple, rules, now)), Tier::Strangers)
+        } else {
+            (self.challenge_by_silence(tuple, now), Tier::Retried)
         };
         if let Some(outcome) = challenged {
             return TierOrChallenge::Challenge(outcome, standing.wakes != 0);
@@ -135,26 +147,52 @@ impl<T: Tables> Guard<'_, T> {
         self.source(opening, rules, standing).is_some_and(|source| source.excess(now) != 0)
     }
 
-    /// Challenges a SYN; `None` if its tuple answered a challenge and may open one flow.
+    /// Whether the tuple answered a challenge and may open a flow: where that is remembered, else 0.
     #[inline(always)]
-    fn challenge_by_ack(&self, tuple: &Tuple, rules: &Rules<'_>, now: Jiffies) -> Option<Outcome> {
-        let moment = self.moment(now);
-        let refused = Some(Outcome::RefusedChallenge);
-        let Some(line) = self.memory_line(Memory::Answered, tuple.hash) else { return refused };
-        if let Some(answered) = memory::find(line, tuple.hash, moment, self.zero())
-            && answered.age <= self.environment.daemon.answered_life
+    fn find_answer(&self, tuple: &Tuple, now: Jiffies) -> u32 {
+        let index = self.line_index(Memory::Answered, tuple.hash);
+        let found = self
+            .tables
+            .memory_line(Memory::Answered, index)
+            .and_then(|line| self.answer_in(line, tuple.hash, now));
+        found.map_or(0, |answer| index * POSITIONS + answer.position)
+    }
+
+    #[inline(always)]
+    fn answer_in<'l>(
+        &self,
+        line: &'l MemoryLine,
+        hash: u64,
+        now: Jiffies,
+    ) -> Option<Remembered<'l>> {
+        let max_age = self.environment.daemon.answered_life_coarse;
+        memory::find(line, hash, self.coarse_moment(now), max_age, self.zero())
+    }
+
+    /// Forgets the answer of a tuple that was admitted: it is good for one flow.
+    #[inline(always)]
+    pub(super) fn forget_answer(&self, answer: u32) {
+        if answer != 0
+            && let Some(line) = self.tables.memory_line(Memory::Answered, answer / POSITIONS)
         {
-            answered.forget();
-            memory::remember(line, memory::other(tuple.hash), moment, self.zero());
-            return None;
+            memory::forget(line, answer);
         }
+    }
+
+    /// Whether the source may be sent another challenge ACK: the packet may be spoofed, so few go to
+    /// one address.
+    #[inline(always)]
+    fn may_be_asked(&self, tuple: &Tuple, now: Jiffies) -> bool {
         let scope = self.scope(tuple);
-        if let Some(line) = self.memory_line(Memory::Resets, scope)
-            && let Some(reset) = memory::find(line, scope, self.coarse_moment(now), self.zero())
-            && reset.age <= self.environment.daemon.reset_life_coarse
-        {
-            return refused;
-        }
+        let interval = self.environment.daemon.challenge_interval;
+        self.memory_line(Memory::Challenged, scope).is_some_and(|line| {
+            memory::take(line, scope, Moment::at(now, 0), interval, self.zero())
+        })
+    }
+
+    /// Challenges a SYN.
+    #[inline(always)]
+    fn challenge_by_ack(&self, tuple: &Tuple, rules: &Rules<'_>, now: Jiffies) -> Outcome {
         if rules.grant.challenged_at.load() != now.0 {
             rules.grant.challenged_at.store(now.0);
         }
@@ -164,10 +202,7 @@ impl<T: Tables> Guard<'_, T> {
         } else {
             self.challenge::<Ipv6>(tuple, dry_run, now)
         };
-        match answered {
-            Some(()) => Some(Outcome::ChallengedByAck),
-            None => refused,
-        }
+        answered.map_or(Outcome::RefusedChallenge, |()| Outcome::ChallengedByAck)
     }
 
     /// Overwrites the SYN with the challenge ACK, except in a dry run.
@@ -187,26 +222,18 @@ impl<T: Tables> Guard<'_, T> {
         let challenged = Some(Outcome::ChallengedBySilence);
         let moment = self.moment(now);
         let Some(line) = self.memory_line(Memory::Retries, tuple.hash) else { return challenged };
-        match memory::find(line, tuple.hash, moment, self.zero()) {
+        let max_age = self.environment.daemon.retry_before;
+        match memory::find(line, tuple.hash, moment, max_age, self.zero()) {
             Some(first) if first.age < self.environment.daemon.retry_after => {}
-            Some(first) if first.age <= self.environment.daemon.retry_before => return None,
-            Some(forgotten) => forgotten.renew(moment),
+            Some(_) => return None,
             None => memory::remember(line, tuple.hash, moment, self.zero()),
         }
         challenged
     }
 
     /// Whether a RST answers a challenge.
-    ///
-    /// If it ends a handshake instead, before the flow `is_connected`, its host never sent the SYN:
-    /// for a while the source's SYNs are refused without a challenge ACK.
     #[inline(always)]
-    pub(super) fn answers_challenge(
-        &self,
-        tuple: &Tuple,
-        is_connected: bool,
-        now: Jiffies,
-    ) -> bool {
+    pub(super) fn answers_challenge(&self, tuple: &Tuple, now: Jiffies) -> bool {
         // A cookie is good for its slot and the next.
         let challenged_at = self.tables.grant().map_or(0, |grant| grant.challenged_at.load());
         let age = now.since(Jiffies(challenged_at));
@@ -215,28 +242,17 @@ impl<T: Tables> Guard<'_, T> {
         }
         let hash = tuple.hash;
         let Some(line) = self.memory_line(Memory::Answered, hash) else { return false };
-        let moment = self.moment(now);
-        // First of all: a client whose SYN was refused after its answer is challenged again, and
-        // answers again.
         let proves = if tuple.family == 4 {
             self.proves::<Ipv4>(tuple, now)
         } else {
             self.proves::<Ipv6>(tuple, now)
         };
         if !proves {
-            let used = memory::find(line, memory::other(hash), moment, self.zero());
-            if used.is_some_and(|used| used.age <= self.environment.daemon.answered_life)
-                && !is_connected
-            {
-                let scope = self.scope(tuple);
-                if let Some(line) = self.memory_line(Memory::Resets, scope) {
-                    memory::remember(line, scope, self.coarse_moment(now), self.zero());
-                }
-            }
             return false;
         }
-        match memory::find(line, hash, moment, self.zero()) {
-            Some(answered) => answered.renew(moment),
+        let moment = self.coarse_moment(now);
+        match self.answer_in(line, hash, now) {
+            Some(answer) => answer.renew(moment),
             None => memory::remember(line, hash, moment, self.zero()),
         }
         true
@@ -256,12 +272,17 @@ impl<T: Tables> Guard<'_, T> {
 
     #[inline(always)]
     fn memory_line(&self, memory: Memory, hash: u64) -> Option<&MemoryLine> {
+        self.tables.memory_line(memory, self.line_index(memory, hash))
+    }
+
+    #[inline(always)]
+    const fn line_index(&self, memory: Memory, hash: u64) -> u32 {
         let mask = match memory {
             Memory::Retries => self.environment.fixed.retry_line_mask,
             Memory::Answered => self.environment.fixed.answered_line_mask,
-            Memory::Resets => self.environment.fixed.reset_line_mask,
+            Memory::Challenged => self.environment.fixed.challenged_line_mask,
         };
-        self.tables.memory_line(memory, memory::line_index(hash, mask))
+        memory::line_index(hash, mask)
     }
 
     #[inline(always)]

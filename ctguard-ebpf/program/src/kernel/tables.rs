@@ -132,7 +132,7 @@ impl Tables for KernelTables<'_> {
         match memory {
             Memory::Retries => maps::RETRIES.get(index),
             Memory::Answered => maps::ANSWERED.get(index),
-            Memory::Resets => maps::RESETS.get(index),
+            Memory::Challenged => maps::CHALLENGED.get(index),
         }
     }
 

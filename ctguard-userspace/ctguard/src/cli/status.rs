@@ -146,8 +146,7 @@ fn memories(
     };
     Ok(MemoriesReport {
         retries: load(maps::RETRIES, facts.memory_shift, facts.retry_before)?,
-        answered: load(maps::ANSWERED, facts.memory_shift, facts.answered_life)?,
-        resets: load(maps::RESETS, facts.coarse_shift, facts.reset_life_coarse)?,
+        answered: load(maps::ANSWERED, facts.coarse_shift, facts.answered_life_coarse)?,
     })
 }
 

@@ -26,7 +26,7 @@ pub(super) fn fixed(maps: &GuardMaps) -> Result<Fixed, StartError> {
         service_line_mask: line_mask(maps::BUCKETS_SERVICE)?,
         retry_line_mask: line_mask(maps::RETRIES)?,
         answered_line_mask: line_mask(maps::ANSWERED)?,
-        reset_line_mask: line_mask(maps::RESETS)?,
+        challenged_line_mask: line_mask(maps::CHALLENGED)?,
         known_source_line_mask: line_mask(maps::SOURCES)?,
     })
 }

@@ -67,7 +67,6 @@ pub(crate) struct KnownSourcesReport {
 pub(crate) struct MemoriesReport {
     pub(crate) retries: LoadReport,
     pub(crate) answered: LoadReport,
-    pub(crate) resets: LoadReport,
 }
 
 #[derive(Debug, Serialize)]

@@ -16,7 +16,7 @@ use ctguard_datapath::sources;
 use ctguard_layout::{Detection, maps, programs};
 use ctguard_units::{
     Sample,
-    sizes::{ANSWERED_LINES, PREFIX_LINES, RESET_LINES, RETRY_LINES, SERVICE_LINES, Sizes},
+    sizes::{ANSWERED_LINES, CHALLENGED_LINES, PREFIX_LINES, RETRY_LINES, SERVICE_LINES, Sizes},
 };
 use log::warn;
 use thiserror::Error;
@@ -180,7 +180,7 @@ fn load_object(pins: &Pins, sizes: Sizes, trace: bool) -> Result<Ebpf, LoadError
         .map_max_entries(maps::SOURCE_CELLS, sources::SLOTS)
         .map_max_entries(maps::RETRIES, RETRY_LINES)
         .map_max_entries(maps::ANSWERED, ANSWERED_LINES)
-        .map_max_entries(maps::RESETS, RESET_LINES)
+        .map_max_entries(maps::CHALLENGED, CHALLENGED_LINES)
         .map_max_entries(maps::FLOW_CACHE, sizes.flow_lines)
         .map_max_entries(maps::KNOWN_FLOWS, sizes.known_words)
         .override_global(aya_log::LEVEL, &level, false);

@@ -47,7 +47,7 @@ pub(super) struct Lab {
     pub(super) limits: Limits,
     pub(super) sources: Vec<SourceLine>,
     pub(super) source_cells: Vec<SourceCells>,
-    memories: [Vec<MemoryLine>; 3],
+    pub(super) memories: [Vec<MemoryLine>; 3],
     /// The frame that is being judged.
     judged: RefCell<Vec<u8>>,
     /// The last challenge ACK: its cookie.
@@ -101,7 +101,7 @@ impl Lab {
                     service_line_mask: 63,
                     retry_line_mask: 63,
                     answered_line_mask: 63,
-                    reset_line_mask: 63,
+                    challenged_line_mask: 63,
                     known_source_line_mask: 63,
                     ..Fixed::default()
                 },
@@ -116,8 +116,8 @@ impl Lab {
                     memory_shift: 7,
                     retry_after: 3,
                     retry_before: 47,
-                    answered_life: 24,
-                    reset_life_coarse: 58,
+                    answered_life_coarse: 35,
+                    challenge_interval: 100,
                     ..DaemonFacts::default()
                 },
             }),
