@@ -116,13 +116,17 @@ impl<T: Tables> Guard<'_, T> {
         if is_tcp && !tuple.is_syn() {
             return TierOrChallenge::Challenge(Outcome::RefusedChallenge, standing.wakes != 0);
         }
+        let mut may_be_asked = false;
         if is_tcp && rules.can_answer() {
             standing.answer = self.find_answer(tuple, now);
+            may_be_asked = standing.answer == 0 && self.may_be_asked(tuple, now);
         }
+        let may_be_asked = self.zero().hide(u32::from(may_be_asked)) != 0;
+        let mut standing = self.tables.cpu_state().standing.hide(standing);
         let (challenged, tier) = if standing.answer != 0 {
             standing.cells = Class::ANSWERED;
             (None, Tier::Answered)
-        } else if is_tcp && rules.can_answer() && self.may_be_asked(tuple, now) {
+        } else if may_be_asked {
             (Some(self.challenge_by_ack(tuple, rules, now)), Tier::Strangers)
         } else {
             (self.challenge_by_silence(tuple, now), Tier::Retried)
