@@ -123,6 +123,9 @@ impl Holdings {
         marked: &HashMap<SourceScope, Excess>,
     ) -> HashMap<SourceScope, Excess> {
         let mut above = HashMap::<SourceScope, Excess>::new();
+        if parts == Parts::default() {
+            return above;
+        }
         let excess = |source, held: u32, proof| {
             let Claim { usual, came_before } = claim(source);
             let most = parts.of(proof, came_before)?.max(usual.of(proof));

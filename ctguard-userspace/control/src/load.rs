@@ -80,7 +80,8 @@ impl Demands {
 
     /// The demand of a tier in one class.
     pub(crate) fn total(&self, tier: Tier, class: Class) -> f64 {
-        self.of[tier as usize][class as usize].iter().sum()
+        // The sum of nothing is -0, which events would show.
+        self.of[tier as usize][class as usize].iter().fold(0.0, |sum, demand| sum + demand)
     }
 
     /// The demand of a tier in classes that `count`.
@@ -138,6 +139,12 @@ mod tests {
         demands.replace(&[load(Class::Tcp, 3.0)], &POLICY);
         demands.replace(&[load(Class::Tcp, f64::NAN)], &POLICY);
         assert_eq!(demands.ask(Tier::Strangers, |_| true), 0.0);
+    }
+
+    #[test]
+    fn where_nobody_asks_the_demand_is_not_minus_zero() {
+        let total = Demands::default().total(Tier::Strangers, Class::Tcp);
+        assert_eq!(format!("{total:.0}"), "0");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! minutes. *Earlier* is who was proven for a while in calm: a bot that completes handshakes during
 //! an attack is never earlier, and not in the next attack either unless calm has lasted.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 
 use ctguard_datapath::sources::{CAPACITY, Tiers};
 
@@ -186,16 +186,18 @@ impl Standings {
     }
 }
 
-/// Leaves `most` of them at most. Those that came earlier come first, and leave some places to others.
+/// Leaves `most` of them at most. Those that came earlier come first, the longest known before the
+/// others, and leave some places to the rest: a crowd that fills the table slowly is earlier too.
 fn keep_first(all: &mut Vec<(SourceScope, Proven)>, most: usize) {
     if all.len() <= most {
         return;
     }
     let source = |&(source, _): &(SourceScope, Proven)| source;
+    let age = |(_, proven): &(SourceScope, Proven)| Reverse(proven.since);
     let rank = |(_, proven): &(SourceScope, Proven)| (proven.since.is_some(), proven.seen);
     let mut later: Vec<_> = all.extract_if(.., |(_, proven)| !proven.is_earlier).collect();
     let places_for_later = later.len().min(most / 8);
-    cut(all, most - places_for_later, source, rank);
+    cut(all, most - places_for_later, source, age);
     cut(&mut later, most - all.len(), source, rank);
     all.extend(later);
 }

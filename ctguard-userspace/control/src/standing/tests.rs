@@ -240,6 +240,21 @@ fn neither_a_network_nor_a_crowd_takes_the_places_of_those_that_were_there() {
     assert!(clients.iter().all(|client| known.get(client).copied() == Some(earlier())));
 }
 
+/// Fails when bots that come slowly enough to become earlier displace those that did before them.
+#[test]
+fn a_crowd_that_comes_in_calm_does_not_take_the_places_of_those_that_were_there() {
+    let mut standings = started();
+    let clients: Vec<_> = (0..200).map(source).collect();
+    let entries: Vec<_> = clients.iter().flat_map(|&client| connections(client, 1)).collect();
+    look_at(&mut standings, &entries, SECOND, true);
+    let crowd: Vec<_> = (1000..21_000).flat_map(|host| connections(source(host), 1)).collect();
+    for second in [10, 20, 30] {
+        look_at(&mut standings, &crowd, second * SECOND, true);
+    }
+    let known = standings.known();
+    assert!(clients.iter().all(|client| known.get(client).copied() == Some(earlier())));
+}
+
 #[test]
 fn earlier_sources_leave_some_places_to_newcomers() {
     let mut standings = started();

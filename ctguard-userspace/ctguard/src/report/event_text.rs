@@ -2,6 +2,9 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
+use ctguard_control::tuning::TUNING;
+use ctguard_layout::Stage;
+
 use crate::{
     events::{PartEvent, Relief, StageEvent, What},
     holders::{PartReport, SourceHolder},
@@ -22,21 +25,31 @@ pub(crate) fn event_text(what: &What) -> String {
 }
 
 fn stage_text(stage: &StageEvent) -> String {
-    let StageEvent { class, from, to, fill_ratio, budget_per_second, demand_per_second, .. } =
-        stage;
-    let share = match stage.share_per_second {
-        None => String::new(),
-        Some(share) if share < 0.01 => ", too little for a share of each".to_owned(),
-        Some(share) => format!(", a source's share is {share:.2}/s"),
-    };
-    // An empty sum is -0.
-    let demand_per_second = demand_per_second.abs();
-    let sources = stage.sources.map_or_else(|| "unknown".to_owned(), |sources| sources.to_string());
-    format!(
-        "{class}: {from} → {to} at {:.1} % fill: {sources} sources ask for {demand_per_second:.0} new \
-         flows/s, the table can take {budget_per_second:.0}/s{share}",
-        fill_ratio * 100.0,
-    )
+    let StageEvent { class, from, to, fill_ratio, .. } = stage;
+    format!("{class}: {from} → {to} at {:.1} % fill: {}", fill_ratio * 100.0, cause_text(stage))
+}
+
+/// Until demands are known, only the rate of all classes together is.
+fn cause_text(stage: &StageEvent) -> String {
+    let (demand, budget) = (stage.demand_per_second, stage.budget_per_second);
+    match (stage.sources, stage.share_per_second) {
+        (None, _) if stage.to == Stage::Challenge.name() => {
+            format!("new flows of all classes, {demand:.0}/s, have spent what strangers may open")
+        }
+        (None, _) => format!(
+            "at {demand:.0} new flows/s of all classes, the room below the target lasts for less \
+             than {} s",
+            TUNING.pressure_horizon.as_secs()
+        ),
+        (Some(sources), Some(share)) => format!(
+            "{sources} strangers ask for {demand:.0} new flows/s, and {share:.2}/s is left for each \
+             (the table can take {budget:.0}/s from all tiers)"
+        ),
+        (Some(sources), None) => format!(
+            "{sources} strangers ask for {demand:.0} new flows/s; the table can take {budget:.0}/s \
+             from all tiers"
+        ),
+    }
 }
 
 fn relief_text(relief: &Relief) -> String {
@@ -84,4 +97,52 @@ pub(super) fn holder_text(holder: &SourceHolder) -> String {
         states.iter().map(|(state, entries)| format!("{entries} {state}")).collect();
     let above = if *is_above_part { ", above its part" } else { "" };
     format!("{source} ({}{above})", states.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_that_begins_before_sources_are_known_says_how_long_the_room_lasts() {
+        assert_eq!(
+            stage_text(&event("calm", "fair", None, None)),
+            "tcp: calm → fair at 9.2 % fill: at 1314 new flows/s of all classes, the room below the \
+             target lasts for less than 10 s"
+        );
+        assert_eq!(
+            stage_text(&event("fair", "challenge", None, None)),
+            "tcp: fair → challenge at 9.2 % fill: new flows of all classes, 1314/s, have spent what \
+             strangers may open"
+        );
+    }
+
+    #[test]
+    fn what_is_left_for_a_stranger_is_not_taken_for_its_part_of_the_whole() {
+        assert_eq!(
+            stage_text(&event("fair", "challenge", Some(2507), Some(0.36))),
+            "tcp: fair → challenge at 9.2 % fill: 2507 strangers ask for 1314 new flows/s, and 0.36/s \
+             is left for each (the table can take 2433/s from all tiers)"
+        );
+        assert_eq!(
+            stage_text(&event("challenge", "fair", Some(20), None)),
+            "tcp: challenge → fair at 9.2 % fill: 20 strangers ask for 1314 new flows/s; the table can \
+             take 2433/s from all tiers"
+        );
+    }
+
+    fn event(from: &str, to: &str, sources: Option<usize>, share: Option<f64>) -> StageEvent {
+        StageEvent {
+            class: "tcp".to_owned(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+            fill_ratio: 0.092,
+            headroom_entries: 1000,
+            others_per_second: 0.0,
+            budget_per_second: 2433.0,
+            demand_per_second: 1314.0,
+            share_per_second: share,
+            sources,
+        }
+    }
 }
