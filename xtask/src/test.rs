@@ -89,8 +89,8 @@ fn host_tests(targets: &[TestTarget]) -> Result<Command> {
     Ok(cargo)
 }
 
-/// Tests of the lab, whose flood, clients and servers share a processor with the daemon: without
-/// optimisation they keep themselves waiting.
+/// Tests of the lab, whose flood, clients and servers share a processor with the daemon: in a
+/// development build, with libraries that are not optimised, they keep themselves waiting.
 fn lab_test() -> Result<Command> {
     let mut cargo = exec::cargo()?;
     cargo.args(["test", "--release", "--package", KERNEL_CRATE, "--no-fail-fast"]);

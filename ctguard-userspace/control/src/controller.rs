@@ -57,7 +57,7 @@ pub struct Controller {
     shares: Shares,
     /// Seconds over which the room is spread.
     horizon: f64,
-    /// What cannot be deleted alone fills the table to its target.
+    /// Entries that cannot be deleted fill the table nearly to its target by themselves.
     is_out_of_reach: bool,
     /// Since when there has been no room for anybody, and none could be made.
     starved: Option<Duration>,
@@ -161,8 +161,8 @@ impl Controller {
         })
     }
 
-    /// Whether there has been no room for who came before, and none could be made, for so long that
-    /// the kernel would serve more flows without a guard.
+    /// Whether there has been no room for anybody, and none could be made, for so long that the
+    /// kernel would serve more flows without a guard.
     fn is_starved(&mut self, room: &Room) -> bool {
         let is_short = room.is_short(if self.starved.is_some() { 2 } else { 1 });
         self.starved = is_short.then(|| self.starved.unwrap_or(self.clock.now));

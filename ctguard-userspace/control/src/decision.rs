@@ -88,7 +88,7 @@ pub struct Snapshot<'l> {
     pub processors: u64,
     /// Entries that can be deleted at once, by the rules for their classes.
     pub reclaimable: u64,
-    /// Further entries that the kernel itself would replace (`early_drop`).
+    /// Further entries that the kernel itself would replace in a full table.
     pub replaceable: u64,
     /// Entries that the last look found and that cannot be deleted at all.
     pub firm: u64,

@@ -127,7 +127,7 @@ pub struct Tuning {
     pub calm_after: Duration,
     /// Shares must suffice for all strangers of a class for this time before challenges end.
     pub unchallenged_after: Duration,
-    /// They end after this time already where strangers of the class ask for next to nothing.
+    /// This time is enough if strangers of the class ask for next to nothing.
     pub unasked_after: Duration,
     /// Challenges of a class end when the share of strangers would be this many floors.
     pub sufficient_floors: f64,
@@ -219,7 +219,7 @@ pub struct Tuning {
     pub replaced_by_strangers_divisor: u64,
     /// Less headroom than this is none, in parts per million of the maximum.
     pub least_headroom_ppm: u32,
-    /// A target that was out of reach is within it again when so many times that can be free below it.
+    /// A target that is out of reach stays so until this many times that could be free below it.
     pub in_reach_again: u64,
     /// Sources are held to their parts so early that so much of the maximum remains below the target
     /// for those within theirs, in parts per million.

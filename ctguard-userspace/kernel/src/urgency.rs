@@ -10,9 +10,9 @@ const LOWEST: i32 = 1;
 /// The next best thing.
 const NICE: i32 = -10;
 
-/// Lets this thread run before all others that have no real-time priority, so that a flood, whose
-/// softirqs and servers keep the processors busy, does not keep it waiting: to verify the program
-/// takes it ten times as long otherwise. Threads that it starts are not urgent.
+/// Lets this thread run before all others that have no real-time priority. A flood's softirqs and
+/// servers keep the processors busy, and verifying the program took ten times as long among them.
+/// Threads that this one starts are not urgent.
 ///
 /// Without the permission (`CAP_SYS_NICE`, or `RLIMIT_RTPRIO` and `RLIMIT_NICE`) all stays as it is,
 /// and the start and grants take longer.

@@ -3,6 +3,7 @@
 mod challenge;
 mod exact;
 mod lab;
+mod unsteered;
 
 use std::vec::Vec;
 

@@ -11,7 +11,7 @@ use ctguard_layout::{
 };
 
 use super::*;
-pub(super) use sources::{Group, Outcome};
+pub(super) use sources::{Group, Outcome, half_open, live, spoofed, starting};
 
 use crate::{load::OfferedLoad, testing::Random};
 use ctguard_settings::DEFAULT_POLICY;
@@ -28,6 +28,7 @@ const TRANSIT: u64 = 3;
 const LOOK: u64 = 500;
 
 pub(super) const FOREVER: u64 = u64::MAX;
+pub(super) const SECOND: u64 = 1000;
 
 pub(super) const POLICY: ControlPolicy = ControlPolicy {
     target_ppm: 850_000,

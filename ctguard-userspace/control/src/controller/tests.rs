@@ -1,11 +1,10 @@
 use super::{
-    plant::{FOREVER, Group, JIFFIES_PER_SECOND, POLICY, Plant},
+    plant::{Group, JIFFIES_PER_SECOND, POLICY, Plant, SECOND, half_open, live, spoofed, starting},
     *,
 };
 use crate::OfferedLoad;
 use crate::tuning::TUNING;
 
-const SECOND: u64 = 1000;
 /// What a SYN that nobody answers leaves, and a connection that was closed.
 const LONG: u64 = 120 * SECOND;
 
@@ -490,38 +489,4 @@ fn snapshot(now: u64, admitted: u64, entries: u64) -> Snapshot<'static> {
         deleted: 0,
         look_interval: Duration::from_millis(500),
     }
-}
-
-/// A flood of sources that spoof, each flow of another.
-fn spoofed(class: Class, rate: f64, lifetime: u64) -> Group {
-    Group {
-        class,
-        sources: 0,
-        reclaimable_after: SECOND,
-        is_replaceable: true,
-        ..live(Tier::Strangers, 0, rate, lifetime)
-    }
-}
-
-/// Somebody answers them, and nobody that.
-fn half_open(group: Group) -> Group {
-    Group { reclaimable_after: 5 * SECOND, ..group }
-}
-
-fn live(tier: Tier, sources: u32, rate: f64, lifetime: u64) -> Group {
-    Group {
-        tier,
-        class: Class::Tcp,
-        sources,
-        rate,
-        lifetime,
-        reclaimable_after: FOREVER,
-        is_replaceable: false,
-        from: 0,
-        until: FOREVER,
-    }
-}
-
-fn starting(second: u64, group: Group) -> Group {
-    Group { from: second * SECOND, ..group }
 }

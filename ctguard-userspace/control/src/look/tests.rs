@@ -58,7 +58,7 @@ fn what_is_old_enough_is_deleted_in_the_order_of_the_classes() {
 }
 
 #[test]
-fn what_is_young_is_replaced_only_in_need_and_what_is_assured_never() {
+fn what_is_young_is_replaced_only_in_need_and_what_is_assured_never_before_it_is_over() {
     let entries = [
         held(1, Kind::Unanswered, 0),
         held(1, Kind::HalfOpen, 4),

@@ -44,8 +44,8 @@ pub(crate) struct MainLoop {
 }
 
 impl MainLoop {
-    /// Makes this thread urgent, and catches signals from here on. One that comes while the guard is being loaded ends the loop as
-    /// soon as it begins, and the guard is removed.
+    /// Makes this thread urgent, and catches signals from here on. One that comes while the guard is
+    /// being loaded ends the loop as soon as it begins, and the guard is removed.
     pub(crate) fn prepare() -> io::Result<Self> {
         be_urgent();
         let runtime = Builder::new_current_thread().enable_all().build()?;

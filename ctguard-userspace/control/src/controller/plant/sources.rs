@@ -2,6 +2,7 @@
 
 use ctguard_layout::Class;
 
+use super::{FOREVER, SECOND};
 use crate::tiers::Tier;
 use ctguard_units::real;
 
@@ -56,4 +57,38 @@ impl Outcome {
         let squares: f64 = self.by_source.iter().map(|&flows| real(flows).powi(2)).sum();
         sum * sum / (real(self.by_source.len() as u64) * squares)
     }
+}
+
+/// A flood of sources that spoof, each flow of another.
+pub(in super::super) fn spoofed(class: Class, rate: f64, lifetime: u64) -> Group {
+    Group {
+        class,
+        sources: 0,
+        reclaimable_after: SECOND,
+        is_replaceable: true,
+        ..live(Tier::Strangers, 0, rate, lifetime)
+    }
+}
+
+/// Somebody answers them, and nobody that.
+pub(in super::super) fn half_open(group: Group) -> Group {
+    Group { reclaimable_after: 5 * SECOND, ..group }
+}
+
+pub(in super::super) fn live(tier: Tier, sources: u32, rate: f64, lifetime: u64) -> Group {
+    Group {
+        tier,
+        class: Class::Tcp,
+        sources,
+        rate,
+        lifetime,
+        reclaimable_after: FOREVER,
+        is_replaceable: false,
+        from: 0,
+        until: FOREVER,
+    }
+}
+
+pub(in super::super) fn starting(second: u64, group: Group) -> Group {
+    Group { from: second * SECOND, ..group }
 }
