@@ -12,7 +12,10 @@ use aya::{
     maps::{Array, PerCpuArray},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, Xdp},
 };
-use ctguard_datapath::known_flows::{GENERATIONS, KnownWords};
+use ctguard_datapath::{
+    known_flows::{GENERATIONS, KnownWords},
+    sources,
+};
 use ctguard_layout as layout;
 use ctguard_layout::{COUNTERS, Counter, Counters, Grant, shared::Shared};
 use ctguard_units::sizes::{ANSWERED_LINES, CHALLENGED_LINES};
@@ -48,6 +51,8 @@ pub struct Setup {
     pub burst: u32,
     /// G of the strangers.
     pub grant: u64,
+    /// Most prefixes of the IPv4 deny list.
+    pub denied: u32,
     /// Conntrack is asked; else the flow cache answers alone.
     pub asks_conntrack: bool,
 }
@@ -61,6 +66,7 @@ impl Default for Setup {
             rate: 20,
             burst: 10,
             grant: 1_000_000,
+            denied: layout::ListEntry::CAPACITY,
             asks_conntrack: false,
         }
     }
@@ -88,9 +94,12 @@ impl DataPath {
         let mut object = EbpfLoader::new()
             .map_max_entries(layout::maps::BUCKETS_SOURCE, setup.source_lines)
             .map_max_entries(layout::maps::OFFERED_SOURCE, setup.source_lines)
+            .map_max_entries(layout::maps::SOURCES, sources::ALL_LINES)
+            .map_max_entries(layout::maps::SOURCE_CELLS, sources::SLOTS)
             .map_max_entries(layout::maps::ANSWERED, ANSWERED_LINES)
             .map_max_entries(layout::maps::CHALLENGED, CHALLENGED_LINES)
             .map_max_entries(layout::maps::FLOW_CACHE, setup.flow_lines)
+            .map_max_entries(layout::maps::DENY_V4, setup.denied)
             .map_max_entries(layout::maps::KNOWN_FLOWS, GENERATIONS * setup.known_words)
             .override_global("AYA_LOG_LEVEL", &0_u8, true)
             .load(&object)
@@ -145,14 +154,42 @@ impl DataPath {
 
     /// Judges the same frame `times` times in a row and tells what became of the last.
     pub fn judge_repeatedly(&self, frame: &[u8], times: u32) -> Result<Action> {
-        let options =
-            TestRunOptions { data_in: Some(frame), repeat: times, ..TestRunOptions::default() };
+        self.run(TestRunOptions {
+            data_in: Some(frame),
+            repeat: times,
+            ..TestRunOptions::default()
+        })
+    }
+
+    fn run(&self, options: TestRunOptions<'_>) -> Result<Action> {
         match self.ingress()?.test_run(options)?.return_value {
             1 => Ok(Action::Drop),
             3 => Ok(Action::Answer),
             2 => Ok(Action::Pass),
             other => anyhow::bail!("the program returned {other}"),
         }
+    }
+
+    /// Judges one frame, and returns what it is afterwards.
+    pub fn rewrite(&self, frame: &[u8]) -> Result<(Action, Vec<u8>)> {
+        let mut after = vec![0; frame.len()];
+        let action = self.run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut after),
+            ..TestRunOptions::default()
+        })?;
+        Ok((action, after))
+    }
+
+    /// Judges a frame of which only so many bytes lie in the first buffer (Linux 6.18).
+    pub fn judge_in_fragments(&self, frame: &[u8], first_buffer: u32) -> Result<Action> {
+        // A `struct xdp_md`, of which data and its end say where the first buffer ends.
+        let context = [0, first_buffer, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
+        self.run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        })
     }
 
     /// Lets one frame leave.

@@ -54,6 +54,8 @@ struct FloodPlan {
     kind: FloodKind,
     rate: Rate,
     route: Route,
+    /// Of spoofed addresses, how many of the last bits vary instead of all 28.
+    source_bits: Option<u32>,
 }
 
 /// What a flood did.
@@ -110,11 +112,33 @@ impl Flood {
         to: (Family, u16),
         cpus: Cpus,
     ) -> Result<Self> {
+        Self::with_sources(network, (kind, None), rate, to, cpus)
+    }
+
+    /// The same of an IPv4 flood that has only 2^`bits` of the spoofed sources.
+    pub fn of_sources(
+        network: &Network,
+        kind: FloodKind,
+        bits: u32,
+        rate: Rate,
+        to: (Family, u16),
+        cpus: Cpus,
+    ) -> Result<Self> {
+        Self::with_sources(network, (kind, Some(bits)), rate, to, cpus)
+    }
+
+    fn with_sources(
+        network: &Network,
+        (kind, source_bits): (FloodKind, Option<u32>),
+        rate: Rate,
+        to: (Family, u16),
+        cpus: Cpus,
+    ) -> Result<Self> {
         let way = network.flood_way(kind)?;
         let (family, port) = to;
         let route = Route { link: way.link, family, port };
         let others = (way.from.1 == ISP).then(|| Arc::clone(network.arrivals()));
-        Self::start(FloodPlan { kind, rate, route }, way.from, others, cpus)
+        Self::start(FloodPlan { kind, rate, route, source_bits }, way.from, others, cpus)
     }
 
     /// Stops the flood and tells what it did.
@@ -153,9 +177,14 @@ struct Run {
 impl Run {
     fn new(plan: FloodPlan) -> Result<Self> {
         let seed = plan.kind.is_fitful().then(random::seed).transpose()?;
+        let mut made = recipe::recipe(plan.kind, plan.route)?;
+        if let Some(bits) = plan.source_bits {
+            let fewer = 1_u32.checked_shl(bits).map_or(u32::MAX, |sources| sources - 1).to_be();
+            made.recipe.strands.iter_mut().for_each(|strand| strand.spoofed &= fewer);
+        }
         Ok(Self {
             plan,
-            made: recipe::recipe(plan.kind, plan.route)?,
+            made,
             later: plan.kind.again().map(|again| match again {
                 Again::All(after) | Again::Challenged(after) => Later::new(after),
             }),

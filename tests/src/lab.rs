@@ -21,7 +21,8 @@ use crate::{
     delay::ROUND_TRIP,
     exec,
     guard::{Guard, Orders},
-    legit, netns,
+    legit::{self, Day},
+    netns,
     recipe::{self, FloodKind, Rate},
     report::{Machine, Options, Report, Run, SCHEMA_VERSION},
     router::{LAN, WAN},
@@ -86,6 +87,8 @@ pub struct LabOptions {
     pub favours: bool,
     /// Connections of an office behind one far address.
     pub office: u32,
+    /// What else a calm day brings.
+    pub day: Option<Day>,
     /// So long after the flood begins, or the guard starts in its midst, service is settled.
     pub settles: Duration,
     /// How long packets travel between far hosts and the router, both ways together.
@@ -119,6 +122,7 @@ impl LabOptions {
             neighbour: None,
             favours: true,
             office: 0,
+            day: None,
             settles: Duration::from_secs(2),
             round_trip: ROUND_TRIP,
             buckets: None,
@@ -231,6 +235,7 @@ fn make_runs(
             neighbour: options.neighbour,
             favours: options.favours,
             office: options.office,
+            day: options.day,
             settles: options.settles,
             round_trip: options.round_trip,
             log: &options.log,
@@ -284,10 +289,10 @@ pub fn described(options: &LabOptions) -> Options {
 }
 
 /// SIGINT and SIGTERM set a flag while this lives.
-struct Signals(Vec<signal_hook::SigId>);
+pub(crate) struct Signals(Vec<signal_hook::SigId>);
 
 impl Signals {
-    fn register(flag: &Arc<AtomicBool>) -> Result<Self> {
+    pub(crate) fn register(flag: &Arc<AtomicBool>) -> Result<Self> {
         let mut registered = Self(Vec::new());
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             let id = signal_hook::flag::register(signal, Arc::clone(flag));

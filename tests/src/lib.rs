@@ -4,6 +4,7 @@
 pub mod addresses;
 pub mod arrival;
 pub mod bench;
+pub mod clients;
 pub mod conntrack;
 pub mod cpus;
 pub mod crowd;
@@ -42,5 +43,6 @@ pub mod syscall;
 pub mod sysctl;
 pub mod table;
 pub mod tcp_states;
+pub mod terminal;
 pub mod wan;
 pub mod wire;

@@ -75,6 +75,11 @@ pub fn serve_crowd(device: &str) -> Result<Attached> {
 
 /// Attaches a program, in native mode, to a device of this thread's namespace.
 pub fn attach(program: Program, device: &str) -> Result<Attached> {
+    attach_in(XdpMode::Driver, program, device)
+}
+
+/// Attaches a program in a mode of choice.
+pub fn attach_in(mode: XdpMode, program: Program, device: &str) -> Result<Attached> {
     let mut object = load()?;
     if let Program::DropPort(port) = program {
         let map = object.map_mut("lab_flood_port").context("no map lab_flood_port")?;
@@ -82,7 +87,7 @@ pub fn attach(program: Program, device: &str) -> Result<Attached> {
     }
     let name = program.name();
     self::program(&mut object, name)?
-        .attach(device, XdpMode::Driver)
+        .attach(device, mode)
         .with_context(|| format!("cannot attach {name} to {device}"))?;
     Ok(Attached { _object: object })
 }

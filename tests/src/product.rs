@@ -260,7 +260,9 @@ impl Site {
         std::env::temp_dir().join(format!("{}-ctguard.log", self.guarded.name()))
     }
 
-    fn state(&self) -> PathBuf {
+    /// The directory of what the daemon remembers.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
         std::env::temp_dir().join(format!("{}-ctguard", self.guarded.name()))
     }
 

@@ -83,11 +83,24 @@ pub fn has_conntrack_functions() -> bool {
 /// As [`root`].
 #[must_use]
 pub fn conntrack_zones(test: &str) -> bool {
+    linux(test, (6, 10), "whose lookup takes zones")
+}
+
+/// Whether a test run can put a frame's start into fragments, as it can from Linux 6.18 on.
+///
+/// # Panics
+/// As [`root`].
+#[must_use]
+pub fn test_runs_in_fragments(test: &str) -> bool {
+    linux(test, (6, 18), "whose test runs take frames in fragments of any length")
+}
+
+fn linux(test: &str, (major, minor): (u32, u32), why: &str) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let there = (numbers.next(), numbers.next()) >= (Some(6), Some(10));
+    let there = (numbers.next(), numbers.next()) >= (Some(major), Some(minor));
     if !there {
-        skip(test, "needs Linux 6.10, whose lookup takes zones");
+        skip(test, &format!("needs Linux {major}.{minor}, {why}"));
     }
     there
 }

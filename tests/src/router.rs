@@ -76,7 +76,6 @@ impl Network {
         configure_internet(&internet)?;
         router.sysctl(&ROUTER_SYSCTLS)?;
         configure_router(&router)?;
-        inside.sysctl(&INSIDE_SYSCTLS)?;
         configure_inside(&inside)?;
         Ok(Self { delay, far, internet, router, inside })
     }
@@ -120,13 +119,15 @@ const COMMON_SYSCTLS: [(&str, &str); 6] = [
     ("net.ipv6.conf.default.accept_dad", "0"),
 ];
 
-const HOST_SYSCTLS: [(&str, &str); 5] = [
+const HOST_SYSCTLS: [(&str, &str); 6] = [
     ("net.core.somaxconn", "4096"),
     ("net.ipv4.tcp_max_syn_backlog", "4096"),
     ("net.ipv4.tcp_syncookies", "1"),
     // Each connection starts alike, whatever the one before met.
     ("net.ipv4.tcp_no_metrics_save", "1"),
     ("net.ipv4.ip_local_port_range", "10240 65000"),
+    // Echo requests from sockets that need no privilege, by the lab's own group.
+    ("net.ipv4.ping_group_range", "0 0"),
 ];
 
 const FORWARDER_SYSCTLS: [(&str, &str); 2] =
@@ -138,9 +139,6 @@ const ROUTER_SYSCTLS: [(&str, &str); 2] = [
     ("net.netfilter.nf_conntrack_tcp_loose", "1"),
     ("net.netfilter.nf_conntrack_checksum", "1"),
 ];
-
-// Echo requests from sockets that need no privilege, by the lab's own group.
-const INSIDE_SYSCTLS: [(&str, &str); 1] = [("net.ipv4.ping_group_range", "0 0")];
 
 fn configure_far(far: &Namespace) -> Result<()> {
     let mut lines = vec![format!("link set {FAR_TUN} up txqueuelen {TUN_QUEUE}")];

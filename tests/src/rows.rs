@@ -12,7 +12,7 @@ mod windows;
 
 use std::{net::IpAddr, time::Duration};
 
-use crate::{recipe::Rate, script::Script};
+use crate::{legit::Day, recipe::Rate, script::Script};
 
 pub use bar::Bar;
 pub use judge::{Judged, Round};
@@ -38,6 +38,8 @@ pub struct Row {
     pub legitimate_per_second: Option<f64>,
     /// Some clients are regulars, and all that are known hold a connection from before the flood.
     pub favours: bool,
+    /// What a calm day brings beside the usual clients.
+    pub day: Option<Day>,
     /// New flows a second of a single inside client, where there is only one.
     pub neighbour: Option<f64>,
     /// Seconds of flood at full length, where they are not the plot's.
@@ -105,6 +107,7 @@ impl Row {
             tables: &[16_384],
             legitimate_per_second: None,
             favours: true,
+            day: None,
             neighbour: None,
             attack: None,
             settles: 2,

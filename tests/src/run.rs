@@ -14,7 +14,7 @@ use crate::{
     cpus::Cpus,
     flood::{Flood, Flooded},
     guard::{Guard, Standing},
-    legit::{ANSWERED, ENDS_IN, ESTABLISHED, INSIDE_SHARE, Load, Opening, Schedule},
+    legit::{ANSWERED, Day, ENDS_IN, ESTABLISHED, INSIDE_SHARE, Load, Opening, Schedule},
     object::{self, Attached, Program},
     process::{CpuMeter, DaemonCost},
     recipe::{FloodKind, Rate},
@@ -63,6 +63,8 @@ pub struct RunPlan<'p> {
     pub favours: bool,
     /// Connections of an office behind one far address.
     pub office: u32,
+    /// What else a calm day brings.
+    pub day: Option<Day>,
     /// So long after the flood begins, or the guard starts in its midst, service is settled.
     pub settles: Duration,
     /// What happens to the guard in the flood.
@@ -88,6 +90,19 @@ pub fn legitimate_per_second(table_max: u64, seconds: u32) -> f64 {
 }
 
 impl RunPlan<'_> {
+    /// New flows from `zero` on, with a flood between these times.
+    fn schedule(&self, zero: Instant, flood: (Duration, Duration)) -> Schedule {
+        Schedule {
+            zero,
+            lasts: flood.1 + AFTER,
+            flood,
+            per_second: self.legitimate_per_second,
+            neighbour: self.neighbour,
+            favours: self.favours,
+            day: self.day,
+        }
+    }
+
     fn opening(&self) -> Opening {
         Opening { favours: self.favours, office: self.office }
     }
@@ -131,14 +146,7 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     let flood_lasts = Duration::from_secs(plan.seconds.into());
     let lasts = before + flood_lasts + AFTER;
     let watch = Watch::start(&network.router, zero)?;
-    load.start(Schedule {
-        zero,
-        lasts,
-        flood: (before, before + flood_lasts),
-        per_second: plan.legitimate_per_second,
-        neighbour: plan.neighbour,
-        favours: plan.favours,
-    })?;
+    load.start(plan.schedule(zero, (before, before + flood_lasts)))?;
 
     wait_until(zero + before, interrupted)?;
     let counted = wan::read(&network)?;

@@ -60,6 +60,11 @@ pub fn dropped_in_xdp(namespace: &Handle, device: &str) -> Result<u64> {
     Ok(sum(&statistics(namespace, device)?, "xdp_drops"))
 }
 
+/// Packets that the receiver of this device has taken from its queue since the device is there.
+pub fn received(namespace: &Handle, device: &str) -> Result<u64> {
+    Ok(sum(&statistics(namespace, device)?, "xdp_packets"))
+}
+
 impl LinkCounters {
     /// What was counted since `earlier`.
     #[must_use]

@@ -7,6 +7,7 @@ use ctguard_tests::{
     cpus::Cpus,
     flood::{Flood, Flooded, Sampler},
     object::{self, Program},
+    product::wait_for,
     recipe::{FloodKind, Rate, Route, check_family, layout::CLIENT_SEQUENCE},
     report::ratio,
     require,
@@ -79,7 +80,11 @@ fn held_connections_stay_open_and_each_source_has_its_number() {
     }
     for family in [Family::Ipv4, Family::Ipv6] {
         let network = Network::build().expect("the lab's network");
-        let flooded = flood(&network, FloodKind::Holders, family, Rate::PerSecond(100_000));
+        let _server = serve(&network);
+        let flood = start(&network, FloodKind::Holders, family, Rate::PerSecond(100_000));
+        let all = || Ok((established(&network)? >= 500 * 28).then_some(()));
+        wait_for("all connections to be held", all).expect("they are");
+        let flooded = flood.stop().expect("the flood ends");
         let states = TcpStates::count(&network.router).expect("the table");
         assert!(flooded.per_source.iter().all(|held| *held == 28), "{family}: {flooded:?}");
         assert_eq!(states.of(State::Established), 500 * 28, "{family}: {states:?}");
@@ -199,6 +204,10 @@ fn floods(kinds: &[FloodKind]) -> impl Iterator<Item = (FloodKind, Family)> {
     let all =
         kinds.iter().flat_map(|kind| [Family::Ipv4, Family::Ipv6].map(|family| (*kind, family)));
     all.filter(|(kind, family)| check_family(*kind, *family).is_ok())
+}
+
+fn established(network: &Network) -> anyhow::Result<u64> {
+    Ok(TcpStates::count(&network.router)?.of(State::Established))
 }
 
 /// A flood of a fifth of a second, its server at work.

@@ -1,10 +1,10 @@
-//! `cargo xtask bench`: what a packet costs, by `BPF_PROG_TEST_RUN`.
+//! `cargo xtask bench`: what a packet costs, alone and in a flooded router, beside other guards.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{lab, privilege};
+use crate::{lab, packages, privilege};
 
 /// What the benchmark is asked.
 #[derive(clap::Args)]
@@ -17,5 +17,6 @@ pub(crate) struct Options {
 /// Builds ctguard and the benchmark, and runs the benchmark.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     privilege::require_root("bench")?;
+    packages::ensure(packages::BENCHMARK)?;
     lab::run_binary("ctguard-bench", &options.pass_on)
 }

@@ -1,5 +1,6 @@
-//! `cargo xtask boot`: a Debian machine that is tuned, loses its power, boots, is reverted, and boots
-//! again, with systemd, udev and kmod, in a virtual machine.
+//! `cargo xtask boot`: a Debian machine that gets the package, is tuned, loses its power, boots, is
+//! reverted, boots again, runs the unit, and upgrades and purges the package, with systemd, udev and
+//! kmod, in a virtual machine.
 
 mod disk;
 
@@ -11,12 +12,14 @@ use anyhow::{Context, Result, bail};
 use crate::kernels::machine::{Machine, Storage};
 use crate::kernels::outcome::Outcome;
 use crate::kernels::{list, package, programs};
+use crate::package::binary::Architecture;
+use crate::package::{self as product, Contents};
 use crate::{packages, privilege, workspace};
 
 /// The kernel of the release whose root it is.
 const KERNEL: &str = "6.1";
 /// Boots of one machine after each other, by the names that `boot/machine.sh` has for them.
-const BOOTS: [&str; 4] = ["boot-new", "boot-tuned", "boot-late", "boot-reverted"];
+const BOOTS: [&str; 5] = ["boot-new", "boot-tuned", "boot-late", "boot-reverted", "boot-unit"];
 
 /// Boots the machine, and prints the counts as the last line.
 pub(crate) fn run() -> Result<ExitCode> {
@@ -31,9 +34,16 @@ pub(crate) fn run() -> Result<ExitCode> {
     let kernel = kernel.first().context("the list of kernels is empty")?;
     let package = package::newest(kernel)?
         .with_context(|| format!("apt has no package {}", kernel.described()))?;
-    let unpacked = package::unpacked(&package)?;
+    let unpacked = packages::unpacked(&package)?;
     // It needs no newer C library than the machine's, for that kernel's packages are of its release.
-    let disk = disk::make(&programs::ctguard()?, &unpacked)?;
+    let contents = Contents::of(&programs::ctguard()?, Architecture::Amd64)?;
+    let version = product::version()?;
+    let debs = disk::Debs {
+        first: product::deb::build(&contents, &version)?,
+        // The same files; to dpkg it is an upgrade.
+        upgrade: product::deb::build(&contents, &format!("{version}+upgrade"))?,
+    };
+    let disk = disk::make(&debs, &unpacked)?;
 
     println!("Debian's kernel is {package}");
     let (mut passed, mut failed) = (0, 0);

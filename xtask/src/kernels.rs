@@ -79,7 +79,7 @@ fn machine(kernel: &'static Kernel, programs: &Programs) -> Result<Option<(Strin
         return Ok(None);
     };
     println!("kernel {} ({package})", kernel.name);
-    let unpacked = package::unpacked(&package)?;
+    let unpacked = packages::unpacked(&package)?;
     let directory = workspace::target()?.join("kernels").join(kernel.name);
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;

@@ -1,5 +1,6 @@
 //! `cargo xtask lab`: a NAT router in network namespaces, flooded without and with ctguard.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -23,6 +24,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// Builds ctguard and `binary` of the tests crate, and runs `binary` with `arguments`.
 pub(crate) fn run_binary(binary: &str, arguments: &[String]) -> Result<ExitCode> {
+    let mut command = Command::new(build_binary(binary)?);
+    exec::run(command.args(arguments).current_dir(workspace::root()?))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds ctguard and `binary` of the tests crate.
+pub(crate) fn build_binary(binary: &str) -> Result<PathBuf> {
     packages::ensure(packages::KERNEL_TESTS)?;
     ebpf::warn_if_stale()?;
     eprintln!("xtask: building ctguard and {binary}");
@@ -35,8 +43,5 @@ pub(crate) fn run_binary(binary: &str, arguments: &[String]) -> Result<ExitCode>
         "--bin",
         binary,
     ]))?;
-
-    let mut command = Command::new(workspace::release_binary(binary)?);
-    exec::run(command.args(arguments).current_dir(workspace::root()?))?;
-    Ok(ExitCode::SUCCESS)
+    workspace::release_binary(binary)
 }

@@ -4,11 +4,14 @@
 
 mod bench;
 mod boot;
+mod clients;
+mod debian;
 mod ebpf;
 mod exec;
 mod kernels;
 mod lab;
 mod lint;
+mod package;
 mod packages;
 mod privilege;
 mod test;
@@ -25,7 +28,9 @@ fn main() -> ExitCode {
         Task::Kernels(options) => kernels::run(&options),
         Task::Boot => boot::run(),
         Task::Lab(options) => lab::run(&options),
+        Task::Clients(options) => clients::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Lint => lint::run(),
     };
     match outcome {
@@ -51,8 +56,12 @@ enum Task {
     Boot,
     /// Show ctguard at work on a NAT router in network namespaces
     Lab(lab::Options),
+    /// Let real clients make their first contact through a flooded router
+    Clients(clients::Options),
     /// Measure what a packet costs
     Bench(bench::Options),
+    /// Build packages for Debian and for distributions with RPM
+    Package(package::Options),
     /// Check formatting, clippy, dependencies and the layout of the repository
     Lint,
 }

@@ -1,10 +1,12 @@
 //! What the distribution's packages are needed for, and their installation.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{exec, privilege};
+use crate::{exec, privilege, workspace};
 
 /// A package of Debian and Ubuntu, and how to tell that what it holds is there.
 pub(crate) struct Package {
@@ -21,6 +23,8 @@ enum Probe {
 /// What the kernel tests and the lab call.
 pub(crate) const KERNEL_TESTS: &[Package] = &[
     program("ethtool", "ethtool", "to set offloads of test interfaces"),
+    program("kmod", "modprobe", "to compare with what it reads of modprobe.d"),
+    program("systemd", "systemd-analyze", "to compare with what it reads of sysctl.d"),
     program("iproute2", "ip", "for network namespaces and veth pairs"),
     program("nftables", "nft", "for masquerade and filters of the test router"),
     program("strace", "strace", "to kill ctguard at each of its system calls"),
@@ -29,6 +33,18 @@ pub(crate) const KERNEL_TESTS: &[Package] = &[
         probe: Probe::File("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"),
         why: "for the text in the lab's picture",
     },
+    Package {
+        name: "libsqlite3-0",
+        probe: Probe::File("/usr/lib/x86_64-linux-gnu/libsqlite3.so.0"),
+        why: "for crowdsec, whose package is only unpacked",
+    },
+];
+
+/// What the benchmark compares ctguard with, and measures by.
+pub(crate) const BENCHMARK: &[Package] = &[
+    program("xdp-tools", "xdp-filter", "to compare ctguard with xdp-filter"),
+    program("iptables", "iptables", "to compare ctguard with hashlimit"),
+    program("iperf3", "iperf3", "to measure throughput"),
 ];
 
 /// What tries other kernels.
@@ -40,6 +56,16 @@ pub(crate) const DEBIAN_ROOT: &[Package] = &[
     program("debootstrap", "debootstrap", "to make a Debian root"),
     program("e2fsprogs", "mke2fs", "to put it on a disk's image"),
 ];
+
+/// What makes packages of ctguard.
+pub(crate) const PACKAGING: &[Package] = &[
+    program("dpkg-dev", "dpkg-deb", "to make a package for Debian"),
+    program("rpm", "rpmbuild", "to make a package for distributions with RPM"),
+];
+
+/// What brings clients into such a root that Debian has no package of.
+pub(crate) const CLIENTS: &[Package] =
+    &[program("python3-pip", "pip3", "to get clients in Python")];
 
 /// A compiler with `core` for eBPF.
 pub(crate) const EBPF_COMPILER: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
@@ -119,4 +145,42 @@ impl Package {
             Probe::File(path) => std::path::Path::new(path).exists(),
         }
     }
+}
+
+/// Where the package `name` lies unpacked, below the target directory and never installed;
+/// downloaded unless it was before.
+pub(crate) fn unpacked(name: &str) -> Result<PathBuf> {
+    let all = workspace::target()?.join("kernels/packages");
+    let directory = all.join(name);
+    if directory.is_dir() {
+        return Ok(directory);
+    }
+    eprintln!("xtask: downloading {name}");
+    // Another xtask may do the same meanwhile.
+    let ours = |name: &str| all.join(format!("{name}-{}", std::process::id()));
+    let (download, unpacking) = (ours("download"), ours("unpacking"));
+    for fresh in [&download, &unpacking] {
+        workspace::remove_directory(fresh)?;
+        fs::create_dir_all(fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
+    }
+    exec::run_quietly(Command::new("apt-get").current_dir(&download).args(["download", name]))?;
+    let archive = one_in(&download, |_| true)?;
+    exec::run_quietly(Command::new("dpkg").arg("-x").arg(archive).arg(&unpacking))?;
+    if let Err(error) = fs::rename(&unpacking, &directory)
+        && !directory.is_dir()
+    {
+        return Err(error).with_context(|| format!("cannot make {}", directory.display()));
+    }
+    workspace::remove_directory(&unpacking)?;
+    workspace::remove_directory(&download)?;
+    Ok(directory)
+}
+
+/// The one file of a directory that `is_it`, by its name.
+pub(crate) fn one_in(directory: &Path, is_it: impl Fn(&str) -> bool) -> Result<PathBuf> {
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let mut paths = entries.flatten().map(|entry| entry.path());
+    let found = paths.find(|path| path.file_name().is_some_and(|it| is_it(&it.to_string_lossy())));
+    found.with_context(|| format!("{} lacks what a package has there", directory.display()))
 }

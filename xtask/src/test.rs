@@ -2,6 +2,8 @@
 
 mod tally;
 
+use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::process::{Command, ExitCode};
 
@@ -52,7 +54,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         .partition(|target| LABS.contains(&target.name.as_str()));
     if !options.only_lab {
         eprintln!("xtask: tests that need root and a kernel");
-        passed &= observe(&mut kernel_tests(cargo_test()?, &kernels), &mut tally)?;
+        let mut tests = kernel_tests(cargo_test()?, &kernels);
+        tests.env("PATH", path_with(&["prometheus", "crowdsec"])?);
+        passed &= observe(&mut tests, &mut tally)?;
     }
     if !options.no_lab {
         eprintln!("xtask: floods");
@@ -70,6 +74,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     println!("{tally}");
     let passed = passed && !tally.has_failures() && !refused;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where the tests find programs: these services are not installed, because that would start them.
+fn path_with(services: &[&str]) -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut programs: Vec<_> = env::split_paths(&path).collect();
+    for service in services {
+        match packages::unpacked(service) {
+            Ok(directory) => programs.push(directory.join("usr/bin")),
+            // The tests that need it say so themselves.
+            Err(reason) => eprintln!("xtask: note: {reason:#}"),
+        }
+    }
+    Ok(env::join_paths(programs)?)
 }
 
 /// Tests of the whole workspace: for a part of it cargo would build some dependencies once more, with

@@ -3,6 +3,7 @@
 
 mod admit;
 mod cpu_state;
+mod early;
 mod judgement;
 mod opening;
 mod tables;
@@ -20,7 +21,7 @@ use crate::{
     classify::{self, Flow, Meaning},
     flow::{self, Found, Passing},
     hash, known_flows,
-    layout::{Class, Environment, FlowKind, List, OperatorLimits, Outcome, Tier},
+    layout::{Class, Environment, FlowKind, Interface, List, OperatorLimits, Outcome, Tier},
     packet::{
         self, Address, Frame, Ipv4, Ipv6, Malformed, Network, Packet, Reader, TcpFlags, Transport,
     },
@@ -42,12 +43,16 @@ pub struct Guard<'m, T> {
 trait Listed: Answering {
     const ALLOW: List;
     const DENY: List;
+    const FEED_ALLOW: List;
+    const FEED_DENY: List;
     fn is_in<T: Tables>(self, list: List, tables: &T, now: Jiffies) -> bool;
 }
 
 impl Listed for Ipv4 {
     const ALLOW: List = List::AllowV4;
     const DENY: List = List::DenyV4;
+    const FEED_ALLOW: List = List::FeedAllowV4;
+    const FEED_DENY: List = List::FeedDenyV4;
     #[inline(always)]
     fn is_in<T: Tables>(self, list: List, tables: &T, now: Jiffies) -> bool {
         tables.lists_ipv4(list, self, now)
@@ -57,6 +62,8 @@ impl Listed for Ipv4 {
 impl Listed for Ipv6 {
     const ALLOW: List = List::AllowV6;
     const DENY: List = List::DenyV6;
+    const FEED_ALLOW: List = List::FeedAllowV6;
+    const FEED_DENY: List = List::FeedDenyV6;
     #[inline(always)]
     fn is_in<T: Tables>(self, list: List, tables: &T, now: Jiffies) -> bool {
         tables.lists_ipv6(list, self, now)
@@ -96,7 +103,7 @@ impl<T: Tables> Guard<'_, T> {
     #[inline(always)]
     fn judge_packet<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Judgement {
         let meaning = classify::classify(packet);
-        if self.is_listed(A::DENY, packet.source, now) && !classify::is_exempt(packet) {
+        if self.is_denied(packet.source, now) && !classify::is_exempt(packet) {
             self.tables.show(packet, now);
             return Judgement::of(Outcome::Denied, class_of(packet.protocol) as u32);
         }
@@ -127,14 +134,17 @@ impl<T: Tables> Guard<'_, T> {
             // A RST may delete conntrack's entry (`nf_conntrack_tcp_packet`).
             recent.store(0);
         }
-        let place = Place::of_flow(hash, self.environment);
         let exact = self.environment.asks_conntrack(flow.class);
         // A tuple that the filter does not hold is not in the flow cache either, so a flood costs
         // no more than this one lookup.
         let certainly_new = exact
             && self.environment.daemon.known_complete != 0
             && !known_flows::may_hold(&self.tables, self.environment, hash);
-        let found = if certainly_new { None } else { flow::find(&self.tables, place) };
+        let found = if certainly_new {
+            None
+        } else {
+            flow::find(&self.tables, Place::of_flow(hash, self.environment))
+        };
         if let Some(found) = &found
             && flow.goes_on()
             && found.slot.is_fresh(self.environment, flow.kind, coarse)
@@ -156,6 +166,7 @@ impl<T: Tables> Guard<'_, T> {
                 return Judgement::packet(Outcome::Repeated);
             }
             let passing = Passing { leaving: true, answers: true, ..arriving(flow) };
+            let place = Place::of_flow(hash, self.environment);
             flow::put(&self.tables, found, place, self.environment, passing, coarse);
             return Judgement::packet(Outcome::Known);
         }
@@ -184,6 +195,7 @@ impl<T: Tables> Guard<'_, T> {
         }
         if passes_as == Outcome::Admitted && self.learns(flow, now) {
             let passing = Passing { answers: true, ..arriving(flow) };
+            let place = Place::of_flow(hash, self.environment);
             flow::remember(&self.tables, place, self.environment, passing, coarse);
             known_flows::note(&self.tables, self.environment, hash);
             return Judgement::packet(Outcome::Known);
@@ -194,10 +206,17 @@ impl<T: Tables> Guard<'_, T> {
             answer == Answer::Silent && flow.is_syn() && known.slot.is_established()
         });
         self.tables.show(packet, now);
+        let tier = self.list_tier(packet, now);
+        if certainly_new && !is_exempt && tier == Tier::Strangers {
+            let refused = self.refuse_early(packet, flow, now);
+            if refused != Judgement::UNDECIDED {
+                return refused;
+            }
+        }
         self.decide_later(Opening {
             tuple: self.tuple(packet, flow, hash),
             class: flow.class as u32,
-            tier: self.list_tier(packet, now) as u32,
+            tier: tier as u32,
             passes_as,
             has_tuple: true,
             is_connected,
@@ -320,14 +339,27 @@ impl<T: Tables> Guard<'_, T> {
 
     #[inline(always)]
     fn is_for_another(&self, frame: Frame<'_>) -> bool {
-        let station = self.tables.interface().map_or(0, |interface| interface.station);
-        let ethernet = frame.ethernet;
-        station != 0 && ethernet.is_unicast() && ethernet.destination() != station
+        let Some(Interface { stations, .. }) = self.tables.interface() else { return false };
+        let destination = frame.ethernet.destination();
+        stations[0] != 0
+            && frame.ethernet.is_unicast()
+            && stations.iter().all(|station| *station != destination)
     }
 
     #[inline(always)]
     fn list_tier<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Tier {
-        if self.is_listed(A::ALLOW, packet.source, now) { Tier::Allowed } else { Tier::Strangers }
+        if self.is_allowed(packet.source, now) { Tier::Allowed } else { Tier::Strangers }
+    }
+
+    #[inline(always)]
+    fn is_denied<A: Listed>(&self, source: A, now: Jiffies) -> bool {
+        self.is_listed(A::DENY, source, now)
+            || self.is_listed(A::FEED_DENY, source, now) && !self.is_allowed(source, now)
+    }
+
+    #[inline(always)]
+    fn is_allowed<A: Listed>(&self, source: A, now: Jiffies) -> bool {
+        self.is_listed(A::ALLOW, source, now) || self.is_listed(A::FEED_ALLOW, source, now)
     }
 
     #[inline(always)]

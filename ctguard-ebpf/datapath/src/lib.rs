@@ -25,6 +25,7 @@ pub mod memory;
 pub mod packet;
 pub mod place;
 mod recent;
+pub mod retries;
 pub mod sources;
 pub mod tracked;
 pub mod verifier;

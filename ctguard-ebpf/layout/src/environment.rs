@@ -78,6 +78,11 @@ pub struct OperatorLimits {
     pub scopes_in_use: u32,
     /// A bit per [`super::List`] that has entries; the data path skips the others.
     pub lists_in_use: u32,
+    /// Challenges that may be answered in each unit of the times of retries; 0 is as many as
+    /// [`DaemonFacts::answers`] says.
+    pub answers: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Keys and sizes.
@@ -126,7 +131,7 @@ pub struct DaemonFacts {
     pub tcp_loose: u32,
     /// For how long a repeated SYN is not charged again, in coarse units.
     pub repeat_window_coarse: u32,
-    /// 1 while any interface has a `station`.
+    /// 1 while any interface has `stations`.
     pub stations_in_use: u32,
     /// Bytes of the kernel's `struct bpf_ct_opts` (12 or 16); 0 if conntrack is not asked.
     pub lookup_options_bytes: u32,
@@ -138,16 +143,24 @@ pub struct DaemonFacts {
     pub known_complete: u32,
     /// Cookies change every 2^this jiffies, some four seconds.
     pub cookie_shift: u32,
-    /// The unit of the memories is 2^this jiffies, an eighth of a second or less.
+    /// The unit of the times of retries is 2^this jiffies, an eighth of a second or less.
     pub memory_shift: u32,
-    /// A refused tuple that comes again is admitted after at least this many units.
+    /// A refused sender that comes again is admitted if its batch began at least this many units ago.
     pub retry_after: u32,
-    /// After more than this many units, it counts as refused for the first time.
+    /// If it began more than this many units ago, the sender counts as refused for the first time.
     pub retry_before: u32,
+    /// Senders join a batch that began up to this many units ago.
+    pub retry_joined: u32,
+    /// Nobody takes the place of a batch that began up to this many units ago.
+    pub retry_kept: u32,
     /// A tuple that answered a challenge may open its flow for this many coarse units.
     pub answered_life_coarse: u32,
     /// A source is sent one challenge ACK in so many jiffies.
     pub challenge_interval: u32,
+    /// Challenges that the links can take in each unit of the times of retries; 0 is not known.
+    pub answers: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Jiffies of the filter's last swap, after a complete dump of the table; 0 before the first.
     pub known_turned_at: u64,
     /// Jiffies until which TCP segments of unknown connections pass and make them known: the maps
@@ -201,7 +214,7 @@ impl Environment {
 }
 
 // Each part is written in words of 64 bits.
-const _: () = assert!(size_of::<OperatorLimits>() == 136);
+const _: () = assert!(size_of::<OperatorLimits>() == 144);
 const _: () = assert!(size_of::<Fixed>() == 248);
-const _: () = assert!(size_of::<DaemonFacts>() == 208);
-const _: () = assert!(core::mem::offset_of!(Environment, daemon) == 384);
+const _: () = assert!(size_of::<DaemonFacts>() == 224);
+const _: () = assert!(core::mem::offset_of!(Environment, daemon) == 392);

@@ -90,6 +90,21 @@ pub struct Fallback {
     pub tolerance: Shared,
 }
 
+/// Who asked for the grant of the tier *retried*, by evidence: a sender's third packet, or its second
+/// from the same port; written by the data path (see `admission::grant`).
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct RetriedShares {
+    /// G when a packet last looked.
+    pub limit: Shared,
+    /// What was left then.
+    pub left: Shared,
+    /// How many have asked since.
+    pub asked: [Shared; 2],
+    /// How many are expected to ask before G changes again.
+    pub expected: [Shared; 2],
+}
+
 /// A counter alone in its cache line.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
@@ -112,10 +127,15 @@ pub struct Grant {
     pub challenged_at: Shared,
     /// The rate of new flows that no other limit holds (see `classify::exempt`).
     pub exempt: Fallback,
+    /// Challenges answered in this unit of the times of retries: the unit's number, then theirs (see
+    /// `challenge::budget`).
+    pub answers: Shared,
     /// Zero.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
     /// The fallback rates, by [`Tier`].
     pub fallback: [Fallback; TIER_SLOTS],
+    /// How the grant of the tier *retried* is shared.
+    pub retried: RetriedShares,
 }
 
 impl Grant {
@@ -130,6 +150,6 @@ impl Grant {
     }
 }
 
-const _: () = assert!(size_of::<Grant>() == 896);
+const _: () = assert!(size_of::<Grant>() == 960);
 const _: () = assert!(core::mem::offset_of!(Grant, allowances) == 512);
 const _: () = assert!(core::mem::offset_of!(Grant, fallback) == 704);

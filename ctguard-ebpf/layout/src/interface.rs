@@ -10,6 +10,9 @@ pub const INTERFACE_SLOTS: u32 = 64;
 /// Slots in which one interface may be.
 pub const INTERFACE_PROBES: u32 = 4;
 
+/// MAC addresses in [`Interface::stations`].
+pub const STATIONS: usize = 4;
+
 /// A [`Rate`] in the data path's units.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,9 +32,9 @@ pub struct Interface {
     pub ifindex: u32,
     /// One of [`Interface::NATIVE`], [`Interface::GENERIC`].
     pub mode: u32,
-    /// The interface's MAC address as a big-endian number: unicast frames for others are not ours.
-    /// 0 if all are (no promiscuous mode, or a bridge port).
-    pub station: u64,
+    /// MAC addresses, as big-endian numbers, of the unicast frames that this network namespace may
+    /// track; all others pass. Free places repeat the first. 0 if it may track every frame.
+    pub stations: [u64; STATIONS],
     /// Name, ended by zeros.
     pub name: [u8; 16],
     /// The operator's ceilings per source in force here, by class; an interval of 0 is none.
@@ -53,7 +56,7 @@ impl Interface {
     pub const FREE: Self = Self {
         ifindex: 0,
         mode: 0,
-        station: 0,
+        stations: [0; STATIONS],
         name: [0; 16],
         ceilings: [Ceiling { interval: Ticks(0), tolerance: Ticks(0) }; CLASS_SLOTS],
         overrides: [Rate { flows_per_second: 0, burst: 0 }; CLASSES],
@@ -62,5 +65,5 @@ impl Interface {
     };
 }
 
-const _: () = assert!(size_of::<Interface>() == 128);
-const _: () = assert!(core::mem::offset_of!(Interface, ceilings) == 32);
+const _: () = assert!(size_of::<Interface>() == 192);
+const _: () = assert!(core::mem::offset_of!(Interface, ceilings) == 56);

@@ -28,16 +28,18 @@ pub use detection::Detection;
 pub use environment::{
     CookieKey, DaemonFacts, Environment, FLOW_KINDS, Fixed, FlowKind, HashKey, OperatorLimits,
 };
-pub use grant::{Allowance, Fallback, Grant, TIER_SLOTS, TIERS, Tier};
-pub use interface::{Ceiling, INTERFACE_PROBES, INTERFACE_SLOTS, Interface};
+pub use grant::{Allowance, Fallback, Grant, RetriedShares, TIER_SLOTS, TIERS, Tier};
+pub use interface::{Ceiling, INTERFACE_PROBES, INTERFACE_SLOTS, Interface, STATIONS};
 pub use limits::{Limits, Stage};
-pub use lines::{BucketLine, FlowLine, MemoryLine, Offered, OfferedSlot, SourceCells, SourceLine};
-pub use list::{List, ListEntry};
+pub use lines::{
+    BucketLine, FlowLine, MemoryLine, Offered, OfferedSlot, RetryLine, SourceCells, SourceLine,
+};
+pub use list::{FeedEntry, List, ListEntry};
 pub use outcome::{Action, Group, Outcome, Outcomes, Row, TABLE};
 pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
 
 /// Version of everything in this module, the first word of the `policy` map.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 11;
 
 /// Names of the maps, as they are pinned; the kernel keeps 15 bytes of each.
 pub mod maps {
@@ -63,7 +65,7 @@ pub mod maps {
     pub const SOURCES: &str = "sources";
     /// [`super::SourceCells`], one for each slot of [`SOURCES`].
     pub const SOURCE_CELLS: &str = "source_cells";
-    /// [`super::MemoryLine`]s of tuples that were refused and may come again.
+    /// [`super::RetryLine`]s of senders that were refused and may come again.
     pub const RETRIES: &str = "retries";
     /// [`super::MemoryLine`]s of tuples that answered a challenge.
     pub const ANSWERED: &str = "answered";
@@ -87,9 +89,17 @@ pub mod maps {
     pub const DENY_V4: &str = "deny_v4";
     /// Denied IPv6 prefixes.
     pub const DENY_V6: &str = "deny_v6";
+    /// IPv4 prefixes that feeds allow ([`super::FeedEntry`]).
+    pub const FEED_ALLOW_V4: &str = "feed_allow_v4";
+    /// IPv6 prefixes that feeds allow.
+    pub const FEED_ALLOW_V6: &str = "feed_allow_v6";
+    /// IPv4 prefixes that feeds deny.
+    pub const FEED_DENY_V4: &str = "feed_deny_v4";
+    /// IPv6 prefixes that feeds deny.
+    pub const FEED_DENY_V6: &str = "feed_deny_v6";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 23] = [
+    pub const PINNED: [&str; 27] = [
         POLICY,
         ENVIRONMENT,
         INTERFACES,
@@ -113,6 +123,10 @@ pub mod maps {
         ALLOW_V6,
         DENY_V4,
         DENY_V6,
+        FEED_ALLOW_V4,
+        FEED_ALLOW_V6,
+        FEED_DENY_V4,
+        FEED_DENY_V6,
     ];
 }
 

@@ -32,6 +32,19 @@ impl MemoryLine {
     pub const WORDS: usize = 16;
 }
 
+/// Senders that may come again, in batches; see `retries` for the bits.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct RetryLine {
+    /// Batches; one without senders is free.
+    pub words: [Shared; Self::BATCHES],
+}
+
+impl RetryLine {
+    /// Batches in a line.
+    pub const BATCHES: usize = 8;
+}
+
 /// Known sources; see `sources` for the bits.
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
@@ -116,5 +129,6 @@ impl OfferedSlot {
 }
 
 const _: () = assert!(size_of::<FlowLine>() == 64 && size_of::<MemoryLine>() == 64);
+const _: () = assert!(size_of::<RetryLine>() == 64);
 const _: () = assert!(size_of::<SourceLine>() == 64 && size_of::<SourceCells>() == 48);
 const _: () = assert!(size_of::<BucketLine>() == 64 && size_of::<OfferedSlot>() == 32);

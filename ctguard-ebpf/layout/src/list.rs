@@ -12,6 +12,14 @@ pub enum List {
     DenyV4 = 2,
     /// The same for IPv6.
     DenyV6 = 3,
+    /// What feeds allow; the operator's lists go before those of feeds.
+    FeedAllowV4 = 4,
+    /// The same for IPv6.
+    FeedAllowV6 = 5,
+    /// What feeds deny; whoever is allowed is not denied by a feed.
+    FeedDenyV4 = 6,
+    /// The same for IPv6.
+    FeedDenyV6 = 7,
 }
 
 impl List {
@@ -38,3 +46,24 @@ impl ListEntry {
     /// Most prefixes of a list.
     pub const CAPACITY: u32 = 4096;
 }
+
+/// One prefix of the feeds' lists, under the same keys.
+///
+/// None lies within another that ends as late or later, so an ended entry hides none that holds.
+#[repr(C, packed(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedEntry {
+    /// As [`ListEntry::expires_at`].
+    pub expires_at: u64,
+    /// A bit for each feed that lists the prefix.
+    pub feeds: u32,
+}
+
+impl FeedEntry {
+    /// Most prefixes of a list.
+    pub const CAPACITY: u32 = 1 << 20;
+    /// Size of a map: new entries come before those that they replace go. Only entries take memory.
+    pub const MAP_CAPACITY: u32 = 2 * Self::CAPACITY;
+}
+
+const _: () = assert!(size_of::<FeedEntry>() == 12);

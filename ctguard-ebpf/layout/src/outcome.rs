@@ -37,7 +37,8 @@ pub enum Outcome {
     LaterFragment,
     /// ARP, neighbour discovery, DHCP, link-local multicast and what is not IP.
     Exempt,
-    /// A frame for another station's MAC address, on a promiscuous port.
+    /// A frame for another station's MAC address, which this network namespace does not track: on a
+    /// promiscuous port, or across a bridge that netfilter does not see.
     NotOurs,
     /// A first fragment without the whole transport header.
     TinyFragment,
@@ -57,6 +58,9 @@ pub enum Outcome {
     UnknownInterface,
     /// A RST that answered a challenge.
     ChallengeAnswered,
+    /// A new flow of a stranger: its DNS query was answered by a truncated reply; it is admitted if it
+    /// comes again.
+    ChallengedByTruncation,
 }
 
 /// What happens to a packet, numbered as in `enum xdp_action`.
@@ -137,10 +141,21 @@ pub const TABLE: &[Row] = {
         packet(Outcome::MalformedIcmp, "malformed_icmp", Pass),
         packet(Outcome::UnknownInterface, "unknown_interface", Pass),
         packet(Outcome::ChallengeAnswered, "challenge_answered", Drop),
+        flow(Outcome::ChallengedByTruncation, "challenge", Challenged, Answer),
     ]
 };
 
 impl Outcome {
+    /// Outcomes of frames with a header that is cut short or has impossible fields.
+    pub const MALFORMED: [Self; 6] = [
+        Self::MalformedLink,
+        Self::MalformedIpv4,
+        Self::MalformedIpv6,
+        Self::MalformedTcp,
+        Self::MalformedUdp,
+        Self::MalformedIcmp,
+    ];
+
     /// Its row.
     pub const fn row(self) -> &'static Row {
         &TABLE[self as usize]

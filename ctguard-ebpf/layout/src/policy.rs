@@ -26,6 +26,9 @@ impl Class {
     /// The number, in place of TCP's, of the cells of a source's flows that answered a challenge.
     pub const ANSWERED: u32 = 3;
 
+    /// The same of SYNs that came again. No known source has such cells of its own.
+    pub const RETRIED: u32 = 4;
+
     /// The place of the class of this number in arrays by class.
     #[inline(always)]
     pub const fn slot(number: u32) -> usize {
@@ -68,7 +71,7 @@ pub struct Rate {
 pub struct Policy {
     /// [`super::LAYOUT_VERSION`] of the maps; stays the first word in every version.
     pub layout_version: u32,
-    /// [`Policy::DRY_RUN`], [`Policy::FAIL_OPEN`], [`Policy::NO_RECLAIM`].
+    /// [`Policy::DRY_RUN`], [`Policy::FAIL_OPEN`], [`Policy::NO_RECLAIM`], [`Policy::DNS`].
     pub switches: u32,
     /// Target fill in parts per million of the table's maximum.
     pub target_ppm: u32,
@@ -90,8 +93,8 @@ pub struct Policy {
     /// The ceilings that the operator set, by class: a bit for the rate, and one
     /// [`CLASS_SLOTS`] higher for the burst.
     pub own_ceilings: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Challenges answered per second in all; 0 is half of what the links carry.
+    pub answers_per_second: u32,
 }
 
 impl Policy {
@@ -101,6 +104,8 @@ impl Policy {
     pub const FAIL_OPEN: u32 = 2;
     /// Do not reclaim.
     pub const NO_RECLAIM: u32 = 4;
+    /// Answer challenged DNS queries by truncated replies.
+    pub const DNS: u32 = 8;
 
     /// The bit of `own_ceilings` for a class's rate, or its burst.
     pub const fn ceiling_bit(class: usize, is_burst: bool) -> u32 {

@@ -1,11 +1,15 @@
-//! The answer to a challenged SYN, written into the live frame.
+//! The answer to a challenged SYN or DNS query, written into the live frame.
 
 use aya_ebpf::{helpers::bpf_xdp_adjust_tail, programs::XdpContext};
 use ctguard_datapath::{
-    challenge::{Answer, Answering},
+    challenge::{self, Answer, Answering, Reversible},
     packet::{self, Writer},
     verifier::{OpaqueZero, forget_memory},
 };
+
+/// Bytes of a frame that are sent whatever it holds (IEEE 802.3, less the checksum): to cut a shorter
+/// one would save nothing.
+const SHORTEST_SENT: u32 = 60;
 
 /// Turns the SYN into its answer, which `XDP_TX` then sends back. `None` if the driver cannot cut
 /// the frame, which is unchanged then. Pointers into the frame are invalid after the call.
@@ -26,12 +30,21 @@ pub fn write<A: Answering>(
     if frame_bytes < bytes {
         return None;
     }
-    // SAFETY: the context that the kernel gave to this run.
-    let error = unsafe { bpf_xdp_adjust_tail(context.ctx, bytes.wrapping_sub(frame_bytes) as i32) };
-    if error != 0 {
-        return None;
+    if frame_bytes > bytes && frame_bytes > SHORTEST_SENT {
+        let surplus = bytes.wrapping_sub(frame_bytes) as i32;
+        // SAFETY: the context that the kernel gave to this run.
+        if unsafe { bpf_xdp_adjust_tail(context.ctx, surplus) } != 0 {
+            return None;
+        }
     }
     answer.write(&mut frame(context), network_offset)
+}
+
+/// Turns a DNS query into a truncated reply; `None`, and nothing is changed, if it is none.
+#[inline(always)]
+pub fn truncate<A: Reversible>(context: &XdpContext, zero: OpaqueZero) -> Option<()> {
+    let network_offset = packet::network_offset(frame(context).reader(zero))?;
+    challenge::truncate::<A>(&mut frame(context), network_offset)
 }
 
 /// The frame as if it had not been read yet: if LLVM kept pointers or values, the verifier would

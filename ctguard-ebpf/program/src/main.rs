@@ -9,6 +9,7 @@ mod kernel {
     pub(crate) mod clock;
     pub(crate) mod conntrack;
     pub(crate) mod count;
+    pub(crate) mod headers;
     pub(crate) mod interface;
     pub(crate) mod maps;
     pub(crate) mod tables;
@@ -25,7 +26,7 @@ use ctguard_layout::{Action, Policy, units::Jiffies};
 use kernel::{
     clock,
     count::{CpuCounters, wake_daemon},
-    maps,
+    headers, maps,
     tables::{KernelFlows, KernelTables},
     trace,
 };
@@ -53,14 +54,7 @@ fn judge(context: &XdpContext) -> Option<Action> {
     let cpu_state = maps::WORKSPACE.get(0)?;
     let guard = Guard { environment, tables: KernelTables { context, environment, cpu_state } };
     let now = clock::now();
-    // SAFETY: the verifier checks every access against the frame's end; the driver aligns the
-    // frame to at least two bytes.
-    let frame = unsafe {
-        let (start, end) = (context.data() as *const u8, context.data_end() as *const u8);
-        Reader::new(start, end, OpaqueZero::new(environment.fixed.zero))
-    };
-
-    let judgement = guard.judge(frame, now);
+    let judgement = guard.judge(headers::of_frame(context, environment.fixed.zero), now);
     let counters = CpuCounters::of_this_cpu()?;
     judgement.count(|index| counters.add(index));
     if judgement.wakes() {

@@ -13,5 +13,6 @@
 )]
 
 pub mod doctor;
+pub mod first_run;
 pub mod host;
 pub mod tune;

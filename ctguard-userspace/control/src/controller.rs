@@ -57,8 +57,9 @@ pub struct Controller {
     shares: Shares,
     /// Seconds over which the room is spread.
     horizon: f64,
-    /// Entries that cannot be deleted fill the table nearly to its target by themselves.
-    is_out_of_reach: bool,
+    /// Entries that could not be deleted when the guard was last calm, with the room for flows that
+    /// others open, as far as they are left.
+    stayed: u64,
     /// Since when there has been no room for anybody, and none could be made.
     starved: Option<Duration>,
 }
@@ -88,7 +89,7 @@ impl Controller {
             presumed: None,
             shares: NO_SHARES,
             horizon: TUNING.horizon.as_secs_f64(),
-            is_out_of_reach: false,
+            stayed: 0,
             starved: None,
         }
     }
@@ -118,17 +119,17 @@ impl Controller {
             return Some(self.unlimited(snapshot));
         }
 
-        let taken = table.entries + in_flight + self.reserve.entries(table);
+        let others = self.reserve.entries(table);
+        let taken = table.entries + in_flight;
         let known = Tier::SERVED.into_iter().filter(Tier::is_known);
         let need: f64 = known.map(|tier| self.needs[tier as usize].per_second()).sum();
-        let mut room = Room::of(table, policy.target_ppm, taken).keeping(need * TUNING.kept_for);
+        let mut room =
+            Room::of(table, policy.target_ppm, taken, others).keeping(need * TUNING.kept_for);
         if policy.reclaim {
             room = room.with_reclaimable(snapshot.reclaimable, snapshot.replaceable);
-            let times = if self.is_out_of_reach { TUNING.in_reach_again } else { 1 };
-            self.is_out_of_reach = room.is_out_of_reach(snapshot.firm, times);
-            if self.is_out_of_reach {
-                room = room.up_to_the_brim();
-            }
+            let stays = snapshot.firm + room.for_others();
+            self.stayed = if self.stages.is_calm() { stays } else { self.stayed.min(stays) };
+            room = room.above(stays, self.stayed);
         }
         let delete = room.deletions();
         if self.is_starved(&room) {
@@ -143,7 +144,8 @@ impl Controller {
         if let Some(loads) = snapshot.loads
             && !self.stages.is_calm()
         {
-            self.demands.replace(loads, policy);
+            let (stages, most) = (self.stages, self.budget(&room, Tier::Proven));
+            self.demands.replace(loads, policy, |class| stages.is_challenged(class), most);
             self.share(&room, policy);
         }
 
@@ -155,6 +157,7 @@ impl Controller {
             stages: self.stages.of(),
             shares: self.compiled(),
             delete,
+            served: self.served(),
             pace: self.pace(held_back, delete),
             changes: self.changes(before, &room),
             steering: self.steering(&room),
@@ -215,13 +218,13 @@ impl Controller {
         let in_this_tick = real(spent) / elapsed.as_secs_f64().max(f64::EPSILON);
         let admitted =
             if spent >= calm_grant / 4 * 3 { in_this_tick } else { self.pulse.per_second() };
-        let soon = room.available(Tier::Strangers) / TUNING.pressure_horizon.as_secs_f64();
-        let grows = admitted + self.reserve.per_second() > soon + 1.0 && !elapsed.is_zero();
+        let grows =
+            admitted + self.reserve.per_second() > ends_calm(room) + 1.0 && !elapsed.is_zero();
         if !grows && room.available(Tier::Strangers) > 0.0 {
             return false;
         }
         self.stages.leave_calm();
-        self.demands.replace(&[], policy);
+        self.demands.replace(&[], policy, |_| false, 0.0);
         self.knows_demands = false;
         self.surveyed = false;
         self.presumed = None;
@@ -237,6 +240,10 @@ impl Controller {
         self.saved[Tier::Allowed as usize].grant(real(room.spare()));
         self.saved[Tier::Strangers as usize].grant(real(room.headroom()) * TUNING.until_known);
         true
+    }
+
+    fn served(&self) -> [f64; TIERS] {
+        self.needs.map(|need| need.per_second())
     }
 
     fn compiled(&self) -> [[Ceiling; CLASSES]; TIERS] {
@@ -294,7 +301,7 @@ impl Controller {
     fn unlimited(&mut self, snapshot: &Snapshot<'_>) -> Decision {
         self.stages = Stages::default();
         self.shares = NO_SHARES;
-        self.is_out_of_reach = false;
+        self.stayed = 0;
         self.starved = None;
         let mark = |admitted: u64| TierGrant {
             limit: admitted.saturating_add(TUNING.unlimited),
@@ -305,6 +312,7 @@ impl Controller {
             stages: self.stages.of(),
             shares: self.compiled(),
             delete: 0,
+            served: self.served(),
             pace: Pace::Calm,
             changes: Vec::new(),
             steering: Steering {
@@ -336,6 +344,11 @@ impl Clock {
     fn at(&self, read: Duration) -> Duration {
         self.now.saturating_add(read.saturating_sub(self.last.unwrap_or(read)))
     }
+}
+
+/// New flows per second that would soon bring the table to its limit.
+fn ends_calm(room: &Room) -> f64 {
+    room.available(Tier::Strangers) / TUNING.pressure_horizon.as_secs_f64()
 }
 
 /// New flows that a tier may open until the next tick in calm.

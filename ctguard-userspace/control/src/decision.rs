@@ -19,8 +19,8 @@ pub struct ControlPolicy {
     pub target_ppm: u32,
     /// New flows per second that a source may open, by class, on the interface that allows most.
     pub ceilings: [u32; CLASSES],
-    /// Whether the operator set the ceiling. A default holds only outside calm, for sources that are
-    /// not known; the data path knows nothing of it.
+    /// Whether the operator set the ceiling. A default holds only in a class that asks for more than
+    /// the table can take, for sources that were not there before; the data path knows nothing of it.
     pub are_own_ceilings: [bool; CLASSES],
     /// If the share of a stranger falls below so many flows per second, strangers are challenged.
     pub floors: [u32; CLASSES],
@@ -110,6 +110,8 @@ pub struct Decision {
     /// Entries to delete now. If they are more than can be reclaimed, the rest are entries that the
     /// kernel itself would replace.
     pub delete: u64,
+    /// New flows per second of each tier, averaged over some seconds.
+    pub served: [f64; TIERS],
     /// When the next tick is due.
     pub pace: Pace,
     /// Stages that changed, and why.

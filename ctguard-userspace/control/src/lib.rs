@@ -24,6 +24,7 @@ mod networks;
 mod offered;
 mod pace;
 pub mod reclaim;
+pub mod refusals;
 pub mod regulars;
 mod reserve;
 mod room;

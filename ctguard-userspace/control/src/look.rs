@@ -135,7 +135,8 @@ impl<'m, T> Looking<'m, T> {
         self.holdings.add(held.source, held.proof(), is_dead, is_answered(held.kind));
         let spare = (held.deletable && held.is_replaceable()).then_some(ReclaimClass::Replaceable);
         let class = class.or(spare);
-        self.firm += u64::from(!class.is_some_and(ReclaimClass::is_dead_weight));
+        let may_go = class.is_some_and(ReclaimClass::is_dead_weight) || held.is_replaceable();
+        self.firm += u64::from(!may_go);
         if let Some(class) = class {
             self.queue.offer(held, class, self.marks, payload);
         }

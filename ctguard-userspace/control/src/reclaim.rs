@@ -168,7 +168,8 @@ impl<T> Queue<T> {
         self.count(ReclaimClass::Replaceable)
     }
 
-    /// Entries that the look found and that cannot be deleted, not even in need.
+    /// Entries that the look found and that neither the guard nor the kernel can delete, not even in
+    /// need.
     pub const fn firm(&self) -> u64 {
         self.firm
     }

@@ -8,11 +8,17 @@ use ctguard_units::{TableSample, real, real_difference, whole};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     table: TableSample,
-    /// The highest fill to which the tiers may bring the table.
+    /// The highest fill to which sources within their part may bring the table …
     limit: u64,
+    /// … and those above it.
+    limit_above_part: u64,
     target: u64,
-    /// Entries, admissions that may not be entries yet, and room for flows that others open.
+    /// Entries, and admissions that may not be entries yet.
     taken: u64,
+    /// Room for flows that others open.
+    others: u64,
+    /// Room above what has stayed since calm, of which tiers leave parts to each other.
+    above_stayed: u64,
     /// Room that lower tiers leave to known sources.
     kept: u64,
     /// Entries that can be deleted at once.
@@ -23,9 +29,20 @@ pub(crate) struct Room {
 
 impl Room {
     /// `table` has a maximum.
-    pub(crate) fn of(table: TableSample, target_ppm: u32, taken: u64) -> Self {
+    pub(crate) fn of(table: TableSample, target_ppm: u32, taken: u64, others: u64) -> Self {
         let target = table.target(target_ppm);
-        Self { table, limit: target, target, taken, kept: 0, reclaimable: 0, replaceable: 0 }
+        Self {
+            table,
+            limit: target,
+            limit_above_part: target,
+            target,
+            taken,
+            others,
+            above_stayed: target,
+            kept: 0,
+            reclaimable: 0,
+            replaceable: 0,
+        }
     }
 
     /// The same with room that is kept for known sources, at most a part of the maximum.
@@ -38,18 +55,31 @@ impl Room {
         Self { reclaimable, replaceable, ..self }
     }
 
-    /// The same for a target that is out of reach: known sources go on to the maximum, and all others
-    /// stop below it.
-    pub(crate) fn up_to_the_brim(self) -> Self {
-        let limit = self.table.max + self.table.part(Tier::Proven.stops_below_limit_ppm());
-        Self { limit, ..self }
+    /// The same where so many entries cannot be deleted: above them some room remains for every tier.
+    /// Above those that `stayed` since the guard was calm it ends at the maximum. Above others it ends
+    /// just beyond the target, and sources above their part have none, or they would raise their own
+    /// limit.
+    pub(crate) fn above(self, firm: u64, stayed: u64) -> Self {
+        let limit = |firm: u64, most: u64| {
+            let least = firm + self.target / TUNING.above_firm_divisor;
+            self.target.max(least.min(most))
+        };
+        let beyond = self.target + self.table.part(TUNING.beyond_target_ppm);
+        let above_part = limit(stayed, self.table.max);
+        let limit = above_part.max(limit(firm, beyond.min(self.table.max)));
+        Self {
+            limit,
+            limit_above_part: above_part,
+            above_stayed: limit.saturating_sub(stayed),
+            ..self
+        }
     }
 
     /// The same up to the maximum, and so far beyond it that the kernel replaces entries which are
     /// not ASSURED (`early_drop`).
     pub(crate) const fn beyond_target(self) -> Self {
         let limit = self.table.max + self.table.max / TUNING.replaced_divisor;
-        Self { limit, kept: 0, ..self }
+        Self { limit, limit_above_part: limit, above_stayed: limit, kept: 0, ..self }
     }
 
     pub(crate) const fn max(&self) -> u64 {
@@ -61,22 +91,10 @@ impl Room {
         self.table.entries > self.target
     }
 
-    /// Whether entries that cannot be deleted leave less to *earlier* sources than this many times the
-    /// least room.
-    pub(crate) fn is_out_of_reach(&self, firm: u64, times: u64) -> bool {
-        let stop = self.table.part(Tier::Earlier.stops_below_limit_ppm());
-        firm + stop + times * self.least() > self.target
-    }
-
     /// Whether less than this many times the least room is there or can be made.
     pub(crate) fn is_short(&self, times: u64) -> bool {
         let most = self.limit + self.reclaimable + self.replaceable;
-        self.taken + times * self.least() > most
-    }
-
-    /// Less room than this is none.
-    fn least(&self) -> u64 {
-        self.table.part(TUNING.least_headroom_ppm)
+        self.taken() + times * self.table.part(TUNING.least_headroom_ppm) > most
     }
 
     /// Entries in proportion to the maximum.
@@ -86,7 +104,17 @@ impl Room {
 
     /// New flows that all tiers but the allowed may open at once.
     pub(crate) const fn headroom(&self) -> u64 {
-        self.limit.saturating_sub(self.taken)
+        self.limit.saturating_sub(self.taken())
+    }
+
+    /// Room that is taken or kept for others.
+    const fn taken(&self) -> u64 {
+        self.taken + self.for_others()
+    }
+
+    /// Room for flows that others open which no deletion makes.
+    pub(crate) const fn for_others(&self) -> u64 {
+        self.others.saturating_sub(self.reclaimable + self.replaceable)
     }
 
     /// New flows of `tier` for which there is room or can be made; negative beyond that.
@@ -103,23 +131,24 @@ impl Room {
             | Tier::Answered
             | Tier::Retried => self.replaceable,
         };
-        real_difference(self.stop(tier), self.taken) + real(self.reclaimable + replaceable)
+        real_difference(self.stop(tier), self.taken()) + real(self.reclaimable + replaceable)
     }
 
     /// New flows that `tier` may open at once.
     pub(crate) fn left(&self, tier: Tier) -> u64 {
-        self.stop(tier).saturating_sub(self.taken)
+        self.stop(tier).saturating_sub(self.taken())
     }
 
     /// Entries to delete now, so that there is room for every tier; fewer if that takes entries that
     /// only the kernel would replace.
     pub(crate) fn deletions(&self) -> u64 {
         let full = self.limit.min(self.table.max);
-        let missing = |reserve: u64| (self.taken + reserve).saturating_sub(full);
-        let reclaimed =
-            missing(self.table.part(TUNING.reserve_ppm) + self.kept).min(self.reclaimable);
-        let in_need = missing(self.table.part(TUNING.reserve_in_need_ppm) + self.kept)
-            .saturating_sub(reclaimed);
+        let missing = |ppm| {
+            let reserve = self.table.part(ppm).min(self.above_stayed / 2) + self.kept();
+            (self.taken + self.others + reserve).saturating_sub(full)
+        };
+        let reclaimed = missing(TUNING.reserve_ppm).min(self.reclaimable);
+        let in_need = missing(TUNING.reserve_in_need_ppm).saturating_sub(reclaimed);
         let most = if self.is_above_target() {
             TUNING.most_deleted_above_target
         } else {
@@ -132,7 +161,7 @@ impl Room {
     /// never take more than that quarter at a time.
     pub(crate) fn allowed(&self) -> u64 {
         let most = self.limit.max(self.target + self.spare());
-        most.saturating_sub(self.taken).min(self.spare())
+        most.saturating_sub(self.taken()).min(self.spare())
     }
 
     /// A quarter of the space above the target.
@@ -141,8 +170,15 @@ impl Room {
     }
 
     fn stop(&self, tier: Tier) -> u64 {
-        let kept = if tier.is_known() { 0 } else { self.kept };
-        self.limit.saturating_sub(self.table.part(tier.stops_below_limit_ppm()) + kept)
+        let kept = if tier.is_known() { 0 } else { self.kept() };
+        let limit = if tier == Tier::AbovePart { self.limit_above_part } else { self.limit };
+        let ppm = tier.stops_below_limit_ppm();
+        let most = self.above_stayed * u64::from(ppm) / TUNING.stops_of_little_room_ppm;
+        limit.saturating_sub(self.table.part(ppm).min(most) + kept)
+    }
+
+    fn kept(&self) -> u64 {
+        self.kept.min(self.above_stayed / 4)
     }
 }
 
@@ -192,18 +228,52 @@ mod tests {
         let full = room(1000);
         assert_eq!((full.headroom(), full.beyond_target().headroom()), (0, 1000 / 16));
         assert!(full.is_above_target() && !room(850).is_above_target());
+        assert!(room(849).is_short(1) && !room(848).is_short(1) && room(848).is_short(2));
+        assert!(!full.with_reclaimable(152, 0).is_short(1));
     }
 
     #[test]
-    fn a_target_that_is_out_of_reach_gives_way_to_the_maximum() {
-        let reached = |firm, times| !room(firm).is_out_of_reach(firm, times);
-        assert!(reached(843, 1) && !reached(844, 1), "{:?}", room(849).least());
-        assert!(reached(805, 20) && !reached(806, 20));
-        let brim = room(900).up_to_the_brim();
-        assert_eq!(Tier::SERVED.map(|tier| brim.left(tier)), [110, 105, 100, 90, 80, 80, 70]);
-        assert!(!brim.is_short(1) && room(900).is_short(1));
-        assert_eq!(brim.with_reclaimable(500, 0).deletions(), 0);
-        assert_eq!(brim.allowed(), 37);
+    fn above_what_cannot_be_deleted_every_tier_finds_room() {
+        let left = |firm| {
+            let room = room(firm).keeping(15.0).above(firm, firm);
+            Tier::SERVED.map(|tier| room.left(tier))
+        };
+        assert_eq!(left(700), [150, 145, 140, 115, 105, 105, 95]);
+        assert_eq!(left(800), [141, 136, 131, 106, 96, 96, 86]);
+        assert_eq!(left(850), left(800));
+        assert_eq!(left(950), [50, 46, 42, 22, 13, 13, 5], "no tier passes the maximum");
+        let young = room(880).above(800, 800).with_reclaimable(0, 50);
+        assert_eq!(young.deletions(), 0, "not all that the kernel would replace");
+    }
+
+    /// Fails when what tiers leave to each other is more than all the room that there is, so that the
+    /// lower ones are refused while the table has places.
+    #[test]
+    fn above_connections_that_nearly_fill_the_table_every_tier_finds_room() {
+        let room = |taken| room(taken).keeping(30.0).above(960, 960);
+        assert_eq!(Tier::SERVED.map(|tier| room(960).left(tier)), [40, 37, 34, 17, 10, 10, 4]);
+        assert_eq!(room(980).with_reclaimable(0, 20).deletions(), 10, "half of it is free again");
+        assert_eq!(room(970).with_reclaimable(0, 20).deletions(), 0);
+    }
+
+    /// Fails when room is kept for what others open beside entries of theirs that can be deleted.
+    #[test]
+    fn what_can_be_deleted_is_room_for_others_and_what_is_free_is_for_all() {
+        let room = Room::of(TableSample { entries: 700, max: 1000 }, 850_000, 700, 100);
+        assert_eq!(room.left(Tier::Strangers), 20);
+        let room = room.with_reclaimable(10, 60);
+        assert_eq!((room.left(Tier::Strangers), room.available(Tier::Strangers)), (90, 115.0));
+        assert_eq!(room.keeping(15.0).deletions(), 10, "others find their room");
+        let fuller = Room::of(TableSample { entries: 740, max: 1000 }, 850_000, 740, 100);
+        assert_eq!(fuller.with_reclaimable(90, 0).deletions(), 40);
+    }
+
+    #[test]
+    fn who_is_above_its_part_does_not_raise_its_own_limit() {
+        let room = room(810).above(810, 700);
+        assert_eq!(Tier::SERVED.map(|tier| room.left(tier)), [60, 55, 50, 40, 30, 30, 0]);
+        assert_eq!(room.with_reclaimable(500, 0).deletions(), 0);
+        assert_eq!(room.allowed(), 37);
     }
 
     #[test]
@@ -219,6 +289,6 @@ mod tests {
     }
 
     fn room(taken: u64) -> Room {
-        Room::of(TableSample { entries: taken, max: 1000 }, 850_000, taken)
+        Room::of(TableSample { entries: taken, max: 1000 }, 850_000, taken, 0)
     }
 }

@@ -95,7 +95,7 @@ pub(crate) fn shares(
             let is_own = policy.are_own_ceilings[class as usize];
             // The data path itself keeps to what the operator set.
             if !is_own || fair < policy.ceiling(class) {
-                shares[tier as usize][class as usize] = fair.min(policy.cap(tier, class));
+                shares[tier as usize][class as usize] = fair.min(demands.cap(tier, class, policy));
             }
         }
     }
@@ -155,18 +155,28 @@ mod tests {
             flows_per_second: 5.0,
             is_seen_once: false,
         };
-        demands.replace(&vec![load; 1000], &POLICY);
+        demands.replace(&vec![load; 1000], &POLICY, |_| false, 100.0);
         let shares = shares(&fair(), &demands, &[100.0; TIERS], [true; TIERS], &POLICY);
         assert!((shares[Tier::Answered as usize][0] - 0.1).abs() < 1e-9);
     }
 
     #[test]
-    fn default_ceilings_hold_outside_calm_for_sources_that_were_not_there_before() {
+    fn default_ceilings_hold_in_a_class_that_asks_for_too_much_for_sources_that_were_not_there_before()
+     {
         let policy = ControlPolicy { are_own_ceilings: [false; CLASSES], ..POLICY };
         let budgets = [1e6; TIERS];
-        let shares = shares(&fair(), &Demands::default(), &budgets, [false; TIERS], &policy);
+        let offered = |class, flows_per_second| OfferedLoad {
+            class,
+            tier: Tier::Proven,
+            flows_per_second,
+            is_seen_once: false,
+        };
+        let loads = [offered(Class::Tcp, 900.0), offered(Class::Udp, 250.0)];
+        let mut demands = Demands::default();
+        demands.replace(&loads, &policy, |_| false, 800.0);
+        let shares = shares(&fair(), &demands, &budgets, [false; TIERS], &policy);
         for tier in [Tier::Strangers, Tier::Proven, Tier::Answered, Tier::Retried] {
-            assert_eq!(shares[tier as usize], [50.0, 100.0, 20.0]);
+            assert_eq!(shares[tier as usize], [50.0, f64::INFINITY, f64::INFINITY]);
         }
         assert_eq!(shares[Tier::Earlier as usize], [f64::INFINITY; CLASSES]);
         let own = super::shares(&fair(), &Demands::default(), &budgets, [false; TIERS], &POLICY);
@@ -201,7 +211,7 @@ mod tests {
         };
         let loads: Vec<OfferedLoad> = groups.iter().flat_map(load).collect();
         let mut demands = Demands::default();
-        demands.replace(&loads, &POLICY);
+        demands.replace(&loads, &POLICY, |_| false, 100.0);
         demands
     }
 }

@@ -16,7 +16,7 @@ use ctguard_datapath::{
     packet::{Address, Ipv4, Ipv6},
     sources::Tiers,
 };
-use ctguard_layout::HashKey;
+use ctguard_layout::{HashKey, SourceLine, shared::Shared};
 use thiserror::Error;
 
 /// A source, as the data path has it (`Address::source_scope`).
@@ -56,6 +56,44 @@ impl fmt::Display for SourceScope {
                 write!(formatter, "{}/64", Ipv6Addr::from(u128::from(prefix) << 64))
             }
         }
+    }
+}
+
+impl SourceScope {
+    /// The source in a slot of offered loads: no address of the IPv6 Internet begins with 32 zero
+    /// bits.
+    pub fn of_slot(address: u64) -> Option<Self> {
+        match u32::try_from(address) {
+            Ok(0) => None,
+            Ok(address) => Some(Self::V4(address)),
+            Err(_) => Some(Self::V6(address)),
+        }
+    }
+}
+
+/// Low bits of a slot of the set of known sources, which hold no hash.
+const TIERS_BITS: u32 = 5;
+
+/// What a slot of the set of known sources holds of a hash.
+pub(crate) const fn fingerprint(word: u64) -> u64 {
+    word >> TIERS_BITS
+}
+
+/// The number of each known source's slot, which is that of its cells too.
+#[derive(Clone, Debug, Default)]
+pub struct KnownSlots(HashMap<u64, usize>);
+
+impl KnownSlots {
+    /// Reads the set.
+    pub fn new(lines: &[SourceLine]) -> Self {
+        let slots = lines.iter().flat_map(|line| &line.slots).map(Shared::load).enumerate();
+        let used = slots.filter(|(_, word)| *word != 0);
+        Self(used.map(|(slot, word)| (fingerprint(word), slot)).collect())
+    }
+
+    /// The slot of a source, if it was known.
+    pub fn find(&self, source: SourceScope, key: &HashKey) -> Option<usize> {
+        self.0.get(&fingerprint(source.hash(key))).copied()
     }
 }
 
@@ -106,6 +144,7 @@ pub fn sync(old: &KnownSources, new: &KnownSources) -> Changes {
 mod tests {
     use super::*;
     use crate::testing::Random;
+    use ctguard_datapath::sources::testing::Set;
 
     const REGULAR: Tiers = Tiers::REGULAR;
     const PROVEN: Tiers = Tiers::PROVEN;
@@ -131,6 +170,27 @@ mod tests {
         for text in ["", "192.0.2.1/64", "192.0.2.1/32", "2001:db8::1", "2001:db8::1/64", "x"] {
             assert_eq!(text.parse::<SourceScope>(), Err(NoScope), "{text}");
         }
+    }
+
+    #[test]
+    fn the_slot_of_a_known_source_is_found_by_its_address() {
+        let set = Set::default();
+        let mut random = Random::new(11);
+        let mut word = || u64::from(random.below(u32::MAX));
+        let key = HashKey { words: std::array::from_fn(|_| word() << 32 | word()) };
+        let known: Vec<_> = (1..=100).map(SourceScope::V4).collect();
+        let changes = Changes {
+            written: known.iter().map(|source| (*source, PROVEN)).collect(),
+            ..Changes::default()
+        };
+        assert_eq!(apply(&set, &key, changes, &mut KnownSources::new()), []);
+        let slots = KnownSlots::new(&set.lines);
+        for source in known {
+            let slot = slots.find(source, &key).unwrap();
+            let word = set.lines[slot / SourceLine::SLOTS].slots[slot % SourceLine::SLOTS].load();
+            assert_eq!(fingerprint(word), fingerprint(source.hash(&key)));
+        }
+        assert_eq!(slots.find(SourceScope::V4(101), &key), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 use ctguard_datapath::sources::{CAPACITY, Tiers};
 
 use super::{
-    holdings::{Claim, Entries, Parts},
+    holdings::{Claim, Entries, Parts, PartsRoom},
     look::Look,
     networks::cut,
     reclaim::Marks,
@@ -65,7 +65,7 @@ impl Standings {
         self.parts
     }
 
-    /// Learns from a look. All entries that are not dead weight may be `room`.
+    /// Learns from a look. All entries that are not dead weight may fill the `room`.
     ///
     /// An interrupted look has missed entries: it shows who is proven, and nothing else.
     pub fn looked<T>(
@@ -74,7 +74,7 @@ impl Standings {
         now: Duration,
         since_1970: Duration,
         calm: bool,
-        room: u64,
+        room: PartsRoom,
     ) {
         if calm {
             self.calm_since.get_or_insert(now);
@@ -169,8 +169,8 @@ impl Standings {
         }
     }
 
-    fn mark<T>(&mut self, look: &Look<T>, now: Duration, room: u64) {
-        let most = u32::try_from(room / TUNING.usual_most_divisor).unwrap_or(u32::MAX);
+    fn mark<T>(&mut self, look: &Look<T>, now: Duration, room: PartsRoom) {
+        let most = u32::try_from(room.all / TUNING.usual_most_divisor).unwrap_or(u32::MAX);
         let claim = |source| {
             let usual = self.usual.get(&source).copied();
             let is_earlier = || self.proven.get(&source).is_some_and(|proven| proven.is_earlier);
@@ -203,8 +203,10 @@ fn keep_first(all: &mut Vec<(SourceScope, Proven)>, most: usize) {
 }
 
 /// What all sources together may hold before they are held to their parts.
-pub fn parts_room(table: TableSample, target_ppm: u32) -> u64 {
-    table.target(target_ppm).saturating_sub(table.part(TUNING.parts_reserve_ppm))
+pub fn parts_room(table: TableSample, target_ppm: u32) -> PartsRoom {
+    let target = table.target(target_ppm);
+    let all = target.saturating_sub(table.part(TUNING.parts_reserve_ppm));
+    PartsRoom { all, reserve: target - all }
 }
 
 fn seconds(duration: Duration) -> u32 {

@@ -16,6 +16,7 @@ pub const TUNING: Tuning = Tuning {
     reserve_divisor: 10,
     offered_memory: Duration::from_secs(3),
     offered_least: 0.001,
+    refusals_memory: Duration::from_secs(10),
     scan_interval: Duration::from_millis(100),
     first_scan: Duration::from_millis(20),
     pressure_horizon: Duration::from_secs(10),
@@ -60,8 +61,10 @@ pub const TUNING: Tuning = Tuning {
     reserve_in_need_ppm: 35_000,
     replaced_by_strangers_divisor: 64,
     parts_reserve_ppm: 150_000,
+    above_firm_divisor: 6,
+    stops_of_little_room_ppm: 60_000,
+    beyond_target_ppm: 20_000,
     least_headroom_ppm: 2_500,
-    in_reach_again: 20,
     starved_for: Duration::from_millis(500),
     replaced_divisor: 16,
     most_deleted: 256,
@@ -115,6 +118,8 @@ pub struct Tuning {
     pub offered_memory: Duration,
     /// New flows per second; lower demands are ignored.
     pub offered_least: f64,
+    /// Time constant of what `status` says of sources above their limits.
+    pub refusals_memory: Duration,
     /// Time between two scans of the offered loads.
     pub scan_interval: Duration,
     /// Time from leaving calm to the first scan.
@@ -219,8 +224,15 @@ pub struct Tuning {
     pub replaced_by_strangers_divisor: u64,
     /// Less headroom than this is none, in parts per million of the maximum.
     pub least_headroom_ppm: u32,
-    /// A target that is out of reach stays so until this many times that could be free below it.
-    pub in_reach_again: u64,
+    /// Above entries that cannot be deleted there is room for the target divided by this, be it
+    /// beyond the target.
+    pub above_firm_divisor: u64,
+    /// Where that is little, a tier stops below its end by no more than this fraction of it: what it
+    /// leaves to others, in parts per million of the maximum, divided by this.
+    pub stops_of_little_room_ppm: u64,
+    /// Entries that came after calm, and cannot be deleted, bring the table beyond its target by at
+    /// most this, in parts per million of the maximum.
+    pub beyond_target_ppm: u32,
     /// Sources are held to their parts so early that so much of the maximum remains below the target
     /// for those within theirs, in parts per million.
     pub parts_reserve_ppm: u32,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ctguard_control::{
+    holdings::PartsRoom,
     look::{Held, Kind, Look, Looking},
     reclaim::ReclaimAges,
     sources::SourceScope,
@@ -71,7 +72,8 @@ fn a_million_entries_of_as_many_sources_take_a_bounded_amount_of_memory() {
         for second in [0, 20] {
             let look = look(&standings, kinds);
             let now = Duration::from_secs(second);
-            standings.looked(&look, now, now, true, u64::from(ENTRIES) / 2);
+            let room = PartsRoom { all: u64::from(ENTRIES) / 2, reserve: 0 };
+            standings.looked(&look, now, now, true, room);
             standings.known();
             queue = Some(look.queue);
         }

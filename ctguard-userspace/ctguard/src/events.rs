@@ -41,6 +41,22 @@ pub(crate) enum What {
         interfaces: Vec<String>,
     },
     Stopped,
+    /// The configuration was read again and is in force.
+    Reloaded {
+        changes: Vec<String>,
+    },
+    /// It was read again and nothing of it is used.
+    ReloadRefused {
+        error: String,
+    },
+    /// Nothing is dropped until then (RFC 3339, UTC).
+    Paused {
+        until: String,
+    },
+    /// The pause is over; whether the operator's own dry run goes on.
+    PauseEnded {
+        dry_run: bool,
+    },
     Stage(StageEvent),
     /// Entries were deleted to keep room, and no more have been for some seconds, or it has lasted.
     #[serde(rename = "relieved")]
@@ -52,6 +68,19 @@ pub(crate) enum What {
     },
     InterfaceBack {
         interface: String,
+    },
+    /// A feed cannot be read or used, and what it listed before stays.
+    FeedFailed {
+        feed: String,
+        error: String,
+    },
+    FeedReadAgain {
+        feed: String,
+        prefixes: u64,
+    },
+    /// The share of frames whose headers cannot be read has risen above one in a hundred, or fallen below.
+    Unreadable {
+        share_ratio: f64,
     },
 }
 
@@ -68,7 +97,7 @@ pub(crate) struct Relief {
 impl Relief {
     pub(crate) fn new(by_class: BTreeMap<String, u64>, holders: &Holders) -> Self {
         let entries_deleted = by_class.values().sum();
-        Self { entries_deleted, by_class, sources: holders.sources.clone() }
+        Self { entries_deleted, by_class, sources: holders.most().to_vec() }
     }
 }
 
@@ -82,8 +111,8 @@ pub(crate) struct PartEvent {
 
 impl PartEvent {
     pub(crate) fn new(holders: &Holders) -> Self {
-        let Holders { parts, entries, sources, .. } = holders;
-        Self { parts: *parts, entries: *entries, sources: sources.clone() }
+        let Holders { parts, entries, .. } = holders;
+        Self { parts: *parts, entries: *entries, sources: holders.most().to_vec() }
     }
 }
 
@@ -217,7 +246,7 @@ pub(crate) fn forget_gone_namespaces() -> io::Result<()> {
         let name = file.file_name();
         let number = name.to_str().and_then(|name| {
             let (number, name) = name.split_once('.')?;
-            let is_ours = name.starts_with("events.") || name.starts_with("holders.");
+            let is_ours = ["events.", "holders.", "feeds."].iter().any(|own| name.starts_with(own));
             number.parse::<u64>().ok().filter(|_| is_ours)
         });
         if number.is_some_and(|number| number != own && !alive.contains(&number)) {

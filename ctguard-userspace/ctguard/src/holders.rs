@@ -8,19 +8,22 @@ use std::{
     time::SystemTime,
 };
 
+use log::warn;
 use serde::{Deserialize, Serialize};
 
 use crate::files::FileError;
 use ctguard_control::{
     holdings::Parts,
     look::{Held, Kind, Look},
+    refusals::Refusal,
     sources::SourceScope,
     standing::Standings,
 };
 use ctguard_kernel::run_directory;
 
-/// Sources that are named.
-const NAMED: usize = 5;
+/// Sources that are named; texts and events name the first few.
+const NAMED: usize = 20;
+const SAID: usize = 5;
 /// Sources that are counted.
 const MOST_SOURCES: usize = 2048;
 /// Longer silence counts as idle.
@@ -43,6 +46,40 @@ pub(crate) struct Holders {
     pub(crate) reclaimed: BTreeMap<String, u64>,
     /// Entries per second by which the table grew between the last two looks.
     pub(crate) growth_per_second: f64,
+    /// Sources that open more flows than a limit allows, those that lose most first.
+    #[serde(default)]
+    pub(crate) above_limits: Vec<AboveLimit>,
+}
+
+/// A source that opens more flows than a limit allows, whether or not the limit is in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AboveLimit {
+    /// An IPv4 address, or an IPv6 /64. Packets may name any.
+    pub(crate) source: String,
+    pub(crate) class: String,
+    /// New flows per second that it tries to open …
+    pub(crate) flows_per_second: f64,
+    /// … and how many of them the limit refuses, or would refuse if it were in force.
+    pub(crate) refused_per_second: f64,
+    /// `ceiling`, which the operator set; `default-ceiling`, which does not hold in calm; `share`.
+    pub(crate) limit: String,
+    pub(crate) limit_per_second: f64,
+    pub(crate) burst: f64,
+}
+
+impl From<&Refusal> for AboveLimit {
+    fn from(refusal: &Refusal) -> Self {
+        let Refusal { source, class, flows_per_second, refused_per_second, limit } = *refusal;
+        Self {
+            source: source.to_string(),
+            class: class.name().to_owned(),
+            flows_per_second,
+            refused_per_second,
+            limit: limit.kind.name().to_owned(),
+            limit_per_second: limit.rate,
+            burst: limit.burst,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +104,9 @@ pub(crate) struct SourceHolder {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PartReport {
     pub(crate) connections: Option<u32>,
+    /// The same for a source that was there before the attack.
+    #[serde(default)]
+    pub(crate) connections_before: Option<u32>,
     pub(crate) other_entries: Option<u32>,
 }
 
@@ -100,6 +140,11 @@ impl Sums {
 }
 
 impl Holders {
+    /// The few sources that texts name.
+    pub(crate) fn most(&self) -> &[SourceHolder] {
+        &self.sources[..self.sources.len().min(SAID)]
+    }
+
     pub(crate) fn new<T>(look: &Look<T>, standings: &Standings, sums: &Sums) -> Self {
         let state = |kind: Kind| StateHolders {
             state: kind.name().to_owned(),
@@ -122,15 +167,18 @@ impl Holders {
                 is_above_part: marks.contains_key(&source),
             }
         };
-        // Those that were there before may hold more; they are not named here.
-        let Parts { proving, other, .. } = standings.parts();
-        let parts = PartReport { connections: proving, other_entries: other };
+        let found = standings.parts();
+        let parts = PartReport {
+            connections: found.proving,
+            connections_before: found.before,
+            other_entries: found.other,
+        };
         Self {
             looked_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             entries: look.entries,
             states,
             sources: sums.ranked().into_iter().take(NAMED).map(holder).collect(),
-            parts: (proving.is_some() || other.is_some()).then_some(parts),
+            parts: (found != Parts::default()).then_some(parts),
             reclaimable: look.queue.len(),
             ..Self::default()
         }
@@ -153,6 +201,15 @@ impl HoldersFile {
             .and_then(|bytes| fs::write(&new, bytes))
             .and_then(|()| fs::rename(&new, &self.0))
             .map_err(FileError::new("write", &self.0))
+    }
+
+    /// Forgets what an earlier daemon found.
+    pub(crate) fn clear(&self) {
+        if let Err(error) = fs::remove_file(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!("until the first look, `ctguard status` shows an earlier one: {error}");
+        }
     }
 
     /// `None` before the first look.

@@ -5,13 +5,19 @@
 #![warn(clippy::print_stdout, clippy::print_stderr, reason = "`terminal` escapes what it writes")]
 
 mod cli;
+mod config;
 mod daemon;
 mod events;
+mod feeds;
 mod files;
 mod holders;
+mod incidents;
+mod metrics;
 mod report;
+mod sentence;
 mod signals;
 mod terminal;
+mod top;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
-    io::{self, Write},
+    io::{self, BufWriter, Write},
 };
 
 use serde::Serialize;
@@ -41,6 +41,28 @@ impl<W: Write> Write for Terminal<W> {
             self.write_fmt(format_args!("{line}"))?;
         }
         Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Standard output for a screen that is drawn cell by cell, all of it in one go: what is drawn is
+/// escaped before it is a cell (`top/draw.rs`), and the rest are sequences that move the cursor.
+#[derive(Debug)]
+pub(crate) struct Canvas(BufWriter<io::Stdout>);
+
+impl Canvas {
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
+    pub(crate) fn new() -> Self {
+        Self(BufWriter::with_capacity(1 << 16, io::stdout()))
+    }
+}
+
+impl Write for Canvas {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -64,13 +64,23 @@ fn a_command_without_its_arguments_is_a_bad_command() {
 }
 
 /// Every verb, and the sentence that its help begins with.
-const HELP: [(&[&str], &str); 15] = [
+const HELP: [(&[&str], &str); 27] = [
     (&[], "Keep floods from filling the connection table (`nf_conntrack`), with XDP"),
+    (&["init"], "Look at this machine and propose a configuration, in dry run"),
     (&["run"], "Guard interfaces until Ctrl-C (SIGINT) or SIGTERM"),
     (&["status"], "Show how full the table is, the limits in force and what was refused"),
+    (&["why"], "Show how a source stands, and what would become of its next packets"),
+    (&["top"], "Watch the guard at work, and allow or deny sources by a key"),
     (&["events"], "Show what the daemon did since the last boot, and why"),
+    (
+        &["incidents"],
+        "Show floods and other times of pressure: when, how bad, from whom, and what was done",
+    ),
+    (&["metrics"], "Print metrics for Prometheus, or serve them over HTTP"),
     (&["get"], "Show the settings in force"),
     (&["set"], "Change settings at once, whether or not a daemon runs"),
+    (&["enforce"], "End the dry run: refuse what is above a limit from now on"),
+    (&["pause"], "Drop nothing for a while, then go on as before"),
     (&["allow"], "Manage the allow list: sources that have no ceiling"),
     (&["deny"], "Manage the deny list: sources whose packets are all dropped"),
     (&["allow", "add"], "Add a prefix, or change when its entry expires"),
@@ -78,6 +88,14 @@ const HELP: [(&[&str], &str); 15] = [
     (
         &["allow", "list"],
         "Show the list, or only entries that overlap a prefix; exit status 1 if none does",
+    ),
+    (&["feeds"], "Show lists that are kept elsewhere; exit status 1 if one cannot be read"),
+    (&["config"], "Check, show and compare the configuration"),
+    (&["reload"], "Have the daemon read its configuration again: all of it is used, or nothing"),
+    (&["save"], "Write the settings and lists in force into a file that a reload reads"),
+    (
+        &["learn"],
+        "Have the daemon read the connection table again, for entries that no packet made",
     ),
     (&["detach"], "Remove the guard from the kernel: programs, maps and pins"),
     (&["doctor"], "Find what is wrong with connection tracking on this machine, and how to fix it"),
@@ -118,6 +136,7 @@ fn help_of_set_lists_every_key_with_its_value_and_default() {
         ("dry-run=on|off", "off"),
         ("fail-open=on|off", "off"),
         ("fallback.rate=N/s", "target x maximum / 120 s"),
+        ("answers.rate=N/s", "half of what the links carry"),
         ("relief.reclaim=on|off", "on"),
         ("relief.unanswered-after=Ns|off", "1s"),
         ("relief.half-open-after=Ns|off", "5s"),
@@ -151,7 +170,8 @@ fn help_of_set_lists_every_key_with_its_value_and_default() {
 #[test]
 fn help_shows_only_what_concerns_the_command() {
     for (verb, _) in HELP {
-        let (text, uses_no_guard) = (help(verb, "-h"), matches!(verb, ["events" | "simulate"]));
+        let text = help(verb, "-h");
+        let uses_no_guard = matches!(verb, ["events" | "incidents" | "simulate"]);
         assert_eq!(text.contains("--pin-path"), !uses_no_guard, "{verb:?}: {text}");
     }
     for (list, other) in [("allow", "deny"), ("deny", "allow")] {

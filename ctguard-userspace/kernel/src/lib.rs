@@ -15,6 +15,7 @@ pub mod conntrack;
 pub mod durable;
 pub mod lock;
 pub mod maps;
+pub mod memory;
 pub mod namespace;
 pub mod net;
 pub mod privileges;

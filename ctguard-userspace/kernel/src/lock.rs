@@ -21,6 +21,7 @@ use crate::run_directory;
 
 const DAEMON: &str = "lock";
 const WRITING: &str = "writing";
+const RELOADING: &str = "reloading";
 const MOUNTING: &str = "mounting";
 
 /// A second daemon fails soon. It waits only because others take the lock for a moment to look.
@@ -98,6 +99,12 @@ pub fn try_for_writing(pins: &Path) -> Result<Option<Lock>, LockError> {
         Err(LockError::Busy { .. }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Keeps others from asking the daemon of the guard at `pins` to reload, so that each gets its own
+/// answer.
+pub fn for_reloading(pins: &Path) -> Result<Lock, LockError> {
+    take(&name(pins, RELOADING), pins, PATIENCE)
 }
 
 /// Keeps others from mounting or removing a bpffs; hold it only for a moment.

@@ -1,6 +1,6 @@
 //! Settings as they stand, and how assignments change them: all or none.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use ctguard_layout::{CLASSES, Policy, Rate};
 use thiserror::Error;
@@ -24,6 +24,13 @@ pub struct Change {
     pub key: Key,
     pub old: Value,
     pub new: Value,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, old, new } = self;
+        write!(f, "{key} {old} → {new}")
+    }
 }
 
 /// Why a setting cannot be read or changed.
@@ -82,7 +89,47 @@ pub struct InterfaceSettings {
     pub answers: bool,
 }
 
+impl InterfaceSettings {
+    /// What holds where nothing is set.
+    #[must_use]
+    pub fn unset(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            overrides: [Rate::default(); CLASSES],
+            zone: 0,
+            answers: true,
+        }
+    }
+}
+
 impl Settings {
+    /// Those of a new guard.
+    pub fn of_new_guard<'n>(interfaces: impl IntoIterator<Item = &'n str>) -> Self {
+        let interfaces = interfaces.into_iter().map(InterfaceSettings::unset).collect();
+        Self { policy: DEFAULT_POLICY, interfaces }
+    }
+
+    /// Every key that these settings have.
+    pub fn keys(&self) -> Vec<Key> {
+        let own = self.interfaces.iter().flat_map(|own| Key::of_interface(&own.name));
+        Key::all().into_iter().chain(own).collect()
+    }
+
+    /// What differs in `next`. An interface that only one of the two has counts as unset in the other.
+    pub fn changes_to(&self, next: &Self) -> Vec<Change> {
+        let of = |settings: &Self, key: &Key| settings.get(key).or_else(|_| Self::unset(key));
+        let keys = next.keys().into_iter();
+        keys.filter_map(|key| {
+            let (old, new) = (of(self, &key).ok()?, of(next, &key).ok()?);
+            (old != new).then_some(Change { key, old, new })
+        })
+        .collect()
+    }
+
+    fn unset(key: &Key) -> Result<Value, SettingError> {
+        Self::of_new_guard(key.interface.as_deref()).get(key)
+    }
+
     /// Applies all of `assignments`, or nothing when one cannot be.
     pub fn apply(&mut self, assignments: &[Assignment]) -> Result<Vec<Change>, SettingError> {
         let mut next = self.clone();
@@ -290,15 +337,7 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        Settings {
-            policy: DEFAULT_POLICY,
-            interfaces: vec![InterfaceSettings {
-                name: "wan0".into(),
-                overrides: [Rate::default(); CLASSES],
-                zone: 0,
-                answers: true,
-            }],
-        }
+        Settings::of_new_guard(["wan0"])
     }
 
     fn assign(text: &str) -> Assignment {
@@ -327,16 +366,21 @@ mod tests {
     }
 
     fn zoned(zone: u16) -> Settings {
-        let overrides = [Rate::default(); CLASSES];
-        let interface = |name: &str, zone| InterfaceSettings {
-            name: name.into(),
-            overrides,
-            zone,
-            answers: true,
-        };
-        Settings {
-            policy: DEFAULT_POLICY,
-            interfaces: vec![interface("lan0", 0), interface("wan0", zone)],
-        }
+        let mut settings = Settings::of_new_guard(["lan0", "wan0"]);
+        settings.interfaces[1].zone = zone;
+        settings
+    }
+
+    #[test]
+    fn changes_are_what_differs_and_an_interface_of_one_of_them_counts_as_unset_in_the_other() {
+        let old = zoned(5);
+        let mut next = Settings::of_new_guard(["wan0", "dmz0"]);
+        next.apply(&[assign("target=80%"), assign("interface.dmz0.answer=off")]).unwrap();
+        let changes = old.changes_to(&next);
+        let shown: Vec<_> =
+            changes.iter().map(|Change { key, old, new }| format!("{key} {old} {new}")).collect();
+        let expected =
+            ["target 85% 80%", "interface.wan0.zone 5 0", "interface.dmz0.answer on off"];
+        assert_eq!(shown, expected);
     }
 }

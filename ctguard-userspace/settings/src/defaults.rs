@@ -28,5 +28,5 @@ pub const DEFAULT_POLICY: Policy = Policy {
     // A handshake takes one round trip, and a lost SYN-ACK is repeated after 1 and 3 s.
     reclaim_after: [1, 5, 10, 10, 30, 0],
     own_ceilings: 0,
-    reserved: 0,
+    answers_per_second: 0,
 };

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use ctguard_layout::{Class, Policy, Rate};
 use thiserror::Error;
 
-use crate::value::Form;
+use crate::{document::quoted, value::Form};
 
 /// A setting, or several alike: one for each class and interface that `CLASS` and `IF` stand for.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Kind {
 }
 
 /// Every setting, in the order of the reference.
-pub(crate) static TABLE: [Row; 24] = [
+pub(crate) static TABLE: [Row; 26] = [
     row(
         "target",
         Kind::Policy(Form::Fill(1), |policy, _| &mut policy.target_ppm),
@@ -65,11 +65,22 @@ pub(crate) static TABLE: [Row; 24] = [
         "While no daemon runs, enforce ceilings only and no fallback rate",
     ),
     row(
+        "dns",
+        Kind::On(Policy::DNS),
+        "Answer a challenged DNS query, so that the resolver asks again over TCP",
+    ),
+    row(
         "fallback.rate",
         Kind::Policy(Form::Rate, |policy, _| &mut policy.fallback_flows_per_second),
         "New flows for the whole table while no daemon runs",
     )
     .or("target x maximum / 120 s"),
+    row(
+        "answers.rate",
+        Kind::Policy(Form::Rate, |policy, _| &mut policy.answers_per_second),
+        "Challenges answered in all",
+    )
+    .or("half of what the links carry"),
     row(
         "relief.reclaim",
         Kind::Off(Policy::NO_RECLAIM),
@@ -237,6 +248,30 @@ impl Key {
         keys
     }
 
+    /// The interface that it is of.
+    #[must_use]
+    pub fn interface(&self) -> Option<&str> {
+        self.interface.as_deref()
+    }
+
+    /// The parts of the name, of which that of an interface may have dots in it.
+    #[must_use]
+    pub fn path(&self) -> Vec<String> {
+        let unnamed = Self { interface: None, ..self.clone() }.to_string();
+        let part = |part: &str| match (part, &self.interface) {
+            ("", Some(name)) => name.clone(),
+            _ => part.to_owned(),
+        };
+        unnamed.split('.').map(part).collect()
+    }
+
+    /// The name as a dotted key of TOML: that of an interface needs quotes.
+    #[must_use]
+    pub fn in_toml(&self) -> String {
+        let Some(interface) = &self.interface else { return self.to_string() };
+        Self { interface: Some(quoted(interface)), ..self.clone() }.to_string()
+    }
+
     /// Index of the class in the policy's arrays.
     pub(crate) fn class(&self) -> usize {
         self.class.map_or(0, |class| class as usize)
@@ -281,6 +316,11 @@ impl FromStr for Key {
 
 /// The key that was meant, if one is near enough to be worth saying.
 fn nearest(text: &str) -> Option<String> {
+    nearest_of(text, [])
+}
+
+/// The same among all keys and `others`.
+pub(crate) fn nearest_of(text: &str, others: impl IntoIterator<Item = String>) -> Option<String> {
     const NEAR: f64 = 0.8;
     // Of an interface's key only the interface's name may be right: it ends one or three dots before
     // the key does.
@@ -290,10 +330,11 @@ fn nearest(text: &str) -> Option<String> {
             .filter_map(|dots| rest.rsplitn(dots + 1, '.').nth(dots))
             .filter(|name| !name.is_empty())
     });
-    let (score, name) = Key::all()
+    let keys = Key::all().into_iter().chain(names.flat_map(Key::of_interface));
+    let (score, name) = others
         .into_iter()
-        .chain(names.flat_map(Key::of_interface))
-        .map(|key| (strsim::jaro_winkler(text, &key.to_string()), key.to_string()))
+        .chain(keys.map(|key| key.to_string()))
+        .map(|name| (strsim::jaro_winkler(text, &name), name))
         .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
     (score >= NEAR).then_some(name)
 }

@@ -11,13 +11,21 @@
 )]
 
 mod change;
+mod default_file;
 mod defaults;
+mod document;
+mod feed;
 mod key;
+mod prefix;
 mod reference;
 mod value;
 
 pub use change::{Assignment, Change, InterfaceSettings, SettingError, Settings};
+pub use default_file::{default_file, in_toml};
 pub use defaults::DEFAULT_POLICY;
+pub use document::{DocumentError, Entry, Place, Problem, StartKey, Takes, quoted, read_document};
+pub use feed::{Feed, FeedError, FeedKey, FeedSource};
 pub use key::Key;
+pub use prefix::{PrefixError, parse_listed, parse_prefix};
 pub use reference::reference;
 pub use value::Value;

@@ -2,11 +2,10 @@
 
 use std::fmt::Write as _;
 
-use ctguard_layout::{CLASSES, Class, Rate};
+use ctguard_layout::Class;
 
 use crate::{
-    DEFAULT_POLICY,
-    change::{InterfaceSettings, Settings},
+    change::Settings,
     key::{Key, TABLE},
     value::Value,
 };
@@ -17,15 +16,7 @@ const INTERFACE: &str = "IF";
 /// The list of all keys, two lines a key.
 #[must_use]
 pub fn reference() -> String {
-    let new_guard = Settings {
-        policy: DEFAULT_POLICY,
-        interfaces: vec![InterfaceSettings {
-            name: INTERFACE.to_owned(),
-            overrides: [Rate::default(); CLASSES],
-            zone: 0,
-            answers: true,
-        }],
-    };
+    let new_guard = Settings::of_new_guard([INTERFACE]);
     let keys = [Key::all(), Key::of_interface(INTERFACE)].concat();
     let mut text = format!(
         "Keys, where CLASS is one of {} and {INTERFACE} a guarded interface. N% is a part of\n\

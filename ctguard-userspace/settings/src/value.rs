@@ -90,7 +90,7 @@ impl Form {
         }
     }
 
-    fn expected(self) -> String {
+    pub(crate) fn expected(self) -> String {
         match self {
             Self::Switch => "on or off".to_owned(),
             Self::Fill(most) => format!("a fill between 0 and {most} (write 0.85 or 85%)"),

@@ -20,21 +20,21 @@ const ETHERNET_IPV6: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd]
 
 /// One frame, aligned as the kernel aligns it.
 #[repr(align(2))]
-pub(super) struct Frame {
+pub struct Frame {
     bytes: [u8; MOST_BYTES],
     length: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tuple {
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
-    pub(super) source_port: u16,
-    pub(super) destination_port: u16,
+pub struct Tuple {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub source_port: u16,
+    pub destination_port: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     Syn,
     SynAck,
     Ack,
@@ -66,7 +66,7 @@ impl Tuple {
 }
 
 impl Frame {
-    pub(super) const fn empty() -> Self {
+    pub const fn empty() -> Self {
         Self { bytes: [0; MOST_BYTES], length: 0 }
     }
 
@@ -82,7 +82,7 @@ impl Frame {
     }
 
     /// Writes a packet without data and without checksums.
-    pub(super) fn write(&mut self, kind: Kind, tuple: &Tuple) {
+    pub fn write(&mut self, kind: Kind, tuple: &Tuple) {
         let (from, to) = (tuple.source_port.to_be_bytes(), tuple.destination_port.to_be_bytes());
         let tcp = |sequence: u32, flags| {
             let sequence = sequence.to_be_bytes();
@@ -125,7 +125,7 @@ impl Frame {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 
-    pub(super) fn reader(&self) -> Reader<'_> {
+    pub fn reader(&self) -> Reader<'_> {
         let range = self.bytes().as_ptr_range();
         // SAFETY: the range lies in `self`, which is 2-byte aligned and outlives the reader.
         unsafe { Reader::new(range.start, range.end, OpaqueZero::new(0)) }

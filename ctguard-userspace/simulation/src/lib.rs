@@ -40,6 +40,7 @@ use std::{
 
 use thiserror::Error;
 
+pub use frame::{Frame, Kind, Tuple};
 #[cfg(feature = "plot")]
 pub use plot::{PlotError, draw};
 pub use report::SimulationReport;

@@ -253,9 +253,12 @@ fn expectations(
     };
     let expected = &scenario.expect;
     let (peak, deviation) = (table.fill_peak_ratio, table.fill_deviation_ratio);
+    let sum = |count: fn(&GroupReport) -> u64| groups.iter().map(count).sum();
+    let refused = ratio(sum(|group| group.refused_packets.total()), sum(|group| group.flows));
     let of_table = [
         expect(None, "fill", None, expected.fill_at_most, Some(peak)),
         expect(None, "deviation", None, expected.deviation_at_most, Some(deviation)),
+        expect(Some("all groups"), "refused packets", None, expected.refused_at_most, refused),
     ];
     let of_groups = scenario.groups.iter().flat_map(|group| {
         let report = groups.iter().find(|report| report.name == group.name);

@@ -166,14 +166,19 @@ impl<'s> Run<'s> {
         Ok(())
     }
 
-    /// Fills the table with unanswered SYNs of every age.
+    /// Fills the table with unanswered SYNs and established connections of every age.
     fn fill_table(&mut self) {
-        let lives = self.scenario.table.lifetimes.syn_sent.0;
-        let (state, network) = (State { kind: Kind::Unanswered, lives }, Network::spoofed());
-        for _ in 0..self.scenario.table.entries {
-            let source = network.address(self.random.u64(..)).into();
-            let ends = lives.mul_f64(self.random.f64());
-            self.maps.table.insert(self.random.u64(..), source, state, ends);
+        let of = &self.scenario.table;
+        let kinds = [
+            (of.entries, State { kind: Kind::Unanswered, lives: of.lifetimes.syn_sent.0 }),
+            (of.connections, State { kind: Kind::Established, lives: of.lifetimes.established.0 }),
+        ];
+        for (count, state) in kinds {
+            for _ in 0..count {
+                let source = Network::spoofed().address(self.random.u64(..)).into();
+                let ends = state.lives.mul_f64(self.random.f64());
+                self.maps.table.insert(self.random.u64(..), source, state, ends);
+            }
         }
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct TableOptions {
     pub max: u32,
     /// Unanswered SYNs at the start.
     pub entries: u32,
+    /// Established connections at the start, each of another source.
+    pub connections: u32,
     /// `nf_conntrack_buckets`; the maximum by default.
     pub buckets: Option<u32>,
     pub lifetimes: Lifetimes,
@@ -95,15 +97,24 @@ pub(crate) struct Outage {
 /// What the scenario is to show. If a run shows something else, the exit status is 1.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the names of the keys")]
 pub(crate) struct Expectations {
     pub fill_at_most: Option<Ratio>,
     /// Standard deviation of the fill.
     pub deviation_at_most: Option<Ratio>,
+    /// Refused packets of all groups, in proportion to their flows.
+    pub refused_at_most: Option<Ratio>,
 }
 
 impl Default for TableOptions {
     fn default() -> Self {
-        Self { max: 262_144, entries: 0, buckets: None, lifetimes: Lifetimes::default() }
+        Self {
+            max: 262_144,
+            entries: 0,
+            connections: 0,
+            buckets: None,
+            lifetimes: Lifetimes::default(),
+        }
     }
 }
 
@@ -175,6 +186,11 @@ impl Scenario {
             (self.duration.0.is_zero(), "duration", "must be longer than zero"),
             (table.max == 0, "table.max", "must be at least 1"),
             (table.entries > table.max, "table.entries", "must not be more than table.max"),
+            (
+                table.connections > table.max - table.entries.min(table.max),
+                "table.connections",
+                "must not be more than table.max, together with table.entries",
+            ),
             (
                 !(10..=10_000).contains(&guard.jiffies_per_second),
                 "guard.jiffies-per-second",

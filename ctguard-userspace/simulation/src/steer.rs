@@ -138,7 +138,7 @@ impl Steering {
         maps.grant.heartbeat.store(heartbeat.0);
         decision.write_grants(&maps.grant);
         let is_calm = maps.limits.is_calm();
-        maps.set_fallback(is_calm);
+        maps.set_fallback(is_calm, &decision.served);
         let left_calm = self.is_calm && !is_calm;
         if left_calm {
             // Counts of a longer time than a tick are no rates.

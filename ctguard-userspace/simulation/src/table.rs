@@ -115,7 +115,7 @@ impl ConnectionTable {
         self.buckets.iter().flatten().filter(move |entry| entry.ends > now)
     }
 
-    /// Makes an entry, unless there is one.
+    /// Makes an entry, or renews the one that there is.
     pub(super) fn open(
         &mut self,
         key: u64,
@@ -123,7 +123,12 @@ impl ConnectionTable {
         state: State,
         now: Duration,
     ) -> Result<(), Full> {
-        if self.is_tracked(key, now) {
+        let bucket = self.bucket(key);
+        let tracked = self.buckets[bucket]
+            .iter_mut()
+            .find(|entry| entry.handle.key == key && entry.ends > now);
+        if let Some(entry) = tracked {
+            entry.ends = entry.ends.max(now + entry.state.lives);
             return Ok(());
         }
         if self.count >= self.max && !self.drop_early(key, now) {
@@ -268,6 +273,15 @@ mod tests {
         assert_eq!(table.count(), 1);
         table.expire(seconds(126));
         assert_eq!(table.count(), 0);
+    }
+
+    #[test]
+    fn a_packet_of_a_tuple_that_is_tracked_renews_its_entry() {
+        let mut table = ConnectionTable::new(10, 10);
+        table.open(1, SOURCE, UNANSWERED, seconds(0)).unwrap();
+        table.open(1, SOURCE, UNANSWERED, seconds(119)).unwrap();
+        assert_eq!(table.count(), 1);
+        assert!(table.is_tracked(1, seconds(121)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{cell::Cell, net::IpAddr, time::Duration};
 
 use ctguard_datapath::{
     bucket,
-    challenge::{self, Answering},
+    challenge::{self, Answering, Reversible},
     classify::Flow,
     flow::FlowLines,
     guard::{Answer, CpuState, Guard, Memory, Offered, Scope, Tables},
@@ -16,8 +16,8 @@ use ctguard_datapath::{
 };
 use ctguard_layout::{
     Action, BucketLine, Class, CookieKey, Environment, Fixed, FlowKind, FlowLine, Grant, HashKey,
-    Interface, Limits, List, MemoryLine, OfferedSlot, Outcome, Policy, SourceCells, SourceLine,
-    Stage, Tier, shared::Shared, units::Jiffies,
+    Interface, Limits, List, MemoryLine, OfferedSlot, Outcome, Policy, RetryLine, SourceCells,
+    SourceLine, Stage, TIERS, Tier, shared::Shared, units::Jiffies,
 };
 
 use super::{
@@ -35,7 +35,7 @@ use ctguard_control::{
 };
 use ctguard_units::{
     CoarseClock, FallbackRate, ceilings, operator_limits,
-    sizes::{ANSWERED_LINES, CHALLENGED_LINES, PREFIX_LINES, RETRY_LINES, SERVICE_LINES, Sizes},
+    sizes::{ANSWERED_LINES, CHALLENGED_LINES, PREFIX_LINES, SERVICE_LINES, Sizes},
 };
 
 pub(super) struct Maps {
@@ -52,7 +52,7 @@ pub(super) struct Maps {
     buckets: Vec<BucketLine>,
     prefixes: Vec<BucketLine>,
     services: Vec<BucketLine>,
-    retries: Vec<MemoryLine>,
+    retries: Vec<RetryLine>,
     answered: Vec<MemoryLine>,
     challenged: Vec<MemoryLine>,
     offered: Vec<OfferedSlot>,
@@ -117,11 +117,11 @@ impl Maps {
             buckets: lines(sizes.source_lines),
             prefixes: lines(PREFIX_LINES),
             services: lines(SERVICE_LINES),
-            retries: lines(RETRY_LINES),
+            retries: lines(sizes.retry_lines),
             answered: lines(ANSWERED_LINES),
             challenged: lines(CHALLENGED_LINES),
             offered: lines(sizes.source_lines),
-            sources: lines(sources::LINES),
+            sources: lines(sources::ALL_LINES),
             source_cells: lines(sources::SLOTS),
             flow_lines: lines(sizes.flow_lines),
             cpu_state: CpuState::default(),
@@ -129,16 +129,16 @@ impl Maps {
             now: Duration::ZERO,
             cookie: Cell::default(),
         };
-        maps.set_fallback(true);
+        maps.set_fallback(true, &[0.0; TIERS]);
         FallbackRate::exempt(scenario.table.max.into(), jiffies_per_second)
             .write_exempt(&maps.grant);
         maps
     }
 
     /// Writes the rates that hold without a daemon.
-    pub(super) fn set_fallback(&self, calm: bool) {
+    pub(super) fn set_fallback(&self, calm: bool, served: &[f64; TIERS]) {
         let hz = self.environment.daemon.jiffies_per_second;
-        let rates = fallback(&self.policy, self.table.sample(), calm, hz);
+        let rates = fallback(&self.policy, self.table.sample(), calm, served, hz);
         FallbackRate::write_all(rates, &self.grant);
     }
 
@@ -230,7 +230,7 @@ fn environment(scenario: &Scenario, sizes: Sizes, keys: [HashKey; 2]) -> Environ
         flow_line_mask: sizes.flow_lines - 1,
         prefix_line_mask: PREFIX_LINES - 1,
         service_line_mask: SERVICE_LINES - 1,
-        retry_line_mask: RETRY_LINES - 1,
+        retry_line_mask: sizes.retry_lines - 1,
         answered_line_mask: ANSWERED_LINES - 1,
         challenged_line_mask: CHALLENGED_LINES - 1,
         known_source_line_mask: sources::LINES - 1,
@@ -289,11 +289,14 @@ impl Tables for &Maps {
 
     fn memory_line(&self, memory: Memory, index: u32) -> Option<&MemoryLine> {
         let lines = match memory {
-            Memory::Retries => &self.retries,
             Memory::Answered => &self.answered,
             Memory::Challenged => &self.challenged,
         };
         line(lines, index)
+    }
+
+    fn retry_line(&self, index: u32) -> Option<&RetryLine> {
+        line(&self.retries, index)
     }
 
     fn lists_ipv4(&self, list: List, address: Ipv4, _now: Jiffies) -> bool {
@@ -331,6 +334,10 @@ impl Tables for &Maps {
 
     fn addresses<A: Answering>(&self) -> Option<(A, A)> {
         A::read(self.frame.reader())
+    }
+
+    fn truncate<A: Reversible>(&self) -> bool {
+        false
     }
 
     fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool {

@@ -89,6 +89,48 @@ fn flooded_when_full(max: u32, rate: u32, round_trip: &str) -> String {
     )
 }
 
+/// Fails when a default ceiling holds in calm, or when calm ends although the table has room.
+#[test]
+fn few_sources_far_above_the_default_ceilings_are_served_whole_while_the_table_has_room() {
+    let heavy = "duration = '40s'
+        [table]\nmax = 262144\nconnections = 28800\n[expect]\nrefused-at-most = '0%'
+        [[group]]\nname = 'CDN edges'\nsources = 8\nrate = '150/s'\nexpect-at-once = '100%'
+        [[group]]\nname = 'resolvers'\nsources = 4\nrate = '800/s'\nexpect-at-once = '100%'
+        class = 'udp'\nport = 53";
+    let report = run_text(heavy, &options(1));
+    assert!(report.is_as_expected() && report.stages.is_empty(), "{report}");
+    let assignments = vec!["source.udp.rate=200".parse().unwrap()];
+    let limited = run_text(heavy, &Options { assignments, ..options(1) });
+    assert!(limited.groups[1].refused_packets.of("source") > 10_000, "{limited}");
+}
+
+/// Each in the midst of visitors, on a table that is half full at the start. Fails when the guard
+/// takes a crowd, a sweep or many connections of one source for an attack.
+#[test]
+fn nothing_of_a_calm_day_is_refused() {
+    let unusual = [
+        "rate = '300/s'\nbegins = '20s'\nends = '26s'\nlasts = '5min'",
+        "sources = 2000\nrate = '0.05/s'\nbegins = '20s'\nlasts = '5s'",
+        "rate = '254/s'\nclass = 'other'\npulse = { on = '1s', off = '9s' }",
+        "rate = '100/s'\nanswered = false\ntries = 2\nbegins = '20s'\nends = '30s'",
+    ];
+    for (max, usual) in [(32_768, 100), (1_048_576, 1000)] {
+        for unusual in unusual {
+            let report = run_text(
+                &format!(
+                    "duration = '40s'\n[table]\nmax = {max}\nconnections = {}
+                    [expect]\nrefused-at-most = '0%'
+                    [[group]]\nname = 'usual'\nsources = {usual}\nrate = '0.2/s'\nlasts = '5s'
+                    [[group]]\nname = 'unusual'\n{unusual}",
+                    max / 2
+                ),
+                &options(1),
+            );
+            assert!(report.is_as_expected(), "{unusual}: {report}");
+        }
+    }
+}
+
 #[test]
 fn who_was_known_before_is_asked_nothing() {
     let text = FLOOD.replace("name = 'clients'", "name = 'clients'\nknown-before = true");

@@ -2,7 +2,10 @@
 
 use ctguard_layout::{CLASS_SLOTS, CLASSES, Ceiling, OperatorLimits, Policy, Rate, units::Ticks};
 
-use crate::numbers::{real, whole};
+use crate::{
+    coarse::answers,
+    numbers::{real, whole},
+};
 
 /// The ceilings per source that the operator set for one interface or for all. A default is none of
 /// them: the controller writes it into the shares while it holds.
@@ -60,6 +63,8 @@ pub fn operator_limits(
         scopes_in_use: bit(&policy.prefix, OperatorLimits::PREFIX)
             | bit(&policy.service, OperatorLimits::SERVICE),
         lists_in_use,
+        answers: answers(policy.answers_per_second.into(), jiffies_per_second),
+        reserved: 0,
     }
 }
 
@@ -110,7 +115,7 @@ mod tests {
         adaptive_ppm: [0; 2],
         reclaim_after: [0; 6],
         own_ceilings: 0,
-        reserved: 0,
+        answers_per_second: 0,
     };
     const UNSET: Rate = Rate { flows_per_second: 0, burst: 0 };
 

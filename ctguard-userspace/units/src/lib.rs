@@ -18,7 +18,7 @@ mod table_sample;
 
 pub use calibration::{Sample, jiffies_per_second};
 pub use ceiling::{ceilings, in_force, interval, operator_limits, share};
-pub use coarse::CoarseClock;
+pub use coarse::{CoarseClock, answers};
 pub use fallback_rate::FallbackRate;
 pub use jiffies::{JiffiesClock, extend};
 pub use numbers::{real, real_difference, whole};

@@ -8,8 +8,9 @@ pub const PREFIX_LINES: u32 = 4096;
 /// 256 KiB.
 pub const SERVICE_LINES: u32 = 4096;
 
-/// 4 MiB: half a million strangers per second that come again a second later.
-pub const RETRY_LINES: u32 = 65_536;
+/// 8 MiB: nine in ten of half a million strangers per second for five seconds, and half of 1.4
+/// million. Beside the largest flow cache it is half as much, so that all maps fit in 32 MiB.
+const MOST_RETRY_LINES: u32 = 131_072;
 /// 512 KiB: 3,500 answers per second, each for 35 seconds.
 pub const ANSWERED_LINES: u32 = 8192;
 /// 256 KiB: among half a million strangers per second, a source that is challenged more than eight
@@ -33,6 +34,8 @@ pub struct Sizes {
     pub flow_lines: u32,
     /// Of both generations.
     pub known_words: u32,
+    /// Lines of `retries`.
+    pub retry_lines: u32,
 }
 
 impl Sizes {
@@ -45,9 +48,12 @@ impl Sizes {
             let size = wanted.clamp(fewest, most).next_power_of_two();
             u32::try_from(size).unwrap_or(u32::MAX)
         };
+        let flow_lines = size(max / 4, FEWEST_FLOW_LINES, MOST_FLOW_LINES);
+        let is_largest = u64::from(flow_lines) == MOST_FLOW_LINES;
         Self {
             source_lines: SOURCE_LINES,
-            flow_lines: size(max / 4, FEWEST_FLOW_LINES, MOST_FLOW_LINES),
+            flow_lines,
+            retry_lines: if is_largest { MOST_RETRY_LINES / 2 } else { MOST_RETRY_LINES },
             known_words: 2 * size(max / 2, FEWEST_KNOWN_WORDS, MOST_KNOWN_WORDS),
         }
     }
@@ -69,5 +75,7 @@ mod tests {
         assert_eq!(of(1), (1024, 2 * 1024));
         assert_eq!(of(100_000_000), (262_144, 2 * 524_288));
         assert_eq!(of(0), of(u64::MAX));
+        assert_eq!(Sizes::of_table(16_384).retry_lines, 131_072);
+        assert_eq!(Sizes::of_table(100_000_000).retry_lines, 65_536);
     }
 }

@@ -10,6 +10,7 @@
 mod challenge;
 mod crowd;
 mod recipe;
+mod reference;
 mod spoof;
 
 use aya_ebpf::{

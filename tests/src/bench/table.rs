@@ -70,15 +70,15 @@ pub(super) fn track(namespace: &Namespace) -> Result<()> {
 }
 
 /// Fills the table of this thread's namespace, by real datagrams.
-pub(super) fn fill() -> Result<()> {
+pub(super) fn fill(entries: u32) -> Result<()> {
     // Reads nothing: what does not fit its buffer is dropped behind conntrack.
     let _receiver = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, RECEIVER_PORT))?;
     let sender = UdpSocket::bind(SENDER)?;
-    for destination in destinations() {
+    for destination in destinations(entries) {
         sender.send_to(&[0], (destination, RECEIVER_PORT)).context("cannot fill the table")?;
     }
     let count: u32 = sysctl::read("net.netfilter.nf_conntrack_count")?.parse()?;
-    ensure!(count >= ENTRIES, "the table holds {count} entries of {ENTRIES}");
+    ensure!(count >= entries, "the table holds {count} entries of {entries}");
     Ok(())
 }
 
@@ -86,7 +86,7 @@ pub(super) fn fill() -> Result<()> {
 pub(super) fn note_entries(path: &DataPath, environment: &Environment) {
     let sender = Ipv4(u32::from(SENDER.0));
     let there = u32::from(SENDER.1) << 16 | u32::from(RECEIVER_PORT);
-    for destination in destinations() {
+    for destination in destinations(ENTRIES) {
         let destination = Ipv4(u32::from(destination));
         for (from, to, key) in
             [(sender, destination, there), (destination, sender, there.rotate_left(16))]
@@ -97,6 +97,6 @@ pub(super) fn note_entries(path: &DataPath, environment: &Environment) {
     }
 }
 
-fn destinations() -> impl Iterator<Item = Ipv4Addr> {
-    (0..ENTRIES).map(|number| Ipv4Addr::from(FIRST_DESTINATION + number))
+fn destinations(entries: u32) -> impl Iterator<Item = Ipv4Addr> {
+    (0..entries).map(|number| Ipv4Addr::from(FIRST_DESTINATION + number))
 }

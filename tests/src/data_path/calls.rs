@@ -13,7 +13,7 @@ pub(super) fn rewritten(object: &[u8], asks_conntrack: bool) -> Result<(Vec<u8>,
     let mut object = object.to_vec();
     let (instructions, _) = object.as_chunks_mut();
     for instruction in instructions {
-        if let Some(rewritten) = rewrite(*instruction, functions.as_ref()) {
+        if let Some(rewritten) = rewrite(*instruction, functions.as_ref(), true) {
             *instruction = rewritten;
         }
     }

@@ -5,10 +5,11 @@ use aya::{
     Pod,
     maps::{Array, LpmTrie, MapData, lpm_trie::Key},
 };
+use ctguard_datapath::sources;
 use ctguard_layout as layout;
 use ctguard_layout::{
     CLASS_SLOTS, CLASSES, Ceiling, DaemonFacts, Environment, FLOW_KINDS, Fixed, FlowKind, HashKey,
-    Interface, LAYOUT_VERSION, List, Policy, Rate, units::Ticks,
+    Interface, LAYOUT_VERSION, Limits, List, Policy, Rate, Stage, units::Ticks,
 };
 use ctguard_units::sizes::{ANSWERED_LINES, CHALLENGED_LINES};
 
@@ -25,6 +26,19 @@ pub(super) struct Plain<T>(pub(super) T);
 // their padding.
 unsafe impl<T: Copy + 'static> Pod for Plain<T> {}
 
+const fn map_of(list: List) -> &'static str {
+    match list {
+        List::AllowV4 => layout::maps::ALLOW_V4,
+        List::AllowV6 => layout::maps::ALLOW_V6,
+        List::DenyV4 => layout::maps::DENY_V4,
+        List::DenyV6 => layout::maps::DENY_V6,
+        List::FeedAllowV4 => layout::maps::FEED_ALLOW_V4,
+        List::FeedAllowV6 => layout::maps::FEED_ALLOW_V6,
+        List::FeedDenyV4 => layout::maps::FEED_DENY_V4,
+        List::FeedDenyV6 => layout::maps::FEED_DENY_V6,
+    }
+}
+
 impl DataPath {
     /// Sets everything up as it was loaded: lists empty, a whole grant, a daemon that lives. Each
     /// `start` has hash keys of its own, so nothing is known of packets that came before another.
@@ -34,10 +48,16 @@ impl DataPath {
         self.set_environment(|_| {})?;
         self.set_interface(|_| {})?;
         for list in [layout::maps::ALLOW_V4, layout::maps::DENY_V4] {
-            self.clear::<[u8; 4]>(list)?;
+            self.clear::<[u8; 4], [u32; 2]>(list)?;
         }
         for list in [layout::maps::ALLOW_V6, layout::maps::DENY_V6] {
-            self.clear::<[u8; 16]>(list)?;
+            self.clear::<[u8; 16], [u32; 2]>(list)?;
+        }
+        for list in [layout::maps::FEED_ALLOW_V4, layout::maps::FEED_DENY_V4] {
+            self.clear::<[u8; 4], [u32; 3]>(list)?;
+        }
+        for list in [layout::maps::FEED_ALLOW_V6, layout::maps::FEED_DENY_V6] {
+            self.clear::<[u8; 16], [u32; 3]>(list)?;
         }
         let grant = self.grant();
         for (tier, allowance) in grant.allowances.iter().enumerate() {
@@ -67,7 +87,7 @@ impl DataPath {
             adaptive_ppm: [0; 2],
             reclaim_after: [0; 6],
             own_ceilings: 0,
-            reserved: 0,
+            answers_per_second: 0,
         };
         change(&mut policy);
         self.write(layout::maps::POLICY, 0, policy)
@@ -87,6 +107,7 @@ impl DataPath {
             known_words: self.setup.known_words,
             answered_line_mask: ANSWERED_LINES - 1,
             challenged_line_mask: CHALLENGED_LINES - 1,
+            known_source_line_mask: sources::LINES - 1,
             ..Fixed::default()
         };
         let daemon = DaemonFacts {
@@ -108,6 +129,14 @@ impl DataPath {
         environment.daemon.set_flow_timeout(FlowKind::TcpReset, 10);
         change(&mut environment);
         self.write(layout::maps::ENVIRONMENT, 0, environment)
+    }
+
+    /// Sets the stage of every class, and tiers as the daemon uses them then.
+    pub fn set_stage(&mut self, stage: Stage) -> Result<()> {
+        let stages = [stage as u32; CLASS_SLOTS];
+        let tiers_in_use = u32::from(stage != Stage::Calm);
+        let limits = Limits { stages, tiers_in_use, ..Limits::default() };
+        self.write(layout::maps::LIMITS, 0, limits)
     }
 
     /// Changes the interface from the default of tests.
@@ -132,9 +161,7 @@ impl DataPath {
         bits: u32,
         expires: u64,
     ) -> Result<()> {
-        let name =
-            if list == List::AllowV4 { layout::maps::ALLOW_V4 } else { layout::maps::DENY_V4 };
-        self.insert(name, Key::new(bits, address), expires)
+        self.insert(list, Key::new(bits, address), expires)
     }
 
     /// Puts an IPv6 prefix on a list.
@@ -145,23 +172,26 @@ impl DataPath {
         bits: u32,
         expires: u64,
     ) -> Result<()> {
-        let name =
-            if list == List::AllowV6 { layout::maps::ALLOW_V6 } else { layout::maps::DENY_V6 };
-        self.insert(name, Key::new(bits, address), expires)
+        self.insert(list, Key::new(bits, address), expires)
     }
 
-    fn clear<A: Pod>(&mut self, list: &str) -> Result<()> {
+    fn clear<A: Pod, V: Pod>(&mut self, list: &str) -> Result<()> {
         let map = self.object.map_mut(list).with_context(|| format!("no map {list}"))?;
-        let mut trie: LpmTrie<_, A, [u32; 2]> = LpmTrie::try_from(map)?;
+        let mut trie: LpmTrie<_, A, V> = LpmTrie::try_from(map)?;
         let keys = trie.keys().collect::<Result<Vec<_>, _>>()?;
         keys.iter().try_for_each(|key| Ok(trie.remove(key)?))
     }
 
-    fn insert<A: Pod>(&mut self, list: &str, key: Key<A>, expires: u64) -> Result<()> {
-        let map = self.object.map_mut(list).with_context(|| format!("no map {list}"))?;
-        let mut trie: LpmTrie<_, A, [u32; 2]> = LpmTrie::try_from(map)?;
+    fn insert<A: Pod>(&mut self, list: List, key: Key<A>, expires: u64) -> Result<()> {
         let [low, high] = [u32::try_from(expires & 0xffff_ffff)?, u32::try_from(expires >> 32)?];
-        trie.insert(&key, [low, high], 0).with_context(|| format!("cannot add to {list}"))
+        let name = map_of(list);
+        let map = self.object.map_mut(name).with_context(|| format!("no map {name}"))?;
+        let inserted = if name.starts_with("feed_") {
+            LpmTrie::<_, A, [u32; 3]>::try_from(map)?.insert(&key, [low, high, 1], 0)
+        } else {
+            LpmTrie::<_, A, [u32; 2]>::try_from(map)?.insert(&key, [low, high], 0)
+        };
+        inserted.with_context(|| format!("cannot add to {name}"))
     }
 
     fn write<T: Copy + 'static>(&mut self, name: &str, index: u32, value: T) -> Result<()> {

@@ -275,8 +275,13 @@ impl Requests {
     }
 }
 
+/// An echo request.
+pub(super) fn echo_request(family: Family) -> Vec<u8> {
+    Requests::Echo(family).message(0)
+}
+
 /// A socket for echo requests (net/ipv4/ping.c), which speaks like one for datagrams.
-fn echo_socket(family: Family, from: SocketAddr) -> io::Result<UdpSocket> {
+pub(super) fn echo_socket(family: Family, from: SocketAddr) -> io::Result<UdpSocket> {
     let (domain, protocol) = match family {
         Family::Ipv4 => (AddressFamily::INET, ipproto::ICMP),
         Family::Ipv6 => (AddressFamily::INET6, ipproto::ICMPV6),

@@ -30,7 +30,7 @@ use crate::{
 pub const PATIENCE: Duration = Duration::from_secs(4);
 /// Whatever takes longer waited for a retransmission: the first comes after 1 s (RFC 6298), and
 /// the path takes 20 ms.
-const AT_ONCE: Duration = Duration::from_millis(500);
+pub(super) const AT_ONCE: Duration = Duration::from_millis(500);
 /// A UDP client asks again after so long.
 const UDP_RETRY: Duration = Duration::from_secs(1);
 
@@ -135,11 +135,11 @@ impl Ended {
 
 /// A flow to be started.
 #[derive(Clone, Copy)]
-struct Start {
-    kind: FlowKind,
-    group: Group,
-    from: SocketAddr,
-    to: SocketAddr,
+pub(super) struct Start {
+    pub(super) kind: FlowKind,
+    pub(super) group: Group,
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
 }
 
 fn from_far(
@@ -188,7 +188,7 @@ fn inside_port(number: u32) -> u16 {
 /// Below it lie the ports of established exchanges.
 const FIRST_INSIDE_PORT: u16 = 12_000;
 
-async fn flow(start: Start, zero: Instant) -> Result<(Start, Flow)> {
+pub(super) async fn flow(start: Start, zero: Instant) -> Result<(Start, Flow)> {
     let Start { kind, group, from, to } = start;
     let started = zero.elapsed();
     let exchange = match kind {

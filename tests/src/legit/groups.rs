@@ -24,12 +24,14 @@ pub enum Group {
     Newcomers,
     /// Clients behind the router.
     Inside,
+    /// Sources that each open many flows on a calm day.
+    Busy,
 }
 
 impl Group {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 5] =
-        [Self::Regulars, Self::Known, Self::Strangers, Self::Newcomers, Self::Inside];
+    pub const ALL: [Self; 6] =
+        [Self::Regulars, Self::Known, Self::Strangers, Self::Newcomers, Self::Inside, Self::Busy];
 
     /// The group of a far client; `met` says whether a TCP connection of its has succeeded, and
     /// `favours` whether some are regulars.
@@ -51,6 +53,7 @@ impl fmt::Display for Group {
             Self::Strangers => "new, first contact",
             Self::Newcomers => "new, connected since",
             Self::Inside => "inside",
+            Self::Busy => "busy sources",
         })
     }
 }

@@ -6,6 +6,7 @@
 
 mod answers;
 mod clients;
+mod day;
 mod established;
 mod groups;
 mod held;
@@ -27,6 +28,7 @@ use held::Held;
 
 pub use answers::Answers;
 pub use clients::{Flow, FlowKind, Outcome, PATIENCE};
+pub use day::Day;
 
 /// Flows and exchanges that were asked in the end have had their time after so long.
 pub const ENDS_IN: Duration =
@@ -60,6 +62,8 @@ pub struct Schedule {
     pub neighbour: Option<f64>,
     /// Some of the known clients are regulars, and all hold a connection.
     pub favours: bool,
+    /// What else a calm day brings.
+    pub day: Option<Day>,
 }
 
 impl Schedule {
@@ -216,7 +220,14 @@ async fn live(
                         Side::Inside => answers::ask(family, schedule).await,
                     }
                 };
-                let (flows, asked) = tokio::join!(clients::load(side, family, schedule), asked);
+                let day = async {
+                    match schedule.day {
+                        Some(day) if side == Side::Far => day::live(day, family, schedule).await,
+                        Some(_) | None => Ok((Vec::new(), Exchanges::default())),
+                    }
+                };
+                let usual = clients::load(side, family, schedule);
+                let (flows, asked, day) = tokio::join!(usual, asked, day);
                 if let Some((open, held, office)) = exchanges.take() {
                     fared.established = open.close().await;
                     if let Some(held) = held {
@@ -228,6 +239,9 @@ async fn live(
                 }
                 flows.and_then(|flows| {
                     (fared.flows, fared.answers) = (flows, asked?);
+                    let (flows, kept) = day?;
+                    fared.flows.extend(flows);
+                    fared.office.add(kept);
                     Ok(())
                 })
             }

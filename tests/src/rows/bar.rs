@@ -35,6 +35,8 @@ pub enum Bar {
     NoneBroken,
     /// Nor a connection of the office.
     OfficeKept,
+    /// The guard refuses and challenges no packet.
+    RefusesNone,
     /// A daemon is ready, and the fill at the target, so many seconds after the start.
     BackInControl(f64),
     /// The fill is at most so much above the target.
@@ -116,7 +118,9 @@ impl Bar {
             Self::MedianAdded(..) => Unit::Milliseconds,
             Self::Jain(_) => Unit::Index,
             Self::ServiceBack(_) | Self::FillBack | Self::BackInControl(_) => Unit::Seconds,
-            Self::NoneBroken | Self::OfficeKept | Self::KernelDropsNone => Unit::Count,
+            Self::NoneBroken | Self::OfficeKept | Self::RefusesNone | Self::KernelDropsNone => {
+                Unit::Count
+            }
             Self::FillAboveTarget(_) => Unit::Fill,
             Self::Steady(_) => Unit::Deviation,
             Self::CpuIdle(_) => Unit::IdleCore,
@@ -138,7 +142,9 @@ impl Bar {
                 Limit::AtMost(most)
             }
             Self::FillBack => Limit::Below(f64::INFINITY),
-            Self::NoneBroken | Self::OfficeKept | Self::KernelDropsNone => Limit::AtMost(0.0),
+            Self::NoneBroken | Self::OfficeKept | Self::RefusesNone | Self::KernelDropsNone => {
+                Limit::AtMost(0.0)
+            }
             Self::FillAboveTarget(above) => Limit::AtMost(target_ratio + above),
             Self::MedianAdded(_, most) | Self::CpuIdle(most) | Self::CpuInFlood(most) => {
                 Limit::Below(most)
@@ -161,6 +167,7 @@ impl Bar {
             | Self::FillBack
             | Self::NoneBroken
             | Self::OfficeKept
+            | Self::RefusesNone
             | Self::BackInControl(_)
             | Self::FillAboveTarget(_)
             | Self::KernelDropsNone
@@ -177,6 +184,7 @@ impl Bar {
             self,
             Self::NoneBroken
                 | Self::OfficeKept
+                | Self::RefusesNone
                 | Self::KernelDropsNone
                 | Self::FillAboveTarget(_)
                 | Self::Memory(_)
@@ -222,6 +230,7 @@ impl fmt::Display for Bar {
             Self::NoWorseThanUnguarded => f.write_str("at once no fewer than unguarded"),
             Self::NoneBroken => f.write_str("established exchanges broken: 0"),
             Self::OfficeKept => f.write_str("connections of the office broken: 0"),
+            Self::RefusesNone => f.write_str("new flows refused or challenged: 0"),
             Self::BackInControl(most) => write!(f, "back in control in ≤ {most} s"),
             Self::FillAboveTarget(above) => {
                 write!(f, "fill ≤ target + {} %", (above * 10_000.0).round() / 100.0)

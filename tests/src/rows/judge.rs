@@ -24,7 +24,7 @@ const STALLED_CPU: f64 = 0.05;
 /// What the daemon may cost: shares of a core, bytes.
 const IDLE_CPU: f64 = 0.002;
 const FLOOD_CPU: f64 = 0.05;
-const MEMORY: u64 = 20 << 20;
+const MEMORY: u64 = 24 << 20;
 
 /// One round of a row.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Bar, Fill, Plot, Row, Who, bar::OVER_TARGET};
-use crate::recipe::Rate;
+use crate::{legit::Day, recipe::Rate};
 
 /// Both tables that the promise names.
 const BOTH: &[u64] = &[16_384, 262_144];
@@ -221,6 +221,19 @@ pub const ROWS: &[Row] = &[
         bars: &[Bar::EventuallyInOutage(Who::There, 0.95), Bar::NoneBroken],
         ..Row::plain("daemon-killed", "the daemon killed for 15 s of the flood", "syn-answered")
     },
+    calm(
+        "calm-heavy",
+        "a calm day: 8 CDN edges at 150 connections a second, 4 resolvers at 800 queries",
+        LARGE,
+        Day::Heavy,
+    ),
+    calm(
+        "calm-day",
+        "a calm day: web, calls, QUIC, a carrier's NAT, a monitoring host, a backup, a table nearly \
+         half full when ctguard starts",
+        &[32_768],
+        Day::Mixed,
+    ),
     full_speed("full-speed-syn-one-source", "syn-one-source"),
     full_speed("full-speed-syn-spoofed", "syn-spoofed"),
     full_speed("full-speed-udp-spoofed", "udp-spoofed"),
@@ -234,6 +247,25 @@ const fn inside_host(name: &'static str) -> Row {
         neighbour: Some(40.0),
         bars: &[Bar::AtOnce(Who::Inside, 0.999), Bar::NoneBroken],
         ..Row::plain(name, "an inside host floods UDP, guarded too; a neighbour", "lan-host-udp")
+    }
+}
+
+/// Honest traffic only, on a router that is busy when ctguard starts: the flood is of clients that open
+/// 14,000 connections before that, and keep them.
+const fn calm(name: &'static str, sentence: &'static str, tables: &'static [u64], day: Day) -> Row {
+    Row {
+        plot: Plot::After,
+        rate: Rate::PerSecond(14_000),
+        tables,
+        legitimate_per_second: Some(50.0),
+        day: Some(day),
+        bars: &[
+            Bar::RefusesNone,
+            Bar::AtOnce(Who::Busy, 0.999),
+            Bar::AtOnce(Who::Everybody, 0.999),
+            Bar::NoneBroken,
+        ],
+        ..Row::plain(name, sentence, "holders")
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a run has to say to a bar.
 
+use serde_json::Value;
+
 use super::{Bar, Who, bar::number};
 use crate::{
     recovery::Recovery,
@@ -32,6 +34,7 @@ impl Bar {
                 Some(f64::from(run.established.tcp_broken + run.established.udp_broken))
             }
             Self::OfficeKept => Some(f64::from(run.office.tcp_broken)),
+            Self::RefusesNone => Some(number(refused(run.guard_status.as_ref()?)?)),
             Self::BackInControl(_) => {
                 let recovery = run.recovery?;
                 Some(or_never(recovery.fill_seconds.map(|fill| fill.max(recovery.ready_seconds))))
@@ -44,6 +47,16 @@ impl Bar {
             Self::Memory(_) => Some(number(run.daemon?.resident_bytes?)),
         }
     }
+}
+
+/// New flows that the guard refused or challenged, by its own counters.
+fn refused(status: &Value) -> Option<u64> {
+    let of_class = |class: &str| {
+        let class = status.pointer(&format!("/counters/{class}"))?;
+        let refused = class.get("refused")?.as_object()?.values().map(Value::as_u64);
+        refused.chain([class.get("challenged")?.as_u64()]).sum::<Option<u64>>()
+    };
+    ["tcp", "udp", "other"].into_iter().map(of_class).sum()
 }
 
 fn or_never(seconds: Option<f64>) -> f64 {

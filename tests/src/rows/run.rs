@@ -164,6 +164,7 @@ impl Bench {
             lan_guarded: row.lan_guarded,
             allowed: row.allowed.to_vec(),
             legitimate_per_second: row.legitimate_per_second,
+            day: row.day,
             neighbour: row.neighbour,
             favours: row.favours,
             office: self.office,

@@ -26,6 +26,8 @@ pub enum Who {
     UdpOfOthers,
     /// Clients behind the router.
     Inside,
+    /// Sources that each open many flows on a calm day.
+    Busy,
 }
 
 impl Who {
@@ -41,6 +43,7 @@ impl Who {
                 matches!(group, Group::Strangers | Group::Newcomers) && *kind == FlowKind::UdpInward
             }
             Self::Inside => *group == Group::Inside,
+            Self::Busy => *group == Group::Busy,
         }
     }
 
@@ -84,6 +87,7 @@ impl fmt::Display for Who {
             Self::FirstContact => "TCP at first contact",
             Self::UdpOfOthers => "UDP of others",
             Self::Inside => "inside",
+            Self::Busy => "busy sources",
         })
     }
 }

@@ -1,7 +1,8 @@
 //! The challenge in the kernel, without the guard around it: the answer to a SYN, byte by byte as
-//! the host makes it, and the RST that ends it.
+//! the host makes it, and the RST that ends it. And the guard's own answer to a DNS query.
 
 mod challenger;
+mod dns;
 mod frames;
 
 use anyhow::{Context as _, Result, ensure};

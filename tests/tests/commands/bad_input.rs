@@ -103,7 +103,7 @@ fn without_a_guard_every_verb_says_so() -> Result<()> {
         return Ok(());
     }
     let site = Site::build()?;
-    let verbs: [&[&str]; 9] = [
+    let verbs: [&[&str]; 10] = [
         &["status"],
         &["status", "--json"],
         &["get"],
@@ -112,6 +112,7 @@ fn without_a_guard_every_verb_says_so() -> Result<()> {
         &["allow", "add", "192.0.2.1"],
         &["deny", "del", "192.0.2.1"],
         &["deny", "list"],
+        &["learn"],
         &["detach"],
     ];
     for verb in verbs {

@@ -1,11 +1,16 @@
 //! Every verb of the command line on a guard, with its daemon and without.
 
 mod bad_input;
+mod config;
 mod events;
+mod first_run;
+mod incidents;
 mod lists;
 mod output;
+mod pause;
 mod settings;
 mod status;
+mod top;
 mod trace;
 
 use anyhow::{Context as _, Result};

@@ -13,11 +13,12 @@ use serde_json::Value;
 use crate::with_and_without_daemon;
 
 /// Every key with its default, and another value of it as it is written and as it is shown.
-const KEYS: [(&str, &str, &str, &str); 10] = [
+const KEYS: [(&str, &str, &str, &str); 11] = [
     ("target", "85%", "0.8", "80%"),
     ("dry-run", "off", "on", "on"),
     ("fail-open", "off", "true", "on"),
     ("fallback.rate", "1000000/s", "77/s", "77/s"),
+    ("answers.rate", "default", "5000/s", "5000/s"),
     ("source.tcp.rate", "50/s", "60", "60/s"),
     ("source.tcp.burst", "200", "61", "61"),
     ("source.udp.rate", "100/s", "62/s", "62/s"),
@@ -59,9 +60,10 @@ fn every_key_is_read_set_and_taken_back() -> Result<()> {
         ensure!(site.number("/interfaces/0/zone")? == 0);
         ensure!(!site.succeed(&["status"])?.contains("zone"));
         let json: Value = serde_json::from_str(&site.succeed(&["get", "--json"])?)?;
-        for (key, ..) in KEYS {
+        for (key, default, ..) in KEYS {
             let setting = json.pointer("/settings").and_then(|settings| settings.get(key));
-            ensure!(setting.is_some_and(|value| !value.is_null()), "{key}: {json}");
+            let is_unset = default == "default";
+            ensure!(setting.is_some_and(|value| value.is_null() == is_unset), "{key}: {json}");
         }
         Ok(())
     })

@@ -1,7 +1,16 @@
 //! `status`, for people and for programs.
 
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
 use anyhow::{Context as _, Result, ensure};
-use ctguard_tests::{product::WAN, require};
+use ctguard_tests::{
+    frames,
+    product::{Site, WAN, wait_for},
+    require,
+};
 use serde_json::Value;
 
 use crate::with_and_without_daemon;
@@ -15,7 +24,7 @@ const TEXT: Kind = Value::is_string;
 const SWITCH: Kind = Value::is_boolean;
 
 /// Fields that programs rely on, by their JSON pointers.
-const FIELDS: [(&str, Kind); 24] = [
+const FIELDS: [(&str, Kind); 26] = [
     ("/schema_version", NUMBER),
     ("/conntrack/count", NUMBER),
     ("/conntrack/max", NUMBER),
@@ -40,6 +49,8 @@ const FIELDS: [(&str, Kind); 24] = [
     ("/counters/udp/refused/grant", NUMBER),
     ("/counters/other/refused/deny", NUMBER),
     ("/counters/packets/known", NUMBER),
+    ("/unreadable/share_ratio", RATIO),
+    ("/unreadable/is_fault", SWITCH),
 ];
 
 /// Fails when a field is missing, of another type, or false.
@@ -84,4 +95,77 @@ fn the_status_has_every_field_and_tells_the_truth() -> Result<()> {
     })
 }
 
+/// Fails when an operator cannot see whom a limit would refuse before it does.
+#[test]
+fn the_status_names_who_would_be_refused_by_what() -> Result<()> {
+    if !require::root("the_status_names_who_would_be_refused_by_what") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let cases: [(&[&str], &str, &str); 2] = [
+        (&[], "default-ceiling", ": outside calm, the default ceiling of 100/s would refuse "),
+        (
+            &["--set", "dry-run=on", "--set", "source.udp.rate=50"],
+            "ceiling",
+            ": its ceiling of 50/s would refuse ",
+        ),
+    ];
+    for (settings, limit, said) in cases {
+        let daemon = site.start(&[&["run", "-i", WAN], settings].concat())?;
+        let wire = site.wire()?;
+        let from = IpAddr::from(Ipv4Addr::new(192, 0, 2, 7));
+        let to = IpAddr::from(Ipv4Addr::new(192, 0, 2, 254));
+        let mut ports = 1024..u16::MAX;
+        // 400 a second.
+        let above = wait_for("a source above its limit", || {
+            for port in ports.by_ref().take(40) {
+                wire.send(&frames::udp((from, port), (to, 53))?)?;
+            }
+            std::thread::sleep(Duration::from_millis(80));
+            let status = site.status()?;
+            Ok(status.pointer("/holders/above_limits/0").cloned())
+        })?;
+        ensure!(above["source"] == "192.0.2.7" && above["class"] == "udp", "{above}");
+        ensure!(above["limit"] == limit, "{above}");
+        let asked = above["flows_per_second"].as_f64().context("a rate")?;
+        let refused = above["refused_per_second"].as_f64().context("a rate")?;
+        ensure!(refused > 16.0 && refused < asked && asked < 450.0, "{above}");
+        let people = site.succeed(&["status"])?;
+        ensure!(people.contains(said), "{people}");
+        println!("{people}");
+        if settings.is_empty() {
+            ensure!(site.number("/counters/udp/refused/source")? == 0, "{people}");
+        }
+        ensure!(daemon.stop()?.success());
+        site.ensure_gone()?;
+    }
+    Ok(())
+}
+
 const MAXIMUM: &str = "net.netfilter.nf_conntrack_max";
+
+/// Fails when a guard that sees frames which it cannot read goes on without a word.
+#[test]
+fn many_unreadable_frames_are_a_fault_and_an_event() -> Result<()> {
+    if !require::root("many_unreadable_frames_are_a_fault_and_an_event") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let daemon = site.guard()?;
+    let wire = site.wire()?;
+    // Half an IPv4 header.
+    let mut frame = [[2; 6].as_slice(), &[4; 6], &[0x08, 0x00, 0x45, 0, 0, 20]].concat();
+    frame.resize(30, 0);
+    let told = |part: &str| -> Result<bool> { Ok(site.succeed(&["events"])?.contains(part)) };
+    wait_for("the event", || {
+        for _ in 0..200 {
+            wire.send(&frame)?;
+        }
+        Ok(told("of all frames pass unjudged")?.then_some(()))
+    })?;
+    let status = site.status()?;
+    ensure!(status.pointer("/unreadable/is_fault") == Some(&true.into()), "{status}");
+    ensure!(site.succeed(&["status"])?.contains("FAULT   "), "for people");
+    ensure!(daemon.stop()?.success());
+    Ok(())
+}

@@ -6,18 +6,19 @@ use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
     object::{self, Program},
     product::{self, Site, WAN},
-    require,
+    require, sysctl,
 };
 use serde_json::Value;
 
 /// All that is told of an interface, and of what a guard on it needs.
-const CHECKS: [&str; 16] = [
+const CHECKS: [&str; 17] = [
     "bpffs",
     "channels",
     "driver",
     "guard-jit",
     "guard-kernel",
     "interface",
+    "limited-frames",
     "link-reset",
     "lockdown",
     "merging",
@@ -95,6 +96,28 @@ fn a_device_without_native_xdp_is_told_by_what_it_says_itself() -> Result<()> {
 }
 
 #[test]
+fn a_port_of_a_bridge_that_netfilter_does_not_see_is_told_with_its_addresses() -> Result<()> {
+    const TEST: &str = "a_port_of_a_bridge_that_netfilter_does_not_see_is_told_with_its_addresses";
+    if !require::root(TEST) || !require::release_binary(TEST) {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    site.guarded().ip(&[
+        "link add br0 type bridge nf_call_iptables 0 nf_call_ip6tables 0".to_owned(),
+        format!("link set {WAN} master br0"),
+    ])?;
+    for key in ["net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"] {
+        if sysctl::path(key).exists() {
+            site.guarded().sysctl(&[(key, "0")])?;
+        }
+    }
+    let told = Told::of(&site, WAN)?;
+    let found = told.found("limited-frames").context("the bridge is not told")?;
+    ensure!(found.0 == "note" && found.1.contains("does not see what crosses br0"), "{found:?}");
+    Ok(())
+}
+
+#[test]
 fn anothers_program_is_told_by_its_name_and_another_guard_by_its_pins() -> Result<()> {
     const TEST: &str = "anothers_program_is_told_by_its_name_and_another_guard_by_its_pins";
     if !require::root(TEST) || !require::release_binary(TEST) {
@@ -105,6 +128,11 @@ fn anothers_program_is_told_by_its_name_and_another_guard_by_its_pins() -> Resul
     let told = Told::of(&site, WAN)?;
     let found = told.found("other-program").context("the program is not found")?;
     ensure!(found.0 == "fault" && found.1.contains("lab_pass"), "{found:?}");
+    // aya holds a link, which `ip link set … off` cannot take off.
+    let finding = told.all("findings").find(|it| it["check"] == "other-program");
+    let finding = finding.context("the program is not found")?.to_string();
+    ensure!(finding.contains(&format!("(pid {})", std::process::id())), "{finding}");
+    ensure!(!finding.contains("ip link set dev"), "{finding}");
     drop(attached);
 
     let _guard = site.guard()?;
@@ -131,6 +159,20 @@ fn pins_that_would_die_with_the_command_are_told() -> Result<()> {
     let told = Told::by(command.args(["doctor", "--json", "--interface", WAN]))?;
     let found = told.found("bpffs").map(|(severity, _)| severity);
     ensure!(found == (!lasts).then_some("fault"), "{found:?}, and one that lasts: {lasts}");
+    Ok(())
+}
+
+#[test]
+fn a_container_is_told_that_pins_die_with_it() -> Result<()> {
+    const TEST: &str = "a_container_is_told_that_pins_die_with_it";
+    if !require::root(TEST) || !require::program(TEST, "unshare") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let mut command = site.guarded().command("unshare");
+    command.args(["--pid", "--fork", "--mount", "--mount-proc"]).arg(product::binary()?);
+    let told = Told::by(command.args(["doctor", "--json", "--interface", WAN]))?;
+    ensure!(told.found("bpffs") == Some(("warning", "pins die with this container")));
     Ok(())
 }
 

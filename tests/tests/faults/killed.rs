@@ -11,12 +11,13 @@ use ctguard_tests::{
 };
 use serde_json::Value;
 
-/// New flows a second that the tests' fallback lets in; strangers get two fifths of it, and of half
-/// of the room that was free.
+/// New flows a second that the tests' fallback lets in. Strangers get two fifths of one half of it,
+/// and of the room that was free, and all of the other half where nobody else was served lately.
 const FALLBACK: &str = "fallback.rate=40/s";
-const STRANGERS: f64 = 0.4 * 40.0;
+const PART: f64 = 0.7;
+const STRANGERS: f64 = PART * 40.0;
 const MAX: f64 = 20_480.0;
-const BURST: f64 = 0.4 * 0.85 * MAX / 2.0;
+const BURST: f64 = PART * 0.85 * MAX / 2.0;
 
 /// Fails when a guard dies with its daemon, lets more in than the fallback rate, or when nobody
 /// can ask it what it does.

@@ -25,8 +25,8 @@ fn interfaces_that_cannot_be_guarded_are_refused_with_what_can() -> Result<()> {
     let refused = [
         ("br0", format!("-i {WAN}")),
         ("bare0", "bridge".to_owned()),
-        ("vx0", "vxlan".to_owned()),
-        ("tun0", "Ethernet".to_owned()),
+        ("vx0", "by nftables on vx0".to_owned()),
+        ("tun0", "by nftables on tun0".to_owned()),
         ("lo", "loopback".to_owned()),
         ("nosuch0", WAN.to_owned()),
         ("", "no interface".to_owned()),

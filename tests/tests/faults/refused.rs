@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::programs::xdp::XdpMode;
 use ctguard_tests::{
     exec,
     object::{self, Program},
@@ -96,24 +97,46 @@ fn of_two_interfaces_one_bad_means_neither() -> Result<()> {
     site.ensure_gone()
 }
 
-/// Fails when a guard of another release is read, changed or removed by this one.
+/// Fails when whoever would guard a port is not told which device above has a program.
 #[test]
-fn maps_of_another_release_are_left_alone() -> Result<()> {
-    if !require::root("maps_of_another_release_are_left_alone") {
+fn a_program_on_a_device_above_is_told_by_that_devices_name() -> Result<()> {
+    const TEST: &str = "a_program_on_a_device_above_is_told_by_that_devices_name";
+    if !require::root(TEST) {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    site.guarded().ip(&[
+        format!("link add link {WAN} name mac0 type macvlan mode bridge"),
+        "link set mac0 up".to_owned(),
+    ])?;
+    let theirs = site.guarded().run(|| object::attach_in(XdpMode::Skb, Program::Pass, "mac0"))?;
+    let answer = site.ctguard(&["run", "-i", WAN])?;
+    let line = answer.refusal(1)?;
+    ensure!(line.contains(&format!("mac0, a device above {WAN}, has an XDP program")), "{line}");
+    let found = site.ctguard(&["doctor", "-i", WAN])?;
+    ensure!(found.out.contains("mac0, a device above"), "{found:?}");
+    drop(theirs);
+    ensure!(site.guard()?.stop()?.success());
+    site.ensure_gone()
+}
+
+/// Fails when a guard of another release is read or changed by this one, or cannot be removed.
+#[test]
+fn maps_of_another_release_are_left_alone_until_they_are_removed() -> Result<()> {
+    if !require::root("maps_of_another_release_are_left_alone_until_they_are_removed") {
         return Ok(());
     }
     let site = Site::build()?;
     site.guard()?.kill()?;
     let pinned = site.pins().join("policy").to_string_lossy().into_owned();
     set_first_word(&pinned, 999)?;
-    let verbs: [&[&str]; 7] = [
+    let verbs: [&[&str]; 6] = [
         &["run", "-i", WAN],
         &["status"],
         &["get"],
         &["set", "target=50%"],
         &["deny", "add", "192.0.2.1"],
         &["allow", "list"],
-        &["detach"],
     ];
     for verb in verbs {
         let answer = site.ctguard(verb)?;
@@ -121,8 +144,8 @@ fn maps_of_another_release_are_left_alone() -> Result<()> {
         ensure!(line.contains("999") && line.contains("layout"), "{verb:?}: {line}");
         ensure!(site.xdp(WAN)?.is_some(), "{verb:?} leaves the program alone");
     }
-    // Put back, so that it can be removed.
-    set_first_word(&pinned, ctguard_layout::LAYOUT_VERSION)
+    site.succeed(&["detach"])?;
+    site.ensure_gone()
 }
 
 /// Changes the layout's version in a pinned policy map.

@@ -7,16 +7,9 @@ use ctguard_tests::{product::wait_for, require, table};
 
 use crate::{
     counts::Counts,
-    home::{Family, Home},
+    home::{Family, Home, TRACKING},
     talk,
 };
-
-const TRACKING: &str = "table inet filter {
-    chain input {
-        type filter hook input priority filter; policy accept;
-        ct state invalid drop
-    }
-}";
 
 /// What passes the guard ends here, before it could make an entry.
 const NOTHING_ENTERS: &str = "table inet closed {

@@ -19,6 +19,14 @@ use ctguard_tests::{
 pub(crate) const LAN: &str = "lan0";
 const INSIDE: &str = "srv0";
 
+/// Conntrack works only where some rule wants it.
+pub(crate) const TRACKING: &str = "table inet filter {
+    chain input {
+        type filter hook input priority filter; policy accept;
+        ct state invalid drop
+    }
+}";
+
 /// A flow a second and source, one at once: what is wrongly called new is refused.
 const LOW: [&str; 6] = [
     "source.tcp.rate=1",

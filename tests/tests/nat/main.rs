@@ -3,7 +3,9 @@
 //! reason is soon refused.
 
 mod bridge;
+mod committed;
 mod counts;
+mod exempt;
 mod forgetting;
 mod home;
 mod loose;

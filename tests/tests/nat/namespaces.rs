@@ -11,16 +11,9 @@ use ctguard_tests::{
 
 use crate::{
     counts::{Counts, wait_for_verdicts},
-    home::{self, Family, detections},
+    home::{self, Family, TRACKING, detections},
     talk,
 };
-
-const TRACKING: &str = "table inet filter {
-    chain input {
-        type filter hook input priority filter; policy accept;
-        ct state invalid drop
-    }
-}";
 
 const FLOWS: u16 = 20;
 

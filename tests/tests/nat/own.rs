@@ -7,21 +7,13 @@ use ctguard_tests::require;
 
 use crate::{
     counts::{Counts, ensure_limited},
-    home::{Family, Home, detections},
+    home::{Family, Home, TRACKING, detections},
     talk,
 };
 
 const SERVER: u8 = 1;
 const FLOOD: u8 = 2;
 const ADMINISTRATOR: u8 = 3;
-
-/// Conntrack works only where some rule wants it.
-const TRACKING: &str = "table inet filter {
-    chain input {
-        type filter hook input priority filter; policy accept;
-        ct state invalid drop
-    }
-}";
 
 /// Fails when answers to the router's own queries are charged, or what follows in a connection to
 /// it.

@@ -19,6 +19,7 @@ fn a_line_of_anothers_that_counts_all_the_same_is_named() -> Result<()> {
         return Ok(());
     }
     let machine = Machine::new("persist-ufw")?;
+    machine.write("etc/ufw/ufw.conf", "ENABLED=yes\n")?;
     machine.write("etc/ufw/sysctl.conf", "# of ufw\nnet/netfilter/nf_conntrack_max=65536\n")?;
     let said = tune(&machine, &["--max", "20000", "--apply", "--persist"])?;
     ensure!(
@@ -36,7 +37,7 @@ fn without_apply_files_are_told_and_not_written() -> Result<()> {
     let machine = Machine::new("persist-dry")?;
     let before = machine.files()?;
     let said = tune(&machine, &["--persist"])?;
-    ensure!(said.contains("would write /etc/sysctl.d/99-zz-ctguard.conf"), "{said}");
+    ensure!(said.contains("would write /etc/sysctl.d/zz-ctguard.conf"), "{said}");
     ensure!(machine.files()? == before, "something was written");
     Ok(())
 }
@@ -51,7 +52,7 @@ fn what_was_applied_is_persisted_afterwards_as_well() -> Result<()> {
     let before = machine.files()?;
     tune(&machine, &["--max", "20000", "--apply"])?;
     let said = tune(&machine, &["--apply", "--persist"])?;
-    ensure!(said.contains("wrote /etc/sysctl.d/99-zz-ctguard.conf"), "{said}");
+    ensure!(said.contains("wrote /etc/sysctl.d/zz-ctguard.conf"), "{said}");
     let again = tune(&machine, &["--apply", "--persist"])?;
     ensure!(again.contains("all settings fit"), "{again}");
     tune(&machine, &["--revert"])?;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
 use ctguard_layout::{
-    CLASS_SLOTS, Counter, Environment, Interface, List, Policy,
+    CLASS_SLOTS, Counter, Environment, Interface, List, Policy, STATIONS,
     units::{Jiffies, Ticks},
 };
 use ctguard_tests::{
@@ -58,7 +58,7 @@ const SETTINGS: [(&str, Setting); 6] = [
     ("no daemon", |_, _, _, pair| pair.daemon_lives = false),
     ("another station", |_, environment, interface, _| {
         environment.daemon.stations_in_use = 1;
-        interface.station = 0x0202_0202_0202;
+        interface.stations = [0x0202_0202_0202; STATIONS];
     }),
 ];
 
@@ -104,7 +104,7 @@ fn both(setting: Setting) -> Result<(DataPath, Host)> {
     let mut policy = policy.context("a policy")?;
     let mut environment = environment.context("an environment")?;
     let mut interface = interface.context("an interface")?;
-    environment.operator.lists_in_use = 0b1111;
+    environment.operator.lists_in_use = 0xff;
     // No time passes that a verdict could depend on.
     environment.daemon.coarse_shift = 31;
     interface.ceilings = [row::slow(row::BURST); CLASS_SLOTS];
@@ -139,6 +139,9 @@ fn list_on_both(path: &mut DataPath, host: &mut Host) -> Result<()> {
         (List::AllowV4, "192.0.2.4", 31, u64::MAX),
         (List::DenyV4, "192.0.2.6", 32, ended),
         (List::DenyV4, "192.0.2.7", 32, 0),
+        (List::FeedDenyV4, "192.0.2.2", 31, 0),
+        (List::FeedAllowV4, "192.0.2.7", 32, 0),
+        (List::FeedAllowV4, "192.0.2.3", 32, 0),
     ] {
         let bytes = ipv4_bytes(address);
         path.list_ipv4(list, bytes, bits, end)?;
@@ -148,6 +151,8 @@ fn list_on_both(path: &mut DataPath, host: &mut Host) -> Result<()> {
         (List::AllowV6, "2001:db8:0:2::", 64, 0),
         (List::DenyV6, "2001:db8:0:6::", 63, 0),
         (List::DenyV6, "2001:db8:0:5::", 64, ended),
+        (List::FeedDenyV6, "2001:db8:0:2::", 63, 0),
+        (List::FeedAllowV6, "2001:db8:0:5::", 64, u64::MAX),
     ] {
         let bytes = ipv6_bytes(address);
         path.list_ipv6(list, bytes, bits, end)?;

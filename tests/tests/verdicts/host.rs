@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use ctguard_datapath::{
-    challenge::{self, Answering},
+    challenge::{self, Answering, Reversible},
     classify::Flow,
     flow::FlowLines,
     guard::{Answer, CpuState, Guard, Memory, Offered, Scope, Tables},
@@ -19,7 +19,8 @@ use ctguard_datapath::{
 };
 use ctguard_layout::{
     self as layout, BucketLine, COUNTERS, Environment, FlowLine, Grant, Interface, Limits, List,
-    MemoryLine, OfferedSlot, Policy, SourceCells, SourceLine, shared::Shared, units::Jiffies,
+    MemoryLine, OfferedSlot, Policy, RetryLine, SourceCells, SourceLine, shared::Shared,
+    units::Jiffies,
 };
 use ctguard_tests::data_path::Action;
 
@@ -174,6 +175,10 @@ impl Tables for &Host {
         None
     }
 
+    fn retry_line(&self, _index: u32) -> Option<&RetryLine> {
+        None
+    }
+
     fn limits(&self) -> Option<&Limits> {
         Some(&self.limits)
     }
@@ -183,6 +188,10 @@ impl Tables for &Host {
     }
 
     fn answer<A: Answering>(&self, _answer: &challenge::Answer<A>) -> bool {
+        false
+    }
+
+    fn truncate<A: Reversible>(&self) -> bool {
         false
     }
 

@@ -1,7 +1,7 @@
 //! What stands before IP: tags, PPPoE, other stations, interfaces without a slot.
 
 use anyhow::Result;
-use ctguard_layout::{Class, Counter, Interface, Outcome};
+use ctguard_layout::{Class, Counter, Interface, Outcome, STATIONS};
 use ctguard_tests::{data_path::DataPath, frames::flags, require};
 
 use crate::{
@@ -80,18 +80,21 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 fn stations(syn: &[u8]) -> Vec<Row> {
+    let another = [STATION + 1; STATIONS];
+    let bridge = [STATION + 1, STATION + 1, STATION + 1, STATION];
     let for_group = [&[1, 0, 0x5e, 0, 1, 1], &syn[6..]].concat();
     let arp = packets::ethernet(0x0806, &[0; 28]);
-    let promiscuous = |row: Row, station: u64| {
+    let promiscuous = |row: Row, stations: [u64; STATIONS]| {
         row.where_environment(|environment| environment.daemon.stations_in_use = 1)
-            .after(move |path| path.set_interface(|interface| interface.station = station))
+            .after(move |path| path.set_interface(|interface| interface.stations = stations))
     };
     vec![
-        promiscuous(passes("a frame for us", syn.to_vec(), &NEW_TCP), STATION),
-        promiscuous(passes("a frame for another", syn.to_vec(), &[Packets(NotOurs)]), STATION + 1),
-        promiscuous(passes("ARP for another", arp.clone(), &[Packets(NotOurs)]), STATION + 1),
-        promiscuous(passes("a frame for a group", for_group, &NEW_TCP), STATION + 1),
-        promiscuous(passes("a port that is not promiscuous", syn.to_vec(), &NEW_TCP), 0),
+        promiscuous(passes("a frame for us", syn.to_vec(), &NEW_TCP), [STATION; STATIONS]),
+        promiscuous(passes("a frame for the bridge", syn.to_vec(), &NEW_TCP), bridge),
+        promiscuous(passes("a frame for another", syn.to_vec(), &[Packets(NotOurs)]), another),
+        promiscuous(passes("ARP for another", arp.clone(), &[Packets(NotOurs)]), another),
+        promiscuous(passes("a frame for a group", for_group, &NEW_TCP), another),
+        promiscuous(passes("a port that tracks all", syn.to_vec(), &NEW_TCP), [0; STATIONS]),
         passes("ARP", arp, &[Packets(Exempt)]),
     ]
 }

@@ -54,6 +54,28 @@ pub(crate) fn rows() -> Vec<Row> {
                 .after(listed(List::AllowV4))
                 .after(listed(List::DenyV4))
                 .after(in_use(List::AllowV4.bit() | List::DenyV4.bit())),
+            drops("a source that a feed denies", four(), &[Flows(Denied, class)])
+                .after(listed(List::FeedDenyV4)),
+            drops("a network that a feed denies", six(), &[Flows(Denied, class)])
+                .after(listed(List::FeedDenyV6)),
+            passes("a source that a feed allows, strangers' grant spent", four(), &allowed)
+                .after(listed(List::FeedAllowV4))
+                .without_grant(),
+            passes("a network that a feed allows, strangers' grant spent", six(), &allowed)
+                .after(listed(List::FeedAllowV6))
+                .without_grant(),
+            passes("denied by a feed and allowed by the operator", four(), &allowed)
+                .after(listed(List::FeedDenyV4))
+                .after(listed(List::AllowV4))
+                .after(in_use(List::FeedDenyV4.bit() | List::AllowV4.bit())),
+            passes("denied by a feed and allowed by another", six(), &allowed)
+                .after(listed(List::FeedDenyV6))
+                .after(listed(List::FeedAllowV6))
+                .after(in_use(List::FeedDenyV6.bit() | List::FeedAllowV6.bit())),
+            drops("allowed by a feed and denied by the operator", four(), &[Flows(Denied, class)])
+                .after(listed(List::FeedAllowV4))
+                .after(listed(List::DenyV4))
+                .after(in_use(List::FeedAllowV4.bit() | List::DenyV4.bit())),
             passes("a list that is not in use", four(), &new)
                 .after(listed(List::DenyV4))
                 .after(in_use(0)),
@@ -111,8 +133,10 @@ fn discovery() -> Vec<u8> {
 fn listed(list: List) -> impl Fn(&mut DataPath) -> Result<()> {
     move |path| {
         match list {
-            List::AllowV4 | List::DenyV4 => path.list_ipv4(list, ipv4_bytes("192.0.2.0"), 24, 0)?,
-            List::AllowV6 | List::DenyV6 => {
+            List::AllowV4 | List::DenyV4 | List::FeedAllowV4 | List::FeedDenyV4 => {
+                path.list_ipv4(list, ipv4_bytes("192.0.2.0"), 24, 0)?;
+            }
+            List::AllowV6 | List::DenyV6 | List::FeedAllowV6 | List::FeedDenyV6 => {
                 path.list_ipv6(list, ipv6_bytes("2001:db8::"), 48, 0)?;
             }
         }

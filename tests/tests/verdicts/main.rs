@@ -24,14 +24,15 @@ use ctguard_layout::{Counter, Outcome};
 /// expects each of them, and the lab's rows count them in the kernel.
 fn is_of_another_stage(counter: Counter) -> bool {
     use Outcome::{
-        ChallengeAnswered, ChallengedByAck, ChallengedBySilence, RefusedChallenge, RefusedPrefix,
-        RefusedService,
+        ChallengeAnswered, ChallengedByAck, ChallengedBySilence, ChallengedByTruncation,
+        RefusedChallenge, RefusedPrefix, RefusedService,
     };
     matches!(
         counter,
         Counter::Flows(
             ChallengedByAck
                 | ChallengedBySilence
+                | ChallengedByTruncation
                 | RefusedChallenge
                 | RefusedPrefix
                 | RefusedService,

@@ -1,5 +1,5 @@
-//! The machine's disk: a minimal Debian root, a kernel's modules, ctguard, and what it does at a
-//! boot.
+//! The machine's disk: a minimal Debian root, a kernel's modules, packages of ctguard to install, and
+//! what it does at a boot.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,11 +8,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{exec, workspace};
+use crate::{debian, exec, workspace};
 
-const RELEASE: &str = "bookworm";
 /// Besides the packages that every Debian machine has.
-const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod";
+const PACKAGES: &[&str] = &["systemd", "systemd-sysv", "udev", "kmod", "iproute2"];
 /// More than it needs: what nobody writes takes no room.
 const SIZE: &str = "1G";
 
@@ -28,12 +27,19 @@ ExecStart=/usr/local/sbin/at-boot
 const SERVICE_PATH: &str = "etc/systemd/system/at-boot.service";
 const WANTED_BY: &str = "etc/systemd/system/multi-user.target.wants/at-boot.service";
 
-/// A new disk, with this `ctguard` and the modules of an unpacked kernel.
-pub(super) fn make(ctguard: &Path, kernel: &Path) -> Result<PathBuf> {
+/// The package that the machine installs first, and the one that it upgrades to.
+pub(super) struct Debs {
+    pub(super) first: PathBuf,
+    pub(super) upgrade: PathBuf,
+}
+
+/// A new disk, with these packages and the modules of an unpacked kernel.
+pub(super) fn make(debs: &Debs, kernel: &Path) -> Result<PathBuf> {
     let directory = workspace::target()?.join("boot");
-    let root = debian(&directory)?;
+    let root = debian::root(&directory.join(debian::RELEASE), PACKAGES)?;
     copy_modules(&kernel.join("lib/modules"), &root)?;
-    copy(ctguard, &root.join("usr/local/sbin/ctguard"))?;
+    copy(&debs.first, &root.join("srv/first.deb"))?;
+    copy(&debs.upgrade, &root.join("srv/upgrade.deb"))?;
     write(&root.join(SCRIPT_PATH), SCRIPT, 0o755)?;
     write(&root.join(SERVICE_PATH), SERVICE, 0o644)?;
     link("../at-boot.service", &root.join(WANTED_BY))?;
@@ -44,33 +50,6 @@ pub(super) fn make(ctguard: &Path, kernel: &Path) -> Result<PathBuf> {
     mke2fs.args(["-q", "-t", "ext4", "-d"]).arg(&root).arg(&image).arg(SIZE);
     exec::run_quietly(&mut mke2fs)?;
     Ok(image)
-}
-
-/// A root as the installer makes it; downloaded unless it was before.
-fn debian(directory: &Path) -> Result<PathBuf> {
-    let root = directory.join(RELEASE);
-    if root.is_dir() {
-        return Ok(root);
-    }
-    let unfinished = directory.join("unfinished");
-    workspace::remove_directory(&unfinished)?;
-    fs::create_dir_all(directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    eprintln!("xtask: making a root of Debian {RELEASE}");
-    let mut debootstrap = Command::new(exec::find("debootstrap").context("no debootstrap")?);
-    debootstrap.args(["--variant=minbase", &format!("--include={PACKAGES}"), RELEASE]);
-    debootstrap.arg(&unfinished).args(mirror());
-    exec::run_quietly(&mut debootstrap)?;
-    workspace::remove_directory(&unfinished.join("var/cache/apt/archives"))?;
-    fs::rename(&unfinished, &root).with_context(|| format!("cannot make {}", root.display()))?;
-    Ok(root)
-}
-
-/// Where apt has this release from; none, and debootstrap's own, where it has it from nowhere.
-fn mirror() -> Option<String> {
-    let mut targets = Command::new("apt-get");
-    targets.args(["indextargets", "--format", "$(SITE)", &format!("Codename: {RELEASE}")]);
-    exec::quiet_output(&mut targets)?.lines().next().map(str::to_owned)
 }
 
 /// Copies the modules, and has them found by name.

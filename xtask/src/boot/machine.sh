@@ -32,7 +32,7 @@ are_tuned() {
     found=$(main_settings)
     [ "$found" = "$tuned" ] || { echo "found $found instead of $tuned"; return 1; }
     # Every other setting that tune's file has.
-    grep -v '^#' /etc/sysctl.d/99-zz-ctguard.conf | while read -r key _ value; do
+    grep -v '^#' /etc/sysctl.d/zz-ctguard.conf | while read -r key _ value; do
         now=$(cat "/proc/sys/$(echo "$key" | tr . /)")
         [ "$now" = "$value" ] || { echo "$key is $now instead of $value"; return 1; }
     done
@@ -66,10 +66,107 @@ late() {
     load && are_tuned
 }
 
+installs() {
+    dpkg -i /srv/first.deb || return 1
+    # It waits for a configuration.
+    systemctl is-enabled "$unit" && { echo "the unit is enabled"; return 1; }
+    man_page=/usr/share/man/man8/ctguard-run.8.gz
+    zcat "$man_page" | grep -q interface || { echo "no $man_page"; return 1; }
+}
+
+unit=ctguard.service
+
+# The pin of a link, which is another after it was detached and attached again.
+pin() {
+    stat -c %i /run/ctguard/*/xdp_*
+}
+
+unit_guards() {
+    mkdir -p /etc/ctguard/conf.d
+    sed 's/^#interfaces = .*/interfaces = ["br-lan"]/' /usr/share/ctguard/ctguard.toml >/etc/ctguard/ctguard.toml
+    ip link add br-lan type veth peer name peer0
+    ip link set br-lan up
+    ip link set peer0 up
+    systemctl enable --now "$unit" || { journalctl -u "$unit" -o cat -n 5; return 1; }
+    pin >"$kept/pin" && ctguard status | grep -q 'guards  br-lan'
+}
+
+reload_changes() {
+    echo 'target = "70%"' >/etc/ctguard/conf.d/70.toml &&
+        systemctl reload "$unit" && test "$(ctguard get target)" = 70% || return 1
+    echo 'target = 70' >/etc/ctguard/conf.d/70.toml
+    ! systemctl reload "$unit" && systemctl is-active "$unit" && test "$(ctguard get target)" = 70%
+}
+
+restart_keeps() {
+    systemctl restart "$unit" && systemctl is-active "$unit" && as_before pin &&
+        test "$(ctguard get target)" = 70%
+}
+
+crash_keeps() {
+    systemctl kill --kill-whom=main --signal=KILL "$unit" && sleep 1 && as_before pin &&
+        sleep 4 && systemctl is-active "$unit" && as_before pin
+}
+
+stop_removes() {
+    systemctl stop "$unit" && ! pin
+}
+
+in_blue() {
+    nsenter --net=/run/netns/blue "$@"
+}
+
+# A link of that namespace tells whether a program is attached.
+namespace_unit_guards() {
+    ip netns add blue && ip -n blue link add b0 type veth peer name b1 &&
+        ip -n blue link set b0 up && ip -n blue link set b1 up || return 1
+    mkdir -p /etc/ctguard/blue
+    echo 'interfaces = ["b0"]' >/etc/ctguard/blue/ctguard.toml
+    systemctl start ctguard@blue && in_blue ctguard status | grep -q 'guards  b0' || return 1
+    echo 'target = "70%"' >>/etc/ctguard/blue/ctguard.toml
+    systemctl reload ctguard@blue && test "$(in_blue ctguard get target)" = 70% &&
+        systemctl restart ctguard@blue && in_blue ip link show b0 | grep -q xdp &&
+        systemctl stop ctguard@blue && ! in_blue ip link show b0 | grep -q xdp
+}
+
+daemon() {
+    systemctl show --property=MainPID --value "$unit"
+}
+
+# changes_to PACKAGE VERSION: another daemon on the same links.
+changes_to() {
+    before=$(daemon)
+    dpkg -i "$1" && dpkg-query -W -f '${Version}' ctguard | grep -qx "$2" &&
+        systemctl is-active "$unit" && as_before pin && [ "$(daemon)" != "$before" ]
+}
+
+upgrade_keeps() {
+    systemctl start "$unit" && pin >"$kept/pin" && changes_to /srv/upgrade.deb '.*+upgrade'
+}
+
+downgrade_keeps() {
+    changes_to /srv/first.deb '[0-9.]*'
+}
+
+remove_unguards() {
+    dpkg --remove ctguard && ! pin && ! ip link show br-lan | grep -q xdp &&
+        test -e /etc/ctguard/ctguard.toml
+}
+
+own_files() {
+    find / -xdev \( -path /srv -o -path /run \) -prune -o -name '*ctguard*' -print | grep -v '^/var/log/'
+}
+
+purge_leaves_nothing() {
+    own_files | grep -q /etc/ctguard/ctguard.toml && dpkg --purge ctguard && left=$(own_files)
+    [ -z "$left" ] || { echo "left: $left"; return 1; }
+}
+
 case $(cat /proc/cmdline) in
 *boot-new*)
     try "a new machine boots without conntrack" is_absent
     mkdir "$kept"
+    try "the package installs" installs
     load
     settings >"$kept/settings"
     files >"$kept/files"
@@ -101,6 +198,18 @@ case $(cat /proc/cmdline) in
     try "the machine boots without conntrack again" is_absent
     try "the module loads" load
     try "it has the kernel's own settings" as_before settings
+    ;;
+*boot-unit*)
+    try "the unit guards an interface whose name has a dash" unit_guards
+    try "a reload of the unit uses a right configuration, and no wrong one" reload_changes
+    try "a restart of the unit keeps the guard, and the last good configuration" restart_keeps
+    try "a crash of the daemon keeps the guard, and systemd starts it again" crash_keeps
+    try "a stop of the unit removes the guard" stop_removes
+    try "a unit of another network namespace guards there" namespace_unit_guards
+    try "an upgrade of the package keeps the guard" upgrade_keeps
+    try "so does a downgrade" downgrade_keeps
+    try "removing the package removes the guard and keeps the configuration" remove_unguards
+    try "purging it leaves no file" purge_leaves_nothing
     ;;
 esac
 echo done

@@ -3,8 +3,10 @@
 use super::{Admission, Candidate};
 use crate::{
     bucket::gcra,
-    layout::{Ceiling, Environment, Fallback, Grant, Outcome, Policy, TIER_SLOTS},
+    layout::{Ceiling, Environment, Fallback, Grant, Outcome, Policy, TIER_SLOTS, Tier},
+    retries::evidence,
     units::{Jiffies, Ticks},
+    verifier::OpaqueZero,
 };
 
 /// What is left of a tier's grant.
@@ -22,6 +24,12 @@ impl Allowance {
     #[inline(always)]
     pub(crate) const fn is_spent(self) -> bool {
         matches!(self, Self::Spent | Self::FallbackSpent)
+    }
+
+    /// Whether the daemon lives, so that grants hold.
+    #[inline(always)]
+    pub(crate) const fn is_of_daemon(self) -> bool {
+        matches!(self, Self::Left | Self::Spent)
     }
 }
 
@@ -51,6 +59,45 @@ pub(crate) fn peek(
     } else {
         Allowance::Left
     }
+}
+
+/// Whether a packet may take from the retried tier's grant, by its evidence: what packets with better
+/// evidence are expected to ask for is left to them, but no more than half of the grant to thirds and
+/// three quarters to all with better evidence, so that who repeats addresses cannot keep out others.
+#[inline(always)]
+pub(crate) fn leaves(grant: &Grant, evidence: u32, zero: OpaqueZero) -> bool {
+    let position = Tier::Retried.slot();
+    let limit = grant.allowances[position].limit.load();
+    let admitted = grant.admitted[position].0.load();
+    let shares = &grant.retried;
+    if shares.limit.load() != limit {
+        shares.limit.store(limit);
+        shares.left.store(limit.saturating_sub(admitted));
+        for (asked, expected) in shares.asked.iter().zip(&shares.expected) {
+            // Falls slowly, so that a moment without packets is not taken for the end of them.
+            let before = expected.load();
+            let (now, least) = (asked.load() * 5 / 4, before - before.div_ceil(8));
+            expected.store(if now > least { now } else { least });
+            asked.store(0);
+        }
+    }
+    let [thirds, same_port] = [0, 1].map(|better: usize| shares.expected[better].load());
+    let left = shares.left.load();
+    let kept = match evidence {
+        evidence::THIRD => 0,
+        evidence::SAME_PORT => lesser(thirds, left / 2),
+        _ => lesser(thirds + same_port, left - left / 4),
+    };
+    if evidence < evidence::OTHER_PORT {
+        // Hidden from LLVM, which would leave out the mask that the verifier of Linux 6.1 needs.
+        shares.asked[(zero.hide(evidence) & 1) as usize].fetch_add(1);
+    }
+    admitted + kept < limit
+}
+
+#[inline(always)]
+const fn lesser(one: u64, other: u64) -> u64 {
+    if one < other { one } else { other }
 }
 
 /// Takes one admission from a tier's grant, given what [`peek`] saw. The fallback rate counts only

@@ -42,7 +42,7 @@ const TCP_HEADER_WORDS: u32 = 5;
 const TCP_HEADER_BYTES: u16 = 20;
 const _: () = assert!(TCP_HEADER_BYTES as u32 == TCP_HEADER_WORDS * 4);
 /// The default of Linux.
-const TIME_TO_LIVE: u32 = 64;
+pub(super) const TIME_TO_LIVE: u32 = 64;
 const DO_NOT_FRAGMENT: u32 = 0x4000;
 /// Any value would do; the exchange was measured with this one.
 const WINDOW: u32 = 1024;
@@ -166,13 +166,13 @@ pub fn write_answer<A: Answering>(frame: &mut [u8], answer: &Answer<A>) -> Optio
 }
 
 #[inline(always)]
-fn sum(words: &[u32]) -> u64 {
+pub(super) fn sum(words: &[u32]) -> u64 {
     words.iter().map(|word| u64::from(*word)).sum()
 }
 
 /// The Internet checksum (RFC 1071) from a sum of 32-bit words in network order.
 #[inline(always)]
-const fn checksum(sum: u64) -> u32 {
+pub(super) const fn checksum(sum: u64) -> u32 {
     let folded = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
     let folded = (folded & 0xffff) + (folded >> 16);
     let folded = (folded & 0xffff) + (folded >> 16);

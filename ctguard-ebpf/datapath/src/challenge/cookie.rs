@@ -68,7 +68,8 @@ fn begin<A: Address>(key: &CookieKey, connection: &Connection<A>) -> SipHash {
 
 #[inline(always)]
 fn end<A: Address>(hash: &SipHash, connection: &Connection<A>, slot: Slot) -> u32 {
-    low_word(hash.clone().add(pair(connection.ports, slot.0)).finish())
+    // 24 bits of the slot come round after years.
+    low_word(hash.clone().finish(pair(slot.0, connection.ports)))
 }
 
 #[inline(always)]

@@ -3,14 +3,18 @@
 //! The SYN is answered by a bare ACK whose acknowledgment number is a cookie. A client that sees an
 //! acknowledgment of bytes that it never sent answers with a RST that carries the cookie (RFC 9293,
 //! section 3.10.7.3), and sends its SYN again. `cookie` makes and checks the number, `answer` the
-//! frame.
+//! frame. A DNS query is answered by a truncated reply instead (`truncation`).
 
 mod answer;
+mod budget;
 mod cookie;
 mod siphash;
+mod truncation;
 
 pub use answer::{Answer, Answering, write_answer};
+pub(crate) use budget::{has_left, take};
 pub use cookie::{Slot, choose, proves};
+pub use truncation::{PORT as DNS_PORT, Reversible, truncate, write_truncated};
 
 /// A connection as its client's packets name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

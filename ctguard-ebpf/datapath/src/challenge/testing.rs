@@ -1,4 +1,4 @@
-//! Connections for tests, at random.
+//! For tests: connections at random, and the Internet checksum.
 
 use super::Connection;
 use crate::{
@@ -39,4 +39,12 @@ impl Random {
         let (source, destination) = (address(), address());
         Connection { source, destination, ports: self.word() }
     }
+}
+
+/// The sum of the Internet checksum (RFC 1071), byte by byte.
+pub(super) fn ones_complement(bytes: &[u8]) -> u32 {
+    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    let sum: u32 = bytes.chunks(2).map(word).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (folded & 0xffff) + (folded >> 16)
 }

@@ -61,8 +61,11 @@ impl<T: Tables> Guard<'_, T> {
         let standing = match self.tier_or_challenge(opening, &rules, now) {
             TierOrChallenge::Tier(standing) => tables.cpu_state().standing.hide(standing),
             TierOrChallenge::Challenge(outcome, is_spent_in_calm) => {
-                let tier = Tier::Strangers as u32;
-                self.note_offered(opening, tier);
+                let is_retried = outcome == Outcome::RefusedGrant;
+                let tier = if is_retried { Tier::Retried } else { Tier::Strangers } as u32;
+                let tier = self.zero().hide(tier);
+                let Tuple { family, scope, .. } = opening.tuple;
+                self.note_offered(family, scope, opening.class, tier);
                 let wake = is_spent_in_calm && grant::is_first_in_jiffy(grant, now);
                 return self.decided(opening, outcome, tier, wake, dry_run);
             }
@@ -107,7 +110,8 @@ impl<T: Tables> Guard<'_, T> {
             // Known sources are few, so their flows need no sampling.
             known.offered[Class::slot(opening.class)].add(1);
         } else if is_limited {
-            self.note_offered(opening, tier);
+            let Tuple { family, scope, .. } = opening.tuple;
+            self.note_offered(family, scope, opening.class, tier);
         }
         let passes = outcome == Outcome::Admitted || dry_run;
         let outcome = if outcome != Outcome::Admitted {
@@ -140,10 +144,13 @@ impl<T: Tables> Guard<'_, T> {
         if ceiling.interval.0 == 0 {
             return None;
         }
-        let cells = if let Some(known) = self.tables.source_cells(standing.known) {
+        let known =
+            if standing.cells == Class::RETRIED { Standing::UNKNOWN } else { standing.known };
+        let cells = if let Some(known) = self.tables.source_cells(known) {
             Cells::exact(&known.arrivals[Class::slot(standing.cells)])
         } else {
-            let hash = self.source_hash(opening, standing.cells);
+            let Tuple { family, scope, .. } = opening.tuple;
+            let hash = self.source_hash(family, scope, standing.cells);
             let line = line_index(hash, self.environment.fixed.source_line_mask);
             self.cells(Scope::Source, line, hash)?
         };
@@ -151,8 +158,7 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
-    const fn source_hash(&self, opening: &Opening, class: u32) -> u64 {
-        let Tuple { family, scope, .. } = opening.tuple;
+    pub(super) const fn source_hash(&self, family: u32, scope: u64, class: u32) -> u64 {
         hash::source(&self.environment.fixed.source_key, class, family, scope)
     }
 
@@ -170,7 +176,7 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
-    fn cells(&self, scope: Scope, line: u32, hash: u64) -> Option<Cells<'_>> {
+    pub(super) fn cells(&self, scope: Scope, line: u32, hash: u64) -> Option<Cells<'_>> {
         self.tables.bucket_line(scope, line).map(|line| Cells::peek(line, hash))
     }
 
@@ -233,14 +239,13 @@ impl<T: Tables> Guard<'_, T> {
     }
 
     #[inline(always)]
-    fn note_offered(&self, opening: &Opening, tier: u32) {
-        if !self.tables.samples() {
+    pub(super) fn note_offered(&self, family: u32, scope: u64, class: u32, tier: u32) {
+        if !self.tables.samples() || self.tables.interface().is_none() {
             return;
         }
-        let hash = self.source_hash(opening, opening.class);
+        let hash = self.source_hash(family, scope, class);
         let line = line_index(hash, self.environment.fixed.source_line_mask);
-        let Tuple { family, scope, .. } = opening.tuple;
-        let offered = Offered { address: scope, family, class: opening.class, tier };
+        let offered = Offered { address: scope, family, class, tier };
         self.tables.note_offered(line, offered);
     }
 }
@@ -258,7 +263,7 @@ const fn prefix_of(family: u32, scope: u64) -> u64 {
 
 /// The stricter of the ceiling and the share in force; an interval of 0 is none.
 #[inline(always)]
-fn stricter<'l>(
+pub(super) fn stricter<'l>(
     interface: &'l Interface,
     limits: &'l Limits,
     tier: u32,

@@ -21,6 +21,8 @@ pub struct CpuState {
     pub(super) decided: Scratch<Decided>,
     /// New flows counted towards the next sample.
     offered: Cell<u32>,
+    /// Challenges answered and not yet added to those of all CPUs.
+    pub(super) answers: Cell<u32>,
     /// Tuples seen within this second (see [`recent`]).
     recent: [Shared; SLOTS],
 }
@@ -47,6 +49,7 @@ impl Default for CpuState {
             standing: Scratch::default(),
             decided: Scratch::default(),
             offered: Cell::default(),
+            answers: Cell::default(),
             recent: array::from_fn(|_| Shared::new(0)),
         }
     }

@@ -17,6 +17,7 @@ impl Judgement {
     const INDEX: u32 = 0xffff;
     const TIER_SHIFT: u32 = 16;
     const TIER: u32 = 0xff;
+    const FINAL: u32 = 1 << 30;
     const WAKE_SHIFT: u32 = 31;
 
     /// An outcome in the class of this number, if it is one with a class.
@@ -73,6 +74,12 @@ impl Judgement {
         self.0 >> Self::WAKE_SHIFT != 0
     }
 
+    /// The same, known to be of no dry run.
+    #[inline(always)]
+    pub(super) const fn finally(self) -> Self {
+        Self(self.0 | Self::FINAL)
+    }
+
     /// The outcome's number.
     #[inline(always)]
     pub const fn number(self) -> u32 {
@@ -84,7 +91,9 @@ impl Judgement {
     #[inline(always)]
     pub fn action(self, dry_run: impl FnOnce() -> bool) -> Action {
         let number = self.number();
-        if self == Self::KNOWN || Outcomes::PASSED.holds(number) || dry_run() {
+        if self.0 & Self::FINAL != 0 {
+            Action::Drop
+        } else if self == Self::KNOWN || Outcomes::PASSED.holds(number) || dry_run() {
             Action::Pass
         } else if Outcomes::ANSWERED.holds(number) {
             Action::Answer

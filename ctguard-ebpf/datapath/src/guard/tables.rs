@@ -2,11 +2,11 @@
 
 use super::cpu_state::CpuState;
 use crate::{
-    challenge::{self, Answering},
+    challenge::{self, Answering, Reversible},
     classify::Flow,
     flow::FlowLines,
     known_flows::KnownWords,
-    layout::{BucketLine, Grant, Interface, Limits, List, MemoryLine, Offered, Policy},
+    layout::{BucketLine, Grant, Interface, Limits, List, MemoryLine, Offered, Policy, RetryLine},
     packet::{Address, Ipv4, Ipv6, Packet},
     sources::SourceSet,
     units::Jiffies,
@@ -18,6 +18,8 @@ pub trait Tables: FlowLines + KnownWords + SourceSet {
     fn bucket_line(&self, scope: Scope, index: u32) -> Option<&BucketLine>;
     /// The line at `index` of a memory.
     fn memory_line(&self, memory: Memory, index: u32) -> Option<&MemoryLine>;
+    /// The line at `index` of the senders that may come again.
+    fn retry_line(&self, index: u32) -> Option<&RetryLine>;
     /// Whether the list holds the IPv4 address, not expired at `now`.
     fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool;
     /// Whether the list holds the IPv6 address, not expired at `now`.
@@ -38,6 +40,8 @@ pub trait Tables: FlowLines + KnownWords + SourceSet {
     fn addresses<A: Answering>(&self) -> Option<(A, A)>;
     /// Overwrites a SYN with a challenge ACK; false if that failed.
     fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool;
+    /// Overwrites a DNS query with a truncated reply; false if it is none, or that failed.
+    fn truncate<A: Reversible>(&self) -> bool;
     /// Whether this new flow is sampled for the offered load.
     fn samples(&self) -> bool;
     /// Keeps a packet that opens a flow or is denied for the trace.
@@ -60,8 +64,6 @@ pub enum Scope {
 /// What is remembered for seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// Tuples that were refused and may come again.
-    Retries,
     /// Tuples that answered a challenge.
     Answered,
     /// Sources that were sent challenge ACKs.

@@ -9,7 +9,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::{
-    layout::{FlowLine, Policy},
+    layout::{FlowLine, Policy, STATIONS},
     units::Ticks,
 };
 use lab::{
@@ -282,6 +282,25 @@ fn a_denied_source_gets_nothing_through_until_its_entry_ends() {
 }
 
 #[test]
+fn the_operator_goes_before_a_feed_and_a_feed_that_allows_before_one_that_denies() {
+    let is_denied = |lists: &[List]| {
+        let mut lab = Lab::new();
+        for list in lists {
+            lab.list(*list, REMOTE, 0);
+        }
+        lab.grant.allowances[1].limit.store(1);
+        let is_denied = lab.syn(REMOTE, 1) == (Outcome::Denied, Class::Tcp);
+        assert_eq!(lab.grant.admitted[1].0.load(), u64::from(!is_denied), "{lists:?}");
+        is_denied
+    };
+    assert!(is_denied(&[List::FeedDenyV4]));
+    assert!(!is_denied(&[List::FeedDenyV4, List::AllowV4]));
+    assert!(!is_denied(&[List::FeedDenyV4, List::FeedAllowV4]));
+    assert!(is_denied(&[List::DenyV4, List::FeedAllowV4]));
+    assert!(is_denied(&[List::DenyV4, List::AllowV4]));
+}
+
+#[test]
 fn an_allowed_source_has_no_ceiling_but_a_grant_of_its_own() {
     let mut lab = Lab::new();
     lab.list(List::AllowV4, REMOTE, 0);
@@ -343,14 +362,20 @@ fn chains_and_tags_longer_than_are_read_are_charged_as_other() {
 }
 
 #[test]
-fn on_a_promiscuous_port_frames_for_other_stations_are_left_alone() {
+fn frames_for_stations_that_are_not_tracked_are_left_alone() {
+    const OTHER: u64 = 0x0202_0202_0202;
+    const OURS: u64 = 0x0404_0404_0404;
     let mut lab = Lab::new();
     lab.environment.daemon.stations_in_use = 1;
-    lab.interface.station = 0x0202_0202_0202;
+    lab.interface.stations = [OTHER; STATIONS];
     let frame = syn(REMOTE, LOCAL, 1);
     assert_eq!(lab.judge(&frame), Outcome::NotOurs);
-    lab.interface.station = 0x0404_0404_0404;
-    assert!(lab.judge(&frame) == Outcome::Admitted);
+    for place in 0..STATIONS {
+        lab.interface.stations = [OTHER; STATIONS];
+        lab.interface.stations[place] = OURS;
+        let frame = syn(REMOTE, LOCAL, 2 + u32::try_from(place).unwrap());
+        assert_eq!(lab.judge(&frame), Outcome::Admitted, "place {place}");
+    }
 }
 
 /// Fails when what a source did while it had a share holds it back once it has none.

@@ -7,13 +7,14 @@ use super::{
     opening::{Opening, Tuple},
 };
 use crate::{
-    admission::grant::Allowance,
+    admission::grant::{self, Allowance},
     challenge::{self, Answer, Answering, Connection, Slot},
     hash,
-    layout::{Class, MemoryLine, Outcome, Policy, Stage, Tier},
+    layout::{Class, Environment, Grant, MemoryLine, Outcome, Policy, Stage, Tier},
     memory::{self, Moment, Remembered},
     packet::{Ipv4, Ipv6},
     place::Place,
+    retries::{self, evidence},
     sources::{self, Tiers},
     units::Jiffies,
 };
@@ -24,8 +25,9 @@ const POSITIONS: u32 = MemoryLine::WORDS as u32;
 
 pub(super) enum TierOrChallenge {
     Tier(Standing),
-    /// It is not admitted: it was challenged, or refused because it cannot be. Whether the daemon is
-    /// to be woken, because the grant is spent in calm.
+    /// It is not admitted: it was challenged, or refused because it cannot be, or because what is
+    /// left of the retried tier's grant is for packets with better evidence. Whether the daemon is to
+    /// be woken, because the grant is spent in calm.
     Challenge(Outcome, bool),
 }
 
@@ -37,17 +39,22 @@ pub(super) struct Standing {
     pub(super) tier: u32,
     /// The slot of its source in the set of known sources, or [`Standing::UNKNOWN`].
     pub(super) known: u32,
-    /// The number of its class, or [`Class::ANSWERED`]: cells that no spoofed packet charges.
+    /// The number of its class, or [`Class::ANSWERED`] or [`Class::RETRIED`]: cells that no spoofed
+    /// packet charges, or only one that is sent twice.
     pub(super) cells: u32,
     /// Where the answer of its tuple is remembered, or 0 (see [`Guard::forget_answer`]).
     pub(super) answer: u32,
     /// 1 if a challenge is to wake the daemon, because the grant is spent in calm.
     pub(super) wakes: u32,
+    /// 1 if the daemon lives, so that grants hold.
+    pub(super) is_granted: u32,
+    /// 1 if a known source is above its limit, so that a SYN is challenged instead of refused.
+    pub(super) is_above_limit: u32,
 }
 
 impl Standing {
     /// No slot of the set.
-    const UNKNOWN: u32 = u32::MAX;
+    pub(super) const UNKNOWN: u32 = u32::MAX;
 }
 
 impl<T: Tables> Guard<'_, T> {
@@ -70,6 +77,8 @@ impl<T: Tables> Guard<'_, T> {
             cells: opening.class,
             answer: 0,
             wakes: 0,
+            is_granted: 0,
+            is_above_limit: 0,
         };
         if opening.tier == Tier::Allowed as u32 {
             return TierOrChallenge::Tier(standing);
@@ -101,10 +110,12 @@ impl<T: Tables> Guard<'_, T> {
             if !instead_of_refusal {
                 return TierOrChallenge::Tier(standing);
             }
+            standing.is_above_limit = 1;
         }
         if !opening.has_tuple {
             return TierOrChallenge::Challenge(Outcome::RefusedChallenge, false);
         }
+        standing.is_granted = u32::from(of_strangers.is_of_daemon());
         standing.wakes = u32::from(is_calm && of_strangers == Allowance::Spent);
         let mut standing = self.tables.cpu_state().standing.hide(standing);
         // Packets that arrive right after an admission belong to the same flow.
@@ -117,24 +128,44 @@ impl<T: Tables> Guard<'_, T> {
             return TierOrChallenge::Challenge(Outcome::RefusedChallenge, standing.wakes != 0);
         }
         let mut may_be_asked = false;
-        if is_tcp && rules.can_answer() {
-            standing.answer = self.find_answer(tuple, now);
-            may_be_asked = standing.answer == 0 && self.may_be_asked(tuple, now);
+        if rules.can_answer() && (is_tcp || is_dns(opening, rules)) {
+            if is_tcp {
+                standing.answer = self.find_answer(tuple, now);
+            }
+            may_be_asked = standing.answer == 0 && self.may_be_asked(tuple, rules.grant, now);
         }
         let may_be_asked = self.zero().hide(u32::from(may_be_asked)) != 0;
         let mut standing = self.tables.cpu_state().standing.hide(standing);
         let (challenged, tier) = if standing.answer != 0 {
             standing.cells = Class::ANSWERED;
             (None, Tier::Answered)
-        } else if may_be_asked {
+        } else if may_be_asked && is_tcp {
             (Some(self.challenge_by_ack(tuple, rules, now)), Tier::Strangers)
         } else {
-            (self.challenge_by_silence(tuple, now), Tier::Retried)
+            let evidence = self.zero().hide(self.challenge_by_silence(opening, now));
+            let is_of_retried = standing.known == Standing::UNKNOWN || standing.is_above_limit != 0;
+            if is_tcp && is_of_retried {
+                standing.cells = self.zero().hide(Class::RETRIED);
+            }
+            let challenged = if evidence == evidence::NONE {
+                Some(Outcome::ChallengedBySilence)
+            } else if is_of_retried
+                && standing.is_granted != 0
+                && !grant::leaves(rules.grant, evidence, self.zero())
+            {
+                Some(Outcome::RefusedGrant)
+            } else {
+                None
+            };
+            (challenged, Tier::Retried)
         };
         if let Some(outcome) = challenged {
+            let is_truncated = may_be_asked && !is_tcp && self.truncates(tuple, rules);
+            let outcome = if is_truncated { Outcome::ChallengedByTruncation } else { outcome };
             return TierOrChallenge::Challenge(outcome, standing.wakes != 0);
         }
-        if standing.known == Standing::UNKNOWN {
+        let is_answered = standing.answer != 0;
+        if standing.known == Standing::UNKNOWN || standing.is_above_limit != 0 && !is_answered {
             standing.tier = tier as u32;
         }
         TierOrChallenge::Tier(standing)
@@ -183,15 +214,24 @@ impl<T: Tables> Guard<'_, T> {
         }
     }
 
-    /// Whether the source may be sent another challenge ACK: the packet may be spoofed, so few go to
-    /// one address.
+    /// Whether the source may be sent another challenge: the packet may be spoofed, so few go to one
+    /// address, and no more in all than the links can take.
     #[inline(always)]
-    fn may_be_asked(&self, tuple: &Tuple, now: Jiffies) -> bool {
+    fn may_be_asked(&self, tuple: &Tuple, grant: &Grant, now: Jiffies) -> bool {
         let scope = self.scope(tuple);
-        let interval = self.environment.daemon.challenge_interval;
-        self.memory_line(Memory::Challenged, scope).is_some_and(|line| {
-            memory::take(line, scope, Moment::at(now, 0), interval, self.zero())
-        })
+        let Environment { daemon, .. } = self.environment;
+        let unit = Moment::at(now, daemon.memory_shift);
+        let has_left = challenge::has_left(grant, self.environment, unit);
+        let may_be_asked = has_left
+            && self.memory_line(Memory::Challenged, scope).is_some_and(|line| {
+                let now = Moment::at(now, 0);
+                memory::take(line, scope, now, daemon.challenge_interval, self.zero())
+            });
+        if may_be_asked {
+            let answers = &self.tables.cpu_state().answers;
+            answers.set(challenge::take(grant, self.environment, unit, answers.get()));
+        }
+        may_be_asked
     }
 
     /// Challenges a SYN.
@@ -220,19 +260,36 @@ impl<T: Tables> Guard<'_, T> {
         (dry_run || self.tables.answer(&answer)).then_some(())
     }
 
-    /// Remembers a tuple that comes first; `None` if it comes again after a while and is admitted.
+    /// Overwrites a DNS query with a truncated reply, except in a dry run.
     #[inline(always)]
-    fn challenge_by_silence(&self, tuple: &Tuple, now: Jiffies) -> Option<Outcome> {
-        let challenged = Some(Outcome::ChallengedBySilence);
-        let moment = self.moment(now);
-        let Some(line) = self.memory_line(Memory::Retries, tuple.hash) else { return challenged };
-        let max_age = self.environment.daemon.retry_before;
-        match memory::find(line, tuple.hash, moment, max_age, self.zero()) {
-            Some(first) if first.age < self.environment.daemon.retry_after => {}
-            Some(_) => return None,
-            None => memory::remember(line, tuple.hash, moment, self.zero()),
-        }
-        challenged
+    fn truncates(&self, tuple: &Tuple, rules: &Rules<'_>) -> bool {
+        rules.policy.has(Policy::DRY_RUN)
+            || if tuple.family == 4 {
+                self.tables.truncate::<Ipv4>()
+            } else {
+                self.tables.truncate::<Ipv6>()
+            }
+    }
+
+    /// Remembers a sender that comes first; the number of what speaks for its packet (see
+    /// [`evidence`]).
+    #[inline(always)]
+    fn challenge_by_silence(&self, opening: &Opening, now: Jiffies) -> u32 {
+        let Environment { fixed, daemon, .. } = self.environment;
+        let Tuple { hash: port_hash, key, sequence, .. } = opening.tuple;
+        // Most resolvers ask again from another port. Other senders keep theirs, and their sequence
+        // number, which those who send in a source's name cannot guess.
+        let (is_udp, is_tcp) =
+            (opening.class == Class::Udp as u32, opening.class == Class::Tcp as u32);
+        let wanted = if is_udp { key & 0xffff } else { key ^ if is_tcp { sequence } else { 0 } };
+        let hash = hash::with_flow_key(&fixed.tuple_key, port_hash, key, wanted);
+        let index = memory::line_index(hash, fixed.retry_line_mask);
+        self.tables.retry_line(index).map_or(evidence::NONE, |line| {
+            let moment = Moment::at(now, daemon.memory_shift);
+            let evidence = retries::come(line, hash, port_hash, moment, daemon, self.zero());
+            // Only another sender with the same fingerprint seems to have another port.
+            if is_udp || evidence != evidence::OTHER_PORT { evidence } else { evidence::NONE }
+        })
     }
 
     /// Whether a RST answers a challenge.
@@ -282,16 +339,10 @@ impl<T: Tables> Guard<'_, T> {
     #[inline(always)]
     const fn line_index(&self, memory: Memory, hash: u64) -> u32 {
         let mask = match memory {
-            Memory::Retries => self.environment.fixed.retry_line_mask,
             Memory::Answered => self.environment.fixed.answered_line_mask,
             Memory::Challenged => self.environment.fixed.challenged_line_mask,
         };
         memory::line_index(hash, mask)
-    }
-
-    #[inline(always)]
-    const fn moment(&self, now: Jiffies) -> Moment {
-        Moment::at(now, self.environment.daemon.memory_shift)
     }
 
     #[inline(always)]
@@ -305,4 +356,12 @@ impl<T: Tables> Guard<'_, T> {
         let (source, destination) = self.tables.addresses()?;
         Some(Connection { source, destination, ports: tuple.key })
     }
+}
+
+/// Whether the packet may be a DNS query that is answered where it is challenged.
+#[inline(always)]
+const fn is_dns(opening: &Opening, rules: &Rules<'_>) -> bool {
+    rules.policy.has(Policy::DNS)
+        && opening.class == Class::Udp as u32
+        && opening.tuple.key & 0xffff == challenge::DNS_PORT
 }

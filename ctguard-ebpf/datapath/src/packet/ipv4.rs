@@ -1,11 +1,13 @@
 //! IPv4 (RFC 791): addresses, protocol and fragment offset.
 
+use core::mem::offset_of;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
     Fragment, Header, Malformed,
     address::Ipv4,
-    reader::{Be16, Be32, Reader},
+    reader::{Be16, Be32, Reader, word},
 };
 
 #[repr(C)]
@@ -54,8 +56,8 @@ pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Header<Ipv4>, Malformed> 
         Fragment::at(flags_and_offset & OFFSET, flags_and_offset & MORE_FRAGMENTS != 0)
     };
     Ok(Header {
-        source: Ipv4(header.source.get()),
-        destination: Ipv4(header.destination.get()),
+        source: Ipv4(word::<{ offset_of!(Ipv4Header, source) }, _>(header)),
+        destination: Ipv4(word::<{ offset_of!(Ipv4Header, destination) }, _>(header)),
         protocol,
         payload_bytes: total_length - words * 4,
         fragment,

@@ -31,8 +31,9 @@ struct ExtensionHeader {
 }
 
 const EXTENSION_WORDS: u16 = 2;
-/// At least the words of [`MOST_EXTENSIONS`] headers of 2,048 bytes.
-const MOST_WORDS: u32 = 0x1fff;
+/// Words of extension headers that are stepped over. A longer chain, which needs eight headers of
+/// nearly 2,048 bytes, is not read.
+const MOST_WORDS: u32 = 0xfff;
 const _: () = assert!(size_of::<ExtensionHeader>() == EXTENSION_WORDS as usize * 4);
 
 /// Extension headers that are read; a packet with more is charged as class other.
@@ -86,6 +87,7 @@ pub(super) fn parse(packet: &mut Reader<'_>) -> Result<Header<Ipv6>, Malformed> 
     parsed.payload_bytes = payload_bytes.unwrap_or(0);
     parsed.unread_extensions = is_extension(parsed.protocol)
         || payload_bytes.is_none()
+        || u32::from(words) > MOST_WORDS
         || packet.skip_read_words::<MOST_WORDS>(words).is_none();
     Ok(parsed)
 }

@@ -40,6 +40,36 @@ impl Be32 {
     }
 }
 
+/// The 32-bit field in network byte order at `AT`, an even offset in `header`.
+///
+/// One load: LLVM would load two halves, because it knows only that they are aligned to two bytes. The
+/// verifier allows it where the kernel aligns what follows a link header of 14 bytes.
+#[inline(always)]
+pub(crate) fn word<const AT: usize, H: WireHeader>(header: &H) -> u32 {
+    const { assert!(AT.is_multiple_of(2) && AT + 4 <= size_of::<H>()) };
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let bytes = header.as_bytes();
+        u32::from_be_bytes([bytes[AT], bytes[AT + 1], bytes[AT + 2], bytes[AT + 3]])
+    }
+    #[cfg(target_arch = "bpf")]
+    {
+        let word: u64;
+        // SAFETY: four bytes of `header`, which the verifier allows to be read at once.
+        unsafe {
+            core::arch::asm!(
+                "{word} = *(u32 *)({header} + {at})",
+                "{word} = be32 {word}",
+                header = in(reg) core::ptr::from_ref(header),
+                at = const AT,
+                word = lateout(reg) word,
+                options(pure, readonly, nostack),
+            );
+        }
+        word as u32
+    }
+}
+
 /// A header that may be viewed in place: any bytes are valid, and it has no padding.
 pub trait WireHeader: Copy + FromBytes + IntoBytes + Immutable {}
 impl<H: Copy + FromBytes + IntoBytes + Immutable> WireHeader for H {}

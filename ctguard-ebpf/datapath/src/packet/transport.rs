@@ -1,10 +1,12 @@
 //! Transport headers: ports, flags and message types.
 
+use core::mem::offset_of;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
     Address, Fragment, Header, Malformed, protocol,
-    reader::{Be16, Be32, Reader},
+    reader::{Be16, Be32, Reader, word},
 };
 
 /// The fixed 20 bytes of a TCP header (RFC 9293, section 3.1).
@@ -176,9 +178,9 @@ fn parse_tcp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malformed
         return Err(Malformed::Tcp);
     }
     Ok(Transport::Tcp {
-        ports: join(header.source_port, header.destination_port),
+        ports: word::<0, _>(header),
         flags: TcpFlags(u32::from(flags)),
-        sequence: header.sequence.get(),
+        sequence: word::<{ offset_of!(TcpHeader, sequence) }, _>(header),
         carries_data: bytes > header_bytes,
     })
 }
@@ -192,7 +194,7 @@ fn parse_udp(packet: &mut Reader<'_>, bytes: u16) -> Result<Transport, Malformed
     if header.length.get() < SHORT_HEADER_BYTES {
         return Err(Malformed::Udp);
     }
-    Ok(Transport::Udp { ports: join(header.source_port, header.destination_port) })
+    Ok(Transport::Udp { ports: word::<0, _>(header) })
 }
 
 #[inline(always)]
@@ -228,9 +230,4 @@ fn parse_gre(packet: &mut Reader<'_>) -> Transport {
         _ => 0,
     };
     Transport::Other { key }
-}
-
-#[inline(always)]
-const fn join(source: Be16, destination: Be16) -> u32 {
-    (source.get() as u32) << 16 | destination.get() as u32
 }

@@ -2,7 +2,8 @@
 //!
 //! A fixed array of lines of eight slots. A source may lie in one of two lines that its keyed hash
 //! selects, so a set that fills half the slots leaves no source out. Only the daemon writes the
-//! set; the data path reads one or two cache lines. Each slot has its own cells, so a known source
+//! set; the data path reads one or two cache lines, and for nearly all strangers only a word of the
+//! summary, a Bloom filter of the whole set. Each slot has its own cells, so a known source
 //! never shares a bucket with a stranger.
 //!
 //! A stranger is taken for a known source if the high 59 bits of their hashes are equal. For random
@@ -28,6 +29,10 @@ use slot::Slot;
 pub const LINES: u32 = 4096;
 /// Slots of the set, and number of [`SourceCells`].
 pub const SLOTS: u32 = LINES * SLOTS_IN_LINE;
+/// Lines with the summary of the set, which lies behind it.
+pub const ALL_LINES: u32 = LINES + SUMMARY_WORDS / SLOTS_IN_LINE;
+/// Words of the summary.
+const SUMMARY_WORDS: u32 = 4096;
 /// Most sources of the set: half the slots, so that no source finds both lines full.
 pub const CAPACITY: u32 = SLOTS / 2;
 
@@ -54,6 +59,9 @@ pub struct KnownSource {
 /// Looks a source up.
 #[inline(always)]
 pub fn find<L: SourceSet>(lines: &L, place: Place) -> Option<KnownSource> {
+    if !may_hold(lines, place.hash) {
+        return None;
+    }
     match find_in(lines.source_line(place.first)?, place.first, place) {
         Some(known) => Some(known),
         None => find_in(lines.source_line(place.second)?, place.second, place),
@@ -75,6 +83,53 @@ fn find_in(line: &SourceLine, index: u32, place: Place) -> Option<KnownSource> {
         return None;
     }
     Some(KnownSource { slot: index * SLOTS_IN_LINE + position, tiers })
+}
+
+/// Whether the source of this hash may be known: false only if it is not. Under a flood nearly all
+/// are not, and one word tells it.
+#[inline(always)]
+pub(crate) fn may_hold<L: SourceSet>(lines: &L, hash: u64) -> bool {
+    let (line, position) = summary_place(hash);
+    // Without a summary all may be known.
+    let Some(line) = lines.source_line(line) else { return true };
+    let bits = summary_bits(hash);
+    line.slots[position as usize].load() & bits == bits
+}
+
+/// The line and the position in it of the summary's word for a hash, from bits that slots keep.
+#[inline(always)]
+const fn summary_place(hash: u64) -> (u32, u32) {
+    let word = low_word(hash >> Tiers::BITS) & (SUMMARY_WORDS - 1);
+    (LINES + word / SLOTS_IN_LINE, word % SLOTS_IN_LINE)
+}
+
+/// Two bits, so that of 16,384 known sources one stranger in fifty has the same.
+#[inline(always)]
+const fn summary_bits(hash: u64) -> u64 {
+    1 << (hash >> 58) | 1 << (hash >> 52 & 63)
+}
+
+/// Takes out of the summary who is no longer in the set. Only the daemon may call this.
+pub fn summarize<S: SourceSet>(set: &S) {
+    // In parts that fit a stack.
+    const PART: usize = 128;
+    for first in (LINES..ALL_LINES).step_by(PART) {
+        let mut words = [[0; SourceLine::SLOTS]; PART];
+        for line in (0..LINES).filter_map(|line| set.source_line(line)) {
+            let slots = line.slots.iter().map(|slot| Slot(slot.load()));
+            for Slot(hash) in slots.filter(|slot| slot.tier_bits() != 0) {
+                let (line, position) = summary_place(hash);
+                if let Some(line) = words.get_mut(line.wrapping_sub(first) as usize) {
+                    line[position as usize] |= summary_bits(hash);
+                }
+            }
+        }
+        for (line, words) in (first..).zip(&words) {
+            if let Some(line) = set.source_line(line) {
+                line.slots.iter().zip(words).for_each(|(slot, word)| slot.store(*word));
+            }
+        }
+    }
 }
 
 /// The tier of the source in a word of the set; `None` if the slot is free.
@@ -110,6 +165,10 @@ pub fn insert<S: SourceSet>(set: &S, place: Place, tiers: Tiers) -> Insertion {
         // A packet of the slot's last source that is being judged may charge the cells once more.
         cells.arrivals.iter().for_each(|arrival| arrival.store(0));
         cells.offered.iter().for_each(|offered| offered.store(0));
+        let (line, position) = summary_place(place.hash);
+        if let Some(line) = set.source_line(line) {
+            line.slots[position as usize].set_bits(summary_bits(place.hash));
+        }
         #[cfg(not(target_arch = "bpf"))]
         core::sync::atomic::fence(core::sync::atomic::Ordering::Release);
         cell.store(word);
@@ -137,5 +196,7 @@ fn slot_at<L: SourceSet>(lines: &L, slot: u32) -> Option<&Shared> {
     line.slots.get((slot % SLOTS_IN_LINE) as usize)
 }
 
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ impl Tiers {
     /// Entries that prove nothing, since anybody can send such packets, are more than its part: it
     /// is challenged like a stranger.
     pub const CHALLENGED: Self = Self(1 << 4);
-    const BITS: u32 = 5;
+    pub(super) const BITS: u32 = 5;
 
     /// Both.
     #[must_use]

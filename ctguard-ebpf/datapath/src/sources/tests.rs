@@ -1,36 +1,12 @@
 extern crate std;
-use std::{collections::HashSet, vec::Vec};
+use std::collections::HashSet;
 
-use super::*;
+use super::{testing::Set, *};
 use crate::{
     hash::{self, testing::KEY},
     layout::HashKey,
     verifier::OpaqueZero,
 };
-
-struct Set {
-    lines: Vec<SourceLine>,
-    cells: Vec<SourceCells>,
-}
-
-impl Set {
-    fn new() -> Self {
-        Self {
-            lines: (0..LINES).map(|_| SourceLine::default()).collect(),
-            cells: (0..SLOTS).map(|_| SourceCells::default()).collect(),
-        }
-    }
-}
-
-impl SourceSet for Set {
-    fn source_line(&self, index: u32) -> Option<&SourceLine> {
-        self.lines.get(index as usize)
-    }
-
-    fn source_cells(&self, index: u32) -> Option<&SourceCells> {
-        self.cells.get(index as usize)
-    }
-}
 
 fn place(hash: u64) -> Place {
     Place::of(hash, LINES - 1, OpaqueZero::new(0))
@@ -59,7 +35,7 @@ fn random(state: &mut u64) -> u64 {
 
 #[test]
 fn a_source_is_known_as_what_it_was_inserted_as() {
-    let set = Set::new();
+    let set = Set::default();
     assert_eq!(insert(&set, v4(1), Tiers::REGULAR), Insertion::Inserted);
     assert_eq!(insert(&set, v4(2), Tiers::PROVEN.and(Tiers::REGULAR)), Insertion::Inserted);
     let [one, two] = [1, 2].map(|address| find(&set, v4(address)).unwrap());
@@ -71,7 +47,7 @@ fn a_source_is_known_as_what_it_was_inserted_as() {
 
 #[test]
 fn a_change_of_tiers_keeps_slot_and_cells() {
-    let set = Set::new();
+    let set = Set::default();
     insert(&set, v4(1), Tiers::PROVEN);
     let before = find(&set, v4(1)).unwrap();
     set.cells[before.slot as usize].arrivals[0].store(77);
@@ -83,7 +59,7 @@ fn a_change_of_tiers_keeps_slot_and_cells() {
 
 #[test]
 fn a_slot_that_changes_its_owner_starts_with_fresh_cells() {
-    let set = Set::new();
+    let set = Set::default();
     insert(&set, v4(1), Tiers::PROVEN);
     let slot = find(&set, v4(1)).unwrap().slot;
     let cells = &set.cells[slot as usize];
@@ -101,7 +77,7 @@ fn a_slot_that_changes_its_owner_starts_with_fresh_cells() {
 #[test]
 fn a_full_set_leaves_nobody_out_and_gives_each_a_slot_of_its_own() {
     for seed in 0..20 {
-        let (set, key) = (Set::new(), key(seed));
+        let (set, key) = (Set::default(), key(seed));
         let at = |address: u32| place(hash::scope(&key, 4, 0x0a00_0000 + u64::from(address)));
         for address in 0..CAPACITY {
             assert_eq!(insert(&set, at(address), Tiers::REGULAR), Insertion::Inserted);
@@ -110,13 +86,30 @@ fn a_full_set_leaves_nobody_out_and_gives_each_a_slot_of_its_own() {
             (0..CAPACITY).map(|address| find(&set, at(address)).unwrap().slot).collect();
         assert_eq!(slots.len(), CAPACITY as usize, "key {seed}");
         assert!((0..CAPACITY).all(|address| remove(&set, at(address))));
+        summarize(&set);
         assert!(set.lines.iter().flat_map(|line| &line.slots).all(|slot| slot.load() == 0));
     }
 }
 
 #[test]
+fn the_summary_holds_every_known_source_and_one_stranger_in_fifty() {
+    let set = Set::default();
+    for address in 0..2 * CAPACITY {
+        insert(&set, v4(0x0a00_0000 + address), Tiers::PROVEN);
+        if address % 2 == 1 {
+            remove(&set, v4(0x0a00_0000 + address));
+        }
+    }
+    summarize(&set);
+    let holds = |address: u32| may_hold(&set, v4(address).hash);
+    assert!((0..CAPACITY).all(|number| holds(0x0a00_0000 + 2 * number)));
+    let strangers = (0..1_000_000).filter(|address| holds(0x4000_0000 + address)).count();
+    assert!((15_000..25_000).contains(&strangers), "{strangers} of a million");
+}
+
+#[test]
 fn a_source_whose_lines_are_both_full_is_told_so() {
-    let set = Set::new();
+    let set = Set::default();
     for line in &set.lines {
         line.slots.iter().for_each(|slot| slot.store(u64::MAX));
     }
@@ -127,7 +120,7 @@ fn a_source_whose_lines_are_both_full_is_told_so() {
 
 #[test]
 fn a_hash_of_zeros_is_no_free_slot() {
-    let set = Set::new();
+    let set = Set::default();
     for hash in 0..4 {
         assert_eq!(find(&set, place(hash)), None);
     }
@@ -141,7 +134,7 @@ fn a_hash_of_zeros_is_no_free_slot() {
 fn strangers_do_not_pass_for_known_sources() {
     const STRANGERS: u32 = 2_000_000;
     const CUT: u64 = !0 << 46;
-    let set = Set::new();
+    let set = Set::default();
     for address in 0..CAPACITY {
         insert(&set, v4(0x0a00_0000 + address), Tiers::REGULAR);
     }

@@ -9,13 +9,14 @@ use aya_ebpf::{
 use ctguard_datapath::guard::CpuState;
 use ctguard_layout::shared::Shared;
 use ctguard_layout::{
-    BucketLine, Counters, Environment, FlowLine, Grant, INTERFACE_SLOTS, Interface, Limits,
-    ListEntry, MemoryLine, OfferedSlot, Policy, SourceCells, SourceLine,
+    BucketLine, Counters, Environment, FeedEntry, FlowLine, Grant, INTERFACE_SLOTS, Interface,
+    Limits, ListEntry, MemoryLine, OfferedSlot, Policy, RetryLine, SourceCells, SourceLine,
 };
 
 /// Only memory-mappable arrays have their values aligned to 64 bytes (`array_map_alloc`).
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const LIST_CAPACITY: usize = ListEntry::CAPACITY as usize;
+const FEED_CAPACITY: usize = FeedEntry::MAP_CAPACITY as usize;
 
 #[btf_map(name = "policy")]
 pub(crate) static POLICY: Array<Policy, 1, MMAPABLE> = Array::new();
@@ -41,7 +42,7 @@ pub(crate) static SOURCES: Array<SourceLine, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "source_cells")]
 pub(crate) static SOURCE_CELLS: Array<SourceCells, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "retries")]
-pub(crate) static RETRIES: Array<MemoryLine, 1, MMAPABLE> = Array::new();
+pub(crate) static RETRIES: Array<RetryLine, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "answered")]
 pub(crate) static ANSWERED: Array<MemoryLine, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "challenged")]
@@ -64,3 +65,11 @@ pub(crate) static ALLOW_V6: LpmTrie<[u8; 16], ListEntry, LIST_CAPACITY> = LpmTri
 pub(crate) static DENY_V4: LpmTrie<[u8; 4], ListEntry, LIST_CAPACITY> = LpmTrie::new();
 #[btf_map(name = "deny_v6")]
 pub(crate) static DENY_V6: LpmTrie<[u8; 16], ListEntry, LIST_CAPACITY> = LpmTrie::new();
+#[btf_map(name = "feed_allow_v4")]
+pub(crate) static FEED_ALLOW_V4: LpmTrie<[u8; 4], FeedEntry, FEED_CAPACITY> = LpmTrie::new();
+#[btf_map(name = "feed_allow_v6")]
+pub(crate) static FEED_ALLOW_V6: LpmTrie<[u8; 16], FeedEntry, FEED_CAPACITY> = LpmTrie::new();
+#[btf_map(name = "feed_deny_v4")]
+pub(crate) static FEED_DENY_V4: LpmTrie<[u8; 4], FeedEntry, FEED_CAPACITY> = LpmTrie::new();
+#[btf_map(name = "feed_deny_v6")]
+pub(crate) static FEED_DENY_V6: LpmTrie<[u8; 16], FeedEntry, FEED_CAPACITY> = LpmTrie::new();

@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use ctguard_datapath::{
-    challenge::{self, Answering},
+    challenge::{self, Answering, Reversible},
     classify::Flow,
     flow::FlowLines,
     guard::{Answer, CpuState, Memory, Offered, Scope, Tables},
@@ -15,8 +15,8 @@ use ctguard_datapath::{
     verifier::OpaqueZero,
 };
 use ctguard_layout::{
-    BucketLine, Environment, FlowLine, Grant, Interface, Limits, List, ListEntry, MemoryLine,
-    Policy, SourceCells, SourceLine, shared::Shared, units::Jiffies,
+    BucketLine, Environment, FeedEntry, FlowLine, Grant, Interface, Limits, List, ListEntry,
+    MemoryLine, Policy, RetryLine, SourceCells, SourceLine, shared::Shared, units::Jiffies,
 };
 
 use ctguard_program::answer;
@@ -130,10 +130,14 @@ impl Tables for KernelTables<'_> {
     #[inline(always)]
     fn memory_line(&self, memory: Memory, index: u32) -> Option<&MemoryLine> {
         match memory {
-            Memory::Retries => maps::RETRIES.get(index),
             Memory::Answered => maps::ANSWERED.get(index),
             Memory::Challenged => maps::CHALLENGED.get(index),
         }
+    }
+
+    #[inline(always)]
+    fn retry_line(&self, index: u32) -> Option<&RetryLine> {
+        maps::RETRIES.get(index)
     }
 
     #[inline(always)]
@@ -148,23 +152,35 @@ impl Tables for KernelTables<'_> {
     }
 
     #[inline(always)]
+    fn truncate<A: Reversible>(&self) -> bool {
+        let zero = OpaqueZero::new(self.environment.fixed.zero);
+        answer::truncate::<A>(self.context, zero).is_some()
+    }
+
+    #[inline(always)]
     fn lists_ipv4(&self, list: List, address: Ipv4, now: Jiffies) -> bool {
         let key = Key::new(32, address.0.to_be_bytes());
-        match list {
-            List::AllowV4 => holds(&maps::ALLOW_V4, &key, now),
-            List::DenyV4 => holds(&maps::DENY_V4, &key, now),
-            List::AllowV6 | List::DenyV6 => false,
-        }
+        let ends = match list {
+            List::AllowV4 => own_end(&maps::ALLOW_V4, &key),
+            List::DenyV4 => own_end(&maps::DENY_V4, &key),
+            List::FeedAllowV4 => feeds_end(&maps::FEED_ALLOW_V4, &key),
+            List::FeedDenyV4 => feeds_end(&maps::FEED_DENY_V4, &key),
+            List::AllowV6 | List::DenyV6 | List::FeedAllowV6 | List::FeedDenyV6 => None,
+        };
+        ends.is_some_and(|at| at == 0 || now < Jiffies(at))
     }
 
     #[inline(always)]
     fn lists_ipv6(&self, list: List, address: Ipv6, now: Jiffies) -> bool {
         let key = Key::new(128, address.to_bytes());
-        match list {
-            List::AllowV6 => holds(&maps::ALLOW_V6, &key, now),
-            List::DenyV6 => holds(&maps::DENY_V6, &key, now),
-            List::AllowV4 | List::DenyV4 => false,
-        }
+        let ends = match list {
+            List::AllowV6 => own_end(&maps::ALLOW_V6, &key),
+            List::DenyV6 => own_end(&maps::DENY_V6, &key),
+            List::FeedAllowV6 => feeds_end(&maps::FEED_ALLOW_V6, &key),
+            List::FeedDenyV6 => feeds_end(&maps::FEED_DENY_V6, &key),
+            List::AllowV4 | List::DenyV4 | List::FeedAllowV4 | List::FeedDenyV4 => None,
+        };
+        ends.is_some_and(|at| at == 0 || now < Jiffies(at))
     }
 
     #[inline(always)]
@@ -179,14 +195,14 @@ impl Tables for KernelTables<'_> {
     }
 }
 
+/// When the longest prefix ends that holds the address.
 #[inline(always)]
-fn holds<K, const CAPACITY: usize>(
-    list: &LpmTrie<K, ListEntry, CAPACITY>,
-    key: &Key<K>,
-    now: Jiffies,
-) -> bool {
-    match list.get(key) {
-        Some(&ListEntry { expires_at }) => expires_at == 0 || now < Jiffies(expires_at),
-        None => false,
-    }
+fn own_end<K, const N: usize>(list: &LpmTrie<K, ListEntry, N>, key: &Key<K>) -> Option<u64> {
+    list.get(key).map(|&ListEntry { expires_at }| expires_at)
+}
+
+/// The same of feeds.
+#[inline(always)]
+fn feeds_end<K, const N: usize>(list: &LpmTrie<K, FeedEntry, N>, key: &Key<K>) -> Option<u64> {
+    list.get(key).map(|&FeedEntry { expires_at, .. }| expires_at)
 }

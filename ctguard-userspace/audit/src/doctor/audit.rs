@@ -15,9 +15,9 @@ use super::{
     finding::{Finding, Findings, Severity, Skipped},
     guard::{self, Health},
     history::{self, Meanwhile},
-    neighbours, owners,
+    mends, neighbours, owners,
     pace::{self, Pace},
-    persistence, presence, provider, services,
+    peers, persistence, presence, provider, services,
     size::{BUCKET_BYTES, entries_bytes},
     timeouts, traffic, uses,
 };
@@ -99,17 +99,23 @@ pub fn audit(host: &Host, besides: Besides<'_>) -> Audit {
         unused(host, &mut findings);
     }
     provider::check(allowances, table, &mut findings);
-    persistence::check(host, table, &mut findings);
+    let owners = owners::owners(host);
+    persistence::check(host, table, &owners, &mut findings);
     uses::check(host, &mut findings);
-    owners::check(host, &mut findings);
+    owners::check(host, &owners, &mut findings);
     let guard = (besides.guard)();
+    let health = guard.as_ref().ok().and_then(Option::as_ref);
+    if health.is_some() || examination.is_some() {
+        let allowed = health.map(|health| health.allowed.as_slice()).unwrap_or_default();
+        peers::check(host, allowed, &mut findings);
+    }
     if let Some(examination) = examination {
-        let health = guard.as_ref().ok().and_then(Option::as_ref);
         examination.finish(host, health, &mut findings);
     }
-    guard::check(guard, &mut findings);
+    guard::check(host, guard, &mut findings);
 
     let Findings { mut found, skipped } = findings;
+    mends::check(host, table, &owners, &mut found);
     found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Audit { table: summary, findings: found, skipped }
 }

@@ -4,39 +4,19 @@ use super::{
     finding::{Finding, Findings},
     size::{
         BUCKET_BYTES, FILL, LEAST_OF_ROUTER, entries_bytes, has_gibibyte, is_too_wide,
-        replacement_chance,
+        replacement_chance, with_margin,
     },
     text::{mebibytes, per_cent, share},
 };
 use crate::host::{
-    BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, is_size_ours, sysctl_path,
+    BUCKETS, COUNT, EntrySize, HASHSIZE, Host, MAX, Memory, TableNumbers, setting_path, sysctl_path,
 };
 
 /// Entries for each bucket: more than 4, more than 8. Every entry is in the hash twice, so as many
 /// buckets as entries make chains of two (`Documentation/networking/nf_conntrack-sysctl.rst`).
 const PER_BUCKET: [f64; 2] = [4.01, 8.01];
 const MEMORY: [f64; 2] = [0.25, 0.5];
-/// Only there can sizes be set.
-const IN_FIRST_NAMESPACE: &str = "nsenter --target 1 --net ";
-
 pub(super) fn check(
-    host: &Host,
-    table: TableNumbers,
-    entry: &EntrySize,
-    memory: Option<Memory>,
-    findings: &mut Findings,
-) {
-    let mut sizes = Findings::default();
-    check_sizes(host, table, entry, memory, &mut sizes);
-    if !is_size_ours(host) {
-        for mend in sizes.found.iter_mut().flat_map(|finding| &mut finding.mend) {
-            mend.command.insert_str(0, IN_FIRST_NAMESPACE);
-        }
-    }
-    findings.append(sizes);
-}
-
-fn check_sizes(
     host: &Host,
     table: TableNumbers,
     entry: &EntrySize,
@@ -49,12 +29,12 @@ fn check_sizes(
         .because("a flood will use up the machine's memory")
         .tune("ctguard tune --apply");
     findings.add(no_maximum.when(table.max == 0));
-    findings.add(hash(table));
-    findings.add(wide_hash(table));
+    findings.add(hash(host, table));
+    findings.add(wide_hash(host, table));
     let Some(memory) = memory else { return };
     findings.add(memory_of(table, entry, memory));
-    if findings.read("small-table", host.forwards()) == Some(true) {
-        findings.add(small(table, memory));
+    if let Some(Some(place)) = findings.read("small-table", host.forwards()) {
+        findings.add(small(table, memory, place));
     }
 }
 
@@ -70,11 +50,10 @@ fn fill(table: TableNumbers) -> Option<Finding> {
              replace, and it never replaces one that is ASSURED",
         )
         .tune("ctguard tune --apply")
-        .by_hand(format!("sysctl -w {MAX}={}", max.saturating_mul(2)))
         .into()
 }
 
-fn hash(TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
+fn hash(host: &Host, TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
     let ratio = share(max, buckets);
     let what = format!(
         "the hash is too narrow: {buckets} buckets for up to {max} entries, {ratio:.0} for each bucket"
@@ -89,12 +68,12 @@ fn hash(TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
              replace (`early_drop`): here it nearly always finds one, but searches long chains for it",
         )
         .tune("ctguard tune --apply")
-        .by_hand(format!("sysctl -w {BUCKETS}={max}"))
+        .by_hand(set_buckets(host, max))
         .when(buckets > 0)
 }
 
 /// Only a warning, as it does no harm before the table is full.
-fn wide_hash(TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
+fn wide_hash(host: &Host, TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
     let chance = per_cent(replacement_chance(max, buckets));
     let what = format!("the hash is too wide: {buckets} buckets for up to {max} entries");
     Finding::warning("hash-wide", what)
@@ -108,7 +87,7 @@ fn wide_hash(TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding>
              table is full"
         ))
         .tune("ctguard tune --apply")
-        .by_hand(format!("sysctl -w {BUCKETS}={max}"))
+        .by_hand(set_buckets(host, max))
         .when(is_too_wide(max, buckets))
 }
 
@@ -119,26 +98,45 @@ fn memory_of(table: TableNumbers, entry: &EntrySize, memory: Memory) -> Option<F
     let (bytes, share_text) = (mebibytes(bytes), per_cent(share));
     let what = format!("a full table would take {bytes}, {share_text} of the available memory");
     let place = entry.place.unwrap_or("size of an entry (assumed)");
-    Finding::graded("memory", share, MEMORY, what)?
+    let fits = |max: &u64| entries_bytes(*max, entry) < quarter(memory.available_bytes);
+    let smaller = (10..32).rev().map(|bits| 1 << bits).find(fits);
+    let finding = Finding::graded("memory", share, MEMORY, what)?
         .read(place, format!("{} bytes", entry.bytes))
         .read("/proc/meminfo: MemAvailable", mebibytes(memory.available_bytes))
-        .because("the kernel cannot swap entries out, so other programs run out of memory")
-        .tune("ctguard tune --max auto --apply")
-        .into()
+        .read(sysctl_path(MAX), table.max)
+        .because("the kernel cannot swap entries out, so other programs run out of memory");
+    let finding = match smaller.filter(|max| *max > with_margin(table.count)) {
+        Some(max) => finding.tune(format!("ctguard tune --max {max} --apply")),
+        None => finding,
+    };
+    Some(finding)
 }
 
-fn small(table: TableNumbers, memory: Memory) -> Option<Finding> {
+/// What a smaller table and its hash may take without a warning.
+const fn quarter(bytes: u64) -> u64 {
+    bytes / 5
+}
+
+fn set_buckets(host: &Host, buckets: u64) -> String {
+    let path = setting_path(host, BUCKETS);
+    if path == HASHSIZE {
+        return format!("echo {buckets} > {HASHSIZE}");
+    }
+    format!("sysctl -w {BUCKETS}={buckets}")
+}
+
+fn small(table: TableNumbers, memory: Memory, forwards: String) -> Option<Finding> {
     let is_small = (1..LEAST_OF_ROUTER).contains(&table.max);
     let (total, max) = (mebibytes(memory.total_bytes), table.max);
     Finding::warning("small-table", format!("a router with {total} tracks only {max} flows"))
         .read(sysctl_path(MAX), max)
-        .read("/proc/sys/net/ipv4/ip_forward", 1)
+        .read(forwards, 1)
         .read("/proc/meminfo: MemTotal", total)
         .because(
             "this default is for a small machine; one busy client behind a router opens thousands of \
              flows",
         )
-        .tune("ctguard tune --for nat-router --apply")
+        .tune("ctguard tune --apply")
         .when(is_small && has_gibibyte(memory))
 }
 

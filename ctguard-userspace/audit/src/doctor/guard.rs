@@ -1,18 +1,22 @@
 //! Whether a loaded guard works, and what it costs.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
+
+use ipnet::IpNet;
 
 use super::{
     finding::{Finding, Findings},
     text::{mebibytes, per_cent},
 };
-use crate::host::Unread;
+use crate::host::{Host, LISTENERS, Listener, Unread};
 use ctguard_units::real;
 
 const STATUS: &str = "ctguard status";
+const DNS: u16 = 53;
 /// A fuller filter or memory starts to mistake one flow for another.
 const CROWDED: f64 = 0.5;
 
+#[expect(clippy::struct_excessive_bools, reason = "they have nothing to do with each other")]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
     pub daemon_runs: bool,
@@ -25,8 +29,12 @@ pub struct Health {
     pub generic: Vec<String>,
     /// Interfaces with `answer=off`.
     pub unanswering: Vec<String>,
+    /// It answers challenged DNS queries (`dns=on`).
+    pub answers_dns: bool,
     /// The operator's own address over SSH, unless it is on the allow list.
     pub unlisted_client: Option<String>,
+    /// The allow list.
+    pub allowed: Vec<IpNet>,
     /// None before the first.
     pub heartbeat_age_seconds: Option<f64>,
     /// New flows refused since the guard was loaded, by reason.
@@ -42,10 +50,37 @@ pub struct Health {
     pub map_bytes: u64,
 }
 
-pub(super) fn check(guard: Result<Option<Health>, Unread>, findings: &mut Findings) {
+pub(super) fn check(host: &Host, guard: Result<Option<Health>, Unread>, findings: &mut Findings) {
     if let Some(Some(health)) = findings.read("guard", guard) {
         findings.add(judge(&health));
+        if !health.answers_dns {
+            let tcp = findings.read("listeners", Listener::read(host)).unwrap_or_default();
+            let udp = findings.read("listeners", Listener::of_udp(host)).unwrap_or_default();
+            findings.add(dns(&tcp, &udp));
+        }
     }
+}
+
+/// Proposed only where a resolver that comes back over TCP finds somebody.
+/// Where DNS is served over TCP, if it is over both protocols.
+pub(crate) fn serves_dns(tcp: &[Listener], udp: &[Listener]) -> Option<SocketAddr> {
+    let serves = |sockets: &[Listener]| {
+        let mut sockets = sockets.iter().filter(|socket| !socket.is_local());
+        sockets.find(|socket| socket.at.port() == DNS).map(|socket| socket.at)
+    };
+    serves(tcp).filter(|_| serves(udp).is_some())
+}
+
+fn dns(tcp: &[Listener], udp: &[Listener]) -> Option<Finding> {
+    serves_dns(tcp, udp).map(|at| {
+        Finding::note("guard-dns", "DNS is served here, and the guard leaves its clients waiting")
+            .read(LISTENERS[usize::from(at.is_ipv6())], at)
+            .because(
+                "during a UDP flood an unknown resolver's first query is lost; with dns=on the guard \
+                 answers it, and the resolver comes back over TCP at once",
+            )
+            .tune("ctguard set dns=on")
+    })
 }
 
 fn judge(health: &Health) -> Vec<Finding> {
@@ -149,6 +184,16 @@ mod tests {
         let unlisted = Health { unlisted_client: Some("192.0.2.7".to_owned()), ..healthy };
         let found = judge(&unlisted);
         assert!(found.iter().any(|finding| finding.check == "ssh-client"), "{found:?}");
+    }
+
+    #[test]
+    fn dns_is_proposed_where_it_is_served_over_both_protocols() {
+        let at = |at: &str| [Listener { at: at.parse().unwrap(), waiting: 0 }];
+        let (all, web, local) = (at("0.0.0.0:53"), at("0.0.0.0:80"), at("127.0.0.53:53"));
+        assert_eq!(dns(&all, &all).map(|finding| finding.check), Some("guard-dns"));
+        for (tcp, udp) in [(&web, &all), (&all, &web), (&local, &local)] {
+            assert!(dns(tcp, udp).is_none(), "{tcp:?} {udp:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, Findings, Severity};
 use crate::host::{
-    Host, LogCounts, MAX, OtherTables, STATISTICS, Statistics, TableNumbers, Unread,
+    Host, LogCounts, MAX, OtherTables, STATISTICS, Statistics, TableNumbers, Unread, sysctl_path,
 };
 
 /// Races alone cause fewer failed insertions since boot.
@@ -53,6 +53,33 @@ pub(super) fn check_log(
         .read(LogCounts::PLACE, "nf_conntrack: falling back to vmalloc")
         .because("a large hash needs vmalloc, which is slightly slower; nothing needs to be done");
     findings.add(vmalloc.when(log.vmalloc > 0));
+    findings.add(neighbours_full(host, log));
+}
+
+fn neighbours_full(host: &Host, log: &LogCounts) -> Option<Finding> {
+    const MOST: &str = "net.ipv4.neigh.default.gc_thresh3";
+    let most = host.number(&sysctl_path(MOST)).ok().flatten().unwrap_or(1024);
+    let wanted = most.saturating_mul(4);
+    let mend = |family: &str| {
+        let set =
+            |number: u8, value| format!("net.{family}.neigh.default.gc_thresh{number}={value}");
+        let all = [set(3, wanted), set(2, wanted / 2), set(1, wanted / 8)];
+        format!("sysctl -w {}", all.join(" "))
+    };
+    Finding::warning(
+        "neighbours-full",
+        "the kernel logged \"neighbor table overflow\" in the last 24 hours",
+    )
+    .read(LogCounts::PLACE, format!("{} lines", log.neighbours_full))
+    .read(sysctl_path(MOST), most)
+    .because(
+        "the table of neighbours (ARP and neighbour discovery) was full: packets to hosts on the same \
+         link were dropped. This is not the connection table. Put the settings into sysctl.d if they \
+         help",
+    )
+    .by_hand(mend("ipv4"))
+    .by_hand(mend("ipv6"))
+    .when(log.neighbours_full > 0)
 }
 
 /// `own` is this namespace's number, and whether a line may be about its table.
@@ -76,7 +103,10 @@ fn table_full(log: &LogCounts, own: Option<(u64, bool)>, others: &OtherTables) -
     let named = log.namespaces.iter().map(name).take(NAMED).collect::<Vec<_>>().join(", ");
     let of = if named.is_empty() { String::new() } else { format!(", for {named}") };
     let rest = if many > NAMED { " and others" } else { "" };
-    let lines = format!("{} lines, {} suppressed{of}{rest}", log.table_full, log.suppressed);
+    // Suppressed lines are of all of the network's complaints together.
+    let only = log.neighbours_full == 0;
+    let suppressed = if only { format!(", {} suppressed", log.suppressed) } else { String::new() };
+    let lines = format!("{} lines{suppressed}{of}{rest}", log.table_full);
     Finding::of("table-full-logged", severity, what)
         .read(LogCounts::PLACE, lines)
         .because(
@@ -195,6 +225,34 @@ mod tests {
         let both = [("insert-failed", Severity::Warning)];
         assert_eq!(found("8 0 0 1 1 0", "8 0 0 2 2 0", 10), both, "counted as dropped as well");
         assert_eq!(found("6 0 0 1 0 0", "6 0 0 1 0 0", 10), []);
+    }
+
+    #[test]
+    fn a_full_table_of_neighbours_is_no_full_connection_table() {
+        let machine = Machine::healthy("history-neighbours");
+        let overflow = "4,1,1000,-;neighbour: arp_cache: neighbor table overflow!\n\
+            4,2,1001,-;net_ratelimit: 99999 callbacks suppressed\n";
+        machine.write("/proc/sys/net/ipv4/neigh/default/gc_thresh3", "1024\n");
+        machine.write("/dev/kmsg", overflow);
+        assert_eq!(machine.found(), [("neighbours-full", Severity::Warning)]);
+        let finding = &machine.audit().findings[0];
+        assert!(finding.mend[0].command.contains("gc_thresh3=4096"), "{finding:?}");
+        let both = format!("{overflow}4,3,1002,-;nf_conntrack: table full, dropping packet\n");
+        machine.write("/dev/kmsg", &both);
+        let audit = machine.audit();
+        assert_eq!(audit.notes("table-full-logged")[0].read[0].value, "1 lines");
+    }
+
+    /// Linux 4.8 to 5.9 counted a lost race in both columns, and had no column for won ones.
+    #[test]
+    fn races_of_older_kernels_are_not_told_as_a_full_table() {
+        let machine = Machine::healthy("history-races");
+        machine.write("/proc/sys/kernel/osrelease", "5.4.0-150-generic\n");
+        machine.write(STATISTICS, "entries insert_failed drop\n00000400 00000f3c 00000f3c\n");
+        assert_eq!(machine.found(), [("insert-failed", Severity::Warning)]);
+        machine.write("/proc/sys/kernel/osrelease", "4.4.0-1\n");
+        let both = [("dropped", Severity::Warning), ("insert-failed", Severity::Warning)];
+        assert_eq!(machine.found(), both);
     }
 
     #[test]

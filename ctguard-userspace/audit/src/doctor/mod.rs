@@ -9,6 +9,8 @@
 mod attach;
 mod audit;
 mod capacity;
+#[cfg(test)]
+mod cases;
 mod causes;
 mod census;
 mod elsewhere;
@@ -17,15 +19,19 @@ mod finding;
 mod guard;
 mod heavy_hitters;
 mod history;
+mod mends;
 mod neighbours;
 mod owners;
 mod pace;
+mod peers;
 mod persistence;
 mod presence;
 mod provider;
 mod role;
 mod services;
 mod size;
+#[cfg(test)]
+mod sound;
 #[cfg(test)]
 pub mod testing;
 mod text;
@@ -35,12 +41,16 @@ mod traffic;
 mod uses;
 
 pub use attach::Asked;
+pub(crate) use attach::outlook;
 pub use audit::{Audit, Besides, Summary, audit};
 pub use finding::{Finding, Severity, Skipped};
 pub use guard::Health;
+pub(crate) use guard::serves_dns;
+pub use owners::{Owner, owners};
 pub use role::Role;
 pub use size::{
     BUCKET_BYTES, LEAST_OF_ROUTER, NEARLY_FULL, entries_bytes, has_gibibyte, is_too_wide,
+    with_margin,
 };
 pub use text::per_cent;
 pub use timeout_rules::{TIMEOUTS, TimeoutRule};

@@ -4,75 +4,162 @@ use super::finding::{Finding, Findings};
 use crate::host::Host;
 
 const TUNED: &str = "tuned";
+const KEYS: &str = "net.netfilter.nf_conntrack_";
+
+/// A program that concerns conntrack, and the settings that it writes again by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    name: String,
+    /// How it was recognised.
+    read: (String, String),
+    why: String,
+    /// Keys, without what all begin with.
+    sets: Vec<String>,
+}
+
+/// Who they are, which settings they write again, and what they do, when, and where it is set instead.
+struct Agent {
+    /// As the kernel has it: at most 15 bytes.
+    names: &'static [&'static str],
+    sets: &'static [&'static str],
+    why: &'static str,
+}
+
+const KUBE_PROXY: Agent = Agent {
+    names: &["kube-proxy", "kubelite", "k3s-server", "k3s-agent"],
+    sets: &["max", "tcp_timeout_established", "tcp_timeout_close_wait"],
+    why: "kube-proxy sets these at each start: nf_conntrack_max to conntrack.maxPerCore (32768) times \
+          the number of cores, at least to conntrack.min (131072), and widens the hash to a quarter of \
+          that; the timeouts by tcpEstablishedTimeout (24h) and tcpCloseWaitTimeout (1h). Before 1.22 \
+          and from 1.29 on it lowers values as well. Set them in its configuration (k3s and RKE2: \
+          --kube-proxy-arg; MicroK8s: args/kube-proxy); `maxPerCore: 0` leaves the maximum alone, and \
+          `0s` a timeout",
+};
 
 /// Processes that set conntrack's values, share them with another machine, or need conntrack.
-const AGENTS: [(&[&str], &str); 9] = [
-    (
-        &["kube-proxy", "k3s-server", "k3s-agent"],
-        "kube-proxy raises nf_conntrack_max to --conntrack-max-per-core (32768) times the number of \
-         cores, at least to --conntrack-min (131072), and sets the timeouts for established and \
-         close_wait. It never lowers the maximum. Set its options to 0 to keep it from changing them",
-    ),
-    (&["firewalld"], "a reload may load conntrack helpers again; it does not set the maximum"),
-    (
-        &["conntrackd", "keepalived"],
-        "two machines take over for each other, and conntrackd copies their tables: give both the \
-         same maximum and hash, or the smaller one loses flows at a failover",
-    ),
-    (&[TUNED], "its active profile does not set conntrack's values"),
-    (
-        &["dockerd"],
-        "published ports and outgoing connections of containers use NAT, which needs conntrack: \
-         `notrack` would cut them off. Docker does not set the maximum. Every container has its own \
-         network namespace and count",
-    ),
-    (
-        &["calico-node"],
-        "its policies are rules that use conntrack, in chains that start with cali-; its eBPF data \
-         plane has a table of its own",
-    ),
-    (
-        &["cilium-agent"],
-        "its eBPF programs track connections in their own tables (`cilium bpf ct list global`; \
-         bpf-ct-global-tcp-max, bpf-ct-global-any-max). Packets that also pass the kernel's stack \
-         have an entry here too",
-    ),
-    (&["flanneld"], "it masquerades traffic that leaves the cluster, which needs conntrack"),
-    (
-        &["libvirtd", "virtnetworkd"],
-        "its NAT networks masquerade their guests, whose flows have entries here; guests on a bridge \
-         have none unless net.bridge.bridge-nf-call-iptables is 1",
-    ),
+const AGENTS: [Agent; 11] = [
+    KUBE_PROXY,
+    Agent {
+        names: &["pve-firewall", "proxmox-firewal"],
+        sets: &["max", "buckets", "tcp_timeout_established", "tcp_timeout_syn_recv"],
+        why: "while Proxmox VE's firewall is enabled, it sets the maximum, a hash of a quarter of it, \
+              and two timeouts whenever it applies its rules. Set nf_conntrack_max, \
+              nf_conntrack_tcp_timeout_established and nf_conntrack_tcp_timeout_syn_recv in [OPTIONS] \
+              of /etc/pve/local/host.fw instead",
+    },
+    Agent {
+        names: &["firewalld"],
+        sets: &[],
+        why: "it sets none of conntrack's values. A reload may load conntrack helpers again. Where \
+              CleanupModulesOnExit is on, a restart unloads conntrack, and with it go values that were \
+              set by hand",
+    },
+    Agent {
+        names: &["conntrackd", "keepalived"],
+        sets: &[],
+        why: "two machines take over for each other, and conntrackd copies their tables: give both the \
+              same maximum and hash, or the smaller one loses flows at a failover. With a guard, run \
+              `ctguard learn` after `conntrackd -c`",
+    },
+    Agent { names: &[TUNED], sets: &[], why: "its active profile does not set conntrack's values" },
+    Agent {
+        names: &["dockerd"],
+        sets: &[],
+        why: "published ports and outgoing connections of containers use NAT, which needs conntrack: \
+              `notrack` would cut them off. Docker does not set the maximum. Every container has its \
+              own network namespace and count",
+    },
+    Agent {
+        names: &["calico-node"],
+        sets: &[],
+        why: "its policies are rules that use conntrack, in chains that start with cali-; its eBPF data \
+              plane has a table of its own",
+    },
+    Agent {
+        names: &["cilium-agent"],
+        sets: &[],
+        why: "its eBPF programs track connections in their own tables (`cilium bpf ct list global`; \
+              bpf-ct-global-tcp-max, bpf-ct-global-any-max). Packets that also pass the kernel's stack \
+              have an entry here too",
+    },
+    Agent {
+        names: &["flanneld"],
+        sets: &[],
+        why: "it masquerades traffic that leaves the cluster, which needs conntrack",
+    },
+    Agent {
+        names: &["libvirtd", "virtnetworkd"],
+        sets: &[],
+        why: "its NAT networks masquerade their guests, whose flows have entries here; guests on a \
+              bridge have none unless net.bridge.bridge-nf-call-iptables is 1",
+    },
+    Agent {
+        names: &["NetworkManager"],
+        sets: &[],
+        why: "it sets none of conntrack's values. A connection whose ipv4.method is shared turns on \
+              forwarding and NAT while it is up",
+    },
 ];
 
-/// Programs that are recognised by a file: its path, their name, what they do.
-const TRACES: [(&str, &str, &str); 5] = [
+/// A file by which a program is recognised, a line in it without which it does nothing, what it sets,
+/// its name, and what it does.
+type Trace =
+    (&'static str, Option<&'static str>, &'static [&'static str], &'static str, &'static str);
+
+const TRACES: [Trace; 7] = [
     (
         "/etc/ufw/ufw.conf",
+        Some("ENABLED=yes"),
+        &[],
         "ufw",
         "it applies /etc/ufw/sysctl.conf when it starts, which overrides sysctl.d",
     ),
     (
         "/etc/apf/conf.apf",
+        Some("SYSCTL_CONNTRACK="),
+        &["max"],
         "APF",
         "SYSCTL_CONNTRACK in /etc/apf/conf.apf sets the maximum whenever APF starts: change it there",
     ),
     (
         "/etc/csf/csf.conf",
+        None,
+        &[],
         "CSF",
         "a restart rewrites all iptables rules; put your own into /etc/csf/csfpost.sh. CONNLIMIT and \
          PORTFLOOD in csf.conf apply after the entry was created",
     ),
     (
+        "/etc/shorewall/shorewall.conf",
+        None,
+        &[],
+        "Shorewall",
+        "it sets none of conntrack's values. A restart rewrites all rules: put `notrack` into \
+         /etc/shorewall/conntrack, and limits into /etc/shorewall/rules",
+    ),
+    (
+        "/var/lib/cloud/instance/user-data.txt",
+        Some("nf_conntrack"),
+        &[],
+        "cloud-init",
+        "its user data sets conntrack's values, at the first boot of an instance: a new instance has \
+         those, not what was changed here",
+    ),
+    (
         "/etc/sysctl.d/11-nf-conntrack.conf",
+        None,
+        &[],
         "OpenWrt",
-        "/etc/sysctl.d/11-nf-conntrack.conf and the firewall page set the maximum",
+        "/etc/sysctl.d/11-nf-conntrack.conf sets conntrack's values; name it, and files of your own, in \
+         /etc/sysupgrade.conf",
     ),
     (
         "/opt/vyatta",
+        None,
+        &["max", "buckets"],
         "VyOS",
-        "`set system conntrack table-size` and `hash-size` set both; by default there is one bucket \
-         for eight entries",
+        "`set system conntrack table-size` and `hash-size` set both; until 1.4 the hash takes effect \
+         at the second boot only",
     ),
 ];
 
@@ -81,36 +168,113 @@ const PROFILES: [&str; 4] =
     ["/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned"];
 const MOST_PROFILES: usize = 16;
 
-pub(super) fn check(host: &Host, findings: &mut Findings) {
-    let listed = host.names("/proc").unwrap_or_default();
-    findings.add(listed.iter().filter_map(|name| agent(host, name.parse().ok()?)));
-    for (path, name, why) in TRACES.iter().filter(|(path, ..)| host.is_there(path)) {
-        let what = format!("{name} is installed");
-        findings.add([Finding::note("owner", what).read(*path, "present").because(*why)]);
+impl Owner {
+    pub fn sets(&self, key: &str) -> bool {
+        key.strip_prefix(KEYS).is_some_and(|name| self.sets.iter().any(|set| set == name))
     }
+
+    /// Why a change of this key does not last, and where to make it instead.
+    pub fn instead(&self, key: &str) -> String {
+        format!("{} sets {key} by itself, so a change does not last here: {}", self.name, self.why)
+    }
+}
+
+/// All that can be recognised.
+pub fn owners(host: &Host) -> Vec<Owner> {
+    let listed = host.names("/proc").unwrap_or_default();
+    let agents = listed.iter().filter_map(|name| agent(host, name.parse().ok()?));
+    agents.chain(TRACES.iter().filter_map(|trace| of_trace(host, trace))).collect()
+}
+
+pub(super) fn check(host: &Host, owners: &[Owner], findings: &mut Findings) {
+    findings.add(owners.iter().map(|owner| {
+        let (place, value) = &owner.read;
+        let is = if place.starts_with("/proc") { "running" } else { "installed" };
+        Finding::note("owner", format!("{} is {is}", owner.name))
+            .read(place, value)
+            .because(&owner.why)
+    }));
     if let Some(Some(mounts)) = findings.read("read-only", host.text("/proc/self/mounts")) {
         findings.add(read_only(&mounts));
     }
 }
 
+fn of_trace(host: &Host, (path, line, sets, name, why): &Trace) -> Option<Owner> {
+    let is_active = |line: &str| {
+        let text = host.text(path).ok().flatten().unwrap_or_default();
+        text.lines().any(|found| !found.trim_start().starts_with('#') && found.contains(line))
+    };
+    let is_there = host.is_there(path) && line.is_none_or(is_active);
+    is_there.then(|| Owner {
+        name: (*name).to_owned(),
+        read: ((*path).to_owned(), "present".to_owned()),
+        why: (*why).to_owned(),
+        sets: sets.iter().map(|&key| key.to_owned()).collect(),
+    })
+}
+
 /// None for other processes, and for those that end meanwhile or are hidden.
-fn agent(host: &Host, pid: u32) -> Option<Finding> {
-    // At most 15 bytes, as the kernel has it.
+fn agent(host: &Host, pid: u32) -> Option<Owner> {
     let name = host.text(&format!("/proc/{pid}/comm")).ok()??;
     let name = name.trim();
-    let (_, why) = AGENTS.iter().find(|(names, _)| names.contains(&name))?;
-    let profile = if name == TUNED { tuned(host) } else { None };
+    let Agent { names, sets, why } = AGENTS.iter().find(|agent| agent.names.contains(&name))?;
     let command = format!("/proc/{pid}/cmdline");
     let line = host.text(&command).ok().flatten().unwrap_or_default();
-    let words: Vec<_> = line.split('\0').filter(|word| !word.is_empty()).collect();
-    Finding::note("owner", format!("{name} is running (pid {pid})"))
-        .because(profile.unwrap_or_else(|| (*why).to_owned()))
-        .read(command, words.join(" "))
-        .into()
+    let line = line.split('\0').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    let mut sets: Vec<_> = sets.iter().map(|&key| key.to_owned()).collect();
+    let mut why = (*why).to_owned();
+    if *names == KUBE_PROXY.names {
+        let left_alone = left_alone(host, &line);
+        sets.retain(|key| !left_alone.contains(&key.as_str()));
+    } else if name == TUNED
+        && let Some((said, keys)) = tuned(host)
+    {
+        (why, sets) = (said, keys);
+    } else if name.starts_with('p') && !is_proxmox_enabled(host) {
+        sets.clear();
+        why.insert_str(0, "it is disabled in /etc/pve/firewall/cluster.fw; ");
+    }
+    Some(Owner { name: format!("{name} (pid {pid})"), read: (command, line), why, sets })
+}
+
+/// The settings that options of kube-proxy, or its file, tell it to leave alone.
+fn left_alone(host: &Host, line: &str) -> Vec<&'static str> {
+    const OPTIONS: [(&str, &str, &str); 3] = [
+        ("max", "conntrack-max-per-core=0", "maxPerCore: 0"),
+        (
+            "tcp_timeout_established",
+            "conntrack-tcp-timeout-established=0",
+            "tcpEstablishedTimeout: 0s",
+        ),
+        ("tcp_timeout_close_wait", "conntrack-tcp-timeout-close-wait=0", "tcpCloseWaitTimeout: 0s"),
+    ];
+    let mut words = line.split(' ').skip_while(|word| !word.starts_with("--config"));
+    let file = words.next().and_then(|word| match word.split_once('=') {
+        Some((_, file)) => Some(file),
+        None => words.next(),
+    });
+    let file = file.and_then(|file| host.text(file).ok().flatten()).unwrap_or_default();
+    let has_option = |option: &str| {
+        line.split(' ').any(|word| word.ends_with(option) || word.ends_with(&format!("{option}s")))
+    };
+    let is_left = |(_, option, entry): &&(&str, &str, &str)| {
+        has_option(option) || file.lines().any(|line| line.trim() == *entry)
+    };
+    OPTIONS.iter().filter(is_left).map(|(key, ..)| *key).collect()
+}
+
+/// The firewall is off unless the cluster's file enables it; a copy may lack that file.
+fn is_proxmox_enabled(host: &Host) -> bool {
+    let text = host.text("/etc/pve/firewall/cluster.fw").ok().flatten();
+    let enables = |line: &str| {
+        line.split_once(':')
+            .is_some_and(|(key, value)| key.trim() == "enable" && value.trim() == "1")
+    };
+    text.map_or_else(|| !host.is_there("/etc/pve"), |text| text.lines().any(enables))
 }
 
 /// Looks for conntrack in tuned's active profiles, and in those that they include.
-fn tuned(host: &Host) -> Option<String> {
+fn tuned(host: &Host) -> Option<(String, Vec<String>)> {
     let text = |path: &str| host.text(path).ok().flatten();
     let active = text("/etc/tuned/active_profile")?;
     let mut profiles: Vec<String> = active.split_whitespace().map(str::to_owned).collect();
@@ -123,10 +287,13 @@ fn tuned(host: &Host) -> Option<String> {
         };
         for line in conf.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
             if line.contains("nf_conntrack") {
-                return Some(format!(
+                let said = format!(
                     "{path} says `{line}`: tuned sets it whenever it starts. Change it in a profile \
                      of your own that includes this one"
-                ));
+                );
+                let keys = conf.lines().filter_map(|line| line.trim().split_once('='));
+                let keys = keys.filter_map(|(key, _)| key.trim().rsplit("nf_conntrack_").next());
+                return Some((said, keys.map(str::to_owned).collect()));
             }
             if let Some((key, included)) = line.split_once('=')
                 && key.trim() == "include"
@@ -185,7 +352,7 @@ mod tests {
     #[test]
     fn every_agent_is_told_with_what_it_means() {
         let machine = Machine::healthy("owners-all");
-        let agents: Vec<_> = super::AGENTS.iter().flat_map(|(names, _)| *names).collect();
+        let agents: Vec<_> = super::AGENTS.iter().flat_map(|agent| agent.names).collect();
         for (pid, agent) in (100..).zip(&agents) {
             machine.write(&format!("/proc/{pid}/comm"), &format!("{agent}\n"));
         }

@@ -2,37 +2,51 @@
 
 use super::{
     finding::{Finding, Findings},
+    owners::Owner,
     size::MOST_PER_BUCKET,
 };
-use crate::host::{Boot, COUNT, HASHSIZE, Host, Readers, SysctlFiles, TableNumbers, sysctl_path};
+use crate::host::{
+    Assignment, BUCKETS, Boot, COUNT, HASHSIZE, Host, Init, MAX, Named, Parameter, Readers,
+    SysctlFiles, TableNumbers, has_value, number, sets_buckets_by_sysctl, setting_path,
+    sysctl_path,
+};
 
 /// Prefixes of conntrack's keys …
 const CURRENT: [&str; 2] = ["net.netfilter.nf_conntrack_", "net.nf_conntrack_max"];
 /// … and of the keys of `ip_conntrack`, the last of which Linux 4.9 removed
-/// (`CONFIG_NF_CONNTRACK_PROC_COMPAT`).
-const OBSOLETE: [&str; 2] = ["net.ipv4.netfilter.ip_conntrack_", "net.ipv4.ip_conntrack_"];
-/// Modules that became part of `nf_conntrack` in Linux 4.19 and 5.1.
-const GONE: [&str; 4] =
-    ["nf_conntrack_ipv4", "nf_conntrack_ipv6", "nf_conntrack_proto_gre", "ip_conntrack"];
+/// (`CONFIG_NF_CONNTRACK_PROC_COMPAT`), and of a mixture that never was.
+const OBSOLETE: [&str; 3] =
+    ["net.ipv4.netfilter.ip_conntrack_", "net.ipv4.ip_conntrack_", "net.netfilter.ip_conntrack_"];
 const PERSIST: &str = "ctguard tune --apply --persist";
 
-pub(super) fn check(host: &Host, table: Option<TableNumbers>, findings: &mut Findings) {
+pub(super) fn check(
+    host: &Host,
+    table: Option<TableNumbers>,
+    owners: &[Owner],
+    findings: &mut Findings,
+) {
     let Some(files) = findings.read("sysctl-files", SysctlFiles::read(host)) else { return };
     let Some(boot) = findings.read("boot", Boot::read(host)) else { return };
+    let owner = |key: &str| owners.iter().find(|owner| owner.sets(key));
     if let Some(table) = table {
         for key in files.keys().filter(|key| is_current(key)) {
             if let Some(live) = findings.read("drift", host.sysctl(key)) {
-                findings.add(drift(&files, key, live.as_deref()));
+                let live = live.as_deref();
+                findings.add(drift(host, &files, key, live, owner(key)));
             }
         }
-        findings.add(hash_option(&boot, table));
+        let by_sysctl = files.at_boot(BUCKETS).is_some_and(|_| boot.sets_in_time(BUCKETS));
+        let is_overridden = by_sysctl && sets_buckets_by_sysctl(host) || owner(BUCKETS).is_some();
+        findings.add(boot.hashsize().and_then(|it| hash_option(it, table, is_overridden)));
+        findings.add(hash_script(&boot, table));
     }
     findings.add(only_by_hand(&files));
-    findings.add(too_late(&files, &boot));
-    findings.add(wrong_lines(&files));
+    findings.add(too_late(host, &files, &boot, &owner));
+    findings.add(wrong_lines(host, &files));
     findings.add(overwritten(&files));
-    findings.add(gone_modules(&boot));
-    findings.add(hash_script(&boot));
+    findings.add(boot.loaded.iter().filter_map(unknown_module));
+    findings.add(unknown_parameters(&boot));
+    findings.add(install(&boot, table));
 }
 
 fn is_current(key: &str) -> bool {
@@ -40,9 +54,16 @@ fn is_current(key: &str) -> bool {
 }
 
 /// `live` is none where this kernel does not have the key.
-fn drift(files: &SysctlFiles, key: &str, live: Option<&str>) -> Option<Finding> {
-    let at_boot = files.at_boot(key)?;
-    let (place, value) = (at_boot.place(), &at_boot.value);
+fn drift(
+    host: &Host,
+    files: &SysctlFiles,
+    key: &str,
+    live: Option<&str>,
+    owner: Option<&Owner>,
+) -> Option<Finding> {
+    let (at_boot, _) = files.at_boot(key)?;
+    let Assignment { file, line, value, .. } = at_boot;
+    let place = at_boot.place();
     let Some(live) = live else {
         let what = format!("{place} sets {key}, which this kernel does not have");
         return Finding::note("unknown-key", what)
@@ -51,15 +72,50 @@ fn drift(files: &SysctlFiles, key: &str, live: Option<&str>) -> Option<Finding> 
             .because("the line has no effect: it was written for another kernel, or has a typing mistake")
             .into();
     };
-    Finding::fault("drift", format!("{key} is {live}, but {place} sets it to {value}"))
-        .read(sysctl_path(key), live)
-        .read(place, value)
+    let Some(written) = at_boot.number() else {
+        return Finding::warning("wrong-line", format!("{place} sets {key} to {value:?}"))
+            .read(place, value)
+            .because("the kernel takes only numbers, and refuses the line")
+            .by_hand(format!("sed -i '{line}d' {file}"))
+            .into();
+    };
+    let is_live = number(live).is_some_and(|live| has_value(key, live, written));
+    let read = |finding: Finding| finding.read(sysctl_path(key), live).read(&place, value);
+    if let Some(owner) = owner {
+        let what = format!("{key} is {live}, and {place} sets it to {value} in vain");
+        return read(Finding::warning("undone", what)).because(owner.instead(key)).when(!is_live);
+    }
+    let finding =
+        read(Finding::fault("drift", format!("{key} is {live}, but {place} sets it to {written}")));
+    let path = setting_path(host, key);
+    if !host.is_writable(&path) && host.is_there(&path) {
+        let why = "only the host can set it, and its value applies: the line has no effect here";
+        return Finding { severity: super::Severity::Note, ..finding }.because(why).when(!is_live);
+    }
+    let set = if path == HASHSIZE {
+        format!("echo {written} > {path}")
+    } else {
+        format!("sysctl -w {key}={written}")
+    };
+    finding
         .because(
             "the file was applied before conntrack was loaded, or somebody has changed the value \
              since: it may be different after the next boot",
         )
-        .by_hand(format!("sysctl -w {key}='{value}'"))
-        .when(value != live)
+        .by_hand(set)
+        .by_hand(format!("{}    # if the present value is right", in_file(at_boot, key, live)))
+        .when(!is_live)
+}
+
+/// Has the line that wins say another value. A package would overwrite its own file, and wildcards set
+/// other keys too.
+pub(super) fn in_file(line: &Assignment, key: &str, value: &str) -> String {
+    let Assignment { file, line: number, key: written, .. } = line;
+    if file.starts_with("/etc/") && !written.contains(['*', '?', '[']) {
+        format!("sed -i '{number}s|=.*|= {value}|' {file}")
+    } else {
+        format!("echo '{key} = {value}' >> /etc/sysctl.d/zz-local.conf")
+    }
 }
 
 /// Debian 13 no longer reads /etc/sysctl.conf.
@@ -75,28 +131,42 @@ fn only_by_hand(files: &SysctlFiles) -> Option<Finding> {
             "systemd reads only *.conf in /etc/sysctl.d and similar directories, and none of them \
              links to this file",
         )
-        .tune(PERSIST)
         .by_hand(format!("ln -s ../{below_etc} /etc/sysctl.d/99-sysctl.conf"))
         .into()
 }
 
-fn too_late(files: &SysctlFiles, boot: &Boot) -> Option<Finding> {
-    let key = files.keys().find(|key| is_current(key))?;
-    let early = files.at_boot(key).filter(|_| !boot.conntrack_is_early())?;
-    let what = format!("{} is applied at boot before conntrack is loaded", early.file);
-    Finding::warning("too-early", what)
-        .read(early.place(), format!("{key}={}", early.value))
-        .read("/etc/modules-load.d", "no nf_conntrack")
+fn too_late<'o>(
+    host: &Host,
+    files: &SysctlFiles,
+    boot: &Boot,
+    owner: &impl Fn(&str) -> Option<&'o Owner>,
+) -> Option<Finding> {
+    let late = |key: &str| {
+        let (found, by) = files.at_boot(key).filter(|_| is_current(key) && owner(key).is_none())?;
+        let is_late = by == Readers::Boot && !boot.sets_in_time(&found.key);
+        // What this kernel does not have is told elsewhere.
+        (is_late && host.is_there(&sysctl_path(key))).then_some(found)
+    };
+    let late = files.keys().find_map(late)?;
+    let what = format!("{} is applied at boot before conntrack is loaded", late.file);
+    let list = match boot.init {
+        Init::Procd => "/etc/modules.d",
+        Init::Systemd | Init::Scripts => "/etc/modules-load.d",
+    };
+    let finding = Finding::warning("too-early", what)
+        .read(late.place(), format!("{}={}", late.key, late.value))
+        .read(list, "no nf_conntrack")
         .because(
             "the setting does not exist at that time, and the line is silently ignored; conntrack is \
              loaded with its defaults by the first rule that needs it",
-        )
-        .tune(PERSIST)
-        .by_hand("echo nf_conntrack > /etc/modules-load.d/nf_conntrack.conf")
-        .into()
+        );
+    let finding = if boot.is_blocked() { finding } else { finding.tune(PERSIST) };
+    let file = if boot.init == Init::Procd { "nf-conntrack" } else { "nf_conntrack.conf" };
+    let by_hand = format!("echo nf_conntrack > {list}/{file}");
+    Some(if boot.is_blocked() { finding } else { finding.by_hand(by_hand) })
 }
 
-fn wrong_lines(files: &SysctlFiles) -> impl Iterator<Item = Finding> {
+fn wrong_lines(host: &Host, files: &SysctlFiles) -> impl Iterator<Item = Finding> {
     files.assignments.iter().filter_map(|(assignment, _)| {
         let (file, key, place) = (&assignment.file, &assignment.key, assignment.place());
         let (what, why) = if key == COUNT {
@@ -104,10 +174,13 @@ fn wrong_lines(files: &SysctlFiles) -> impl Iterator<Item = Finding> {
                 "tries to set the number of entries",
                 "nf_conntrack_count is read-only: it says how many entries the table holds",
             )
-        } else if OBSOLETE.iter().any(|prefix| key.starts_with(prefix)) {
+        } else if OBSOLETE.iter().any(|prefix| key.starts_with(prefix))
+            && !host.is_there(&sysctl_path(key))
+        {
             (
-                "sets a key that was removed in Linux 4.9",
-                "ip_conntrack became nf_conntrack; the line has no effect",
+                "sets a key that this kernel does not have",
+                "ip_conntrack became nf_conntrack, and Linux 4.9 removed its last keys; the line has no \
+                 effect",
             )
         } else {
             return None;
@@ -139,54 +212,144 @@ fn overwritten(files: &SysctlFiles) -> Option<Finding> {
         .when(all && files.sysctl_conf_comments == 0)
 }
 
-fn gone_modules(boot: &Boot) -> impl Iterator<Item = Finding> {
-    let gone = boot.loaded.iter().filter(|(_, module)| GONE.contains(&module.as_str()));
-    gone.map(|(file, module)| {
-        Finding::fault("gone-module", format!("{file} loads {module}, which no longer exists"))
-            .read(file, module)
-            .because("systemd-modules-load.service fails at boot; the module is now part of nf_conntrack")
-            .by_hand(format!("sed -i 's/^{module}$/nf_conntrack/' {file}"))
+fn unknown_module(Named { file, name, exists, .. }: &Named) -> Option<Finding> {
+    let spelt = name.replace('-', "_");
+    let is_ours = spelt.contains("nf_conntrack") || spelt.starts_with("ip_conntrack");
+    let (check, why) = if name.contains(char::is_whitespace) {
+        (
+            "module-line",
+            "systemd takes the whole line as the module's name: conntrack is not loaded. Parameters \
+             belong into modprobe.d",
+        )
+    } else {
+        (
+            "gone-module",
+            "this kernel has no such module; what was nf_conntrack_ipv4 and _ipv6 until Linux 4.18 is \
+             now part of nf_conntrack",
+        )
+    };
+    Finding::fault(check, format!("{file} loads {name}, which does not exist"))
+        .read(file, name)
+        .because(why)
+        .by_hand(format!("sed -i 's/^[ \\t]*{name}[ \\t]*$/nf_conntrack/' {file}"))
+        .when(is_ours && !exists)
+}
+
+/// Advice on the web gives the module parameters that it does not have, such as `nf_conntrack_max`.
+fn unknown_parameters(boot: &Boot) -> impl Iterator<Item = Finding> {
+    let all = &boot.modprobe.parameters;
+    // What follows a comment sign is taken for parameters as well, and does no harm.
+    let is_wrong = |it: &&Parameter| !it.is_known() && it.name.contains("conntrack");
+    all.iter().filter(is_wrong).map(move |wrong| {
+        let Parameter { file, line, name, .. } = wrong;
+        let what =
+            format!("{} sets a parameter {name}, which conntrack does not have", wrong.place());
+        let finding = Finding::warning("unknown-parameter", what)
+            .read(wrong.place(), name)
+            .because("the kernel ignores it; the maximum and the timeouts are set by sysctl");
+        let is_alone = all.iter().filter(|it| it.file == *file && it.line == *line).count() == 1;
+        match file.as_str() {
+            "/proc/cmdline" => finding,
+            _ if is_alone => finding.by_hand(format!("sed -i '{line}d' {file}")),
+            _ => finding.by_hand(format!("sed -i '{line}s/[ \\t]{name}[^ \\t]*//' {file}")),
+        }
     })
 }
 
-fn hash_option(boot: &Boot, TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
-    let (file, value) = boot.hashsize.as_ref()?;
-    let Ok(hashsize) = value.parse::<u64>() else {
-        let what = format!("hashsize={value} in {file} is not a number");
-        return Finding::fault("hash-option", what)
-            .read(file, value)
-            .because("the kernel refuses to load conntrack with it")
+fn install(boot: &Boot, table: Option<TableNumbers>) -> Option<Finding> {
+    let install = boot.install()?;
+    let (place, command) = (&install.place, &install.command);
+    if install.blocks() {
+        let what = format!("{place} keeps conntrack from being loaded");
+        return Finding::warning("blocked", what)
+            .read(place, command)
+            .because(
+                "it is loaded now, but not after the next boot: rules that need it will fail, unless \
+                 an initial RAM disk loads it",
+            )
+            .when(table.is_some() && !boot.built_in);
+    }
+    let repeats = install.repeats_options() && boot.hashsize().is_some();
+    let note = Finding::note("install-line", format!("{place} says how conntrack is loaded"));
+    let note = note.read(place, command);
+    if repeats {
+        return Some(note.because(
+            "options of the module are given twice there, by modprobe and by the modprobe that it \
+             runs; set the hash by net.netfilter.nf_conntrack_buckets in sysctl.d instead",
+        ));
+    }
+    let why = if install.applies(MAX) {
+        "whenever conntrack is loaded, settings of sysctl.d are applied again"
+    } else {
+        "modprobe runs this command instead of loading the module; what it sets comes after sysctl.d"
+    };
+    Some(note.because(why))
+}
+
+fn hash_option(
+    option: &Parameter,
+    TableNumbers { max, buckets, .. }: TableNumbers,
+    is_overridden: bool,
+) -> Option<Finding> {
+    let (place, file) = (option.place(), &option.file);
+    let Some(value) = &option.value else {
+        return Finding::fault("hash-option", format!("{place} gives hashsize no value"))
+            .read(place, "hashsize")
+            .because(
+                "there must be no blank around the equals sign: the kernel refuses to load conntrack \
+                 (Invalid argument), and NAT with it",
+            )
+            .by_hand(format!("sed -i 's/hashsize[ \\t]*=[ \\t]*/hashsize=/' {file}"))
             .into();
     };
+    let is_file = !file.starts_with("/proc");
+    let change = |finding: Finding| {
+        let command = format!("sed -i 's/\\<hashsize=[^ \\t]*/hashsize={buckets}/' {file}");
+        if is_file && buckets > 0 { finding.by_hand(command) } else { finding }
+    };
+    let Some(hashsize) = number(value) else {
+        let what = format!("hashsize={value} in {file} is not a number");
+        let finding = Finding::fault("hash-option", what).read(place, value);
+        return Some(change(finding.because("the kernel refuses to load conntrack with it")));
+    };
+    if is_overridden {
+        return None;
+    }
     let read = format!("hashsize={hashsize}");
     if hashsize.saturating_mul(MOST_PER_BUCKET) < max {
         let what = format!("{file} sets {hashsize} buckets for a table of {max} entries");
-        return Finding::warning("hash-frozen", what)
-            .read(file, read)
+        let finding = Finding::warning("hash-frozen", what)
+            .read(place, read)
             .because("it is the width for a smaller table and was not changed with the maximum")
-            .tune(PERSIST)
-            .by_hand(format!("sed -i 's/hashsize=[0-9]*/hashsize={max}/' {file}"))
-            .into();
+            .tune(PERSIST);
+        return Some(if buckets.saturating_mul(MOST_PER_BUCKET) < max {
+            finding
+        } else {
+            change(finding)
+        });
     }
     let what = format!("the hash has {buckets} buckets, but {file} says {hashsize}");
-    Finding::fault("hash-drift", what)
-        .read(HASHSIZE, buckets)
-        .read(file, read)
-        .because(
+    let finding =
+        Finding::fault("hash-drift", what).read(HASHSIZE, buckets).read(place, read).because(
             "the option applies when the module is loaded: the hash will change at the next boot",
-        )
-        .tune(PERSIST)
-        .when(buckets != 0 && hashsize.next_power_of_two() != buckets.next_power_of_two())
+        );
+    change(finding.tune(PERSIST)).when(buckets != 0 && !has_value(BUCKETS, buckets, hashsize))
 }
 
-fn hash_script(boot: &Boot) -> Option<Finding> {
-    let script = boot.hashsize_script.as_ref().filter(|_| boot.hashsize.is_none())?;
-    Finding::warning("hash-script", format!("only {script} sets the size of the hash"))
-        .read(script, "hashsize")
-        .because("it runs once, late at boot, and under systemd only if it is executable")
-        .tune(PERSIST)
-        .by_hand("echo 'options nf_conntrack hashsize=262144' > /etc/modprobe.d/nf_conntrack.conf")
-        .into()
+fn hash_script(boot: &Boot, table: TableNumbers) -> Option<Finding> {
+    let script = boot.hashsize_script.as_ref().filter(|_| boot.hashsize().is_none())?;
+    let buckets = table.buckets;
+    let finding =
+        Finding::warning("hash-script", format!("only {script} sets the size of the hash"))
+            .read(script, "hashsize")
+            .because("it runs once, late at boot, and under systemd only if it is executable")
+            .tune(PERSIST);
+    let option = format!("options nf_conntrack hashsize={buckets}");
+    Some(if boot.init == Init::Procd || buckets == 0 {
+        finding
+    } else {
+        finding.by_hand(format!("echo '{option}' > /etc/modprobe.d/nf_conntrack.conf"))
+    })
 }
 
 #[cfg(test)]

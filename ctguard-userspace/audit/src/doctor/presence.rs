@@ -31,23 +31,25 @@ pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers
     Some(table)
 }
 
-/// Compares with process 1 where that is permitted, else asks whether the maximum can be set.
+/// By what can be set here: process 1 may be a container's. Before Linux 5.13 another namespace could
+/// set the maximum, and did so for all.
 fn in_own_namespace(host: &Host) -> Option<Finding> {
-    let finding = Finding::warning(
+    let [own, first] = ["self", "1"].map(|process| host.network_namespace(process));
+    let is_another = own.zip(first).is_some_and(|(own, first)| own != first);
+    let finding = Finding::note(
         "namespace",
         "this is not the first network namespace, which alone can set the table's maximum and hash",
     )
     .because(
-        "`nf_conntrack_max` and `nf_conntrack_buckets` are read-only here: the host's values apply",
+        "the host's `nf_conntrack_max` and `nf_conntrack_buckets` apply here: examine the host as well",
     )
-    .by_hand("nsenter --target 1 --net ctguard doctor");
-    match (host.network_namespace("self"), host.network_namespace("1")) {
-        (Some(own), Some(first)) => finding
-            .read("/proc/self/ns/net", format!("net:[{own}]"))
-            .read("/proc/1/ns/net", format!("net:[{first}]"))
-            .when(own != first),
-        _ => finding.read(sysctl_path(MAX), "read-only").when(!is_size_ours(host)),
-    }
+    .read(sysctl_path(MAX), if is_size_ours(host) { "can be set" } else { "read-only" });
+    let finding = if is_another {
+        finding.by_hand("nsenter --target 1 --net ctguard doctor")
+    } else {
+        finding
+    };
+    finding.when(is_another || !is_size_ours(host))
 }
 
 #[cfg(test)]
@@ -79,6 +81,30 @@ mod tests {
         machine.write("/proc/self/ns/x", "");
         symlink("net:[1]", machine.host().path("/proc/1/ns/net")).unwrap();
         symlink("net:[2]", machine.host().path("/proc/self/ns/net")).unwrap();
-        assert_eq!(machine.checks(), ["namespace"]);
+        assert!(machine.found().is_empty());
+        assert_eq!(machine.audit().notes("namespace")[0].mend.len(), 1);
+    }
+
+    /// Fails when a container with process ids of its own takes itself for the host.
+    #[test]
+    fn a_container_is_told_by_what_it_may_set_and_not_by_its_process_1() {
+        use std::{
+            fs,
+            os::unix::fs::{PermissionsExt as _, symlink},
+        };
+        let machine = Machine::healthy("presence-container");
+        machine.write("/proc/1/ns/x", "");
+        machine.write("/proc/self/ns/x", "");
+        for process in ["1", "self"] {
+            let link = machine.host().path(&format!("/proc/{process}/ns/net"));
+            symlink("net:[2]", link).unwrap();
+        }
+        machine.write("/proc/sys/net/netfilter/nf_conntrack_count", "250000\n");
+        let max = machine.host().path(&sysctl_path(MAX));
+        fs::set_permissions(max, fs::Permissions::from_mode(0o444)).unwrap();
+        let audit = machine.audit();
+        assert!(audit.notes("namespace")[0].mend.is_empty());
+        let fill = audit.notes("fill")[0];
+        assert!(fill.mend.is_empty() && fill.why.contains("on the host"), "{fill:?}");
     }
 }

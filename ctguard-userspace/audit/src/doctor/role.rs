@@ -23,7 +23,7 @@ impl Role {
     }
 
     pub(super) fn by_forwarding(host: &Host) -> Result<Self, Unread> {
-        Ok(if host.forwards()? { Self::Gateway } else { Self::Server })
+        Ok(if host.forwards()?.is_some() { Self::Gateway } else { Self::Server })
     }
 }
 
@@ -36,6 +36,11 @@ mod tests {
         let machine = Machine::healthy("role-guess");
         let role = || Role::guess(machine.host()).unwrap();
         assert_eq!(role(), Role::Server);
+        machine.write("/proc/sys/net/ipv6/conf/wan0/forwarding", "1\n");
+        assert_eq!(role(), Role::Server, "a single interface has nowhere to forward to");
+        machine.write("/proc/sys/net/ipv6/conf/lan0/forwarding", "1\n");
+        assert_eq!(role(), Role::Gateway, "IPv6 alone");
+        machine.write("/proc/sys/net/ipv6/conf/lan0/forwarding", "0\n");
         machine.write("/proc/sys/net/ipv4/ip_forward", "1\n");
         assert_eq!(role(), Role::Gateway);
         machine.write("/proc/net/ip_tables_names", "filter\nnat\n");

@@ -32,6 +32,11 @@ pub fn is_too_wide(max: u64, buckets: u64) -> bool {
     max > 0 && replacement_chance(max, buckets) < LEAST_CHANCE
 }
 
+/// A maximum at or below this would be reached at once.
+pub const fn with_margin(count: u64) -> u64 {
+    count.saturating_add(count / 8)
+}
+
 /// What so many entries take: 15 % more than their size, in slabs that are not full.
 pub fn entries_bytes(entries: u64, entry: &EntrySize) -> u64 {
     let bytes = u128::from(entries) * u128::from(entry.bytes) * 115 / 100;

@@ -123,9 +123,16 @@ pub const TIMEOUTS: [TimeoutRule; 17] = [
         "closed connections make up most of a busy table",
     )
     .tuned(Set::NearestLimit),
-    TimeoutRule { most: None, ..TimeoutRule::at_most("udp_timeout", 0, "") }
-        .at_least(TEN_SECONDS, "a reply that takes longer finds no entry")
-        .tuned(Set::Seconds(30)),
+    TimeoutRule {
+        long_is: Severity::Warning,
+        ..TimeoutRule::at_most(
+            "udp_timeout",
+            180,
+            "every datagram that nobody answers, forged ones included, keeps its entry this long",
+        )
+    }
+    .at_least(TEN_SECONDS, "a reply that takes longer finds no entry")
+    .tuned(Set::Seconds(30)),
     TimeoutRule {
         long_is: Severity::Warning,
         ..TimeoutRule::at_most(
@@ -154,7 +161,7 @@ pub const TIMEOUTS: [TimeoutRule; 17] = [
     ),
     TimeoutRule::at_most(
         "tcp_timeout_close_wait",
-        3599,
+        3600,
         "kube-proxy sets an hour, for servers that close late",
     ),
     TimeoutRule::at_most("tcp_timeout_last_ack", 30, "both sides have closed; one ACK is missing"),

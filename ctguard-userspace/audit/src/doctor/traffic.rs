@@ -11,10 +11,13 @@ use crate::host::{BACKLOG_FULL, Host, SOFTNET, SQUEEZED, sysctl_path};
 const ENOUGH: u64 = 1000;
 /// Stray packets of closed connections are a smaller share.
 const INVALID: f64 = 0.05;
-const REASSEMBLY_FAILED: &str = "Ip6ReasmFails";
+/// Fragments are put together before conntrack: the counter, where it is, and the memory for them.
+const REASSEMBLY: [(&str, &str, &str, &str); 2] = [
+    ("IPv4", "IpReasmFails", "/proc/net/snmp", "net.ipv4.ipfrag_high_thresh"),
+    ("IPv6", "Ip6ReasmFails", "/proc/net/snmp6", "net.netfilter.nf_conntrack_frag6_high_thresh"),
+];
 /// Fewer since boot are normal.
 const FAILURES: u64 = 100;
-const HIGH_THRESHOLD: &str = "net.netfilter.nf_conntrack_frag6_high_thresh";
 
 pub(super) fn check(
     host: &Host,
@@ -25,8 +28,19 @@ pub(super) fn check(
     findings.add(backlog(stack));
     findings.add(squeezed(stack));
     findings.add(invalid(conntrack, stack));
-    let threshold = findings.number("fragments", host, HIGH_THRESHOLD);
-    findings.add(threshold.and_then(|threshold| fragments(stack, threshold)));
+    for (family, counter, place, key) in REASSEMBLY {
+        let threshold = findings.number("fragments", host, key);
+        let (total, now) = (stack.total(counter), stack.now(counter));
+        let failed = format!("{total} {family} packets could not be reassembled from fragments");
+        let failed = Finding::note("fragments", format!("{failed}, {now} during this audit"))
+            .read(place, format!("{counter} {total}"))
+            .read(sysctl_path(key), threshold.unwrap_or_default())
+            .because(
+                "most often a fragment was lost on the way; when waiting fragments use more memory \
+                 than the threshold, new ones are dropped",
+            );
+        findings.add(failed.when(threshold.is_some() && (now > 0 || total >= FAILURES)));
+    }
 }
 
 fn backlog(stack: &Meanwhile) -> Option<Finding> {
@@ -76,19 +90,6 @@ fn invalid(conntrack: &Meanwhile, stack: &Meanwhile) -> Option<Finding> {
         .when(packets >= ENOUGH && share(invalid, packets) >= INVALID)
 }
 
-fn fragments(stack: &Meanwhile, threshold: u64) -> Option<Finding> {
-    let (total, now) = (stack.total(REASSEMBLY_FAILED), stack.now(REASSEMBLY_FAILED));
-    let failed = format!("{total} IPv6 packets could not be reassembled from fragments");
-    Finding::note("fragments", format!("{failed}, {now} during this audit"))
-        .read("/proc/net/snmp6", format!("{REASSEMBLY_FAILED} {total}"))
-        .read(sysctl_path(HIGH_THRESHOLD), threshold)
-        .because(
-            "most often a fragment was lost on the way; when waiting fragments use more memory than \
-             the threshold, new ones are dropped",
-        )
-        .when(now > 0 || total >= FAILURES)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,7 +103,9 @@ mod tests {
 
     fn found(before: &[(&str, u64)], after: &[(&str, u64)]) -> Vec<&'static str> {
         let machine = Machine::healthy(&format!("traffic-{after:p}"));
-        machine.write(&sysctl_path(HIGH_THRESHOLD), "4194304\n");
+        for (.., key) in REASSEMBLY {
+            machine.write(&sysctl_path(key), "4194304\n");
+        }
         // Names of both kinds of counters differ.
         let both = Meanwhile { before: counters(before), after: counters(after) };
         let mut findings = Findings::default();
@@ -132,9 +135,11 @@ mod tests {
 
     #[test]
     fn fragments_that_do_not_come_together_are_a_note() {
-        let failed = |number| [(REASSEMBLY_FAILED, number)];
-        assert!(found(&failed(9), &failed(9)).is_empty());
-        assert_eq!(found(&failed(9), &failed(10)), ["fragments"]);
-        assert_eq!(found(&failed(100), &failed(100)), ["fragments"]);
+        for (_, counter, ..) in REASSEMBLY {
+            let failed = |number| [(counter, number)];
+            assert!(found(&failed(9), &failed(9)).is_empty());
+            assert_eq!(found(&failed(9), &failed(10)), ["fragments"]);
+            assert_eq!(found(&failed(100), &failed(100)), ["fragments"]);
+        }
     }
 }

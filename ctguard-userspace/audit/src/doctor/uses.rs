@@ -98,6 +98,19 @@ fn judge(rules: &[Rule], legacy_nat: bool, served: &[(&str, String)]) -> Vec<Fin
              the entry was created",
         )
     }));
+    found.extend(notrack(rules));
+    let counts = |rule: &&Rule| {
+        let has = |name: &str| rule.expressions.iter().any(|it| it == name);
+        has("connlimit") && !["ct", "conntrack", "state"].into_iter().any(has)
+    };
+    found.extend(rules.iter().find(counts).map(|rule| {
+        Finding::note("counts-all", "a rule counts the connections of every packet").because(
+            "a connection limit (`ct count`, connlimit) looks through its list of connections for each \
+             packet that reaches the rule, and refuses packets of old connections too. Put `ct state \
+             new` before it, unless an earlier rule accepts the others. It limits after the entry was \
+             created",
+        ).read(RULES, place(rule))
+    }));
     found.extend(with(rules, &REJECT).map(|rule| {
         Finding::note("reject", "rules answer refused packets").read(RULES, place(rule)).because(
             "under a flood every answer costs CPU and goes to a possibly forged address; DROP sends \
@@ -114,6 +127,26 @@ fn judge(rules: &[Rule], legacy_nat: bool, served: &[(&str, String)]) -> Vec<Fin
     let managed = Finding::note("writers", format!("rules are managed by {}", names.join(", ")));
     found.extend(managed.because(why).when(!writers.is_empty()));
     found
+}
+
+fn notrack(rules: &[Rule]) -> Option<Finding> {
+    let exempting = || {
+        let names = ["notrack", "NOTRACK"];
+        rules
+            .iter()
+            .filter(move |rule| rule.expressions.iter().any(|it| names.contains(&it.as_str())))
+    };
+    let first = exempting().next()?;
+    let place = |rule: &Rule| format!("table {}, chain {}", rule.table, rule.chain);
+    let is_one_way = exempting().all(|rule| rule.chain == first.chain);
+    let why = "to a guard that asks conntrack, each of them looks like a new flow. Start it with \
+               --new-flow-detection flow-cache if they arrive at a guarded interface";
+    let one_way = ". All these rules are in one chain: the answers of this machine's own services pass \
+                   another hook (output instead of prerouting), and create entries unless a rule there \
+                   exempts them too";
+    let finding = Finding::note("notrack", "rules exempt packets from tracking");
+    let finding = finding.read(RULES, place(first));
+    Some(finding.because(if is_one_way { format!("{why}{one_way}") } else { why.to_owned() }))
 }
 
 /// Protocols and their first ports that other machines can reach, as nftables writes them.
@@ -184,6 +217,7 @@ mod tests {
             table: table.to_owned(),
             chain: chain.to_owned(),
             expressions: expressions.iter().map(|name| (*name).to_owned()).collect(),
+            ..Rule::default()
         }
     }
 
@@ -211,6 +245,28 @@ mod tests {
         assert_eq!(checks(&rules, false), ["nat", "stateful", "reject", "writers"]);
         let writers = judge(&rules, false, &[]).pop().unwrap();
         assert_eq!(writers.what, "rules are managed by Docker, ufw");
+    }
+
+    #[test]
+    fn rules_that_exempt_packets_from_tracking_are_told() {
+        assert_eq!(
+            checks(&[rule("raw", "PREROUTING", &["notrack"])], false),
+            ["no-nat", "notrack"]
+        );
+    }
+
+    #[test]
+    fn rules_for_one_direction_are_told_from_rules_for_both() {
+        let rules = ["PREROUTING", "OUTPUT"].map(|chain| rule("raw", chain, &["notrack"]));
+        let is_one_way = |rules| notrack(rules).unwrap().why.contains("in one chain");
+        assert!(is_one_way(&rules[..1]) && !is_one_way(&rules));
+    }
+
+    #[test]
+    fn a_limit_that_is_asked_for_every_packet_is_told() {
+        let checks = |expressions: &[&str]| checks(&[rule("filter", "input", expressions)], false);
+        assert_eq!(checks(&["connlimit"]), ["no-nat", "stateful", "counts-all"]);
+        assert_eq!(checks(&["ct", "cmp", "connlimit"]), ["no-nat", "stateful"]);
     }
 
     /// Fails when a router is told how not to track what it translates.

@@ -24,7 +24,9 @@ pub struct LogCounts {
     /// The network namespaces in these lines, by inode number; older kernels do not name them.
     pub namespaces: BTreeSet<u64>,
     pub expectations_full: u64,
-    /// Suppressed lines: `net_ratelimit: N callbacks suppressed`.
+    /// `neighbour: arp_cache: neighbor table overflow!`, in any of its spellings.
+    pub neighbours_full: u64,
+    /// Suppressed lines: `net_ratelimit: N callbacks suppressed`. The kernel does not say of what.
     pub suppressed: u64,
     /// `falling back to vmalloc`, which is harmless.
     pub vmalloc: u64,
@@ -70,6 +72,8 @@ impl LogCounts {
             self.expectations_full += 1;
         } else if text.contains("nf_conntrack") && text.contains("falling back to vmalloc") {
             self.vmalloc += 1;
+        } else if text.contains("able overflow") && text.to_ascii_lowercase().contains("neighbo") {
+            self.neighbours_full += 1;
         } else if let Some(rest) = text.trim().strip_prefix("net_ratelimit: ") {
             let number = rest.split_whitespace().next().and_then(|text| text.parse::<u64>().ok());
             self.suppressed += number.unwrap_or(0);
@@ -86,7 +90,10 @@ fn device() -> io::Result<Vec<String>> {
             Ok(0) => return Ok(records),
             Ok(length) => {
                 let record = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
-                if record.contains("conntrack") || record.contains("net_ratelimit") {
+                if ["conntrack", "net_ratelimit", "able overflow"]
+                    .iter()
+                    .any(|it| record.contains(it))
+                {
                     records.push(record.into_owned());
                 }
             }
@@ -112,11 +119,13 @@ mod tests {
             4,5,90000000003,-;nf_conntrack: expectation table full\n\
             4,6,90000000004,-;net_ratelimit: 1234 callbacks suppressed\n\
             4,7,90000000005,-;nf_conntrack: falling back to vmalloc.\n\
+            4,8,90000000006,-;neighbour: arp_cache: neighbor table overflow!\n\
+            4,9,90000000007,-;Neighbour table overflow.\n\
             6,8,90000000006,-;eth0: link up\n";
         let fake = Fake::new("kmsg", &[("/dev/kmsg", log), ("/proc/uptime", "90100.0 1.0\n")]);
         let counts = LogCounts::read(&fake.host).unwrap().unwrap();
         assert_eq!((counts.table_full, counts.expectations_full), (3, 1));
-        assert_eq!((counts.suppressed, counts.vmalloc), (1234, 1));
+        assert_eq!((counts.suppressed, counts.vmalloc, counts.neighbours_full), (1234, 1, 2));
         assert_eq!(counts.namespaces.iter().copied().collect::<Vec<_>>(), [4_026_531_840]);
     }
 

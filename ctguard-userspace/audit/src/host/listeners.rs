@@ -71,7 +71,8 @@ impl Listener {
     }
 }
 
-fn parse_address(text: &str) -> Option<IpAddr> {
+/// An address as these files write it.
+pub fn parse_address(text: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         let word = u32::from_str_radix(text.get(at * 8..at * 8 + 8)?, 16).ok()?;
         Some(word.to_ne_bytes())

@@ -16,6 +16,7 @@ use super::reader::{DISK, Place, Root};
 /// The tables that iptables has loaded, and ip6tables.
 pub const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
 const OWNER_WRITES: u32 = 0o200;
+const OWNER_RUNS: u32 = 0o100;
 /// The most bytes that the configuration files of one kind have together.
 const DROP_INS: u64 = 8 << 20;
 
@@ -106,6 +107,10 @@ impl Host {
         file.is_ok_and(|file| file.permissions().mode() & OWNER_WRITES != 0)
     }
 
+    pub(super) fn is_executable(&self, path: &str) -> bool {
+        self.root.metadata(path).is_ok_and(|file| file.permissions().mode() & OWNER_RUNS != 0)
+    }
+
     pub(super) fn is_same_file(&self, one: &str, other: &str) -> bool {
         let id = |path| self.root.metadata(path).ok().map(|file| (file.dev(), file.ino()));
         id(one).is_some_and(|one| Some(one) == id(other))
@@ -130,8 +135,32 @@ impl Host {
         Ok(Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or_default())
     }
 
-    pub fn forwards(&self) -> Result<bool, Unread> {
-        Ok(self.sysctl("net.ipv4.ip_forward")?.as_deref() == Some("1"))
+    /// The setting by which this machine forwards packets: for all of a family, or for two interfaces
+    /// or more; none if it forwards nothing.
+    pub fn forwards(&self) -> Result<Option<String>, Unread> {
+        let is_on = |key: &str| Ok(self.sysctl(key)?.is_some_and(|value| value != "0"));
+        for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+            if is_on(key)? {
+                return Ok(Some(sysctl_path(key)));
+            }
+        }
+        for family in ["ipv4", "ipv6"] {
+            let directory = format!("/proc/sys/net/{family}/conf");
+            let mut found = Vec::new();
+            for name in self.names(&directory)? {
+                let path = format!("{directory}/{name}/forwarding");
+                if ["all", "default", "lo"].contains(&name.as_str()) {
+                    continue;
+                }
+                if self.text(&path)?.is_some_and(|text| text.trim() != "0") {
+                    found.push(path);
+                }
+            }
+            if let [first, _, ..] = &found[..] {
+                return Ok(Some(first.clone()));
+            }
+        }
+        Ok(None)
     }
 
     pub fn has_legacy_nat(&self) -> Result<bool, Unread> {
@@ -140,6 +169,13 @@ impl Host {
         tables
             .into_iter()
             .try_fold(false, |found, tables| Ok(found || tables?.is_some_and(has_nat)))
+    }
+
+    /// The kernel's version and patch level; none where it cannot be told.
+    pub fn release(&self) -> Result<Option<(u32, u32)>, Unread> {
+        let release = self.text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
+        let mut numbers = release.split(|it: char| !it.is_ascii_digit()).map(str::parse);
+        Ok(numbers.next().and_then(Result::ok).zip(numbers.next().and_then(Result::ok)))
     }
 
     pub fn modules(&self) -> Result<String, Unread> {

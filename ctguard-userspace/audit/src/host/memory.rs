@@ -22,10 +22,18 @@ impl Memory {
         let bytes = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-            let bytes = kibibytes.map(|kibibytes: u64| kibibytes.saturating_mul(1024));
-            bytes.ok_or_else(|| Unread::new(MEMINFO, &format_args!("no {name}")))
+            kibibytes.map(|kibibytes: u64| kibibytes.saturating_mul(1024))
         };
-        Ok(Self { total_bytes: bytes("MemTotal:")?, available_bytes: bytes("MemAvailable:")? })
+        let total_bytes = bytes("MemTotal:");
+        let total_bytes =
+            total_bytes.ok_or_else(|| Unread::new(MEMINFO, "no line \"MemTotal:\""))?;
+        // Linux before 3.14 does not say what is available.
+        let free = || {
+            let free = bytes("MemFree:")?;
+            Some(free.saturating_add(bytes("Cached:").unwrap_or(0)).min(total_bytes))
+        };
+        let available = bytes("MemAvailable:").or_else(free);
+        Ok(Self { total_bytes, available_bytes: available.unwrap_or(total_bytes) })
     }
 }
 
@@ -69,12 +77,17 @@ mod tests {
     }
 
     #[test]
-    fn memory_without_its_lines_is_an_error_that_names_them() {
-        let fake = Fake::new("memory-lines", &[("/proc/meminfo", "MemTotal:  1024 kB\n")]);
+    fn a_kernel_that_does_not_say_what_is_available_has_what_is_free_and_cached() {
+        let fake = Fake::new("memory-lines", &[("/proc/meminfo", "MemFree: 5 kB\n")]);
         let error = Memory::read(&fake.host).unwrap_err().to_string();
-        assert_eq!(error, "/proc/meminfo: no MemAvailable:");
-        fake.write("/proc/meminfo", "MemTotal:  1024 kB\nMemAvailable:   512 kB\n");
-        let memory = Memory::read(&fake.host).unwrap();
-        assert_eq!((memory.total_bytes, memory.available_bytes), (1 << 20, 1 << 19));
+        assert_eq!(error, "/proc/meminfo: no line \"MemTotal:\"");
+        let available = |text: &str| {
+            fake.write("/proc/meminfo", text);
+            Memory::read(&fake.host).unwrap().available_bytes >> 10
+        };
+        let old = "MemTotal: 1024 kB\nMemFree: 256 kB\nCached: 128 kB\n";
+        assert_eq!(available(&format!("{old}MemAvailable: 512 kB\n")), 512);
+        assert_eq!(available(old), 384);
+        assert_eq!(available("MemTotal: 1024 kB\n"), 1024);
     }
 }

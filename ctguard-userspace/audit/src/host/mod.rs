@@ -7,6 +7,7 @@ mod kernel_log;
 mod listeners;
 mod machine;
 mod memory;
+mod modprobe;
 mod namespaces;
 mod reader;
 mod statistics;
@@ -14,18 +15,19 @@ mod table;
 #[cfg(test)]
 pub mod testing;
 
-pub use boot::Boot;
-pub use conf::{Assignment, Readers, SysctlFiles};
+pub use boot::{Boot, Init, Named};
+pub use conf::{Assignment, Readers, SysctlFiles, number, present_name};
 pub use kernel_log::LogCounts;
-pub use listeners::{LISTENERS, Listener};
+pub use listeners::{LISTENERS, Listener, parse_address};
 pub use machine::{Host, LEGACY_TABLES, Unread, sysctl_path};
 pub use memory::{EntrySize, Memory};
+pub use modprobe::{Install, Parameter};
 pub use namespaces::{OtherTable, OtherTables, may_be_there, most_entries, numbers};
 pub use reader::Place;
 pub use statistics::{
     BACKLOG_FULL, Losses, Lost, NETSTAT, SOFTNET, SQUEEZED, STATISTICS, Statistics,
 };
 pub use table::{
-    BUCKETS, COUNT, EXPECT_MAX, HASHSIZE, MAX, TableNumbers, is_size_ours, sets_buckets_by_sysctl,
-    setting_path,
+    BUCKETS, COUNT, EXPECT_MAX, HASHSIZE, MAX, TableNumbers, has_value, is_size_ours,
+    sets_buckets_by_sysctl, setting_path,
 };

@@ -29,6 +29,9 @@ pub const SQUEEZED: &str = "SoftnetSqueezed";
 pub struct Statistics {
     pub(crate) sums: BTreeMap<String, u64>,
     over_ctnetlink: bool,
+    /// Linux 4.8 to 5.9 count a flow that lost a race as a drop too, as later ones do, and have no
+    /// column for races that were resolved (`nf_ct_resolve_clash`).
+    counts_races: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,12 +75,16 @@ impl Statistics {
         let Some(text) = host.text(STATISTICS)? else {
             return Ok(if host.is_this() { Self::over_ctnetlink() } else { None });
         };
-        Self::parse(&text).map(Some).ok_or_else(|| Unread::new(STATISTICS, "a line is garbled"))
+        let read =
+            Self::parse(&text).ok_or_else(|| Unread::new(STATISTICS, "a line is garbled"))?;
+        let release = host.release()?;
+        let counts_races = release.is_some_and(|release| ((4, 8)..(5, 10)).contains(&release));
+        Ok(Some(Self { counts_races, ..read }))
     }
 
     fn over_ctnetlink() -> Option<Self> {
         let sums = conntrack_counters().ok().filter(|sums| !sums.is_empty())?;
-        Some(Self { sums, over_ctnetlink: true })
+        Some(Self { sums, over_ctnetlink: true, ..Self::default() })
     }
 
     pub const fn place(&self) -> &'static str {
@@ -96,7 +103,7 @@ impl Statistics {
                 *sum = if *name == "entries" { number } else { sum.saturating_add(number) };
             }
         }
-        Some(Self { sums, over_ctnetlink: false })
+        Some(Self { sums, ..Self::default() })
     }
 
     pub fn of_stack(host: &Host) -> Result<Self, Unread> {
@@ -127,9 +134,9 @@ impl Statistics {
     }
 
     pub fn losses(&self) -> Losses {
-        // Kernels without this column do not count these as drops, and none does where a chain was
-        // too long.
-        let counts_as_drop = if self.has("clashres") { self.get("insert_failed") } else { 0 };
+        // Other kernels do not count these as drops, and none does where a chain was too long.
+        let counts = self.counts_races || self.has("clashres");
+        let counts_as_drop = if counts { self.get("insert_failed") } else { 0 };
         let not_inserted = counts_as_drop.saturating_sub(self.get("chainlength"));
         Losses { drop: self.get("drop"), not_inserted, early_drop: self.get("early_drop") }
     }

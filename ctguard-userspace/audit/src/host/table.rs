@@ -32,6 +32,14 @@ pub fn setting_path(host: &Host, key: &str) -> String {
     }
 }
 
+/// Whether a setting has the value that was written. The kernel rounds the hash up to whole pages of
+/// pointers (`nf_ct_alloc_hashtable`), of 4 to 64 KiB.
+pub fn has_value(key: &str, live: u64, written: u64) -> bool {
+    const IN_PAGE: [u64; 4] = [512, 1024, 2048, 8192];
+    let rounds = |in_page| written.checked_next_multiple_of(in_page) == Some(live);
+    live == written || key == BUCKETS && IN_PAGE.into_iter().any(rounds)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TableNumbers {
     pub count: u64,
@@ -53,5 +61,19 @@ impl TableNumbers {
     /// None without a limit.
     pub fn fill_ratio(self) -> Option<f64> {
         (self.max > 0).then(|| real(self.count) / real(self.max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails when a hash that the kernel rounded up is taken for another's.
+    #[test]
+    fn a_hash_that_was_rounded_up_has_the_value_that_was_written() {
+        assert!(
+            has_value(BUCKETS, 1_000_448, 1_000_000) && has_value(BUCKETS, 1_007_616, 1_000_000)
+        );
+        assert!(!has_value(BUCKETS, 1_002_496, 1_000_000) && !has_value(MAX, 1_000_448, 1_000_000));
     }
 }

@@ -1,14 +1,13 @@
 //! The last change, as its record has it.
 
 use super::{
-    apply::is,
     error::TuneError,
     place::Relation,
     record::{Record, Setting},
     verdict::{Watched, judge},
     watch::{Before, Interval},
 };
-use crate::host::{BUCKETS, Host, MAX, setting_path};
+use crate::host::{BUCKETS, Host, MAX, has_value, setting_path};
 
 /// A change whose effect is watched.
 #[derive(Debug)]
@@ -52,7 +51,7 @@ impl Applied {
                 continue;
             }
             let live = host.number(&setting_path(host, key))?;
-            if let Some(live) = live.filter(|live| !is(key, *live, *then)) {
+            if let Some(live) = live.filter(|live| !has_value(key, *live, *then)) {
                 return Ok(Some(format!("{key} is {live}, not {then}")));
             }
         }

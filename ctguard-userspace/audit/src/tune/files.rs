@@ -1,20 +1,21 @@
 //! Tune's own files, which make the next boot set what was set now.
 
 use super::plan::Change;
-use crate::host::{BUCKETS, Boot, EXPECT_MAX, Host, SysctlFiles};
+use crate::host::{BUCKETS, Boot, EXPECT_MAX, Host, Init, Install, MAX, SysctlFiles};
 
-/// Sorts after the names that distributions and people use, so that it wins.
-pub(super) const SYSCTL: &str = "/etc/sysctl.d/99-zz-ctguard.conf";
+/// Sorts after the names that distributions and people use, `local.conf` among them, so that it wins.
+pub(super) const SYSCTL: &str = "/etc/sysctl.d/zz-ctguard.conf";
 /// The last option for a parameter wins (modprobe.d(5)).
 const MODPROBE: &str = "/etc/modprobe.d/zz-ctguard.conf";
 const MODULES: &str = "/etc/modules-load.d/ctguard.conf";
+const MODULES_OF_PROCD: &str = "/etc/modules.d/ctguard";
 const UDEV: &str = "/etc/udev/rules.d/99-ctguard.rules";
 const UDEV_MATCHES: &str = r#"ACTION=="add", SUBSYSTEM=="module", KERNEL=="nf_conntrack""#;
 
 const UDEVADM: [&str; 4] =
     ["/usr/bin/udevadm", "/bin/udevadm", "/usr/sbin/udevadm", "/sbin/udevadm"];
 
-pub(super) const ALL: [&str; 4] = [SYSCTL, MODPROBE, MODULES, UDEV];
+pub(super) const ALL: [&str; 5] = [SYSCTL, MODPROBE, MODULES, MODULES_OF_PROCD, UDEV];
 
 const HEAD: &str = "# Written by `ctguard tune`; `ctguard tune --revert` removes it.\n";
 
@@ -23,7 +24,7 @@ pub(super) fn is_own(path: &str, text: &str) -> bool {
     let start = match path {
         SYSCTL => "net.netfilter.nf_conntrack_",
         MODPROBE => "options nf_conntrack hashsize=",
-        MODULES => "nf_conntrack",
+        MODULES | MODULES_OF_PROCD => "nf_conntrack",
         UDEV => UDEV_MATCHES,
         _ => return false,
     };
@@ -85,7 +86,7 @@ impl Means<'_> {
             BUCKETS if !self.buckets_by_sysctl => true,
             // Only loading the module with another hash changes it.
             EXPECT_MAX => self.boot.built_in || others.is_some(),
-            _ => others.is_some_and(|others| others.value == change.then.to_string()),
+            _ => others.is_some_and(|(others, _)| others.number() == Some(change.then)),
         };
         let all_are_applied =
             self.boot.built_in || matches!(self.applier, Some(Applier::Systemd(_)));
@@ -106,7 +107,17 @@ pub(super) fn files(changes: &[Change], means: &Means<'_>) -> Vec<OwnFile> {
     if means.boot.built_in {
         return files;
     }
-    if let Some(buckets) = changes.iter().find(|change| change.key == BUCKETS) {
+    if means.boot.init == Init::Procd {
+        // It reads no other lists.
+        if !means.boot.sets_in_time(MAX) {
+            add(MODULES_OF_PROCD, "nf_conntrack\n");
+        }
+        return files;
+    }
+    let buckets = changes.iter().find(|change| change.key == BUCKETS);
+    // Where modprobe would give the option twice, the sysctl alone sets the hash.
+    let is_repeated = means.boot.install().is_some_and(Install::repeats_options);
+    if let Some(buckets) = buckets.filter(|_| !(is_repeated && means.buckets_by_sysctl)) {
         add(MODPROBE, &format!("options nf_conntrack hashsize={}\n", buckets.then));
     }
     add(MODULES, "nf_conntrack\n");
@@ -120,7 +131,7 @@ pub(super) fn files(changes: &[Change], means: &Means<'_>) -> Vec<OwnFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{MAX, testing::Fake};
+    use crate::host::testing::Fake;
 
     const SYSTEMD: Option<Applier> = Some(Applier::Systemd("/usr/lib/systemd/systemd-sysctl"));
     const PROCPS: Option<Applier> = Some(Applier::Procps("/sbin/sysctl"));
@@ -150,6 +161,15 @@ mod tests {
         };
         assert_eq!(paths(&Boot::default()), [SYSCTL, MODPROBE, MODULES, UDEV]);
         assert_eq!(paths(&Boot { built_in: true, ..Boot::default() }), [SYSCTL]);
+    }
+
+    #[test]
+    fn procd_is_given_what_it_reads_and_nothing_else() {
+        let boot = Boot { init: Init::Procd, ..Boot::default() };
+        let files = with("", &boot, None, true);
+        let paths: Vec<_> = files.iter().map(|file| file.path).collect();
+        assert_eq!(paths, [SYSCTL, MODULES_OF_PROCD]);
+        assert!(is_own(MODULES_OF_PROCD, &files[1].text));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     doctor::{
         BUCKET_BYTES, LEAST_OF_ROUTER, Role, TIMEOUTS, entries_bytes, has_gibibyte, is_too_wide,
+        with_margin,
     },
     host::{BUCKETS, EXPECT_MAX, EntrySize, MAX, Memory, TableNumbers},
 };
@@ -152,11 +153,6 @@ fn max(now: &Now, role: Role, wanted: Max) -> Result<u64, PlanError> {
             Ok(if twice > now.table.max { chosen.max(holds) } else { chosen })
         }
     }
-}
-
-/// A maximum at or below this would be reached at once.
-pub(super) fn with_margin(count: u64) -> u64 {
-    count.saturating_add(count / 8)
 }
 
 fn max_reason(now: &Now, wanted: Max, max: u64) -> String {

@@ -8,10 +8,10 @@ use super::{
     plan::{Change, Max, Now, plan},
 };
 use crate::{
-    doctor::{Role, TIMEOUTS, TimeoutRule},
+    doctor::{Owner, Role, TIMEOUTS, TimeoutRule, owners},
     host::{
-        Assignment, Boot, EXPECT_MAX, EntrySize, Host, Memory, SysctlFiles, TableNumbers,
-        is_size_ours, most_entries, sets_buckets_by_sysctl, sysctl_path,
+        Assignment, BUCKETS, Boot, EXPECT_MAX, EntrySize, Host, MAX, Memory, SysctlFiles,
+        TableNumbers, is_size_ours, most_entries, sets_buckets_by_sysctl, sysctl_path,
     },
 };
 
@@ -47,7 +47,8 @@ pub fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Proposal, Tu
         Some(role) => role,
         None => Role::guess(host)?,
     };
-    let changes = plan(&now, role, max)?;
+    let mut changes = plan(&now, role, max)?;
+    leave_to_owners(&mut changes, &owners(host), max);
     let means = Means {
         boot: &Boot::read(host)?,
         sysctl_files: &SysctlFiles::read(host)?,
@@ -58,12 +59,29 @@ pub fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Proposal, Tu
     Ok(Proposal { role, changes, files, is_size_ours: now.is_size_ours })
 }
 
+/// Leaves to other programs what they would set again, unless it is asked for.
+fn leave_to_owners(changes: &mut Vec<Change>, owners: &[Owner], max: Max) {
+    let owned = |key: &str| owners.iter().find(|owner| owner.sets(key));
+    // The hash follows the maximum.
+    let of_size = owned(MAX);
+    for change in changes {
+        let is_size = [MAX, BUCKETS].contains(&change.key.as_str());
+        let found = if is_size { of_size } else { owned(&change.key) };
+        if let Some(owner) = found.filter(|_| change.changes()) {
+            change.why = owner.instead(&change.key);
+            if !is_size || max == Max::Auto {
+                change.then = change.now;
+            }
+        }
+    }
+}
+
 /// Lines of other files that the next boot applies after tune's own, with other values.
 pub fn overridden(host: &Host, changes: &[Change]) -> Result<Vec<Assignment>, TuneError> {
     let files = SysctlFiles::read(host)?;
     let counts = changes.iter().filter_map(|change| {
-        let assignment = files.at_boot(&change.key)?;
-        (assignment.value != change.then.to_string()).then(|| assignment.clone())
+        let (assignment, _) = files.at_boot(&change.key)?;
+        (assignment.number() != Some(change.then)).then(|| assignment.clone())
     });
     Ok(counts.collect())
 }
@@ -106,6 +124,29 @@ mod tests {
         apply(machine.host(), &proposal.changes, &proposal.files).unwrap();
         machine.write("/proc/sys/net/nf_conntrack_max", "16384\n");
         assert!(machine.found().is_empty(), "{:?}", machine.found());
+    }
+
+    #[test]
+    fn what_another_program_sets_again_is_left_to_it_unless_it_is_asked_for() {
+        let machine = Machine::healthy("tune-owner");
+        machine.write("/proc/77/comm", "kube-proxy\n");
+        machine.write("/proc/sys/net/netfilter/nf_conntrack_max", "7680\n");
+        machine.write("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", "432000\n");
+        let changing = |max| {
+            let all = propose(machine.host(), None, max).unwrap().changes;
+            all.iter().filter(|it| it.changes()).map(|it| it.key.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(changing(Max::Auto), Vec::<String>::new());
+        assert_eq!(changing(Max::Entries(65_536)), [MAX]);
+        machine.write("/proc/77/cmdline", "kube-proxy\0--conntrack-max-per-core=0\0");
+        assert_eq!(changing(Max::Auto), [BUCKETS, MAX]);
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_say_what_memory_is_available_is_tuned_all_the_same() {
+        let machine = Machine::healthy("tune-old-kernel");
+        machine.write("/proc/meminfo", "MemTotal: 4194304 kB\n");
+        assert!(propose(machine.host(), None, Max::Auto).is_ok());
     }
 
     #[test]

@@ -5,14 +5,16 @@ use std::fs;
 use serde::Serialize;
 
 use super::{
-    apply::{alone, is, refuse_elsewhere, set},
+    apply::{alone, refuse_elsewhere, set},
     error::TuneError,
     files, journal,
     place::{Place, Relation},
-    plan::with_margin,
     record::{RECORD, Record, Step, remove},
 };
-use crate::host::{BUCKETS, Host, MAX, TableNumbers, most_entries, setting_path};
+use crate::{
+    doctor::with_margin,
+    host::{BUCKETS, Host, MAX, TableNumbers, has_value, most_entries, setting_path},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -121,10 +123,10 @@ fn put_back<'w>(
     let Some(live) = host.number(&setting_path(host, key))? else {
         return Ok(Some(left(key, "conntrack is not loaded", false)));
     };
-    if is(key, live, before) {
+    if has_value(key, live, before) {
         return Ok(None);
     }
-    if !written.any(|written| is(key, live, *written)) {
+    if !written.any(|written| has_value(key, live, *written)) {
         return Ok(Some(left(key, format!("somebody else has set it to {live}"), false)));
     }
     if let Some(why) = harm(host, key, before)? {

@@ -1,5 +1,6 @@
 //! A table, a data path that keeps to grants, shares and stages, and sources, in steps of 1 ms.
 
+mod parts;
 mod sources;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,7 +12,7 @@ use ctguard_layout::{
 };
 
 use super::*;
-pub(super) use sources::{Group, Outcome, half_open, live, spoofed, starting};
+pub(super) use sources::{Group, Outcome, half_open, live, spoofed, starting, unguarded};
 
 use crate::{load::OfferedLoad, testing::Random};
 use ctguard_settings::DEFAULT_POLICY;
@@ -63,6 +64,8 @@ pub(super) struct Plant {
     pub(super) reclaimable: u64,
     pub(super) replaceable: u64,
     firm: u64,
+    /// Groups of strangers that hold more than their part.
+    above_part: Vec<bool>,
     groups: Vec<Group>,
     senders: Vec<Sender>,
     random: Random,
@@ -111,6 +114,7 @@ impl Plant {
             reclaimable: 0,
             replaceable: 0,
             firm: 0,
+            above_part: vec![false; groups.len()],
             senders: groups.iter().map(sender).collect(),
             groups,
             random: Random::new(11),
@@ -135,6 +139,7 @@ impl Plant {
         (self.due, self.scanned, self.baseline) = (self.now, None, self.now);
         self.groups.push(Group { from: FOREVER, ..group });
         self.senders.push(Sender::default());
+        self.above_part.push(false);
         let steps = before.max(1).min(entries);
         let held = |step| (step * before.max(1) / steps, entries / steps);
         self.held.push((0..steps).map(held).collect());
@@ -247,6 +252,7 @@ impl Plant {
                 }
             }
         }
+        self.find_parts();
     }
 
     fn delete(&mut self, entries: u64) {
@@ -321,8 +327,10 @@ impl Plant {
         let flows = whole(((real(self.now) - sender.next) * group.rate / 1000.0).ceil());
         sender.next += real(flows) * 1000.0 / group.rate;
         sender.offered += flows;
-        if let Some(tier) = self.tier(group) {
-            let admitted = self.take(tier, flows);
+        let tier = self.tier(index);
+        if !group.is_guarded || tier.is_some() {
+            let admitted =
+                tier.filter(|_| group.is_guarded).map_or(flows, |tier| self.take(tier, flows));
             self.senders[index].admitted += admitted;
             self.land(index, admitted);
         }
@@ -334,8 +342,10 @@ impl Plant {
         }
     }
 
-    fn tier(&self, group: &Group) -> Option<usize> {
-        Some(match (group.tier, self.stages[group.class as usize]) {
+    fn tier(&self, index: usize) -> Option<usize> {
+        let group = &self.groups[index];
+        let tier = if self.above_part[index] { Tier::AbovePart } else { group.tier };
+        Some(match (tier, self.stages[group.class as usize]) {
             (Tier::Allowed, _) => Tier::Allowed as usize,
             (_, Stage::Calm) => Tier::Strangers as usize,
             (Tier::Strangers, Stage::Challenge) if group.sources == 0 => return None,
@@ -349,7 +359,7 @@ impl Plant {
 
     fn admit(&mut self, group: &Group, index: usize, source: usize) -> bool {
         let class = group.class as usize;
-        let Some(tier) = self.tier(group) else { return false };
+        let Some(tier) = self.tier(index) else { return false };
         let now = Jiffies(1_000_000 + self.now).to_ticks();
         let sender = &mut self.senders[index];
         sender.seen[source][0] += 1;
@@ -365,7 +375,8 @@ impl Plant {
     }
 
     fn limit(&self, class: usize, tier: usize) -> Ceiling {
-        let rate = self.policy.ceilings[class];
+        let is_own = self.policy.are_own_ceilings[class];
+        let rate = if is_own { self.policy.ceilings[class] } else { 0 };
         let rate = Rate { flows_per_second: rate, burst: 4 * rate };
         let ceiling =
             ctguard_units::ceilings(&DEFAULT_POLICY, &[rate; CLASSES], JIFFIES_PER_SECOND);
@@ -456,10 +467,12 @@ impl Plant {
         let age = (real(self.now - self.baseline) / 1000.0).clamp(elapsed, elapsed.max(1.0));
         self.scanned = Some(self.now);
         let mut loads = Vec::new();
-        for (group, sender) in self.groups.iter().zip(&mut self.senders) {
-            let Group { class, tier, rate, .. } = *group;
+        let above = self.above_part.iter();
+        for ((group, sender), above) in self.groups.iter().zip(&mut self.senders).zip(above) {
+            let Group { class, rate, .. } = *group;
+            let tier = if *above { Tier::AbovePart } else { group.tier };
             let on = (group.from..group.until).contains(&self.now);
-            if group.sources == 0 && on {
+            if group.sources == 0 && group.is_guarded && on {
                 // Lines of buckets, as many as the loader might make.
                 let lines = (self.max / 16).clamp(256, 65_536);
                 let flows_per_second = rate / real(lines);

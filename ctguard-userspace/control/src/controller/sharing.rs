@@ -8,7 +8,7 @@ use super::{
         stage::Stages,
         tiers::{Precedence as _, TIERS, Tier, divide},
     },
-    Class, Controller,
+    Class, Controller, ends_calm,
 };
 use crate::tuning::TUNING;
 use ctguard_units::real;
@@ -59,7 +59,7 @@ impl Controller {
         self.survey(room);
         let scarce = std::mem::replace(&mut self.scarce, [false; TIERS]);
 
-        let soon = room.available(Tier::Strangers) / TUNING.pressure_horizon.as_secs_f64();
+        let soon = ends_calm(room);
         // The demand of allowed sources is not counted, only whether their grant was spent.
         self.stages
             .calm_down(now, self.demands.in_calm() < soon / 2.0 && !scarce[Tier::Allowed as usize]);

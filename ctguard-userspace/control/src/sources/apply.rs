@@ -18,9 +18,13 @@ pub fn apply<S: SourceSet>(
     written: &mut KnownSources,
 ) -> Vec<SourceScope> {
     let place = |source: SourceScope| Place::of(source.hash(key), LINES - 1, OpaqueZero::new(0));
+    let is_fewer = !changes.removed.is_empty();
     for source in changes.removed {
         sources::remove(set, place(source));
         written.remove(&source);
+    }
+    if is_fewer {
+        sources::summarize(set);
     }
     let mut left_out = Vec::new();
     for (source, tiers) in changes.written {
@@ -36,35 +40,12 @@ pub fn apply<S: SourceSet>(
 
 #[cfg(test)]
 mod tests {
-    use ctguard_datapath::sources::{SLOTS, Tiers};
-    use ctguard_layout::{SourceCells, SourceLine};
+    use ctguard_datapath::sources::{Tiers, testing::Set};
 
     use super::*;
     use crate::sources::sync;
 
     const KEY: HashKey = HashKey { words: [0x9e37_79b9_7f4a_7c15; 12] };
-
-    struct Set {
-        lines: Vec<SourceLine>,
-        cells: Vec<SourceCells>,
-    }
-
-    impl SourceSet for Set {
-        fn source_line(&self, index: u32) -> Option<&SourceLine> {
-            self.lines.get(index as usize)
-        }
-
-        fn source_cells(&self, index: u32) -> Option<&SourceCells> {
-            self.cells.get(index as usize)
-        }
-    }
-
-    fn set() -> Set {
-        Set {
-            lines: (0..LINES).map(|_| SourceLine::default()).collect(),
-            cells: (0..SLOTS).map(|_| SourceCells::default()).collect(),
-        }
-    }
 
     fn find(set: &Set, source: SourceScope) -> Option<Tiers> {
         let place = Place::of(source.hash(&KEY), LINES - 1, OpaqueZero::new(0));
@@ -73,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_set_follows_who_is_known() {
-        let (set, mut written) = (set(), KnownSources::new());
+        let (set, mut written) = (Set::default(), KnownSources::new());
         let [one, two] = [SourceScope::V4(1), SourceScope::V6(2)];
         for new in [
             KnownSources::from([(one, Tiers::PROVEN)]),
@@ -90,7 +71,7 @@ mod tests {
 
     #[test]
     fn who_finds_no_room_is_told_and_not_taken_for_written() {
-        let (set, mut written) = (set(), KnownSources::new());
+        let (set, mut written) = (Set::default(), KnownSources::new());
         set.lines.iter().flat_map(|line| &line.slots).for_each(|slot| slot.store(u64::MAX));
         let one = SourceScope::V4(1);
         let changes = sync(&written, &KnownSources::from([(one, Tiers::REGULAR)]));

@@ -37,7 +37,8 @@ fn look(standings: &mut Standings, entries: &[Held], passed: Duration, calm: boo
     for entry in entries {
         looking.add(entry, || None);
     }
-    standings.looked(&looking.finish(complete), START + passed, SINCE_1970 + passed, calm, ROOM);
+    let room = PartsRoom { all: ROOM, reserve: 0 };
+    standings.looked(&looking.finish(complete), START + passed, SINCE_1970 + passed, calm, room);
 }
 
 /// A guard that has looked at an empty table.

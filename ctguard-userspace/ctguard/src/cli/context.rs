@@ -2,10 +2,19 @@
 
 use std::path::PathBuf;
 
-use super::CliError;
-use ctguard_kernel::{bpf::Pins, maps::GuardMaps, privileges};
+use rustix::process::{Pid, Signal, kill_process};
 
-#[derive(Debug)]
+use super::CliError;
+use crate::signals::catches;
+use ctguard_kernel::{
+    bpf::{KernelClock, Pins},
+    lock,
+    maps::GuardMaps,
+    privileges,
+};
+use ctguard_layout::{programs, units::Jiffies};
+
+#[derive(Clone, Debug)]
 pub(super) struct Context {
     pub(super) pins: Pins,
 }
@@ -19,9 +28,29 @@ impl Context {
         Ok(Self { pins: pins.map_err(CliError::cannot("find out where the guard is pinned"))? })
     }
 
+    /// Sends `signal` to the daemon, unless it is of a release that would be ended by it.
+    pub(super) fn tell_daemon(&self, signal: Signal) -> Result<(), CliError> {
+        self.maps()?;
+        let daemon = lock::daemon_of(self.pins.path()).ok_or(CliError::NoDaemon)?;
+        let pid = daemon.pid.ok_or(CliError::NoDaemon)?;
+        if !catches(pid, signal.as_raw()).map_err(CliError::cannot("tell the daemon"))? {
+            return Err(CliError::OldDaemon { pid });
+        }
+        let process = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(CliError::NoDaemon)?;
+        kill_process(process, signal)
+            .map_err(|error| CliError::cannot("tell the daemon")(error.into()))
+    }
+
     pub(super) fn maps(&self) -> Result<GuardMaps, CliError> {
         require_privileges()?;
         Ok(GuardMaps::open(&self.pins)?)
+    }
+
+    /// Now, and how many jiffies a second has.
+    pub(super) fn now(&self, maps: &GuardMaps) -> Result<(Jiffies, u32), CliError> {
+        let per_second = maps.environment().daemon.jiffies_per_second;
+        let clock = KernelClock::from_pin(&self.pins.program(programs::CLOCK))?;
+        Ok((clock.now(per_second)?, per_second))
     }
 }
 

@@ -15,7 +15,7 @@ use ctguard_kernel::{
 /// Remove the guard from the kernel: programs, maps and pins
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctguard detach\n\n\
-    While a daemon runs, stop the daemon instead (Ctrl-C, or systemctl stop ctguard@IF). It removes the\n\
+    While a daemon runs, stop the daemon instead (Ctrl-C, or systemctl stop ctguard). It removes the\n\
     guard when it ends, unless it was started with --on-exit keep.")]
 pub(super) struct DetachArgs {}
 
@@ -30,10 +30,10 @@ pub(super) fn run(_args: &DetachArgs, context: &Context) -> Result<Code, CliErro
     Ok(Code::Done)
 }
 
-/// What a start left that was cut short may go too, but no other release's guard.
+/// What a start left that was cut short may go too, and another release's guard: names of pins stay.
 fn check(context: &Context) -> Result<(), CliError> {
     match GuardMaps::open(&context.pins) {
-        Ok(_) | Err(OpenError::Incomplete { .. }) => Ok(()),
+        Ok(_) | Err(OpenError::Incomplete { .. } | OpenError::OtherLayout { .. }) => Ok(()),
         Err(error) if matches!(layout_of(&context.pins), Err(OpenError::NoGuard { .. })) => {
             match context.pins.attached() {
                 Ok(found) if !found.is_empty() => Ok(()),

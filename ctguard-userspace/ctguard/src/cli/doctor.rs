@@ -3,8 +3,9 @@
 use std::{net::IpAddr, path::PathBuf, time::Instant};
 
 use clap::Args;
+use ipnet::IpNet;
 
-use super::{CliError, Code, Context, status};
+use super::{CliError, Code, Context, operator, status};
 use crate::{
     events::{EventFile, StageEvent, What},
     report::{DoctorReport, InterfaceReport, write_doctor},
@@ -14,7 +15,8 @@ use ctguard_audit::{
     doctor::{Asked, Besides, Health, audit},
     host::{Host, Unread},
 };
-use ctguard_kernel::maps::{GuardMaps, ListKind, OpenError, Slot};
+use ctguard_kernel::maps::{GuardMaps, ListError, ListKind, OpenError, Slot};
+use ctguard_layout::Policy;
 
 /// How many events are searched for the last change of stage.
 const EVENTS: usize = 1000;
@@ -85,6 +87,12 @@ impl Guarded {
         };
         let slots = self.maps.interfaces.used();
         let silent = slots.iter().filter(|slot| slot.interface.answers_nothing != 0);
+        let allowed = self.maps.lists.entries(ListKind::Allow);
+        let allowed = allowed.map_err(|error| unread(&error.into()))?;
+        let mut allowed: Vec<_> = allowed.iter().map(|entry| entry.prefix).collect();
+        let of_feeds = self.maps.feeds.entries(ListKind::Allow).map_err(ListError::from);
+        let of_feeds = of_feeds.map_err(|error| unread(&error.into()))?;
+        allowed.extend(of_feeds.iter().map(|listed| listed.prefix));
         Ok(Health {
             daemon_runs: status.daemon.running,
             fallback: status.grant.fallback_active,
@@ -92,7 +100,9 @@ impl Guarded {
             detached: names(|interface| !interface.attached),
             generic: names(|interface| interface.attached && interface.mode == "generic"),
             unanswering: silent.map(Slot::name).collect(),
-            unlisted_client: unlisted_client(&self.maps),
+            answers_dns: self.maps.policy().has(Policy::DNS),
+            unlisted_client: unlisted_client(&allowed),
+            allowed,
             heartbeat_age_seconds: status.daemon.heartbeat_age_seconds,
             refused: totals.refused_by_reason(),
             refused_meanwhile: totals.refused().saturating_sub(self.refused),
@@ -117,18 +127,22 @@ fn last_stage() -> Option<String> {
         }
         What::Started { .. }
         | What::Stopped
+        | What::Reloaded { .. }
+        | What::ReloadRefused { .. }
+        | What::FeedFailed { .. }
+        | What::FeedReadAgain { .. }
+        | What::Paused { .. }
+        | What::PauseEnded { .. }
         | What::Reclaimed(_)
         | What::Part(_)
         | What::InterfaceGone { .. }
-        | What::InterfaceBack { .. } => None,
+        | What::InterfaceBack { .. }
+        | What::Unreadable { .. } => None,
     })
 }
 
 /// The SSH client's address, unless it is on the allow list.
-fn unlisted_client(maps: &GuardMaps) -> Option<String> {
-    let connection = std::env::var("SSH_CONNECTION").ok()?;
-    let client: IpAddr = connection.split_whitespace().next()?.parse().ok()?;
-    let allowed = maps.lists.entries(ListKind::Allow).ok()?;
-    let listed = allowed.iter().any(|entry| entry.prefix.contains(&client));
-    (!listed).then(|| client.to_string())
+fn unlisted_client(allowed: &[IpNet]) -> Option<String> {
+    let is_listed = |client: &IpAddr| allowed.iter().any(|prefix| prefix.contains(client));
+    operator::clients().iter().find(|client| !is_listed(client)).map(ToString::to_string)
 }

@@ -1,19 +1,19 @@
 //! Every way to fail, as one line and an exit code.
 
-use std::{error::Error, io};
+use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
 use super::exit_code::Code;
-use crate::{daemon::StartError, files::FileError};
-use ctguard_audit::tune::TuneError;
+use crate::{config::ConfigError, daemon::StartError, files::FileError, sentence::sentence};
+use ctguard_audit::{host::Unread, tune::TuneError};
 use ctguard_kernel::{
     bpf::{AttachError, ClockError, FunctionsError, LoadError},
     conntrack::TableError,
     lock::LockError,
     maps::{ListError, OpenError},
 };
-use ctguard_settings::SettingError;
+use ctguard_settings::{PrefixError, SettingError};
 #[cfg(feature = "plot")]
 use ctguard_simulation::PlotError;
 use ctguard_simulation::SimulationError;
@@ -29,9 +29,15 @@ pub(super) enum CliError {
     #[error(transparent)]
     Setting(#[from] SettingError),
     #[error(transparent)]
-    Prefix(#[from] super::lists::PrefixError),
-    #[error("--for {text}: {problem} (write 10m or 2h 30m)")]
-    Span { text: String, problem: String },
+    Config(#[from] ConfigError),
+    #[error("nothing was changed: {0}")]
+    ReloadRefused(String),
+    #[error("the daemon has not answered for {} s", .0.as_secs())]
+    NoAnswer(Duration),
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
+    #[error("{of} {text}: {problem} (write 10m or 2h 30m)")]
+    Span { of: &'static str, text: String, problem: String },
     #[error("--apply and --revert exclude each other, except with --watch")]
     ApplyAndRevert,
     #[error(transparent)]
@@ -55,6 +61,28 @@ pub(super) enum CliError {
     #[cfg(feature = "plot")]
     #[error(transparent)]
     Plot(#[from] PlotError),
+    #[error(
+        "enforcing would cut you off: you are logged in from {client}, and {why}; first: {mend}"
+    )]
+    CutOff { client: IpAddr, why: String, mend: String },
+    #[error("{} is there and says something else; to overwrite it: --write --force", .0.display())]
+    OtherFile(PathBuf),
+    #[error(transparent)]
+    Unread(#[from] Unread),
+    #[error(
+        "{0} is many sources; name one address (ctguard allow list {0} and deny list show prefixes)"
+    )]
+    ManySources(String),
+    #[error("standard input is no terminal, so nobody can be asked; to enforce the limits: --yes")]
+    NobodyToAsk,
+    #[error("no daemon steers the guard; start one: ctguard run -i INTERFACE")]
+    NoDaemon,
+    #[error("the daemon (pid {pid}) is of a release that this would end; restart it")]
+    OldDaemon { pid: u32 },
+    #[error("{0}; print once instead: ctguard status (or again and again: watch ctguard status)")]
+    NoTerminal(&'static str),
+    #[error("--interval {text}: {problem}")]
+    Interval { text: String, problem: String },
     #[error("cannot {task}")]
     Io { task: &'static str, source: io::Error },
     #[error("cannot write to standard output")]
@@ -70,27 +98,25 @@ impl CliError {
 
     /// The error and its causes, in one line.
     pub(super) fn sentence(&self) -> String {
-        let mut sentence = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !sentence.contains(&text) {
-                sentence = format!("{sentence}: {text}");
-            }
-            cause = error.source();
-        }
-        sentence.split_whitespace().collect::<Vec<_>>().join(" ")
+        sentence(self)
     }
 
     pub(super) fn code(&self) -> Code {
         match self {
             Self::NotPermitted { .. } => Code::NotPermitted,
             Self::Setting(error) => setting_code(error),
-            Self::Prefix(_) | Self::Simulation(_) | Self::Span { .. } | Self::ApplyAndRevert => {
-                Code::Usage
-            }
+            Self::Prefix(_)
+            | Self::Simulation(_)
+            | Self::Span { .. }
+            | Self::ApplyAndRevert
+            | Self::NobodyToAsk
+            | Self::ManySources(_)
+            | Self::NoTerminal(_)
+            | Self::Interval { .. } => Code::Usage,
+            Self::Config(_) | Self::ReloadRefused(_) => Code::Configuration,
             Self::Start(error) => start_code(error),
             Self::Open(error) => open_code(error),
+            Self::NoDaemon => Code::NoGuard,
             Self::Tune(error) => tune_code(error),
             Self::Table(_)
             | Self::Lock(_)
@@ -99,6 +125,11 @@ impl CliError {
             | Self::File(_)
             | Self::Io { .. }
             | Self::Output(_)
+            | Self::NoAnswer(_)
+            | Self::CutOff { .. }
+            | Self::OtherFile(_)
+            | Self::Unread(_)
+            | Self::OldDaemon { .. }
             | Self::Daemon(_) => Code::No,
             #[cfg(feature = "plot")]
             Self::Plot(_) => Code::No,
@@ -135,7 +166,8 @@ fn setting_code(error: &SettingError) -> Code {
 
 fn start_code(error: &StartError) -> Code {
     match error {
-        StartError::Interface(_) => Code::Usage,
+        StartError::Interface(_) | StartError::NoInterface => Code::Usage,
+        StartError::Config(_) => Code::Configuration,
         StartError::Setting(error) => setting_code(error),
         StartError::Open(error) => open_code(error),
         StartError::Load(error) | StartError::Attach(AttachError::Load(error)) => load_code(error),
@@ -147,6 +179,7 @@ fn start_code(error: &StartError) -> Code {
         | StartError::Slot(_)
         | StartError::Attach(_)
         | StartError::Tick(_)
+        | StartError::List(_)
         | StartError::Io { .. }
         | StartError::Timeouts(_)
         | StartError::Waits(_) => Code::No,
@@ -180,8 +213,6 @@ fn load_code(error: &LoadError) -> Code {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) enum Code {
     Kernel = 5,
     /// The pinned maps are another release's.
     Layout = 6,
+    /// A file of the configuration cannot be used; `EX_CONFIG` of sysexits.h.
+    Configuration = 78,
 }
 
 /// Prints an error as one line and gives the exit code.

@@ -36,9 +36,7 @@ pub(super) fn run(args: &GetArgs, context: &Context) -> Result<Code, CliError> {
     let key = args.key.as_ref().map(|text| text.parse::<Key>()).transpose();
     let key = key.map_err(SettingError::from)?;
     let settings = context.maps()?.settings();
-    let own = settings.interfaces.iter().flat_map(|own| Key::of_interface(&own.name));
-    let all = || Key::all().into_iter().chain(own).collect();
-    let keys: Vec<Key> = key.clone().map_or_else(all, |key| vec![key]);
+    let keys = key.clone().map_or_else(|| settings.keys(), |key| vec![key]);
     let values = keys.iter().map(|key| settings.get(key)).collect::<Result<Vec<_>, _>>()?;
     let values = || keys.iter().map(Key::to_string).zip(values.iter().copied());
     let mut out = Terminal::stdout();

@@ -1,20 +1,35 @@
 //! The command line: one file per verb.
 
+mod config;
 mod context;
 mod detach;
 mod doctor;
+mod enforce;
 mod error;
 mod events;
 mod exit_code;
+mod feeds;
 mod get;
+mod incidents;
+mod init;
+mod learn;
 mod lists;
 mod logging;
+mod metrics;
+mod operator;
+mod pause;
+#[cfg(any(test, feature = "reference"))]
+mod reference;
+mod reload;
 mod run;
+mod save;
 mod set;
 mod simulate;
 mod status;
+mod top;
 mod tune;
 mod watch;
+mod why;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -43,8 +58,11 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   ctguard doctor                          find out what is wrong with this machine
+  ctguard init --write                    propose a configuration, in dry run; then: ctguard run
+  ctguard enforce                         end the dry run; ctguard pause 10m: nothing is dropped
   ctguard run -i wan0                     guard wan0 until Ctrl-C
   ctguard status                          how full the table is, and what was refused
+  ctguard top                             the same live, with keys to allow and deny
   ctguard events --follow                 what the daemon does, and why
   ctguard set source.tcp.rate=200/s       change a ceiling, effective at once
   ctguard allow add 192.0.2.7 --for 10m   exempt an address from ceilings for ten minutes";
@@ -64,11 +82,18 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::InitArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
+    Why(why::WhyArgs),
+    Top(top::TopArgs),
     Events(events::EventsArgs),
+    Incidents(incidents::IncidentsArgs),
+    Metrics(metrics::MetricsArgs),
     Get(get::GetArgs),
     Set(set::SetArgs),
+    Enforce(enforce::EnforceArgs),
+    Pause(pause::PauseArgs),
     /// Manage the allow list: sources that have no ceiling
     #[command(after_help = ALLOW_EXAMPLES, mut_subcommands(|verb| verb.after_help(ALLOW_EXAMPLES)))]
     Allow {
@@ -81,10 +106,18 @@ enum Command {
         #[command(subcommand)]
         action: lists::ListAction,
     },
+    Feeds(feeds::FeedsArgs),
+    Config(config::ConfigArgs),
+    Reload(reload::ReloadArgs),
+    Save(save::SaveArgs),
+    Learn(learn::LearnArgs),
     Detach(detach::DetachArgs),
     Doctor(doctor::DoctorArgs),
     Tune(tune::TuneArgs),
     Simulate(simulate::SimulateArgs),
+    #[cfg(feature = "reference")]
+    #[command(hide = true)]
+    Reference(reference::ReferenceArgs),
 }
 
 /// Parses, runs, and turns the result into a sentence and an exit code.
@@ -94,17 +127,31 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return show(&error),
     };
     let result = Context::new(cli.pin_path).and_then(|context| match cli.command {
+        Command::Init(args) => init::run(&args),
         Command::Run(args) => run::run(&args, &context),
         Command::Status(args) => status::run(&args, &context),
+        Command::Why(args) => why::run(&args, &context),
+        Command::Top(args) => top::run(&args, &context),
         Command::Events(args) => events::run(&args),
+        Command::Incidents(args) => incidents::run(&args),
+        Command::Metrics(args) => metrics::run(&args, &context),
         Command::Get(args) => get::run(&args, &context),
         Command::Set(args) => set::run(&args, &context),
+        Command::Enforce(args) => enforce::run(&args, &context),
+        Command::Pause(args) => pause::run(&args, &context),
         Command::Allow { action } => lists::run(ListKind::Allow, &action, &context),
         Command::Deny { action } => lists::run(ListKind::Deny, &action, &context),
+        Command::Feeds(args) => feeds::run(&args, &context),
+        Command::Config(args) => config::run(&args, &context),
+        Command::Reload(args) => reload::run(&args, &context),
+        Command::Save(args) => save::run(&args, &context),
+        Command::Learn(args) => learn::run(&args, &context),
         Command::Detach(args) => detach::run(&args, &context),
         Command::Doctor(args) => doctor::run(&args, &context),
         Command::Tune(args) => tune::run(&args, &context),
         Command::Simulate(args) => simulate::run(&args),
+        #[cfg(feature = "reference")]
+        Command::Reference(args) => reference::run(&args),
     });
     exit_code::conclude(result)
 }

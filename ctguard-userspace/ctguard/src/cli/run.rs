@@ -7,35 +7,43 @@ use log::{info, warn};
 use sd_notify::NotifyState;
 
 use super::{CliError, Code, Context, context::require_privileges, logging};
-use crate::daemon::{Guard, MainLoop, StartOptions, dismantle};
+use crate::config::Config;
+use crate::daemon::{Configuration, Guard, MainLoop, StartOptions, dismantle, note_exempting};
+use crate::sentence::sentence;
 use ctguard_kernel::{
-    bpf::{DetectionChoice, ModeChoice},
+    bpf::{DetectionChoice, ModeChoice, dies_with_container},
     conntrack::Table,
+    net::Stations,
 };
-use ctguard_settings::{Assignment, Value};
+use ctguard_settings::{Assignment, StartKey, Value};
 
 /// Guard interfaces until Ctrl-C (SIGINT) or SIGTERM
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctguard run -i wan0\n  \
     ctguard run -i wan0 -i lan0 --set target=80% --set interface.lan0.source.tcp.rate=500/s\n  \
-    ctguard run -i wan0 --on-exit keep")]
+    ctguard run -i wan0 --on-exit keep\n  \
+    ctguard run                       guard what /etc/ctguard/ctguard.toml names\n\n\
+    What the command line says goes before what the configuration says.")]
 pub(super) struct RunArgs {
-    /// Interface to guard; repeat it for more
-    #[arg(short, long = "interface", required = true, value_name = "IF")]
+    /// Interface to guard; repeat it for more [default: those of the configuration]
+    #[arg(short, long = "interface", value_name = "IF")]
     interfaces: Vec<String>,
-    /// Where the XDP program runs
-    #[arg(long, value_name = "MODE", default_value = "auto")]
-    mode: ModeArg,
-    /// How to distinguish new flows from known ones
-    #[arg(long, value_name = "METHOD", default_value = "auto")]
-    new_flow_detection: DetectionArg,
-    /// What happens to the guard when the daemon ends
-    #[arg(long, value_name = "ACTION", default_value = "detach")]
-    on_exit: OnExit,
+    /// Configuration, if not /etc/ctguard/ctguard.toml; conf.d/*.toml beside it is read too
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the XDP program runs [default: auto]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<ModeArg>,
+    /// How to distinguish new flows from known ones [default: auto]
+    #[arg(long, value_name = "METHOD")]
+    new_flow_detection: Option<DetectionArg>,
+    /// What happens to the guard when the daemon ends [default: detach]
+    #[arg(long, value_name = "ACTION")]
+    on_exit: Option<OnExit>,
     /// Setting to start with (see `ctguard set --help`); repeat it for more
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
-    /// Directory where the daemon keeps the list of regular sources across restarts
+    /// Directory where the daemon keeps regular sources and the lists across reboots
     #[arg(long, default_value = "/var/lib/ctguard", value_name = "DIR")]
     state: PathBuf,
     /// Print some of the program's decisions, a few per second
@@ -79,29 +87,67 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Code, CliError> {
         args.assignments.iter().map(|text| text.parse()).collect::<Result<Vec<Assignment>, _>>()?;
     require_privileges()?;
     logging::start(args.trace).map_err(CliError::cannot("start the main loop"))?;
+    let read = Config::read(args.config.as_deref());
+    let config = read.and_then(|config| config.settings(&args.interfaces).map(|_| config));
+    let config = config.or_else(|error| {
+        let last_good = Configuration::last_good(&args.state);
+        if last_good.is_some() {
+            warn!("using the configuration that was in force last: {}", sentence(&error));
+        }
+        last_good.ok_or(error)
+    })?;
+    let mode = chosen(args.mode, &config, StartKey::Mode, ModeArg::Auto);
+    let detection =
+        chosen(args.new_flow_detection, &config, StartKey::NewFlowDetection, DetectionArg::Auto);
+    let on_exit = chosen(args.on_exit, &config, StartKey::OnExit, OnExit::Detach);
     let main_loop = MainLoop::prepare().map_err(CliError::cannot("start the main loop"))?;
     let (mut guard, waits) = main_loop.start(&StartOptions {
         pins: context.pins.clone(),
         interfaces: args.interfaces.clone(),
-        mode: match args.mode {
+        file: args.config.clone(),
+        config,
+        mode: match mode {
             ModeArg::Auto => ModeChoice::Auto,
             ModeArg::Native => ModeChoice::Native,
             ModeArg::Generic => ModeChoice::Generic,
         },
-        detection: match args.new_flow_detection {
+        detection: match detection {
             DetectionArg::Auto => DetectionChoice::Auto,
             DetectionArg::Conntrack => DetectionChoice::Conntrack,
             DetectionArg::FlowCache => DetectionChoice::FlowCache,
         },
         assignments,
+        decided: decided(args),
         trace: args.trace,
         egress_by_filter: args.egress_filter,
         state: Some(args.state.clone()),
     })?;
+    if dies_with_container() {
+        warn!(
+            "this is a container: its end removes the pinned guard as well, and nothing is guarded until the \
+             next start; to keep it, run ctguard on the host"
+        );
+    }
+    note_exempting(&guard, guard.around.exempting.as_deref());
     announce(&guard);
     let ended = main_loop.run(&mut guard, waits);
-    leave(guard, args.on_exit)?;
+    leave(guard, on_exit)?;
     ended.map(|()| Code::Done).map_err(CliError::Daemon)
+}
+
+fn decided(args: &RunArgs) -> Vec<StartKey> {
+    let keys = [
+        (StartKey::Mode, args.mode.is_some()),
+        (StartKey::NewFlowDetection, args.new_flow_detection.is_some()),
+        (StartKey::OnExit, args.on_exit.is_some()),
+    ];
+    keys.into_iter().filter_map(|(key, is_decided)| is_decided.then_some(key)).collect()
+}
+
+/// The command line's choice, or the configuration's, or the default.
+fn chosen<T: ValueEnum>(arg: Option<T>, config: &Config, key: StartKey, default: T) -> T {
+    let configured = || T::from_str(config.word(key)?, false).ok();
+    arg.or_else(configured).unwrap_or(default)
 }
 
 fn leave(guard: Guard, on_exit: OnExit) -> Result<(), CliError> {
@@ -122,6 +168,9 @@ fn announce(guard: &Guard) {
     let interfaces = interfaces.map(|it| format!("{} ({})", it.name, it.mode.name()));
     let interfaces: Vec<_> = interfaces.collect();
     let target = Value::Ratio(guard.maps.policy().target_ppm);
+    for interface in guard.interfaces.iter().filter(|it| it.stations != Stations::All) {
+        info!("{}: {}", interface.name, interface.stations);
+    }
     info!("guarding {}, {}, target {target}", interfaces.join(", "), describe(&guard.table));
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         warn!("cannot tell the service manager: {error}");
@@ -138,5 +187,29 @@ fn describe(table: &Table) -> String {
         }
         Ok(max) => format!("table {max}"),
         Err(error) => format!("table unknown ({error})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ctguard_settings::Takes;
+
+    use super::*;
+
+    #[test]
+    fn a_configuration_takes_the_words_of_the_command_line() {
+        for (key, args) in [
+            (StartKey::Mode, of::<ModeArg>()),
+            (StartKey::NewFlowDetection, of::<DetectionArg>()),
+            (StartKey::OnExit, of::<OnExit>()),
+        ] {
+            let Takes::Word(configured) = key.takes() else { panic!("{key:?} takes no word") };
+            assert_eq!(configured, args);
+        }
+    }
+
+    fn of<T: ValueEnum>() -> Vec<String> {
+        let values = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        values.map(|value| value.get_name().to_owned()).collect()
     }
 }

@@ -3,27 +3,28 @@
 use clap::Args;
 use ctguard_datapath::{memory::Moment, sources};
 use ctguard_layout::{
-    CLASSES, Class, DaemonFacts, Interface, Limits, Policy, Rate, Tier, maps, programs,
+    CLASSES, Class, DaemonFacts, Interface, Limits, Policy, Rate, Tier, maps,
     units::{Jiffies, Ticks},
 };
 
-use super::{CliError, Code, Context};
+use super::{CliError, Code, Context, pause::end_of};
 use crate::{
+    feeds::feeds_status,
     holders::HoldersFile,
     report::{
         ByClass, ConntrackReport, CounterReport, DaemonReport, DetectionReport, GrantReport,
-        InterfaceReport, KnownFlowsReport, KnownSourcesReport, ListsReport, LoadReport, MapsReport,
-        MemoriesReport, RateReport, SCHEMA_VERSION, ScopesReport, StatusReport, TierReport,
-        write_status,
+        InterfaceReport, KnownFlowsReport, KnownSourcesReport, ListsReport, LoadReport,
+        MOST_UNREADABLE, MapsReport, MemoriesReport, PauseReport, RateReport, SCHEMA_VERSION,
+        ScopesReport, StatusReport, TierReport, UnreadableReport, write_status,
     },
     terminal::{Terminal, write_json},
 };
 use ctguard_control::known_tiers;
 use ctguard_kernel::{
-    bpf::{KernelClock, Pins, is_attached},
+    bpf::{Pins, is_attached},
     conntrack::Table,
     lock,
-    maps::{GuardMaps, ListKind},
+    maps::{GuardMaps, ListKind, Totals},
 };
 use ctguard_units::{in_force, real};
 
@@ -51,10 +52,10 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Code, CliError
 pub(super) fn read(context: &Context, maps: &GuardMaps) -> Result<StatusReport, CliError> {
     let (policy, environment, limits) = (maps.policy(), maps.environment(), maps.limits());
     let facts = environment.daemon;
-    let clock = KernelClock::from_pin(&context.pins.program(programs::CLOCK))?;
-    let now = clock.now(facts.jiffies_per_second)?;
-    let per_second = f64::from(facts.jiffies_per_second.max(1));
+    let (now, hz) = context.now(maps)?;
+    let per_second = f64::from(hz.max(1));
     let age = |at: u64| (at > 0).then(|| real(now.0.saturating_sub(at)) / per_second);
+    let totals = maps.totals()?;
     let heartbeat = maps.grant.heartbeat.load();
     let tiers = tiers(maps, &limits, &facts);
     let remaining = |tier: Tier| tiers[tier as usize].remaining;
@@ -86,15 +87,24 @@ pub(super) fn read(context: &Context, maps: &GuardMaps) -> Result<StatusReport, 
             load_ratio: maps.flow_memory()?.load(&environment),
         },
         dry_run: policy.has(Policy::DRY_RUN),
+        pause: pause(maps, now),
         daemon: DaemonReport {
             running: daemon.is_some(),
             pid: daemon.map(|daemon| daemon.pid.unwrap_or_default()),
             heartbeat_age_seconds: age(heartbeat),
         },
-        counters: CounterReport::new(&maps.totals()?),
+        unreadable: unreadable(&totals),
+        counters: CounterReport::new(&totals),
         lists: ListsReport { allow: live(ListKind::Allow)?, deny: live(ListKind::Deny)? },
+        feeds: feeds_status().into(),
         maps: MapsReport { bytes: maps.bytes()? },
     })
+}
+
+fn pause(maps: &GuardMaps, now: Jiffies) -> Option<PauseReport> {
+    let left = maps.pause()?.left(now, maps.environment().daemon.jiffies_per_second);
+    let dry_run_after = maps.settings().policy.has(Policy::DRY_RUN);
+    Some(PauseReport { until: end_of(left), left_seconds: left.as_secs(), dry_run_after })
 }
 
 fn conntrack(policy: &Policy) -> Result<ConntrackReport, CliError> {
@@ -107,6 +117,11 @@ fn conntrack(policy: &Policy) -> Result<ConntrackReport, CliError> {
         fill_ratio: (sample.max > 0).then(|| real(sample.entries) / real(sample.max)),
         target_ratio: f64::from(policy.target_ppm) / MILLION,
     })
+}
+
+fn unreadable(totals: &Totals) -> UnreadableReport {
+    let share_ratio = real(totals.unreadable()) / real(totals.frames().max(1));
+    UnreadableReport { share_ratio, is_fault: share_ratio > MOST_UNREADABLE }
 }
 
 fn tiers(maps: &GuardMaps, limits: &Limits, facts: &DaemonFacts) -> Vec<TierReport> {
@@ -141,12 +156,13 @@ fn memories(
     facts: &DaemonFacts,
     now: Jiffies,
 ) -> Result<MemoriesReport, CliError> {
-    let load = |name, shift, life| -> Result<LoadReport, CliError> {
-        Ok(LoadReport { load_ratio: maps.memory_load(name, Moment::at(now, shift), life)? })
-    };
+    let fine = Moment::at(now, facts.memory_shift);
+    let coarse = Moment::at(now, facts.coarse_shift);
+    let retries = maps.retries_load(fine, facts.retry_before)?;
+    let answered = maps.memory_load(maps::ANSWERED, coarse, facts.answered_life_coarse)?;
     Ok(MemoriesReport {
-        retries: load(maps::RETRIES, facts.memory_shift, facts.retry_before)?,
-        answered: load(maps::ANSWERED, facts.coarse_shift, facts.answered_life_coarse)?,
+        retries: LoadReport { load_ratio: retries },
+        answered: LoadReport { load_ratio: answered },
     })
 }
 

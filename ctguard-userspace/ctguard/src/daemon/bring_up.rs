@@ -10,22 +10,30 @@ use super::{
     Guard, Guarded, StartError, StartOptions,
     adaptive_timeouts::AdaptiveTimeouts,
     complaints::Complaints,
+    configuration::Configuration,
+    incidents::IncidentsKeeper,
     keep_regulars::RegularsKeeper,
     known_flows::KnownFlows,
+    lists::{ListsKeeper, Now},
     look::Looker,
+    others::Others,
     reclaim::Reclaimer,
     settle::{fixed, settle},
-    tick::Ticker,
+    tick::{Ticked, Ticker},
     undo::Undo,
+    unreadable::Unreadable,
 };
-use crate::{events::EventFile, holders::HoldersFile};
+use crate::{events::EventFile, feeds::Feeds, holders::HoldersFile};
 use ctguard_control::standing::Standings;
 use ctguard_kernel::{
-    bpf::{self, Attachment, Detector, Former, KernelClock, Mode, Pins, Programs},
+    bpf::{
+        self, AttachError, Attachment, Detector, Former, KernelClock, Mode, ModeChoice, Pins,
+        Programs,
+    },
     conntrack::{Table, Timeouts, timeouts_writer::TimeoutSettings},
     lock::{self, Lock},
     maps::{GuardMaps, SourceMemory},
-    net::Link,
+    net::{Link, Stations, Surroundings, bond_without_native},
     run_directory,
 };
 use ctguard_units::{CoarseClock, Sizes};
@@ -45,17 +53,17 @@ const USUAL_MAX: u64 = 262_144;
 pub(super) fn bring_up(
     options: &StartOptions,
     table: Table,
-    links: &[Link],
+    around: Surroundings,
     targets: &[Link],
     fresh: bool,
     lock: Lock,
     undo: &mut Undo,
 ) -> Result<(Guard, Lock), StartError> {
     let pins = &options.pins;
-    let events = EventFile::of_this_namespace()
-        .map_err(StartError::cannot("find out the network namespace"))?;
-    let holders = HoldersFile::of_this_namespace()
-        .map_err(StartError::cannot("find out the network namespace"))?;
+    let without_namespace = || StartError::cannot("find out the network namespace");
+    let events = EventFile::of_this_namespace().map_err(without_namespace())?;
+    let holders = HoldersFile::of_this_namespace().map_err(without_namespace())?;
+    holders.clear();
     let max = if table.is_there() { table.max()? } else { USUAL_MAX };
     let sizes = Sizes::of_table(max);
     let mut programs = Programs::load(pins, sizes, options.trace, options.detection)?;
@@ -75,13 +83,7 @@ pub(super) fn bring_up(
         Ok(())
     });
 
-    let learning_until = match programs.detector() {
-        Detector::Conntrack(_) => 0,
-        Detector::FlowCache(_) => {
-            let learning = LEARNING_SECONDS * u64::from(jiffies_per_second);
-            kernel_clock.now(jiffies_per_second)?.0 + learning
-        }
-    };
+    let learning_until = learning_until(&programs, &kernel_clock, jiffies_per_second)?;
     if fresh {
         maps.make(fixed(&maps)?);
     }
@@ -94,8 +96,10 @@ pub(super) fn bring_up(
         timeouts.write(coarse, facts);
     });
     let options_bytes = programs.detector().options_bytes();
-    let writer = maps.settings_writer(writing.clone());
-    settle(&writer, options, links, targets, fresh, options_bytes)?;
+    let mut writer = maps.settings_writer(writing.clone());
+    settle(&writer, options, &around, targets, fresh, options_bytes)?;
+    let now = Now::read(&kernel_clock, jiffies_per_second)?;
+    let lists = ListsKeeper::start(options, fresh.then_some((&mut writer, now)))?;
 
     // The first packet finds a grant, or a fallback rate.
     let now = kernel_clock.now(jiffies_per_second)?;
@@ -103,7 +107,7 @@ pub(super) fn bring_up(
     let sources = Arc::new(maps.source_memory()?);
     let (regulars, known) = RegularsKeeper::start(options.state.clone());
     let looker = look_first(Standings::new(known), &maps, &sources, &table);
-    ticker.tick(
+    let Ticked { changes, .. } = ticker.tick(
         &maps,
         &sources,
         &table,
@@ -119,17 +123,17 @@ pub(super) fn bring_up(
     let mut interfaces = Vec::new();
     for (link, former) in targets.iter().zip(former) {
         undo.push("put the former programs back", move || Ok(former.restore()?));
-        interfaces.push(attach_one(&mut programs, &maps, link, options)?);
+        let how = (&options.pins, options.mode, options.egress_by_filter);
+        interfaces.push(attach_one(&mut programs, &maps, &around, link, how)?);
     }
-    let record = run_directory::of_this_namespace("timeouts.json")
-        .map_err(StartError::cannot("find out the network namespace"))?;
+    let record = run_directory::of_this_namespace("timeouts.json").map_err(without_namespace())?;
     let adaptive = AdaptiveTimeouts::start(TimeoutSettings::of_the_kernel(), &record)
         .map_err(|error| StartError::Timeouts(error.into()))?;
-    let known_flows = KnownFlows::new(maps.flow_memory()?);
     let guard = Guard {
         pins: pins.clone(),
         lock,
         programs,
+        known_flows: KnownFlows::new(maps.flow_memory()?),
         maps,
         table,
         timeouts,
@@ -142,15 +146,38 @@ pub(super) fn bring_up(
         regulars,
         reclaimer: Reclaimer::default(),
         adaptive,
-        known_flows,
+        others: Others::default(),
+        unreadable: Unreadable::default(),
         events,
         holders,
         interfaces,
+        unreported: changes,
+        around,
+        configuration: Configuration::new(options),
+        lists,
+        incidents: IncidentsKeeper::start(options.state.as_deref()),
+        feeds: Feeds::default(),
         mode: options.mode,
         egress_by_filter: options.egress_by_filter,
         complaints: Complaints::default(),
     };
     Ok((guard, writing))
+}
+
+/// Until then unknown connections are assumed to be older than the guard, where conntrack does not
+/// say so; 0 is not at all.
+fn learning_until(
+    programs: &Programs,
+    kernel_clock: &KernelClock,
+    jiffies_per_second: u32,
+) -> Result<u64, StartError> {
+    match programs.detector() {
+        Detector::Conntrack(_) => Ok(0),
+        Detector::FlowCache(_) => {
+            let learning = LEARNING_SECONDS * u64::from(jiffies_per_second);
+            Ok(kernel_clock.now(jiffies_per_second)?.0 + learning)
+        }
+    }
 }
 
 fn look_first(
@@ -202,20 +229,21 @@ fn begin_detection(maps: &GuardMaps, (detection, next): (Detection, u32), fresh:
     }
 }
 
-fn attach_one(
+pub(super) fn attach_one(
     programs: &mut Programs,
     maps: &GuardMaps,
+    around: &Surroundings,
     link: &Link,
-    options: &StartOptions,
-) -> Result<Guarded, StartError> {
-    let StartOptions { pins, mode, egress_by_filter, .. } = options;
-    let attachment = bpf::attach(pins, programs, link, *mode, *egress_by_filter)?;
+    (pins, mode, egress_by_filter): (&Pins, ModeChoice, bool),
+) -> Result<Guarded, AttachError> {
+    let attachment = bpf::attach(pins, programs, link, mode, egress_by_filter)?;
     note_mode(maps, link, &attachment);
     Ok(Guarded {
         name: link.name.clone(),
         ifindex: link.index,
         mode: attachment.mode,
         attached: true,
+        stations: Stations::of(around, link),
     })
 }
 
@@ -226,7 +254,10 @@ pub(super) fn note_mode(maps: &GuardMaps, link: &Link, attachment: &Attachment) 
         let reason = attachment
             .native_refusal
             .as_ref()
-            .map(|error| format!(" (its driver: {error})"))
+            .map(|error| match bond_without_native(link) {
+                Some(what) => format!(" (a bond's {what} refuses native XDP)"),
+                None => format!(" (its driver: {error})"),
+            })
             .unwrap_or_default();
         warn!("{} runs the program in generic mode, which is slower{reason}", link.name);
     }

@@ -7,22 +7,30 @@ use log::{info, warn};
 use super::{
     adaptive_timeouts::AdaptiveTimeouts,
     complaints::{Complaints, Line},
+    configuration::Configuration,
+    incidents::IncidentsKeeper,
     keep_regulars::RegularsKeeper,
     known_flows::KnownFlows,
+    lists::ListsKeeper,
     look::Looker,
+    others::Others,
     reclaim::Reclaimer,
     tick::Ticker,
+    unreadable::Unreadable,
 };
 use crate::{
     events::{EventFile, What},
+    feeds::Feeds,
     holders::HoldersFile,
     report::event_text,
 };
+use ctguard_control::StageChange;
 use ctguard_kernel::{
     bpf::{self, KernelClock, Mode, ModeChoice, Pins, Programs},
     conntrack::{Table, Timeouts},
     lock::{self, Lock, LockError},
     maps::{GuardMaps, SourceMemory},
+    net::{Stations, Surroundings},
 };
 use ctguard_units::CoarseClock;
 
@@ -43,11 +51,21 @@ pub(crate) struct Guard {
     pub(crate) reclaimer: Reclaimer,
     pub(crate) adaptive: AdaptiveTimeouts,
     pub(crate) known_flows: KnownFlows,
+    pub(super) others: Others,
+    pub(super) unreadable: Unreadable,
     pub(crate) events: EventFile,
     pub(crate) holders: HoldersFile,
     pub(crate) interfaces: Vec<Guarded>,
+    /// As the interfaces were looked at last.
+    pub(crate) around: Surroundings,
+    pub(super) configuration: Configuration,
+    pub(super) lists: ListsKeeper,
+    pub(super) incidents: IncidentsKeeper,
+    pub(super) feeds: Feeds,
     pub(crate) mode: ModeChoice,
     pub(crate) egress_by_filter: bool,
+    /// Changes of stages at the first tick.
+    pub(super) unreported: Vec<StageChange>,
     pub(super) complaints: Complaints,
 }
 
@@ -87,4 +105,5 @@ pub(crate) struct Guarded {
     pub(crate) mode: Mode,
     /// It exists and the program is on it.
     pub(crate) attached: bool,
+    pub(crate) stations: Stations,
 }

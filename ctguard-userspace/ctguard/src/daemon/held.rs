@@ -49,7 +49,7 @@ impl Rules {
     }
 }
 
-fn kind(entry: &Entry) -> Kind {
+pub(crate) fn kind(entry: &Entry) -> Kind {
     let is_answered = entry.status & status::SEEN_REPLY != 0;
     let is_assured = entry.status & status::ASSURED != 0;
     if entry.protocol != protocol::TCP {
@@ -86,10 +86,20 @@ impl Prefixes {
     }
 }
 
+impl Extend<IpNet> for Prefixes {
+    fn extend<I: IntoIterator<Item = IpNet>>(&mut self, prefixes: I) {
+        for prefix in prefixes {
+            self.lengths.insert(prefix.prefix_len());
+            self.prefixes.insert(prefix.trunc());
+        }
+    }
+}
+
 impl FromIterator<IpNet> for Prefixes {
     fn from_iter<I: IntoIterator<Item = IpNet>>(prefixes: I) -> Self {
-        let prefixes: HashSet<_> = prefixes.into_iter().map(|prefix| prefix.trunc()).collect();
-        Self { lengths: prefixes.iter().map(IpNet::prefix_len).collect(), prefixes }
+        let mut all = Self::default();
+        all.extend(prefixes);
+        all
     }
 }
 

@@ -57,6 +57,13 @@ impl KnownFlows {
     }
 }
 
+/// Starts again, because the table has entries that no packet told of. Until the next complete dump, the
+/// data path asks conntrack about each flow that the filter lacks.
+pub(crate) fn learn(guard: &mut Guard) {
+    guard.maps.doubt_known_flows();
+    guard.known_flows.restart();
+}
+
 /// Takes the next step, if there is one.
 pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let now = monotonic();

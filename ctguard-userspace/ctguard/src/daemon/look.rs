@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use log::debug;
+use log::{debug, warn};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Guard, background::Background, held::Rules, tick::Relief};
@@ -15,18 +15,21 @@ use crate::{
     holders::{Holders, Sums},
 };
 use ctguard_control::{
+    holdings::PartsRoom,
     look::{self, Looking},
     reclaim::{Queue, ReclaimAges},
+    refusals::{LimitsOfSources, Refusal, Refusals, asked_by_known},
     sources::{KnownSources, apply, sync},
     standing::{Standings, parts_room},
 };
+use ctguard_datapath::sources::summarize;
 use ctguard_kernel::{
     bpf::monotonic,
     conntrack::{Completeness, Deletion, DumpError, FullTimeouts, Table, dump_deletable},
-    maps::{GuardMaps, ListKind, SourceMemory},
+    maps::{FeedLists, GuardMaps, ListKind, SourceMemory},
 };
-use ctguard_layout::HashKey;
-use ctguard_units::{TableSample, real};
+use ctguard_layout::{CLASSES, HashKey, Policy, Rate};
+use ctguard_units::{TableSample, in_force, real};
 
 /// How much later the next look is if nothing was admitted in calm during the last two.
 const QUIET: Duration = Duration::from_secs(10);
@@ -56,6 +59,7 @@ pub(super) struct Memory {
     /// What the data path's set of known sources holds.
     written: KnownSources,
     timeouts: FullTimeouts,
+    refusals: Refusals,
 }
 
 /// One look.
@@ -64,9 +68,11 @@ struct Job {
     sources: Arc<SourceMemory>,
     key: HashKey,
     rules: Rules,
+    feeds: Arc<FeedLists>,
     ages: ReclaimAges,
+    limits: LimitsOfSources,
     table: TableSample,
-    room: u64,
+    room: PartsRoom,
     is_calm: bool,
 }
 
@@ -88,9 +94,14 @@ struct Seen {
 
 impl Looker {
     pub(super) fn new(standings: Standings) -> Self {
-        let (written, timeouts) = (KnownSources::new(), FullTimeouts::default());
+        let memory = Memory {
+            standings,
+            written: KnownSources::new(),
+            timeouts: FullTimeouts::default(),
+            refusals: Refusals::default(),
+        };
         Self {
-            memory: Arc::new(Mutex::new(Memory { standings, written, timeouts })),
+            memory: Arc::new(Mutex::new(memory)),
             look: None,
             queue: Queue::default(),
             interval: look::interval(Duration::ZERO, true, false),
@@ -111,6 +122,7 @@ impl Looker {
     ) -> anyhow::Result<()> {
         // A former daemon's sources, of which only hashes are left.
         sources.lines().iter().flat_map(|line| &line.slots).for_each(|slot| slot.store(0));
+        summarize(sources.as_ref());
         let (sample, is_calm) = (table.sample()?, maps.limits().is_calm());
         if !table.is_there() || sample.entries > MOST_AT_START {
             return Ok(());
@@ -137,7 +149,13 @@ impl Looker {
                 tcp_loose: environment.daemon.tcp_loose != 0,
                 allowed: allowed.into_iter().map(|entry| entry.prefix).collect(),
             },
+            feeds: Arc::clone(&maps.feeds),
             ages: ReclaimAges::of(&policy),
+            limits: LimitsOfSources {
+                ceilings: highest_ceilings(maps, &policy),
+                in_force: maps.limits(),
+                jiffies_per_second: environment.daemon.jiffies_per_second,
+            },
             table,
             room: parts_room(table, policy.target_ppm),
             is_calm,
@@ -221,8 +239,13 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
 }
 
 impl Job {
-    fn run(self) -> Looked {
+    fn run(mut self) -> Looked {
         let (began, cpu) = (monotonic(), processor_time());
+        // Feeds may list too many for the daemon's thread.
+        match self.feeds.entries(ListKind::Allow) {
+            Ok(allowed) => self.rules.allowed.extend(allowed.iter().map(|listed| listed.prefix)),
+            Err(error) => warn!("entries of sources that feeds allow are not spared: {error}"),
+        }
         let seen = self.see(began);
         Looked { began, took: processor_time().saturating_sub(cpu), seen }
     }
@@ -245,9 +268,36 @@ impl Job {
         memory.standings.looked(&look, now, since_1970(), self.is_calm, self.room);
         let changes = sync(&memory.written, &memory.standings.known());
         let left_out = apply(&*self.sources, &self.key, changes, &mut memory.written).len();
-        let holders = Holders::new(&look, &memory.standings, &sums);
+        let refusals = self.refusals(now, &mut memory.refusals, &memory.written);
+        let above_limits = refusals.iter().map(Into::into).collect();
+        let holders = Holders { above_limits, ..Holders::new(&look, &memory.standings, &sums) };
         Ok(Seen { queue: look.queue, holders, left_out })
     }
+
+    fn refusals(
+        &self,
+        now: Duration,
+        refusals: &mut Refusals,
+        known: &KnownSources,
+    ) -> Vec<Refusal> {
+        let sources = &self.sources;
+        let asked = asked_by_known(sources.lines(), sources.cells(), known, &self.key);
+        refusals.look(now, &self.limits, sources.offered(), known, asked)
+    }
+}
+
+/// The ceilings on the interface that allows most, and whether the operator set them.
+fn highest_ceilings(maps: &GuardMaps, policy: &Policy) -> [(Rate, bool); CLASSES] {
+    let interfaces = maps.interfaces.used();
+    std::array::from_fn(|class| {
+        let is_own = policy.has_own_ceiling(class);
+        let on_interfaces = interfaces.iter().map(|slot| {
+            let own = slot.interface.overrides[class];
+            (in_force(policy.source[class], own), is_own || own != Rate::default())
+        });
+        let highest = on_interfaces.max_by_key(|(rate, _)| rate.flows_per_second);
+        highest.unwrap_or((policy.source[class], is_own))
+    })
 }
 
 /// Of this thread.

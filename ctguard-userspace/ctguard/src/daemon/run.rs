@@ -5,26 +5,32 @@ use std::{io, time::Duration};
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use log::{Log, warn};
+use log::{Log, info, warn};
+use sd_notify::NotifyState;
 use tokio::{
     io::unix::AsyncFd,
     runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
 };
 
 use super::{
-    Guard, StartError, StartOptions,
-    housekeeping::{end_list_entries, fit_timeouts, follow_kernel},
-    keep_regulars, known_flows, look, reclaim,
+    Guard, StartError, StartOptions, configuration,
+    housekeeping::{end_pause, fit_timeouts, follow_kernel, notice_others, notice_unreadable},
+    incidents, keep_regulars, known_flows, lists, look, reclaim,
     start::start,
     tick::Ticked,
     tick_timer::TickTimer,
     watch,
     watched::watched,
 };
-use crate::{events::What, signals::Stop};
+use crate::{
+    events::{PartEvent, What},
+    signals::{Reload, Stop},
+};
 use ctguard_control::Pace;
 use ctguard_kernel::{
     bpf::{is_attached, monotonic},
+    memory::share_one_heap,
     net::LinkEvents,
     urgency::be_urgent,
 };
@@ -41,6 +47,8 @@ type Logger = EbpfLogger<&'static dyn Log>;
 pub(crate) struct MainLoop {
     runtime: Runtime,
     stop: Stop,
+    learn: Signal,
+    reload: Reload,
 }
 
 impl MainLoop {
@@ -48,12 +56,13 @@ impl MainLoop {
     /// being loaded ends the loop as soon as it begins, and the guard is removed.
     pub(crate) fn prepare() -> io::Result<Self> {
         be_urgent();
+        share_one_heap();
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let stop = {
+        let ((stop, reload), learn) = {
             let _context = runtime.enter();
-            Stop::catch()?
+            (Stop::or_reload()?, signal(SignalKind::user_defined1())?)
         };
-        Ok(Self { runtime, stop })
+        Ok(Self { runtime, stop, learn, reload })
     }
 
     /// Starts a guard; what fails leaves the kernel as it was.
@@ -64,8 +73,8 @@ impl MainLoop {
 
     /// Steers the guard until a signal.
     pub(crate) fn run(self, guard: &mut Guard, waits: Waits) -> anyhow::Result<()> {
-        let Self { runtime, mut stop } = self;
-        runtime.block_on(steer(guard, &mut stop, waits))
+        let Self { runtime, mut stop, mut learn, mut reload } = self;
+        runtime.block_on(steer(guard, (&mut stop, &mut learn, &mut reload), waits))
     }
 }
 
@@ -91,7 +100,11 @@ impl Waits {
     }
 }
 
-async fn steer(guard: &mut Guard, stop: &mut Stop, waits: Waits) -> anyhow::Result<()> {
+async fn steer(
+    guard: &mut Guard,
+    (stop, learn, reload): (&mut Stop, &mut Signal, &mut Reload),
+    waits: Waits,
+) -> anyhow::Result<()> {
     let Waits { timer, mut wakeups, link_events, mut log } = waits;
     let mut last_tick = monotonic();
     let (mut looked, mut kept_house) = (last_tick, last_tick);
@@ -99,11 +112,27 @@ async fn steer(guard: &mut Guard, stop: &mut Stop, waits: Waits) -> anyhow::Resu
     let mut changed = true;
     let interfaces = guard.interfaces.iter().map(|interface| interface.name.clone()).collect();
     guard.keep(What::Started { interfaces });
+    for change in std::mem::take(&mut guard.unreported) {
+        guard.report(What::Stage((&change).into()));
+    }
+    if guard.looker.holders.parts.is_some() {
+        guard.report(What::Part(PartEvent::new(&guard.looker.holders)));
+    }
 
     loop {
         tokio::select! {
             biased;
             _ = stop.requested() => break,
+            _ = learn.recv() => {
+                info!("reading the table again, as asked");
+                known_flows::learn(guard);
+                continue;
+            }
+            () = reload.requested() => {
+                let begun = configuration::read_again(guard);
+                guard.attempted("read the configuration", "what runs stays", &begun);
+                continue;
+            }
             expired = timer.expired() => expired?,
             woken = wakeups.readable_mut() => {
                 let mut woken = woken?;
@@ -128,6 +157,8 @@ async fn steer(guard: &mut Guard, stop: &mut Stop, waits: Waits) -> anyhow::Resu
         guard.attempted("keep the known-flows filter", "floods pay for lookups", &kept);
         let seen = look::follow(guard);
         guard.attempted("look at the table", "new sources stay strangers", &seen);
+        let used = configuration::follow(guard);
+        guard.attempted("use the configuration", "what runs stays", &used);
         let kept = keep_regulars::follow(guard);
         guard.attempted("keep the regulars", "a restart forgets the latest", &kept);
         if last_tick >= kept_house + HOUSEKEEPING_INTERVAL {
@@ -142,6 +173,10 @@ async fn steer(guard: &mut Guard, stop: &mut Stop, waits: Waits) -> anyhow::Resu
         }
     }
     guard.report(What::Stopped);
+    let recorded = guard.incidents.save_last();
+    guard.attempted("keep the incidents", "the latest is lost", &recorded);
+    let listed = lists::keep_last(guard);
+    guard.attempted("keep the lists", "the latest entries are lost at a reboot", &listed);
     let saved = guard.regulars.save(guard.looker.memory().standings.regulars());
     let restored = guard.adaptive.restore().context("cannot restore timeouts");
     for error in [saved, restored].into_iter().filter_map(Result::err) {
@@ -150,16 +185,34 @@ async fn steer(guard: &mut Guard, stop: &mut Stop, waits: Waits) -> anyhow::Resu
     Ok(())
 }
 
-/// Returns whether an interface has lost its program.
+/// Returns whether an interface has lost its program, or other frames are tracked than before.
 fn keep_house(guard: &mut Guard) -> bool {
-    let done = follow_kernel(guard).and_then(|()| end_list_entries(guard));
-    guard.attempted("follow the kernel", "timeouts and lists may be out of date", &done);
+    let done = follow_kernel(guard);
+    guard.attempted("follow the kernel", "timeouts may be out of date", &done);
+    let done = end_pause(guard);
+    guard.attempted("end the pause", "nothing is dropped", &done);
+    let done = lists::follow(guard);
+    guard.attempted("keep the lists", "entries stay too long, or are lost at a reboot", &done);
+    for event in guard.feeds.events() {
+        guard.report(event);
+    }
+    let done = guard.configuration.keep_unsaved();
+    guard.attempted("keep the configuration", "a start with a damaged file finds none", &done);
+    let done = notice_others(guard).and_then(|()| notice_unreadable(guard));
+    guard.attempted("count entries and frames", "jumps and unreadable frames go unseen", &done);
+    let recorded = incidents::follow(guard);
+    guard.attempted("record incidents", "`ctguard incidents` lacks some", &recorded);
     let fitted = fit_timeouts(guard);
     guard.attempted("fit timeouts to the fill", "entries live longer", &fitted);
-    guard
-        .interfaces
-        .iter()
-        .any(|interface| !interface.attached || !is_attached(&guard.pins, interface.ifindex))
+    if let Err(error) = sd_notify::notify(&[NotifyState::Watchdog]) {
+        let failed = Err(error.into());
+        guard.attempted("answer the service manager", "it may restart the daemon", &failed);
+    }
+    watch::has_new_sight(guard)
+        || guard
+            .interfaces
+            .iter()
+            .any(|interface| !interface.attached || !is_attached(&guard.pins, interface.ifindex))
 }
 
 /// If ticks fail, the heartbeat grows old and the fallback rate applies.

@@ -1,6 +1,6 @@
 //! Writes keys, policy and interfaces into the maps before the first packet.
 
-use ctguard_datapath::known_flows;
+use ctguard_datapath::{known_flows, sources};
 use ctguard_layout::{CookieKey, Fixed, HashKey, maps};
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -8,9 +8,9 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::{StartError, StartOptions};
 use ctguard_kernel::{
     maps::{GuardMaps, SettingsWriter},
-    net::Link,
+    net::{Link, Surroundings},
 };
-use ctguard_settings::{DEFAULT_POLICY, Settings};
+use ctguard_settings::Settings;
 
 pub(super) fn fixed(maps: &GuardMaps) -> Result<Fixed, StartError> {
     let line_mask = |name| maps.entries(name).map(|lines| lines - 1);
@@ -27,7 +27,7 @@ pub(super) fn fixed(maps: &GuardMaps) -> Result<Fixed, StartError> {
         retry_line_mask: line_mask(maps::RETRIES)?,
         answered_line_mask: line_mask(maps::ANSWERED)?,
         challenged_line_mask: line_mask(maps::CHALLENGED)?,
-        known_source_line_mask: line_mask(maps::SOURCES)?,
+        known_source_line_mask: sources::LINES - 1,
     })
 }
 
@@ -48,25 +48,33 @@ fn random() -> Result<u64, StartError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// An interface that a former daemon guarded keeps its own settings, by index or by name.
+/// A configuration says all that is not default. Without one, a guard that is taken over keeps its
+/// settings, those of an interface by index or by name.
 pub(super) fn settle(
     writer: &SettingsWriter<'_>,
     options: &StartOptions,
-    links: &[Link],
+    around: &Surroundings,
     targets: &[Link],
     fresh: bool,
     lookup_options_bytes: u32,
 ) -> Result<(), StartError> {
-    let former = |link: &Link| writer.interface_settings(link.index, &link.name);
-    let policy = if fresh { DEFAULT_POLICY } else { writer.policy() };
-    let mut settings = Settings { policy, interfaces: targets.iter().map(former).collect() };
+    let mut settings = if fresh || options.config.is_there() {
+        Settings::of_new_guard(targets.iter().map(|link| &link.name[..]))
+    } else {
+        let former = |link: &Link| writer.interface_settings(link.index, &link.name);
+        Settings {
+            policy: writer.settings().policy,
+            interfaces: targets.iter().map(former).collect(),
+        }
+    };
+    options.config.apply_to(&mut settings, !options.interfaces.is_empty())?;
     settings.apply(&options.assignments)?;
     if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
         warn!("{warning}");
     }
     writer.apply(&settings);
     for (link, own) in targets.iter().zip(&settings.interfaces) {
-        writer.add_interface(links, link, own)?;
+        writer.add_interface(around, link, own)?;
     }
     writer.note_stations();
     Ok(())

@@ -9,34 +9,45 @@ use thiserror::Error;
 use super::{
     Guard,
     bring_up::{bring_up, forget_others, others},
-    dismantle,
+    configuration::Configuration,
+    dismantle, lists,
     run::Waits,
     tick::TickError,
     undo::Undo,
 };
-use crate::events::forget_gone_namespaces;
+use crate::{
+    config::{Config, ConfigError, DEFAULT_PATH},
+    events::forget_gone_namespaces,
+};
 use ctguard_kernel::{
     bpf::{
         self, AttachError, ClockError, DetectionChoice, LoadError, ModeChoice, MountError, Pins,
     },
     conntrack::{Table, TableError},
     lock::{self, Lock, LockError},
-    maps::{NoSlot, OpenError, layout_of},
-    net::{self, Link, Refusal, Resolved, resolve},
+    maps::{ListError, NoSlot, OpenError, layout_of},
+    memory,
+    net::{self, Link, Refusal, Resolved, Surroundings, resolve},
 };
-use ctguard_settings::{Assignment, SettingError};
+use ctguard_settings::{Assignment, SettingError, StartKey};
 
 /// What to start.
 #[derive(Clone, Debug)]
 pub(crate) struct StartOptions {
     pub(crate) pins: Pins,
+    /// Those of the command line; if there are none, those of the configuration.
     pub(crate) interfaces: Vec<String>,
+    /// As the operator named the configuration's file.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) config: Config,
     pub(crate) mode: ModeChoice,
     pub(crate) detection: DetectionChoice,
     pub(crate) assignments: Vec<Assignment>,
+    /// What the command line says instead of the configuration.
+    pub(crate) decided: Vec<StartKey>,
     pub(crate) trace: bool,
     pub(crate) egress_by_filter: bool,
-    /// Where regulars are kept.
+    /// Where regulars and lists are kept.
     pub(crate) state: Option<PathBuf>,
 }
 
@@ -62,6 +73,14 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Setting(#[from] SettingError),
     #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(
+        "no interface to guard; name one: ctguard run -i wan0, or interfaces = [\"wan0\"] in {DEFAULT_PATH}"
+    )]
+    NoInterface,
+    #[error(transparent)]
+    List(#[from] ListError),
+    #[error(transparent)]
     Attach(#[from] AttachError),
     #[error(transparent)]
     Tick(#[from] TickError),
@@ -83,12 +102,19 @@ impl StartError {
 pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError> {
     let table = Table::open()?;
     let links = net::links().map_err(StartError::cannot("read the interfaces"))?;
-    let targets = resolve_all(&links, &options.interfaces)?;
+    let named = &options.interfaces;
+    let named = if named.is_empty() { options.config.interfaces() } else { named };
+    if named.is_empty() {
+        return Err(StartError::NoInterface);
+    }
+    let targets = resolve_all(&links, named)?;
+    let indices: Vec<_> = targets.iter().map(|link| link.index).collect();
+    let around = Surroundings::of(links, &indices);
     let lock = lock::for_daemon(options.pins.path())?;
     if let Err(error) = forget_gone_namespaces() {
         warn!("cannot remove the events of network namespaces that are gone: {error}");
     }
-    let started = start_locked(options, table, &links, &targets, lock.clone());
+    let started = start_locked(options, table, around, &targets, lock.clone());
     // A guard that is kept is known by its lock file.
     if started.is_err() && !options.pins.path().join(maps::POLICY).exists() {
         lock.remove();
@@ -99,7 +125,7 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
 fn start_locked(
     options: &StartOptions,
     table: Table,
-    links: &[Link],
+    around: Surroundings,
     targets: &[Link],
     lock: Lock,
 ) -> Result<(Guard, Waits), StartError> {
@@ -110,11 +136,20 @@ fn start_locked(
         let pins = options.pins.clone();
         undo.push("remove the new guard", move || Ok(dismantle(&pins)?));
     }
-    let (mut guard, writing) = bring_up(options, table, links, targets, fresh, lock, &mut undo)?;
+    let (mut guard, writing) = bring_up(options, table, around, targets, fresh, lock, &mut undo)?;
     let waits = Waits::open(&mut guard, options.trace).map_err(StartError::Waits)?;
     let others = others(&guard, targets)?;
     undo.commit();
-    forget_others(&mut guard, &others, writing);
+    forget_others(&mut guard, &others, writing.clone());
+    if !fresh {
+        let former = options.state.as_deref().and_then(Configuration::last_good);
+        let listed = lists::configure(&mut guard, &former.unwrap_or_default(), writing);
+        guard.attempted("change the lists", "they are not as configured", &listed);
+    }
+    lists::follow_feeds(&mut guard);
+    memory::give_back();
+    let kept = guard.configuration.keep();
+    guard.attempted("keep the configuration", "a start with a damaged file finds none", &kept);
     Ok((guard, waits))
 }
 
@@ -136,7 +171,7 @@ fn prepare(pins: &Pins) -> Result<bool, StartError> {
     Ok(true)
 }
 
-fn resolve_all(links: &[Link], names: &[String]) -> Result<Vec<Link>, StartError> {
+pub(super) fn resolve_all(links: &[Link], names: &[String]) -> Result<Vec<Link>, StartError> {
     let mut targets: Vec<Link> = Vec::new();
     for name in names {
         let Resolved { link, instead_of } = resolve(links, name)?;

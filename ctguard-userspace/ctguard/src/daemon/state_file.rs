@@ -47,8 +47,7 @@ pub(crate) struct StateFile(PathBuf);
 impl StateFile {
     /// `None` if the namespace of this thread has no lasting name.
     pub(crate) fn of_this_namespace(directory: &Path) -> Option<Self> {
-        let own = inode(Path::new("/proc/thread-self/ns/net"))?;
-        namespace_name(own, Path::new("/run/netns")).map(|name| Self::named(directory, &name))
+        lasting_name().map(|name| Self::named(directory, &name))
     }
 
     fn named(directory: &Path, namespace: &str) -> Self {
@@ -113,10 +112,17 @@ const fn yes() -> bool {
     true
 }
 
-fn namespace_name(own: (u64, u64), names: &Path) -> Option<String> {
-    if inode(Path::new("/proc/1/ns/net")) == Some(own) {
+/// A name of this thread's network namespace that outlives a reboot.
+pub(crate) fn lasting_name() -> Option<String> {
+    // Only who has all capabilities may look at `/proc/1/ns/net`. These files differ as namespaces do.
+    let host = inode(Path::new("/proc/1/net/dev"));
+    if host.is_some() && host == inode(Path::new("/proc/thread-self/net/dev")) {
         return Some("host".to_owned());
     }
+    namespace_name(inode(Path::new("/proc/thread-self/ns/net"))?, Path::new("/run/netns"))
+}
+
+fn namespace_name(own: (u64, u64), names: &Path) -> Option<String> {
     let mut own_names: Vec<_> = fs::read_dir(names)
         .ok()?
         .flatten()

@@ -140,7 +140,8 @@ impl Ticker {
         grant.heartbeat.store(self.clock.read(now).0);
         decision.write_grants(grant);
         maps.set_exempt(table.max);
-        maps.set_fallback(fallback(&policy, table, self.is_calm(), self.jiffies_per_second));
+        let (is_calm, served) = (self.is_calm(), &decision.served);
+        maps.set_fallback(fallback(&policy, table, is_calm, served, self.jiffies_per_second));
         if was_calm && !self.is_calm() {
             // Counts from before pressure began say nothing about the rates.
             self.offered = OfferedRates::default();

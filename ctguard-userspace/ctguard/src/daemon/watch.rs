@@ -3,24 +3,28 @@
 use std::io;
 
 use anyhow::{Context as _, anyhow};
+use log::{info, warn};
 
-use super::{Guard, bring_up::note_mode};
+use super::{Guard, bring_up::note_mode, known_flows};
 use crate::events::What;
 use ctguard_kernel::{
     bpf::{self, Attachment},
-    net::{self, Link, resolve},
+    net::{self, Link, Sight, Stations, Surroundings, resolve},
 };
 
 /// Updates slots and attachments. A failure is tried again at the next look, because a new interface
 /// may not be ready.
 pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
-    let links = net::links()?;
+    let indices: Vec<_> = guard.interfaces.iter().map(|it| it.ifindex).collect();
+    let around = Surroundings::of(net::links()?, &indices);
+    let links = &around.links;
     for position in 0..guard.interfaces.len() {
         let guarded = guard.interfaces[position].clone();
-        match find(&links, guarded.ifindex, net::link)? {
+        match find(links, guarded.ifindex, net::link)? {
             Some(link) if bpf::is_attached(&guard.pins, link.index) => {
                 guard.interfaces[position].name.clone_from(&link.name);
-                guard.maps.note_device(&links, &link);
+                guard.maps.note_device(&around, &link);
+                note_stations(guard, &around, &link, position);
             }
             Some(link) => {
                 if guarded.attached {
@@ -30,7 +34,7 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
                     let task = format!("keep the program on {}", link.name);
                     guard.attempted(&task, "it is attached again", &kept);
                 }
-                attach_again(guard, &links, &link, position, !guarded.attached);
+                attach_again(guard, &around, &link, position, !guarded.attached);
             }
             None => {
                 if guarded.attached {
@@ -39,14 +43,44 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
                     Attachment::detach(&guard.pins, guarded.ifindex)
                         .with_context(|| format!("cannot remove the pins of {}", guarded.name))?;
                 }
-                if let Ok(resolved) = resolve(&links, &guarded.name) {
-                    attach_again(guard, &links, &resolved.link, position, true);
+                if let Ok(resolved) = resolve(links, &guarded.name) {
+                    attach_again(guard, &around, &resolved.link, position, true);
                 }
             }
         }
     }
     guard.maps.note_stations();
+    if around.exempting != guard.around.exempting {
+        note_exempting(guard, around.exempting.as_deref());
+    }
+    guard.around = around;
     Ok(())
+}
+
+/// Says that rules exempt packets, which conntrack then never knows.
+pub(crate) fn note_exempting(guard: &Guard, table: Option<&str>) {
+    let Some(table) = table.filter(|_| guard.programs.detector().options_bytes() != 0) else {
+        return;
+    };
+    warn!(
+        "rules in table {table} exempt packets from tracking: of those that arrive here, each looks like a \
+         new flow. --new-flow-detection flow-cache knows their flows by what leaves"
+    );
+}
+
+/// Whether what netfilter sees has changed since the last look: no event tells so.
+pub(crate) fn has_new_sight(guard: &Guard) -> bool {
+    let indices: Vec<_> = guard.interfaces.iter().map(|it| it.ifindex).collect();
+    Sight::of(&guard.around.links, &indices) != guard.around.sight
+}
+
+/// Says which frames are limited, if that changed.
+fn note_stations(guard: &mut Guard, around: &Surroundings, link: &Link, position: usize) {
+    let stations = Stations::of(around, link);
+    if guard.interfaces[position].stations != stations {
+        info!("{}: {stations}", link.name);
+        guard.interfaces[position].stations = stations;
+    }
 }
 
 /// Finds an interface by its index. If the list lacks it, only the kernel's own answer for that index
@@ -63,9 +97,15 @@ fn find(
 }
 
 /// Attaches to `link` instead of interface `position`, whose settings it takes over.
-fn attach_again(guard: &mut Guard, links: &[Link], link: &Link, position: usize, is_news: bool) {
+fn attach_again(
+    guard: &mut Guard,
+    around: &Surroundings,
+    link: &Link,
+    position: usize,
+    is_news: bool,
+) {
     let old = guard.interfaces[position].ifindex;
-    let attempt = try_attach(guard, links, link, old).map(|attachment| {
+    let attempt = try_attach(guard, around, link, old).map(|attachment| {
         if is_news {
             guard.report(What::InterfaceBack { interface: link.name.clone() });
         }
@@ -74,13 +114,14 @@ fn attach_again(guard: &mut Guard, links: &[Link], link: &Link, position: usize,
         guarded.ifindex = link.index;
         guarded.mode = attachment.mode;
         guarded.attached = true;
+        note_stations(guard, around, link, position);
     });
     guard.attempted(&format!("guard {} again", link.name), "it is open to floods", &attempt);
 }
 
 fn try_attach(
     guard: &mut Guard,
-    links: &[Link],
+    around: &Surroundings,
     link: &Link,
     old: u32,
 ) -> anyhow::Result<Attachment> {
@@ -90,12 +131,11 @@ fn try_attach(
     if old != link.index {
         writer.remove_interface(old);
     }
-    writer.add_interface(links, link, &own)?;
+    writer.add_interface(around, link, &own)?;
     let attachment =
         bpf::attach(&guard.pins, &mut guard.programs, link, guard.mode, guard.egress_by_filter)?;
     // The filter lacks flows of an interface without programs.
-    guard.maps.doubt_known_flows();
-    guard.known_flows.restart();
+    known_flows::learn(guard);
     note_mode(&guard.maps, link, &attachment);
     Ok(attachment)
 }

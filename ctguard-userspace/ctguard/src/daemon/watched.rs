@@ -1,4 +1,4 @@
-//! Descriptors that the main loop waits for.
+//! Descriptors that a main loop waits for.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Waits for `owner` to be readable.
-pub(super) fn watched<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
+pub(crate) fn watched<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
     #[expect(deprecated, reason = "its owner keeps the descriptor open as long as it is watched")]
     AsyncFd::with_interest(owner, Interest::READABLE)
 }

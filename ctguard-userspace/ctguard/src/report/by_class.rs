@@ -12,7 +12,11 @@ impl<T> ByClass<T> {
         Self(Class::ALL.map(of))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
+    pub(crate) fn of(&self, class: Class) -> &T {
+        &self.0[class as usize]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
         Class::ALL.map(Class::name).into_iter().zip(&self.0)
     }
 }

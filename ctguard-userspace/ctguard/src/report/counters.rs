@@ -9,19 +9,19 @@ use ctguard_kernel::maps::Totals;
 #[derive(Debug, Serialize)]
 pub(crate) struct CounterReport {
     #[serde(flatten)]
-    pub(super) classes: ByClass<ClassCounters>,
+    pub(crate) classes: ByClass<ClassCounters>,
     pub(super) packets: PacketCounters,
 }
 
 /// New flows of one class.
 #[derive(Debug, Serialize)]
 pub(crate) struct ClassCounters {
-    pub(super) seen: u64,
-    pub(super) admitted: u64,
+    pub(crate) seen: u64,
+    pub(crate) admitted: u64,
     allowed: u64,
     /// Answered, or dropped until the sender tries again.
-    pub(super) challenged: u64,
-    pub(super) refused: ByOutcome,
+    pub(crate) challenged: u64,
+    pub(crate) refused: ByOutcome,
 }
 
 /// Packets that are not new flows.
@@ -37,6 +37,15 @@ pub(crate) struct PacketCounters {
 pub(crate) struct ByOutcome(Vec<(&'static Row, u64)>);
 
 impl CounterReport {
+    pub(crate) fn of(&self, class: Class) -> &ClassCounters {
+        self.classes.of(class)
+    }
+
+    /// Packets that open no flow, by the label of their outcome.
+    pub(crate) fn packets(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.packets.by_outcome.labels()
+    }
+
     pub(crate) fn new(totals: &Totals) -> Self {
         let packets = |outcome| totals.get(Counter::Packets(outcome));
         Self {
@@ -60,7 +69,27 @@ fn class_counters(totals: &Totals, class: Class) -> ClassCounters {
     }
 }
 
+impl ClassCounters {
+    /// Admitted, challenged, refused.
+    pub(crate) fn verdicts(&self) -> [u64; 3] {
+        [self.admitted, self.challenged, self.refused.total()]
+    }
+
+    pub(crate) const fn allowed(&self) -> u64 {
+        self.allowed
+    }
+
+    /// Refused flows, by the label of the reason.
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.refused.labels()
+    }
+}
+
 impl ByOutcome {
+    fn labels(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.0.iter().map(|(row, count)| (row.label, *count))
+    }
+
     fn new(group: Group, count: impl Fn(Outcome) -> u64) -> Self {
         let rows = TABLE.iter().filter(|row| row.group == group);
         Self(rows.map(|row| (row, count(row.outcome))).collect())
@@ -70,7 +99,7 @@ impl ByOutcome {
         self.0.iter().filter(|(row, _)| row.outcome == outcome).map(|(_, count)| count).sum()
     }
 
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.0.iter().map(|(_, count)| count).sum()
     }
 }

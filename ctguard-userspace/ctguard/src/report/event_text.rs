@@ -5,6 +5,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use ctguard_control::tuning::TUNING;
 use ctguard_layout::Stage;
 
+use super::MOST_UNREADABLE;
 use crate::{
     events::{PartEvent, Relief, StageEvent, What},
     holders::{PartReport, SourceHolder},
@@ -14,6 +15,16 @@ pub(crate) fn event_text(what: &What) -> String {
     match what {
         What::Started { interfaces } => format!("guarding {}", interfaces.join(", ")),
         What::Stopped => "stopping".to_owned(),
+        What::Reloaded { changes } if changes.is_empty() => {
+            "configuration read again; nothing changes".to_owned()
+        }
+        What::Reloaded { changes } => format!("configuration read again: {}", changes.join(", ")),
+        What::ReloadRefused { error } => {
+            format!("configuration not used, and what runs stays: {error}")
+        }
+        What::Paused { until } => format!("paused until {until}: nothing is dropped"),
+        What::PauseEnded { dry_run: true } => "the pause is over; the dry run goes on".to_owned(),
+        What::PauseEnded { dry_run: false } => "the pause is over; limits are in force".to_owned(),
         What::Stage(stage) => stage_text(stage),
         What::Reclaimed(relief) => relief_text(relief),
         What::Part(part) => part_text(part),
@@ -21,7 +32,25 @@ pub(crate) fn event_text(what: &What) -> String {
             format!("{interface} is gone; waiting for it to come back")
         }
         What::InterfaceBack { interface } => format!("guarding {interface} again"),
+        What::FeedFailed { feed, error } => {
+            format!("feed {feed}: {error}; what it listed before stays")
+        }
+        What::FeedReadAgain { feed, prefixes } => {
+            format!("feed {feed} can be read again; it lists {prefixes} prefixes")
+        }
+        What::Unreadable { share_ratio } if *share_ratio > MOST_UNREADABLE => {
+            unreadable_text(*share_ratio)
+        }
+        What::Unreadable { .. } => "frames can be read again".to_owned(),
     }
+}
+
+pub(super) fn unreadable_text(share: f64) -> String {
+    format!(
+        "{:.1} % of all frames pass unjudged, because their headers cannot be read: a flood of invalid \
+         frames, or a driver that gives XDP too little of large ones (try a smaller MTU, or --mode generic)",
+        share * 100.0
+    )
 }
 
 fn stage_text(stage: &StageEvent) -> String {
@@ -30,7 +59,7 @@ fn stage_text(stage: &StageEvent) -> String {
 }
 
 /// Until demands are known, only the rate of all classes together is.
-fn cause_text(stage: &StageEvent) -> String {
+pub(crate) fn cause_text(stage: &StageEvent) -> String {
     let (demand, budget) = (stage.demand_per_second, stage.budget_per_second);
     match (stage.sources, stage.share_per_second) {
         (None, _) if stage.to == Stage::Challenge.name() => {
@@ -79,11 +108,13 @@ pub(super) fn reclaimed_text(by_class: &BTreeMap<String, u64>) -> String {
 
 pub(super) fn may_hold(parts: PartReport) -> String {
     let part = |most: Option<u32>| most.map_or("any number of".to_owned(), |most| most.to_string());
-    format!(
-        "{} connections and {} other entries",
-        part(parts.connections),
-        part(parts.other_entries)
-    )
+    let connections = match parts.connections_before {
+        Some(before) => {
+            format!("{} connections ({before} if it was there before)", part(parts.connections))
+        }
+        None => format!("{} connections", part(parts.connections)),
+    };
+    format!("{connections} and {} other entries", part(parts.other_entries))
 }
 
 fn most_text(sources: &[SourceHolder]) -> String {
@@ -102,6 +133,16 @@ pub(super) fn holder_text(holder: &SourceHolder) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_says_what_those_that_were_there_before_may_hold() {
+        let parts =
+            PartReport { connections: Some(4), connections_before: Some(28), other_entries: None };
+        assert_eq!(
+            may_hold(parts),
+            "4 connections (28 if it was there before) and any number of other entries"
+        );
+    }
 
     #[test]
     fn a_stage_that_begins_before_sources_are_known_says_how_long_the_room_lasts() {

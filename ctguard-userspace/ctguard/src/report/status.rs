@@ -4,7 +4,10 @@ use serde::Serialize;
 
 use crate::holders::Holders;
 
-use super::{by_class::ByClass, counters::CounterReport, detection::DetectionReport};
+use super::{
+    by_class::ByClass, counters::CounterReport, detection::DetectionReport,
+    event_text::unreadable_text, feeds::FeedsReport,
+};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct StatusReport {
@@ -23,11 +26,23 @@ pub(crate) struct StatusReport {
     pub(crate) interfaces: Vec<InterfaceReport>,
     pub(crate) new_flow_detection: DetectionReport,
     pub(crate) known_flows: KnownFlowsReport,
+    /// Nothing is dropped, by a setting or a pause.
     pub(crate) dry_run: bool,
+    /// Null if there is none.
+    pub(crate) pause: Option<PauseReport>,
     pub(crate) daemon: DaemonReport,
     pub(crate) counters: CounterReport,
+    pub(crate) unreadable: UnreadableReport,
     pub(crate) lists: ListsReport,
+    pub(crate) feeds: FeedsReport,
     pub(crate) maps: MapsReport,
+}
+
+impl StatusReport {
+    /// What keeps the guard from its work, in a sentence.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.unreadable.is_fault.then(|| unreadable_text(self.unreadable.share_ratio))
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -62,7 +77,8 @@ pub(crate) struct KnownSourcesReport {
     pub(crate) load_ratio: f64,
 }
 
-/// Above 1 the oldest tuples are forgotten early.
+/// Near 1 the oldest answers are forgotten early, and not every sender that may come again is
+/// remembered.
 #[derive(Debug, Serialize)]
 pub(crate) struct MemoriesReport {
     pub(crate) retries: LoadReport,
@@ -107,6 +123,15 @@ pub(crate) struct InterfaceReport {
 }
 
 #[derive(Debug, Serialize)]
+pub(crate) struct PauseReport {
+    /// RFC 3339, UTC.
+    pub(crate) until: String,
+    /// 0: it is over, and ends as soon as a daemon or `ctguard pause` sees that.
+    pub(crate) left_seconds: u64,
+    pub(crate) dry_run_after: bool,
+}
+
+#[derive(Debug, Serialize)]
 pub(crate) struct DaemonReport {
     pub(crate) running: bool,
     pub(crate) pid: Option<u32>,
@@ -125,7 +150,15 @@ pub(crate) struct KnownFlowsReport {
     pub(crate) load_ratio: f64,
 }
 
-/// Prefixes on the lists.
+/// Frames that passed because a header of theirs was cut short, impossible, or where the driver puts
+/// none, since the guard was loaded.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct UnreadableReport {
+    pub(crate) share_ratio: f64,
+    pub(crate) is_fault: bool,
+}
+
+/// Prefixes on the operator's own lists.
 #[derive(Debug, Serialize)]
 pub(crate) struct ListsReport {
     pub(crate) allow: usize,

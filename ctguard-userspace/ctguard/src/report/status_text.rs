@@ -4,17 +4,21 @@ use std::io::{self, Write};
 
 use ctguard_layout::Outcome;
 
-use crate::holders::{Holders, StateHolders};
+use crate::holders::{AboveLimit, Holders, StateHolders};
 
 use super::{
     by_class::ByClass,
     detection::DetectionReport,
     event_text::{holder_text, may_hold, reclaimed_text},
-    status::{ScopesReport, StatusReport, TierReport},
+    status::{PauseReport, ScopesReport, StatusReport, TierReport},
 };
 
 pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", headline(report))?;
+    if let Some(fault) = report.fault() {
+        writeln!(out, "FAULT   {fault}")?;
+    }
+    report.feeds.write_faults(out)?;
     writeln!(out, "table   {}", table(report))?;
     if let Some(holders) = &report.holders {
         write_holders(holders, report, out)?;
@@ -35,6 +39,11 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
         writeln!(out, "guards  {} ({}{gone}){zone}{own}", interface.name, interface.mode)?;
     }
     writeln!(out, "lists   {} prefixes allowed, {} denied", report.lists.allow, report.lists.deny)?;
+    for feed in &report.feeds.feeds {
+        let (name, prefixes) = (&feed.name, feed.prefixes);
+        let verb = if feed.list == "allow" { "allowed" } else { "denied" };
+        writeln!(out, "feed    {name}: {prefixes} prefixes {verb}")?;
+    }
     writeln!(out)?;
     classes(report, out)?;
     writeln!(out)?;
@@ -43,12 +52,7 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
         writeln!(out)?;
     }
     let of = |outcome| report.counters.packets.by_outcome.of(outcome);
-    let malformed = of(Outcome::MalformedLink)
-        + of(Outcome::MalformedIpv4)
-        + of(Outcome::MalformedIpv6)
-        + of(Outcome::MalformedTcp)
-        + of(Outcome::MalformedUdp)
-        + of(Outcome::MalformedIcmp);
+    let malformed: u64 = Outcome::MALFORMED.into_iter().map(of).sum();
     writeln!(
         out,
         "packets {} of known flows, {} repeated SYNs, {} that make no entry, {} later fragments,",
@@ -67,11 +71,25 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
 }
 
 fn headline(report: &StatusReport) -> String {
-    let dry_run = if report.dry_run { ", DRY RUN: nothing is dropped" } else { "" };
+    let dry_run = match &report.pause {
+        Some(pause) => format!(", {}: nothing is dropped", pause_text(pause)),
+        None if report.dry_run => ", DRY RUN: nothing is dropped".to_owned(),
+        None => String::new(),
+    };
     let ByClass([tcp, udp, other]) = report.stages;
     let stages = format!(" (tcp {tcp}, udp {udp}, other {other})");
     let stages = if report.stage == "calm" { "" } else { &stages };
     format!("stage   {}{stages}{dry_run}", report.stage)
+}
+
+/// `paused until 14:02:10 UTC (8 min left)`.
+pub(crate) fn pause_text(pause: &PauseReport) -> String {
+    let clock = pause.until.get(11..19).unwrap_or(&pause.until);
+    let left = match pause.left_seconds {
+        seconds @ 0..100 => format!("{seconds} s"),
+        seconds => format!("{} min", (seconds + 30) / 60),
+    };
+    format!("paused until {clock} UTC ({left} left)")
 }
 
 fn table(report: &StatusReport) -> String {
@@ -102,7 +120,7 @@ fn write_holders(holders: &Holders, report: &StatusReport, out: &mut impl Write)
         format!("{entries} {state}{idle}")
     };
     writeln!(out, "states  {}", list(holders.states.iter().map(state)))?;
-    writeln!(out, "held by {}", list(holders.sources.iter().map(holder_text)))?;
+    writeln!(out, "held by {}", list(holders.most().iter().map(holder_text)))?;
     let part = match holders.parts {
         Some(parts) => format!("each source may hold {}", may_hold(parts)),
         None => "all entries fit below the target, so no source is held to a part".to_owned(),
@@ -119,9 +137,36 @@ fn write_holders(holders: &Holders, report: &StatusReport, out: &mut impl Write)
             out,
             "growth  {:.0} entries/s; the table reaches its target in {seconds:.0} s",
             holders.growth_per_second
-        ),
-        None => writeln!(out, "growth  the table does not grow"),
+        )?,
+        None => writeln!(out, "growth  the table does not grow")?,
     }
+    if holders.above_limits.is_empty() {
+        writeln!(out, "above   no source opens more flows than its limit allows")?;
+    }
+    let above = holders.above_limits.iter().map(|above| above_text(above, report.dry_run));
+    above.enumerate().try_for_each(|(index, text)| {
+        writeln!(out, "{:<8}{text}", if index == 0 { "above" } else { "" })
+    })
+}
+
+pub(crate) fn above_text(above: &AboveLimit, dry_run: bool) -> String {
+    let AboveLimit { source, class, flows_per_second, refused_per_second, limit, .. } = above;
+    let (when, limit) = match limit.as_str() {
+        "default-ceiling" => ("outside calm, ", "the default ceiling"),
+        "share" => ("", "its share"),
+        _ => ("", "its ceiling"),
+    };
+    let refuses = if dry_run || !when.is_empty() { "would refuse" } else { "refuses" };
+    let rate = rate_text(above.limit_per_second);
+    format!(
+        "{source} asks for {flows_per_second:.0} new flows/s ({class}): {when}{limit} of {rate} {refuses} \
+         {refused_per_second:.0}/s"
+    )
+}
+
+fn rate_text(per_second: f64) -> String {
+    let digits = if per_second < 10.0 { 2 } else { 0 };
+    format!("{per_second:.digits$}/s")
 }
 
 fn list(parts: impl Iterator<Item = String>) -> String {
@@ -230,4 +275,49 @@ fn classes(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn above(limit: &str, limit_per_second: f64) -> AboveLimit {
+        AboveLimit {
+            source: "198.51.100.7".to_owned(),
+            class: "tcp".to_owned(),
+            flows_per_second: 150.2,
+            refused_per_second: 150.2 - limit_per_second,
+            limit: limit.to_owned(),
+            limit_per_second,
+            burst: 200.0,
+        }
+    }
+
+    #[test]
+    fn a_default_ceiling_is_said_to_refuse_nothing_in_calm() {
+        assert_eq!(
+            above_text(&above("default-ceiling", 50.0), false),
+            "198.51.100.7 asks for 150 new flows/s (tcp): outside calm, the default ceiling of 50/s \
+             would refuse 100/s"
+        );
+    }
+
+    #[test]
+    fn a_pause_says_until_when_and_how_long_that_is() {
+        let text = |left_seconds| {
+            let until = "2026-11-29T14:02:10Z".to_owned();
+            pause_text(&PauseReport { until, left_seconds, dry_run_after: false })
+        };
+        assert_eq!(text(480), "paused until 14:02:10 UTC (8 min left)");
+        assert_eq!(text(99), "paused until 14:02:10 UTC (99 s left)");
+    }
+
+    #[test]
+    fn what_is_in_force_refuses_and_in_a_dry_run_would() {
+        let own = above("ceiling", 100.0);
+        assert!(above_text(&own, false).ends_with("its ceiling of 100/s refuses 50/s"));
+        assert!(above_text(&own, true).ends_with("its ceiling of 100/s would refuse 50/s"));
+        let share = above("share", 2.5);
+        assert!(above_text(&share, false).ends_with("its share of 2.50/s refuses 148/s"));
+    }
 }

@@ -17,7 +17,10 @@ use super::{
     pins::remove_if_there,
     syscall,
 };
-use crate::{lock, net::Link};
+use crate::{
+    lock,
+    net::{self, Link},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -60,6 +63,11 @@ pub enum AttachError {
          replaces another's program, detach it first"
     )]
     Foreign { name: String, program: String, id: u32 },
+    #[error(
+        "{above}, a device above {name}, has an XDP program (id {program}), and the kernel then takes \
+         none on {name}; remove that one, or guard {above}"
+    )]
+    Above { name: String, above: String, program: u32 },
     #[error(
         "the driver of {name} (MTU {mtu}) does not run the program: {source}; use --mode generic"
     )]
@@ -269,9 +277,21 @@ fn link_error(link: &Link, source: io::Error) -> AttachError {
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => AttachError::NotPermitted { name },
         // Somebody attached a program after we read the links.
-        Some(libc::EBUSY | libc::EEXIST) => occupied(link, 0),
+        Some(libc::EBUSY | libc::EEXIST) => occupied_now(link),
         _ => AttachError::Link { name, source },
     }
+}
+
+/// Finds who came after the links were read, or is above.
+fn occupied_now(link: &Link) -> AttachError {
+    let name = link.name.clone();
+    let links = net::links().unwrap_or_default();
+    let above = net::above_with_program(&links, link);
+    if let Some((above, attached)) = above.and_then(|above| Some((above, above.xdp?))) {
+        return AttachError::Above { name, above: above.name.clone(), program: attached.program };
+    }
+    let now = links.iter().find(|now| now.index == link.index).and_then(|now| now.xdp);
+    occupied(link, now.map_or(0, |attached| attached.program))
 }
 
 fn occupied(link: &Link, id: u32) -> AttachError {

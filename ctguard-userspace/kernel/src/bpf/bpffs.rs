@@ -140,6 +140,13 @@ fn in_namespace_of_init() -> bool {
         || mounts("self").iter().any(|ours| theirs.iter().any(|mount| mount.id == ours.id))
 }
 
+/// Whether process 1 is a container's: its end takes mounts, pins and programs along.
+pub fn dies_with_container() -> bool {
+    /// `PROC_PID_INIT_INO`, the first namespace's inode (`include/linux/proc_ns.h`).
+    const FIRST: u64 = 0xEFFF_FFFC;
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|facts| facts.ino() != FIRST)
+}
+
 /// The name of this network namespace in `ip netns`.
 fn namespace_name() -> Option<String> {
     let inode = namespace::number().ok()?;

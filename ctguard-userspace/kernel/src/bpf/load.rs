@@ -16,7 +16,7 @@ use ctguard_datapath::sources;
 use ctguard_layout::{Detection, maps, programs};
 use ctguard_units::{
     Sample,
-    sizes::{ANSWERED_LINES, CHALLENGED_LINES, PREFIX_LINES, RETRY_LINES, SERVICE_LINES, Sizes},
+    sizes::{ANSWERED_LINES, CHALLENGED_LINES, PREFIX_LINES, SERVICE_LINES, Sizes},
 };
 use log::warn;
 use thiserror::Error;
@@ -176,9 +176,9 @@ fn load_object(pins: &Pins, sizes: Sizes, trace: bool) -> Result<Ebpf, LoadError
         .map_max_entries(maps::OFFERED_SOURCE, sizes.source_lines)
         .map_max_entries(maps::BUCKETS_PREFIX, PREFIX_LINES)
         .map_max_entries(maps::BUCKETS_SERVICE, SERVICE_LINES)
-        .map_max_entries(maps::SOURCES, sources::LINES)
+        .map_max_entries(maps::SOURCES, sources::ALL_LINES)
         .map_max_entries(maps::SOURCE_CELLS, sources::SLOTS)
-        .map_max_entries(maps::RETRIES, RETRY_LINES)
+        .map_max_entries(maps::RETRIES, sizes.retry_lines)
         .map_max_entries(maps::ANSWERED, ANSWERED_LINES)
         .map_max_entries(maps::CHALLENGED, CHALLENGED_LINES)
         .map_max_entries(maps::FLOW_CACHE, sizes.flow_lines)

@@ -6,6 +6,7 @@ mod clock;
 mod detection;
 mod egress;
 mod former_link;
+mod holders;
 mod kernel_functions;
 mod load;
 mod object;
@@ -17,10 +18,11 @@ mod syscall;
 pub use attach::{
     AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached,
 };
-pub use bpffs::{MountError, check as check_pins, prepare, remove};
+pub use bpffs::{MountError, check as check_pins, dies_with_container, prepare, remove};
 pub use clock::{ClockError, KernelClock, monotonic};
 pub use detection::{DetectionChoice, Detector};
+pub use holders::{LinkHolder, link_holders};
 pub use kernel_functions::{FunctionsError, check as check_lookup};
 pub use load::{LoadError, Programs};
 pub use pins::Pins;
-pub(crate) use syscall::namespace_cookie;
+pub(crate) use syscall::{BatchMap, namespace_cookie};

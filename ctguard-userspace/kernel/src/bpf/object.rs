@@ -6,14 +6,19 @@ use ctguard_layout::kernel_functions::{Locations, rewrite};
 /// Built from `ctguard-ebpf` by `cargo xtask ebpf`.
 pub(super) static OBJECT: &[u8] = include_bytes_aligned!("../../../ebpf/ctguard.bpf.o");
 
-/// Rewrites the marked calls. Without `functions` they return 0, as if nothing were found.
+/// Rewrites the marked calls. Without `functions` they return 0, as if nothing were found. `fragments`
+/// is whether headers in fragments are read.
 ///
 /// Sections of instructions begin at multiples of eight bytes in the file.
-pub(super) fn with_functions(object: &[u8], functions: Option<&Locations>) -> Vec<u8> {
+pub(super) fn with_functions(
+    object: &[u8],
+    functions: Option<&Locations>,
+    fragments: bool,
+) -> Vec<u8> {
     let mut object = object.to_vec();
     let (instructions, _) = object.as_chunks_mut();
     for instruction in instructions {
-        if let Some(rewritten) = rewrite(*instruction, functions) {
+        if let Some(rewritten) = rewrite(*instruction, functions, fragments) {
             *instruction = rewritten;
         }
     }
@@ -24,7 +29,7 @@ pub(super) fn with_functions(object: &[u8], functions: Option<&Locations>) -> Ve
 mod tests {
     use aya_obj::{Object, ProgramSection};
     use ctguard_layout::{
-        kernel_functions::{LOOKUP, Location, RELEASE},
+        kernel_functions::{FRAME_BYTES, LOOKUP, Location, RELEASE},
         maps, programs,
     };
 
@@ -47,7 +52,7 @@ mod tests {
     fn every_marked_call_becomes_the_call_of_its_function() {
         let at = |btf_id| Location { btf_id, fd_index: 1 };
         let functions = Locations { lookup: at(70_001), release: at(70_002) };
-        let calls = calls(&with_functions(OBJECT, Some(&functions)));
+        let calls = calls(&with_functions(OBJECT, Some(&functions), true));
         assert_eq!(
             count(&calls, &[(2, 1, 70_001)]),
             count(&self::calls(OBJECT), &[(0, 0, LOOKUP)])
@@ -62,9 +67,10 @@ mod tests {
 
     #[test]
     fn without_functions_nothing_marked_is_called_and_all_else_stays() {
-        let calls = calls(&with_functions(OBJECT, None));
-        let marked = count(&self::calls(OBJECT), &[(0, 0, LOOKUP), (0, 0, RELEASE)]);
-        assert_eq!(count(&calls, &[(0, 0, LOOKUP), (0, 0, RELEASE)]), 0);
+        let marks = [(0, 0, LOOKUP), (0, 0, RELEASE), (0, 0, FRAME_BYTES)];
+        let calls = calls(&with_functions(OBJECT, None, false));
+        let marked = count(&self::calls(OBJECT), &marks);
+        assert_eq!(count(&calls, &marks), 0);
         assert_eq!(calls.len(), self::calls(OBJECT).len() - marked);
     }
 

@@ -39,21 +39,21 @@ pub(super) fn load_xdp(
     functions: Option<&KernelFunctions>,
     fragments: bool,
 ) -> Result<OwnedFd, LoadError> {
-    let bytes = with_functions(OBJECT, functions.map(|functions| &functions.locations));
-    let Linked { instructions, licence } =
-        link(&bytes, name, |map| Ok(fd_of(loaded, map)?.as_raw_fd()))?;
-    let mut program = XdpProgram {
-        name,
-        instructions: &instructions,
-        licence: &licence,
-        fragments,
-        module: functions.and_then(KernelFunctions::module),
+    let linked = |reads_fragments| {
+        let locations = functions.map(|functions| &functions.locations);
+        let bytes = with_functions(OBJECT, locations, reads_fragments);
+        link(&bytes, name, |map| Ok(fd_of(loaded, map)?.as_raw_fd()))
     };
-    load_supported(&mut program, |program| load(program, &mut [])).map_err(|error| {
+    let (reading, plain) = (linked(true)?, linked(false)?);
+    let module = functions.and_then(KernelFunctions::module);
+    let program = |linked, fragments| linked_program(name, linked, fragments, module);
+    let all = [program(&reading, true), program(&plain, true), program(&plain, false)];
+    let wanted = if fragments { &all[..] } else { &all[2..] };
+    load_supported(wanted, |program| load(program, &mut [])).map_err(|(error, program)| {
         if error.raw_os_error() == Some(libc::EPERM) {
             LoadError::NotPermitted
         } else {
-            LoadError::Program { name, refusal: Refusal::new(&error, &log_of(&program)) }
+            LoadError::Program { name, refusal: Refusal::new(&error, &log_of(program)) }
         }
     })
 }
@@ -91,18 +91,39 @@ fn fd_of<'o>(loaded: &'o Ebpf, name: &str) -> Result<BorrowedFd<'o>, LoadError> 
     }
 }
 
-/// Linux before 5.18 refuses the flag for fragments, of which its drivers have none.
-fn load_supported<T>(
-    program: &mut XdpProgram<'_>,
-    load: impl Fn(&XdpProgram<'_>) -> io::Result<T>,
-) -> io::Result<T> {
-    match load(program) {
-        Err(error) if program.fragments && error.raw_os_error() == Some(libc::EINVAL) => {
-            program.fragments = false;
-            load(program)
+fn linked_program<'l>(
+    name: &'l str,
+    Linked { instructions, licence }: &'l Linked,
+    fragments: bool,
+    module: Option<BorrowedFd<'l>>,
+) -> XdpProgram<'l> {
+    XdpProgram { name, instructions, licence, fragments, module }
+}
+
+/// Loads the first program that the kernel supports; on failure, returns the last with its error.
+///
+/// Linux before 5.18 knows neither the flag for fragments nor the helpers that read them (EINVAL); its
+/// drivers make none. Without `CAP_PERFMON`, the kernel refuses to compare pointers into the copy of their
+/// headers (EACCES).
+fn load_supported<'p, 'l, T>(
+    programs: &'p [XdpProgram<'l>],
+    load: impl Fn(&XdpProgram<'l>) -> io::Result<T>,
+) -> Result<T, (io::Error, &'p XdpProgram<'l>)> {
+    let mut last = None;
+    for program in programs {
+        match load(program) {
+            Ok(loaded) => return Ok(loaded),
+            Err(error) => {
+                let may_be_the_fragments =
+                    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EACCES));
+                last = Some((error, program));
+                if !may_be_the_fragments {
+                    break;
+                }
+            }
         }
-        done => done,
     }
+    Err(last.expect("there is a program"))
 }
 
 fn load(program: &XdpProgram<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {

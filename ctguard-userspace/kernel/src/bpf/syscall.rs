@@ -5,6 +5,7 @@
 //! when such an attachment ends. Here it is an error. One of the four modules of this crate with
 //! unsafe code (the others are `maps::memory`, `net::driver` and `terminal`).
 
+mod batch;
 mod btf;
 mod program;
 
@@ -18,6 +19,7 @@ use std::{
     path::Path,
 };
 
+pub(crate) use batch::BatchMap;
 pub(super) use btf::module_btf;
 pub(super) use program::{XdpProgram, load_xdp};
 

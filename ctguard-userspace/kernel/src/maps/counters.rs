@@ -34,6 +34,17 @@ impl Totals {
         self.refused_by_reason().iter().map(|(_, number)| number).sum()
     }
 
+    /// Frames that were judged.
+    pub fn frames(&self) -> u64 {
+        let of = |outcome| self.of_all_classes(outcome) + self.get(Counter::Packets(outcome));
+        TABLE.iter().map(|row| of(row.outcome)).sum()
+    }
+
+    /// Frames that passed because a header of theirs was cut short or impossible.
+    pub fn unreadable(&self) -> u64 {
+        Outcome::MALFORMED.iter().map(|outcome| self.get(Counter::Packets(*outcome))).sum()
+    }
+
     pub fn get(&self, counter: Counter) -> u64 {
         self.0.get(counter.index() as usize).copied().unwrap_or_default()
     }
@@ -54,6 +65,8 @@ mod tests {
             TABLE.iter().filter(|row| is_meant(row)).map(|_| 6).sum()
         };
         assert_eq!(totals.refused(), 3 * rows(|row| row.group == Group::Refused));
+        assert_eq!(totals.frames(), 6 * 4 * TABLE.len() as u64);
+        assert_eq!(totals.unreadable(), 6 * 6);
         assert_eq!(totals.seen(Class::Tcp), rows(|row| row.is_new_flow));
     }
 }

@@ -8,7 +8,7 @@ use ctguard_units::ceilings;
 use thiserror::Error;
 
 use super::memory::InPlace;
-use crate::net::{Link, station};
+use crate::net::{Link, Stations, Surroundings};
 
 #[derive(Debug, Error)]
 #[error(
@@ -85,7 +85,7 @@ impl Interfaces {
         let index = place(&taken, ifindex).ok_or(NoSlot { ifindex })? as usize;
         // The data path finds it by its number, which is written last.
         self.0.set(index, OPERATORS..END, interface);
-        self.0.set(index, offset_of!(Interface, station)..OPERATORS, interface);
+        self.0.set(index, offset_of!(Interface, stations)..OPERATORS, interface);
         self.0.set(index, 0..OPERATORS, interface);
         Ok(())
     }
@@ -109,20 +109,20 @@ impl Interfaces {
 
 /// The only builder of a new slot: from the device and its settings.
 pub(super) fn slot(
-    (links, link): (&[Link], &Link),
+    (around, link): (&Surroundings, &Link),
     mode: u32,
     own: &InterfaceSettings,
     policy: &Policy,
     jiffies_per_second: u32,
 ) -> Interface {
     let mut interface = Interface { ifindex: link.index, mode, ..Interface::FREE };
-    set_device(&mut interface, links, link);
+    set_device(&mut interface, around, link);
     set_settings(&mut interface, own, policy, jiffies_per_second);
     interface
 }
 
-pub(super) fn set_device(interface: &mut Interface, links: &[Link], link: &Link) {
-    interface.station = station(links, link);
+pub(super) fn set_device(interface: &mut Interface, around: &Surroundings, link: &Link) {
+    interface.stations = Stations::of(around, link).numbers();
     interface.name = [0; 16];
     // The kernel's own names are 15 bytes at most.
     for (to, from) in interface.name.iter_mut().take(15).zip(link.name.bytes()) {

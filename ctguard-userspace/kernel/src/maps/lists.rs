@@ -1,6 +1,6 @@
 //! Allow and deny lists: longest-prefix maps for each family.
 
-use std::net::IpAddr;
+use std::{io, net::IpAddr};
 
 use aya::maps::{LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use ctguard_layout::{List, ListEntry, maps};
@@ -21,12 +21,23 @@ pub enum ListKind {
     Deny,
 }
 
+impl ListKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
 #[derive(Debug, Error)]
 pub enum ListError {
     #[error("the list is full ({} prefixes of each family)", ListEntry::CAPACITY)]
     Full,
     #[error("cannot use a list's map")]
     Map(#[source] MapError),
+    #[error("cannot use a map of the feeds")]
+    Feeds(#[from] io::Error),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +61,9 @@ pub struct Lists {
 }
 
 #[derive(Debug)]
-struct Tries {
-    v4: Trie<4>,
-    v6: Trie<16>,
+pub(super) struct Tries {
+    pub(super) v4: Trie<4>,
+    pub(super) v6: Trie<16>,
 }
 
 impl Lists {
@@ -65,10 +76,7 @@ impl Lists {
 
     /// All entries, sorted, IPv4 first.
     pub fn entries(&self, kind: ListKind) -> Result<Vec<Entry>, ListError> {
-        let Tries { v4, v6 } = match kind {
-            ListKind::Allow => &self.allow,
-            ListKind::Deny => &self.deny,
-        };
+        let Tries { v4, v6 } = self.of_kind(kind);
         let mut entries = read(v4)?;
         entries.extend(read(v6)?);
         entries.sort_by_key(|entry| entry.prefix);
@@ -133,6 +141,13 @@ impl Lists {
             }
         }
         Ok(bits)
+    }
+
+    pub(super) const fn of_kind(&self, kind: ListKind) -> &Tries {
+        match kind {
+            ListKind::Allow => &self.allow,
+            ListKind::Deny => &self.deny,
+        }
     }
 
     fn tries(&mut self, kind: ListKind) -> &mut Tries {

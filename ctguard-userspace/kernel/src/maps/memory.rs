@@ -17,11 +17,12 @@ use ctguard_datapath::{
     flow::FlowLines,
     known_flows::KnownWords,
     memory::{self, Moment},
-    sources::SourceSet,
+    retries,
+    sources::{LINES, SourceSet},
 };
 use ctguard_layout::{
-    Counters, Environment, FlowLine, Grant, Interface, Limits, ListEntry, MemoryLine, OfferedSlot,
-    Policy, SourceCells, SourceLine, shared::Shared,
+    BucketLine, Counters, Environment, FlowLine, Grant, Interface, Limits, ListEntry, MemoryLine,
+    OfferedSlot, Policy, RetryLine, SourceCells, SourceLine, shared::Shared,
 };
 use memmap2::{MmapMut, MmapOptions};
 
@@ -91,11 +92,15 @@ unsafe impl InSharedMemory for FlowLine {}
 // SAFETY: atomics and arrays of them.
 unsafe impl InSharedMemory for OfferedSlot {}
 // SAFETY: an array of atomics.
+unsafe impl InSharedMemory for BucketLine {}
+// SAFETY: an array of atomics.
 unsafe impl InSharedMemory for SourceLine {}
 // SAFETY: arrays of atomics.
 unsafe impl InSharedMemory for SourceCells {}
 // SAFETY: an array of atomics.
 unsafe impl InSharedMemory for MemoryLine {}
+// SAFETY: an array of atomics.
+unsafe impl InSharedMemory for RetryLine {}
 
 impl<T: InSharedMemory> SharedArray<T> {
     pub(super) fn map(fd: BorrowedFd<'_>, length: u32) -> io::Result<Self> {
@@ -244,7 +249,8 @@ impl SourceMemory {
 
     /// The set of known sources.
     pub fn lines(&self) -> &[SourceLine] {
-        self.lines.values()
+        let lines = self.lines.values();
+        lines.get(..LINES as usize).unwrap_or(lines)
     }
 
     /// Counts of the known sources, by slot.
@@ -268,11 +274,18 @@ const SAMPLED_LINES: usize = 512;
 
 /// Share of a memory's places that hold something no older than `life`, 0 to 1.
 pub(super) fn memory_load(lines: &SharedArray<MemoryLine>, now: Moment, life: u32) -> f64 {
+    load(lines, memory::PLACES, |line| memory::young(line, now, life))
+}
+
+/// The same of the senders that may come again.
+pub(super) fn retries_load(lines: &SharedArray<RetryLine>, now: Moment, life: u32) -> f64 {
+    load(lines, retries::PLACES, |line| retries::young(line, now, life))
+}
+
+fn load<L: InSharedMemory>(lines: &SharedArray<L>, places: u32, held: impl Fn(&L) -> u32) -> f64 {
     let sampled = lines.values().iter().take(SAMPLED_LINES);
-    let (held, all) = sampled.fold((0_u32, 0_u32), |(held, all), line| {
-        let young = memory::young(line, now, life);
-        (held + young, all + memory::PLACES)
-    });
+    let (held, all) =
+        sampled.fold((0_u32, 0_u32), |(sum, all), line| (sum + held(line), all + places));
     f64::from(held) / f64::from(all.max(1))
 }
 

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::PathBuf,
+    sync::Arc,
 };
 
 use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
@@ -13,10 +14,12 @@ use ctguard_settings::{InterfaceSettings, Settings};
 use thiserror::Error;
 
 use super::{
-    Interfaces, Lists, Slot, Totals,
+    FeedLists, Interfaces, Lists, Pause, Slot, Totals,
     memory::{
-        FlowMemory, InPlace, SharedArray, SharedGrant, SourceMemory, Value, first_word, memory_load,
+        FlowMemory, InPlace, SharedArray, SharedGrant, SourceMemory, Value, first_word,
+        memory_load, retries_load,
     },
+    pause::without_pause,
 };
 use crate::bpf::Pins;
 
@@ -27,8 +30,8 @@ pub enum OpenError {
     #[error("not permitted to open the guard at {}; be root", path.display())]
     NotPermitted { path: PathBuf },
     #[error(
-        "the guard at {} has map layout {found}, this ctguard has {LAYOUT_VERSION}; remove it with \
-         the release that started it (ctguard detach), or use another --pin-path",
+        "the guard at {} has map layout {found}, this ctguard has {LAYOUT_VERSION}; it goes on alone; \
+         remove it: ctguard detach",
         path.display()
     )]
     OtherLayout { path: PathBuf, found: u32 },
@@ -49,6 +52,7 @@ pub struct GuardMaps {
     pub interfaces: Interfaces,
     pub grant: SharedGrant,
     pub lists: Lists,
+    pub feeds: Arc<FeedLists>,
     pub(super) pins: Pins,
 }
 
@@ -74,10 +78,12 @@ impl GuardMaps {
             interfaces: Interfaces::new(in_memory(pins, maps::INTERFACES, InPlace::map)?),
             grant: in_memory(pins, maps::GRANT, SharedGrant::map)?,
             lists: Lists::open(pins)?,
+            feeds: FeedLists::open(pins)?.into(),
             pins: pins.clone(),
         })
     }
 
+    /// What is in force, also during a pause; [`Self::settings`] has what the operator set.
     pub fn policy(&self) -> Policy {
         self.policy.get(0)
     }
@@ -92,7 +98,12 @@ impl GuardMaps {
 
     pub fn settings(&self) -> Settings {
         let interfaces = self.interfaces.used().iter().map(Slot::settings).collect();
-        Settings { policy: self.policy(), interfaces }
+        Settings { policy: without_pause(self.policy()), interfaces }
+    }
+
+    /// The pause, which may be over.
+    pub fn pause(&self) -> Option<Pause> {
+        Pause::of(&self.policy())
     }
 
     /// The settings of the interface with this number or name; defaults if it has no slot.
@@ -142,6 +153,11 @@ impl GuardMaps {
         Ok(memory_load(&in_memory(&self.pins, name, SharedArray::map)?, now, life))
     }
 
+    /// Share of the places for senders that may come again which hold one no older than `life`.
+    pub fn retries_load(&self, now: Moment, life: u32) -> Result<f64, OpenError> {
+        Ok(retries_load(&in_memory(&self.pins, maps::RETRIES, SharedArray::map)?, now, life))
+    }
+
     /// Number of values of the array `name`.
     pub fn entries(&self, name: &'static str) -> Result<u32, OpenError> {
         let info = open(&self.pins, name)?.info();
@@ -180,7 +196,7 @@ pub(super) fn open(pins: &Pins, name: &'static str) -> Result<MapData, OpenError
 }
 
 /// Opens an array, and maps its memory by `map`, which takes the number of its values.
-fn in_memory<M>(
+pub(super) fn in_memory<M>(
     pins: &Pins,
     name: &'static str,
     map: impl FnOnce(BorrowedFd<'_>, u32) -> io::Result<M>,

@@ -13,10 +13,14 @@ use ctguard_units::{FallbackRate, operator_limits};
 use ipnet::IpNet;
 
 use super::{
-    Entry, GuardMaps, ListError, ListKind,
+    Entry, GuardMaps, ListError, ListKind, Pause,
     interfaces::{NoSlot, set_device, set_settings, slot},
+    pause::{with_pause, without_pause},
 };
-use crate::{lock::Lock, net::Link};
+use crate::{
+    lock::Lock,
+    net::{Link, Surroundings},
+};
 
 const OPERATORS: usize = offset_of!(Environment, operator);
 const FIXED: usize = offset_of!(Environment, fixed);
@@ -88,17 +92,17 @@ impl GuardMaps {
         }
     }
 
-    /// Updates name and station of a guarded interface.
-    pub fn note_device(&self, links: &[Link], link: &Link) {
+    /// Updates name and stations of a guarded interface.
+    pub fn note_device(&self, around: &Surroundings, link: &Link) {
         if let Some(mut slot) = self.interfaces.of(link.index) {
-            set_device(&mut slot.interface, links, link);
+            set_device(&mut slot.interface, around, link);
             self.interfaces.set_device(&slot);
         }
     }
 
     /// Tells the data path whether to compare stations at all.
     pub fn note_stations(&self) {
-        let any = self.interfaces.used().iter().any(|slot| slot.interface.station != 0);
+        let any = self.interfaces.used().iter().any(|slot| slot.interface.stations[0] != 0);
         self.change_facts(|facts| facts.stations_in_use = u32::from(any));
     }
 
@@ -122,10 +126,10 @@ impl Deref for SettingsWriter<'_> {
 }
 
 impl SettingsWriter<'_> {
-    /// Writes the policy, and the limits of scopes and interfaces that follow from it.
+    /// Writes the policy, and the limits of scopes and interfaces that follow from it. A pause goes on.
     pub fn apply(&self, settings: &Settings) {
         let maps = &self.maps;
-        let policy = &settings.policy;
+        let policy = &with_pause(settings.policy, maps.pause());
         maps.policy.set(0, 0..size_of::<Policy>(), policy);
         let environment = maps.environment();
         self.set_operator_limits(environment.operator.lists_in_use);
@@ -138,16 +142,32 @@ impl SettingsWriter<'_> {
         }
     }
 
+    /// Begins a pause or ends it.
+    pub fn set_pause(&self, pause: Option<Pause>) {
+        let policy = with_pause(without_pause(self.maps.policy()), pause);
+        self.maps.policy.set(0, 0..size_of::<Policy>(), &policy);
+    }
+
+    /// Ends a pause that is over; whether there was one.
+    pub fn end_pause_if_over(&self, now: Jiffies) -> bool {
+        let per_second = self.maps.environment().daemon.jiffies_per_second;
+        let is_over = self.maps.pause().is_some_and(|it| it.left(now, per_second).is_zero());
+        if is_over {
+            self.set_pause(None);
+        }
+        is_over
+    }
+
     pub fn add_interface(
         &self,
-        links: &[Link],
+        around: &Surroundings,
         link: &Link,
         own: &InterfaceSettings,
     ) -> Result<(), NoSlot> {
         let maps = &self.maps;
         let mode = maps.interfaces.of(link.index).map_or(0, |slot| slot.interface.mode);
         let hz = maps.environment().daemon.jiffies_per_second;
-        maps.interfaces.put(&slot((links, link), mode, own, &maps.policy(), hz))
+        maps.interfaces.put(&slot((around, link), mode, own, &maps.policy(), hz))
     }
 
     pub fn remove_interface(&self, ifindex: u32) {
@@ -158,6 +178,25 @@ impl SettingsWriter<'_> {
     pub fn add_to_list(&mut self, kind: ListKind, entry: Entry) -> Result<(), ListError> {
         self.maps.lists.add(kind, entry)?;
         self.note_lists()
+    }
+
+    /// Removes prefixes, then adds entries, or changes when they expire.
+    pub fn change_list(
+        &mut self,
+        kind: ListKind,
+        remove: impl IntoIterator<Item = IpNet>,
+        add: impl IntoIterator<Item = Entry>,
+    ) -> Result<(), ListError> {
+        let lists = &mut self.maps.lists;
+        let change = || {
+            for prefix in remove {
+                lists.remove(kind, prefix)?;
+            }
+            add.into_iter().try_for_each(|entry| lists.add(kind, entry))
+        };
+        let changed = change();
+        self.note_lists()?;
+        changed
     }
 
     /// Whether `prefix` was in the list.
@@ -176,8 +215,8 @@ impl SettingsWriter<'_> {
     }
 
     /// Tells the data path which lists have entries.
-    fn note_lists(&self) -> Result<(), ListError> {
-        self.set_operator_limits(self.maps.lists.in_use()?);
+    pub fn note_lists(&self) -> Result<(), ListError> {
+        self.set_operator_limits(self.maps.lists.in_use()? | self.maps.feeds.in_use()?);
         Ok(())
     }
 

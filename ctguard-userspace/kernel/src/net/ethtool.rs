@@ -11,11 +11,16 @@ use super::{
 
 const FAMILY: &str = "ethtool";
 
+const LINK_MODES_GET: u8 = 4;
 const FEATURES_GET: u8 = 11;
 const CHANNELS_GET: u8 = 17;
 
 const HEADER: u16 = 1;
 const HEADER_INDEX: u16 = 1;
+
+/// In Mbit/s.
+const LINK_MODES_SPEED: u16 = 5;
+const SPEED_UNKNOWN: u32 = u32::MAX;
 
 const FEATURES_CHANGEABLE: u16 = 2;
 const FEATURES_ACTIVE: u16 = 4;
@@ -94,6 +99,16 @@ impl Channels {
     }
 }
 
+/// A device's speed in Mbit/s; `None` if kernel or driver do not say, or while there is no link.
+pub fn speed(ifindex: u32) -> io::Result<Option<u32>> {
+    Ok(ask(LINK_MODES_GET, ifindex)?.and_then(|answer| decode_speed(&answer)))
+}
+
+fn decode_speed(answer: &[u8]) -> Option<u32> {
+    let speed = find(answer, LINK_MODES_SPEED).and_then(number)?;
+    (speed != 0 && speed != SPEED_UNKNOWN).then_some(speed)
+}
+
 fn ask(command: u8, ifindex: u32) -> io::Result<Option<Vec<u8>>> {
     let header = nested(HEADER, &[attribute(HEADER_INDEX, &ifindex.to_ne_bytes())]);
     let answers = generic::ask(request, FAMILY, command, &[header])?;
@@ -125,6 +140,15 @@ mod tests {
     #[test]
     fn a_device_without_channels_has_none() {
         assert_eq!(Channels::of(1).unwrap(), None);
+    }
+
+    #[test]
+    fn a_speed_that_is_not_known_is_none() {
+        let of = |speed: u32| {
+            decode_speed(&emitted(&[attribute(LINK_MODES_SPEED, &speed.to_ne_bytes())]))
+        };
+        assert_eq!([10_000, 0, SPEED_UNKNOWN].map(of), [Some(10_000), None, None]);
+        assert_eq!(speed(1).unwrap(), None, "the loopback device has none");
     }
 
     #[test]

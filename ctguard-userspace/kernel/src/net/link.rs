@@ -61,6 +61,12 @@ pub struct Link {
     pub address: Option<[u8; 6]>,
     pub mtu: u32,
     pub xdp: Option<Attached>,
+    /// A bridge that calls netfilter for what crosses it.
+    pub calls_netfilter: bool,
+    /// Mode and hash policy of a bond.
+    pub bond: Option<(u8, u8)>,
+    /// A macvlan that takes every frame of `lower` (mode `passthru`).
+    pub takes_all: bool,
 }
 
 /// An attached XDP program.
@@ -74,6 +80,13 @@ const IFINFO_LENGTH: usize = 16;
 
 // Of `if_link.h`; libc lacks them.
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
+const IFLA_BR_NF_CALL_IP6TABLES: u16 = 37;
+const IFLA_BOND_MODE: u16 = 1;
+const IFLA_BOND_XMIT_HASH_POLICY: u16 = 14;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const MACVLAN_MODE_PASSTHRU: u32 = 8;
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
@@ -97,7 +110,10 @@ impl Link {
                 libc::IFLA_PROMISCUITY => link.promiscuity = number(value)?,
                 libc::IFLA_MTU => link.mtu = number(value)?,
                 libc::IFLA_ADDRESS => link.address = value.try_into().ok(),
-                libc::IFLA_LINKINFO => link.kind = find(value, IFLA_INFO_KIND).map(text),
+                libc::IFLA_LINKINFO => {
+                    link.kind = find(value, IFLA_INFO_KIND).map(text);
+                    link.read_data(find(value, IFLA_INFO_DATA).unwrap_or_default());
+                }
                 libc::IFLA_PROP_LIST => {
                     link.other_names = attributes(value)
                         .filter(|&(kind, _)| kind == libc::IFLA_ALT_IFNAME)
@@ -109,6 +125,26 @@ impl Link {
             }
         }
         Some(link)
+    }
+
+    fn read_data(&mut self, data: &[u8]) {
+        match self.kind.as_deref() {
+            Some("bridge") => {
+                self.calls_netfilter = [IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES]
+                    .iter()
+                    .any(|call| find(data, *call).is_some_and(|value| value != [0]));
+            }
+            Some("bond") => {
+                let byte = |kind| find(data, kind).and_then(|value| value.first().copied());
+                self.bond = byte(IFLA_BOND_MODE)
+                    .map(|mode| (mode, byte(IFLA_BOND_XMIT_HASH_POLICY).unwrap_or_default()));
+            }
+            Some("macvlan" | "macvtap") => {
+                let mode = find(data, IFLA_MACVLAN_MODE).and_then(number);
+                self.takes_all = mode == Some(MACVLAN_MODE_PASSTHRU);
+            }
+            _ => {}
+        }
     }
 
     pub fn is_named(&self, name: &str) -> bool {
@@ -194,6 +230,28 @@ mod tests {
 
         assert_eq!((link.index, link.name.as_str(), link.lower), (7, "wan0.100", Some(3)));
         assert!(link.is_a("vlan"));
+    }
+
+    #[test]
+    fn what_a_bridge_a_bond_and_a_macvlan_do_is_told() {
+        let kind = |kind: &[u8], data: &[DefaultNla]| {
+            let parts = [attribute(IFLA_INFO_KIND, kind), nested(IFLA_INFO_DATA, data)];
+            parse(&[nested(libc::IFLA_LINKINFO, &parts)])
+        };
+        for (call, value, expected) in [
+            (IFLA_BR_NF_CALL_IPTABLES, 1, true),
+            (IFLA_BR_NF_CALL_IP6TABLES, 1, true),
+            (IFLA_BR_NF_CALL_IPTABLES, 0, false),
+            (IFLA_BR_NF_CALL_IP6TABLES + 1, 1, false),
+        ] {
+            let link = kind(b"bridge\0", &[attribute(call, &[value])]);
+            assert_eq!(link.calls_netfilter, expected, "{call}");
+        }
+        let bond = [attribute(IFLA_BOND_MODE, &[6]), attribute(IFLA_BOND_XMIT_HASH_POLICY, &[2])];
+        assert_eq!(kind(b"bond\0", &bond).bond, Some((6, 2)));
+        let mode = |mode: u32| [attribute(IFLA_MACVLAN_MODE, &mode.to_ne_bytes())];
+        assert!(kind(b"macvlan\0", &mode(MACVLAN_MODE_PASSTHRU)).takes_all);
+        assert!(!kind(b"macvlan\0", &mode(4)).takes_all);
     }
 
     #[test]

@@ -5,9 +5,17 @@ use thiserror::Error;
 use super::link::Link;
 
 /// `ARPHRD_ETHER` and `ARPHRD_PPP` (`linux/if_arp.h`), `ARPHRD_LOOPBACK`.
-const ETHERNET: u16 = 1;
+pub(super) const ETHERNET: u16 = 1;
 const PPP: u16 = 512;
 const LOOPBACK: u16 = 772;
+
+/// Tunnels that have Ethernet frames.
+pub(super) const TUNNELS: [&str; 7] =
+    ["vxlan", "geneve", "gretap", "ip6gretap", "erspan", "ip6erspan", "bareudp"];
+
+/// Those that have packets.
+const PACKET_TUNNELS: [&str; 10] =
+    ["wireguard", "tun", "ipip", "sit", "gre", "ip6tnl", "ip6gre", "xfrm", "vti", "vti6"];
 
 /// How many interfaces may be stacked on the device.
 const MAXIMUM_DEPTH: usize = 8;
@@ -35,8 +43,16 @@ pub enum Refusal {
          under it (ctguard reads PPPoE)"
     )]
     Ppp { name: String },
-    #[error("{name} is a tunnel ({kind}); guard the device that its packets arrive on")]
+    #[error(
+        "{name} is a tunnel ({kind}): XDP does not see single flows in it, and the device below sees one \
+         flow; limit what comes out of it by nftables on {name} (docs/table-full.md, Tunnels)"
+    )]
     Tunnel { name: String, kind: String },
+    #[error(
+        "{name} is the CPU port of a switch (DSA), whose frames have the switch's tags; guard the \
+         switch's ports: {}", options(.ports)
+    )]
+    Switch { name: String, ports: Vec<String> },
     #[error("{name} has no Ethernet frames ({kind}); guard the device that its packets arrive on")]
     NoEthernet { name: String, kind: String },
     #[error("{name} lies on a device of another network namespace; run ctguard there")]
@@ -74,8 +90,6 @@ fn lower<'a>(links: &'a [Link], link: &Link) -> Result<Option<&'a Link>, Refusal
 }
 
 fn check(links: &[Link], link: &Link) -> Result<(), Refusal> {
-    const TUNNELS: [&str; 7] =
-        ["vxlan", "geneve", "gretap", "ip6gretap", "erspan", "ip6erspan", "bareudp"];
     let name = link.name.clone();
     let kind = link.kind.clone();
     if link.hardware == LOOPBACK {
@@ -90,18 +104,39 @@ fn check(links: &[Link], link: &Link) -> Result<(), Refusal> {
             return Err(Refusal::HasPorts { name, kind, ports });
         }
     }
-    if let Some(kind) = kind.clone().filter(|kind| TUNNELS.contains(&kind.as_str())) {
-        return Err(Refusal::Tunnel { name, kind });
+    let is_tunnel =
+        |kind: &String| TUNNELS.contains(&kind.as_str()) || PACKET_TUNNELS.contains(&kind.as_str());
+    if let Some(kind) = kind.clone().filter(is_tunnel) {
+        // A tap is of the kind of a tun, and has frames.
+        if link.hardware != ETHERNET || kind != "tun" {
+            return Err(Refusal::Tunnel { name, kind });
+        }
     }
     if link.hardware != ETHERNET {
         let kind = kind.unwrap_or_else(|| format!("hardware type {}", link.hardware));
         return Err(Refusal::NoEthernet { name, kind });
     }
     let master = links.iter().find(|master| Some(master.index) == link.master);
-    if let Some(master) = master.filter(|master| master.is_a("bond") || master.is_a("team")) {
+    // Hardware has members too: hv_netvsc and net_failover, whose virtual function may go.
+    let has_members =
+        |master: &&Link| master.is_a("bond") || master.is_a("team") || master.kind.is_none();
+    if let Some(master) = master.filter(has_members) {
         return Err(Refusal::Member { name, master: master.name.clone() });
     }
+    let ports = names(links, |port| is_port_of_switch(port, link));
+    if !ports.is_empty() {
+        return Err(Refusal::Switch { name, ports });
+    }
     Ok(())
+}
+
+/// Ports of switches have no kind before Linux 6.1. No other hardware is on a device.
+fn is_port_of_switch(port: &Link, conduit: &Link) -> bool {
+    port.lower == Some(conduit.index)
+        && port.index != conduit.index
+        && !port.lower_elsewhere
+        && port.hardware == ETHERNET
+        && (port.is_a("dsa") || port.kind.is_none())
 }
 
 fn names(links: &[Link], is_wanted: impl Fn(&Link) -> bool) -> Vec<String> {
@@ -164,6 +199,56 @@ mod tests {
         assert_eq!(resolve(&table(), "bond0").unwrap().link.name, "bond0");
         let refusal = resolve(&table(), "slave0").unwrap_err();
         assert!(refusal.to_string().ends_with("-i bond0"), "{refusal}");
+    }
+
+    /// Fails when a guard is put on a virtual function, which goes when the machine migrates.
+    #[test]
+    fn a_virtual_function_under_a_synthetic_device_names_that_device() {
+        let mut links = table();
+        links.push(Link { index: 20, name: "eth0".into(), hardware: ETHERNET, ..Link::default() });
+        let vf = Link { index: 21, name: "eth1".into(), master: Some(20), ..links[1].clone() };
+        links.push(vf);
+        let refusal = resolve(&links, "eth1").unwrap_err().to_string();
+        assert!(refusal.ends_with("-i eth0"), "{refusal}");
+        assert_eq!(resolve(&links, "eth0").unwrap().link.name, "eth0");
+    }
+
+    /// Fails when a guard is put where frames have a switch's tags, and nothing is limited.
+    #[test]
+    fn the_cpu_port_of_a_switch_names_the_switchs_ports() {
+        for kind in [Some("dsa"), None] {
+            let mut links = table();
+            let port = |index, name: &str| Link {
+                index,
+                name: name.into(),
+                lower: Some(2),
+                kind: kind.map(str::to_owned),
+                hardware: ETHERNET,
+                ..Link::default()
+            };
+            links.extend([port(20, "swp1"), port(21, "swp2")]);
+            let refusal = resolve(&links, "wan0").unwrap_err().to_string();
+            assert!(refusal.ends_with("ports: -i swp1 -i swp2"), "{refusal}");
+            assert_eq!(resolve(&links, "swp1").unwrap().link.name, "swp1");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_says_what_can_limit_it_and_a_tap_is_guarded_itself() {
+        let mut links = table();
+        let tun = |index, name: &str, hardware| Link {
+            index,
+            name: name.into(),
+            kind: Some("tun".into()),
+            hardware,
+            ..Link::default()
+        };
+        links.extend([tun(20, "tun0", 65534), tun(21, "tap0", ETHERNET)]);
+        for name in ["wg0", "tun0"] {
+            let refusal = resolve(&links, name).unwrap_err().to_string();
+            assert!(refusal.contains(&format!("by nftables on {name}")), "{refusal}");
+        }
+        assert_eq!(resolve(&links, "tap0").unwrap().link.name, "tap0");
     }
 
     #[test]

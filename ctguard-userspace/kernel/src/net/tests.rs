@@ -6,7 +6,7 @@ use std::process::Command;
 use super::*;
 use crate::conntrack::testing::TestTable;
 
-fn run(program: &str, arguments: &[&str]) {
+pub(super) fn run(program: &str, arguments: &[&str]) {
     let status = Command::new(program).args(arguments).status().unwrap();
     assert!(status.success(), "{program} {arguments:?}");
 }

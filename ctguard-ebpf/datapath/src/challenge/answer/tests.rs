@@ -6,7 +6,7 @@ use etherparse::{
 
 use super::*;
 use crate::{
-    challenge::testing::Random,
+    challenge::testing::{Random, ones_complement},
     packet::{self, Network, Packet, Transport, reader::testing::AlignedFrame},
 };
 
@@ -104,13 +104,6 @@ fn sums_to_nothing<A: Answering>(answer: &Answer<A>) {
     }
     let covered = [&network[addresses..], segment, &[0, protocol::TCP, 0, 20]].concat();
     assert_eq!(ones_complement(&covered), 0xffff);
-}
-
-fn ones_complement(bytes: &[u8]) -> u32 {
-    let words = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
-    let sum: u32 = words.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    (folded & 0xffff) + (folded >> 16)
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Where some class is not calm: tiers, shares and challenges.
 
+mod impersonated;
+mod truncated;
+
 use std::vec::Vec;
 
 use super::lab::{BURST, LOCAL, Lab, REMOTE, syn, udp};
@@ -184,6 +187,22 @@ fn a_source_is_sent_ten_challenges_a_second_after_a_burst_of_ten() {
     assert_eq!(later, 100, "in ten seconds");
 }
 
+/// Fails when the guard sends more answers than it may, whoever they go to.
+#[test]
+fn beyond_what_may_be_answered_in_all_a_syn_is_to_come_again() {
+    let mut lab = challenging();
+    lab.environment.daemon.answers = 40;
+    let source = |host: u32| format!("10.0.0.{host}");
+    let asked = |lab: &Lab| (0..100).filter(|&host| lab.syn(&source(host), 5) == ASKED).count();
+    assert_eq!(asked(&lab), 40);
+    lab.pass(128);
+    assert_eq!(asked(&lab), 40, "in each eighth of a second");
+    lab.pass(1_000);
+    lab.environment.operator.answers = 1;
+    let again = Lab::admitted_of(100, |host| lab.syn(&source(host), 5));
+    assert!(again >= 50, "{again} that were not asked");
+}
+
 /// Fails when a flood in a source's name keeps it out.
 #[test]
 fn who_is_not_asked_because_its_address_is_spoofed_gets_in_with_its_second_syn() {
@@ -224,18 +243,69 @@ fn who_answers_as_often_as_it_is_asked_drives_out_no_others_answer() {
     assert!(lasting >= 990, "{lasting} of 1,000");
 }
 
+/// Fails when resolvers, which ask again from another port, are kept out.
 #[test]
-fn a_datagram_that_comes_again_after_a_while_is_admitted() {
+fn a_datagram_that_comes_again_after_a_while_is_admitted_from_any_port() {
     let lab = challenging();
-    assert_eq!(lab.udp(REMOTE, 5), TO_COME_AGAIN);
-    assert_eq!(lab.udp(REMOTE, 5), TO_COME_AGAIN, "at once");
-    lab.pass(500);
-    assert_eq!(lab.udp(REMOTE, 6), TO_COME_AGAIN, "another port");
-    assert_eq!(lab.udp(REMOTE, 5), RETRIED);
-    lab.pass_seconds(8);
-    assert_eq!(lab.udp(REMOTE, 6), TO_COME_AGAIN, "forgotten");
-    lab.pass(500);
-    assert_eq!(lab.udp(REMOTE, 6), RETRIED);
+    for (source, again) in [(REMOTE, 5), ("192.0.2.2", 6)] {
+        assert_eq!(lab.udp(source, 5), TO_COME_AGAIN);
+        assert_eq!(lab.udp(source, again), TO_COME_AGAIN, "at once");
+        lab.pass_seconds(1);
+        assert_eq!(lab.judge(&udp(source, LOCAL, again, 10)), TO_COME_AGAIN, "another service");
+        assert_eq!(lab.judge(&udp(source, "198.51.100.9", again, 9)), TO_COME_AGAIN);
+        assert_eq!(lab.udp(source, again), RETRIED);
+    }
+    assert_eq!(lab.udp("192.0.2.3", 5), TO_COME_AGAIN);
+    lab.pass_seconds(13);
+    assert_eq!(lab.udp("192.0.2.3", 5), TO_COME_AGAIN, "forgotten");
+    lab.pass_seconds(1);
+    assert_eq!(lab.udp("192.0.2.3", 6), RETRIED);
+}
+
+#[test]
+fn an_ipv6_datagram_that_comes_again_from_another_port_is_admitted() {
+    let lab = challenging();
+    assert_eq!(lab.udp6("2001:db8::1", 5), TO_COME_AGAIN);
+    lab.pass_seconds(1);
+    assert_eq!(lab.udp6("2001:db8::2", 6), TO_COME_AGAIN, "another address of the /64");
+    assert_eq!(lab.udp6("2001:db8::1", 6), RETRIED);
+}
+
+/// Fails when weak evidence keeps out who has better: a flood repeats addresses by chance.
+#[test]
+fn better_evidence_has_what_it_is_expected_to_ask_for() {
+    let lab = remembering();
+    let source = |number: u32| format!("10.0.{}.{}", number >> 8, number & 0xff);
+    let admitted =
+        |from: u32, port| Lab::admitted_of(100, |number| lab.udp(&source(from + number), port));
+    for from in [0, 100, 200] {
+        assert_eq!(admitted(from, 5), 0, "the first of each");
+    }
+    let grant = &lab.grant.allowances[Tier::Retried.slot()].limit;
+    grant.store(0);
+    lab.pass_seconds(1);
+    assert_eq!(admitted(0, 7), 0, "seconds, refused");
+    assert_eq!(Lab::admitted_of(20, |number| lab.udp(&source(number), 8)), 0, "thirds");
+    grant.store(100);
+    let of_seconds = admitted(100, 6);
+    assert!((40..=75).contains(&of_seconds), "{of_seconds} leave what others may ask for");
+    let of_thirds = admitted(0, 9);
+    assert_eq!(of_seconds + of_thirds, 100, "thirds take what is left");
+    // Now 100 thirds are expected, but they cannot have it all.
+    grant.store(200);
+    let from_the_same_port = admitted(200, 5);
+    assert!((50..=60).contains(&from_the_same_port), "{from_the_same_port} of 100");
+}
+
+/// Fails when a SYN from another port passes for one that comes again.
+#[test]
+fn a_syn_comes_again_only_from_its_own_port() {
+    let mut lab = challenging();
+    lab.interface.answers_nothing = 1;
+    assert_eq!(lab.syn(REMOTE, 5), (Outcome::ChallengedBySilence, Class::Tcp));
+    lab.pass_seconds(1);
+    assert_eq!(lab.syn(REMOTE, 6), (Outcome::ChallengedBySilence, Class::Tcp));
+    assert_eq!(lab.syn(REMOTE, 5), (Outcome::Admitted, Class::Tcp, Tier::Retried));
 }
 
 #[test]
@@ -292,7 +362,7 @@ fn a_known_source_whose_entries_prove_nothing_is_challenged_in_any_stage() {
     assert_eq!(reset(&lab, 5, lab.cookie.get().unwrap()), Outcome::ChallengeAnswered);
     assert_eq!(lab.syn(REMOTE, 5), ANSWERED);
     assert_eq!(lab.udp(REMOTE, 5), TO_COME_AGAIN);
-    lab.pass(500);
+    lab.pass_seconds(1);
     assert_eq!(lab.udp(REMOTE, 5), RETRIED);
     assert_eq!(lab.udp("192.0.2.2", 5), (Outcome::Admitted, Class::Udp, Tier::Strangers));
 }
@@ -415,4 +485,12 @@ fn a_dry_run_answers_nothing() {
     lab.policy.switches = Policy::DRY_RUN;
     assert_eq!(lab.judge(&syn(REMOTE, LOCAL, 5)), ASKED);
     assert_eq!(lab.cookie.get(), None);
+}
+
+/// A lab with room for whoever may come again.
+fn remembering() -> Lab {
+    let mut lab = challenging();
+    lab.environment.fixed.retry_line_mask = 4095;
+    lab.retries.resize_with(4096, Default::default);
+    lab
 }

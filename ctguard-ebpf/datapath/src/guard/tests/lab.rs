@@ -9,7 +9,7 @@ use std::{
 use etherparse::PacketBuilder;
 
 use crate::{
-    challenge::{self, Answering},
+    challenge::{self, Answering, Reversible},
     classify::Flow,
     flow::FlowLines,
     guard::{Answer, CpuState, Guard, Judgement, Memory, Offered, Scope, Tables},
@@ -18,12 +18,12 @@ use crate::{
     layout::{
         BucketLine, CLASS_SLOTS, CLASSES, Ceiling, Class, CookieKey, DaemonFacts, Environment,
         FLOW_KINDS, Fixed, FlowKind, FlowLine, Grant, Group, Interface, Limits, List, MemoryLine,
-        OperatorLimits, Outcome, Policy, Rate, SourceCells, SourceLine, Tier,
+        OperatorLimits, Outcome, Policy, Rate, RetryLine, SourceCells, SourceLine, Tier,
     },
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, TcpFlags, reader::testing::AlignedFrame},
     shared::Shared,
-    sources::SourceSet,
+    sources::{self, SourceSet},
     units::{Jiffies, Ticks},
 };
 
@@ -47,7 +47,8 @@ pub(super) struct Lab {
     pub(super) limits: Limits,
     pub(super) sources: Vec<SourceLine>,
     pub(super) source_cells: Vec<SourceCells>,
-    pub(super) memories: [Vec<MemoryLine>; 3],
+    pub(super) memories: [Vec<MemoryLine>; 2],
+    pub(super) retries: Vec<RetryLine>,
     /// The frame that is being judged.
     judged: RefCell<Vec<u8>>,
     /// The last challenge ACK: its cookie.
@@ -86,7 +87,7 @@ impl Lab {
                 adaptive_ppm: [0; 2],
                 reclaim_after: [0; 6],
                 own_ceilings: 0,
-                reserved: 0,
+                answers_per_second: 0,
             },
             environment: environment(Environment {
                 operator: OperatorLimits::default(),
@@ -102,7 +103,7 @@ impl Lab {
                     retry_line_mask: 63,
                     answered_line_mask: 63,
                     challenged_line_mask: 63,
-                    known_source_line_mask: 63,
+                    known_source_line_mask: sources::LINES - 1,
                     ..Fixed::default()
                 },
                 daemon: DaemonFacts {
@@ -114,8 +115,10 @@ impl Lab {
                     flow_timeouts: [30; FLOW_KINDS],
                     cookie_shift: 12,
                     memory_shift: 7,
-                    retry_after: 3,
-                    retry_before: 47,
+                    retry_after: 7,
+                    retry_before: 94,
+                    retry_joined: 5,
+                    retry_kept: 45,
                     answered_life_coarse: 35,
                     challenge_interval: 100,
                     ..DaemonFacts::default()
@@ -132,9 +135,10 @@ impl Lab {
             prefixes: (0..64).map(|_| BucketLine::default()).collect(),
             services: (0..64).map(|_| BucketLine::default()).collect(),
             limits: Limits::default(),
-            sources: (0..64).map(|_| SourceLine::default()).collect(),
-            source_cells: (0..512).map(|_| SourceCells::default()).collect(),
+            sources: (0..sources::ALL_LINES).map(|_| SourceLine::default()).collect(),
+            source_cells: (0..sources::SLOTS).map(|_| SourceCells::default()).collect(),
             memories: std::array::from_fn(|_| (0..64).map(|_| MemoryLine::default()).collect()),
+            retries: (0..64).map(|_| RetryLine::default()).collect(),
             judged: RefCell::default(),
             cookie: Cell::new(None),
             lists: Vec::new(),
@@ -288,8 +292,16 @@ impl Tables for &Lab {
         self.memories[memory as usize].get(index as usize)
     }
 
+    fn retry_line(&self, index: u32) -> Option<&RetryLine> {
+        self.retries.get(index as usize)
+    }
+
     fn addresses<A: Answering>(&self) -> Option<(A, A)> {
         A::read(AlignedFrame::new(&self.judged.borrow()).reader())
+    }
+
+    fn truncate<A: Reversible>(&self) -> bool {
+        true
     }
 
     fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool {

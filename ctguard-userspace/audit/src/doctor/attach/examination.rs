@@ -1,8 +1,10 @@
 //! The order of the checks of an interface.
 
+use std::collections::BTreeSet;
+
 use super::{
     super::{
-        finding::{Finding, Findings},
+        finding::{Finding, Findings, Severity},
         guard::Health,
     },
     card::{Card, asked, cards, cpus},
@@ -13,7 +15,7 @@ use super::{
 use crate::host::{Host, Unread};
 use ctguard_kernel::{
     bpf::Pins,
-    net::{Link, Offloads, Resolved, XdpFeatures, links, resolve},
+    net::{Link, Offloads, Resolved, Stations, Surroundings, XdpFeatures, links, resolve},
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -55,12 +57,16 @@ impl<'a> Examination<'a> {
             let what = format!("the guard belongs on {}, below this {kind}", link.name);
             Finding::note("interface", what).because("ctguard run attaches it there by itself")
         }));
-        let guarded = program::check(&link, self.asked.pins, findings);
+        let around = Surroundings::of(links, &[link.index]);
+        findings.add(limited(&link.name, &Stations::of(&around, &link)));
+        let links = around.links;
+        let guarded = program::check(&links, &link, self.asked.pins, findings);
         let features =
             findings.read("native", asked(&link, "XDP features", XdpFeatures::of)).flatten();
-        findings.add(native::generic_only(&link.name, features));
+        findings.add(native::bond(&link).or_else(|| native::generic_only(&link.name, features)));
         // A driver that already runs the program does not refuse it any more.
-        let may_become_native = guarded != Some(true) && native::is_possible(features);
+        let may_become_native =
+            guarded != Some(true) && native::is_possible(features) && native::bond(&link).is_none();
         for card in cards(&links, &link) {
             let card = Card::read(card, findings);
             if may_become_native {
@@ -80,6 +86,34 @@ impl<'a> Examination<'a> {
             }
         }
     }
+}
+
+/// The driver of a device, and whether the program will run in it, as far as that can be told.
+pub(crate) fn outlook(links: &[Link], link: &Link) -> String {
+    let mut unread = Findings::default();
+    let features = XdpFeatures::of(link.index).ok().flatten();
+    let cards: Vec<_> = cards(links, link).iter().map(|it| Card::read(it, &mut unread)).collect();
+    let drivers: BTreeSet<_> = cards.iter().map(|card| &card.driver[..]).collect();
+    let drivers: Vec<_> = drivers.into_iter().filter(|driver| !driver.is_empty()).collect();
+    let driver = if drivers.is_empty() { "driver unknown".to_owned() } else { drivers.join(", ") };
+    let refused = native::bond(link).or_else(|| native::generic_only(&link.name, features));
+    let refused = refused.or_else(|| {
+        let mut obstacles = cards.iter().flat_map(native::obstacles);
+        obstacles.find(|found| found.severity == Severity::Warning)
+    });
+    match refused {
+        Some(found) => format!("{driver}; generic XDP, which takes more CPU: {}", found.what),
+        None => format!("{driver}; native XDP"),
+    }
+}
+
+/// Which frames a guard limits, where others arrive too.
+fn limited(name: &str, stations: &Stations) -> Option<Finding> {
+    let finding = Finding::note("limited-frames", format!("on {name}, {stations}")).because(
+        "a guard limits only what this network namespace may track; frames that conntrack never sees \
+         make no entries, and pass",
+    );
+    finding.when(*stations != Stations::All)
 }
 
 fn links_of(host: &Host) -> Result<Vec<Link>, Unread> {

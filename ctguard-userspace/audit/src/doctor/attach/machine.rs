@@ -3,7 +3,7 @@
 use super::super::finding::{Finding, Findings, Severity};
 use crate::host::{Host, sysctl_path};
 use ctguard_kernel::{
-    bpf::{Pins, check_lookup, check_pins},
+    bpf::{Pins, check_lookup, check_pins, dies_with_container},
     privileges::{self, Missing},
 };
 
@@ -40,6 +40,13 @@ pub(super) fn check(host: &Host, pins: &Pins, findings: &mut Findings) {
     }
     if host.is_this() {
         findings.add(privileges::missing().map(rights));
+        let container = Finding::warning("bpffs", "pins die with this container")
+            .read("/proc/self/ns/pid", "not the first pid namespace")
+            .because(
+                "when the container ends, its mounts go, and the guard with them: nothing is guarded until \
+                 the next start. On the host, a guard outlives its daemon",
+            );
+        findings.add(container.when(dies_with_container()));
         findings.add(check_pins(pins).err().map(|error| {
             Finding::fault("bpffs", "the guard's maps cannot be pinned here")
                 .read(pins.path().display().to_string(), error)

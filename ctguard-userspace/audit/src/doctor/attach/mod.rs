@@ -11,3 +11,4 @@ mod tags;
 
 pub use examination::Asked;
 pub(super) use examination::Examination;
+pub(crate) use examination::outlook;

@@ -3,18 +3,35 @@
 //! Each rule names the driver's function that has it; drivers that refuse nothing are not listed.
 
 use super::{super::finding::Finding, card::Card};
-use ctguard_kernel::net::XdpFeatures;
+use ctguard_kernel::net::{Link, XdpFeatures, bond_without_native};
 
 const GENERIC: &str = "generic XDP is used instead, which protects as well at more CPU time";
 
 /// Drivers that reset the link when the first program is attached.
-const RESET: [&str; 5] = ["mlx5_core", "i40e", "ixgbe", "ena", "bnxt_en"];
+const RESET: [&str; 10] = [
+    "mlx5_core",
+    "i40e",
+    "ixgbe",
+    "ena",
+    "bnxt_en",
+    "igb",      // igb_xdp_setup
+    "igc",      // igc_xdp_set_prog
+    "atlantic", // aq_xdp_setup
+    "st_gmac",  // stmmac_xdp_set_prog
+    "st_xgmac",
+];
 
 /// The largest MTU for XDP without fragments, with pages of 4 KiB.
-const LARGEST: [(&str, u32); 6] = [
-    ("ena", 3498),        // ENA_XDP_MAX_MTU
-    ("bnxt_en", 3502),    // BNXT_MAX_PAGE_MODE_MTU
-    ("ixgbevf", 3050),    // ixgbevf_xdp_setup
+const LARGEST: [(&str, u32); 12] = [
+    ("ena", 3498),     // ENA_XDP_MAX_MTU
+    ("bnxt_en", 3502), // BNXT_MAX_PAGE_MODE_MTU
+    ("ixgbe", 3050),   // ixgbe_xdp_setup
+    ("ixgbevf", 3050), // ixgbevf_xdp_setup
+    ("igb", 3046),     // igb_xdp_setup
+    ("igc", 1500),     // igc_xdp_set_prog
+    ("st_gmac", 1500), // stmmac_xdp_set_prog
+    ("st_xgmac", 1500),
+    ("atlantic", 2048),   // aq_xdp_setup
     ("virtio_net", 3506), // virtnet_xdp_set
     ("hv_netvsc", 3506),  // netvsc_xdp_set
     ("gve", 2032),        // gve_verify_xdp_configuration
@@ -43,6 +60,16 @@ pub(super) fn generic_only(name: &str, features: Option<XdpFeatures>) -> Option<
         .read(format!("netdev: XDP features of {name}"), "no basic")
         .because(GENERIC)
         .when(!is_possible(features))
+}
+
+pub(super) fn bond(link: &Link) -> Option<Finding> {
+    let (name, what) = (&link.name, bond_without_native(link)?);
+    let finding = Finding::note("native", format!("the bond {name} refuses native XDP in {what}"))
+        .read(format!("rtnetlink: bond {name}"), what)
+        .because(format!(
+            "a bond supports it in balance-rr, active-backup, balance-xor and 802.3ad: {GENERIC}"
+        ));
+    Some(finding)
 }
 
 pub(super) fn obstacles(card: &Card) -> Vec<Finding> {
@@ -108,6 +135,27 @@ mod tests {
         assert_eq!(checks(&card("ena", 3498)), [reset]);
         assert_eq!(checks(&card("veth", 9000)), []);
         assert_eq!(checks(&card("virtio_net", 9000)), [mtu]);
+    }
+
+    /// Fails when a card of a small machine loses its link, or refuses the program, without a warning.
+    #[test]
+    fn what_igb_igc_atlantic_and_stmmac_do_is_foretold() {
+        let [mtu, reset] = [("mtu", Severity::Warning), ("link-reset", Severity::Note)];
+        for (driver, large) in [("igb", 9000), ("igc", 1504), ("st_gmac", 2000), ("atlantic", 9000)]
+        {
+            assert_eq!(checks(&card(driver, 1500)), [reset], "{driver}");
+            assert_eq!(checks(&card(driver, large)), [mtu, reset], "{driver}");
+        }
+        assert_eq!(checks(&card("ixgbe", 3051)), [mtu, reset]);
+    }
+
+    #[test]
+    fn a_bond_in_a_mode_without_native_xdp_is_told_by_its_mode() {
+        let of = |mode| {
+            bond(&Link { name: "bond0".to_owned(), bond: Some((mode, 0)), ..Link::default() })
+        };
+        assert!(of(6).unwrap().what.contains("mode balance-alb"));
+        assert!(of(1).is_none());
     }
 
     /// Fails when the table is believed before the driver.

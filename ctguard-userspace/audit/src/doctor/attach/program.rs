@@ -2,25 +2,49 @@
 
 use super::super::finding::{Finding, Findings};
 use ctguard_kernel::{
-    bpf::{Occupant, Pins},
-    net::{Attached, Link},
+    bpf::{LinkHolder, Occupant, Pins, link_holders},
+    net::{Attached, Link, above_with_program},
 };
 
 /// The name that libxdp gives the program in which it chains others.
 const DISPATCHER: &str = "xdp_dispatcher";
 
 /// Reports another's program. For the guard pinned at `pins`: whether it runs in native mode.
-pub(super) fn check(link: &Link, pins: &Pins, findings: &mut Findings) -> Option<bool> {
-    let attached = link.xdp?;
+pub(super) fn check(
+    links: &[Link],
+    link: &Link,
+    pins: &Pins,
+    findings: &mut Findings,
+) -> Option<bool> {
+    let Some(attached) = link.xdp else {
+        findings.add(above_with_program(links, link).map(|above| above_finding(link, above)));
+        return None;
+    };
     let own = pins.xdp_link(link.index).ok().flatten();
     if own.is_some_and(|(_, own)| own.program == attached.program) {
         return Some(attached.native);
     }
-    findings.add([judge(&link.name, attached, Occupant::of(link.index, attached.program))]);
+    let occupant = Occupant::of(link.index, attached.program);
+    let holders = match occupant {
+        Occupant::Foreign { .. } => link_holders(attached.program),
+        Occupant::Guard { .. } => Vec::new(),
+    };
+    findings.add([judge(&link.name, attached, occupant, &holders)]);
     None
 }
 
-fn judge(name: &str, attached: Attached, occupant: Occupant) -> Finding {
+fn above_finding(link: &Link, above: &Link) -> Finding {
+    let (name, above_name) = (&link.name, &above.name);
+    let what = format!("{above_name}, a device above {name}, has an XDP program");
+    let id = above.xdp.map(|attached| attached.program).unwrap_or_default();
+    Finding::fault("other-program", what)
+        .read(format!("rtnetlink: {above_name}"), format!("number {id}"))
+        .because(format!(
+            "the kernel takes no program on {name} then: ctguard run refuses to start"
+        ))
+}
+
+fn judge(name: &str, attached: Attached, occupant: Occupant, holders: &[LinkHolder]) -> Finding {
     let Attached { native, program: id } = attached;
     let (mode, off) = if native { ("native", "xdp") } else { ("generic", "xdpgeneric") };
     let read = |finding: Finding, named: &str| {
@@ -45,6 +69,9 @@ fn judge(name: &str, attached: Attached, occupant: Occupant) -> Finding {
             let what = format!("{name} already has another XDP program, {program}");
             let finding = read(Finding::fault("other-program", what), &program)
                 .because("ctguard run never replaces another program and refuses to start");
+            if !holders.is_empty() {
+                return held(finding, holders);
+            }
             if program == DISPATCHER {
                 finding.by_hand(format!("xdp-loader status {name}    # lists the programs in it"))
             } else {
@@ -55,6 +82,24 @@ fn judge(name: &str, attached: Attached, occupant: Occupant) -> Finding {
     }
 }
 
+/// A link can be given up only by who holds it.
+fn held(finding: Finding, holders: &[LinkHolder]) -> Finding {
+    let finding = finding.because(
+        "ctguard run never replaces another program and refuses to start. A link holds this one, so \
+         `ip link set … off` fails: it goes when those that hold the link end, or are removed",
+    );
+    holders.iter().fold(finding, |finding, holder| match holder {
+        LinkHolder::Process { pid, name } => {
+            finding.read("link held by", format!("{name} (pid {pid})"))
+        }
+        LinkHolder::Pin(path) => {
+            let path = path.display();
+            let command = format!("rm {path}    # if it is no longer needed");
+            finding.read("link pinned at", &path).by_hand(command)
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -63,7 +108,7 @@ mod tests {
     use crate::doctor::finding::Severity;
 
     fn found(occupant: Occupant, native: bool) -> Finding {
-        judge("wan0", Attached { native, program: 42 }, occupant)
+        judge("wan0", Attached { native, program: 42 }, occupant, &[])
     }
 
     #[test]
@@ -74,6 +119,20 @@ mod tests {
         assert!(foreign.mend[0].command.starts_with("ip link set dev wan0 xdpgeneric off"));
         let dispatcher = found(Occupant::Foreign { program: Some(DISPATCHER.into()) }, true);
         assert!(dispatcher.mend[0].command.starts_with("xdp-loader status"), "others' too");
+    }
+
+    /// Fails when somebody is told to run what the kernel refuses.
+    #[test]
+    fn a_program_that_a_link_holds_is_told_by_who_holds_the_link() {
+        let foreign = Occupant::Foreign { program: Some("xdp_balancer".into()) };
+        let holders = [
+            LinkHolder::Process { pid: 7, name: "balancer".into() },
+            LinkHolder::Pin(PathBuf::from("/sys/fs/bpf/balancer/link")),
+        ];
+        let found = judge("wan0", Attached { native: true, program: 42 }, foreign, &holders);
+        assert_eq!(found.read[1].value, "balancer (pid 7)");
+        let commands: Vec<_> = found.mend.iter().map(|mend| mend.command.as_str()).collect();
+        assert_eq!(commands, ["rm /sys/fs/bpf/balancer/link    # if it is no longer needed"]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(in super::super) struct Group {
     pub(in super::super) reclaimable_after: u64,
     /// Whether the kernel would replace its entries.
     pub(in super::super) is_replaceable: bool,
+    /// Whether it comes by a guarded interface.
+    pub(in super::super) is_guarded: bool,
     /// From when until when, in milliseconds.
     pub(in super::super) from: u64,
     pub(in super::super) until: u64,
@@ -84,9 +86,15 @@ pub(in super::super) fn live(tier: Tier, sources: u32, rate: f64, lifetime: u64)
         lifetime,
         reclaimable_after: FOREVER,
         is_replaceable: false,
+        is_guarded: true,
         from: 0,
         until: FOREVER,
     }
+}
+
+/// The guard does not judge it.
+pub(in super::super) fn unguarded(group: Group) -> Group {
+    Group { is_guarded: false, sources: 0, ..group }
 }
 
 pub(in super::super) fn starting(second: u64, group: Group) -> Group {

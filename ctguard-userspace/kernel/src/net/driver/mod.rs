@@ -109,6 +109,9 @@ fn open() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?)
 }
 
+/// With the type that the C library's `ioctl` takes, which is not everywhere that of the constant.
+const SIOCETHTOOL: libc::Ioctl = libc::SIOCETHTOOL as libc::Ioctl;
+
 fn ask(socket: &OwnedFd, interface: &str, question: &mut Fenced) -> io::Result<()> {
     let mut name = [0; libc::IFNAMSIZ];
     // The last byte stays zero.
@@ -121,7 +124,7 @@ fn ask(socket: &OwnedFd, interface: &str, question: &mut Fenced) -> io::Result<(
     };
     // SAFETY: SIOCETHTOOL reads and writes the `ifreq` and the memory that it points to. That belongs
     // to `question`, which is borrowed mutably, and its fence keeps the kernel from writing beyond.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -1,0 +1,373 @@
+//! What modprobe does when it loads conntrack, read as `libkmod/libkmod-config.c` reads it, and which
+//! modules bring conntrack with them.
+//!
+//! Files of `modprobe.d` come in the order of their names, the kernel's command line last. In names of
+//! modules, a dash is an underscore. A backslash at a line's end continues it; only a `#` in the first
+//! column begins a comment.
+
+use super::machine::{Host, TOPS, Unread};
+
+pub(super) const CONNTRACK: &str = "nf_conntrack";
+const COMMAND_LINE: &str = "/proc/cmdline";
+/// Parameters that the module has, or has had (`net/netfilter/nf_conntrack_*.c`).
+const PARAMETERS: [&str; 8] = [
+    "hashsize",
+    "expect_hashsize",
+    "acct",
+    "tstamp",
+    "nf_conntrack_helper",
+    "enable_hooks",
+    "dyndbg",
+    "async_probe",
+];
+/// Modules that became part of `nf_conntrack` in Linux 4.19 and 5.1.
+const GONE: [&str; 3] = ["nf_conntrack_ipv4", "nf_conntrack_ipv6", "nf_conntrack_proto_gre"];
+/// Modules that depend on conntrack, for a machine without `modules.dep`.
+const DEPENDENTS: [&str; 13] = [
+    "ip_conntrack",
+    "nf_nat",
+    "nf_conntrack_",
+    "nf_nat_",
+    "xt_conntrack",
+    "xt_state",
+    "xt_connlimit",
+    "xt_MASQUERADE",
+    "xt_nat",
+    "iptable_nat",
+    "nft_ct",
+    "nft_masq",
+    "ip_vs",
+];
+
+/// One parameter of `options nf_conntrack`, or of the kernel's command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    pub name: String,
+    /// None for a name without `=`, which conntrack refuses for all but switches.
+    pub value: Option<String>,
+}
+
+/// A line `install nf_conntrack`, which modprobe runs instead of loading the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Install {
+    pub place: String,
+    pub command: String,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Modprobe {
+    pub parameters: Vec<Parameter>,
+    pub install: Option<Install>,
+    /// Modules and those that modprobe loads along with them.
+    softdeps: Vec<(String, Vec<String>)>,
+}
+
+/// What modules need, as depmod wrote it down.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Dependencies {
+    dep: Option<String>,
+    aliases: String,
+    built_in: String,
+    is_old: bool,
+}
+
+pub(super) fn underscores(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+impl Parameter {
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
+
+    pub fn is_known(&self) -> bool {
+        PARAMETERS.contains(&self.name.as_str())
+    }
+}
+
+impl Install {
+    /// Whether the command sets sysctls from all files once the module is there, and this one.
+    pub fn applies(&self, key: &str) -> bool {
+        let command = self.command.replace("[.]", ".").replace("\\.", ".");
+        let all = command.contains("--system") || command.contains("systemd-sysctl");
+        let matches = command.split_whitespace().skip_while(|word| !is_pattern(word));
+        let pattern = matches.take(2).collect::<Vec<_>>().join(" ");
+        let names = |name: &str| {
+            command.contains("systemd-sysctl") && command.contains(&name.replace('.', "/"))
+                || pattern.is_empty() && !command.contains("systemd-sysctl")
+                || pattern.contains(name)
+        };
+        let name = if key.starts_with("net.nf_") { "net.nf_conntrack" } else { "net.netfilter" };
+        command.contains("sysctl") && all && names(name)
+    }
+
+    /// Whether it loads nothing.
+    pub fn blocks(&self) -> bool {
+        let first = self.command.split_whitespace().next().unwrap_or_default();
+        matches!(first.rsplit('/').next(), Some("true" | "false" | ":"))
+    }
+
+    /// Whether it hands on the options, which the inner modprobe then adds again.
+    pub fn repeats_options(&self) -> bool {
+        self.command.contains("$CMDLINE_OPTS")
+    }
+}
+
+fn is_pattern(word: &str) -> bool {
+    word.starts_with("--pattern") || word == "-r"
+}
+
+impl Modprobe {
+    pub fn read(host: &Host) -> Result<Self, Unread> {
+        let mut read = Self::default();
+        for file in host.drop_ins(&TOPS, "modprobe.d", ".conf")? {
+            read.add(&file, &host.text(&file)?.unwrap_or_default());
+        }
+        read.command_line(&host.text(COMMAND_LINE)?.unwrap_or_default());
+        Ok(read)
+    }
+
+    /// The last value of a parameter counts.
+    pub fn last(&self, name: &str) -> Option<&Parameter> {
+        self.parameters.iter().rfind(|parameter| parameter.name == name)
+    }
+
+    fn add(&mut self, file: &str, text: &str) {
+        let mut lines = (1..).zip(text.lines());
+        while let Some((number, line)) = lines.next() {
+            let mut line = line.to_owned();
+            while let Some(begun) = line.strip_suffix('\\') {
+                let next = lines.next().map_or("", |(_, next)| next);
+                line = format!("{begun}{next}");
+            }
+            if line.starts_with('#') {
+                continue;
+            }
+            let mut words = line.split_ascii_whitespace();
+            let (Some(command), Some(module)) = (words.next(), words.next()) else { continue };
+            let module = underscores(module);
+            match command {
+                "options" if module == CONNTRACK => self.note(file, number, words),
+                "install" if module == CONNTRACK => {
+                    let command = words.collect::<Vec<_>>().join(" ");
+                    // The first counts.
+                    let install = Install { place: format!("{file}:{number}"), command };
+                    self.install.get_or_insert(install);
+                }
+                "softdep" => {
+                    let names = words.filter(|word| !word.ends_with(':'));
+                    self.softdeps.push((module, names.map(underscores).collect()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn note<'w>(
+        &mut self,
+        file: &str,
+        line: usize,
+        words: impl Iterator<Item = &'w str>,
+    ) {
+        self.parameters.extend(words.map(|word| parameter(file, line, word)));
+    }
+
+    /// `nf_conntrack.hashsize=N`.
+    fn command_line(&mut self, text: &str) {
+        for word in text.split_ascii_whitespace() {
+            if let Some((module, rest)) = word.split_once('.')
+                && underscores(module) == CONNTRACK
+            {
+                self.parameters.push(parameter(COMMAND_LINE, 1, rest));
+            }
+        }
+    }
+
+    /// Modules that are loaded along with this one.
+    pub(super) fn along_with<'m>(&'m self, module: &'m str) -> impl Iterator<Item = &'m str> {
+        let found = self.softdeps.iter().filter(move |(of, _)| *of == module);
+        found.flat_map(|(_, along)| along).map(String::as_str)
+    }
+}
+
+fn parameter(file: &str, line: usize, word: &str) -> Parameter {
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value.trim_matches('"').to_owned())),
+        None => (word, None),
+    };
+    Parameter { file: file.to_owned(), line, name: underscores(name), value }
+}
+
+impl Dependencies {
+    pub(super) fn read(host: &Host) -> Result<Self, Unread> {
+        let directory = host.modules()?;
+        let text = |name: &str| host.text(&format!("{directory}/{name}"));
+        Ok(Self {
+            dep: text("modules.dep")?,
+            aliases: text("modules.alias")?.unwrap_or_default(),
+            built_in: text("modules.builtin")?.unwrap_or_default(),
+            // Red Hat's 4.18 has them in nf_conntrack as well.
+            is_old: host.release()?.is_some_and(|release| release < (4, 19))
+                && !host.text("/proc/sys/kernel/osrelease")?.is_some_and(|it| it.contains(".el8")),
+        })
+    }
+
+    /// The module that a name stands for; none if there is no such module, as far as is known.
+    pub(super) fn module<'d>(&'d self, name: &'d str) -> Option<&'d str> {
+        if name.contains(char::is_whitespace) {
+            return None;
+        }
+        let Some(dep) = &self.dep else {
+            let is_gone = !self.is_old && GONE.contains(&name);
+            return (!is_gone).then_some(name);
+        };
+        let is = |line: &str| is_of(line, name);
+        if dep.lines().any(is) || self.built_in.lines().any(is) {
+            return Some(name);
+        }
+        let aliases = self.aliases.lines().filter_map(|line| line.strip_prefix("alias "));
+        let mut pairs = aliases.filter_map(|line| line.split_once(' '));
+        pairs.find(|(alias, _)| is_same(alias, name)).map(|(_, module)| module.trim())
+    }
+
+    /// Whether loading this module loads conntrack.
+    pub(super) fn needs_conntrack(&self, module: &str) -> bool {
+        if module == CONNTRACK {
+            return true;
+        }
+        let Some(dep) = &self.dep else {
+            let is = |name: &str| module == name || name.ends_with('_') && module.starts_with(name);
+            return DEPENDENTS.iter().any(|name| is(name));
+        };
+        let line = dep.lines().find(|line| is_of(line, module));
+        let needs = line.and_then(|line| line.split_once(':')).map_or("", |(_, needs)| needs);
+        needs.split_ascii_whitespace().any(|path| is_of(path, CONNTRACK))
+    }
+}
+
+/// Whether a path such as `kernel/net/netfilter/nf_conntrack.ko.zst` is of this module.
+fn is_of(line: &str, module: &str) -> bool {
+    let path = line.split(':').next().unwrap_or_default();
+    let file = path.rsplit('/').next().unwrap_or_default();
+    file.split_once(".ko").is_some_and(|(name, _)| is_same(name, module))
+}
+
+fn is_same(one: &str, other: &str) -> bool {
+    let underscore = |byte| if byte == b'-' { b'_' } else { byte };
+    one.bytes().map(underscore).eq(other.bytes().map(underscore))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::{
+        super::testing::{Fake, output},
+        *,
+    };
+
+    fn of(text: &str) -> Modprobe {
+        let fake = Fake::new("modprobe", &[("/etc/modprobe.d/a.conf", text)]);
+        Modprobe::read(&fake.host).unwrap()
+    }
+
+    #[test]
+    fn options_are_read_as_kmod_reads_them() {
+        let hashsize = |text: &str| {
+            let read = of(text);
+            let value = read.last("hashsize")?.value.clone();
+            Some(value.unwrap_or_else(|| "nothing".to_owned()))
+        };
+        for text in [
+            "options nf_conntrack hashsize=5",
+            "options nf-conntrack expect_hashsize=7 hashsize=5 # five",
+            " options\tnf_conntrack\t hashsize=5 ",
+            "options nf_conntrack hashsize=9\noptions nf_conntrack hashsize=5",
+            "options nf_conntrack \\\n hashsize=5",
+        ] {
+            assert_eq!(hashsize(text).as_deref(), Some("5"), "{text}");
+        }
+        assert_eq!(hashsize("options nf_conntrack hashsize = 5").as_deref(), Some("nothing"));
+        assert_eq!(hashsize("#options nf_conntrack hashsize=5\noptions nf_nat hashsize=5"), None);
+    }
+
+    /// Fails when kmod itself reads something else.
+    #[test]
+    fn kmod_reads_the_same() {
+        let lines = "options nf_conntrack hashsize = 5\n options\tnf-conntrack\t acct=1 tstamp=1\n\
+            options nf_conntrack \\\n   expect_hashsize=7\n#options nf_conntrack hashsize=8\n\
+            install nf-conntrack /bin/true a\ninstall nf_conntrack /bin/false\noptions nf_conntrack\n";
+        let fake = Fake::new("modprobe-kmod", &[("/etc/modprobe.d/a.conf", lines)]);
+        let mut modprobe = Command::new("modprobe");
+        modprobe.args(["--showconfig", "--config"]).arg(fake.host.path("/etc/modprobe.d"));
+        let Some(shown) = output(&mut modprobe, "kmod_reads_the_same") else { return };
+        let of = |start: &str| shown.lines().filter_map(|line| line.strip_prefix(start)).collect();
+        let (options, installs): (Vec<&str>, Vec<&str>) =
+            (of("options nf_conntrack "), of("install nf_conntrack "));
+        let read = Modprobe::read(&fake.host).unwrap();
+        let names = |name: &Parameter| match &name.value {
+            Some(value) => format!("{}={value}", name.name),
+            None => name.name.clone(),
+        };
+        let words = options.iter().flat_map(|line| line.split_ascii_whitespace());
+        assert_eq!(
+            read.parameters.iter().map(names).collect::<Vec<_>>(),
+            words.collect::<Vec<_>>()
+        );
+        assert_eq!(read.install.unwrap().command, installs[0]);
+    }
+
+    #[test]
+    fn the_kernels_command_line_counts_after_all_files() {
+        let fake = Fake::new(
+            "modprobe-cmdline",
+            &[
+                ("/etc/modprobe.d/z.conf", "options nf_conntrack hashsize=5\n"),
+                ("/proc/cmdline", "quiet nf-conntrack.hashsize=6 nf_nat.x=7\n"),
+            ],
+        );
+        let read = Modprobe::read(&fake.host).unwrap();
+        assert_eq!(read.last("hashsize").unwrap().place(), "/proc/cmdline:1");
+    }
+
+    #[test]
+    fn an_install_line_is_known_by_what_it_does() {
+        let install =
+            |command: &str| of(&format!("install nf-conntrack {command}\n")).install.unwrap();
+        let (new, old) = ("net.netfilter.nf_conntrack_max", "net.nf_conntrack_max");
+        let firewalld = install(
+            "/usr/sbin/modprobe --ignore-install nf_conntrack $CMDLINE_OPTS && /usr/sbin/sysctl \
+             --quiet --pattern 'net[.]netfilter[.]nf_conntrack.*' --system",
+        );
+        assert!(firewalld.applies(new) && !firewalld.applies(old));
+        assert!(firewalld.repeats_options() && !firewalld.blocks());
+        let all = install("modprobe -i nf_conntrack; sysctl --system");
+        assert!(all.applies(new) && all.applies(old));
+        let script = install("modprobe -i nf_conntrack; echo 9 > /proc/sys/net/nf_conntrack_max");
+        assert!(!script.applies(new) && !script.applies(old));
+        assert!(install("/bin/true").blocks());
+    }
+
+    #[test]
+    fn a_module_that_needs_conntrack_is_told_by_depmods_list_or_by_its_name() {
+        let fake =
+            Fake::new("modprobe-dep", &[("/proc/sys/kernel/osrelease", "6.8.0-45-generic\n")]);
+        let needs = |name: &str| {
+            let read = Dependencies::read(&fake.host).unwrap();
+            read.module(name).is_some_and(|module| read.needs_conntrack(module))
+        };
+        assert!(needs("ip_vs") && needs("nf_conntrack_ftp") && !needs("br_netfilter"));
+        let modules = "/lib/modules/6.8.0-45-generic";
+        let dep = "kernel/net/netfilter/ipvs/ip_vs.ko.zst: kernel/net/netfilter/nf_conntrack.ko.zst\n\
+            kernel/net/netfilter/nf_conntrack.ko.zst:\nkernel/net/my-nat.ko: kernel/nf-conntrack.ko\n";
+        fake.write(&format!("{modules}/modules.dep"), dep);
+        fake.write(&format!("{modules}/modules.alias"), "alias ip_conntrack nf_conntrack\n");
+        for name in ["ip_vs", "nf_conntrack", "my_nat", "ip_conntrack"] {
+            assert!(needs(name), "{name}");
+        }
+        assert!(!needs("nf_conntrack_ipv4"), "there is no such module");
+    }
+}

@@ -1,0 +1,61 @@
+//! `ctguard incidents`: what happened while a class was not calm.
+
+use std::{fs, io, path::PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{CliError, Code};
+use crate::{
+    daemon::incidents_path,
+    files::FileError,
+    incidents::{Incident, write_incidents},
+    report::SCHEMA_VERSION,
+    terminal::{Terminal, write_json},
+};
+
+/// Show floods and other times of pressure: when, how bad, from whom, and what was done
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  ctguard incidents --last 1\n  \
+    ctguard incidents --json | jq '.incidents[-1].peak_fill_ratio'")]
+pub(super) struct IncidentsArgs {
+    /// Show the newest N incidents
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    last: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Directory where the daemon keeps them
+    #[arg(long, default_value = "/var/lib/ctguard", value_name = "DIR")]
+    state: PathBuf,
+    /// Accepted like by other verbs, but incidents are one file for the network namespace
+    #[arg(long, id = "pin_path", hide = true)]
+    _pin_path: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct IncidentsReport<'a> {
+    schema_version: u32,
+    incidents: &'a [Incident],
+}
+
+pub(super) fn run(args: &IncidentsArgs) -> Result<Code, CliError> {
+    let incidents = match incidents_path(&args.state) {
+        Some(path) => match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Vec<Incident>>(&bytes)
+                .map_err(|error| FileError::new("read", &path)(error.into()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(FileError::new("read", &path)(error).into()),
+        },
+        None => Vec::new(),
+    };
+    let incidents = &incidents[incidents.len().saturating_sub(args.last)..];
+    let mut out = Terminal::stdout();
+    if args.json {
+        write_json(&mut out, &IncidentsReport { schema_version: SCHEMA_VERSION, incidents })
+    } else {
+        write_incidents(incidents, &mut out)
+    }
+    .map_err(CliError::Output)?;
+    Ok(Code::Done)
+}

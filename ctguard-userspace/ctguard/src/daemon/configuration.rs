@@ -1,0 +1,343 @@
+//! Reads the configuration again while the guard runs: all of it is used, or nothing.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use ipnet::IpNet;
+use log::warn;
+
+use super::{
+    Guard, Guarded, StartOptions,
+    background::Background,
+    bring_up::{attach_one, forget_others},
+    kept_file::KeptFile,
+    known_flows, lists,
+    start::resolve_all,
+};
+use crate::{
+    config::{Config, ConfigError},
+    events::What,
+    sentence::sentence,
+};
+use ctguard_kernel::{
+    bpf::Attachment,
+    lock::Lock,
+    maps::ListKind,
+    net::{self, Link, Surroundings},
+};
+use ctguard_settings::{Assignment, Feed, Settings, StartKey, Takes};
+
+/// Of what came to a list, or went from it.
+const MOST_LINES: usize = 20;
+
+/// Where the configuration comes from, and what is in force.
+#[derive(Debug, Default)]
+pub(crate) struct Configuration {
+    /// As the operator named it.
+    file: Option<PathBuf>,
+    /// Those of the command line, which go before all files.
+    interfaces: Vec<String>,
+    assignments: Vec<Assignment>,
+    decided: Vec<StartKey>,
+    pub(super) in_force: Config,
+    last_good: KeptFile,
+    reading: Option<Background<Result<Config, ConfigError>>>,
+    /// What is in force is not what was saved last.
+    unsaved: bool,
+    /// Was read, and waits until no command writes settings.
+    waiting: Option<Config>,
+}
+
+impl Configuration {
+    pub(super) fn new(options: &StartOptions) -> Self {
+        Self {
+            file: options.file.clone(),
+            interfaces: options.interfaces.clone(),
+            assignments: options.assignments.clone(),
+            decided: options.decided.clone(),
+            in_force: options.config.clone(),
+            last_good: last_good_file(options.state.as_deref()),
+            ..Self::default()
+        }
+    }
+
+    /// What is kept for a start that cannot use the files; also tells which prefixes they listed.
+    pub(crate) fn last_good(state: &Path) -> Option<Config> {
+        let file = last_good_file(Some(state));
+        Config::read_one(file.path().filter(|path| path.exists())?).ok()
+    }
+
+    /// Keeps what is in force for such a start.
+    pub(super) fn keep(&mut self) -> Result<()> {
+        self.unsaved = self.last_good.is_being_written();
+        if !self.unsaved {
+            self.last_good.write(self.in_force.document().into_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Tries again what could not be saved.
+    pub(super) fn keep_unsaved(&mut self) -> Result<()> {
+        let written = self.last_good.take_written();
+        let is_due = self.unsaved || matches!(written, Some(Err(_)));
+        if is_due && !self.last_good.is_being_written() {
+            self.keep()?;
+        }
+        written.map_or(Ok(()), |written| Ok(written?))
+    }
+}
+
+fn last_good_file(state: Option<&Path>) -> KeptFile {
+    KeptFile::of_this_namespace(state, "config", "toml")
+}
+
+/// Begins to read the files, on a thread.
+pub(super) fn read_again(guard: &mut Guard) -> Result<()> {
+    let configuration = &mut guard.configuration;
+    let file = configuration.file.clone();
+    configuration.waiting = None;
+    // What an earlier request would find may be out of date.
+    let read = move || Config::read(file.as_deref());
+    configuration.reading = Some(Background::start("ctguard-config", read)?);
+    Ok(())
+}
+
+/// Uses what was read, once it is read and no command writes settings.
+pub(super) fn follow(guard: &mut Guard) -> Result<()> {
+    let configuration = &mut guard.configuration;
+    match Background::take_finished(&mut configuration.reading) {
+        Some(Ok(config)) => configuration.waiting = Some(config),
+        Some(Err(error)) => refuse(guard, &error),
+        None => {}
+    }
+    if guard.configuration.waiting.is_none() {
+        return Ok(());
+    }
+    let Some(writing) = guard.try_writing()? else { return Ok(()) };
+    let Some(config) = guard.configuration.waiting.take() else { return Ok(()) };
+    match apply(guard, config, writing) {
+        Ok(changes) => guard.report(What::Reloaded { changes }),
+        Err(error) => refuse(guard, &*error),
+    }
+    Ok(())
+}
+
+fn refuse(guard: &mut Guard, error: &dyn Error) {
+    guard.report(What::ReloadRefused { error: sentence(error) });
+}
+
+/// Attaches to new interfaces, then changes settings, then detaches from former ones. Only the last
+/// step cannot be undone.
+fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>> {
+    let own = &guard.configuration;
+    let names = if own.interfaces.is_empty() { config.interfaces() } else { &own.interfaces };
+    ensure!(!names.is_empty(), "it names no interface to guard (interfaces = [\"wan0\"])");
+    let (kept, added) = targets(guard, names)?;
+    let kept_names = kept.iter().map(|&position| &guard.interfaces[position].name[..]);
+    let new_names = added.iter().map(|link| &link.name[..]);
+    let mut settings = Settings::of_new_guard(kept_names.chain(new_names));
+    config.apply_to(&mut settings, !own.interfaces.is_empty())?;
+    lists::check(guard, &config)?;
+    settings.apply(&own.assignments)?;
+    let lookup_options_bytes = guard.maps.environment().daemon.lookup_options_bytes;
+    if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
+        warn!("{warning}");
+    }
+
+    let mut changes = Vec::new();
+    let attached = attach(guard, &added, &settings, &writing)?;
+    changes.extend(attached.iter().map(|it| format!("guarding {}", it.name)));
+    let all = guard.interfaces.iter().enumerate();
+    let gone = all.filter(|(position, _)| !kept.contains(position));
+    let gone: Vec<_> = gone.map(|(_, interface)| interface.clone()).collect();
+
+    let writer = guard.maps.settings_writer(writing.clone());
+    let differences = writer.settings().changes_to(&settings);
+    changes.extend(differences.iter().map(ToString::to_string));
+    writer.apply(&settings);
+    writer.note_stations();
+
+    changes.extend(gone.iter().map(|it| format!("no longer guarding {}", it.name)));
+    guard.interfaces.retain(|it| gone.iter().all(|gone| gone.ifindex != it.ifindex));
+    guard.interfaces.extend(attached);
+    let indices = gone.iter().map(|it| it.ifindex).collect();
+    forget_others(guard, &indices, writing.clone());
+
+    let former = std::mem::replace(&mut guard.configuration.in_force, config);
+    for key in StartKey::ALL {
+        let Takes::Word([default, ..]) = key.takes() else { continue };
+        let old = former.word(key).unwrap_or(default);
+        let new = guard.configuration.in_force.word(key).unwrap_or(default);
+        if new != old && !guard.configuration.decided.contains(&key) {
+            changes.push(format!("{} = {new} at the next start", key.name()));
+        }
+    }
+    let listed = lists::configure(guard, &former, writing);
+    for kind in [ListKind::Allow, ListKind::Deny] {
+        let (old, new) = (former.list(kind), guard.configuration.in_force.list(kind));
+        let name = kind.name();
+        let lacks = |list: &BTreeMap<IpNet, _>, prefix: &IpNet| !list.contains_key(prefix);
+        let added = new.keys().filter(|prefix| lacks(old, prefix));
+        changes.extend(some(added.map(|prefix| format!("{name} + {prefix}"))));
+        let removed = old.keys().filter(|prefix| lacks(new, prefix));
+        changes.extend(some(removed.map(|prefix| format!("{name} - {prefix}"))));
+    }
+    guard.attempted("change the lists", "they are not as configured", &listed);
+    if former.feeds() != guard.configuration.in_force.feeds() {
+        let followed = former.feeds().iter().map(|feed| (&feed.name[..], feed.to_string()));
+        let wanted = guard.configuration.in_force.feeds();
+        changes.extend(feed_changes(&followed.collect(), wanted));
+        lists::follow_feeds(guard);
+    }
+    let kept = guard.configuration.keep();
+    guard.attempted("keep the configuration", "a start with a damaged file finds none", &kept);
+    Ok(changes)
+}
+
+/// How `wanted` differs from the feeds that are followed, by name.
+pub(crate) fn feed_changes(followed: &BTreeMap<&str, String>, wanted: &[Feed]) -> Vec<String> {
+    let is_wanted = |name: &str| wanted.iter().any(|feed| feed.name == name);
+    let gone = followed.keys().filter(|name| !is_wanted(name));
+    let mut changes: Vec<_> = gone.map(|name| format!("no longer following feed {name}")).collect();
+    changes.extend(wanted.iter().filter_map(|feed| match followed.get(&feed.name[..]) {
+        None => Some(format!("following feed {}: {feed}", feed.name)),
+        Some(old) => {
+            let new = feed.to_string();
+            (*old != new).then(|| format!("feed {}: {old} → {new}", feed.name))
+        }
+    }));
+    changes
+}
+
+/// The first lines, and how many more there are: a list may have thousands.
+fn some(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<_> = lines.collect();
+    let more = lines.len().saturating_sub(MOST_LINES);
+    if more > 0 {
+        lines.truncate(MOST_LINES);
+        lines.push(format!("and {more} more like the last"));
+    }
+    lines
+}
+
+/// Positions of guarded interfaces that stay, and links to attach to. An interface that is gone for
+/// the moment stays.
+fn targets(guard: &Guard, names: &[String]) -> Result<(Vec<usize>, Vec<Link>)> {
+    let position = |name: &String| guard.interfaces.iter().position(|it| it.name == *name);
+    let others: Vec<_> = names.iter().filter(|name| position(name).is_none()).cloned().collect();
+    let mut kept: Vec<_> = names.iter().filter_map(position).collect();
+    let mut added = Vec::new();
+    for link in resolve_all(&net::links()?, &others)? {
+        match guard.interfaces.iter().position(|it| it.ifindex == link.index) {
+            Some(position) => kept.push(position),
+            None => added.push(link),
+        }
+    }
+    kept.sort_unstable();
+    kept.dedup();
+    Ok((kept, added))
+}
+
+/// Attaches to all of `added`, or to none.
+fn attach(
+    guard: &mut Guard,
+    added: &[Link],
+    settings: &Settings,
+    writing: &Lock,
+) -> Result<Vec<Guarded>> {
+    let mut attached = Vec::new();
+    let indices: Vec<_> = guard.interfaces.iter().map(|it| it.ifindex).collect();
+    let indices = [indices, added.iter().map(|link| link.index).collect()].concat();
+    if !added.is_empty() {
+        // The filter lacks flows of an interface that was not guarded.
+        known_flows::learn(guard);
+    }
+    let around = Surroundings::of(net::links()?, &indices);
+    for link in added {
+        match attach_with(guard, &around, link, settings, writing) {
+            Ok(interface) => attached.push(interface),
+            Err(error) => {
+                let done = added.iter().take(attached.len() + 1).map(|link| link.index);
+                for index in done {
+                    // It may not have been attached.
+                    let _ = Attachment::detach(&guard.pins, index);
+                    guard.maps.settings_writer(writing.clone()).remove_interface(index);
+                }
+                return Err(error.context(format!("cannot guard {}", link.name)));
+            }
+        }
+    }
+    guard.around = around;
+    Ok(attached)
+}
+
+fn attach_with(
+    guard: &mut Guard,
+    around: &Surroundings,
+    link: &Link,
+    settings: &Settings,
+    writing: &Lock,
+) -> Result<Guarded> {
+    let own = settings.interfaces.iter().find(|own| own.name == link.name);
+    let own = own.context("its settings are missing")?;
+    guard.maps.settings_writer(writing.clone()).add_interface(around, link, own)?;
+    let Guard { programs, maps, pins, mode, egress_by_filter, .. } = guard;
+    Ok(attach_one(programs, maps, around, link, (pins, *mode, *egress_by_filter))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs, thread,
+        time::{Duration, Instant},
+    };
+
+    use ctguard_settings::FeedKey;
+
+    use super::*;
+
+    #[test]
+    fn what_becomes_of_each_feed_is_told() {
+        let feed = |name: &str, path: &str| {
+            let keys = [(FeedKey::Kind, "file"), (FeedKey::Path, path)];
+            let keys = keys.map(|(key, text)| (key, text.to_owned()));
+            Feed::new(name, &keys.into()).unwrap()
+        };
+        let former = [feed("a", "/a"), feed("b", "/b"), feed("c", "/c")];
+        let former = former.iter().map(|it| (&it.name[..], it.to_string())).collect();
+        let wanted = [feed("b", "/b"), feed("c", "/d"), feed("e", "/e")];
+        let expected = [
+            "no longer following feed a",
+            "feed c: file /c to deny → file /d to deny",
+            "following feed e: file /e to deny",
+        ];
+        assert_eq!(feed_changes(&former, &wanted), expected);
+    }
+
+    /// Fails when a start with a damaged file finds nothing because the disk was full for a moment.
+    #[test]
+    fn a_configuration_that_could_not_be_kept_is_kept_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let in_the_way = directory.path().join("state");
+        fs::write(&in_the_way, "").unwrap();
+        let file = in_the_way.join("config.toml");
+        let mut configuration =
+            Configuration { last_good: KeptFile::at(file.clone()), ..Configuration::default() };
+        configuration.keep().unwrap();
+        let mut failures = 0;
+        let began = Instant::now();
+        while !file.exists() {
+            assert!(began.elapsed() < Duration::from_secs(10), "{failures} failures");
+            failures += usize::from(configuration.keep_unsaved().is_err());
+            if failures == 2 && in_the_way.is_file() {
+                fs::remove_file(&in_the_way).unwrap();
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(failures >= 2);
+    }
+}

@@ -1,0 +1,165 @@
+//! Records incidents, and keeps the last of them in `incidents-NAME.json` of the state directory: a
+//! JSON array, the oldest first. NAME is as in the file of the regulars.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use log::info;
+
+use super::{Guard, kept_file::KeptFile};
+use crate::{
+    incidents::{ClassFlows, Incident, MOST, Reading, Recorder},
+    report::CounterReport,
+};
+use ctguard_kernel::bpf::monotonic;
+use ctguard_layout::{Class, Policy, Tier};
+
+/// How often one that goes on is written.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+pub(super) struct IncidentsKeeper {
+    file: KeptFile,
+    kept: Vec<Incident>,
+    recorder: Recorder,
+    /// The last of `kept` goes on.
+    is_open: bool,
+    is_unsaved: bool,
+    saved: Duration,
+}
+
+impl IncidentsKeeper {
+    /// Reads those of former daemons.
+    pub(super) fn start(directory: Option<&Path>) -> Self {
+        let file = KeptFile::of_this_namespace(directory, "incidents", "json");
+        let parse = |bytes: &[u8]| serde_json::from_slice(bytes);
+        let kept = file.read("former incidents are lost", parse);
+        Self { file, kept, ..Self::default() }
+    }
+
+    /// Takes what was recorded; says whether one began or ended.
+    fn take(&mut self, mut incident: Incident) -> bool {
+        let is_over = incident.ended.is_some();
+        let number = self.kept.last().map_or(0, |last| last.number);
+        let has_begun = !self.is_open;
+        incident.number = if has_begun { number + 1 } else { number };
+        if has_begun {
+            self.kept.push(incident);
+        } else if let Some(last) = self.kept.last_mut() {
+            *last = incident;
+        }
+        let surplus = self.kept.len().saturating_sub(MOST);
+        self.kept.drain(..surplus);
+        self.is_open = !is_over;
+        has_begun || is_over
+    }
+
+    /// Writes what is to be written, if nothing is being written.
+    fn save(&mut self, now: Duration) -> anyhow::Result<()> {
+        if let Some(written) = self.file.take_written() {
+            written?;
+        }
+        let is_due = self.is_unsaved || self.is_open && now >= self.saved + INTERVAL;
+        if is_due && !self.file.is_being_written() {
+            (self.is_unsaved, self.saved) = (false, now);
+            self.file.write(serde_json::to_vec(&self.kept)?)?;
+        }
+        Ok(())
+    }
+
+    /// The same at the end.
+    pub(super) fn save_last(&mut self) -> anyhow::Result<()> {
+        if let Some(written) = self.file.wait() {
+            written?;
+        }
+        if self.is_unsaved || self.is_open {
+            self.file.write(serde_json::to_vec(&self.kept)?)?;
+        }
+        self.file.wait().transpose()?;
+        Ok(())
+    }
+}
+
+/// Where this network namespace's are in a state directory; none for a namespace without a name.
+pub(crate) fn incidents_path(directory: &Path) -> Option<PathBuf> {
+    KeptFile::of_this_namespace(Some(directory), "incidents", "json").path().map(Path::to_owned)
+}
+
+/// Once per second.
+pub(super) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
+    let reading = read(guard)?;
+    let keeper = &mut guard.incidents;
+    if let Some(incident) = keeper.recorder.see(&reading, &guard.looker.holders) {
+        let has_changed = keeper.take(incident);
+        keeper.is_unsaved |= has_changed;
+        if let Some(last) = keeper.kept.last().filter(|_| has_changed) {
+            let what = if last.ended.is_some() { "is over" } else { "begins" };
+            info!("incident {} {what}; see: ctguard incidents", last.number);
+        }
+    }
+    keeper.save(reading.at)
+}
+
+fn read(guard: &Guard) -> anyhow::Result<Reading> {
+    let (table, limits) = (guard.table.sample()?, guard.maps.limits());
+    let counters = CounterReport::new(&guard.maps.totals()?);
+    let classes = Class::ALL.map(|class| {
+        let of_class = counters.of(class);
+        let [admitted, challenged, _] = of_class.verdicts();
+        let refused = of_class.refusals().map(|(reason, flows)| (reason.to_owned(), flows));
+        ClassFlows { admitted, challenged, refused: refused.collect() }
+    });
+    let admitted = guard.maps.grant.admissions();
+    let tiers = Tier::ALL.map(|tier| (tier.name().to_owned(), admitted[tier as usize]));
+    Ok(Reading {
+        at: monotonic(),
+        time: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
+        entries: table.entries,
+        max: table.max,
+        stages: Class::ALL.map(|class| limits.stage(class)),
+        classes,
+        tiers: BTreeMap::from(tiers),
+        reclaimed: guard.reclaimer.by_class(),
+        is_dry_run: guard.maps.policy().has(Policy::DRY_RUN),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn incident(began: &str, ended: Option<&str>) -> Incident {
+        let ended = ended.map(ToOwned::to_owned);
+        Incident { began: began.to_owned(), ended, ..Incident::default() }
+    }
+
+    #[test]
+    fn incidents_are_numbered_and_the_oldest_give_way() {
+        let mut keeper = IncidentsKeeper::default();
+        for number in 0..MOST + 5 {
+            let began = number.to_string();
+            assert!(keeper.take(incident(&began, None)), "it begins");
+            assert!(!keeper.take(incident(&began, None)));
+            assert!(keeper.take(incident(&began, Some("now"))), "it ends");
+        }
+        assert_eq!(keeper.kept.len(), MOST);
+        let last = keeper.kept.last().unwrap();
+        assert_eq!((last.number, last.ended.as_deref()), (MOST as u64 + 5, Some("now")));
+    }
+
+    #[test]
+    fn incidents_outlive_the_daemon_and_a_damaged_file_is_moved_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("incidents-host.json");
+        let start = || IncidentsKeeper { file: KeptFile::at(path.clone()), ..Default::default() };
+        let mut keeper = start();
+        keeper.is_unsaved = keeper.take(incident("first", None));
+        keeper.save(Duration::ZERO).unwrap();
+        keeper.save_last().unwrap();
+        let kept: Vec<Incident> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(kept, keeper.kept);
+    }
+}

@@ -1,0 +1,332 @@
+//! The lists while the daemon runs: entries end, entries of the configuration come and go, and what
+//! commands added is kept across reboots.
+//!
+//! `lists-NAME.jsonl` in the state directory has a line for each entry that no configuration has:
+//! `{"list":"allow","prefix":"192.0.2.7/32","until":SECONDS,"left":SECONDS}`. If the entry ends,
+//! `until` is when, since 1970, and `left` is how long after the line was written: a machine without a
+//! clock may start in the past. NAME is as in the file of the regulars.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+
+use ipnet::IpNet;
+use log::{info, warn};
+use serde::{Deserialize, Serialize};
+
+use super::{Guard, StartOptions, kept_file::KeptFile};
+use crate::{
+    config::{Config, check_room},
+    files::FileError,
+};
+use ctguard_kernel::{
+    bpf::{ClockError, KernelClock, monotonic},
+    lock::Lock,
+    maps::{Entry, ListError, ListKind, SettingsWriter},
+};
+
+const KINDS: [ListKind; 2] = [ListKind::Allow, ListKind::Deny];
+
+/// Reading full lists takes no more than a hundredth of the time.
+const IDLE_FACTOR: u32 = 100;
+const INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Line {
+    list: String,
+    prefix: IpNet,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ListsKeeper {
+    file: KeptFile,
+    /// None if the file may not have it.
+    kept: Option<Vec<Line>>,
+    next: Duration,
+}
+
+/// Now, on the kernel's clock and on the wall.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    jiffies: u64,
+    jiffies_per_second: u32,
+    since_1970: Duration,
+}
+
+impl Now {
+    pub(super) fn read(clock: &KernelClock, jiffies_per_second: u32) -> Result<Self, ClockError> {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Ok(Self {
+            jiffies: clock.now(jiffies_per_second)?.0,
+            jiffies_per_second,
+            since_1970: since_1970.unwrap_or_default(),
+        })
+    }
+
+    /// The line of an entry. Its `until` is steady from one call to the next.
+    fn line(&self, kind: ListKind, entry: &Entry) -> Line {
+        let ends = (entry.expires_at != 0).then(|| {
+            let left = u128::from(entry.expires_at.saturating_sub(self.jiffies)) * 1000
+                / u128::from(self.jiffies_per_second.max(1));
+            let seconds = |millis: u128| u64::try_from(millis / 1000).unwrap_or(u64::MAX);
+            (seconds(self.since_1970.as_millis() + left), seconds(left + 999))
+        });
+        let (until, left) = ends.unzip();
+        Line { list: kind.name().to_owned(), prefix: entry.prefix, until, left }
+    }
+
+    /// The entry of a line that was kept; none if it has ended.
+    fn entry(&self, line: &Line) -> Option<Entry> {
+        let Some(until) = line.until else { return Some(permanent(line.prefix)) };
+        let left = until.checked_sub(self.since_1970.as_secs()).filter(|left| *left > 0)?;
+        let left = left.min(line.left.unwrap_or(u64::MAX));
+        let jiffies = left.saturating_mul(u64::from(self.jiffies_per_second));
+        Some(Entry { prefix: line.prefix, expires_at: self.jiffies.saturating_add(jiffies) })
+    }
+}
+
+impl ListsKeeper {
+    /// Reads what was kept, and fills the lists of a new guard with it and with what is configured.
+    pub(super) fn start(
+        options: &StartOptions,
+        new: Option<(&mut SettingsWriter<'_>, Now)>,
+    ) -> Result<Self, ListError> {
+        let file = KeptFile::of_this_namespace(options.state.as_deref(), "lists", "jsonl");
+        let kept = file.read("the lists are empty", parse);
+        let keeper = |kept| Self { file, kept: Some(kept), ..Self::default() };
+        let Some((writer, now)) = new else { return Ok(keeper(kept)) };
+        for kind in KINDS {
+            let listed = options.config.list(kind);
+            writer.change_list(kind, [], listed.keys().copied().map(permanent))?;
+            let own = kept.iter().filter(|line| line.list == kind.name());
+            let own = own.filter(|line| !listed.contains_key(&line.prefix));
+            let own: Vec<_> = own.filter_map(|line| now.entry(line)).collect();
+            match writer.change_list(kind, [], own) {
+                // A guard without some entries is better than none.
+                Err(error @ ListError::Full) => {
+                    warn!(
+                        "some prefixes that `ctguard {} add` added are lost: {error}",
+                        kind.name()
+                    );
+                }
+                added => added?,
+            }
+        }
+        Ok(keeper(kept))
+    }
+
+    /// Keeps `lines` if they are news.
+    fn keep(&mut self, lines: Vec<Line>) -> anyhow::Result<()> {
+        let written = self.file.take_written();
+        self.note(written)?;
+        if self.file.is_being_written()
+            || self.kept.as_ref().is_some_and(|kept| !differ(&lines, kept))
+        {
+            return Ok(());
+        }
+        self.file.write(document(&lines))?;
+        self.kept = Some(lines);
+        Ok(())
+    }
+
+    fn wait(&mut self) -> anyhow::Result<()> {
+        let written = self.file.wait();
+        self.note(written)
+    }
+
+    /// What could not be written is tried again.
+    fn note(&mut self, written: Option<Result<(), FileError>>) -> anyhow::Result<()> {
+        if let Some(Err(error)) = written {
+            self.kept = None;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+}
+
+const fn permanent(prefix: IpNet) -> Entry {
+    Entry { prefix, expires_at: 0 }
+}
+
+/// Whether more differs than the rounding of a time.
+fn differ(now: &[Line], kept: &[Line]) -> bool {
+    let same = |(a, b): (&Line, &Line)| {
+        let (ends, ended) = (a.until.unwrap_or(u64::MAX), b.until.unwrap_or(u64::MAX));
+        a.list == b.list && a.prefix == b.prefix && ends.abs_diff(ended) <= 2
+    };
+    now.len() != kept.len() || !now.iter().zip(kept).all(same)
+}
+
+fn document(lines: &[Line]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for line in lines {
+        serde_json::to_writer(&mut bytes, line).expect("a vector takes all, and the keys are text");
+        bytes.push(b'\n');
+    }
+    bytes
+}
+
+fn parse(bytes: &[u8]) -> anyhow::Result<Vec<Line>> {
+    str::from_utf8(bytes)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// Brings the lists from what `former` configured to what is configured.
+pub(super) fn configure(guard: &mut Guard, former: &Config, writing: Lock) -> anyhow::Result<()> {
+    let config = &guard.configuration.in_force;
+    let mut writer = guard.maps.settings_writer(writing);
+    for kind in KINDS {
+        let (old, new) = (former.list(kind), config.list(kind));
+        let gone = old.keys().filter(|prefix| !new.contains_key(prefix)).copied();
+        let gone: Vec<_> = gone.collect();
+        writer.change_list(kind, gone, new.keys().copied().map(permanent))?;
+    }
+    Ok(())
+}
+
+/// Has the feeds followed that are configured.
+pub(super) fn follow_feeds(guard: &mut Guard) {
+    let Guard { feeds, pins, configuration, .. } = guard;
+    let followed = feeds.configure(pins, configuration.in_force.feeds());
+    guard.attempted("follow the feeds", "their lists stay as they are", &followed);
+}
+
+/// # Errors
+/// If a list cannot take what `config` adds, beside what commands added.
+pub(super) fn check(guard: &Guard, config: &Config) -> anyhow::Result<()> {
+    for kind in KINDS {
+        let (old, new) = (guard.configuration.in_force.list(kind), config.list(kind));
+        let entries = guard.maps.lists.entries(kind)?;
+        let mut prefixes: BTreeSet<_> = entries.into_iter().map(|entry| entry.prefix).collect();
+        prefixes.retain(|prefix| !old.contains_key(prefix));
+        prefixes.extend(new.keys());
+        check_room(kind, prefixes.iter())?;
+    }
+    Ok(())
+}
+
+/// Ends entries whose time is over, and keeps the others.
+pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
+    let began = monotonic();
+    if began < guard.lists.next {
+        return Ok(());
+    }
+    let now = Now::read(&guard.kernel_clock, guard.jiffies_per_second)?;
+    let (lines, has_ended) = lines(guard, now)?;
+    let took = monotonic().saturating_sub(began);
+    guard.lists.next = began + INTERVAL.max(took * IDLE_FACTOR);
+    guard.lists.keep(lines)?;
+    if has_ended && let Some(writing) = guard.try_writing()? {
+        let ended = guard.maps.settings_writer(writing).expire_lists(now.jiffies)?;
+        info!("list entries that ended: {ended}");
+    }
+    Ok(())
+}
+
+/// Keeps what changed in the last second, before the daemon ends.
+pub(super) fn keep_last(guard: &mut Guard) -> anyhow::Result<()> {
+    // If that failed, it is tried again.
+    let _ = guard.lists.wait();
+    let now = Now::read(&guard.kernel_clock, guard.jiffies_per_second)?;
+    let (lines, _) = lines(guard, now)?;
+    guard.lists.keep(lines)?;
+    guard.lists.wait()
+}
+
+/// What no configuration has, and whether other entries have ended.
+fn lines(guard: &Guard, now: Now) -> anyhow::Result<(Vec<Line>, bool)> {
+    let in_use = guard.maps.environment().operator.lists_in_use != 0;
+    let mut lines = Vec::new();
+    let mut has_ended = false;
+    for kind in KINDS.into_iter().filter(|_| in_use) {
+        let own = guard.configuration.in_force.list(kind);
+        for entry in guard.maps.lists.entries(kind)? {
+            if !entry.is_live(now.jiffies) {
+                has_ended = true;
+            } else if entry.expires_at != 0 || !own.contains_key(&entry.prefix) {
+                lines.push(now.line(kind, &entry));
+            }
+        }
+    }
+    Ok((lines, has_ended))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HZ: u32 = 250;
+
+    fn now(jiffies: u64, seconds: u64) -> Now {
+        Now { jiffies, jiffies_per_second: HZ, since_1970: Duration::from_secs(seconds) }
+    }
+
+    fn line(prefix: &str, until: Option<u64>) -> Line {
+        Line { list: "allow".to_owned(), prefix: prefix.parse().unwrap(), until, left: until }
+    }
+
+    #[test]
+    fn an_entry_ends_at_the_same_time_after_a_reboot() {
+        let prefix = "192.0.2.0/24".parse().unwrap();
+        let ends = Entry { prefix, expires_at: 1_000_000 + 600 * u64::from(HZ) };
+        let line = now(1_000_000, 5000).line(ListKind::Deny, &ends);
+        assert_eq!((line.until, line.left), (Some(5600), Some(600)));
+        let after = |seconds| now(77, seconds).entry(&line).map(|entry| entry.expires_at);
+        assert_eq!(after(5100), Some(77 + 500 * u64::from(HZ)));
+        assert_eq!(after(5600), None);
+        let permanent = permanent(prefix);
+        assert_eq!(
+            now(77, 5100).entry(&now(1, 1).line(ListKind::Deny, &permanent)),
+            Some(permanent)
+        );
+    }
+
+    /// Fails when a machine without a clock denies a source for decades that was denied for minutes.
+    #[test]
+    fn an_entry_lasts_no_longer_because_the_clock_was_set_back() {
+        let prefix = "192.0.2.0/24".parse().unwrap();
+        let ends = Entry { prefix, expires_at: 600 * u64::from(HZ) };
+        let line = now(0, 1_800_000_000).line(ListKind::Deny, &ends);
+        let after = now(0, 100).entry(&line).map(|entry| entry.expires_at);
+        assert_eq!(after, Some(600 * u64::from(HZ)));
+    }
+
+    /// Fails when what was added while the disk was full is lost at the next reboot.
+    #[test]
+    fn lists_that_could_not_be_written_are_written_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let in_the_way = directory.path().join("state");
+        std::fs::write(&in_the_way, "").unwrap();
+        let file = in_the_way.join("lists.jsonl");
+        let mut keeper = ListsKeeper {
+            file: KeptFile::at(file.clone()),
+            kept: Some(Vec::new()),
+            ..ListsKeeper::default()
+        };
+        let mut attempt = || {
+            keeper.keep(vec![line("192.0.2.7/32", None)])?;
+            keeper.wait()
+        };
+        assert!(attempt().is_err());
+        std::fs::remove_file(&in_the_way).unwrap();
+        attempt().unwrap();
+        assert!(std::fs::read_to_string(&file).unwrap().contains("192.0.2.7/32"));
+    }
+
+    #[test]
+    fn what_is_kept_is_read_back_and_a_rounded_time_is_no_news() {
+        let lines = vec![line("192.0.2.7/32", None), line("2001:db8::/48", Some(7))];
+        let again = parse(&document(&lines)).unwrap();
+        assert_eq!(again, lines);
+        assert!(!differ(&lines, &again));
+        assert!(!differ(&[line("192.0.2.7/32", Some(8))], &[line("192.0.2.7/32", Some(7))]));
+        assert!(differ(&[line("192.0.2.7/32", Some(10))], &[line("192.0.2.7/32", Some(7))]));
+        assert!(differ(&[line("192.0.2.7/32", None)], &[line("192.0.2.7/32", Some(7))]));
+        assert!(differ(&lines[..1], &lines));
+        assert!(parse(b"{\"list\":\"allow\",\"pre").is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! Incidents as people read them.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
+use super::{Incident, Peak, Seen};
+
+/// Sources and networks that are named.
+const NAMED: usize = 5;
+
+pub(crate) fn write_incidents(incidents: &[Incident], out: &mut impl Write) -> io::Result<()> {
+    if incidents.is_empty() {
+        return writeln!(out, "no incidents: no class has left calm");
+    }
+    for (index, incident) in incidents.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        write_incident(incident, out)?;
+    }
+    Ok(())
+}
+
+fn write_incident(incident: &Incident, out: &mut impl Write) -> io::Result<()> {
+    let until = match &incident.ended {
+        Some(ended) => format!("until {ended}"),
+        None => format!("last seen {}", incident.seen),
+    };
+    let dry_run = if incident.was_dry_run { " (in a dry run: nothing was dropped)" } else { "" };
+    writeln!(out, "incident {}: {} {until}{dry_run}", incident.number, incident.began)?;
+    writeln!(
+        out,
+        "  peak      {} of {} entries ({:.1} %) at {}",
+        incident.peak_entries,
+        incident.max_entries,
+        incident.peak_fill_ratio * 100.0,
+        incident.peak_at
+    )?;
+    for (class, Peak { highest_stage, flows, .. }) in &incident.classes {
+        let peak = &incident.classes[class];
+        writeln!(
+            out,
+            "  {class:<10}{highest_stage}; up to {:.0} new flows/s, {:.0}/s admitted, {:.0}/s refused",
+            peak.peak_arriving_per_second,
+            peak.peak_admitted_per_second,
+            peak.peak_refused_per_second
+        )?;
+        writeln!(
+            out,
+            "            {} admitted, {} challenged, refused: {}",
+            flows.admitted,
+            flows.challenged,
+            counts(&flows.refused)
+        )?;
+    }
+    writeln!(out, "  admitted  {}", counts(&incident.admitted_by_tier))?;
+    writeln!(out, "  reclaimed {}", counts(&incident.reclaimed))?;
+    writeln!(out, "  networks  {}", seen(&incident.networks))?;
+    writeln!(out, "  sources   {}", seen(&incident.sources))
+}
+
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+}
+
+fn seen(all: &[Seen]) -> String {
+    let one = |Seen { name, asks, refused, holds }: &Seen| {
+        let asks = if *asks > 0.0 {
+            format!("asked for {asks:.0}/s, lost {refused:.0}/s")
+        } else {
+            format!("held {holds} entries")
+        };
+        format!("{name} ({asks})")
+    };
+    let all: Vec<_> = all.iter().take(NAMED).map(one).collect();
+    if all.is_empty() { "none named".to_owned() } else { all.join(", ") }
+}
