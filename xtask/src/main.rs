@@ -6,6 +6,7 @@ mod bench;
 mod boot;
 mod clients;
 mod debian;
+mod docs;
 mod ebpf;
 mod exec;
 mod kernels;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Task::Clients(options) => clients::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Package(options) => package::run(&options),
+        Task::Docs => docs::run(),
         Task::Lint => lint::run(),
     };
     match outcome {
@@ -62,6 +64,8 @@ enum Task {
     Bench(bench::Options),
     /// Build packages for Debian and for distributions with RPM
     Package(package::Options),
+    /// Make the site of the documentation
+    Docs,
     /// Check formatting, clippy, dependencies and the layout of the repository
     Lint,
 }

@@ -306,6 +306,77 @@ mod tests {
         What::Reclaimed(Relief { entries_deleted, by_class: BTreeMap::new(), sources: Vec::new() })
     }
 
+    /// Every kind of event, with all of its fields.
+    fn one_of_each() -> Vec<What> {
+        let (interface, feed) = (|| "wan0".to_owned(), || "blocklist".to_owned());
+        let text = || "text".to_owned();
+        let stage = StageEvent {
+            class: text(),
+            from: text(),
+            to: text(),
+            fill_ratio: 0.5,
+            headroom_entries: 1,
+            others_per_second: 1.0,
+            budget_per_second: 1.0,
+            demand_per_second: 1.0,
+            share_per_second: None,
+            sources: None,
+        };
+        let all = vec![
+            What::Started { interfaces: vec![interface()] },
+            What::Stopped,
+            What::Reloaded { changes: vec![text()] },
+            What::ReloadRefused { error: text() },
+            What::Paused { until: text() },
+            What::PauseEnded { dry_run: false },
+            What::Stage(stage),
+            reclaimed(1),
+            What::Part(PartEvent { parts: None, entries: 1, sources: Vec::new() }),
+            What::InterfaceGone { interface: interface() },
+            What::InterfaceBack { interface: interface() },
+            What::FeedFailed { feed: feed(), error: text() },
+            What::FeedReadAgain { feed: feed(), prefixes: 1 },
+            What::Unreadable { share_ratio: 0.5 },
+        ];
+        for what in &all {
+            // A new kind is a new row of docs/reference.md, and a new line above.
+            match what {
+                What::Started { .. }
+                | What::Stopped
+                | What::Reloaded { .. }
+                | What::ReloadRefused { .. }
+                | What::Paused { .. }
+                | What::PauseEnded { .. }
+                | What::Stage(_)
+                | What::Reclaimed(_)
+                | What::Part(_)
+                | What::InterfaceGone { .. }
+                | What::InterfaceBack { .. }
+                | What::FeedFailed { .. }
+                | What::FeedReadAgain { .. }
+                | What::Unreadable { .. } => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_reference_has_every_event_with_every_field() {
+        let page = include_str!("../../../docs/reference.md");
+        for what in one_of_each() {
+            let event = Event { time: String::new(), what };
+            let serde_json::Value::Object(fields) = serde_json::to_value(event).unwrap() else {
+                panic!("an event is an object");
+            };
+            let name = fields["event"].as_str().unwrap();
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+            let row = row.unwrap_or_else(|| panic!("docs/reference.md has no row for {name}"));
+            for field in fields.keys().filter(|field| !["time", "event"].contains(&field.as_str())) {
+                assert!(row.contains(&format!("`{field}`")), "{name} lacks the field {field}");
+            }
+        }
+    }
+
     fn whats(events: Vec<Event>) -> Vec<What> {
         events.into_iter().map(|event| event.what).collect()
     }

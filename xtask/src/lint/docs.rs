@@ -1,8 +1,9 @@
-//! What the docs name: the files in architecture.md, the direct dependencies in dependencies.md.
+//! What the docs name: the files in architecture.md, the direct dependencies in dependencies.md, and
+//! the pages that any page links to.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use toml::{Table, Value};
@@ -29,6 +30,14 @@ pub(super) fn check(files: &[String]) -> Result<()> {
         &format!("{ARCHITECTURE} names files that do not exist"),
     )?;
 
+    let pages = files.iter().filter(|file| is(file, "md"));
+    let mut broken = BTreeSet::new();
+    for page in pages {
+        broken.extend(broken_links(page, &read(page)?, &files));
+    }
+    let broken = broken.iter().map(String::as_str).collect();
+    refuse(&broken, "links to files that do not exist")?;
+
     let mut manifests = Vec::new();
     for file in files.iter().filter(|file| names("Cargo.toml", file)) {
         let manifest: Table =
@@ -52,12 +61,38 @@ fn refuse(names: &BTreeSet<&str>, what: &str) -> Result<()> {
 /// Code spans that end like a path and match no file.
 fn missing_paths<'t>(text: &'t str, files: &[&str]) -> BTreeSet<&'t str> {
     let spans = text.split('`').skip(1).step_by(2);
-    let paths = spans.filter(|span| span.ends_with('/') || is_rust(span));
+    let paths = spans.filter(|span| span.ends_with('/') || is(span, "rs"));
     paths.filter(|path| !files.iter().any(|file| names(path, file))).collect()
 }
 
-fn is_rust(path: &str) -> bool {
-    Path::new(path).extension().is_some_and(|extension| extension == "rs")
+fn is(path: &str, extension: &str) -> bool {
+    Path::new(path).extension().is_some_and(|own| own == extension)
+}
+
+/// Links of a page to files that are not there, each with the page.
+fn broken_links(page: &str, text: &str, files: &[&str]) -> Vec<String> {
+    let directory = Path::new(page).parent().unwrap_or(Path::new(""));
+    let targets = text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
+    let paths = targets.filter(|target| !target.contains("://"));
+    let paths = paths.filter_map(|target| target.split('#').next()).filter(|path| !path.is_empty());
+    let broken = paths.filter(|path| {
+        let path = plain(&directory.join(path));
+        !files.iter().any(|file| Path::new(file).starts_with(&path))
+    });
+    broken.map(|path| format!("{path} ({page})")).collect()
+}
+
+/// Without `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        if part == Component::ParentDir {
+            plain.pop();
+        } else {
+            plain.push(part);
+        }
+    }
+    plain
 }
 
 /// Whether `path` names `file` or a directory above it. It may leave out the directories it is in.
@@ -107,6 +142,14 @@ mod tests {
         let text = "```mermaid\na --> b\n```\n`v4.rs`, `packet/ipv6.rs` and `sources/`";
         let missing = BTreeSet::from(["v4.rs", "packet/ipv6.rs", "sources/"]);
         assert_eq!(missing_paths(text, &files), missing);
+    }
+
+    #[test]
+    fn a_link_is_read_from_the_directory_of_its_page() {
+        let files = ["README.md", "docs/lists.md", "docs/scenarios/README.md"];
+        let text = "[a](lists.md#feeds) [b](../README.md) [c](scenarios/) [d](https://a.example) [e](#x)";
+        assert!(broken_links("docs/top.md", text, &files).is_empty());
+        assert_eq!(broken_links("README.md", text, &files).len(), 3);
     }
 
     #[test]

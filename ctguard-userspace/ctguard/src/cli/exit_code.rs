@@ -38,3 +38,37 @@ pub(super) fn conclude(result: Result<Code, CliError>) -> ExitCode {
     logging::finish();
     ExitCode::from(code as u8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_has_every_exit_code() {
+        let page = include_str!("../../../../docs/reference.md");
+        for code in [
+            Code::Done,
+            Code::No,
+            Code::Usage,
+            Code::NoGuard,
+            Code::NotPermitted,
+            Code::Kernel,
+            Code::Layout,
+            Code::Configuration,
+        ] {
+            // A new code is a new row, and a new line above.
+            match code {
+                Code::Done
+                | Code::No
+                | Code::Usage
+                | Code::NoGuard
+                | Code::NotPermitted
+                | Code::Kernel
+                | Code::Layout
+                | Code::Configuration => {}
+            }
+            let row = format!("| {} | ", code as u8);
+            assert!(page.contains(&row), "docs/reference.md lacks a row that begins with {row}");
+        }
+    }
+}

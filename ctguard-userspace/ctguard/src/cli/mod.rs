@@ -178,4 +178,19 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn the_reference_has_every_command_with_what_it_does() {
+        let page = include_str!("../../../../docs/reference.md");
+        let mut all = Cli::command();
+        all.build();
+        let mut waiting: Vec<_> = all.get_subcommands().collect();
+        while let Some(command) = waiting.pop().filter(|command| !command.is_hide_set()) {
+            let name = command.get_bin_name().unwrap();
+            let about = command.get_about().unwrap();
+            let row = format!("| `{name}` | {about} |");
+            assert!(page.contains(&row), "docs/reference.md lacks the row\n{row}");
+            waiting.extend(command.get_subcommands());
+        }
+    }
 }
