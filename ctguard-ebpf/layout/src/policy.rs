@@ -95,6 +95,10 @@ pub struct Policy {
     pub own_ceilings: u32,
     /// Challenges answered per second in all; 0 is half of what the links carry.
     pub answers_per_second: u32,
+    /// Seconds above its part after which a source is denied; 0 is never.
+    pub overload_after: u32,
+    /// For how many seconds.
+    pub overload_for: u32,
 }
 
 impl Policy {
@@ -125,4 +129,4 @@ impl Policy {
     }
 }
 
-const _: () = assert!(size_of::<Policy>() == 144);
+const _: () = assert!(size_of::<Policy>() == 152);

@@ -22,6 +22,7 @@ mod load;
 pub mod look;
 mod networks;
 mod offered;
+pub mod overload;
 mod pace;
 pub mod reclaim;
 pub mod refusals;

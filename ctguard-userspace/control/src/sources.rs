@@ -38,6 +38,16 @@ impl SourceScope {
     }
 }
 
+impl SourceScope {
+    /// The first address of the source, and the length of its prefix.
+    pub fn prefix(self) -> (IpAddr, u8) {
+        match self {
+            Self::V4(address) => (Ipv4Addr::from(address).into(), 32),
+            Self::V6(prefix) => (Ipv6Addr::from(u128::from(prefix) << 64).into(), 64),
+        }
+    }
+}
+
 impl From<IpAddr> for SourceScope {
     fn from(address: IpAddr) -> Self {
         match address {

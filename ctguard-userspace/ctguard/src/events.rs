@@ -63,6 +63,11 @@ pub(crate) enum What {
     Reclaimed(Relief),
     /// There is a part of the table for each source, or no longer.
     Part(PartEvent),
+    /// A source was above its part for long, and is denied for so many seconds; 0: until it is removed.
+    Overload {
+        source: String,
+        seconds: u32,
+    },
     InterfaceGone {
         interface: String,
     },
@@ -332,6 +337,7 @@ mod tests {
             What::Stage(stage),
             reclaimed(1),
             What::Part(PartEvent { parts: None, entries: 1, sources: Vec::new() }),
+            What::Overload { source: text(), seconds: 600 },
             What::InterfaceGone { interface: interface() },
             What::InterfaceBack { interface: interface() },
             What::FeedFailed { feed: feed(), error: text() },
@@ -350,6 +356,7 @@ mod tests {
                 | What::Stage(_)
                 | What::Reclaimed(_)
                 | What::Part(_)
+                | What::Overload { .. }
                 | What::InterfaceGone { .. }
                 | What::InterfaceBack { .. }
                 | What::FeedFailed { .. }
@@ -371,7 +378,8 @@ mod tests {
             let name = fields["event"].as_str().unwrap();
             let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
             let row = row.unwrap_or_else(|| panic!("docs/reference.md has no row for {name}"));
-            for field in fields.keys().filter(|field| !["time", "event"].contains(&field.as_str())) {
+            for field in fields.keys().filter(|field| !["time", "event"].contains(&field.as_str()))
+            {
                 assert!(row.contains(&format!("`{field}`")), "{name} lacks the field {field}");
             }
         }

@@ -146,6 +146,8 @@ fn help_of_set_lists_every_key_with_its_value_and_default() {
         ("relief.established-above-part-after=Ns|off", "off"),
         ("relief.adaptive-start=N%", "off"),
         ("relief.adaptive-end=N%", "off"),
+        ("overload.after=Ns|off", "off"),
+        ("overload.for=Ns|off", "600s"),
         ("source.CLASS.rate=N/s", "50/s, 100/s, 20/s"),
         ("source.CLASS.burst=N", "200, 400, 50"),
         ("prefix.CLASS.rate=N/s", "off"),

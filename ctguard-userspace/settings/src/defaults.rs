@@ -27,6 +27,8 @@ pub const DEFAULT_POLICY: Policy = Policy {
     adaptive_ppm: [0; 2],
     // A handshake takes one round trip, and a lost SYN-ACK is repeated after 1 and 3 s.
     reclaim_after: [1, 5, 10, 10, 30, 0],
+    overload_after: 0,
+    overload_for: 600,
     own_ceilings: 0,
     answers_per_second: 0,
 };

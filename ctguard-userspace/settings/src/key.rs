@@ -52,7 +52,7 @@ impl Kind {
 }
 
 /// Every setting, in the order of the reference.
-pub(crate) static TABLE: [Row; 26] = [
+pub(crate) static TABLE: [Row; 28] = [
     row(
         "target",
         Kind::Policy(Form::Fill(1), |policy, _| &mut policy.target_ppm),
@@ -126,6 +126,16 @@ pub(crate) static TABLE: [Row; 26] = [
         "relief.adaptive-end",
         Kind::Policy(Form::Fill(2), |policy, _| &mut policy.adaptive_ppm[1]),
         "Fill at which timeouts would reach zero",
+    ),
+    row(
+        "overload.after",
+        Kind::Policy(Form::Age, |policy, _| &mut policy.overload_after),
+        "Time above its part of the table after which a source is denied",
+    ),
+    row(
+        "overload.for",
+        Kind::Policy(Form::Age, |policy, _| &mut policy.overload_for),
+        "How long it is denied; off: until it is removed from the list",
     ),
     row(
         "source.CLASS.rate",

@@ -114,6 +114,8 @@ mod tests {
         service: [UNSET; CLASSES],
         adaptive_ppm: [0; 2],
         reclaim_after: [0; 6],
+        overload_after: 0,
+        overload_for: 0,
         own_ceilings: 0,
         answers_per_second: 0,
     };

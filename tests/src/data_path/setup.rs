@@ -86,6 +86,8 @@ impl DataPath {
             service: [Rate::default(); CLASSES],
             adaptive_ppm: [0; 2],
             reclaim_after: [0; 6],
+            overload_after: 0,
+            overload_for: 0,
             own_ceilings: 0,
             answers_per_second: 0,
         };

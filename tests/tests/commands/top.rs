@@ -102,7 +102,13 @@ fn the_terminal_is_as_before_whatever_ends_or_stops_top() -> Result<()> {
     }
     let site = Site::build()?;
     let daemon = site.guard()?;
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    // Under `nohup`, SIGHUP ends nothing.
+    let ignored = std::fs::read_to_string("/proc/self/status")?;
+    let ignored =
+        ignored.lines().find_map(|line| line.strip_prefix("SigIgn:")).context("a mask")?;
+    let ignores_hang_up = u64::from_str_radix(ignored.trim(), 16)? & 1 != 0;
+    let signals = [Signal::TERM, Signal::INT, Signal::HUP];
+    for signal in signals.into_iter().filter(|it| *it != Signal::HUP || !ignores_hang_up) {
         let mut session = top(&site, &[])?;
         session.wait_for("a allow")?;
         ensure!(session.is_raw()? && session.is_taken());

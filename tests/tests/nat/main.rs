@@ -10,6 +10,7 @@ mod forgetting;
 mod home;
 mod loose;
 mod namespaces;
+mod overload;
 mod own;
 mod replay;
 mod restart;

@@ -18,7 +18,8 @@ use mdbook_driver::MDBook;
 
 /// The list of pages; the generated ones come last.
 const SUMMARY: &str = "SUMMARY.md";
-const GENERATED: &str = "- [Every command](every-command.md)\n- [Every setting](every-setting.md)\n";
+const GENERATED: &str =
+    "- [Every command](every-command.md)\n- [Every setting](every-setting.md)\n";
 
 fn main() -> ExitCode {
     match run() {

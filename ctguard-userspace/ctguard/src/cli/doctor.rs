@@ -135,6 +135,7 @@ fn last_stage() -> Option<String> {
         | What::PauseEnded { .. }
         | What::Reclaimed(_)
         | What::Part(_)
+        | What::Overload { .. }
         | What::InterfaceGone { .. }
         | What::InterfaceBack { .. }
         | What::Unreadable { .. } => None,

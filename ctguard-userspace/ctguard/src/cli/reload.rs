@@ -54,6 +54,7 @@ fn ask(context: &Context) -> Result<Code, CliError> {
                 | What::Stage(_)
                 | What::Reclaimed(_)
                 | What::Part(_)
+                | What::Overload { .. }
                 | What::InterfaceGone { .. }
                 | What::InterfaceBack { .. }
                 | What::FeedFailed { .. }

@@ -79,7 +79,7 @@ pub(super) struct Prefixes {
 }
 
 impl Prefixes {
-    fn hold(&self, address: IpAddr) -> bool {
+    pub(super) fn hold(&self, address: IpAddr) -> bool {
         self.lengths.iter().any(|&length| {
             IpNet::new(address, length).is_ok_and(|net| self.prefixes.contains(&net.trunc()))
         })

@@ -80,6 +80,14 @@ impl Now {
         Line { list: kind.name().to_owned(), prefix: entry.prefix, until, left }
     }
 
+    /// When it will be so many seconds later, in jiffies; 0, which is never, for none.
+    pub(super) fn after(&self, seconds: u32) -> u64 {
+        if seconds == 0 {
+            return 0;
+        }
+        self.jiffies + u64::from(seconds) * u64::from(self.jiffies_per_second)
+    }
+
     /// The entry of a line that was kept; none if it has ended.
     fn entry(&self, line: &Line) -> Option<Entry> {
         let Some(until) = line.until else { return Some(permanent(line.prefix)) };

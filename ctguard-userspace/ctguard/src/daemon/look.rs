@@ -17,9 +17,10 @@ use crate::{
 use ctguard_control::{
     holdings::PartsRoom,
     look::{self, Looking},
+    overload::Overload,
     reclaim::{Queue, ReclaimAges},
     refusals::{LimitsOfSources, Refusal, Refusals, asked_by_known},
-    sources::{KnownSources, apply, sync},
+    sources::{KnownSources, SourceScope, apply, sync},
     standing::{Standings, parts_room},
 };
 use ctguard_datapath::sources::summarize;
@@ -44,6 +45,8 @@ pub(crate) struct Looker {
     pub(super) queue: Queue<Deletion>,
     pub(super) interval: Duration,
     pub(super) holders: Holders,
+    /// Sources to deny because they have been above their part for long.
+    pub(super) overloaded: Vec<SourceScope>,
     /// Begin and entries of the last look.
     last: Option<(Duration, u64)>,
     next: Duration,
@@ -60,6 +63,7 @@ pub(super) struct Memory {
     written: KnownSources,
     timeouts: FullTimeouts,
     refusals: Refusals,
+    overload: Overload,
 }
 
 /// One look.
@@ -71,6 +75,8 @@ struct Job {
     feeds: Arc<FeedLists>,
     ages: ReclaimAges,
     limits: LimitsOfSources,
+    /// When a source above its part is denied, and for how long.
+    overload: [Option<Duration>; 2],
     table: TableSample,
     room: PartsRoom,
     is_calm: bool,
@@ -88,6 +94,7 @@ struct Looked {
 struct Seen {
     queue: Queue<Deletion>,
     holders: Holders,
+    overloaded: Vec<SourceScope>,
     /// Sources for which the set has no room.
     left_out: usize,
 }
@@ -99,6 +106,7 @@ impl Looker {
             written: KnownSources::new(),
             timeouts: FullTimeouts::default(),
             refusals: Refusals::default(),
+            overload: Overload::default(),
         };
         Self {
             memory: Arc::new(Mutex::new(memory)),
@@ -106,6 +114,7 @@ impl Looker {
             queue: Queue::default(),
             interval: look::interval(Duration::ZERO, true, false),
             holders: Holders::default(),
+            overloaded: Vec::new(),
             last: None,
             next: Duration::ZERO,
             admitted: [0; 2],
@@ -156,6 +165,8 @@ impl Looker {
                 in_force: maps.limits(),
                 jiffies_per_second: environment.daemon.jiffies_per_second,
             },
+            overload: [policy.overload_after, policy.overload_for]
+                .map(|seconds| (seconds > 0).then(|| Duration::from_secs(seconds.into()))),
             table,
             room: parts_room(table, policy.target_ppm),
             is_calm,
@@ -167,7 +178,8 @@ impl Looker {
         let Looked { began, took, seen } = looked;
         self.interval = look::interval(took, is_calm, is_above);
         self.next = began + self.interval;
-        let Seen { queue, mut holders, left_out } = seen?;
+        let Seen { queue, mut holders, overloaded, left_out } = seen?;
+        self.overloaded.extend(overloaded);
         if let Some((before, entries)) = self.last.replace((began, holders.entries)) {
             let seconds = began.saturating_sub(before).as_secs_f64().max(f64::EPSILON);
             holders.growth_per_second = (real(holders.entries) - real(entries)) / seconds;
@@ -270,8 +282,16 @@ impl Job {
         let left_out = apply(&*self.sources, &self.key, changes, &mut memory.written).len();
         let refusals = self.refusals(now, &mut memory.refusals, &memory.written);
         let above_limits = refusals.iter().map(Into::into).collect();
+        let overloaded = self.overloaded(now, memory);
         let holders = Holders { above_limits, ..Holders::new(&look, &memory.standings, &sums) };
-        Ok(Seen { queue: look.queue, holders, left_out })
+        Ok(Seen { queue: look.queue, holders, overloaded, left_out })
+    }
+
+    fn overloaded(&self, now: Duration, memory: &mut Memory) -> Vec<SourceScope> {
+        let [after, lasts] = self.overload;
+        let mut sources = memory.overload.look(&memory.standings.marks(), now, after, lasts);
+        sources.retain(|source| !self.rules.allowed.hold(source.prefix().0));
+        sources
     }
 
     fn refusals(

@@ -16,6 +16,7 @@ mod known_flows;
 mod lists;
 mod look;
 mod others;
+mod overload;
 mod reclaim;
 mod run;
 mod settle;

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     Guard, StartError, StartOptions, configuration,
     housekeeping::{end_pause, fit_timeouts, follow_kernel, notice_others, notice_unreadable},
-    incidents, keep_regulars, known_flows, lists, look, reclaim,
+    incidents, keep_regulars, known_flows, lists, look, overload, reclaim,
     start::start,
     tick::Ticked,
     tick_timer::TickTimer,
@@ -191,6 +191,8 @@ fn keep_house(guard: &mut Guard) -> bool {
     guard.attempted("follow the kernel", "timeouts may be out of date", &done);
     let done = end_pause(guard);
     guard.attempted("end the pause", "nothing is dropped", &done);
+    let done = overload::follow(guard);
+    guard.attempted("deny sources above their part", "they are not denied", &done);
     let done = lists::follow(guard);
     guard.attempted("keep the lists", "entries stay too long, or are lost at a reboot", &done);
     for event in guard.feeds.events() {

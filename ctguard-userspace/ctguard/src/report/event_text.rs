@@ -28,6 +28,12 @@ pub(crate) fn event_text(what: &What) -> String {
         What::Stage(stage) => stage_text(stage),
         What::Reclaimed(relief) => relief_text(relief),
         What::Part(part) => part_text(part),
+        What::Overload { source, seconds: 0 } => {
+            format!("{source} has held more than its part for long: denied")
+        }
+        What::Overload { source, seconds } => {
+            format!("{source} has held more than its part for long: denied for {seconds} s")
+        }
         What::InterfaceGone { interface } => {
             format!("{interface} is gone; waiting for it to come back")
         }
