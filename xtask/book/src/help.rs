@@ -25,7 +25,7 @@ fn help(program: &Path, verbs: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(verbs)
         .arg("--help")
-        .env("COLUMNS", "100")
+        .env("COLUMNS", "80")
         .output()
         .with_context(|| format!("cannot run {}", program.display()))?;
     ensure!(output.status.success(), "ctguard {} --help failed", verbs.join(" "));
