@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use thiserror::Error;
 
 /// Why a prefix cannot be read.
@@ -17,12 +17,24 @@ pub enum PrefixError {
     Everybody { text: String },
 }
 
-/// Reads a prefix. An address is the prefix of itself; bits behind the prefix are cut off.
+/// Reads a prefix. An address is the prefix of itself; bits behind the prefix are cut off. An IPv4
+/// address that is written as an IPv6 one (`::ffff:192.0.2.7`) is an IPv4 address on the wire.
 pub fn parse_prefix(text: &str) -> Result<IpNet, PrefixError> {
     text.parse::<IpNet>()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map(|prefix| prefix.trunc())
+        .map(|prefix| canonical(prefix.trunc()))
         .map_err(|_| PrefixError::Syntax { text: text.to_owned() })
+}
+
+fn canonical(prefix: IpNet) -> IpNet {
+    if let IpNet::V6(net) = prefix
+        && let Some(address) = net.addr().to_ipv4_mapped()
+        && let Some(length) = net.prefix_len().checked_sub(96)
+        && let Ok(net) = Ipv4Net::new(address, length)
+    {
+        return IpNet::V4(net);
+    }
+    prefix
 }
 
 /// Reads a prefix for a list, which must not be everybody.
@@ -41,6 +53,20 @@ mod tests {
     fn an_address_is_a_prefix_of_itself() {
         assert_eq!(parse_prefix("192.0.2.7").unwrap().to_string(), "192.0.2.7/32");
         assert_eq!(parse_prefix("2001:db8::1").unwrap().to_string(), "2001:db8::1/128");
+    }
+
+    /// Fails when an operator allows the address that sshd shows, and no packet has it.
+    #[test]
+    fn an_ipv4_address_that_is_written_as_an_ipv6_one_is_an_ipv4_address() {
+        for (text, prefix) in [
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("::FFFF:c000:207/128", "192.0.2.7/32"),
+            ("::ffff:192.0.2.7/120", "192.0.2.0/24"),
+            ("::ffff:192.0.2.7/95", "::fffe:0:0/95"),
+        ] {
+            assert_eq!(parse_prefix(text).unwrap().to_string(), prefix);
+        }
+        assert!(parse_listed("::ffff:0.0.0.0/96").is_err());
     }
 
     #[test]

@@ -70,7 +70,12 @@ fn a_reload_brings_all_to_what_the_files_say_and_a_mistake_changes_nothing() -> 
     site.succeed(&["allow", "add", ADDED])?;
     let next = format!("interfaces = [\"{WAN}\"]\ntarget = \"60%\"\ndeny = [\"203.0.113.0/24\"]\n");
     files.write(&next)?;
+    let state = site.state();
+    let state = state.to_str().context("a path")?;
+    let diff = site.ctguard(&["config", "diff", &files.name(), "--state", state])?;
+    ensure!(diff.code == Some(1), "{diff:?}");
     let said = reload(&site)?;
+    ensure!(said == diff.out, "it is told before what a reload changes: {said}{diff:?}");
     for line in [
         "target 70% → 60%",
         "source.tcp.rate 9/s → 50/s",

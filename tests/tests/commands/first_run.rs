@@ -77,6 +77,29 @@ fn a_machine_is_guarded_in_dry_run_by_its_own_proposal_and_then_enforced() -> Re
     site.ensure_gone()
 }
 
+/// Fails when an operator under attack denies a network that has his own address, and is locked out.
+#[test]
+fn nobody_denies_the_address_that_he_is_logged_in_from_by_mistake() -> Result<()> {
+    if !require::root("nobody_denies_the_address_that_he_is_logged_in_from_by_mistake") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let _daemon = site.start(&["run", "-i", WAN])?;
+    let add = ["deny", "add", "203.0.113.0/24"];
+    for client in ["203.0.113.9", "::ffff:203.0.113.9"] {
+        let refused = from(&site, client, &add)?;
+        ensure!(refused.refusal(1)?.contains("logged in from 203.0.113.9"), "{refused:?}");
+        ensure!(refused.errors.contains("ctguard deny add 203.0.113.0/24 --force"), "{refused:?}");
+    }
+    ensure!(site.succeed(&["deny", "list"])?.is_empty());
+    ensure!(from(&site, "203.0.113.9", &["allow", "add", "203.0.113.0/24"])?.code == Some(0));
+    ensure!(from(&site, "198.51.100.9", &add)?.code == Some(0));
+    site.succeed(&["deny", "del", "203.0.113.0/24"])?;
+    ensure!(from(&site, "203.0.113.9", &[&add[..], &["--force"]].concat())?.code == Some(0));
+    ensure!(site.succeed(&["deny", "list"])?.contains("203.0.113.0/24"));
+    Ok(())
+}
+
 /// Fails when `why` says something else of a source's next packet than the data path does.
 #[test]
 fn why_foretells_what_the_data_path_does() -> Result<()> {

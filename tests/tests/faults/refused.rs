@@ -1,13 +1,13 @@
 //! Starts that are refused: they change nothing, and say why in a line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::xdp::XdpMode;
 use ctguard_tests::{
     exec,
     object::{self, Program},
-    product::{Answer, Site, WAN},
+    product::{Answer, Site, WAN, wait_for},
     require,
 };
 
@@ -63,6 +63,24 @@ fn a_program_of_another_is_named_and_left_alone() -> Result<()> {
         ensure!(!site.pins().exists(), "a refused start leaves no pins");
     }
     Ok(())
+}
+
+/// Fails when a restart finds the program of its predecessor, which the kernel takes off a little later,
+/// loads for seconds, and then refuses because of what it found at first.
+#[test]
+fn a_program_that_goes_while_the_guard_is_loaded_is_not_in_its_way() -> Result<()> {
+    if !require::root("a_program_that_goes_while_the_guard_is_loaded_is_not_in_its_way") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let theirs = site.guarded().run(|| object::attach(Program::Pass, WAN))?;
+    let daemon = site.start_into(&["run", "-i", WAN], Stdio::null())?;
+    // It has read the interfaces by then.
+    wait_for("its lock", || Ok(site.run_file("lock").exists().then_some(())))?;
+    drop(theirs);
+    wait_for("the guard", || Ok(site.xdp(WAN)?.filter(|_| site.status().is_ok())))?;
+    ensure!(daemon.stop()?.success());
+    site.ensure_gone()
 }
 
 /// Fails when a start that cannot guard all its interfaces guards some.

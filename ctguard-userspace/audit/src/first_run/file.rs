@@ -64,7 +64,9 @@ impl Facts {
         for passed in &self.passed {
             comment(text, &format!("Not {}: {}.", passed.name, passed.reason));
         }
-        let names: Vec<_> = self.interfaces.iter().map(|it| format!("\"{}\"", it.name)).collect();
+        // A string of JSON is one of TOML.
+        let quoted = |name: &str| serde_json::Value::from(name).to_string();
+        let names: Vec<_> = self.interfaces.iter().map(|it| quoted(&it.name)).collect();
         if names.is_empty() {
             comment(text, "No interface with a route can be guarded; name one here.");
             text.push_str("#interfaces = []\n");
@@ -147,6 +149,16 @@ mod tests {
         assert!(entries.contains(&Entry::Interfaces(vec!["en-0.7".to_owned()])));
         assert!(entries.contains(&Entry::Setting("dns=on".parse().unwrap())));
         assert!(entries.iter().any(|entry| matches!(entry, Entry::Listed(..))));
+    }
+
+    /// Fails when `init` writes a file that no start can use.
+    #[test]
+    fn an_interface_may_have_any_name_that_the_kernel_takes() {
+        let name = "a\"b\\c'd#e[";
+        let routes = [(name, true)];
+        let machine = machine("init-names", true, true, &routes);
+        let entries = written(&facts(&machine, &[link(2, name, None, None)]));
+        assert!(entries.contains(&Entry::Interfaces(vec![name.to_owned()])), "{entries:?}");
     }
 
     /// Fails when an interface's name or a driver's can write a line of the file.

@@ -16,7 +16,7 @@ use ctguard_settings::{Settings, StartKey, Takes, default_file};
 use super::{CliError, Code, Context};
 use crate::{
     config::{Config, DEFAULT_PATH, Origin},
-    daemon::feed_changes,
+    daemon::{Configuration, feed_changes},
     feeds::feeds_status,
     terminal::{Terminal, complain},
 };
@@ -49,7 +49,13 @@ enum ConfigAction {
         origin: bool,
     },
     /// Show what a reload would change; exit status 1 if anything
-    Diff(FileArg),
+    Diff {
+        #[command(flatten)]
+        file: FileArg,
+        /// Directory where the daemon keeps what is in force
+        #[arg(long, default_value = "/var/lib/ctguard", value_name = "DIR")]
+        state: PathBuf,
+    },
     /// Print a configuration with every key, its default and its meaning
     Default,
 }
@@ -78,7 +84,7 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<Code, CliError
     match &args.action {
         ConfigAction::Check(file) => check(file),
         ConfigAction::Show { file, origin } => show(file, *origin),
-        ConfigAction::Diff(file) => diff(file, context),
+        ConfigAction::Diff { file, state } => diff(file, state, context),
         ConfigAction::Default => {
             print(&default_file().lines().map(str::to_owned).collect::<Vec<_>>())
         }
@@ -135,7 +141,7 @@ fn show(file: &FileArg, with_origin: bool) -> Result<Code, CliError> {
     print(&lines)
 }
 
-fn diff(file: &FileArg, context: &Context) -> Result<Code, CliError> {
+fn diff(file: &FileArg, state: &Path, context: &Context) -> Result<Code, CliError> {
     let (config, settings) = file.read()?;
     let maps = context.maps()?;
     let running = maps.settings();
@@ -154,12 +160,17 @@ fn diff(file: &FileArg, context: &Context) -> Result<Code, CliError> {
         settings
     };
     lines.extend(running.changes_to(&next).iter().map(ToString::to_string));
+    let former = Configuration::last_good(state).unwrap_or_default();
     for kind in [ListKind::Allow, ListKind::Deny] {
         let entries = maps.lists.entries(kind)?;
         let permanent = entries.iter().filter(|entry| entry.expires_at == 0);
         let there: BTreeSet<_> = permanent.map(|Entry { prefix, .. }| *prefix).collect();
         let new = config.list(kind).keys().filter(|prefix| !there.contains(prefix));
         lines.extend(new.map(|prefix| format!("{} + {prefix}", kind.name())));
+        // What commands added stays.
+        let gone = former.list(kind).keys().filter(|prefix| there.contains(prefix));
+        let gone = gone.filter(|prefix| !config.list(kind).contains_key(prefix));
+        lines.extend(gone.map(|prefix| format!("{} - {prefix}", kind.name())));
     }
     let followed = feeds_status().feeds;
     let followed = followed.iter().map(|feed| (&feed.name[..], feed.settings.clone()));

@@ -2,6 +2,7 @@
 
 use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
 use thiserror::Error;
 
 use super::exit_code::Code;
@@ -65,6 +66,11 @@ pub(super) enum CliError {
         "enforcing would cut you off: you are logged in from {client}, and {why}; first: {mend}"
     )]
     CutOff { client: IpAddr, why: String, mend: String },
+    #[error(
+        "denying {prefix} would cut you off: you are logged in from {client}; to do so all the same: \
+         ctguard deny add {prefix} --force"
+    )]
+    DenyOperator { client: IpAddr, prefix: IpNet },
     #[error("{} is there and says something else; to overwrite it: --write --force", .0.display())]
     OtherFile(PathBuf),
     #[error(transparent)]
@@ -73,6 +79,8 @@ pub(super) enum CliError {
         "{0} is many sources; name one address (ctguard allow list {0} and deny list show prefixes)"
     )]
     ManySources(String),
+    #[error("`{0}` is not an IPv4 or IPv6 address (write 192.0.2.7 or 2001:db8::7)")]
+    NoAddress(String),
     #[error("standard input is no terminal, so nobody can be asked; to enforce the limits: --yes")]
     NobodyToAsk,
     #[error("no daemon steers the guard; start one: ctguard run -i INTERFACE")]
@@ -104,6 +112,7 @@ impl CliError {
     pub(super) fn code(&self) -> Code {
         match self {
             Self::NotPermitted { .. } => Code::NotPermitted,
+            Self::File(error) if error.is_not_permitted() => Code::NotPermitted,
             Self::Setting(error) => setting_code(error),
             Self::Prefix(_)
             | Self::Simulation(_)
@@ -111,6 +120,7 @@ impl CliError {
             | Self::ApplyAndRevert
             | Self::NobodyToAsk
             | Self::ManySources(_)
+            | Self::NoAddress(_)
             | Self::NoTerminal(_)
             | Self::Interval { .. } => Code::Usage,
             Self::Config(_) | Self::ReloadRefused(_) => Code::Configuration,
@@ -127,6 +137,7 @@ impl CliError {
             | Self::Output(_)
             | Self::NoAnswer(_)
             | Self::CutOff { .. }
+            | Self::DenyOperator { .. }
             | Self::OtherFile(_)
             | Self::Unread(_)
             | Self::OldDaemon { .. }
@@ -227,6 +238,15 @@ mod tests {
     #[test]
     fn a_kernel_without_bpf_is_told_apart() {
         assert_eq!(CliError::from(StartError::Load(LoadError::NoBpf)).code(), Code::Kernel);
+    }
+
+    #[test]
+    fn a_file_that_only_root_may_read_is_no_permission() {
+        let error =
+            FileError::new("read", "/run/x".as_ref())(io::ErrorKind::PermissionDenied.into());
+        assert_eq!(CliError::from(error).code(), Code::NotPermitted);
+        let error = FileError::new("read", "/run/x".as_ref())(io::ErrorKind::InvalidData.into());
+        assert_eq!(CliError::from(error).code(), Code::No);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 
-use super::{CliError, Code, operator};
+use super::{CliError, Code, context::require_privileges, operator};
 use crate::{
     config::{Config, DEFAULT_PATH},
     files::FileError,
@@ -41,6 +41,7 @@ pub(super) struct InitArgs {
 }
 
 pub(super) fn run(args: &InitArgs) -> Result<Code, CliError> {
+    require_privileges()?;
     let links = net::links().map_err(CliError::cannot("read the interfaces"))?;
     let facts = Facts::read(&Host::at("/"), &links, operator::clients())?;
     let document = facts.document();

@@ -1,11 +1,11 @@
 //! `ctguard allow` and `ctguard deny`: prefixes, for a while or for good.
 
-use std::{io::Write as _, time::Duration};
+use std::{collections::BTreeSet, io::Write as _, time::Duration};
 
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
-use super::{CliError, Code, Context};
+use super::{CliError, Code, Context, operator};
 use crate::{
     config::Config,
     feeds::feeds_status,
@@ -44,10 +44,13 @@ pub(super) enum ListAction {
 pub(super) struct AddArgs {
     /// IPv4 or IPv6 address or prefix
     #[arg(value_name = "CIDR")]
-    prefix: String,
+    pub(super) prefix: String,
     /// How long the entry lasts, such as 10m or 2h; without it, the entry never expires
     #[arg(long = "for", value_name = "TIME")]
-    span: Option<String>,
+    pub(super) span: Option<String>,
+    /// Deny it even if you are logged in from there over SSH
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 pub(super) fn run(
@@ -56,20 +59,21 @@ pub(super) fn run(
     context: &Context,
 ) -> Result<Code, CliError> {
     match action {
-        ListAction::Add(args) => say(&add(kind, &args.prefix, args.span.as_deref(), context)?),
+        ListAction::Add(args) => say(&add(kind, args, context)?),
         ListAction::Del { prefix } => delete(kind, prefix, context),
         ListAction::List { prefix, json } => list(kind, prefix.as_deref(), *json, context),
     }
 }
 
-/// Adds what `text` names, for `span` or for good, and says what was done.
-pub(super) fn add(
-    kind: ListKind,
-    text: &str,
-    span: Option<&str>,
-    context: &Context,
-) -> Result<String, CliError> {
+/// Adds a prefix, for a while or for good, and says what was done.
+pub(super) fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<String, CliError> {
+    let (text, span) = (&args.prefix[..], args.span.as_deref());
     let prefix = parse_listed(text)?;
+    let is_cutting = kind == ListKind::Deny && !args.force;
+    let clients = if is_cutting { operator::clients() } else { BTreeSet::new() };
+    if let Some(client) = clients.into_iter().find(|client| prefix.contains(client)) {
+        return Err(CliError::DenyOperator { client, prefix });
+    }
     let lasting = span.map(|text| parse_span("--for", text)).transpose()?;
     let mut maps = context.maps()?;
     let expires_at = lasting.map_or(Ok(Some(0)), |span| end_of(span, &maps, context))?;

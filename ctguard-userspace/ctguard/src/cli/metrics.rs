@@ -3,7 +3,6 @@
 use std::io::Write as _;
 
 use clap::Args;
-use log::info;
 use tokio::runtime::Builder;
 
 use super::{CliError, Code, Context, context::require_privileges, logging, status};
@@ -45,7 +44,6 @@ pub(super) fn run(args: &MetricsArgs, context: &Context) -> Result<Code, CliErro
     runtime
         .block_on(async {
             let mut stop = Stop::catch()?;
-            info!("serving metrics on {listen}");
             // Each scrape opens the maps again, because a guard may come and go.
             let context = context.clone();
             serve(listen, &mut stop, move || read(&context).map_err(|it| it.sentence())).await

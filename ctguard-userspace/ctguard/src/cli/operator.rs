@@ -54,8 +54,14 @@ fn of_ancestors(host: &Host, process: u32) -> BTreeSet<IpAddr> {
 
 /// The client's address comes first in both variables.
 fn first_address(value: &str) -> Option<IpAddr> {
-    let address: IpAddr = value.split_whitespace().next()?.parse().ok()?;
-    Some(address.to_canonical())
+    client_address(value.split_whitespace().next()?)
+}
+
+/// An address as people and programs write it: a link-local one may name its interface
+/// (`fe80::1%wan0`).
+pub(super) fn client_address(text: &str) -> Option<IpAddr> {
+    let address = text.split_once('%').map_or(text, |(address, _)| address);
+    Some(address.parse::<IpAddr>().ok()?.to_canonical())
 }
 
 /// The other ends of a process's TCP connections.
@@ -138,6 +144,14 @@ mod tests {
         let mapped = line("0000000000000000FFFF0000080200C0", "01", 4711);
         fs::write(directory.join("net/tcp6"), format!("{head}{mapped}")).unwrap();
         assert_eq!(processes.clients(9), ["192.0.2.7", "192.0.2.8"]);
+    }
+
+    /// Fails when nobody notices that `enforce` would cut off who came by a link-local address.
+    #[test]
+    fn a_client_on_the_same_link_names_its_interface() {
+        let processes = Processes::new();
+        processes.add(9, "ctguard", 1, "SSH_CLIENT=fe80::7%wan0 5000 22\0");
+        assert_eq!(processes.clients(9), ["fe80::7"]);
     }
 
     #[test]

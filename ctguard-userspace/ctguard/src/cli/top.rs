@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     CliError, Code, Context,
-    lists::add,
+    lists::{AddArgs, add},
     set::{Done, set},
     status,
 };
@@ -151,9 +151,14 @@ fn refresh(reader: &mut Reader<'_>, state: &mut State, view: &View) {
 
 /// What was done, in words.
 fn change_guard(change: &Change, context: &Context) -> Result<String, CliError> {
+    let args = |source: &String, span: Option<&str>| AddArgs {
+        prefix: source.clone(),
+        span: span.map(str::to_owned),
+        force: false,
+    };
     match change {
-        Change::Allow(source) => add(ListKind::Allow, source, None, context),
-        Change::Deny(source) => add(ListKind::Deny, source, Some(DENIED_FOR), context),
+        Change::Allow(source) => add(ListKind::Allow, &args(source, None), context),
+        Change::Deny(source) => add(ListKind::Deny, &args(source, Some(DENIED_FOR)), context),
         Change::DryRun(is_on) => {
             let assignment = if *is_on { "dry-run=on" } else { "dry-run=off" };
             let Done { changes, notes } = set(&[assignment], context)?;

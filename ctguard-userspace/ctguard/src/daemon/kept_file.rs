@@ -9,7 +9,10 @@ use std::{
 use log::warn;
 
 use super::{background::Background, state_file::lasting_name};
-use crate::files::{FileError, load};
+use crate::{
+    files::{FileError, load},
+    sentence::sentence,
+};
 use ctguard_kernel::durable::replace;
 
 #[derive(Debug, Default)]
@@ -45,7 +48,7 @@ impl KeptFile {
     ) -> T {
         self.path().map_or_else(T::default, |path| {
             load(path, &path.with_extension("damaged"), effect, parse).unwrap_or_else(|error| {
-                warn!("{effect}: {error}");
+                warn!("{effect}: {}", sentence(&error));
                 T::default()
             })
         })

@@ -13,13 +13,13 @@ use std::{
 };
 
 use ctguard_kernel::maps::Entry;
+use ctguard_settings::parse_listed;
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::{
     http::{self, Request},
     reader::{Reading, end_after},
-    text::parse_prefix,
 };
 
 const WHOLE: Duration = Duration::from_mins(1);
@@ -128,7 +128,7 @@ impl Decision {
         if !is_address || !self.is_ban() {
             return None;
         }
-        parse_prefix(&self.value).ok()
+        parse_listed(&self.value).ok()
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use ipnet::IpNet;
@@ -22,12 +22,17 @@ const LONGEST: u64 = 1 << 27;
 /// A file is still being written that changed later than so long ago.
 const SETTLED: Duration = Duration::from_millis(100);
 
+/// The others are not kept waiting longer for a file that is being written.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 #[derive(Debug, Error)]
 pub(super) enum FileFault {
     #[error("{}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}, {source}", path.display())]
     Line { path: PathBuf, source: LineError },
+    #[error("{}: it is being written again and again, so it is not read", path.display())]
+    Restless { path: PathBuf },
 }
 
 /// What tells one state of a file from another.
@@ -69,6 +74,9 @@ pub(super) struct Files {
     fault: Option<String>,
     /// Found by a look that has not been told, because it met a file that is being written.
     has_changed: bool,
+    /// Since when each look has met such a file.
+    unsettled: Option<Instant>,
+    patience: Duration,
 }
 
 /// What a look found.
@@ -88,6 +96,8 @@ impl Files {
             known: BTreeMap::new(),
             fault: None,
             has_changed: false,
+            unsettled: None,
+            patience: PATIENCE,
         }
     }
 
@@ -106,14 +116,29 @@ impl Files {
         let before = self.known.len();
         self.known.retain(|path, _| paths.contains(path));
         self.has_changed |= self.known.len() != before;
+        let mut unsettled = Vec::new();
         for path in paths {
             match self.known.entry(path.clone()).or_default().look(&path) {
                 Look::Same => {}
                 Look::Changed => self.has_changed = true,
-                Look::Unsettled => return Look::Unsettled,
+                Look::Unsettled => unsettled.push(path),
             }
         }
-        if std::mem::take(&mut self.has_changed) { Look::Changed } else { Look::Same }
+        if unsettled.is_empty() {
+            self.unsettled = None;
+        } else if self.unsettled.get_or_insert_with(Instant::now).elapsed() < self.patience {
+            return Look::Unsettled;
+        }
+        let is_settled = unsettled.is_empty();
+        for path in unsettled {
+            let known = self.known.entry(path.clone()).or_default();
+            self.has_changed |= known.fail(&FileFault::Restless { path }) == Look::Changed;
+        }
+        match (std::mem::take(&mut self.has_changed), is_settled) {
+            (true, _) => Look::Changed,
+            (false, true) => Look::Same,
+            (false, false) => Look::Unsettled,
+        }
     }
 
     fn paths(&self) -> io::Result<Vec<PathBuf>> {
@@ -125,8 +150,7 @@ impl Files {
             let entry = entry?;
             let name = entry.file_name();
             let name = name.as_encoded_bytes();
-            // Links, such as those of Kubernetes, count as what they lead to.
-            if !name.starts_with(b".") && !name.ends_with(b"~") && entry.path().is_file() {
+            if !name.starts_with(b".") && !name.ends_with(b"~") && is_listed(&entry.path()) {
                 paths.push(entry.path());
             }
         }
@@ -152,17 +176,25 @@ impl Files {
     }
 }
 
+/// Links, such as those of Kubernetes, count as what they lead to. One that leads nowhere, or a file that
+/// cannot be asked about, was not removed: reading it will say what is wrong.
+fn is_listed(path: &Path) -> bool {
+    match fs::metadata(path) {
+        Ok(found) => found.is_file(),
+        Err(_) => fs::symlink_metadata(path).is_ok(),
+    }
+}
+
 impl Known {
     fn look(&mut self, path: &Path) -> Look {
-        match self.read(path) {
-            Ok(look) => look,
-            Err(fault) => {
-                let fault = fault.to_string();
-                let is_news = self.fault.as_ref() != Some(&fault);
-                self.fault = Some(fault);
-                if is_news { Look::Changed } else { Look::Same }
-            }
-        }
+        self.read(path).unwrap_or_else(|fault| self.fail(&fault))
+    }
+
+    fn fail(&mut self, fault: &FileFault) -> Look {
+        let fault = fault.to_string();
+        let is_news = self.fault.as_ref() != Some(&fault);
+        self.fault = Some(fault);
+        if is_news { Look::Changed } else { Look::Same }
     }
 
     fn read(&mut self, path: &Path) -> Result<Look, FileFault> {
@@ -302,6 +334,43 @@ mod tests {
         sleep(2 * SETTLED);
         assert_eq!(files.look(), Look::Changed);
         assert_eq!(shown(&files), ["192.0.2.7/32"]);
+    }
+
+    /// Fails when one file that is appended to all the time keeps all others from being read.
+    #[test]
+    fn a_file_that_is_always_being_written_hides_no_other_for_ever() {
+        let place = Place(tempfile::tempdir().unwrap());
+        place.write("b", "192.0.2.1");
+        let mut files = Files::new(place.0.path(), true);
+        assert_eq!(files.look(), Look::Changed);
+        place.write("b", "192.0.2.2\n192.0.2.3");
+        fs::write(place.at("a"), "198.51.100.1").unwrap();
+        assert_eq!((files.look(), shown(&files).len()), (Look::Unsettled, 2));
+        files.patience = Duration::ZERO;
+        fs::write(place.at("a"), "198.51.100.1").unwrap();
+        assert_eq!((files.look(), shown(&files).len()), (Look::Changed, 2));
+        assert!(files.fault().unwrap().contains("/a: it is being written again and again"));
+        place.write("a", "198.51.100.1");
+        assert_eq!((files.look(), files.fault()), (Look::Changed, None));
+        assert_eq!(shown(&files).len(), 3);
+    }
+
+    /// Fails when what a link led to is let in while the link is made anew.
+    #[test]
+    fn a_link_that_leads_nowhere_leaves_what_it_led_to() {
+        let place = Place(tempfile::tempdir().unwrap());
+        let directory = place.at("d");
+        fs::create_dir(&directory).unwrap();
+        place.write("list", "192.0.2.1");
+        std::os::unix::fs::symlink("../list", directory.join("a")).unwrap();
+        let mut files = Files::new(&directory, true);
+        assert_eq!((files.look(), shown(&files).len()), (Look::Changed, 1));
+        fs::rename(place.at("list"), place.at("away")).unwrap();
+        assert_eq!((files.look(), shown(&files).len()), (Look::Changed, 1));
+        assert!(files.fault().unwrap().contains("/d/a: No such file"));
+        fs::remove_file(directory.join("a")).unwrap();
+        assert_eq!((files.look(), shown(&files).len()), (Look::Changed, 0));
+        assert_eq!(files.fault(), None);
     }
 
     #[test]

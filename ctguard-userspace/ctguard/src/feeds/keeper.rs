@@ -103,8 +103,10 @@ impl Keeper {
         })
     }
 
-    /// Works until the daemon ends.
-    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+    /// Works until the daemon ends. It knows its first feeds before it writes: else it would remove what
+    /// a former daemon read from them.
+    pub(super) fn run(mut self, feeds: Vec<Feed>, messages: &Receiver<Message>) {
+        self.configure(feeds);
         let mut pause = Duration::ZERO;
         loop {
             match messages.recv_timeout(pause) {

@@ -39,11 +39,9 @@ impl Feeds {
         if self.0.is_none() && feeds.is_empty() && feeds_status() == FeedsStatus::default() {
             return Ok(());
         }
-        if self.0.is_none() {
-            self.0 = Some(start(pins)?);
-        }
-        if let Some(ends) = &self.0 {
-            ends.messages.send(Message::Configure(feeds.to_vec()))?;
+        match &self.0 {
+            Some(ends) => ends.messages.send(Message::Configure(feeds.to_vec()))?,
+            None => self.0 = Some(start(pins, feeds.to_vec())?),
         }
         Ok(())
     }
@@ -54,10 +52,10 @@ impl Feeds {
     }
 }
 
-fn start(pins: &Pins) -> anyhow::Result<Ends> {
+fn start(pins: &Pins, feeds: Vec<Feed>) -> anyhow::Result<Ends> {
     let (messages, inbox) = channel();
     let (told, events) = channel();
     let keeper = Keeper::new(pins, messages.clone(), told)?;
-    Background::start("ctguard-feeds", move || keeper.run(&inbox))?;
+    Background::start("ctguard-feeds", move || keeper.run(feeds, &inbox))?;
     Ok(Ends { messages, events })
 }

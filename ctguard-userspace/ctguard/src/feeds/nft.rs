@@ -7,6 +7,7 @@
 use std::{net::IpAddr, process::Command, time::Duration};
 
 use ctguard_kernel::maps::Entry;
+use ctguard_settings::parse_listed;
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,7 +16,7 @@ use super::{
     command,
     reader::{Reading, end_after},
     stop::Stop,
-    text::{parse_prefix, range},
+    text::range,
 };
 
 /// Listing 50,000 elements takes a second.
@@ -74,7 +75,7 @@ pub(super) fn read(family: &str, table: &str, set: &str, stop: &Stop) -> Option<
         Ok(output) => output?,
     };
     // fail2ban makes its sets at the first ban, and removes them with the jail.
-    if !output.status.success() && output.errors.contains("No such file or directory") {
+    if !output.status.success() && says_not_there(&output.errors) {
         let note = Some("the set is not there".to_owned());
         return Some(Reading::Read { entries: Some(Vec::new()), ignored: 0, note, fault: None });
     }
@@ -94,6 +95,12 @@ pub(super) fn read(family: &str, table: &str, set: &str, stop: &Stop) -> Option<
             Reading::Read { entries, ignored, note: None, fault: None }
         }
     })
+}
+
+/// The first words of nft's own error. A library that nft lacks is "No such file" too, and no reason to
+/// lift all bans.
+fn says_not_there(errors: &str) -> bool {
+    errors.lines().any(|line| line.starts_with("Error: No such file or directory"))
 }
 
 /// Prefixes with the seconds that they have left, and how many elements are none.
@@ -125,7 +132,7 @@ fn parse(bytes: &[u8]) -> Result<Listed, String> {
 }
 
 fn prefixes(element: &Element) -> Option<Vec<IpNet>> {
-    let one = |text: &str| parse_prefix(text).ok().map(|prefix| vec![prefix]);
+    let one = |text: &str| parse_listed(text).ok().map(|prefix| vec![prefix]);
     match element {
         Element::Address(text) => one(text),
         Element::Other(Other::Prefix { addr, len }) => one(&format!("{addr}/{len}")),
@@ -185,6 +192,19 @@ mod tests {
     fn an_empty_set_has_no_elements_at_all() {
         let empty = shown(r#""type": "ipv6_addr", "handle": 1"#);
         assert_eq!(empty, Ok((Vec::new(), 0)));
+    }
+
+    /// Fails when all bans are lifted because nft cannot be run.
+    #[test]
+    fn a_set_is_not_there_only_if_nft_says_so() {
+        let of_set = "Error: No such file or directory; did you mean set ‘s’ in table inet ‘t’?\n";
+        assert!(says_not_there(of_set));
+        assert!(says_not_there(
+            "# Warning: x\nError: No such file or directory\nlist set inet t s\n"
+        ));
+        let of_library = "nft: error while loading shared libraries: libnftables.so.1: cannot open shared \
+                          object file: No such file or directory\n";
+        assert!(!says_not_there(of_library));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use ctguard_settings::{PrefixError, parse_listed};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use thiserror::Error;
 
 /// How much of a line is quoted.
@@ -50,23 +50,10 @@ fn parse_line(text: &[u8]) -> Result<IpNet, Problem> {
     if text.iter().any(u8::is_ascii_whitespace) {
         return Err(Problem::More(quoted()));
     }
-    parse_prefix(&whole).map_err(|error| match error {
+    parse_listed(&whole).map_err(|error| match error {
         PrefixError::Syntax { .. } => PrefixError::Syntax { text: quoted() }.into(),
         error @ PrefixError::Everybody { .. } => error.into(),
     })
-}
-
-/// An IPv4 address that is written as an IPv6 one is an IPv4 address on the wire.
-pub(super) fn parse_prefix(text: &str) -> Result<IpNet, PrefixError> {
-    let prefix = parse_listed(text)?;
-    if let IpNet::V6(net) = prefix
-        && let Some(address) = net.addr().to_ipv4_mapped()
-        && let Some(length) = net.prefix_len().checked_sub(96)
-    {
-        let net = Ipv4Net::new(address, length).unwrap_or(Ipv4Net::from(address));
-        return parse_listed(&IpNet::V4(net).to_string());
-    }
-    Ok(prefix)
 }
 
 /// The prefixes that hold all addresses from `first` to `last` and no others.
@@ -108,7 +95,7 @@ mod tests {
             ("192.0.2.7\n192.0.2", "line 2: 192.0.2 is not an IPv4 or IPv6 prefix"),
             ("\n192.0.2.0 192.0.2.255 24", "line 2: one address or prefix a line; write ; or #"),
             ("0.0.0.0/0", "line 1: 0.0.0.0/0 is everybody"),
-            ("::ffff:0:0/96", "line 1: 0.0.0.0/0 is everybody"),
+            ("::ffff:0:0/96", "line 1: ::ffff:0:0/96 is everybody"),
             ("192.0.2.1-192.0.2.9", "line 1: 192.0.2.1-192.0.2.9 is not an"),
         ] {
             let error = shown(text).unwrap_err();

@@ -12,7 +12,7 @@ const NAMED: usize = 5;
 
 pub(crate) fn write_incidents(incidents: &[Incident], out: &mut impl Write) -> io::Result<()> {
     if incidents.is_empty() {
-        return writeln!(out, "no incidents: no class has left calm");
+        return writeln!(out, "no incidents: no class has left calm while a daemon ran here");
     }
     for (index, incident) in incidents.iter().enumerate() {
         if index > 0 {

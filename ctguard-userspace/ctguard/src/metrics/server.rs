@@ -20,6 +20,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use log::info;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -82,11 +83,13 @@ where
         match listen {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await?;
+                info!("serving metrics on {listen}");
                 answer_all(async || Ok(listener.accept().await?.0), &clients, read).await
             }
             Listen::Unix(path) => {
                 remove_socket(path)?;
                 let listener = UnixListener::bind(path)?;
+                info!("serving metrics on {listen}");
                 answer_all(async || Ok(listener.accept().await?.0), &clients, read).await
             }
         }

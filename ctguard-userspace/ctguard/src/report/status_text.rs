@@ -85,9 +85,11 @@ fn headline(report: &StatusReport) -> String {
 /// `paused until 14:02:10 UTC (8 min left)`.
 pub(crate) fn pause_text(pause: &PauseReport) -> String {
     let clock = pause.until.get(11..19).unwrap_or(&pause.until);
+    let minutes = (pause.left_seconds + 30) / 60;
     let left = match pause.left_seconds {
         seconds @ 0..100 => format!("{seconds} s"),
-        seconds => format!("{} min", (seconds + 30) / 60),
+        _ if minutes < 100 => format!("{minutes} min"),
+        _ => format!("{} h {} min", minutes / 60, minutes % 60),
     };
     format!("paused until {clock} UTC ({left} left)")
 }
@@ -310,6 +312,8 @@ mod tests {
         };
         assert_eq!(text(480), "paused until 14:02:10 UTC (8 min left)");
         assert_eq!(text(99), "paused until 14:02:10 UTC (99 s left)");
+        assert_eq!(text(5940), "paused until 14:02:10 UTC (99 min left)");
+        assert_eq!(text(86_401), "paused until 14:02:10 UTC (24 h 0 min left)");
     }
 
     #[test]

@@ -204,9 +204,8 @@ fn ingress(
         let path = pins.xdp(link.index);
         remove_if_there(&path).map_err(|source| AttachError::Pin { path, source })?;
     }
-    if let Some(attached) = link.xdp {
-        return Err(occupied(link, attached.program));
-    }
+    // Not by `link.xdp`, which was read before the programs were loaded: the kernel takes a former guard's
+    // program off some time after its link is gone.
     create(pins, programs, link, choice)
 }
 
@@ -276,13 +275,12 @@ fn link_error(link: &Link, source: io::Error) -> AttachError {
     let name = link.name.clone();
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => AttachError::NotPermitted { name },
-        // Somebody attached a program after we read the links.
         Some(libc::EBUSY | libc::EEXIST) => occupied_now(link),
         _ => AttachError::Link { name, source },
     }
 }
 
-/// Finds who came after the links were read, or is above.
+/// Finds who is there, or above.
 fn occupied_now(link: &Link) -> AttachError {
     let name = link.name.clone();
     let links = net::links().unwrap_or_default();

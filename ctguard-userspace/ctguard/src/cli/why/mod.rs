@@ -12,11 +12,11 @@ use ctguard_datapath::{
     verifier::OpaqueZero,
 };
 use ctguard_layout::{Class, Outcome, Policy, units::Jiffies};
-use ctguard_settings::PrefixError;
+use ctguard_settings::parse_prefix;
 use ctguard_simulation::Kind;
 use ipnet::IpNet;
 
-use super::{CliError, Code, Context, status};
+use super::{CliError, Code, Context, operator::client_address, status};
 use crate::{
     config::Config,
     daemon::kind_of,
@@ -55,14 +55,15 @@ pub(super) fn run(args: &WhyArgs, context: &Context) -> Result<Code, CliError> {
     Ok(Code::Done)
 }
 
-/// An address, or a source as `status` names it.
+/// An address, or a source as `status` and the lists name it.
 fn parse(text: &str) -> Result<IpAddr, CliError> {
-    match text.parse::<IpAddr>().or_else(|_| text.parse::<IpNet>().map(|net| net.addr())) {
-        Ok(address) if text.contains('/') && text.parse() != Ok(SourceScope::from(address)) => {
-            Err(CliError::ManySources(text.to_owned()))
-        }
-        Ok(address) => Ok(address.to_canonical()),
-        Err(_) => Err(PrefixError::Syntax { text: text.to_owned() }.into()),
+    if let Some(address) = client_address(text) {
+        return Ok(address);
+    }
+    match parse_prefix(text).map_err(|_| CliError::NoAddress(text.to_owned()))? {
+        IpNet::V4(net) if net.prefix_len() == 32 => Ok(net.addr().into()),
+        IpNet::V6(net) if net.prefix_len() >= 64 => Ok(net.addr().into()),
+        _ => Err(CliError::ManySources(text.to_owned())),
     }
 }
 
@@ -259,6 +260,10 @@ mod tests {
             ("::ffff:192.0.2.7", "192.0.2.7"),
             ("2001:db8::7", "2001:db8::7"),
             ("2001:db8:1::/64", "2001:db8:1::"),
+            ("192.0.2.7/32", "192.0.2.7"),
+            ("::ffff:192.0.2.7/128", "192.0.2.7"),
+            ("2001:db8::7/128", "2001:db8::7"),
+            ("fe80::7%wan0", "fe80::7"),
         ] {
             assert_eq!(parse(text).unwrap(), address.parse::<IpAddr>().unwrap(), "{text}");
         }
@@ -267,6 +272,10 @@ mod tests {
             assert!(error.sentence().contains("many sources"), "{}", error.sentence());
             assert_eq!(error.code(), Code::Usage);
         }
-        assert_eq!(parse("wan0").unwrap_err().code(), Code::Usage);
+        for text in ["wan0", "", "192.0.2", "192.0.2.7:80"] {
+            let error = parse(text).unwrap_err();
+            assert!(error.sentence().ends_with("(write 192.0.2.7 or 2001:db8::7)"));
+            assert_eq!(error.code(), Code::Usage);
+        }
     }
 }
