@@ -40,6 +40,20 @@ fn a_time_of_pressure_is_an_incident_that_outlives_the_daemon() -> Result<()> {
     let people = incidents(&[])?;
     ensure!(people.starts_with("incident 1: ") && people.contains(" of 2048 entries"), "{people}");
     println!("{people}");
+    ensure!(incident["target_ratio"] == 0.85, "{incident}");
+    let points = incident.pointer("/series/entries").and_then(Value::as_array);
+    ensure!(points.is_some_and(|points| !points.is_empty()), "{incident}");
+
+    let page = site.succeed(&["report", "--state", state])?;
+    ensure!(page.starts_with("<!DOCTYPE html>") && page.contains("Incident 1 on"), "{page}");
+    ensure!(page.contains("of 2,048 entries") && page.contains("<svg"), "{page}");
+    let file = site.state().join("page.html");
+    let path = file.to_str().context("a path of letters")?;
+    ensure!(site.succeed(&["report", "1", "-o", path, "--state", state])?.is_empty());
+    ensure!(std::fs::read_to_string(&file)?.len() > page.len() / 2);
+    let none = site.ctguard(&["report", "9", "--state", state])?;
+    let told = none.refusal(1)?;
+    ensure!(told == "there is no incident 9; to list them: ctguard incidents", "{told}");
 
     let daemon = site.start(&["run", "-i", WAN])?;
     try_sources(&site, &wire, 2, 600)?;

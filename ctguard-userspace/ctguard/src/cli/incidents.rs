@@ -1,6 +1,9 @@
 //! `ctguard incidents`: what happened while a class was not calm.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use serde::Serialize;
@@ -40,15 +43,7 @@ struct IncidentsReport<'a> {
 }
 
 pub(super) fn run(args: &IncidentsArgs) -> Result<Code, CliError> {
-    let incidents = match incidents_path(&args.state) {
-        Some(path) => match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Vec<Incident>>(&bytes)
-                .map_err(|error| FileError::new("read", &path)(error.into()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(FileError::new("read", &path)(error).into()),
-        },
-        None => Vec::new(),
-    };
+    let incidents = kept(&args.state)?;
     let incidents = &incidents[incidents.len().saturating_sub(args.last)..];
     let mut out = Terminal::stdout();
     if args.json {
@@ -58,4 +53,15 @@ pub(super) fn run(args: &IncidentsArgs) -> Result<Code, CliError> {
     }
     .map_err(CliError::Output)?;
     Ok(Code::Done)
+}
+
+/// Those that the daemon keeps in a state directory, the oldest first.
+pub(super) fn kept(state: &Path) -> Result<Vec<Incident>, CliError> {
+    let Some(path) = incidents_path(state) else { return Ok(Vec::new()) };
+    match fs::read(&path) {
+        Ok(bytes) => Ok(serde_json::from_slice::<Vec<Incident>>(&bytes)
+            .map_err(|error| FileError::new("read", &path)(error.into()))?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(FileError::new("read", &path)(error).into()),
+    }
 }

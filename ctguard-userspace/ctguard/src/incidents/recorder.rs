@@ -6,7 +6,10 @@ use ctguard_control::sources::SourceScope;
 use ctguard_layout::{CLASSES, Class, Stage};
 use ctguard_units::real;
 
-use super::{ClassFlows, Incident, Peak, Seen};
+use super::{
+    ClassFlows, Incident, Peak, Seen,
+    series::{Growing, Step},
+};
 use crate::holders::Holders;
 
 /// All classes have been calm for so long: it is over.
@@ -26,6 +29,7 @@ pub(crate) struct Reading {
     pub(crate) entries: u64,
     /// 0 is no maximum.
     pub(crate) max: u64,
+    pub(crate) target_ratio: f64,
     pub(crate) stages: [Stage; CLASSES],
     pub(crate) classes: [ClassFlows; CLASSES],
     /// Admitted by tier.
@@ -50,6 +54,7 @@ struct Open {
     sources: BTreeMap<String, Seen>,
     networks: BTreeMap<String, Seen>,
     looked_at: String,
+    series: Growing,
 }
 
 impl Recorder {
@@ -90,14 +95,15 @@ impl Open {
             sources: BTreeMap::new(),
             networks: BTreeMap::new(),
             looked_at: String::new(),
+            series: Growing::default(),
         }
     }
 
     fn see(&mut self, before: &Reading, now: &Reading) {
-        let Self { incident, base, .. } = self;
+        let Self { incident, base, series, .. } = self;
         incident.seen.clone_from(&now.time);
         incident.was_dry_run |= now.is_dry_run;
-        incident.max_entries = now.max;
+        (incident.max_entries, incident.target_ratio) = (now.max, now.target_ratio);
         if now.entries >= incident.peak_entries {
             incident.peak_entries = now.entries;
             incident.peak_at.clone_from(&now.time);
@@ -107,10 +113,15 @@ impl Open {
             incident.peak_fill_ratio = incident.peak_fill_ratio.max(fill);
         }
         let seconds = now.at.saturating_sub(before.at).as_secs_f64();
+        let mut step =
+            Step { at: now.at.saturating_sub(base.at), entries: now.entries, ..Step::default() };
         for class in Class::ALL {
             let stage = now.stages[class as usize];
             let flows = now.classes[class as usize].since(&base.classes[class as usize]);
             let latest = now.classes[class as usize].since(&before.classes[class as usize]);
+            step.arriving += latest.arriving();
+            step.admitted += latest.admitted;
+            step.refused += latest.refused();
             if stage == Stage::Calm && !incident.classes.contains_key(class.name()) {
                 continue;
             }
@@ -121,6 +132,8 @@ impl Open {
             of_class.flows = flows;
             of_class.see_rates(&latest, seconds);
         }
+        series.add(step);
+        incident.series = series.series();
         incident.admitted_by_tier = since(&now.tiers, &base.tiers);
         incident.reclaimed = since(&now.reclaimed, &base.reclaimed);
     }
@@ -157,12 +170,10 @@ impl Peak {
         if seconds <= 0.0 {
             return;
         }
-        let refused: u64 = latest.refused.values().sum();
-        let arriving = latest.admitted + latest.challenged + refused;
         let peak = |peak: &mut f64, flows: u64| *peak = peak.max(real(flows) / seconds);
-        peak(&mut self.peak_arriving_per_second, arriving);
+        peak(&mut self.peak_arriving_per_second, latest.arriving());
         peak(&mut self.peak_admitted_per_second, latest.admitted);
-        peak(&mut self.peak_refused_per_second, refused);
+        peak(&mut self.peak_refused_per_second, latest.refused());
     }
 }
 
@@ -210,6 +221,14 @@ fn since(now: &BTreeMap<String, u64>, base: &BTreeMap<String, u64>) -> BTreeMap<
 }
 
 impl ClassFlows {
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.values().sum()
+    }
+
+    fn arriving(&self) -> u64 {
+        self.admitted + self.challenged + self.refused()
+    }
+
     fn since(&self, base: &Self) -> Self {
         Self {
             admitted: self.admitted.saturating_sub(base.admitted),
@@ -233,6 +252,7 @@ mod tests {
             time: format!("second {second}"),
             entries: 100 + 20 * flood,
             max: 1000,
+            target_ratio: 0.85,
             stages: [stage, Stage::Calm, Stage::Calm],
             classes: [
                 ClassFlows {
@@ -295,6 +315,9 @@ mod tests {
         assert_eq!(tcp.flows.refused["source"], 30 * 90);
         assert_eq!(incident.reclaimed["unanswered"], 210);
         assert_eq!(incident.admitted_by_tier["proven"], 4 * 91);
+        assert_eq!(incident.series.at_seconds.len(), 91);
+        assert_eq!(incident.series.entries.iter().max(), Some(&700));
+        assert_eq!(incident.series.refused_per_second[5], 90);
         let names = |all: &[Seen]| all.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&incident.sources), ["198.51.100.7", "192.0.2.2", "192.0.2.1"]);
         assert_eq!(names(&incident.networks), ["198.51.100.0/24", "192.0.2.0/24"]);
