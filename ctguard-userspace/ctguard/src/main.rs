@@ -15,6 +15,7 @@ mod incidents;
 mod metrics;
 mod report;
 mod sentence;
+mod services;
 mod signals;
 mod terminal;
 mod top;

@@ -40,6 +40,8 @@ fn a_time_of_pressure_is_an_incident_that_outlives_the_daemon() -> Result<()> {
     let people = incidents(&[])?;
     ensure!(people.starts_with("incident 1: ") && people.contains(" of 2048 entries"), "{people}");
     println!("{people}");
+    let service = incident.pointer("/services/0").context("a service")?;
+    ensure!(service["protocol"] == "udp" && service["port"].is_u64(), "{service}");
     ensure!(incident["target_ratio"] == 0.85, "{incident}");
     let points = incident.pointer("/series/entries").and_then(Value::as_array);
     ensure!(points.is_some_and(|points| !points.is_empty()), "{incident}");

@@ -132,7 +132,10 @@ fn read(guard: &Guard) -> anyhow::Result<Reading> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::incidents::{Peak, Seen, Series};
+    use crate::{
+        incidents::{Peak, Seen, Series},
+        services::ServiceHeld,
+    };
 
     fn incident(began: &str, ended: Option<&str>) -> Incident {
         let ended = ended.map(ToOwned::to_owned);
@@ -174,6 +177,15 @@ mod tests {
         let count = u64::from(u32::MAX);
         let counts = |many: u32| (0..many).map(|it| (format!("{label}{it}"), count)).collect();
         let seen = Seen { name, asks: 1e6 / 3.0, refused: 1e6 / 3.0, holds: u32::MAX };
+        let [address, protocol] =
+            ["2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", "tcp"].map(str::to_owned);
+        let service = ServiceHeld {
+            address,
+            protocol,
+            port: Some(65535),
+            entries: count,
+            unanswered_entries: count,
+        };
         let flows = ClassFlows { admitted: count, challenged: count, refused: counts(20) };
         let peak = Peak { peak_arriving_per_second: 1e6 / 3.0, flows, ..Peak::default() };
         let rates = vec![9_999_999; 240];
@@ -183,6 +195,7 @@ mod tests {
             reclaimed: counts(10),
             sources: vec![seen.clone(); 20],
             networks: vec![seen; 20],
+            services: vec![service; 10],
             series: Series {
                 at_seconds: rates.clone(),
                 entries: vec![9_999_999; 240],

@@ -13,6 +13,7 @@ use super::{Guard, background::Background, held::Rules, tick::Relief};
 use crate::{
     events::{PartEvent, What},
     holders::{Holders, Sums},
+    services::Services,
 };
 use ctguard_control::{
     holdings::PartsRoom,
@@ -255,10 +256,11 @@ impl Job {
         memory.timeouts.follow(now);
         let marks = memory.standings.marks();
         let mut looking = Looking::new(self.ages, &marks, self.table.max);
-        let mut sums = Sums::default();
+        let (mut sums, mut services) = (Sums::default(), Services::default());
         let summary = dump_deletable(|entry, deletion| {
             let held = self.rules.held(entry, memory.timeouts.idle(entry, now));
             sums.add(&held);
+            services.add(entry, held.kind);
             looking.add(&held, deletion);
         })?;
         // An entry that cannot be read stays in the table; a look is never more complete than that.
@@ -270,7 +272,11 @@ impl Job {
         let left_out = apply(&*self.sources, &self.key, changes, &mut memory.written).len();
         let refusals = self.refusals(now, &mut memory.refusals, &memory.written);
         let above_limits = refusals.iter().map(Into::into).collect();
-        let holders = Holders { above_limits, ..Holders::new(&look, &memory.standings, &sums) };
+        let holders = Holders {
+            above_limits,
+            services: services.most(),
+            ..Holders::new(&look, &memory.standings, &sums)
+        };
         Ok(Seen { queue: look.queue, holders, left_out })
     }
 

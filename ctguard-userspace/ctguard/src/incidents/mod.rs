@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::services::ServiceHeld;
+
 pub(crate) use page::{Colophon, page};
 pub(crate) use recorder::{Reading, Recorder};
 pub(crate) use series::Series;
@@ -52,6 +54,8 @@ pub(crate) struct Incident {
     pub(crate) sources: Vec<Seen>,
     /// The same for IPv4 /24 and IPv6 /48, of the sources that the daemon named.
     pub(crate) networks: Vec<Seen>,
+    /// Peaks of the services that most unanswered entries led to, then of those with most entries.
+    pub(crate) services: Vec<ServiceHeld>,
     /// Empty if it was not recorded.
     pub(crate) series: Series,
 }

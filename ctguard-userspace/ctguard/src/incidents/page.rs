@@ -8,6 +8,8 @@ use super::{
     plot::write_plots,
 };
 
+use crate::services::ServiceHeld;
+
 const STYLE: &str = include_str!("page.css");
 
 /// What the page says beside the incident.
@@ -48,6 +50,7 @@ pub(crate) fn page(incident: &Incident, colophon: &Colophon) -> String {
     write_summary(incident, &sums, &mut out);
     write_plots(incident, &mut out);
     write_classes(incident, &mut out);
+    write_services(&incident.services, &mut out);
     write_seen(
         "Networks",
         "The /24 (IPv4) or /48 (IPv6) of the sources below.",
@@ -131,6 +134,15 @@ fn write_classes(incident: &Incident, out: &mut String) {
     });
     let about = "Highest rates of new flows within one second.";
     write_table("Protocols", about, heads, rows, out);
+}
+
+fn write_services(services: &[ServiceHeld], out: &mut String) {
+    let heads = ["destination", "unanswered entries", "entries"];
+    let rows =
+        services.iter().map(|it| [it.name(), grouped(it.unanswered_entries), grouped(it.entries)]);
+    let about = "Where the entries of the connection tracking table led to, those with most \
+        unanswered or half-open ones first: what floods leave behind. Highest numbers that were seen.";
+    write_table("Services", about, heads, rows, out);
 }
 
 fn write_seen(title: &str, about: &str, all: &[Seen], out: &mut String) {
@@ -245,6 +257,13 @@ mod tests {
                 refused: 4.0,
                 holds: 3,
             }],
+            services: vec![ServiceHeld {
+                address: "203.0.113.5".to_owned(),
+                protocol: "tcp".to_owned(),
+                port: Some(443),
+                entries: 5000,
+                unanswered_entries: 4321,
+            }],
             series: Series {
                 at_seconds: vec![10, 605],
                 entries: vec![400, 850],
@@ -272,6 +291,7 @@ mod tests {
             "<b>5,432</b><span>new flows per second",
             "<td>source ceiling</td><td>98,765</td>",
             "<td>tcp</td><td>challenge</td>",
+            "<td>203.0.113.5 tcp 443</td><td>4,321</td><td>5,000</td>",
             "<td>&lt;b&gt;192.0.2.1&quot;</td><td>5</td><td>4</td><td>3</td>",
         ] {
             assert!(page.contains(told), "{told:?} is not in\n{page}");

@@ -1,6 +1,6 @@
 //! When an incident begins and ends, and what it was: pure code, with readings in and incidents out.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use ctguard_control::sources::SourceScope;
 use ctguard_layout::{CLASSES, Class, Stage};
@@ -10,13 +10,15 @@ use super::{
     ClassFlows, Incident, Peak, Seen,
     series::{Growing, Step},
 };
-use crate::holders::Holders;
+use crate::{holders::Holders, services::ServiceHeld};
 
 /// All classes have been calm for so long: it is over.
 const CALM_AGAIN: Duration = Duration::from_mins(1);
 /// Sources and networks that are named.
 const NAMED: usize = 20;
-/// Sources and networks that are followed.
+/// Services that are named.
+const NAMED_SERVICES: usize = 10;
+/// Sources, networks and services that are followed.
 const FOLLOWED: usize = 1000;
 
 /// What the guard counted since it was loaded, and the table.
@@ -53,6 +55,7 @@ struct Open {
     calm_since: Option<Duration>,
     sources: BTreeMap<String, Seen>,
     networks: BTreeMap<String, Seen>,
+    services: BTreeMap<String, ServiceHeld>,
     looked_at: String,
     series: Growing,
 }
@@ -70,6 +73,7 @@ impl Recorder {
         if open.looked_at != holders.looked_at {
             open.looked_at.clone_from(&holders.looked_at);
             open.see_sources(holders);
+            open.see_services(holders);
         }
         let since = if is_calm { *open.calm_since.get_or_insert(now.at) } else { now.at };
         if !is_calm {
@@ -94,6 +98,7 @@ impl Open {
             calm_since: None,
             sources: BTreeMap::new(),
             networks: BTreeMap::new(),
+            services: BTreeMap::new(),
             looked_at: String::new(),
             series: Growing::default(),
         }
@@ -162,6 +167,22 @@ impl Open {
         }
         self.incident.sources = most(&self.sources);
         self.incident.networks = most(&self.networks);
+    }
+
+    fn see_services(&mut self, holders: &Holders) {
+        for seen in &holders.services {
+            let name = seen.name();
+            if self.services.len() >= FOLLOWED && !self.services.contains_key(&name) {
+                continue;
+            }
+            let kept = self.services.entry(name).or_insert_with(|| seen.clone());
+            kept.entries = kept.entries.max(seen.entries);
+            kept.unanswered_entries = kept.unanswered_entries.max(seen.unanswered_entries);
+        }
+        let mut most: Vec<_> = self.services.values().cloned().collect();
+        most.sort_by_key(|it| (Reverse(it.unanswered_entries), Reverse(it.entries)));
+        most.truncate(NAMED_SERVICES);
+        self.incident.services = most;
     }
 }
 
@@ -269,6 +290,11 @@ mod tests {
         }
     }
 
+    fn service(port: u16, entries: u64, unanswered_entries: u64) -> ServiceHeld {
+        let [address, protocol] = ["192.0.2.9", "udp"].map(str::to_owned);
+        ServiceHeld { address, protocol, port: Some(port), entries, unanswered_entries }
+    }
+
     fn holders(second: u64) -> Holders {
         let holder = |source: &str, entries| SourceHolder {
             source: source.to_owned(),
@@ -289,6 +315,7 @@ mod tests {
             looked_at: format!("look {}", second / 10),
             sources: vec![holder("192.0.2.1", 40), holder("192.0.2.2", 50)],
             above_limits: vec![above],
+            services: vec![service(443, 900, second), service(53, 10, 2 * second)],
             ..Holders::default()
         }
     }
@@ -321,6 +348,9 @@ mod tests {
         let names = |all: &[Seen]| all.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&incident.sources), ["198.51.100.7", "192.0.2.2", "192.0.2.1"]);
         assert_eq!(names(&incident.networks), ["198.51.100.0/24", "192.0.2.0/24"]);
+        let ports: Vec<_> = incident.services.iter().map(|it| it.port).collect();
+        assert_eq!(ports, [Some(53), Some(443)]);
+        assert_eq!(incident.services[0].unanswered_entries, 200, "of the last look");
         assert_eq!(incident.networks[1].holds, 90, "not 90 at each look");
     }
 
