@@ -78,6 +78,11 @@ pub(crate) enum What {
         feed: String,
         prefixes: u64,
     },
+    /// The operator's program about an incident could not be run, or failed.
+    HookFailed {
+        incident: u64,
+        error: String,
+    },
     /// The share of frames whose headers cannot be read has risen above one in a hundred, or fallen below.
     Unreadable {
         share_ratio: f64,

@@ -137,6 +137,7 @@ fn last_stage() -> Option<String> {
         | What::Part(_)
         | What::InterfaceGone { .. }
         | What::InterfaceBack { .. }
+        | What::HookFailed { .. }
         | What::Unreadable { .. } => None,
     })
 }

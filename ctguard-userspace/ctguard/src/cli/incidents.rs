@@ -6,14 +6,12 @@ use std::{
 };
 
 use clap::Args;
-use serde::Serialize;
 
 use super::{CliError, Code};
 use crate::{
     daemon::incidents_path,
     files::FileError,
-    incidents::{Incident, write_incidents},
-    report::SCHEMA_VERSION,
+    incidents::{Incident, IncidentsReport, write_incidents},
     terminal::{Terminal, write_json},
 };
 
@@ -36,18 +34,12 @@ pub(super) struct IncidentsArgs {
     _pin_path: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct IncidentsReport<'a> {
-    schema_version: u32,
-    incidents: &'a [Incident],
-}
-
 pub(super) fn run(args: &IncidentsArgs) -> Result<Code, CliError> {
     let incidents = kept(&args.state)?;
     let incidents = &incidents[incidents.len().saturating_sub(args.last)..];
     let mut out = Terminal::stdout();
     if args.json {
-        write_json(&mut out, &IncidentsReport { schema_version: SCHEMA_VERSION, incidents })
+        write_json(&mut out, &IncidentsReport::new(incidents))
     } else {
         write_incidents(incidents, &mut out)
     }

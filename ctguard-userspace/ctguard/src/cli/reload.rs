@@ -58,6 +58,7 @@ fn ask(context: &Context) -> Result<Code, CliError> {
                 | What::InterfaceBack { .. }
                 | What::FeedFailed { .. }
                 | What::FeedReadAgain { .. }
+                | What::HookFailed { .. }
                 | What::Unreadable { .. } => {}
             }
         }

@@ -11,7 +11,7 @@ use log::info;
 
 use super::{Guard, kept_file::KeptFile};
 use crate::{
-    incidents::{ClassFlows, Incident, MOST, Reading, Recorder},
+    incidents::{ClassFlows, Incident, IncidentsReport, MOST, Reading, Recorder},
     report::CounterReport,
 };
 use ctguard_kernel::bpf::monotonic;
@@ -99,6 +99,12 @@ pub(super) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
         if let Some(last) = keeper.kept.last().filter(|_| has_changed) {
             let what = if last.ended.is_some() { "is over" } else { "begins" };
             info!("incident {} {what}; see: ctguard incidents", last.number);
+            let json = serde_json::to_vec(&IncidentsReport::new(std::slice::from_ref(last)))?;
+            let hook = guard.configuration.in_force.hook();
+            let refused = guard.hooks.add(last.number, hook, json);
+            let saved = keeper.save(reading.at);
+            refused.into_iter().for_each(|event| guard.report(event));
+            return saved;
         }
     }
     keeper.save(reading.at)

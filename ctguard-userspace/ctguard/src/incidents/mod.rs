@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::services::ServiceHeld;
+use crate::{report::SCHEMA_VERSION, services::ServiceHeld};
 
 pub(crate) use page::{Colophon, page};
 pub(crate) use recorder::{Reading, Recorder};
@@ -58,6 +58,19 @@ pub(crate) struct Incident {
     pub(crate) services: Vec<ServiceHeld>,
     /// Empty if it was not recorded.
     pub(crate) series: Series,
+}
+
+/// Incidents as `--json` and the hook have them.
+#[derive(Serialize)]
+pub(crate) struct IncidentsReport<'a> {
+    schema_version: u32,
+    incidents: &'a [Incident],
+}
+
+impl<'a> IncidentsReport<'a> {
+    pub(crate) const fn new(incidents: &'a [Incident]) -> Self {
+        Self { schema_version: SCHEMA_VERSION, incidents }
+    }
 }
 
 /// One class in an incident.
