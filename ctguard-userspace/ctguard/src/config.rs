@@ -38,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) files: Vec<PathBuf>,
     interfaces: Option<(Vec<String>, Origin)>,
     words: Vec<(StartKey, String, Origin)>,
+    hook: Option<(Vec<String>, Origin)>,
     settings: Vec<(Assignment, Origin)>,
     allow: BTreeMap<IpNet, Origin>,
     deny: BTreeMap<IpNet, Origin>,
@@ -155,6 +156,7 @@ impl Config {
                 Entry::Setting(assignment) => self.settings.push((assignment, origin)),
                 Entry::Interfaces(names) => self.interfaces = Some((names, origin)),
                 Entry::Word(key, word) => self.words.push((key, word, origin)),
+                Entry::Command(_, command) => self.hook = Some((command, origin)),
                 Entry::Listed(StartKey::Deny, prefix) => drop(self.deny.insert(prefix, origin)),
                 Entry::Listed(_, prefix) => drop(self.allow.insert(prefix, origin)),
                 Entry::Feed(name, key, text) => {
@@ -233,6 +235,7 @@ impl Config {
     pub(crate) fn start_origin(&self, key: StartKey) -> Option<&Origin> {
         match key {
             StartKey::Interfaces => self.interfaces.as_ref().map(|(_, origin)| origin),
+            StartKey::Hook => self.hook.as_ref().map(|(_, origin)| origin),
             StartKey::Mode
             | StartKey::NewFlowDetection
             | StartKey::OnExit
@@ -244,6 +247,11 @@ impl Config {
     /// What is said of `key`, if anything.
     pub(crate) fn word(&self, key: StartKey) -> Option<&str> {
         self.deciding(key).map(|(word, _)| word)
+    }
+
+    /// The program that is run when an incident begins or ends; empty for none.
+    pub(crate) fn hook(&self) -> &[String] {
+        self.hook.as_ref().map_or(&[], |(command, _)| command)
     }
 
     fn deciding(&self, key: StartKey) -> Option<(&str, &Origin)> {
@@ -295,8 +303,10 @@ impl Config {
     pub(crate) fn document(&self) -> String {
         let mut lines = Vec::new();
         if let Some((names, _)) = &self.interfaces {
-            let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
-            lines.push(format!("interfaces = [{}]", names.join(", ")));
+            lines.push(format!("interfaces = {}", in_toml_array(names)));
+        }
+        if let Some((command, _)) = &self.hook {
+            lines.push(format!("{} = {}", StartKey::Hook.name(), in_toml_array(command)));
         }
         lines.extend(self.words().map(|(key, word)| format!("{} = \"{word}\"", key.name())));
         for (key, list) in [(StartKey::Allow, &self.allow), (StartKey::Deny, &self.deny)] {
@@ -317,6 +327,11 @@ impl Config {
     fn words(&self) -> impl Iterator<Item = (StartKey, &str)> {
         StartKey::ALL.into_iter().filter_map(|key| self.word(key).map(|word| (key, word)))
     }
+}
+
+pub(crate) fn in_toml_array(texts: &[String]) -> String {
+    let texts: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
+    format!("[{}]", texts.join(", "))
 }
 
 /// The device that is guarded under a name, which may be a VLAN's; the name if there is none.
@@ -441,7 +456,10 @@ mod tests {
                 "interfaces = [\"wan0\", \"eth0.100\"]\ntarget = \"80%\"\ndry-run = true\n\
                  [interface.\"eth0.100\"]\nzone = 5\n[source.udp]\nrate = \"default\"",
             ),
-            ("conf.d/1.toml", "target = \"70%\"\non-exit = \"keep\"\ndeny = [\"2001:db8::/48\"]"),
+            (
+                "conf.d/1.toml",
+                "target = \"70%\"\non-exit = \"keep\"\nincidents.hook = [\"/h\", \"\\\"\"]\ndeny = [\"2001:db8::/48\"]",
+            ),
         ]);
         let config = files.read().unwrap();
         let mut again = Config::default();
@@ -450,6 +468,7 @@ mod tests {
         assert_eq!(target(&again), Value::Ratio(700_000));
         assert_eq!(again.interfaces(), config.interfaces());
         assert_eq!(again.word(StartKey::OnExit), Some("keep"));
+        assert_eq!(again.hook(), ["/h", "\""]);
         assert_eq!(again.list(ListKind::Deny).len(), 1);
         assert_eq!(config.settings(&[]).unwrap(), again.settings(&[]).unwrap());
     }

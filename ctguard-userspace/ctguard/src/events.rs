@@ -13,11 +13,13 @@ use std::{
 };
 
 use ctguard_layout::Stage;
+use log::Level;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     files::FileError,
     holders::{Holders, PartReport, SourceHolder},
+    report::MOST_UNREADABLE,
 };
 use ctguard_audit::host::{Host, numbers};
 use ctguard_control::StageChange;
@@ -83,10 +85,40 @@ pub(crate) enum What {
         feed: String,
         prefixes: u64,
     },
+    /// The operator's program about an incident could not be run, or failed.
+    HookFailed {
+        incident: u64,
+        error: String,
+    },
     /// The share of frames whose headers cannot be read has risen above one in a hundred, or fallen below.
     Unreadable {
         share_ratio: f64,
     },
+}
+
+impl What {
+    /// A warning is what the operator should act on.
+    pub(crate) fn level(&self) -> Level {
+        match self {
+            Self::ReloadRefused { .. }
+            | Self::InterfaceGone { .. }
+            | Self::FeedFailed { .. }
+            | Self::HookFailed { .. } => Level::Warn,
+            Self::Unreadable { share_ratio } if *share_ratio > MOST_UNREADABLE => Level::Warn,
+            Self::Started { .. }
+            | Self::Stopped
+            | Self::Reloaded { .. }
+            | Self::Paused { .. }
+            | Self::PauseEnded { .. }
+            | Self::Stage(_)
+            | Self::Reclaimed(_)
+            | Self::Part(_)
+            | Self::Overload { .. }
+            | Self::InterfaceBack { .. }
+            | Self::FeedReadAgain { .. }
+            | Self::Unreadable { .. } => Level::Info,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -342,6 +374,7 @@ mod tests {
             What::InterfaceBack { interface: interface() },
             What::FeedFailed { feed: feed(), error: text() },
             What::FeedReadAgain { feed: feed(), prefixes: 1 },
+            What::HookFailed { incident: 1, error: text() },
             What::Unreadable { share_ratio: 0.5 },
         ];
         for what in &all {
@@ -361,6 +394,7 @@ mod tests {
                 | What::InterfaceBack { .. }
                 | What::FeedFailed { .. }
                 | What::FeedReadAgain { .. }
+                | What::HookFailed { .. }
                 | What::Unreadable { .. } => {}
             }
         }

@@ -11,7 +11,7 @@ use log::warn;
 use thiserror::Error;
 
 /// Longer files are damaged.
-const LONGEST: u64 = 1 << 21;
+pub(crate) const LONGEST: u64 = 1 << 22;
 
 #[derive(Debug, Error)]
 #[error("cannot {action} {}", path.display())]

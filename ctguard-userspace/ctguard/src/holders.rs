@@ -11,7 +11,7 @@ use std::{
 use log::warn;
 use serde::{Deserialize, Serialize};
 
-use crate::files::FileError;
+use crate::{files::FileError, services::ServiceHeld};
 use ctguard_control::{
     holdings::Parts,
     look::{Held, Kind, Look},
@@ -49,6 +49,9 @@ pub(crate) struct Holders {
     /// Sources that open more flows than a limit allows, those that lose most first.
     #[serde(default)]
     pub(crate) above_limits: Vec<AboveLimit>,
+    /// Services that most unanswered entries lead to, then those with most entries.
+    #[serde(default)]
+    pub(crate) services: Vec<ServiceHeld>,
 }
 
 /// A source that opens more flows than a limit allows, whether or not the limit is in force.

@@ -34,7 +34,9 @@ pub fn default_file() -> String {
         // A string takes all that is written to it.
         let _ = match key.takes() {
             Takes::Names => write!(text, "\n# {meaning}.\n#{name} = [\"{INTERFACE}\"]\n"),
-            Takes::Prefixes => write!(text, "\n# {meaning}.\n#{name} = []\n"),
+            Takes::Prefixes | Takes::Command => {
+                write!(text, "\n# {meaning}.\n#{name} = []\n")
+            }
             Takes::Word(words) => {
                 let [first, ..] = words else { continue };
                 write!(text, "\n# {meaning}: {}.\n#{name} = \"{first}\"\n", words.join(", "))

@@ -29,6 +29,7 @@ pub enum StartKey {
     OnExit,
     Allow,
     Deny,
+    Hook,
 }
 
 /// What a [`StartKey`] takes.
@@ -38,16 +39,19 @@ pub enum Takes {
     Prefixes,
     /// One of these words; the first is the default.
     Word(&'static [&'static str]),
+    /// A program, by its whole path, and arguments.
+    Command,
 }
 
 impl StartKey {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Interfaces,
         Self::Mode,
         Self::NewFlowDetection,
         Self::OnExit,
         Self::Allow,
         Self::Deny,
+        Self::Hook,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -58,6 +62,7 @@ impl StartKey {
             Self::OnExit => "on-exit",
             Self::Allow => "allow",
             Self::Deny => "deny",
+            Self::Hook => "incidents.hook",
         }
     }
 
@@ -69,6 +74,9 @@ impl StartKey {
             Self::OnExit => "What happens to the guard when the daemon ends",
             Self::Allow => "Sources that have no ceiling",
             Self::Deny => "Sources whose packets are all dropped",
+            Self::Hook => {
+                "A program that is run when an incident begins or ends, with JSON on standard input"
+            }
         }
     }
 
@@ -79,6 +87,7 @@ impl StartKey {
             Self::NewFlowDetection => Takes::Word(&["auto", "conntrack", "flow-cache"]),
             Self::OnExit => Takes::Word(&["detach", "keep"]),
             Self::Allow | Self::Deny => Takes::Prefixes,
+            Self::Hook => Takes::Command,
         }
     }
 
@@ -108,6 +117,8 @@ pub enum Entry {
     Setting(Assignment),
     Interfaces(Vec<String>),
     Word(StartKey, String),
+    /// A program and its arguments; none is an empty command.
+    Command(StartKey, Vec<String>),
     /// For the list that the key names.
     Listed(StartKey, IpNet),
     /// Of the feed with this name.
@@ -228,6 +239,7 @@ fn is_table(name: &str) -> bool {
     let begins = format!("{name}.");
     let interface = name.strip_prefix("interface.").map(Key::of_interface).unwrap_or_default();
     name == "interface"
+        || StartKey::ALL.iter().any(|key| key.name().starts_with(&begins))
         || name == "feeds"
         || name.starts_with(FEEDS)
         || Key::all().into_iter().chain(interface).any(|key| key.to_string().starts_with(&begins))
@@ -265,6 +277,18 @@ impl Leaf<'_> {
                         .map_err(|source| Problem::Prefix { key: key.name(), source })?;
                     found(Entry::Listed(key, prefix), *reached);
                 }
+            }
+            Takes::Command => {
+                let expected = "an array of a program's whole path and its arguments";
+                let command = self.strings(expected)?.into_iter().map(|(text, _)| text);
+                let command: Vec<_> = command.collect();
+                if let Some(program) = command.first().filter(|it| !it.starts_with('/')) {
+                    return Err(self.wrong(expected.to_owned(), quoted(program)));
+                }
+                if let Some(text) = command.iter().find(|text| text.contains('\0')) {
+                    return Err(self.wrong("text without NUL".to_owned(), quoted(text)));
+                }
+                found(Entry::Command(key, command), *reached);
             }
             Takes::Word(words) => {
                 let word = self.value.as_str().filter(|word| words.contains(word));
@@ -398,6 +422,7 @@ mod tests {
             interfaces = ["wan0", "eth0.100"]
             target = "80%"
             dry-run = true
+            incidents.hook = ["/bin/hook", "a b"]
             allow = ["192.0.2.7", "2001:db8::1/48"]
             [source.tcp]
             rate = "200/s"
@@ -415,13 +440,14 @@ mod tests {
             ("interfaces wan0 eth0.100", 2),
             ("target=80%", 3),
             ("dry-run=on", 4),
-            ("allow 192.0.2.7/32", 5),
-            ("allow 2001:db8::/48", 5),
-            ("source.tcp.rate=200/s", 7),
-            ("source.tcp.burst=400", 8),
-            ("blocklist.path=/etc/list", 10),
-            ("interface.eth0.100.zone=5", 12),
-            ("interface.eth0.100.source.udp.rate=500/s", 13),
+            ("incidents.hook /bin/hook|a b", 5),
+            ("allow 192.0.2.7/32", 6),
+            ("allow 2001:db8::/48", 6),
+            ("source.tcp.rate=200/s", 8),
+            ("source.tcp.burst=400", 9),
+            ("blocklist.path=/etc/list", 11),
+            ("interface.eth0.100.zone=5", 13),
+            ("interface.eth0.100.source.udp.rate=500/s", 14),
         ];
         assert_eq!(shown, expected.map(|(text, line)| (text.to_owned(), line)));
     }
@@ -431,6 +457,7 @@ mod tests {
             Entry::Setting(Assignment { key, value }) => format!("{key}={value}"),
             Entry::Interfaces(names) => format!("interfaces {}", names.join(" ")),
             Entry::Word(key, word) => format!("{} {word}", key.name()),
+            Entry::Command(key, words) => format!("{} {}", key.name(), words.join("|")),
             Entry::Listed(key, prefix) => format!("{} {prefix}", key.name()),
             Entry::Feed(name, key, text) => format!("{name}.{}={text}", key.name()),
         }
@@ -486,6 +513,15 @@ mod tests {
             ("[feeds.a]\npaht = \"/\"", "2:1: unknown key feeds.a.paht, did you mean path?"),
             ("[feeds.\"a.b\"]\nkind = \"file\"", "1:8: a feed cannot have the name \"a.b\";"),
             ("feeds = 1", "1:1: unknown key feeds"),
+            (
+                "[incidents]\nhook = [\"notify\"]",
+                "2:1: incidents.hook is \"notify\"; it takes an array of a program's whole path",
+            ),
+            (
+                "incidents.hook = \"/bin/true\"",
+                "1:11: incidents.hook is \"/bin/true\"; it takes an",
+            ),
+            ("incidents.hok = []", "1:11: unknown key incidents.hok, did you mean incidents.hook?"),
             ("xyzzy = 1", "1:1: unknown key xyzzy; `ctguard config default` shows all keys"),
         ] {
             let error = read_document(text).unwrap_err().to_string();
@@ -507,7 +543,7 @@ mod tests {
     fn an_empty_file_and_empty_tables_say_nothing() {
         assert_eq!(read_document(""), Ok(vec![]));
         assert_eq!(
-            read_document("# all defaults\n[relief]\n[source.tcp]\n[interface]\n"),
+            read_document("# all defaults\n[relief]\n[source.tcp]\n[interface]\n[incidents]\n"),
             Ok(vec![])
         );
         assert_eq!(

@@ -15,7 +15,7 @@ use ctguard_settings::{Settings, StartKey, Takes, default_file};
 
 use super::{CliError, Code, Context};
 use crate::{
-    config::{Config, DEFAULT_PATH, Origin},
+    config::{Config, DEFAULT_PATH, Origin, in_toml_array},
     daemon::{Configuration, feed_changes},
     feeds::feeds_status,
     terminal::{Terminal, complain},
@@ -122,6 +122,11 @@ fn show(file: &FileArg, with_origin: bool) -> Result<Code, CliError> {
             Takes::Word(words) => {
                 let word = config.word(key).or(words.first().copied()).unwrap_or_default();
                 say(key.name(), word, config.start_origin(key));
+            }
+            Takes::Command => {
+                let hook = config.hook();
+                let shown = if hook.is_empty() { "none".to_owned() } else { in_toml_array(hook) };
+                say(key.name(), &shown, config.start_origin(key));
             }
             Takes::Prefixes => {
                 let kind = if key == StartKey::Deny { ListKind::Deny } else { ListKind::Allow };

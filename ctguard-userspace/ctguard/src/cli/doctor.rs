@@ -138,6 +138,7 @@ fn last_stage() -> Option<String> {
         | What::Overload { .. }
         | What::InterfaceGone { .. }
         | What::InterfaceBack { .. }
+        | What::HookFailed { .. }
         | What::Unreadable { .. } => None,
     })
 }

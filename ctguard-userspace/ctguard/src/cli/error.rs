@@ -89,6 +89,11 @@ pub(super) enum CliError {
     OldDaemon { pid: u32 },
     #[error("{0}; print once instead: ctguard status (or again and again: watch ctguard status)")]
     NoTerminal(&'static str),
+    #[error("{}; to list them: ctguard incidents", .0.map_or("there are no incidents".to_owned(),
+        |number| format!("there is no incident {number}")))]
+    NoIncident(Option<u64>),
+    #[error("a terminal cannot show a page; write it into a file: --output FILE")]
+    PageOnTerminal,
     #[error("--interval {text}: {problem}")]
     Interval { text: String, problem: String },
     #[error("cannot {task}")]
@@ -122,6 +127,7 @@ impl CliError {
             | Self::ManySources(_)
             | Self::NoAddress(_)
             | Self::NoTerminal(_)
+            | Self::PageOnTerminal
             | Self::Interval { .. } => Code::Usage,
             Self::Config(_) | Self::ReloadRefused(_) => Code::Configuration,
             Self::Start(error) => start_code(error),
@@ -138,6 +144,7 @@ impl CliError {
             | Self::NoAnswer(_)
             | Self::CutOff { .. }
             | Self::DenyOperator { .. }
+            | Self::NoIncident(_)
             | Self::OtherFile(_)
             | Self::Unread(_)
             | Self::OldDaemon { .. }

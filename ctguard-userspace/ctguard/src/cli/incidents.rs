@@ -1,16 +1,17 @@
 //! `ctguard incidents`: what happened while a class was not calm.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
-use serde::Serialize;
 
 use super::{CliError, Code};
 use crate::{
     daemon::incidents_path,
     files::FileError,
-    incidents::{Incident, write_incidents},
-    report::SCHEMA_VERSION,
+    incidents::{Incident, IncidentsReport, write_incidents},
     terminal::{Terminal, write_json},
 };
 
@@ -33,29 +34,26 @@ pub(super) struct IncidentsArgs {
     _pin_path: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct IncidentsReport<'a> {
-    schema_version: u32,
-    incidents: &'a [Incident],
-}
-
 pub(super) fn run(args: &IncidentsArgs) -> Result<Code, CliError> {
-    let incidents = match incidents_path(&args.state) {
-        Some(path) => match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Vec<Incident>>(&bytes)
-                .map_err(|error| FileError::new("read", &path)(error.into()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(FileError::new("read", &path)(error).into()),
-        },
-        None => Vec::new(),
-    };
+    let incidents = kept(&args.state)?;
     let incidents = &incidents[incidents.len().saturating_sub(args.last)..];
     let mut out = Terminal::stdout();
     if args.json {
-        write_json(&mut out, &IncidentsReport { schema_version: SCHEMA_VERSION, incidents })
+        write_json(&mut out, &IncidentsReport::new(incidents))
     } else {
         write_incidents(incidents, &mut out)
     }
     .map_err(CliError::Output)?;
     Ok(Code::Done)
+}
+
+/// Those that the daemon keeps in a state directory, the oldest first.
+pub(super) fn kept(state: &Path) -> Result<Vec<Incident>, CliError> {
+    let Some(path) = incidents_path(state) else { return Ok(Vec::new()) };
+    match fs::read(&path) {
+        Ok(bytes) => Ok(serde_json::from_slice::<Vec<Incident>>(&bytes)
+            .map_err(|error| FileError::new("read", &path)(error.into()))?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(FileError::new("read", &path)(error).into()),
+    }
 }

@@ -12,6 +12,7 @@ mod feeds;
 mod get;
 mod incidents;
 mod init;
+mod journal;
 mod learn;
 mod lists;
 mod logging;
@@ -21,6 +22,7 @@ mod pause;
 #[cfg(any(test, feature = "reference"))]
 mod reference;
 mod reload;
+mod report;
 mod run;
 mod save;
 mod set;
@@ -89,6 +91,7 @@ enum Command {
     Top(top::TopArgs),
     Events(events::EventsArgs),
     Incidents(incidents::IncidentsArgs),
+    Report(report::ReportArgs),
     Metrics(metrics::MetricsArgs),
     Get(get::GetArgs),
     Set(set::SetArgs),
@@ -134,6 +137,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Top(args) => top::run(&args, &context),
         Command::Events(args) => events::run(&args),
         Command::Incidents(args) => incidents::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Metrics(args) => metrics::run(&args, &context),
         Command::Get(args) => get::run(&args, &context),
         Command::Set(args) => set::run(&args, &context),

@@ -59,6 +59,7 @@ fn ask(context: &Context) -> Result<Code, CliError> {
                 | What::InterfaceBack { .. }
                 | What::FeedFailed { .. }
                 | What::FeedReadAgain { .. }
+                | What::HookFailed { .. }
                 | What::Unreadable { .. } => {}
             }
         }

@@ -19,7 +19,7 @@ use super::{
     start::resolve_all,
 };
 use crate::{
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, in_toml_array},
     events::What,
     sentence::sentence,
 };
@@ -175,6 +175,10 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
         if new != old && !guard.configuration.decided.contains(&key) {
             changes.push(format!("{} = {new} at the next start", key.name()));
         }
+    }
+    let hook = guard.configuration.in_force.hook();
+    if former.hook() != hook {
+        changes.push(format!("{} = {}", StartKey::Hook.name(), in_toml_array(hook)));
     }
     let listed = lists::configure(guard, &former, writing);
     for kind in [ListKind::Allow, ListKind::Deny] {

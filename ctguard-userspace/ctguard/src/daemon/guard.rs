@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use log::{info, warn};
+use log::{Record, info, warn};
 
 use super::{
     adaptive_timeouts::AdaptiveTimeouts,
     complaints::{Complaints, Line},
     configuration::Configuration,
+    hook::Hooks,
     incidents::IncidentsKeeper,
     keep_regulars::RegularsKeeper,
     known_flows::KnownFlows,
@@ -22,6 +23,7 @@ use crate::{
     events::{EventFile, What},
     feeds::Feeds,
     holders::HoldersFile,
+    log_fields::Fields,
     report::event_text,
 };
 use ctguard_control::StageChange;
@@ -61,6 +63,7 @@ pub(crate) struct Guard {
     pub(super) configuration: Configuration,
     pub(super) lists: ListsKeeper,
     pub(super) incidents: IncidentsKeeper,
+    pub(super) hooks: Hooks,
     pub(super) feeds: Feeds,
     pub(crate) mode: ModeChoice,
     pub(crate) egress_by_filter: bool,
@@ -77,7 +80,10 @@ impl Guard {
 
     /// Logs an event, and keeps it.
     pub(super) fn report(&mut self, what: What) {
-        info!("{}", event_text(&what));
+        let (text, fields) = (event_text(&what), Fields::of(&what));
+        let mut record = Record::builder();
+        record.level(what.level()).target(module_path!()).key_values(&fields);
+        log::logger().log(&record.args(format_args!("{text}")).build());
         self.keep(what);
     }
 

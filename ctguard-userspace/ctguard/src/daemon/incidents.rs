@@ -11,11 +11,12 @@ use log::info;
 
 use super::{Guard, kept_file::KeptFile};
 use crate::{
-    incidents::{ClassFlows, Incident, MOST, Reading, Recorder},
+    incidents::{ClassFlows, Incident, IncidentsReport, MOST, Reading, Recorder},
     report::CounterReport,
 };
 use ctguard_kernel::bpf::monotonic;
 use ctguard_layout::{Class, Policy, Tier};
+use ctguard_units::real;
 
 /// How often one that goes on is written.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -98,6 +99,14 @@ pub(super) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
         if let Some(last) = keeper.kept.last().filter(|_| has_changed) {
             let what = if last.ended.is_some() { "is over" } else { "begins" };
             info!("incident {} {what}; see: ctguard incidents", last.number);
+            let json = serde_json::to_vec(&IncidentsReport::new(std::slice::from_ref(last)))?;
+            let hook = guard.configuration.in_force.hook();
+            let refused = guard.hooks.add(last.number, hook, json);
+            let saved = keeper.save(reading.at);
+            if let Some(event) = refused {
+                guard.report(event);
+            }
+            return saved;
         }
     }
     keeper.save(reading.at)
@@ -119,6 +128,7 @@ fn read(guard: &Guard) -> anyhow::Result<Reading> {
         time: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
         entries: table.entries,
         max: table.max,
+        target_ratio: real(guard.maps.policy().target_ppm.into()) / 1e6,
         stages: Class::ALL.map(|class| limits.stage(class)),
         classes,
         tiers: BTreeMap::from(tiers),
@@ -130,6 +140,10 @@ fn read(guard: &Guard) -> anyhow::Result<Reading> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        incidents::{Peak, Seen, Series},
+        services::ServiceHeld,
+    };
 
     fn incident(began: &str, ended: Option<&str>) -> Incident {
         let ended = ended.map(ToOwned::to_owned);
@@ -161,5 +175,45 @@ mod tests {
         keeper.save_last().unwrap();
         let kept: Vec<Incident> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(kept, keeper.kept);
+    }
+
+    /// Fails when a daemon could not read again what it wrote.
+    #[test]
+    fn the_longest_file_is_not_too_long_to_be_read() {
+        let [name, label] =
+            ["2001:db8:ffff:ffff::/64", "a_long_label_of_a_reason"].map(str::to_owned);
+        let count = u64::from(u32::MAX);
+        let counts = |many: u32| (0..many).map(|it| (format!("{label}{it}"), count)).collect();
+        let seen = Seen { name, asks: 1e6 / 3.0, refused: 1e6 / 3.0, holds: u32::MAX };
+        let [address, protocol] =
+            ["2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", "tcp"].map(str::to_owned);
+        let service = ServiceHeld {
+            address,
+            protocol,
+            port: Some(65535),
+            entries: count,
+            unanswered_entries: count,
+        };
+        let flows = ClassFlows { admitted: count, challenged: count, refused: counts(20) };
+        let peak = Peak { peak_arriving_per_second: 1e6 / 3.0, flows, ..Peak::default() };
+        let rates = vec![9_999_999; 240];
+        let longest = Incident {
+            classes: Class::ALL.map(|class| (class.name().to_owned(), peak.clone())).into(),
+            admitted_by_tier: counts(10),
+            reclaimed: counts(10),
+            sources: vec![seen.clone(); 20],
+            networks: vec![seen; 20],
+            services: vec![service; 10],
+            series: Series {
+                at_seconds: rates.clone(),
+                entries: vec![9_999_999; 240],
+                arriving_per_second: rates.clone(),
+                admitted_per_second: rates.clone(),
+                refused_per_second: rates,
+            },
+            ..incident("2026-11-29T04:00:00Z", None)
+        };
+        let bytes = serde_json::to_vec(&vec![longest; MOST]).unwrap().len() as u64;
+        assert!(bytes < crate::files::LONGEST * 9 / 10, "{bytes}");
     }
 }

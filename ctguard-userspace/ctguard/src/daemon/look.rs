@@ -13,6 +13,7 @@ use super::{Guard, background::Background, held::Rules, tick::Relief};
 use crate::{
     events::{PartEvent, What},
     holders::{Holders, Sums},
+    services::Services,
 };
 use ctguard_control::{
     holdings::PartsRoom,
@@ -267,10 +268,11 @@ impl Job {
         memory.timeouts.follow(now);
         let marks = memory.standings.marks();
         let mut looking = Looking::new(self.ages, &marks, self.table.max);
-        let mut sums = Sums::default();
+        let (mut sums, mut services) = (Sums::default(), Services::default());
         let summary = dump_deletable(|entry, deletion| {
             let held = self.rules.held(entry, memory.timeouts.idle(entry, now));
             sums.add(&held);
+            services.add(entry, held.kind);
             looking.add(&held, deletion);
         })?;
         // An entry that cannot be read stays in the table; a look is never more complete than that.
@@ -283,7 +285,11 @@ impl Job {
         let refusals = self.refusals(now, &mut memory.refusals, &memory.written);
         let above_limits = refusals.iter().map(Into::into).collect();
         let overloaded = self.overloaded(now, memory);
-        let holders = Holders { above_limits, ..Holders::new(&look, &memory.standings, &sums) };
+        let holders = Holders {
+            above_limits,
+            services: services.most(),
+            ..Holders::new(&look, &memory.standings, &sums)
+        };
         Ok(Seen { queue: look.queue, holders, overloaded, left_out })
     }
 

@@ -8,6 +8,7 @@ mod configuration;
 mod dismantle;
 mod guard;
 mod held;
+mod hook;
 mod housekeeping;
 mod incidents;
 mod keep_regulars;

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Guard, StartError, StartOptions, configuration,
+    Guard, StartError, StartOptions, configuration, hook,
     housekeeping::{end_pause, fit_timeouts, follow_kernel, notice_others, notice_unreadable},
     incidents, keep_regulars, known_flows, lists, look, overload, reclaim,
     start::start,
@@ -204,6 +204,7 @@ fn keep_house(guard: &mut Guard) -> bool {
     guard.attempted("count entries and frames", "jumps and unreadable frames go unseen", &done);
     let recorded = incidents::follow(guard);
     guard.attempted("record incidents", "`ctguard incidents` lacks some", &recorded);
+    hook::follow(guard);
     let fitted = fit_timeouts(guard);
     guard.attempted("fit timeouts to the fill", "entries live longer", &fitted);
     if let Err(error) = sd_notify::notify(&[NotifyState::Watchdog]) {

@@ -1,14 +1,23 @@
 //! Incidents: from when a class leaves calm until all classes have been calm for a minute.
-//! `recorder` finds them, the daemon keeps them (`daemon/incidents.rs`), `ctguard incidents` shows them.
+//! `recorder` finds them, the daemon keeps them (`daemon/incidents.rs`), `ctguard incidents` shows them,
+//! `ctguard report` writes a page about one.
 
+mod html;
+mod page;
+mod plot;
 mod recorder;
+mod series;
 mod text;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{report::SCHEMA_VERSION, services::ServiceHeld};
+
+pub(crate) use page::{Colophon, page};
 pub(crate) use recorder::{Reading, Recorder};
+pub(crate) use series::Series;
 pub(crate) use text::write_incidents;
 
 /// Incidents that are kept.
@@ -32,6 +41,8 @@ pub(crate) struct Incident {
     pub(crate) peak_at: String,
     pub(crate) max_entries: u64,
     pub(crate) peak_fill_ratio: f64,
+    /// The fill up to which the guard let the table go, at the end; 0 if it was not recorded.
+    pub(crate) target_ratio: f64,
     /// Those that left calm.
     pub(crate) classes: BTreeMap<String, Peak>,
     /// New flows that were admitted, by tier.
@@ -43,6 +54,23 @@ pub(crate) struct Incident {
     pub(crate) sources: Vec<Seen>,
     /// The same for IPv4 /24 and IPv6 /48, of the sources that the daemon named.
     pub(crate) networks: Vec<Seen>,
+    /// Peaks of the services that most unanswered entries led to, then of those with most entries.
+    pub(crate) services: Vec<ServiceHeld>,
+    /// Empty if it was not recorded.
+    pub(crate) series: Series,
+}
+
+/// Incidents as `--json` and the hook have them.
+#[derive(Serialize)]
+pub(crate) struct IncidentsReport<'a> {
+    schema_version: u32,
+    incidents: &'a [Incident],
+}
+
+impl<'a> IncidentsReport<'a> {
+    pub(crate) const fn new(incidents: &'a [Incident]) -> Self {
+        Self { schema_version: SCHEMA_VERSION, incidents }
+    }
 }
 
 /// One class in an incident.

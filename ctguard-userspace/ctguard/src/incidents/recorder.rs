@@ -1,19 +1,24 @@
 //! When an incident begins and ends, and what it was: pure code, with readings in and incidents out.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use ctguard_control::sources::SourceScope;
 use ctguard_layout::{CLASSES, Class, Stage};
 use ctguard_units::real;
 
-use super::{ClassFlows, Incident, Peak, Seen};
-use crate::holders::Holders;
+use super::{
+    ClassFlows, Incident, Peak, Seen,
+    series::{Growing, Step},
+};
+use crate::{holders::Holders, services::ServiceHeld};
 
 /// All classes have been calm for so long: it is over.
 const CALM_AGAIN: Duration = Duration::from_mins(1);
 /// Sources and networks that are named.
 const NAMED: usize = 20;
-/// Sources and networks that are followed.
+/// Services that are named.
+const NAMED_SERVICES: usize = 10;
+/// Sources, networks and services that are followed.
 const FOLLOWED: usize = 1000;
 
 /// What the guard counted since it was loaded, and the table.
@@ -26,6 +31,7 @@ pub(crate) struct Reading {
     pub(crate) entries: u64,
     /// 0 is no maximum.
     pub(crate) max: u64,
+    pub(crate) target_ratio: f64,
     pub(crate) stages: [Stage; CLASSES],
     pub(crate) classes: [ClassFlows; CLASSES],
     /// Admitted by tier.
@@ -49,7 +55,9 @@ struct Open {
     calm_since: Option<Duration>,
     sources: BTreeMap<String, Seen>,
     networks: BTreeMap<String, Seen>,
+    services: BTreeMap<String, ServiceHeld>,
     looked_at: String,
+    series: Growing,
 }
 
 impl Recorder {
@@ -65,6 +73,7 @@ impl Recorder {
         if open.looked_at != holders.looked_at {
             open.looked_at.clone_from(&holders.looked_at);
             open.see_sources(holders);
+            open.see_services(holders);
         }
         let since = if is_calm { *open.calm_since.get_or_insert(now.at) } else { now.at };
         if !is_calm {
@@ -89,15 +98,17 @@ impl Open {
             calm_since: None,
             sources: BTreeMap::new(),
             networks: BTreeMap::new(),
+            services: BTreeMap::new(),
             looked_at: String::new(),
+            series: Growing::default(),
         }
     }
 
     fn see(&mut self, before: &Reading, now: &Reading) {
-        let Self { incident, base, .. } = self;
+        let Self { incident, base, series, .. } = self;
         incident.seen.clone_from(&now.time);
         incident.was_dry_run |= now.is_dry_run;
-        incident.max_entries = now.max;
+        (incident.max_entries, incident.target_ratio) = (now.max, now.target_ratio);
         if now.entries >= incident.peak_entries {
             incident.peak_entries = now.entries;
             incident.peak_at.clone_from(&now.time);
@@ -107,10 +118,15 @@ impl Open {
             incident.peak_fill_ratio = incident.peak_fill_ratio.max(fill);
         }
         let seconds = now.at.saturating_sub(before.at).as_secs_f64();
+        let mut step =
+            Step { at: now.at.saturating_sub(base.at), entries: now.entries, ..Step::default() };
         for class in Class::ALL {
             let stage = now.stages[class as usize];
             let flows = now.classes[class as usize].since(&base.classes[class as usize]);
             let latest = now.classes[class as usize].since(&before.classes[class as usize]);
+            step.arriving += latest.arriving();
+            step.admitted += latest.admitted;
+            step.refused += latest.refused();
             if stage == Stage::Calm && !incident.classes.contains_key(class.name()) {
                 continue;
             }
@@ -121,6 +137,8 @@ impl Open {
             of_class.flows = flows;
             of_class.see_rates(&latest, seconds);
         }
+        series.add(step);
+        incident.series = series.series();
         incident.admitted_by_tier = since(&now.tiers, &base.tiers);
         incident.reclaimed = since(&now.reclaimed, &base.reclaimed);
     }
@@ -150,6 +168,22 @@ impl Open {
         self.incident.sources = most(&self.sources);
         self.incident.networks = most(&self.networks);
     }
+
+    fn see_services(&mut self, holders: &Holders) {
+        for seen in &holders.services {
+            let name = seen.name();
+            if self.services.len() >= FOLLOWED && !self.services.contains_key(&name) {
+                continue;
+            }
+            let kept = self.services.entry(name).or_insert_with(|| seen.clone());
+            kept.entries = kept.entries.max(seen.entries);
+            kept.unanswered_entries = kept.unanswered_entries.max(seen.unanswered_entries);
+        }
+        let mut most: Vec<_> = self.services.values().cloned().collect();
+        most.sort_by_key(|it| (Reverse(it.unanswered_entries), Reverse(it.entries)));
+        most.truncate(NAMED_SERVICES);
+        self.incident.services = most;
+    }
 }
 
 impl Peak {
@@ -157,12 +191,10 @@ impl Peak {
         if seconds <= 0.0 {
             return;
         }
-        let refused: u64 = latest.refused.values().sum();
-        let arriving = latest.admitted + latest.challenged + refused;
         let peak = |peak: &mut f64, flows: u64| *peak = peak.max(real(flows) / seconds);
-        peak(&mut self.peak_arriving_per_second, arriving);
+        peak(&mut self.peak_arriving_per_second, latest.arriving());
         peak(&mut self.peak_admitted_per_second, latest.admitted);
-        peak(&mut self.peak_refused_per_second, refused);
+        peak(&mut self.peak_refused_per_second, latest.refused());
     }
 }
 
@@ -210,6 +242,14 @@ fn since(now: &BTreeMap<String, u64>, base: &BTreeMap<String, u64>) -> BTreeMap<
 }
 
 impl ClassFlows {
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.values().sum()
+    }
+
+    fn arriving(&self) -> u64 {
+        self.admitted + self.challenged + self.refused()
+    }
+
     fn since(&self, base: &Self) -> Self {
         Self {
             admitted: self.admitted.saturating_sub(base.admitted),
@@ -233,6 +273,7 @@ mod tests {
             time: format!("second {second}"),
             entries: 100 + 20 * flood,
             max: 1000,
+            target_ratio: 0.85,
             stages: [stage, Stage::Calm, Stage::Calm],
             classes: [
                 ClassFlows {
@@ -247,6 +288,11 @@ mod tests {
             reclaimed: BTreeMap::from([("unanswered".to_owned(), 7 * flood)]),
             is_dry_run: false,
         }
+    }
+
+    fn service(port: u16, entries: u64, unanswered_entries: u64) -> ServiceHeld {
+        let [address, protocol] = ["192.0.2.9", "udp"].map(str::to_owned);
+        ServiceHeld { address, protocol, port: Some(port), entries, unanswered_entries }
     }
 
     fn holders(second: u64) -> Holders {
@@ -269,6 +315,7 @@ mod tests {
             looked_at: format!("look {}", second / 10),
             sources: vec![holder("192.0.2.1", 40), holder("192.0.2.2", 50)],
             above_limits: vec![above],
+            services: vec![service(443, 900, second), service(53, 10, 2 * second)],
             ..Holders::default()
         }
     }
@@ -295,9 +342,15 @@ mod tests {
         assert_eq!(tcp.flows.refused["source"], 30 * 90);
         assert_eq!(incident.reclaimed["unanswered"], 210);
         assert_eq!(incident.admitted_by_tier["proven"], 4 * 91);
+        assert_eq!(incident.series.at_seconds.len(), 91);
+        assert_eq!(incident.series.entries.iter().max(), Some(&700));
+        assert_eq!(incident.series.refused_per_second[5], 90);
         let names = |all: &[Seen]| all.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&incident.sources), ["198.51.100.7", "192.0.2.2", "192.0.2.1"]);
         assert_eq!(names(&incident.networks), ["198.51.100.0/24", "192.0.2.0/24"]);
+        let ports: Vec<_> = incident.services.iter().map(|it| it.port).collect();
+        assert_eq!(ports, [Some(53), Some(443)]);
+        assert_eq!(incident.services[0].unanswered_entries, 200, "of the last look");
         assert_eq!(incident.networks[1].holds, 90, "not 90 at each look");
     }
 

@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{Incident, Peak, Seen};
+use crate::services::ServiceHeld;
 
-/// Sources and networks that are named.
+/// Sources, networks and services that are named.
 const NAMED: usize = 5;
 
 pub(crate) fn write_incidents(incidents: &[Incident], out: &mut impl Write) -> io::Result<()> {
@@ -57,6 +58,7 @@ fn write_incident(incident: &Incident, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "  admitted  {}", counts(&incident.admitted_by_tier))?;
     writeln!(out, "  reclaimed {}", counts(&incident.reclaimed))?;
+    writeln!(out, "  services  {}", services(&incident.services))?;
     writeln!(out, "  networks  {}", seen(&incident.networks))?;
     writeln!(out, "  sources   {}", seen(&incident.sources))
 }
@@ -64,6 +66,14 @@ fn write_incident(incident: &Incident, out: &mut impl Write) -> io::Result<()> {
 fn counts(counts: &BTreeMap<String, u64>) -> String {
     let counts: Vec<_> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
     if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+}
+
+fn services(all: &[ServiceHeld]) -> String {
+    let one = |it: &ServiceHeld| {
+        format!("{} ({} entries, {} unanswered)", it.name(), it.entries, it.unanswered_entries)
+    };
+    let all: Vec<_> = all.iter().take(NAMED).map(one).collect();
+    if all.is_empty() { "none named".to_owned() } else { all.join(", ") }
 }
 
 fn seen(all: &[Seen]) -> String {

@@ -44,6 +44,9 @@ pub(crate) fn event_text(what: &What) -> String {
         What::FeedReadAgain { feed, prefixes } => {
             format!("feed {feed} can be read again; it lists {prefixes} prefixes")
         }
+        What::HookFailed { incident, error } => {
+            format!("the hook for incident {incident} failed: {error}")
+        }
         What::Unreadable { share_ratio } if *share_ratio > MOST_UNREADABLE => {
             unreadable_text(*share_ratio)
         }

@@ -88,6 +88,7 @@ fn holders() -> Holders {
         idle_entries,
     };
     Holders {
+        services: Vec::new(),
         looked_at: "2026-01-02T14:02:05.000Z".to_owned(),
         entries: 13_020,
         states: vec![
