@@ -1,7 +1,8 @@
 //! Locks for running a guard, writing its settings, and mounting a bpffs.
 //!
-//! They are flock(2) locks, which end with their holder. The lock file has the holder's pid and the
-//! path of the guard's pins. Every wait is bounded, and its error names the holder.
+//! They are flock(2) locks, which end with their holder. The lock file has the holder's pid, the path of
+//! the guard's pins, and the cookie of the network namespace. Every wait is bounded, and its error names
+//! the holder.
 
 use std::{
     fmt,
@@ -17,7 +18,7 @@ use std::{
 use rustix::fs::{AtFlags, major, minor, statat};
 use thiserror::Error;
 
-use crate::run_directory;
+use crate::{namespace, run_directory};
 
 const DAEMON: &str = "lock";
 const WRITING: &str = "writing";
@@ -134,6 +135,15 @@ pub fn pinned_guards() -> Vec<PathBuf> {
         .collect()
 }
 
+/// Whether the last daemon of the guard at `pins` ran in another network namespace than this thread's.
+/// That one may be gone: the kernel gives its inode number, and so its pins, to a new one.
+pub fn is_of_other_namespace(pins: &Path) -> bool {
+    let file = Path::new(run_directory::PATH).join(name(pins, DAEMON));
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let last = text.lines().nth(2).and_then(|line| line.parse::<u64>().ok());
+    last.is_some_and(|last| namespace::cookie().is_some_and(|own| own != last))
+}
+
 fn take(name: &str, pins: &Path, patience: Duration) -> Result<Lock, LockError> {
     let path = Path::new(run_directory::PATH).join(name);
     let mut waited = Duration::ZERO;
@@ -168,6 +178,9 @@ fn try_take(name: &str, pins: &Path) -> io::Result<Option<File>> {
     }
     file.set_len(0)?;
     writeln!(file, "{}\n{}", std::process::id(), pins.display())?;
+    if let Some(cookie) = namespace::cookie() {
+        writeln!(file, "{cookie}")?;
+    }
     Ok(Some(file))
 }
 

@@ -53,6 +53,7 @@ fn a_machine_is_guarded_in_dry_run_by_its_own_proposal_and_then_enforced() -> Re
 
     let daemon = site.start(&["run", "--config", file])?;
     ensure!(site.status()?["dry_run"] == true);
+    ensure!(daemon.log()?.contains("DRY RUN: nothing is dropped"), "{}", daemon.log()?);
     site.succeed(&["set", "source.udp.rate=1", "source.udp.burst=1"])?;
     let wire = site.wire()?;
     ensure!(try_one_source(&site, &wire, 9, 50)?.source > 0);

@@ -1,6 +1,6 @@
 //! A daemon that dies, and one that takes its guard over.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use anyhow::{Result, ensure};
 use ctguard_tests::{
@@ -102,5 +102,46 @@ fn what_a_killed_daemon_left_is_removed_by_detach() -> Result<()> {
         site.ensure_gone()?;
         site.ctguard(&["detach"])?.refusal(3)?;
     }
+    Ok(())
+}
+
+/// Fails when nothing removes a guard at once while its daemon runs.
+#[test]
+fn detach_ends_the_daemon_if_it_is_asked_to() -> Result<()> {
+    if !require::root("detach_ends_the_daemon_if_it_is_asked_to") {
+        return Ok(());
+    }
+    for on_exit in ["keep", "detach"] {
+        let site = Site::build()?;
+        let _daemon = site.start(&["run", "-i", WAN, "--on-exit", on_exit])?;
+        site.ctguard(&["detach"])?.refusal(1)?;
+        let answer = site.ctguard(&["detach", "--stop"])?;
+        ensure!(answer.code == Some(0) && answer.errors.contains("removed"), "{answer:?}");
+        site.ensure_gone()?;
+        site.ctguard(&["detach", "--stop"])?.refusal(3)?;
+    }
+    Ok(())
+}
+
+/// Fails when a network namespace that has the number of one that is gone, and so its pins, drops what was
+/// denied there.
+#[test]
+fn a_guard_of_another_network_namespace_is_not_taken_over() -> Result<()> {
+    if !require::root("a_guard_of_another_network_namespace_is_not_taken_over") {
+        return Ok(());
+    }
+    const PINS: &str = "/run/ctguard/of-two-namespaces";
+    let at_pins = |words: &[&'static str]| [words, &["--pin-path", PINS]].concat();
+    let first = Site::build()?;
+    first.start(&at_pins(&["run", "-i", WAN]))?.kill()?;
+    first.succeed(&at_pins(&["deny", "add", "192.0.2.0/24"]))?;
+
+    let second = first.neighbour()?;
+    let daemon = second.start(&at_pins(&["run", "-i", WAN]))?;
+    ensure!(daemon.log()?.contains("of another network namespace"), "{}", daemon.log()?);
+    ensure!(second.succeed(&at_pins(&["deny", "list"]))?.is_empty());
+    wait_for("its end", || Ok(first.xdp(WAN)?.is_none().then_some(())))?;
+    ensure!(daemon.stop()?.success());
+    ensure!(!Path::new(PINS).exists());
     Ok(())
 }

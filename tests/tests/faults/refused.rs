@@ -65,6 +65,28 @@ fn a_program_of_another_is_named_and_left_alone() -> Result<()> {
     Ok(())
 }
 
+/// Fails when whoever allows an address right after a start is told to remove the guard.
+#[test]
+fn a_command_that_comes_during_a_start_is_told_to_wait() -> Result<()> {
+    if !require::root("a_command_that_comes_during_a_start_is_told_to_wait") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let daemon = site.start_into(&["run", "-i", WAN], Stdio::null())?;
+    wait_for("the start", || {
+        let answer = site.ctguard(&["allow", "add", "192.0.2.7"])?;
+        if answer.code == Some(0) {
+            return Ok(Some(()));
+        }
+        let line = answer.refusal(3)?;
+        ensure!(line.contains("start one") || line.contains("is being started"), "{line}");
+        Ok(None)
+    })?;
+    wait_for("the guard", || Ok(site.xdp(WAN)?))?;
+    ensure!(daemon.stop()?.success());
+    site.ensure_gone()
+}
+
 /// Fails when a restart finds the program of its predecessor, which the kernel takes off a little later,
 /// loads for seconds, and then refuses because of what it found at first.
 #[test]

@@ -1,6 +1,10 @@
 //! What commands need: the pin path, the privileges, the maps.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -9,10 +13,14 @@ use crate::signals::catches;
 use ctguard_kernel::{
     bpf::{KernelClock, Pins},
     lock,
-    maps::GuardMaps,
+    maps::{GuardMaps, OpenError},
     privileges,
 };
 use ctguard_layout::{programs, units::Jiffies};
+
+/// A daemon writes what it keeps, and removes its guard, before it ends.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug)]
 pub(super) struct Context {
@@ -43,7 +51,29 @@ impl Context {
 
     pub(super) fn maps(&self) -> Result<GuardMaps, CliError> {
         require_privileges()?;
-        Ok(GuardMaps::open(&self.pins)?)
+        GuardMaps::open(&self.pins).map_err(|error| match error {
+            OpenError::Incomplete { .. } if lock::daemon_of(self.pins.path()).is_some() => {
+                CliError::Starting
+            }
+            error => error.into(),
+        })
+    }
+
+    /// Ends the daemon, if one runs, and waits until it has ended; says whether one did.
+    pub(super) fn end_daemon(&self) -> Result<bool, CliError> {
+        let Some(daemon) = lock::daemon_of(self.pins.path()) else { return Ok(false) };
+        let process = daemon.pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        let Some(process) = process else { return Ok(false) };
+        kill_process(process, Signal::TERM)
+            .map_err(|error| CliError::cannot("end the daemon")(error.into()))?;
+        let began = Instant::now();
+        while lock::daemon_of(self.pins.path()).is_some() {
+            if began.elapsed() > PATIENCE {
+                return Err(CliError::NoAnswer(PATIENCE));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(true)
     }
 
     /// Now, and how many jiffies a second has.

@@ -14,18 +14,28 @@ use ctguard_kernel::{
 
 /// Remove the guard from the kernel: programs, maps and pins
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  ctguard detach\n\n\
-    While a daemon runs, stop the daemon instead (Ctrl-C, or systemctl stop ctguard). It removes the\n\
-    guard when it ends, unless it was started with --on-exit keep.")]
-pub(super) struct DetachArgs {}
+#[command(after_help = "Examples:\n  ctguard detach           no daemon runs\n  \
+    ctguard detach --stop    end the daemon first\n\n\
+    A daemon that ends removes the guard, unless it was started with --on-exit keep. If systemd started\n\
+    it: systemctl stop ctguard.")]
+pub(super) struct DetachArgs {
+    /// End the daemon first, if one runs
+    #[arg(long)]
+    stop: bool,
+}
 
-pub(super) fn run(_args: &DetachArgs, context: &Context) -> Result<Code, CliError> {
+pub(super) fn run(args: &DetachArgs, context: &Context) -> Result<Code, CliError> {
     require_privileges()?;
+    let has_ended = args.stop && context.end_daemon()?;
     let lock = lock::for_daemon(context.pins.path())?;
     let result = check(context)
         .and_then(|()| dismantle(&context.pins).map_err(CliError::cannot("remove the guard")));
     lock.remove();
-    result?;
+    match result {
+        // The daemon removed it.
+        Err(CliError::Open(OpenError::NoGuard { .. })) if has_ended => {}
+        result => result?,
+    }
     complain(format_args!("removed {}", context.pins.path().display()));
     Ok(Code::Done)
 }

@@ -83,6 +83,8 @@ pub(super) enum CliError {
     NoAddress(String),
     #[error("standard input is no terminal, so nobody can be asked; to enforce the limits: --yes")]
     NobodyToAsk,
+    #[error("a guard is being started; it takes some seconds, then try again")]
+    Starting,
     #[error("no daemon steers the guard; start one: ctguard run -i INTERFACE")]
     NoDaemon,
     #[error("the daemon (pid {pid}) is of a release that this would end; restart it")]
@@ -132,7 +134,7 @@ impl CliError {
             Self::Config(_) | Self::ReloadRefused(_) => Code::Configuration,
             Self::Start(error) => start_code(error),
             Self::Open(error) => open_code(error),
-            Self::NoDaemon => Code::NoGuard,
+            Self::NoDaemon | Self::Starting => Code::NoGuard,
             Self::Tune(error) => tune_code(error),
             Self::Table(_)
             | Self::Lock(_)

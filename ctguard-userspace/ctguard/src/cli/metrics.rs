@@ -17,7 +17,7 @@ use crate::{
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  ctguard metrics --listen 127.0.0.1:9751\n  \
     ctguard metrics --listen unix:/run/ctguard-metrics.sock\n  \
-    ctguard metrics > /var/lib/node_exporter/ctguard.prom\n\n\
+    ctguard metrics > ctguard.prom.new && mv ctguard.prom.new ctguard.prom\n\n\
     docs/metrics.md has all metrics, and packaging/prometheus/ alerts.")]
 pub(super) struct MetricsArgs {
     /// Serve them over HTTP at this address, under /metrics, until Ctrl-C

@@ -15,6 +15,7 @@ use ctguard_kernel::{
     conntrack::Table,
     net::Stations,
 };
+use ctguard_layout::Policy;
 use ctguard_settings::{Assignment, StartKey, Value};
 
 /// Guard interfaces until Ctrl-C (SIGINT) or SIGTERM
@@ -171,7 +172,10 @@ fn announce(guard: &Guard) {
     for interface in guard.interfaces.iter().filter(|it| it.stations != Stations::All) {
         info!("{}: {}", interface.name, interface.stations);
     }
-    info!("guarding {}, {}, target {target}", interfaces.join(", "), describe(&guard.table));
+    let is_dry = guard.maps.policy().has(Policy::DRY_RUN);
+    let dry_run = if is_dry { "; DRY RUN: nothing is dropped" } else { "" };
+    let (interfaces, table) = (interfaces.join(", "), describe(&guard.table));
+    info!("guarding {interfaces}, {table}, target {target}{dry_run}");
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         warn!("cannot tell the service manager: {error}");
     }

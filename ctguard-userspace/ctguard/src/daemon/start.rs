@@ -110,9 +110,13 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
     let targets = resolve_all(&links, named)?;
     let indices: Vec<_> = targets.iter().map(|link| link.index).collect();
     let around = Surroundings::of(links, &indices);
+    let is_stale = lock::is_of_other_namespace(options.pins.path());
     let lock = lock::for_daemon(options.pins.path())?;
     if let Err(error) = forget_gone_namespaces() {
         warn!("cannot remove the events of network namespaces that are gone: {error}");
+    }
+    if is_stale {
+        remove_stale(&options.pins)?;
     }
     let started = start_locked(options, table, around, &targets, lock.clone());
     // A guard that is kept is known by its lock file.
@@ -120,6 +124,15 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
         lock.remove();
     }
     started
+}
+
+/// A guard of a namespace that is gone would bring its lists and settings into this one.
+fn remove_stale(pins: &Pins) -> Result<(), StartError> {
+    if !pins.path().exists() {
+        return Ok(());
+    }
+    warn!("removing the guard at {}, which is of another network namespace", pins.path().display());
+    dismantle(pins).map_err(StartError::cannot("remove a guard of another network namespace"))
 }
 
 fn start_locked(
