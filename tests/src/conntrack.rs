@@ -135,6 +135,14 @@ impl ConntrackTable {
         Ok(self.ask(entry.original.from, message)?.is_some())
     }
 
+    /// Lets the entry of this original tuple end so many seconds from now, unless a packet comes;
+    /// false where it has ended.
+    pub fn set_time_left(&mut self, tuple: &Tuple, seconds: u32) -> Result<bool> {
+        let key = ConntrackAttribute::CtaTupleOrig(parts(tuple));
+        let message = ConntrackMessage::New(vec![key, ConntrackAttribute::CtaTimeout(seconds)]);
+        Ok(self.ask(tuple.from, message)?.is_some())
+    }
+
     /// Whether an entry has this tuple in either direction.
     pub fn knows(&mut self, tuple: &Tuple) -> Result<bool> {
         let key = ConntrackAttribute::CtaTupleOrig(parts(tuple));

@@ -2,6 +2,7 @@
 //! traffic through it, a flood, and what became of both.
 
 pub mod addresses;
+pub mod age;
 pub mod arrival;
 pub mod bench;
 pub mod clients;

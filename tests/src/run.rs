@@ -10,6 +10,7 @@ use anyhow::Result;
 
 use crate::{
     addresses::Family,
+    age::age,
     arrival::Receivers,
     cpus::Cpus,
     flood::{Flood, Flooded},
@@ -37,6 +38,8 @@ pub const TARGET_RATIO: f64 = 0.85;
 const MOST_PER_SECOND: f64 = 1000.0;
 /// Entries of the table for each legitimate new flow a second: 100 a second in 16,384.
 const ENTRIES_PER_FLOW: f64 = 163.84;
+/// Connections that a flood opened before the guard starts are so old at most.
+const OPENED_WITHIN: Duration = Duration::from_mins(10);
 /// Time for threads to get ready before flows start.
 const LEAD: Duration = Duration::from_millis(100);
 
@@ -128,6 +131,8 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
             let load = open_load()?;
             early = start_flood()?;
             wait_until(Instant::now() + time, interrupted)?;
+            let flood = plan.flood.and_then(|(kind, _)| kind.sources().crowd(plan.family));
+            flood.map_or(Ok(()), |crowd| age(&network.router, crowd, OPENED_WITHIN))?;
             let guard = start_guard()?;
             let cost = guard.daemon().map(|_| DaemonCost::default());
             (guard, cost, load)

@@ -179,6 +179,14 @@ impl<T> Queue<T> {
         self.counts[class as usize]
     }
 
+    /// Spares the flows of sources above their part: their idle times cannot be trusted.
+    pub fn keep_dead_weight(&mut self) {
+        self.entries.retain(|(class, _)| class.is_dead_weight());
+        for class in ReclaimClass::ALL.into_iter().filter(|class| !class.is_dead_weight()) {
+            self.firm += std::mem::take(&mut self.counts[class as usize]);
+        }
+    }
+
     /// Takes the next `most`; [`ReclaimClass::Replaceable`] only if they are needed.
     pub fn take(&mut self, most: usize, and_replaceable: bool) -> Vec<(ReclaimClass, T)> {
         let may = self.len() + if and_replaceable { self.replaceable() } else { 0 };

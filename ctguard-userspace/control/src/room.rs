@@ -103,13 +103,16 @@ impl Room {
     }
 
     /// New flows that all tiers but the allowed may open at once.
-    pub(crate) const fn headroom(&self) -> u64 {
+    pub(crate) fn headroom(&self) -> u64 {
         self.limit.saturating_sub(self.taken())
     }
 
-    /// Room that is taken or kept for others.
-    const fn taken(&self) -> u64 {
-        self.taken + self.for_others()
+    /// Room that is taken or kept for others: where room is short, at most a part of what there is or
+    /// can be made, or nobody else would find any.
+    fn taken(&self) -> u64 {
+        let free = self.limit.saturating_sub(self.taken);
+        let most = (free + self.reclaimable + self.replaceable) / TUNING.others_most_divisor;
+        self.taken + self.for_others().min(most)
     }
 
     /// Room for flows that others open which no deletion makes.
@@ -260,12 +263,25 @@ mod tests {
     #[test]
     fn what_can_be_deleted_is_room_for_others_and_what_is_free_is_for_all() {
         let room = Room::of(TableSample { entries: 700, max: 1000 }, 850_000, 700, 100);
-        assert_eq!(room.left(Tier::Strangers), 20);
+        assert_eq!(room.left(Tier::Strangers), 83);
         let room = room.with_reclaimable(10, 60);
         assert_eq!((room.left(Tier::Strangers), room.available(Tier::Strangers)), (90, 115.0));
         assert_eq!(room.keeping(15.0).deletions(), 10, "others find their room");
         let fuller = Room::of(TableSample { entries: 740, max: 1000 }, 850_000, 740, 100);
         assert_eq!(fuller.with_reclaimable(90, 0).deletions(), 40);
+    }
+
+    /// Fails when others, of whom no entry can be deleted, leave nothing to anybody else.
+    #[test]
+    fn where_room_is_short_others_keep_a_quarter_of_it() {
+        let room = |taken| Room::of(TableSample { entries: taken, max: 1000 }, 850_000, taken, 100);
+        let headroom = |room: Room| (room.headroom(), room.is_short(1));
+        assert_eq!([400, 450, 650].map(|taken| room(taken).headroom()), [350, 300, 150]);
+        assert_eq!(headroom(room(790)), (45, false));
+        let full = room(960).above(960, 960);
+        assert_eq!(headroom(full), (30, false));
+        assert_eq!(headroom(full.with_reclaimable(20, 20)), (20, false), "20 of 80");
+        assert_eq!(headroom(room(1000).above(1000, 1000)), (0, true));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub const TUNING: Tuning = Tuning {
     reserve_memory: Duration::from_mins(1),
     reserve_step: Duration::from_millis(100),
     reserve_divisor: 10,
+    others_most_divisor: 4,
     offered_memory: Duration::from_secs(3),
     offered_least: 0.001,
     refusals_memory: Duration::from_secs(10),
@@ -112,6 +113,8 @@ pub struct Tuning {
     pub reserve_step: Duration,
     /// The room kept is at most the maximum divided by this.
     pub reserve_divisor: u64,
+    /// … and at most the room that there is or can be made, divided by this.
+    pub others_most_divisor: u64,
 
     // Offered loads.
     /// Time constant of offered loads: flows of one source come seconds apart.

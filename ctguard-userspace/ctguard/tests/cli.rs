@@ -144,7 +144,7 @@ fn help_of_set_lists_every_key_with_its_value_and_default() {
         ("relief.finished-after=Ns|off", "10s"),
         ("relief.answered-after=Ns|off", "10s"),
         ("relief.stream-above-part-after=Ns|off", "30s"),
-        ("relief.established-above-part-after=Ns|off", "off"),
+        ("relief.established-above-part-after=Ns|off", "60s"),
         ("relief.adaptive-start=N%", "off"),
         ("relief.adaptive-end=N%", "off"),
         ("overload.after=Ns|off", "off"),

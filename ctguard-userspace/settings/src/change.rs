@@ -311,7 +311,7 @@ mod tests {
             "fallback.rate=5",
             "relief.reclaim=off",
             "relief.half-open-after=off",
-            "relief.established-above-part-after=60s",
+            "relief.established-above-part-after=off",
             "relief.adaptive-start=60%",
             "relief.adaptive-end=120%",
             "prefix.tcp.rate=7",

@@ -26,7 +26,7 @@ pub const DEFAULT_POLICY: Policy = Policy {
     service: [Rate { flows_per_second: 0, burst: 0 }; CLASSES],
     adaptive_ppm: [0; 2],
     // A handshake takes one round trip, and a lost SYN-ACK is repeated after 1 and 3 s.
-    reclaim_after: [1, 5, 10, 10, 30, 0],
+    reclaim_after: [1, 5, 10, 10, 30, 60],
     overload_after: 0,
     overload_for: 600,
     own_ceilings: 0,

@@ -182,7 +182,11 @@ pub const ROWS: &[Row] = &[
         settles: 1,
         bars: &[Bar::AtOnceSettled(Who::Everybody, 0.95), Bar::NoneBroken],
         fill: Fill::Anything,
-        ..Row::plain("holders-before", "the same before ctguard starts", "holders")
+        ..Row::plain(
+            "holders-before",
+            "the same in the ten minutes before ctguard starts",
+            "holders",
+        )
     },
     Row {
         rate: Rate::PerSecond(1200),

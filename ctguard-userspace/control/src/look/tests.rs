@@ -217,3 +217,18 @@ fn holdings_are_the_entries_that_are_no_dead_weight() {
     assert_eq!(found, HashMap::from(expected));
     assert_eq!(look.holdings.proven().collect::<Vec<_>>(), [source(1)]);
 }
+
+#[test]
+fn where_idle_times_cannot_be_trusted_only_dead_weight_is_deleted() {
+    let marks = Marks::from([(source(1), Excess { proving: 9, other: 9 })]);
+    let entries = Kind::ALL.map(|kind| held(1, kind, 10_000));
+    let mut queue = look(&entries, &marks, 1000).queue;
+    let (queued, firm) = (queue.len(), queue.firm());
+    queue.keep_dead_weight();
+    assert_eq!((queue.len(), queue.firm()), (queued - 2, firm + 2));
+    let classes: Vec<_> = queue.take(99, true).into_iter().map(|(class, _)| class).collect();
+    assert!(
+        classes.iter().all(|class| class.is_dead_weight()) && classes.len() == 5,
+        "{classes:?}"
+    );
+}

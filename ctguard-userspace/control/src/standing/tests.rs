@@ -268,3 +268,40 @@ fn earlier_sources_leave_some_places_to_newcomers() {
     let known = standings.known();
     assert!(newcomers.iter().all(|newcomer| known.get(newcomer).copied() == PROVEN));
 }
+
+/// An office, known from calm or not, and 500 sources that keep 28 idle connections each. Fails when
+/// nothing of these makes room, or when a connection that speaks does.
+#[test]
+fn who_keeps_idle_connections_makes_room_and_an_office_that_speaks_loses_none() {
+    let room = PartsRoom { all: 11_468, reserve: 2_458 };
+    let office = source(1);
+    let idle = |source, idle| Held { idle: Some(idle), ..held(source, Kind::Established) };
+    let mut entries: Vec<_> = (0..2000).map(|number| idle(office, number % 6)).collect();
+    for holder in 1000..1500 {
+        entries.extend((0..28).map(|number| idle(source(holder), 21 * (number + 1))));
+    }
+    let known = Regular { score: 50.0, usual: [2000.0, 0.0], is_proven: true };
+    let known = Regulars::restore([(office, known)], SINCE_1970);
+    for mut standings in [Standings::default(), Standings::new(known)] {
+        let mut queues = Vec::new();
+        for passed in [MINUTE, MINUTE + SECOND, MINUTE + 2 * SECOND] {
+            let marks = standings.marks();
+            let ages = ReclaimAges::of(&DEFAULT_POLICY);
+            let mut looking = Looking::new(ages, &marks, 16_384);
+            for entry in &entries {
+                looking.add(entry, || Some(*entry));
+            }
+            let mut look = looking.finish(true);
+            standings.looked(&look, START + passed, SINCE_1970 + passed, true, room);
+            queues.push(look.queue.take(usize::MAX, false));
+        }
+        let [first, second, third] = &queues[..] else { unreachable!("three looks") };
+        assert!(first.is_empty(), "nobody was above a part that was not known yet");
+        assert!(second.len() >= 500 && third.len() >= 2000, "{} {}", second.len(), third.len());
+        for (_, entry) in second.iter().chain(third) {
+            assert!(entry.source != office && entry.idle >= Some(60), "{entry:?}");
+        }
+        let oldest_of_each = third.iter().all(|(_, entry)| entry.idle >= Some(21 * 20));
+        assert!(oldest_of_each, "those that were silent longest");
+    }
+}

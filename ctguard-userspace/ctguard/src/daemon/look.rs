@@ -277,7 +277,11 @@ impl Job {
         })?;
         // An entry that cannot be read stays in the table; a look is never more complete than that.
         let is_complete = summary.completeness == Completeness::Complete || summary.unread > 0;
-        let look = looking.finish(is_complete);
+        let mut look = looking.finish(is_complete);
+        // A flow that spoke after its timeout had shrunk was taken for an old one.
+        if memory.timeouts.follow(monotonic()) {
+            look.queue.keep_dead_weight();
+        }
         debug!("looked at {} entries: {summary:?}", look.entries);
         memory.standings.looked(&look, now, since_1970(), self.is_calm, self.room);
         let changes = sync(&memory.written, &memory.standings.known());

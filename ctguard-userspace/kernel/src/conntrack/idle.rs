@@ -1,6 +1,6 @@
 //! Estimates when an entry saw its last packet, from the time that it has left.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use ctguard_datapath::packet::protocol;
 
@@ -49,24 +49,34 @@ const ROWS: [&[&str]; 17] = [
 const UNACKNOWLEDGED: &str = "tcp_timeout_unacknowledged";
 const RETRANSMITTED: &str = "tcp_timeout_max_retrans";
 
-/// The kernel's timeouts, and since when they have been what they are.
+/// The kernel's timeouts, and what they were before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FullTimeouts {
     /// By row.
     rows: Vec<Vec<u32>>,
-    /// The longest that was ever read, by row.
-    longest: Vec<u32>,
-    since: Duration,
+    /// By row, the oldest first.
+    former: Vec<VecDeque<Former>>,
 }
 
+/// Timeouts from `least` to `most` seconds, none of which has been in force since `until`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Former {
+    least: u32,
+    most: u32,
+    until: Duration,
+}
+
+/// As many former timeouts of a row are told apart.
+const MOST_FORMER: usize = 8;
+
 impl FullTimeouts {
-    /// Reads the timeouts of this thread's namespace again.
-    pub fn follow(&mut self, now: Duration) {
+    /// Reads the timeouts of this thread's namespace again; returns whether they have changed.
+    pub fn follow(&mut self, now: Duration) -> bool {
         let settings = TimeoutSettings::of_the_kernel();
-        self.set(|name| settings.read(name), now);
+        self.set(|name| settings.read(name), now)
     }
 
-    fn set(&mut self, read: impl Fn(&str) -> Option<u32>, now: Duration) {
+    fn set(&mut self, read: impl Fn(&str) -> Option<u32>, now: Duration) -> bool {
         let row = |names: &&[&str]| {
             let mut row: Vec<u32> = names.iter().filter_map(|name| read(name)).collect();
             if let Some(&usual) = row.first() {
@@ -76,29 +86,53 @@ impl FullTimeouts {
         };
         let rows: Vec<_> = ROWS.iter().map(row).collect();
         if self.rows == rows {
-            return;
+            return false;
         }
-        self.longest.resize(rows.len(), 0);
-        for (longest, row) in self.longest.iter_mut().zip(&rows) {
-            *longest = row.iter().copied().fold(*longest, u32::max);
+        self.former.resize_with(rows.len(), VecDeque::new);
+        let before = std::mem::replace(&mut self.rows, rows);
+        for ((former, before), row) in self.former.iter_mut().zip(before).zip(&self.rows) {
+            former.retain(|former| former.passed(now) <= former.most);
+            let gone = before.into_iter().filter(|timeout| !row.contains(timeout));
+            former.extend(gone.map(|timeout| Former { least: timeout, most: timeout, until: now }));
+            while former.len() > MOST_FORMER
+                && let Some(oldest) = former.pop_front()
+                && let Some(next) = former.front_mut()
+            {
+                *next = oldest.and(*next);
+            }
         }
-        (self.rows, self.since) = (rows, now);
+        true
     }
 
     /// Whole seconds since the entry's last packet, if not more; `None` if nothing is known about it.
     pub fn idle(&self, entry: &Entry, now: Duration) -> Option<u32> {
         let left = entry.timeout_seconds?;
         let row = row(entry);
-        // An entry is as young as any of its timeouts allows. The time left is rounded down: 119 of 120
-        // in an entry's first second.
-        let passed = self.rows.get(row)?.iter().filter_map(|full| full.checked_sub(left)).min();
-        match passed {
-            Some(passed) => Some(passed.saturating_sub(1)),
-            // Its last packet came when timeouts were longer.
-            None if left <= *self.longest.get(row)? => {
-                u32::try_from(now.saturating_sub(self.since).as_secs()).ok()
-            }
-            None => None,
+        // An entry is as young as any timeout allows that its last packet may have given it. The time
+        // left is rounded down: 119 of 120 in an entry's first second.
+        let current = self.rows.get(row)?.iter().filter_map(|full| full.checked_sub(left));
+        let former = self.former.get(row)?.iter().filter_map(|former| former.idle(left, now));
+        current.chain(former).min().map(|passed| passed.saturating_sub(1))
+    }
+}
+
+impl Former {
+    /// `None` if it cannot have left so much.
+    fn idle(self, left: u32, now: Duration) -> Option<u32> {
+        let passed = self.passed(now);
+        let most = self.most.checked_sub(left)?;
+        (most >= passed).then(|| self.least.saturating_sub(left).max(passed))
+    }
+
+    fn passed(self, now: Duration) -> u32 {
+        u32::try_from(now.saturating_sub(self.until).as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            least: self.least.min(other.least),
+            most: self.most.max(other.most),
+            until: self.until.max(other.until),
         }
     }
 }
@@ -209,7 +243,34 @@ mod tests {
         timeouts.set(shrunk, seconds(50));
         timeouts.set(shrunk, seconds(60));
         let of = |left, now| timeouts.idle(&entry(protocol::UDP, None, 0, left), seconds(now));
-        assert_eq!([of(20, 50), of(20, 63), of(31, 63)], [Some(0), Some(13), None]);
-        assert_eq!(of(5, 63), Some(1), "of the new one");
+        assert_eq!([of(20, 50), of(12, 63), of(31, 63)], [Some(9), Some(17), None]);
+        assert_eq!([of(20, 63), of(5, 63)], [None, Some(1)], "an entry of the new timeout");
+    }
+
+    /// Fails when connections that speak seem idle for days because their timeout has risen again.
+    #[test]
+    fn an_entry_from_before_timeouts_grew_is_not_taken_for_older_than_it_is() {
+        let (mut timeouts, seconds) = (timeouts(), Duration::from_secs);
+        let of = |timeouts: &FullTimeouts, left, now| {
+            let entry = entry(protocol::TCP, Some(TcpState::Established), 0, left);
+            timeouts.idle(&entry, seconds(now))
+        };
+        let established = |timeout| {
+            move |name: &str| {
+                usual(name).map(|usual| if usual == 432_000 { timeout } else { usual })
+            }
+        };
+        assert!(timeouts.set(established(7440), seconds(1000)));
+        assert!(timeouts.set(usual, seconds(2000)) && !timeouts.set(usual, seconds(2000)));
+        assert_eq!([of(&timeouts, 7438, 2001), of(&timeouts, 7400, 2039)], [Some(1), Some(39)]);
+        assert_eq!(of(&timeouts, 7400, 2050), Some(424_599), "since it has grown");
+        assert_eq!(of(&timeouts, 430_000, 2050), Some(1999));
+        // More than are told apart.
+        for step in 1..20 {
+            timeouts.set(established(7440 + step), seconds(2050 + u64::from(step)));
+        }
+        timeouts.set(usual, seconds(2100));
+        assert!(timeouts.former.iter().all(|former| former.len() <= MOST_FORMER));
+        assert!((1..20).all(|step| of(&timeouts, 7438 + step, 2101) <= Some(20)));
     }
 }

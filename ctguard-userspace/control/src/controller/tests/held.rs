@@ -237,3 +237,35 @@ fn beside_a_flood_that_others_let_in_strangers_find_room() {
         assert!(plant.fullest < plant.max, "{}", plant.line());
     }
 }
+
+/// As many idle connections as the table takes, from before the guard, and what others open. Fails
+/// when the room that is kept for these is all that there is.
+#[test]
+fn idle_connections_above_their_part_make_room_for_newcomers_and_for_others() {
+    let held = live(Tier::Earlier, 1, 1.0, 100 * LONG);
+    let web = Group { reclaimable_after: 2 * SECOND, ..live(Tier::Strangers, 600, 100.0, LONG) };
+    let dns = Group {
+        class: Class::Udp,
+        reclaimable_after: 10 * SECOND,
+        is_replaceable: true,
+        ..live(Tier::Strangers, 300, 50.0, 30 * SECOND)
+    };
+    let inside =
+        unguarded(Group { reclaimable_after: 10 * SECOND, ..live(Tier::Proven, 0, 57.0, LONG) });
+    for (above_part, least) in [(0, 0.4), (2_000, 0.98), (3_500, 0.999)] {
+        let mut plant = Plant::new(16_384, vec![web, dns, inside]);
+        plant.fill(16_000 - above_part, 1, held);
+        let idle = Group { reclaimable_after: 60 * SECOND, ..held };
+        if above_part > 0 {
+            plant.fill(above_part, 600 * SECOND, idle);
+        }
+        let started = plant.now;
+        plant.count_from(started + SECOND);
+        plant.run(started + 30 * SECOND);
+        println!("{above_part}: {}", plant.line());
+        for group in 0..2 {
+            assert!(plant.outcome(group).success() >= least, "{above_part}: {}", plant.line());
+        }
+        assert!(above_part == 0 || plant.dropped == 0, "{}", plant.line());
+    }
+}
