@@ -13,11 +13,13 @@ use std::{
 };
 
 use ctguard_layout::Stage;
+use log::Level;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     files::FileError,
     holders::{Holders, PartReport, SourceHolder},
+    report::MOST_UNREADABLE,
 };
 use ctguard_audit::host::{Host, numbers};
 use ctguard_control::StageChange;
@@ -87,6 +89,30 @@ pub(crate) enum What {
     Unreadable {
         share_ratio: f64,
     },
+}
+
+impl What {
+    /// A warning is what the operator should act on.
+    pub(crate) fn level(&self) -> Level {
+        match self {
+            Self::ReloadRefused { .. }
+            | Self::InterfaceGone { .. }
+            | Self::FeedFailed { .. }
+            | Self::HookFailed { .. } => Level::Warn,
+            Self::Unreadable { share_ratio } if *share_ratio > MOST_UNREADABLE => Level::Warn,
+            Self::Started { .. }
+            | Self::Stopped
+            | Self::Reloaded { .. }
+            | Self::Paused { .. }
+            | Self::PauseEnded { .. }
+            | Self::Stage(_)
+            | Self::Reclaimed(_)
+            | Self::Part(_)
+            | Self::InterfaceBack { .. }
+            | Self::FeedReadAgain { .. }
+            | Self::Unreadable { .. } => Level::Info,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

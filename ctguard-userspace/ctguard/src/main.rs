@@ -12,6 +12,7 @@ mod feeds;
 mod files;
 mod holders;
 mod incidents;
+mod log_fields;
 mod metrics;
 mod report;
 mod sentence;

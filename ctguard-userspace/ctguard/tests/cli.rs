@@ -64,7 +64,7 @@ fn a_command_without_its_arguments_is_a_bad_command() {
 }
 
 /// Every verb, and the sentence that its help begins with.
-const HELP: [(&[&str], &str); 27] = [
+const HELP: [(&[&str], &str); 28] = [
     (&[], "Keep floods from filling the connection table (`nf_conntrack`), with XDP"),
     (&["init"], "Look at this machine and propose a configuration, in dry run"),
     (&["run"], "Guard interfaces until Ctrl-C (SIGINT) or SIGTERM"),
@@ -76,6 +76,7 @@ const HELP: [(&[&str], &str); 27] = [
         &["incidents"],
         "Show floods and other times of pressure: when, how bad, from whom, and what was done",
     ),
+    (&["report"], "Write one incident as a page of HTML, with plots, to send to a provider"),
     (&["metrics"], "Print metrics for Prometheus, or serve them over HTTP"),
     (&["get"], "Show the settings in force"),
     (&["set"], "Change settings at once, whether or not a daemon runs"),
@@ -171,7 +172,7 @@ fn help_of_set_lists_every_key_with_its_value_and_default() {
 fn help_shows_only_what_concerns_the_command() {
     for (verb, _) in HELP {
         let text = help(verb, "-h");
-        let uses_no_guard = matches!(verb, ["events" | "incidents" | "simulate"]);
+        let uses_no_guard = matches!(verb, ["events" | "incidents" | "report" | "simulate"]);
         assert_eq!(text.contains("--pin-path"), !uses_no_guard, "{verb:?}: {text}");
     }
     for (list, other) in [("allow", "deny"), ("deny", "allow")] {

@@ -3,6 +3,7 @@
 
 mod detection;
 mod interfaces;
+mod journal;
 mod killed;
 mod leaving;
 mod locks;

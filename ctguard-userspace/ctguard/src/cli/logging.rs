@@ -1,4 +1,4 @@
-//! The daemon's log, on standard error.
+//! The daemon's log, on standard error, or in the journal if standard error leads there.
 //!
 //! Standard error may be a pipe that nobody reads, or a terminal that was stopped with Ctrl-S. So a
 //! thread writes the lines from a queue, and logging never waits.
@@ -19,6 +19,9 @@ use std::{
 use env_logger::{Builder, DEFAULT_FILTER_ENV, Target};
 use log::{Level, LevelFilter};
 
+use systemd_journal_logger::JournalLog;
+
+use super::journal::{self, Owned, ToJournal};
 use crate::terminal::{Terminal, visible};
 use ctguard_kernel::terminal::write_from_background;
 
@@ -37,7 +40,9 @@ static QUEUE: OnceLock<Queue> = OnceLock::new();
 /// Sentences for people; `trace` adds what the program logs, and `RUST_LOG` whatever it names.
 pub(super) fn start(trace: bool) -> io::Result<()> {
     write_from_background();
-    let queue = Queue::start(CAPACITY, Terminal::stderr())?;
+    let journal = journal::open();
+    let is_journal = journal.is_some();
+    let queue = Queue::start(CAPACITY, Terminal::stderr(), journal)?;
     let mut builder = Builder::new();
     builder.filter_level(LevelFilter::Info).filter_module("aya", LevelFilter::Warn);
     if trace {
@@ -56,8 +61,15 @@ pub(super) fn start(trace: bool) -> io::Result<()> {
             Level::Info | Level::Debug | Level::Trace => writeln!(out, "ctguard: {text}"),
         }
     });
-    builder.target(Target::Pipe(Box::new(queue.clone())));
-    builder.init();
+    if is_journal {
+        let filter = builder.build();
+        log::set_max_level(filter.filter());
+        log::set_boxed_logger(Box::new(ToJournal { filter, queue: queue.clone() }))
+            .map_err(io::Error::other)?;
+    } else {
+        builder.target(Target::Pipe(Box::new(queue.clone())));
+        builder.init();
+    }
     panic::set_hook(Box::new(|panic| {
         say(&format!("ctguard: {panic}"));
         finish();
@@ -85,25 +97,40 @@ pub(super) fn finish() {
 }
 
 #[derive(Clone)]
-struct Queue {
+pub(super) struct Queue {
     waiting: SyncSender<Waiting>,
     dropped: Arc<AtomicU64>,
 }
 
 enum Waiting {
     Line(Vec<u8>),
+    Record(Owned),
     /// Dropped when all lines before it are written.
     End(SyncSender<()>),
 }
 
 impl Queue {
-    fn start(capacity: usize, out: impl Write + Send + 'static) -> io::Result<Self> {
+    fn start(
+        capacity: usize,
+        out: impl Write + Send + 'static,
+        journal: Option<JournalLog>,
+    ) -> io::Result<Self> {
         let (waiting, lines) = sync_channel(capacity);
         let queue = Self { waiting, dropped: Arc::default() };
         let dropped = Arc::clone(&queue.dropped);
         let thread = thread::Builder::new().name("ctguard-log".to_owned());
-        thread.spawn(move || write_lines(&lines, &dropped, out))?;
+        thread.spawn(move || write_lines(&lines, &dropped, out, journal.as_ref()))?;
         Ok(queue)
+    }
+
+    pub(super) fn put_record(&self, record: Owned) {
+        self.put_now(Waiting::Record(record));
+    }
+
+    fn put_now(&self, waiting: Waiting) {
+        if self.waiting.try_send(waiting).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn finish(&self, patience: Duration) {
@@ -129,9 +156,7 @@ impl Queue {
 
 impl Write for Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.waiting.try_send(Waiting::Line(line.to_owned())).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        self.put_now(Waiting::Line(line.to_owned()));
         Ok(line.len())
     }
 
@@ -140,13 +165,24 @@ impl Write for Queue {
     }
 }
 
-fn write_lines(waiting: &Receiver<Waiting>, dropped: &AtomicU64, mut out: impl Write) {
+fn write_lines(
+    waiting: &Receiver<Waiting>,
+    dropped: &AtomicU64,
+    mut out: impl Write,
+    journal: Option<&JournalLog>,
+) {
     while let Ok(first) = waiting.recv() {
         let mut end = None;
         for next in iter::once(first).chain(waiting.try_iter()) {
             match next {
                 Waiting::Line(line) => {
                     if out.write_all(&line).is_err() {
+                        dropped.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Waiting::Record(record) => {
+                    let sent = journal.is_some_and(|journal| record.send(journal).is_ok());
+                    if !sent && out.write_all(record.line().as_bytes()).is_err() {
                         dropped.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -206,7 +242,7 @@ mod tests {
     fn lines_beyond_those_that_may_wait_are_dropped_and_counted_once() {
         const LINES: usize = 100;
         let (terminal, go_on, shown) = Terminal::stopped();
-        let mut queue = Queue::start(10, terminal).unwrap();
+        let mut queue = Queue::start(10, terminal, None).unwrap();
         for number in 0..LINES {
             queue.write_all(format!("line {number}\n").as_bytes()).unwrap();
         }
@@ -229,7 +265,7 @@ mod tests {
     #[test]
     fn the_end_waits_for_room_in_a_full_queue() {
         let (terminal, go_on, shown) = Terminal::stopped();
-        let mut queue = Queue::start(10, terminal).unwrap();
+        let mut queue = Queue::start(10, terminal, None).unwrap();
         while queue.dropped.load(Ordering::Relaxed) == 0 {
             queue.write_all(b"line\n").unwrap();
         }
@@ -245,7 +281,7 @@ mod tests {
     #[test]
     fn the_end_waits_for_every_line() {
         let (terminal, go_on, shown) = Terminal::stopped();
-        let mut queue = Queue::start(10, terminal).unwrap();
+        let mut queue = Queue::start(10, terminal, None).unwrap();
         queue.write_all(b"last words\n").unwrap();
         drop(go_on);
         queue.finish(Duration::from_mins(1));

@@ -12,6 +12,7 @@ mod feeds;
 mod get;
 mod incidents;
 mod init;
+mod journal;
 mod learn;
 mod lists;
 mod logging;

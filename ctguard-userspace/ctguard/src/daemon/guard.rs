@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use log::{info, warn};
+use log::{Record, info, warn};
 
 use super::{
     adaptive_timeouts::AdaptiveTimeouts,
@@ -23,6 +23,7 @@ use crate::{
     events::{EventFile, What},
     feeds::Feeds,
     holders::HoldersFile,
+    log_fields::Fields,
     report::event_text,
 };
 use ctguard_control::StageChange;
@@ -79,7 +80,10 @@ impl Guard {
 
     /// Logs an event, and keeps it.
     pub(super) fn report(&mut self, what: What) {
-        info!("{}", event_text(&what));
+        let (text, fields) = (event_text(&what), Fields::of(&what));
+        let mut record = Record::builder();
+        record.level(what.level()).target(module_path!()).key_values(&fields);
+        log::logger().log(&record.args(format_args!("{text}")).build());
         self.keep(what);
     }
 

@@ -103,7 +103,9 @@ pub(super) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
             let hook = guard.configuration.in_force.hook();
             let refused = guard.hooks.add(last.number, hook, json);
             let saved = keeper.save(reading.at);
-            refused.into_iter().for_each(|event| guard.report(event));
+            if let Some(event) = refused {
+                guard.report(event);
+            }
             return saved;
         }
     }

@@ -47,16 +47,13 @@ pub(super) struct Growing {
 impl Growing {
     pub(super) fn add(&mut self, step: Step) {
         self.span = self.span.max(1);
-        match self.points.last_mut().filter(|_| self.steps < self.span) {
-            Some(last) => {
-                last.join(&step);
-                self.steps += 1;
-            }
-            None => {
-                self.halve_if_full();
-                self.points.push(step);
-                self.steps = 1;
-            }
+        if let Some(last) = self.points.last_mut().filter(|_| self.steps < self.span) {
+            last.join(&step);
+            self.steps += 1;
+        } else {
+            self.halve_if_full();
+            self.points.push(step);
+            self.steps = 1;
         }
     }
 
@@ -65,8 +62,10 @@ impl Growing {
             return;
         }
         let pairs = self.points.chunks(2).filter_map(|pair| {
-            let (mut joined, second) = (*pair.first()?, pair.get(1));
-            second.into_iter().for_each(|second| joined.join(second));
+            let mut joined = *pair.first()?;
+            if let Some(second) = pair.get(1) {
+                joined.join(second);
+            }
             Some(joined)
         });
         self.points = pairs.collect();
