@@ -41,6 +41,19 @@ pub fn program(test: &str, name: &str) -> bool {
     there && release_binary(test)
 }
 
+/// Whether this machine has no journal, whose socket a test can then take.
+///
+/// # Panics
+/// As [`root`].
+#[must_use]
+pub fn no_journal(test: &str, socket: &std::path::Path) -> bool {
+    let is_free = !socket.exists();
+    if !is_free {
+        skip(test, "this machine has a journal");
+    }
+    is_free
+}
+
 /// Whether the release binary is built.
 ///
 /// # Panics
