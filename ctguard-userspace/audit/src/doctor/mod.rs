@@ -24,6 +24,8 @@ mod mends;
 mod neighbours;
 mod owners;
 mod pace;
+#[cfg(test)]
+mod packages;
 mod peers;
 mod persistence;
 mod presence;
