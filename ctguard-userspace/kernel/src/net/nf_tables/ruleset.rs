@@ -13,8 +13,8 @@ use crate::net::{
 
 /// `NFNL_SUBSYS_NFTABLES << 8` with `NFT_MSG_GETCHAIN`, `_GETOBJ` and `_GETFLOWTABLE`.
 const GET_CHAIN: u16 = 10 << 8 | 4;
-const GET_OBJECT: u16 = 10 << 8 | 19;
-const GET_FLOWTABLE: u16 = 10 << 8 | 23;
+const GET_OBJECT: u16 = 10 << 8 | 0x13;
+const GET_FLOWTABLE: u16 = 10 << 8 | 0x17;
 /// `NFTA_CHAIN_TABLE`; tables, objects and flowtables have the same number.
 const TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
