@@ -14,8 +14,9 @@ use super::testing::Machine;
 const VARIABLE: &str = "CTGUARD_UNPACKED";
 /// What every machine has.
 const BASE: [&str; 3] = ["systemd", "procps", "kmod"];
+type Added = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 /// What a machine may have besides, a program of it that runs, and a file that enables it.
-const ADDED: &[(&str, &str, &[(&str, &str)])] = &[
+const ADDED: &[Added] = &[
     ("ufw", "", &[("/etc/ufw/ufw.conf", "ENABLED=yes\nLOGLEVEL=low\n")]),
     ("firewalld", "firewalld", &[]),
     ("shorewall", "", &[("/etc/default/shorewall", "startup=1\n")]),
@@ -52,7 +53,9 @@ fn machine(test: &str, packages: &Path) -> Machine {
     fs::create_dir_all(machine.host().path("/usr/lib")).unwrap();
     symlink("usr/lib", machine.host().path("/lib")).unwrap();
     machine.write("/etc/sysctl.d/90-own.conf", "net.netfilter.nf_conntrack_max = 262144\n");
-    BASE.iter().for_each(|base| install(&machine, &packages.join(base)));
+    for base in BASE {
+        install(&machine, &packages.join(base));
+    }
     machine
 }
 
@@ -78,7 +81,9 @@ fn nothing_is_wrong_with_the_files_of_packages_one_by_one_and_together() {
             if !process.is_empty() {
                 machine.write(&format!("/proc/{}/comm", 700 + at), &format!("{process}\n"));
             }
-            files.iter().for_each(|(path, text)| machine.write(path, text));
+            for (path, text) in *files {
+                machine.write(path, text);
+            }
         }
         let found = one.audit().findings;
         let wrong = found.iter().filter(|it| it.severity != super::Severity::Note);
