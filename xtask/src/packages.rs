@@ -67,6 +67,32 @@ pub(crate) const PACKAGING: &[Package] = &[
 pub(crate) const CLIENTS: &[Package] =
     &[program("python3-pip", "pip3", "to get clients in Python")];
 
+/// What has files that doctor reads; unpacked and never installed.
+pub(crate) const FOR_DOCTOR: &[&str] = &[
+    "systemd",
+    "procps",
+    "kmod",
+    "ufw",
+    "firewalld",
+    "shorewall",
+    "nftables",
+    "libvirt-daemon-system",
+    "conntrackd",
+    "keepalived",
+    "tuned",
+    "netfilter-persistent",
+    "iptables-persistent",
+    "ferm",
+    "arno-iptables-firewall",
+    "lxc",
+    "frr",
+    "bird2",
+    "fail2ban",
+    "network-manager",
+    "cloud-init",
+    "ipvsadm",
+];
+
 /// A compiler with `core` for eBPF.
 pub(crate) const EBPF_COMPILER: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
 
@@ -174,6 +200,15 @@ pub(crate) fn unpacked(name: &str) -> Result<PathBuf> {
     workspace::remove_directory(&unpacking)?;
     workspace::remove_directory(&download)?;
     Ok(directory)
+}
+
+/// Where each of these packages lies unpacked in a directory of its name.
+pub(crate) fn unpacked_all(names: &[&str]) -> Result<PathBuf> {
+    let mut all = None;
+    for name in names {
+        all = unpacked(name)?.parent().map(Path::to_owned);
+    }
+    all.context("no packages to unpack")
 }
 
 /// The one file of a directory that `is_it`, by its name.

@@ -45,7 +45,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut passed = true;
     if !options.only_lab {
         eprintln!("xtask: tests that need no root");
-        passed &= observe(&mut host_tests(&targets)?, &mut tally)?;
+        let mut tests = host_tests(&targets)?;
+        match packages::unpacked_all(packages::FOR_DOCTOR) {
+            Ok(directory) => {
+                tests.env("CTGUARD_UNPACKED", directory);
+            }
+            // The test that needs them says so itself.
+            Err(reason) => eprintln!("xtask: note: {reason:#}"),
+        }
+        passed &= observe(&mut tests, &mut tally)?;
         passed &= observe(cargo_test()?.arg("--doc"), &mut tally)?;
     }
     let (labs, kernels): (Vec<_>, Vec<_>) = targets

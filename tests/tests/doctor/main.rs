@@ -4,6 +4,7 @@ mod causes;
 mod cost;
 mod interfaces;
 mod machine;
+mod rules;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},

@@ -13,6 +13,7 @@ use super::{
     census::Census,
     elsewhere, expectations,
     finding::{Finding, Findings, Severity, Skipped},
+    flow_rules,
     guard::{self, Health},
     history::{self, Meanwhile},
     mends, neighbours, owners,
@@ -168,7 +169,10 @@ fn census(host: &Host) -> Result<Census, Unread> {
     let established =
         host.number(&sysctl_path("net.netfilter.nf_conntrack_tcp_timeout_established"))?;
     let established = established.and_then(|seconds| u32::try_from(seconds).ok());
-    let mut census = Census::new(established.unwrap_or(ESTABLISHED_SECONDS));
+    let policies = uses::read(host).map(|rules| flow_rules::established(&rules));
+    let mut timeouts = policies.unwrap_or_default();
+    timeouts.push(established.unwrap_or(ESTABLISHED_SECONDS));
+    let mut census = Census::new(timeouts);
     let began = Instant::now();
     let dumped = dump_some(|entry| {
         census.note(entry);

@@ -28,14 +28,16 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn of(entry: &Entry, established_seconds: u32) -> Self {
+    /// An entry does not tell which timeout it has: no connection counts as idle that may be fresh.
+    fn of(entry: &Entry, established: &[u32]) -> Self {
         let answered = entry.status & status::SEEN_REPLY != 0;
         match entry.protocol {
             protocol::TCP => match entry.tcp_state {
                 Some(TcpState::SynSent | TcpState::SynReceived) => Self::HalfOpen,
                 Some(TcpState::Established) => {
-                    let left = entry.timeout_seconds.unwrap_or(established_seconds);
-                    let quiet = established_seconds.saturating_sub(left);
+                    let left = entry.timeout_seconds.unwrap_or(u32::MAX);
+                    let least = established.iter().find(|seconds| **seconds >= left);
+                    let quiet = least.map_or(0, |seconds| seconds.saturating_sub(left));
                     if quiet > IDLE_SECONDS { Self::Idle } else { Self::Established }
                 }
                 Some(_) => Self::Closing,
@@ -74,17 +76,19 @@ pub(super) struct Census {
     pub(super) old_deadlines: u64,
     /// Entries whose packets bypass conntrack (flowtables).
     pub(super) offloaded: u64,
-    established_seconds: u32,
+    established: Vec<u32>,
 }
 
 impl Census {
-    /// `established_seconds` is `tcp_timeout_established`.
-    pub(super) fn new(established_seconds: u32) -> Self {
-        Self { established_seconds, ..Self::default() }
+    /// `established` has the timeouts that an established connection may have, in seconds:
+    /// `tcp_timeout_established`, and those of `ct timeout` policies.
+    pub(super) fn new(mut established: Vec<u32>) -> Self {
+        established.sort_unstable();
+        Self { established, ..Self::default() }
     }
 
     pub(super) fn note(&mut self, entry: &Entry) {
-        let kind = Kind::of(entry, self.established_seconds);
+        let kind = Kind::of(entry, &self.established);
         self.entries += 1;
         *self.kinds.entry(kind).or_default() += 1;
         self.sources.note(entry.original.source);
@@ -95,7 +99,8 @@ impl Census {
         self.offloaded += u64::from(entry.status & status::OFFLOADED != 0);
         let is_established = matches!(kind, Kind::Idle | Kind::Established);
         let left = entry.timeout_seconds.unwrap_or(0);
-        self.old_deadlines += u64::from(is_established && left > self.established_seconds);
+        self.old_deadlines +=
+            u64::from(is_established && self.established.last().is_some_and(|most| left > *most));
         if entry.status & status::SOURCE_NAT != 0 {
             self.remotes.note(Remote {
                 protocol: entry.protocol,

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::finding::{Finding, Findings};
+use super::{
+    finding::{Finding, Findings},
+    flow_rules,
+};
 use crate::host::{Host, LEGACY_TABLES, Listener, Unread};
-use ctguard_kernel::net::{Rule, rules};
+use ctguard_kernel::net::{Rule, Ruleset};
 
-const RULES: &str = "nf_tables: dump of all rules";
+pub(super) const RULES: &str = "nf_tables: dump of all rules";
 
 /// Expressions of nftables, and extensions of iptables, that translate addresses …
 const TRANSLATE: [&str; 9] =
@@ -45,18 +48,19 @@ pub(super) fn check(host: &Host, findings: &mut Findings) {
     let legacy_nat = findings.read("rules", host.has_legacy_nat());
     if let (Some(rules), Some(legacy_nat)) = (findings.read("rules", read(host)), legacy_nat) {
         let served = findings.read("no-nat", served(host)).unwrap_or_default();
-        findings.add(judge(&rules, legacy_nat, &served));
+        findings.add(judge(&rules.rules, legacy_nat, &served));
+        flow_rules::check(host, &rules, findings);
     }
 }
 
 /// Whether this machine translates addresses, as far as its rules can be read.
 pub(super) fn translates_addresses(host: &Host) -> Result<bool, Unread> {
-    let by_rule = || read(host).is_ok_and(|rules| with(&rules, &TRANSLATE).is_some());
+    let by_rule = || read(host).is_ok_and(|all| with(&all.rules, &TRANSLATE).is_some());
     Ok(host.has_legacy_nat()? || by_rule())
 }
 
 /// Does not ask where that would load the module `nf_tables`.
-fn read(host: &Host) -> Result<Vec<Rule>, Unread> {
+pub(super) fn read(host: &Host) -> Result<Ruleset, Unread> {
     if !host.is_this() {
         return Err(Unread::new(RULES, "a copy of a machine has no rules to list"));
     }
@@ -64,13 +68,13 @@ fn read(host: &Host) -> Result<Vec<Rule>, Unread> {
         || host.is_built_in("nf_tables")?
         || !host.is_there(&host.modules()?);
     if !is_there {
-        return Ok(Vec::new());
+        return Ok(Ruleset::default());
     }
-    match rules() {
+    match Ruleset::read() {
         Ok(rules) => Ok(rules),
         // A kernel without nf_tables.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-            Ok(Vec::new())
+            Ok(Ruleset::default())
         }
         Err(error) => Err(Unread::failed(RULES, &error, "run as root, or with CAP_NET_ADMIN")),
     }
@@ -82,7 +86,6 @@ fn with<'r>(rules: &'r [Rule], names: &[&str]) -> Option<&'r Rule> {
 }
 
 fn judge(rules: &[Rule], legacy_nat: bool, served: &[(&str, String)]) -> Vec<Finding> {
-    let place = |rule: &Rule| format!("table {}, chain {}", rule.table, rule.chain);
     let nat = Finding::note("nat", "this machine does NAT").because(
         "NAT needs conntrack for every flow that it may translate; `notrack` would break them",
     );
@@ -94,22 +97,10 @@ fn judge(rules: &[Rule], legacy_nat: bool, served: &[(&str, String)]) -> Vec<Fin
     }];
     found.extend(asks.map(|rule| {
         Finding::note("stateful", "rules use conntrack").read(RULES, place(rule)).because(
-            "a single such rule makes the kernel track every flow; limits in such rules apply after \
-             the entry was created",
+            "a single such rule makes the kernel track every flow. Limits in such rules apply after \
+             the entry was created: dropping the packet frees it, so a flood costs time but fills \
+             nothing; in a full table no rule sees the packet",
         )
-    }));
-    found.extend(notrack(rules));
-    let counts = |rule: &&Rule| {
-        let has = |name: &str| rule.expressions.iter().any(|it| it == name);
-        has("connlimit") && !["ct", "conntrack", "state"].into_iter().any(has)
-    };
-    found.extend(rules.iter().find(counts).map(|rule| {
-        Finding::note("counts-all", "a rule counts the connections of every packet").because(
-            "a connection limit (`ct count`, connlimit) looks through its list of connections for each \
-             packet that reaches the rule, and refuses packets of old connections too. Put `ct state \
-             new` before it, unless an earlier rule accepts the others. It limits after the entry was \
-             created",
-        ).read(RULES, place(rule))
     }));
     found.extend(with(rules, &REJECT).map(|rule| {
         Finding::note("reject", "rules answer refused packets").read(RULES, place(rule)).because(
@@ -129,24 +120,8 @@ fn judge(rules: &[Rule], legacy_nat: bool, served: &[(&str, String)]) -> Vec<Fin
     found
 }
 
-fn notrack(rules: &[Rule]) -> Option<Finding> {
-    let exempting = || {
-        let names = ["notrack", "NOTRACK"];
-        rules
-            .iter()
-            .filter(move |rule| rule.expressions.iter().any(|it| names.contains(&it.as_str())))
-    };
-    let first = exempting().next()?;
-    let place = |rule: &Rule| format!("table {}, chain {}", rule.table, rule.chain);
-    let is_one_way = exempting().all(|rule| rule.chain == first.chain);
-    let why = "to a guard that asks conntrack, each of them looks like a new flow. Start it with \
-               --new-flow-detection flow-cache if they arrive at a guarded interface";
-    let one_way = ". All these rules are in one chain: the answers of this machine's own services pass \
-                   another hook (output instead of prerouting), and create entries unless a rule there \
-                   exempts them too";
-    let finding = Finding::note("notrack", "rules exempt packets from tracking");
-    let finding = finding.read(RULES, place(first));
-    Some(finding.because(if is_one_way { format!("{why}{one_way}") } else { why.to_owned() }))
+pub(super) fn place(rule: &Rule) -> String {
+    format!("table {}, chain {}", rule.table, rule.chain)
 }
 
 /// Protocols and their first ports that other machines can reach, as nftables writes them.
@@ -245,28 +220,6 @@ mod tests {
         assert_eq!(checks(&rules, false), ["nat", "stateful", "reject", "writers"]);
         let writers = judge(&rules, false, &[]).pop().unwrap();
         assert_eq!(writers.what, "rules are managed by Docker, ufw");
-    }
-
-    #[test]
-    fn rules_that_exempt_packets_from_tracking_are_told() {
-        assert_eq!(
-            checks(&[rule("raw", "PREROUTING", &["notrack"])], false),
-            ["no-nat", "notrack"]
-        );
-    }
-
-    #[test]
-    fn rules_for_one_direction_are_told_from_rules_for_both() {
-        let rules = ["PREROUTING", "OUTPUT"].map(|chain| rule("raw", chain, &["notrack"]));
-        let is_one_way = |rules| notrack(rules).unwrap().why.contains("in one chain");
-        assert!(is_one_way(&rules[..1]) && !is_one_way(&rules));
-    }
-
-    #[test]
-    fn a_limit_that_is_asked_for_every_packet_is_told() {
-        let checks = |expressions: &[&str]| checks(&[rule("filter", "input", expressions)], false);
-        assert_eq!(checks(&["connlimit"]), ["no-nat", "stateful", "counts-all"]);
-        assert_eq!(checks(&["ct", "cmp", "connlimit"]), ["no-nat", "stateful"]);
     }
 
     /// Fails when a router is told how not to track what it translates.

@@ -11,7 +11,10 @@ use super::{
     record::{FileError, RECORD, Record, Setting, Step, replace},
     watch::Before,
 };
-use crate::host::{Host, Unread, setting_path, sysctl_path};
+use crate::{
+    doctor::longest_timeouts,
+    host::{Host, Unread, setting_path, sysctl_path},
+};
 use ctguard_kernel::conntrack::lower_timeouts::{TimeoutLimits, lower_timeouts};
 
 /// Sets what changes, in the order of the plan, then writes the files. False if nothing was to do.
@@ -115,10 +118,12 @@ pub fn lower_existing_timeouts(host: &Host) -> Result<u64, TuneError> {
         let seconds = host.number(&sysctl_path(&format!("net.netfilter.nf_conntrack_{name}")))?;
         Ok(seconds.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(u32::MAX))
     };
+    // An entry does not tell whether a `ct timeout` policy applies to it.
+    let policies = longest_timeouts(host)?;
     let limits = TimeoutLimits {
-        tcp_established: seconds("tcp_timeout_established")?,
-        tcp_syn_sent: seconds("tcp_timeout_syn_sent")?,
-        udp: seconds("udp_timeout_stream")?,
+        tcp_established: seconds("tcp_timeout_established")?.max(policies.tcp_established),
+        tcp_syn_sent: seconds("tcp_timeout_syn_sent")?.max(policies.tcp_syn_sent),
+        udp: seconds("udp_timeout_stream")?.max(policies.udp),
         generic: seconds("generic_timeout")?,
     };
     Ok(lower_timeouts(limits)?)

@@ -14,6 +14,7 @@ mod plan;
 mod proposal;
 mod record;
 mod revert;
+mod service;
 mod verdict;
 mod watch;
 
@@ -25,5 +26,6 @@ pub use journal::{JOURNAL, Journal};
 pub use plan::{Change, Max};
 pub use proposal::{Proposal, overridden, propose};
 pub use revert::{Reverted, revert};
+pub use service::{ServiceTimeout, own_services, service_rules};
 pub use verdict::{Verdict, Watched};
 pub use watch::{Interval, Reading, Watch, interval_of};

@@ -14,7 +14,7 @@ use crate::terminal::{Terminal, write_json};
 use ctguard_audit::{
     doctor::Role,
     host::{Assignment, Host},
-    tune::{self, Change, Max, Reverted, TuneError, Verdict},
+    tune::{self, Change, Max, Reverted, ServiceTimeout, TuneError, Verdict},
 };
 
 /// Set connection tracking as `ctguard doctor` advises, or revert that
@@ -25,6 +25,7 @@ use ctguard_audit::{
 #[command(
     after_help = "Examples:\n  ctguard tune                      show what would change, and why\n  \
     ctguard tune --for nat-router --apply --persist\n  ctguard tune --revert             restore the old values\n  \
+    ctguard tune --service tcp/5432=12h    rules for connections that may be idle for longer\n  \
     ctguard tune --watch 3d           did the change help? (systemd-run lets you log out meanwhile)"
 )]
 #[expect(clippy::struct_excessive_bools, reason = "one field for each switch")]
@@ -53,6 +54,9 @@ pub(super) struct TuneArgs {
     /// Restore the old values and remove the files; with --watch, only if the change did not help
     #[arg(long, conflicts_with = "dry_run")]
     revert: bool,
+    /// Also print nftables rules that let flows of this service be idle for so long; repeatable
+    #[arg(long, value_name = "PROTO/PORT=TIME")]
+    service: Vec<ServiceTimeout>,
     /// Print JSON (later versions only add fields); --watch prints its own document when it ends
     #[arg(long)]
     json: bool,
@@ -73,6 +77,8 @@ struct TuneReport<'a> {
     overridden: &'a [Assignment],
     /// Existing entries whose timeouts were lowered; null without --existing.
     shortened: Option<u64>,
+    /// Commands that give services their own timeouts; they are never run.
+    service_rules: &'a [String],
     #[serde(skip)]
     is_size_ours: bool,
 }
@@ -120,6 +126,12 @@ pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Code, CliError> 
     } else {
         Vec::new()
     };
+    let mut services = args.service.clone();
+    if services.is_empty() {
+        // Without a list of its sockets nothing is known to be wrong.
+        services = tune::own_services(&host).unwrap_or_default();
+    }
+    let service_rules = tune::service_rules(&services);
     let report = TuneReport {
         schema_version: 1,
         role: name(proposal.role),
@@ -128,6 +140,7 @@ pub(super) fn run(args: &TuneArgs, context: &Context) -> Result<Code, CliError> 
         files: files.iter().map(|file| file.path).collect(),
         overridden: &overridden,
         shortened,
+        service_rules: &service_rules,
         is_size_ours: proposal.is_size_ours,
     };
     if args.json { write_json(&mut out, &report) } else { text(&report, &mut out) }
@@ -228,6 +241,10 @@ fn text(report: &TuneReport<'_>, out: &mut impl Write) -> io::Result<()> {
             "nothing was changed; --apply changes it now, --persist also at every boot"
         };
         writeln!(out, "{done}")?;
+    }
+    if !report.service_rules.is_empty() {
+        writeln!(out, "rules that give a service its own timeout; add them to your ruleset:")?;
+        report.service_rules.iter().try_for_each(|command| writeln!(out, "  {command}"))?;
     }
     match report.shortened {
         Some(many) => writeln!(out, "lowered the timeouts of {many} existing entries"),

@@ -5,10 +5,16 @@ use std::{io, path::Path};
 
 use rustix::net::netlink;
 
+use self::expressions::{HANDED_TO_US, LINK_WRITTEN};
 use super::{
     attribute::{attributes, find, text},
     netlink::{NFGENMSG_LENGTH, dump, request},
 };
+
+mod expressions;
+mod ruleset;
+
+pub use ruleset::{Chain, Flowtable, Hook, Ruleset, TimeoutPolicy};
 
 /// `NFNL_SUBSYS_NFTABLES << 8` with `NFT_MSG_GETRULE`.
 const GET_RULE: u16 = 10 << 8 | 7;
@@ -21,25 +27,12 @@ const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
 const LIST_ELEMENT: u16 = 1;
-const EXPRESSION_NAME: u16 = 1;
-const EXPRESSION_DATA: u16 = 2;
-/// `NFTA_TARGET_NAME` and `NFTA_MATCH_NAME`, of iptables extensions.
-const EXTENSION_NAME: u16 = 1;
 
 /// `NFTA_GEN_ID`.
 const GENERATION: u16 = 1;
 
 /// `NFPROTO_BRIDGE`.
 const BRIDGE: u8 = 7;
-/// `NFTA_PAYLOAD_BASE`, `NFT_PAYLOAD_LL_HEADER`, `NFTA_PAYLOAD_SREG`.
-const PAYLOAD_BASE: u16 = 2;
-const LINK_HEADER: u32 = 0;
-const PAYLOAD_WRITES: u16 = 5;
-/// `NFTA_META_KEY`, `NFTA_META_SREG`, and keys that hand frames to this machine:
-/// `NFT_META_PKTTYPE`, `NFT_META_BRI_BROUTE`.
-const META_KEY: u16 = 2;
-const META_WRITES: u16 = 3;
-const META_TO_US: [u32; 2] = [19, 36];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
@@ -48,7 +41,15 @@ pub struct Rule {
     pub table: String,
     pub chain: String,
     /// Names such as `ct` and `masq`; for iptables extensions such as `MASQUERADE` and `conntrack`.
+    /// Those of a `dynset` follow it, and what an expression reads or decides: `state`, `tcp flags`,
+    /// `vmap`, `accept`.
     pub expressions: Vec<String>,
+    /// Chains of the same table to which it may send packets.
+    pub jumps: Vec<String>,
+    /// `ct timeout` policies of the same table that it gives to flows.
+    pub timeouts: Vec<String>,
+    /// Whether it meets TCP alone.
+    pub is_tcp: bool,
 }
 
 pub fn rules() -> io::Result<Vec<Rule>> {
@@ -103,7 +104,7 @@ impl Rule {
                 RULE_CHAIN => rule.chain = text(value),
                 RULE_EXPRESSIONS => {
                     let elements = attributes(value).filter(|(kind, _)| *kind == LIST_ELEMENT);
-                    rule.expressions = elements.map(|(_, expression)| name(expression)).collect();
+                    elements.for_each(|(_, expression)| expressions::note(&mut rule, expression));
                 }
                 _ => {}
             }
@@ -112,48 +113,17 @@ impl Rule {
     }
 }
 
-/// Names for what rules write, which expressions have none for.
-const LINK_WRITTEN: &str = "payload @ll set";
-const HANDED_TO_US: &str = "meta set";
-
-fn name(expression: &[u8]) -> String {
-    let name = find(expression, EXPRESSION_NAME).map(text).unwrap_or_default();
-    let data = find(expression, EXPRESSION_DATA).unwrap_or_default();
-    let extension = || find(data, EXTENSION_NAME).map(text);
-    let number = |kind| Some(u32::from_be_bytes(*find(data, kind)?.first_chunk()?));
-    match name.as_str() {
-        "payload"
-            if find(data, PAYLOAD_WRITES).is_some()
-                && number(PAYLOAD_BASE) == Some(LINK_HEADER) =>
-        {
-            LINK_WRITTEN.to_owned()
-        }
-        "meta"
-            if find(data, META_WRITES).is_some()
-                && number(META_KEY).is_some_and(|key| META_TO_US.contains(&key)) =>
-        {
-            HANDED_TO_US.to_owned()
-        }
-        "target" if extension().as_deref() == Some("CT") && is_notrack(data) => {
-            "notrack".to_owned()
-        }
-        "target" | "match" => extension().unwrap_or(name),
-        _ => name,
-    }
-}
-
-/// `XT_CT_NOTRACK` in the flags with which `struct xt_ct_target_info` begins.
-fn is_notrack(target: &[u8]) -> bool {
-    const INFORMATION: u16 = 3;
-    let flags = find(target, INFORMATION).and_then(|info| info.first_chunk());
-    flags.is_some_and(|flags| u16::from_ne_bytes(*flags) & 1 != 0)
-}
-
 #[cfg(test)]
 mod tests {
     use netlink_packet_core::DefaultNla;
 
-    use super::*;
+    use super::{
+        expressions::{
+            EXPRESSION_DATA, EXPRESSION_NAME, EXTENSION_NAME, META_KEY, META_WRITES, PAYLOAD_BASE,
+            PAYLOAD_WRITES,
+        },
+        *,
+    };
     use crate::net::{attribute, emitted, nested};
 
     fn element(name: &[u8], data: &[DefaultNla]) -> DefaultNla {

@@ -33,7 +33,7 @@ const ORDINARY: Flow = Flow {
 };
 
 fn census(flows: impl Iterator<Item = Flow>) -> Census {
-    let mut census = Census::new(ESTABLISHED_SECONDS);
+    let mut census = Census::new(vec![ESTABLISHED_SECONDS]);
     for flow in flows {
         let address = |address: u32| IpAddr::from(Ipv4Addr::from(address));
         let tuple = |from: (u32, u16), to: (u32, u16)| Tuple {

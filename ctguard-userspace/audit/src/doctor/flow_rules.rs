@@ -1,0 +1,275 @@
+//! What rules do to flows, judged by where they stand: `notrack`, limits, `ct timeout` policies and
+//! flowtables.
+
+use std::collections::BTreeSet;
+
+use ctguard_datapath::packet::protocol;
+use ctguard_kernel::net::{Flowtable, Hook, Rule, Ruleset, TimeoutPolicy};
+
+use super::{
+    finding::{Finding, Findings},
+    uses::{RULES, place, read},
+};
+use crate::host::{Host, Unread, sysctl_path};
+
+/// `NFPROTO_INET`, and the families that it holds.
+const INET: u8 = 1;
+const FAMILIES: [u8; 2] = [2, 10];
+
+/// The first kernel whose flowtables do not keep conntrack's entries alive (03428ca5cee9).
+const FORGETS_OFFLOADED: (u32, u32) = (6, 14);
+/// Kernels that count a connection for each of its packets in one tick (d265929930e2), and since
+/// when they do not (be102eb6a0e7).
+const COUNTS_TWICE: [(u32, u32); 2] = [(5, 19), (6, 19)];
+
+/// States of policies, by protocol and `CTA_TIMEOUT_…`, and their settings below `nf_conntrack_`.
+const STATES: [(u8, u16, &str); 14] = [
+    (protocol::TCP, 1, "tcp_timeout_syn_sent"),
+    (protocol::TCP, 2, "tcp_timeout_syn_recv"),
+    (protocol::TCP, TimeoutPolicy::TCP_ESTABLISHED, "tcp_timeout_established"),
+    (protocol::TCP, 4, "tcp_timeout_fin_wait"),
+    (protocol::TCP, 5, "tcp_timeout_close_wait"),
+    (protocol::TCP, 6, "tcp_timeout_last_ack"),
+    (protocol::TCP, 7, "tcp_timeout_time_wait"),
+    (protocol::TCP, 8, "tcp_timeout_close"),
+    (protocol::TCP, 10, "tcp_timeout_max_retrans"),
+    (protocol::TCP, 11, "tcp_timeout_unacknowledged"),
+    (protocol::UDP, 1, "udp_timeout"),
+    (protocol::UDP, 2, "udp_timeout_stream"),
+    (protocol::ICMP, 1, "icmp_timeout"),
+    (protocol::ICMPV6, 1, "icmpv6_timeout"),
+];
+
+pub(super) fn check(host: &Host, rules: &Ruleset, findings: &mut Findings) {
+    let release = findings.read("rules", host.release()).flatten();
+    findings.add(late_notrack(rules));
+    findings.add(notrack(rules));
+    findings.add(counts_all(rules, release));
+    findings.add(limits_packets(rules));
+    findings.add(rules.flowtables.iter().map(|table| flowtable(table, release)));
+    for policy in &rules.timeouts {
+        let now = |name: &str| {
+            let key = format!("net.netfilter.nf_conntrack_{name}");
+            host.number(&sysctl_path(&key)).ok().flatten()
+        };
+        findings.add(timeout_policy(policy, rules, now));
+    }
+}
+
+fn has(rule: &Rule, names: &[&str]) -> bool {
+    rule.expressions.iter().any(|it| names.contains(&it.as_str()))
+}
+
+fn exempting(rules: &Ruleset) -> impl Iterator<Item = (&Rule, Vec<Hook>)> {
+    let exempt = rules.rules.iter().filter(|rule| has(rule, &["notrack", "NOTRACK"]));
+    exempt.map(|rule| (rule, rules.hooks(rule)))
+}
+
+/// `nft_notrack_eval` leaves alone what has an entry or was exempted.
+fn late_notrack(rules: &Ruleset) -> Option<Finding> {
+    let late =
+        |hooks: &[Hook]| !hooks.is_empty() && !hooks.iter().any(|hook| hook.is_before_conntrack());
+    let (rule, hooks) = exempting(rules).find(|(_, hooks)| late(hooks))?;
+    let priority = hooks.first().map_or(0, |hook| hook.priority);
+    Some(
+        Finding::warning("notrack-late", "a `notrack` rule does nothing")
+            .read(RULES, format!("{}, priority {priority}", place(rule)))
+            .because(
+                "conntrack has seen the packet before. The rule must stand in prerouting or output, \
+                 with a priority below -200, such as `raw`",
+            ),
+    )
+}
+
+fn notrack(rules: &Ruleset) -> Option<Finding> {
+    let all: Vec<_> = exempting(rules).collect();
+    let counts =
+        |hooks: &[Hook]| hooks.is_empty() || hooks.iter().any(|hook| hook.is_before_conntrack());
+    let (first, _) = all.iter().find(|(_, hooks)| counts(hooks))?;
+    let one_way = FAMILIES.into_iter().find_map(|family| {
+        let of_family = all.iter().filter(|(rule, _)| [INET, family].contains(&rule.family));
+        let hooks = of_family.flat_map(|(_, hooks)| hooks).filter(|it| it.is_before_conntrack());
+        let hooks: BTreeSet<_> = hooks.map(|hook| hook.number).collect();
+        (hooks.len() == 1).then(|| hooks.contains(&Hook::PREROUTING))
+    });
+    let is_unknown = all.iter().any(|(_, hooks)| hooks.is_empty());
+    let one_way = match one_way.filter(|_| !is_unknown) {
+        Some(true) => {
+            ". They all stand in prerouting: the answers of this machine's own services pass output, \
+             and create entries unless a rule there exempts them too"
+        }
+        Some(false) => {
+            ". They all stand in output: what this machine answers has an entry from prerouting \
+             already, unless a rule there exempts it too"
+        }
+        None => "",
+    };
+    let why = format!(
+        "to a guard that asks conntrack, each of them looks like a new flow. Start it with \
+         --new-flow-detection flow-cache if they arrive at a guarded interface{one_way}"
+    );
+    let finding = Finding::note("notrack", "rules exempt packets from tracking");
+    Some(finding.read(RULES, place(first)).because(why))
+}
+
+/// Whether only packets that start a connection come to a rule, as far as rules before it tell.
+fn meets_new_only(rules: &Ruleset, rule: &Rule, seen: &mut BTreeSet<String>) -> bool {
+    const STATE: [&str; 3] = ["state", "conntrack", "tcp flags"];
+    if has(rule, &STATE) {
+        return true;
+    }
+    let of_chain =
+        |it: &&Rule| it.family == rule.family && it.table == rule.table && it.chain == rule.chain;
+    let mut earlier = rules.rules.iter().take_while(|it| !std::ptr::eq(*it, rule)).filter(of_chain);
+    if earlier.any(|it| has(it, &STATE) && has(it, &["accept", "vmap"])) {
+        return true;
+    }
+    if !seen.insert(rule.chain.clone()) {
+        return true;
+    }
+    let mut callers = rules.callers(rule, &rule.chain).peekable();
+    callers.peek().is_some() && callers.all(|caller| meets_new_only(rules, caller, seen))
+}
+
+fn counts_all(rules: &Ruleset, release: Option<(u32, u32)>) -> Option<Finding> {
+    let counts = |rule: &&Rule| {
+        has(rule, &["connlimit"]) && !meets_new_only(rules, rule, &mut BTreeSet::new())
+    };
+    let rule = rules.rules.iter().find(counts)?;
+    let [from, until] = COUNTS_TWICE;
+    let twice = if release.is_some_and(|release| (from..until).contains(&release)) {
+        ". Kernels from 5.19 on also count a connection again for each of its packets within a timer \
+         tick, unless they have a fix of December 2025"
+    } else {
+        ""
+    };
+    Some(
+        Finding::note("counts-all", "a rule counts the connections of every packet")
+            .because(format!(
+                "a connection limit (`ct count`, connlimit) looks through its list of connections for \
+                 each packet that reaches the rule, and refuses packets of old connections too. Put \
+                 `ct state new` before it, unless an earlier rule accepts the others{twice}"
+            ))
+            .read(RULES, place(rule)),
+    )
+}
+
+/// Only of TCP does a packet tell whether it starts a connection.
+fn limits_packets(rules: &Ruleset) -> Option<Finding> {
+    let limits = |rule: &&Rule| {
+        let is_meter = has(rule, &["dynset"]) && has(rule, &["limit"]) || has(rule, &["hashlimit"]);
+        is_meter && rule.is_tcp && !meets_new_only(rules, rule, &mut BTreeSet::new())
+    };
+    let rule = rules.rules.iter().find(limits)?;
+    Some(
+        Finding::note("limits-packets", "a rule limits the packets of each TCP client")
+            .read(RULES, place(rule))
+            .because(
+                "it takes packets of established connections too, so transfers stall. To limit new \
+                 connections, put `ct state new` before it",
+            ),
+    )
+}
+
+fn flowtable(table: &Flowtable, release: Option<(u32, u32)>) -> Finding {
+    let Flowtable { table, name, devices, counts } = table;
+    let mut why =
+        "conntrack and rules see only the first packets of such flows; their entries have \
+                   no timeout or state while they are offloaded"
+            .to_owned();
+    if !counts {
+        why.push_str(
+            ", and packet counters that stand still, so a flow that looks idle may be busy (the \
+             flowtable's flag `counter` keeps them)",
+        );
+    }
+    if release.is_some_and(|release| release >= FORGETS_OFFLOADED) {
+        why.push_str(
+            ". From Linux 6.14 on, an entry may expire under traffic when its flow lasts for a day, \
+             or for minutes in hardware, unless the kernel has a fix of June 2026",
+        );
+    }
+    Finding::note("flowtable", format!("a flowtable carries flows of {}", devices.join(", ")))
+        .read(RULES, format!("table {table}, flowtable {name}"))
+        .because(why)
+}
+
+/// `nft_ct_timeout_obj_eval` gives a policy only to a flow that has an entry, and no longer once it
+/// is confirmed.
+fn timeout_policy(
+    policy: &TimeoutPolicy,
+    rules: &Ruleset,
+    now: impl Fn(&str) -> Option<u64>,
+) -> Option<Finding> {
+    let TimeoutPolicy { family, table, name, protocol, seconds } = policy;
+    let named = |rule: &&Rule| {
+        rule.family == *family && rule.table == *table && rule.timeouts.contains(name)
+    };
+    let hooks: Vec<_> = rules.rules.iter().filter(named).map(|rule| rules.hooks(rule)).collect();
+    let at = format!("table {table}, ct timeout {name}");
+    let useless = |why: &str| {
+        let what = format!("the ct timeout policy {name} applies to nothing");
+        Some(Finding::warning("timeout-policy", what).read(RULES, &at).because(why))
+    };
+    if hooks.is_empty() {
+        return useless("no rule assigns it: `ct timeout set` is missing, or in another table");
+    }
+    let is_early = |hooks: &Vec<Hook>| {
+        !hooks.is_empty() && hooks.iter().all(|hook| hook.is_before_conntrack())
+    };
+    if hooks.iter().all(is_early) {
+        return useless(
+            "its rules come before conntrack, where no flow has an entry yet. They must have a \
+             priority above -200, such as `mangle`; only the target CT of iptables stands in raw",
+        );
+    }
+    let differing = seconds.iter().filter_map(|(state, seconds)| {
+        let (.., setting) = STATES.iter().find(|it| (it.0, it.1) == (*protocol, *state))?;
+        let global = now(setting)?;
+        (global != u64::from(*seconds)).then(|| format!("{setting} {seconds} s, not {global} s"))
+    });
+    let differing: Vec<_> = differing.collect();
+    let what = format!("the ct timeout policy {name} gives some flows: {}", differing.join(", "));
+    let finding = Finding::note("timeout-policy", what).read(RULES, at);
+    finding
+        .because("applies to new flows that its rules match; the verdicts on timeouts are about all others")
+        .when(!differing.is_empty())
+}
+
+/// What policies set for established connections.
+pub(super) fn established(rules: &Ruleset) -> Vec<u32> {
+    let tcp = rules.timeouts.iter().filter(|policy| policy.protocol == protocol::TCP);
+    let seconds = tcp.flat_map(|policy| &policy.seconds);
+    let of_state = seconds.filter(|(state, _)| *state == TimeoutPolicy::TCP_ESTABLISHED);
+    of_state.map(|(_, seconds)| *seconds).collect()
+}
+
+/// The longest timeouts of policies, in seconds; 0 without any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyTimeouts {
+    pub tcp_established: u32,
+    pub tcp_syn_sent: u32,
+    pub udp: u32,
+}
+
+/// What `ct timeout` policies give at most.
+pub fn longest_timeouts(host: &Host) -> Result<PolicyTimeouts, Unread> {
+    Ok(longest(&read(host)?))
+}
+
+fn longest(rules: &Ruleset) -> PolicyTimeouts {
+    let of = |wanted: u8, state: Option<u16>| {
+        let policies = rules.timeouts.iter().filter(|policy| policy.protocol == wanted);
+        let seconds = policies.flat_map(|policy| &policy.seconds);
+        let seconds = seconds.filter(|(it, _)| state.is_none_or(|state| *it == state));
+        seconds.map(|(_, seconds)| *seconds).max().unwrap_or(0)
+    };
+    PolicyTimeouts {
+        tcp_established: of(protocol::TCP, Some(TimeoutPolicy::TCP_ESTABLISHED)),
+        tcp_syn_sent: of(protocol::TCP, Some(1)),
+        udp: of(protocol::UDP, None),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! What rules stand in: chains with their hooks, `ct timeout` policies and flowtables
+//! (`include/uapi/linux/netfilter/nf_tables.h`).
+
+use std::{collections::BTreeSet, io};
+
+use rustix::net::netlink;
+
+use super::{ALL_FAMILIES, LIST_ELEMENT, Rule, expressions::TIMEOUT_OBJECT, rules};
+use crate::net::{
+    attribute::{attributes, find, text},
+    netlink::{NFGENMSG_LENGTH, dump},
+};
+
+/// `NFNL_SUBSYS_NFTABLES << 8` with `NFT_MSG_GETCHAIN`, `_GETOBJ` and `_GETFLOWTABLE`.
+const GET_CHAIN: u16 = 10 << 8 | 4;
+const GET_OBJECT: u16 = 10 << 8 | 0x13;
+const GET_FLOWTABLE: u16 = 10 << 8 | 0x17;
+/// `NFTA_CHAIN_TABLE`; tables, objects and flowtables have the same number.
+const TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+/// `NFTA_OBJ_NAME`, `NFTA_FLOWTABLE_NAME`.
+const NAME: u16 = 2;
+/// `NFTA_HOOK_HOOKNUM`, `NFTA_HOOK_PRIORITY`, `NFTA_FLOWTABLE_HOOK_DEVS`, `NFTA_DEVICE_NAME`.
+const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
+const HOOK_DEVICES: u16 = 3;
+const OBJECT_TYPE: u16 = 3;
+const OBJECT_DATA: u16 = 4;
+/// `NFTA_CT_TIMEOUT_L4PROTO`, `NFTA_CT_TIMEOUT_DATA`.
+const POLICY_PROTOCOL: u16 = 2;
+const POLICY_SECONDS: u16 = 3;
+const FLOWTABLE_HOOK: u16 = 3;
+const FLOWTABLE_FLAGS: u16 = 7;
+/// `NFT_FLOWTABLE_COUNTER`.
+const COUNTS: u32 = 2;
+/// `NFPROTO_INET`, `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+const WITH_CONNTRACK: [u8; 3] = [1, 2, 10];
+
+/// The rules of this network namespace and what they stand in.
+#[derive(Clone, Debug, Default)]
+pub struct Ruleset {
+    pub rules: Vec<Rule>,
+    pub chains: Vec<Chain>,
+    pub timeouts: Vec<TimeoutPolicy>,
+    pub flowtables: Vec<Flowtable>,
+}
+
+/// A base chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// `NFPROTO_…`.
+    pub family: u8,
+    pub table: String,
+    pub name: String,
+    pub hook: Hook,
+}
+
+/// Where the kernel calls a chain: `NF_INET_…`, and in which order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hook {
+    pub number: u32,
+    pub priority: i32,
+}
+
+impl Hook {
+    pub const PREROUTING: u32 = 0;
+    pub const OUTPUT: u32 = 3;
+    /// `NF_IP_PRI_CONNTRACK`.
+    const CONNTRACK: i32 = -200;
+
+    /// Whether conntrack looks at a packet later, in the same hook.
+    pub fn is_before_conntrack(self) -> bool {
+        [Self::PREROUTING, Self::OUTPUT].contains(&self.number) && self.priority < Self::CONNTRACK
+    }
+}
+
+/// A `ct timeout` object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TimeoutPolicy {
+    /// `NFPROTO_…`.
+    pub family: u8,
+    pub table: String,
+    pub name: String,
+    pub protocol: u8,
+    /// Timeouts of all states, by `CTA_TIMEOUT_TCP_…` and the like.
+    pub seconds: Vec<(u16, u32)>,
+}
+
+impl TimeoutPolicy {
+    /// `CTA_TIMEOUT_TCP_ESTABLISHED`.
+    pub const TCP_ESTABLISHED: u16 = 3;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flowtable {
+    pub table: String,
+    pub name: String,
+    pub devices: Vec<String>,
+    /// Whether entries count the packets that it carries.
+    pub counts: bool,
+}
+
+impl Ruleset {
+    pub fn read() -> io::Result<Self> {
+        Ok(Self {
+            rules: rules()?,
+            chains: all(GET_CHAIN, Chain::parse)?,
+            timeouts: all(GET_OBJECT, TimeoutPolicy::parse)?,
+            flowtables: all(GET_FLOWTABLE, Flowtable::parse)?,
+        })
+    }
+
+    /// The hooks from which packets come to a rule, through chains that jump to its own; empty if
+    /// that is unknown, as behind a verdict map.
+    pub fn hooks(&self, rule: &Rule) -> Vec<Hook> {
+        let mut found = Vec::new();
+        if !WITH_CONNTRACK.contains(&rule.family) {
+            return found;
+        }
+        let (mut seen, mut waiting) = (BTreeSet::new(), vec![rule.chain.as_str()]);
+        while let Some(chain) = waiting.pop() {
+            if !seen.insert(chain) {
+                continue;
+            }
+            let is_same = |family, table: &str| family == rule.family && table == rule.table;
+            let base = |it: &&Chain| is_same(it.family, &it.table) && it.name == chain;
+            match self.chains.iter().find(base) {
+                Some(base) if found.contains(&base.hook) => {}
+                Some(base) => found.push(base.hook),
+                None => waiting.extend(self.callers(rule, chain).map(|it| it.chain.as_str())),
+            }
+        }
+        found
+    }
+
+    /// The rules of the same table as `rule` that may send packets to `chain`.
+    pub fn callers<'r>(&'r self, rule: &'r Rule, chain: &'r str) -> impl Iterator<Item = &'r Rule> {
+        let same = move |it: &&Rule| it.family == rule.family && it.table == rule.table;
+        let jumps = move |it: &&Rule| it.jumps.iter().any(|jump| jump == chain);
+        self.rules.iter().filter(move |it| same(it) && jumps(it))
+    }
+}
+
+fn all<T>(kind: u16, parse: fn(u8, &[u8]) -> Option<T>) -> io::Result<Vec<T>> {
+    let messages = match dump(Some(netlink::NETFILTER), kind, &ALL_FAMILIES) {
+        Ok(messages) => messages,
+        // An older kernel has no such thing.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
+    let parsed = messages.iter().filter_map(|message| {
+        let (header, attributes) = message.split_at_checked(NFGENMSG_LENGTH)?;
+        parse(*header.first()?, attributes)
+    });
+    Ok(parsed.collect())
+}
+
+fn number(bytes: &[u8], kind: u16) -> Option<u32> {
+    Some(u32::from_be_bytes(*find(bytes, kind)?.first_chunk()?))
+}
+
+impl Chain {
+    fn parse(family: u8, bytes: &[u8]) -> Option<Self> {
+        let hook = find(bytes, CHAIN_HOOK)?;
+        let hook = Hook {
+            number: number(hook, HOOK_NUMBER)?,
+            priority: number(hook, HOOK_PRIORITY)?.cast_signed(),
+        };
+        let (table, name) = (text(find(bytes, TABLE)?), text(find(bytes, CHAIN_NAME)?));
+        Some(Self { family, table, name, hook })
+    }
+}
+
+impl TimeoutPolicy {
+    fn parse(family: u8, bytes: &[u8]) -> Option<Self> {
+        if number(bytes, OBJECT_TYPE)? != TIMEOUT_OBJECT {
+            return None;
+        }
+        let data = find(bytes, OBJECT_DATA)?;
+        let seconds = attributes(find(data, POLICY_SECONDS)?);
+        let seconds = seconds
+            .filter_map(|(state, value)| Some((state, u32::from_be_bytes(*value.first_chunk()?))));
+        Some(Self {
+            family,
+            table: text(find(bytes, TABLE)?),
+            name: text(find(bytes, NAME)?),
+            protocol: *find(data, POLICY_PROTOCOL)?.first()?,
+            seconds: seconds.collect(),
+        })
+    }
+}
+
+impl Flowtable {
+    fn parse(_: u8, bytes: &[u8]) -> Option<Self> {
+        let devices = find(bytes, FLOWTABLE_HOOK).and_then(|hook| find(hook, HOOK_DEVICES));
+        let devices = devices.into_iter().flat_map(attributes);
+        Some(Self {
+            table: text(find(bytes, TABLE)?),
+            name: text(find(bytes, NAME)?),
+            devices: devices
+                .filter(|(kind, _)| *kind == LIST_ELEMENT)
+                .map(|(_, name)| text(name))
+                .collect(),
+            counts: number(bytes, FLOWTABLE_FLAGS).is_some_and(|flags| flags & COUNTS != 0),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{attribute, emitted, nested};
+
+    fn chain(name: &str, hook: Hook) -> Chain {
+        Chain { family: 1, table: "t".to_owned(), name: name.to_owned(), hook }
+    }
+
+    #[test]
+    fn a_rule_stands_in_the_hooks_of_all_chains_that_lead_to_it() {
+        let rule = |chain: &str, jumps: &[&str]| Rule {
+            family: 1,
+            table: "t".to_owned(),
+            chain: chain.to_owned(),
+            jumps: jumps.iter().map(|name| (*name).to_owned()).collect(),
+            ..Rule::default()
+        };
+        let raw = Hook { number: Hook::PREROUTING, priority: -300 };
+        let out = Hook { number: Hook::OUTPUT, priority: 0 };
+        let ruleset = Ruleset {
+            rules: vec![rule("a", &["c"]), rule("b", &["c"]), rule("c", &["d"]), rule("d", &["c"])],
+            chains: vec![chain("a", raw), chain("b", out)],
+            ..Ruleset::default()
+        };
+        assert_eq!(ruleset.hooks(&rule("d", &[])), [out, raw]);
+        assert_eq!(ruleset.hooks(&rule("nobody", &[])), []);
+        assert!(raw.is_before_conntrack() && !out.is_before_conntrack());
+        assert!(!Hook { number: 2, priority: -300 }.is_before_conntrack(), "forward");
+    }
+
+    #[test]
+    fn a_flowtable_has_its_devices_and_says_whether_it_counts() {
+        let devices = nested(HOOK_DEVICES, &[attribute(1, b"lan0\0"), attribute(1, b"wan0\0")]);
+        let parts = |flags: u32| {
+            emitted(&[
+                attribute(TABLE, b"t\0"),
+                attribute(NAME, b"f\0"),
+                nested(FLOWTABLE_HOOK, std::slice::from_ref(&devices)),
+                attribute(FLOWTABLE_FLAGS, &flags.to_be_bytes()),
+            ])
+        };
+        let found = Flowtable::parse(1, &parts(2)).unwrap();
+        assert_eq!(found.devices, ["lan0", "wan0"]);
+        assert!(found.counts && !Flowtable::parse(1, &parts(1)).unwrap().counts);
+    }
+}

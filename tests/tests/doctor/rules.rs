@@ -1,0 +1,179 @@
+//! What doctor says of real rulesets, and that the kernel's lists are read as `nft -j` reads them.
+
+use std::{net::UdpSocket, ops::ControlFlow};
+
+use anyhow::{Context as _, Result, ensure};
+use ctguard_kernel::{conntrack::dump_some, net::Ruleset};
+use ctguard_tests::{
+    exec,
+    netns::{Handle, Namespace},
+    product, require,
+};
+use serde_json::Value;
+
+use super::{found, is_possible};
+
+/// Rules that do what they are meant to do.
+const SOUND: &str = r#"
+table inet fine {
+  ct timeout db { protocol tcp; policy = { established : 172800 }; }
+  set clients { type ipv4_addr; flags dynamic; size 1024; }
+  chain raw { type filter hook prerouting priority raw; udp dport 123 notrack; }
+  chain rawout { type filter hook output priority raw; udp sport 123 notrack; }
+  chain pre { type filter hook prerouting priority mangle; tcp dport 5432 ct timeout set "db"; }
+  chain in {
+    type filter hook input priority filter;
+    ct state vmap { established : accept, related : accept, invalid : drop }
+    tcp dport 22 add @clients { ip saddr ct count over 10 } drop
+    tcp dport 25 add @clients { ip saddr limit rate over 3/second } drop
+    icmp type echo-request limit rate 5/second accept
+    tcp flags & (syn | ack) == syn jump sub
+  }
+  chain sub { ct count over 500 drop; }
+}
+"#;
+
+/// Rules that do not.
+const UNSOUND: &str = r#"
+table ip wrong {
+  ct timeout early { protocol udp; policy = { unreplied : 7 }; }
+  ct timeout unused { protocol udp; policy = { unreplied : 7 }; }
+  set clients { type ipv4_addr; flags dynamic; size 1024; }
+  chain raw { type filter hook prerouting priority raw; udp dport 53 ct timeout set "early"; }
+  chain mangle { type filter hook prerouting priority mangle; udp dport 123 notrack; }
+  chain in {
+    type filter hook input priority filter;
+    tcp dport 22 add @clients { ip saddr ct count over 10 } drop
+    tcp dport 25 add @clients { ip saddr limit rate over 3/second } drop
+  }
+}
+"#;
+
+const OF_RULES: [&str; 6] =
+    ["notrack", "notrack-late", "counts-all", "limits-packets", "timeout-policy", "flowtable"];
+
+fn load(namespace: &Handle, rules: &str) -> Result<()> {
+    exec::run_with_input(namespace.command("nft").args(["-f", "-"]), rules).map(|_| ())
+}
+
+fn checks(namespace: &Handle) -> Result<Vec<String>> {
+    let found = found(namespace)?;
+    let shown = found.iter().filter_map(|it| {
+        let check = it["check"].as_str()?;
+        OF_RULES
+            .contains(&check)
+            .then(|| format!("{check} {}", it["severity"].as_str().unwrap_or("")))
+    });
+    let mut shown: Vec<_> = shown.collect();
+    shown.sort();
+    Ok(shown)
+}
+
+#[test]
+fn rules_are_judged_by_hook_and_priority_and_by_what_comes_before_them() -> Result<()> {
+    if !is_possible("rules_are_judged_by_hook_and_priority_and_by_what_comes_before_them") {
+        return Ok(());
+    }
+    let namespace = Namespace::create("rules")?;
+    load(&namespace, SOUND)?;
+    let fine = checks(&namespace)?;
+    ensure!(fine == ["notrack note", "timeout-policy note"], "{fine:?}");
+    load(&namespace, &format!("flush ruleset\n{UNSOUND}"))?;
+    let wrong = checks(&namespace)?;
+    let expected = [
+        "counts-all note",
+        "limits-packets note",
+        "notrack-late warning",
+        "timeout-policy warning",
+        "timeout-policy warning",
+    ];
+    ensure!(wrong == expected, "{wrong:?}");
+    Ok(())
+}
+
+/// Chains, policies and numbers of rules, as `nft -j` lists them.
+fn listed(namespace: &Handle) -> Result<(Vec<String>, Vec<String>, usize)> {
+    let json = exec::run(namespace.command("nft").args(["-j", "list", "ruleset"]))?;
+    let all: Value = serde_json::from_str(&json)?;
+    let all = all["nftables"].as_array().context("no list")?.clone();
+    let of = |kind: &str| all.iter().filter_map(|it| it.get(kind)).cloned().collect::<Vec<_>>();
+    let mut chains: Vec<_> = of("chain")
+        .iter()
+        .filter(|it| !it["hook"].is_null())
+        .map(|it| format!("{} {} {}", it["name"], it["hook"], it["prio"]).replace('"', ""))
+        .collect();
+    let policies = of("ct timeout");
+    let mut policies: Vec<_> =
+        policies.iter().map(|it| it["name"].as_str().unwrap_or_default().to_owned()).collect();
+    chains.sort();
+    policies.sort();
+    Ok((chains, policies, of("rule").len()))
+}
+
+#[test]
+fn chains_policies_and_rules_are_read_as_nft_lists_them() -> Result<()> {
+    const TEST: &str = "chains_policies_and_rules_are_read_as_nft_lists_them";
+    if !require::root(TEST) {
+        return Ok(());
+    }
+    let namespace = Namespace::create("listed")?;
+    load(&namespace, &format!("{SOUND}\n{UNSOUND}"))?;
+    let read = namespace.run(|| Ok(Ruleset::read()?))?;
+    let (chains, policies, rules) = listed(&namespace)?;
+    let hooks = ["prerouting", "input", "forward", "output", "postrouting"];
+    let name = |number: u32| usize::try_from(number).ok().and_then(|at| hooks.get(at)).copied();
+    let mut ours: Vec<_> = read
+        .chains
+        .iter()
+        .map(|it| {
+            let hook = name(it.hook.number).unwrap_or_default();
+            format!("{} {hook} {}", it.name, it.hook.priority)
+        })
+        .collect();
+    let mut our_policies: Vec<_> = read.timeouts.iter().map(|it| it.name.clone()).collect();
+    ours.sort();
+    our_policies.sort();
+    println!("{} chains, {} policies, {rules} rules", chains.len(), policies.len());
+    ensure!(ours == chains, "{ours:?} is not {chains:?}");
+    ensure!(our_policies == policies, "{our_policies:?} is not {policies:?}");
+    ensure!(read.rules.len() == rules, "{} rules, not {rules}", read.rules.len());
+    let db = read.timeouts.iter().find(|it| it.name == "db").context("no policy db")?;
+    ensure!(db.protocol == 6 && db.seconds.contains(&(3, 172_800)), "{db:?}");
+    Ok(())
+}
+
+/// Fails when the rules that tune prints are refused, or give no flow their timeout.
+#[test]
+fn the_rules_that_tune_prints_for_a_service_give_its_flows_their_timeout() -> Result<()> {
+    if !is_possible("the_rules_that_tune_prints_for_a_service_give_its_flows_their_timeout") {
+        return Ok(());
+    }
+    let namespace = Namespace::create("service")?;
+    let arguments = ["tune", "--service", "udp/5300=7s", "--service", "tcp/5432=2d", "--json"];
+    let shown = exec::run(&mut product::command_in(&namespace, &arguments)?)?;
+    let shown: Value = serde_json::from_str(&shown)?;
+    let commands = shown["service_rules"].as_array().context("no rules")?;
+    for command in commands.iter().filter_map(Value::as_str) {
+        exec::run(namespace.command("sh").args(["-c", command]))?;
+    }
+    let left = namespace.run(|| {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        for port in [5300, 5301] {
+            // Nobody listens, which a later call may tell.
+            let _ = socket.send_to(b"x", ("127.0.0.1", port));
+        }
+        let mut left = Vec::new();
+        dump_some(|entry| {
+            let [.., high, low] = entry.original.key.to_be_bytes();
+            left.push((u16::from_be_bytes([high, low]), entry.timeout_seconds));
+            ControlFlow::Continue(())
+        })?;
+        Ok(left)
+    })?;
+    let of = |port| left.iter().find(|it| it.0 == port).and_then(|it| it.1);
+    ensure!(of(5300).is_some_and(|left| left <= 7), "{left:?}");
+    ensure!(of(5301).is_some_and(|left| left > 7), "{left:?}");
+    let checks = checks(&namespace)?;
+    ensure!(checks == ["timeout-policy note", "timeout-policy note"], "{checks:?}");
+    Ok(())
+}
