@@ -25,7 +25,8 @@ impl Hook {
             "#!/bin/sh\ncat >\"$1.new\" && mv \"$1.new\" \"$1\"\necho it said so >&2\nexit 9\n";
         fs::write(&script, lines)?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
-        fs::write(&config, format!("incidents.hook = [{script:?}, {told:?}]\n"))?;
+        let hook = [&*script, told].map(|path| format!("\"{}\"", path.display())).join(", ");
+        fs::write(&config, format!("incidents.hook = [{hook}]\n"))?;
         Ok(Self(config))
     }
 

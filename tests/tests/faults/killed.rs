@@ -11,6 +11,8 @@ use ctguard_tests::{
 };
 use serde_json::Value;
 
+const PINS: &str = "/run/ctguard/of-two-namespaces";
+
 /// New flows a second that the tests' fallback lets in. Strangers get two fifths of one half of it,
 /// and of the room that was free, and all of the other half where nobody else was served lately.
 const FALLBACK: &str = "fallback.rate=40/s";
@@ -130,7 +132,6 @@ fn a_guard_of_another_network_namespace_is_not_taken_over() -> Result<()> {
     if !require::root("a_guard_of_another_network_namespace_is_not_taken_over") {
         return Ok(());
     }
-    const PINS: &str = "/run/ctguard/of-two-namespaces";
     let at_pins = |words: &[&'static str]| [words, &["--pin-path", PINS]].concat();
     let first = Site::build()?;
     first.start(&at_pins(&["run", "-i", WAN]))?.kill()?;

@@ -82,7 +82,7 @@ fn a_command_that_comes_during_a_start_is_told_to_wait() -> Result<()> {
         ensure!(line.contains("start one") || line.contains("is being started"), "{line}");
         Ok(None)
     })?;
-    wait_for("the guard", || Ok(site.xdp(WAN)?))?;
+    wait_for("the guard", || site.xdp(WAN))?;
     ensure!(daemon.stop()?.success());
     site.ensure_gone()
 }

@@ -1,6 +1,6 @@
 //! The page of all commands: what each prints with `--help`.
 
-use std::{path::Path, process::Command};
+use std::{fmt::Write as _, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -14,7 +14,8 @@ pub(super) fn page(program: &Path) -> Result<String> {
 fn add(program: &Path, verbs: &[&str], text: &mut String) -> Result<()> {
     let help = help(program, verbs)?;
     let name: Vec<_> = ["ctguard"].iter().chain(verbs).copied().collect();
-    *text += &format!("\n## {}\n\n```text\n{}```\n", name.join(" "), help);
+    // A string takes all that is written to it.
+    let _ = write!(text, "\n## {}\n\n```text\n{help}```\n", name.join(" "));
     for verb in subcommands(&help) {
         add(program, &[verbs, &[verb]].concat(), text)?;
     }

@@ -51,11 +51,13 @@ impl Context {
 
     pub(super) fn maps(&self) -> Result<GuardMaps, CliError> {
         require_privileges()?;
-        GuardMaps::open(&self.pins).map_err(|error| match error {
-            OpenError::Incomplete { .. } if lock::daemon_of(self.pins.path()).is_some() => {
+        GuardMaps::open(&self.pins).map_err(|error| {
+            let is_incomplete = matches!(error, OpenError::Incomplete { .. });
+            if is_incomplete && lock::daemon_of(self.pins.path()).is_some() {
                 CliError::Starting
+            } else {
+                error.into()
             }
-            error => error.into(),
         })
     }
 

@@ -63,7 +63,7 @@ fn parse(text: &str) -> Result<IpAddr, CliError> {
     match parse_prefix(text).map_err(|_| CliError::NoAddress(text.to_owned()))? {
         IpNet::V4(net) if net.prefix_len() == 32 => Ok(net.addr().into()),
         IpNet::V6(net) if net.prefix_len() >= 64 => Ok(net.addr().into()),
-        _ => Err(CliError::ManySources(text.to_owned())),
+        IpNet::V4(_) | IpNet::V6(_) => Err(CliError::ManySources(text.to_owned())),
     }
 }
 
