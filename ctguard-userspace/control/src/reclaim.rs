@@ -118,7 +118,7 @@ impl ReclaimAges {
 
 impl ReclaimClass {
     /// Whether the entry only takes room, whoever holds it.
-    pub(crate) const fn is_dead_weight(self) -> bool {
+    pub const fn is_dead_weight(self) -> bool {
         self.excess_of().is_none()
     }
 }

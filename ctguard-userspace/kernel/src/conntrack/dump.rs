@@ -30,8 +30,8 @@ const BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
 /// millions of entries.
 const LONGEST: Duration = Duration::from_mins(1);
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW` and `IPCTNL_MSG_CT_GET`.
-const ENTRY: u16 = 0x100;
-const GET: u16 = 0x101;
+pub(super) const ENTRY: u16 = 0x100;
+pub(super) const GET: u16 = 0x101;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {

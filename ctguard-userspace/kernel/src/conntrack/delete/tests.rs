@@ -1,10 +1,10 @@
-use std::{net::IpAddr, time::Instant};
+use std::{net::IpAddr, ops::ControlFlow};
 
 use ctguard_datapath::packet::protocol::{TCP, UDP};
 
 use super::*;
 use crate::conntrack::{
-    dump, dump_deletable,
+    dump::{dump, dump_deletable, read_table},
     testing::{TestTable, Wanted, count, fill, status},
 };
 
@@ -42,9 +42,38 @@ fn another_entry_of_the_same_tuple_is_not_hit() {
         fill([first].into_iter());
         let mut chosen = deletions(|_| true);
         // Spoil the identity: the attribute behind the tuple, which ends the message.
-        *chosen[0].0.last_mut().unwrap() ^= 1;
+        *chosen[0].message.last_mut().unwrap() ^= 1;
         let deleted = Deleter::open().unwrap().delete(chosen);
         assert_eq!((deleted.unwrap(), count()), (Deleted { deleted: 0, gone: 1 }, 1));
+    });
+}
+
+/// Fails when a connection is deleted that spoke after it was listed, whether that gave it more time
+/// or less.
+#[test]
+fn an_entry_that_saw_a_packet_since_it_was_listed_is_spared() {
+    let test = "an_entry_that_saw_a_packet_since_it_was_listed_is_spared";
+    let Some(table) = TestTable::make(test) else { return };
+    table.run(|| {
+        let client = |port| Wanted::new(TCP, ("192.0.2.1", port), SERVER, status::ASSURED);
+        fill((1..=40).map(client));
+        let chosen = deletions(|_| true);
+        let mut changes = Vec::new();
+        read_table(&mut |entry, attributes| {
+            let change = |seconds| Key::of(entry, attributes).unwrap().change_of_timeout(seconds);
+            match entry.original.key >> 16 {
+                3 => changes.extend(change(200)),
+                30 => changes.extend(change(50)),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        dump::open().unwrap().send(&changes).unwrap();
+        let began = Instant::now();
+        let deleted = Deleter::open().unwrap().delete_silent(chosen).unwrap();
+        println!("{deleted:?} in {:?}", began.elapsed());
+        assert_eq!((deleted, count()), (Deleted { deleted: 38, gone: 0 }, 2));
     });
 }
 
