@@ -28,7 +28,7 @@ pub const WAN: &str = "wan0";
 /// Its other end.
 pub const OUTSIDE: &str = "out0";
 /// No state takes longer to come.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Sites of this process so far: each has names of its own.

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use crate::exec;
 
 /// A machine that is still on is ended. All steps take a third of this on two busy CPUs.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(8);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(15);
 
 const QEMU: &str = "qemu-system-x86_64";
 /// A busy host is late with the ticks by which a kernel checks its timer, which it would panic for.
