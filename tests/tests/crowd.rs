@@ -210,13 +210,13 @@ fn established(network: &Network) -> anyhow::Result<u64> {
     Ok(TcpStates::count(&network.router)?.of(State::Established))
 }
 
-/// A flood of a fifth of a second, its server at work.
+/// A flood of a second, its server at work. A slow machine takes half of that to verify the generator.
 fn flood(network: &Network, kind: FloodKind, family: Family, rate: Rate) -> Flooded {
     let _server = serve(network);
     let flood = start(network, kind, family, rate);
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(1200));
     let flooded = flood.stop().expect("the flood ends");
-    std::thread::sleep(Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(200));
     flooded
 }
 
