@@ -1,32 +1,16 @@
-//! What the daemon did and why, as lines of JSON in a file for each namespace, until a reboot.
-//!
-//! There are two files of bounded length: one that grows, and the one before it. Each begins with
-//! `{"namespace":COOKIE}`, because a new namespace may have the number of one that is gone.
+//! What the daemon did and why.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::collections::BTreeMap;
 
 use ctguard_layout::Stage;
 use log::Level;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    files::FileError,
     holders::{Holders, PartReport, SourceHolder},
     report::MOST_UNREADABLE,
 };
-use ctguard_audit::host::{Host, numbers};
 use ctguard_control::StageChange;
-use ctguard_kernel::{namespace, run_directory};
-
-/// A longer file replaces the one before it.
-const LONGEST: u64 = 1 << 20;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Event {
@@ -188,160 +172,9 @@ impl From<&StageChange> for StageEvent {
     }
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct EventFile {
-    path: PathBuf,
-    /// `None` if the kernel does not tell.
-    namespace: Option<u64>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    namespace: u64,
-}
-
-impl EventFile {
-    /// Removes what a former namespace of the same number has left.
-    pub(crate) fn of_this_namespace() -> io::Result<Self> {
-        let path = run_directory::of_this_namespace("events.jsonl")?;
-        let file = Self { path, namespace: namespace::cookie() };
-        file.remove_foreign();
-        Ok(file)
-    }
-
-    fn remove_foreign(&self) {
-        for path in [&self.path, &self.former()] {
-            let first = File::open(path).map(|file| BufReader::new(file.take(64)).lines().next());
-            let Ok(Some(Ok(first))) = first else { continue };
-            let header = serde_json::from_str::<Header>(&first).ok();
-            if let (Some(header), Some(own)) = (header, self.namespace)
-                && header.namespace != own
-            {
-                let _ = fs::remove_file(path);
-            }
-        }
-    }
-
-    pub(crate) fn add(&self, what: What) -> Result<(), FileError> {
-        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        self.append(&Event { time, what }).map_err(FileError::new("write", &self.path))
-    }
-
-    fn append(&self, event: &Event) -> io::Result<()> {
-        if fs::metadata(&self.path).is_ok_and(|file| file.len() >= LONGEST) {
-            fs::rename(&self.path, self.former())?;
-        }
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
-        let mut lines = Vec::new();
-        if let Some(namespace) =
-            self.namespace.filter(|_| file.metadata().is_ok_and(|it| it.len() == 0))
-        {
-            serde_json::to_writer(&mut lines, &Header { namespace })?;
-            lines.push(b'\n');
-        }
-        serde_json::to_writer(&mut lines, event)?;
-        lines.push(b'\n');
-        file.write_all(&lines)
-    }
-
-    /// The newest `most` events, the oldest of them first, and where to read on. Ignores lines that
-    /// another version wrote or that were cut short.
-    pub(crate) fn last(&self, most: usize) -> Result<(Vec<Event>, Position), FileError> {
-        let mut text = String::new();
-        read(&self.former(), 0, &mut text)?;
-        let at = read(&self.path, 0, &mut text)?;
-        let events: Vec<Event> = events(&text).collect();
-        let first = events.len().saturating_sub(most);
-        Ok((events.into_iter().skip(first).collect(), at))
-    }
-
-    /// The events after `at`, which is moved on.
-    pub(crate) fn since(&self, at: &mut Position) -> Result<Vec<Event>, FileError> {
-        let mut text = String::new();
-        let now = Position::of(&self.path);
-        *at = if now.file == at.file {
-            read(&self.path, at.bytes, &mut text)?
-        } else {
-            if Position::of(&self.former()).file == at.file {
-                read(&self.former(), at.bytes, &mut text)?;
-            }
-            read(&self.path, 0, &mut text)?
-        };
-        Ok(events(&text).collect())
-    }
-
-    fn former(&self) -> PathBuf {
-        self.path.with_extension("former.jsonl")
-    }
-}
-
-/// Removes the files that network namespaces have left which are gone.
-pub(crate) fn forget_gone_namespaces() -> io::Result<()> {
-    let (own, Some(alive)) = (namespace::number()?, numbers(&Host::at("/"))) else { return Ok(()) };
-    for file in fs::read_dir(run_directory::PATH)? {
-        let file = file?;
-        let name = file.file_name();
-        let number = name.to_str().and_then(|name| {
-            let (number, name) = name.split_once('.')?;
-            let is_ours = ["events.", "holders.", "feeds."].iter().any(|own| name.starts_with(own));
-            number.parse::<u64>().ok().filter(|_| is_ours)
-        });
-        if number.is_some_and(|number| number != own && !alive.contains(&number)) {
-            fs::remove_file(file.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// How far a reader is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Position {
-    /// Inode; none if there is no file.
-    file: Option<u64>,
-    bytes: u64,
-}
-
-impl Position {
-    fn of(path: &Path) -> Self {
-        Self { file: fs::metadata(path).ok().map(|file| file.ino()), bytes: 0 }
-    }
-}
-
-/// Adds the whole lines from `from` on to `text`.
-fn read(path: &Path, from: u64, text: &mut String) -> Result<Position, FileError> {
-    try_read(path, from, text).map_err(FileError::new("read", path))
-}
-
-fn try_read(path: &Path, from: u64, text: &mut String) -> io::Result<Position> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Position::default()),
-        Err(error) => return Err(error),
-    };
-    let inode = file.metadata()?.ino();
-    file.seek(SeekFrom::Start(from))?;
-    let mut bytes = Vec::new();
-    file.take(2 * LONGEST).read_to_end(&mut bytes)?;
-    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
-    text.push_str(&String::from_utf8_lossy(&bytes[..whole]));
-    Ok(Position { file: Some(inode), bytes: from.saturating_add(whole as u64) })
-}
-
-fn events(text: &str) -> impl Iterator<Item = Event> {
-    text.lines().filter_map(|line| serde_json::from_str(line).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn file(directory: &tempfile::TempDir) -> EventFile {
-        EventFile { path: directory.path().join("events.jsonl"), namespace: Some(7) }
-    }
-
-    fn reclaimed(entries_deleted: u64) -> What {
-        What::Reclaimed(Relief { entries_deleted, by_class: BTreeMap::new(), sources: Vec::new() })
-    }
 
     /// Every kind of event, with all of its fields.
     fn one_of_each() -> Vec<What> {
@@ -367,7 +200,11 @@ mod tests {
             What::Paused { until: text() },
             What::PauseEnded { dry_run: false },
             What::Stage(stage),
-            reclaimed(1),
+            What::Reclaimed(Relief {
+                entries_deleted: 1,
+                by_class: BTreeMap::new(),
+                sources: Vec::new(),
+            }),
             What::Part(PartEvent { parts: None, entries: 1, sources: Vec::new() }),
             What::Overload { source: text(), seconds: 600 },
             What::InterfaceGone { interface: interface() },
@@ -417,71 +254,6 @@ mod tests {
                 assert!(row.contains(&format!("`{field}`")), "{name} lacks the field {field}");
             }
         }
-    }
-
-    fn whats(events: Vec<Event>) -> Vec<What> {
-        events.into_iter().map(|event| event.what).collect()
-    }
-
-    #[test]
-    fn the_newest_events_come_last_and_no_more_than_were_asked_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = file(&directory);
-        assert_eq!(file.last(5).unwrap().0, []);
-        for number in 0..10 {
-            file.add(reclaimed(number)).unwrap();
-        }
-        assert_eq!(whats(file.last(2).unwrap().0), [reclaimed(8), reclaimed(9)]);
-    }
-
-    #[test]
-    fn a_line_cut_short_or_of_another_version_hides_no_other() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = file(&directory);
-        fs::write(&file.path, "{\"time\":\"2026\",\"event\":\"unheard_of\"}\nnonsense\n").unwrap();
-        file.add(What::Stopped).unwrap();
-        let (events, mut at) = file.last(5).unwrap();
-        assert_eq!(whats(events), [What::Stopped]);
-        let write_more = |text: &str| {
-            let mut open = OpenOptions::new().append(true).open(&file.path).unwrap();
-            open.write_all(text.as_bytes()).unwrap();
-        };
-        let half = "{\"time\":\"2026\",\"event\":";
-        write_more(half);
-        assert_eq!(file.since(&mut at).unwrap(), []);
-        let rest = "\"stopped\"}\n";
-        write_more(rest);
-        assert_eq!(whats(file.since(&mut at).unwrap()), [What::Stopped], "not lost by a half");
-    }
-
-    /// Fails when the files grow without end, or when a reader misses events as they change.
-    #[test]
-    fn a_long_file_gives_way_to_a_new_one_under_the_eyes_of_a_reader() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = file(&directory);
-        let (_, mut at) = file.last(0).unwrap();
-        let mut seen = 0;
-        let long = What::Started { interfaces: vec!["x".repeat(1000)] };
-        for _ in 0..3000 {
-            file.add(long.clone()).unwrap();
-            seen += file.since(&mut at).unwrap().len();
-        }
-        assert_eq!(seen, 3000);
-        for path in [&file.path, &file.former()] {
-            assert!(fs::metadata(path).unwrap().len() <= LONGEST + 2000, "{}", path.display());
-        }
-    }
-
-    #[test]
-    fn a_new_namespace_does_not_see_the_events_of_one_that_had_its_number() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = file(&directory);
-        file.add(What::Stopped).unwrap();
-        file.remove_foreign();
-        assert_eq!(file.last(5).unwrap().0.len(), 1);
-        let next = EventFile { namespace: Some(8), ..file };
-        next.remove_foreign();
-        assert_eq!(next.last(5).unwrap().0, []);
     }
 
     #[test]

@@ -1,17 +1,15 @@
 //! Who holds the table, as the daemon's last look found it: a file that `ctguard status` reads.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, HashMap},
-    fs, io,
-    path::PathBuf,
-    time::SystemTime,
-};
+use std::{cmp::Reverse, collections::BTreeMap, fs, io, path::PathBuf, time::SystemTime};
 
 use log::warn;
 use serde::{Deserialize, Serialize};
 
-use crate::{files::FileError, services::ServiceHeld};
+use crate::{
+    files::FileError,
+    services::ServiceHeld,
+    tally::{Count, Tally},
+};
 use ctguard_control::{
     holdings::Parts,
     look::{Held, Kind, Look},
@@ -117,28 +115,23 @@ pub(crate) struct PartReport {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sums {
     idle: [u64; Kind::COUNT],
-    /// Of the sources with the most entries. A number may be too low, never too high.
-    sources: HashMap<SourceScope, [u32; Kind::COUNT]>,
+    /// Entries by kind.
+    sources: Tally<SourceScope, [u32; Kind::COUNT], MOST_SOURCES>,
+}
+
+impl Count for [u32; Kind::COUNT] {
+    type Rank = u32;
+
+    fn rank(&self) -> u32 {
+        self.iter().sum()
+    }
 }
 
 impl Sums {
     pub(crate) fn add(&mut self, held: &Held) {
         let is_idle = held.idle.is_some_and(|seconds| seconds >= IDLE_SECONDS);
         self.idle[held.kind as usize] += u64::from(is_idle);
-        if self.sources.len() >= MOST_SOURCES && !self.sources.contains_key(&held.source) {
-            let mut all = self.ranked();
-            all.truncate(MOST_SOURCES / 2);
-            self.sources = all.into_iter().collect();
-        }
-        self.sources.entry(held.source).or_default()[held.kind as usize] += 1;
-    }
-
-    /// The most entries first.
-    fn ranked(&self) -> Vec<(SourceScope, [u32; Kind::COUNT])> {
-        let mut all: Vec<_> =
-            self.sources.iter().map(|(&source, &kinds)| (source, kinds)).collect();
-        all.sort_unstable_by_key(|(source, kinds)| (Reverse(kinds.iter().sum::<u32>()), *source));
-        all
+        self.sources.of(held.source)[held.kind as usize] += 1;
     }
 }
 
@@ -180,7 +173,7 @@ impl Holders {
             looked_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
             entries: look.entries,
             states,
-            sources: sums.ranked().into_iter().take(NAMED).map(holder).collect(),
+            sources: sums.sources.ranked().into_iter().take(NAMED).map(holder).collect(),
             parts: (found != Parts::default()).then_some(parts),
             reclaimable: look.queue.len(),
             ..Self::default()
@@ -238,7 +231,7 @@ mod tests {
                 add(7, if number % 8 == 0 { Kind::Established } else { Kind::Stream });
             }
         }
-        let (source, kinds) = sums.ranked()[0];
+        let (source, kinds) = sums.sources.ranked()[0];
         assert_eq!((source, kinds[Kind::Established as usize]), (SourceScope::V4(7), 2500));
         assert!(sums.sources.len() <= MOST_SOURCES);
         assert_eq!(sums.idle[Kind::Unanswered as usize], 20_000);

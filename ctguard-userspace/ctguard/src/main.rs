@@ -7,6 +7,7 @@
 mod cli;
 mod config;
 mod daemon;
+mod event_file;
 mod events;
 mod feeds;
 mod files;
@@ -18,6 +19,7 @@ mod report;
 mod sentence;
 mod services;
 mod signals;
+mod tally;
 mod terminal;
 mod top;
 

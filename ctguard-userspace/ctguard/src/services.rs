@@ -1,11 +1,13 @@
 //! Services that the entries of the table lead to: destination address, protocol and port.
 
-use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use ctguard_control::look::Kind;
 use ctguard_datapath::packet::protocol;
 use ctguard_kernel::conntrack::Entry;
 use serde::{Deserialize, Serialize};
+
+use crate::tally::{Count, Tally};
 
 /// Services that are named.
 const NAMED: usize = 10;
@@ -26,9 +28,9 @@ pub(crate) struct ServiceHeld {
     pub(crate) unanswered_entries: u64,
 }
 
-/// Counts entries by service, in bounded memory. A number may be too low, never too high.
+/// Counts entries by service.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Services(HashMap<Service, Counts>);
+pub(crate) struct Services(Tally<Service, Counts, MOST>);
 
 /// Destination, protocol, port.
 type Service = (IpAddr, u8, Option<u16>);
@@ -41,13 +43,7 @@ struct Counts {
 
 impl Services {
     pub(crate) fn add(&mut self, entry: &Entry, kind: Kind) {
-        let service = service(entry);
-        if self.0.len() >= MOST && !self.0.contains_key(&service) {
-            let mut all = self.ranked();
-            all.truncate(MOST / 2);
-            self.0 = all.into_iter().collect();
-        }
-        let counts = self.0.entry(service).or_default();
+        let counts = self.0.of(service(entry));
         counts.entries += 1;
         counts.unanswered += u64::from(matches!(kind, Kind::Unanswered | Kind::HalfOpen));
     }
@@ -65,15 +61,16 @@ impl Services {
             entries: counts.entries,
             unanswered_entries: counts.unanswered,
         };
-        self.ranked().into_iter().take(NAMED).map(held).collect()
+        self.0.ranked().into_iter().take(NAMED).map(held).collect()
     }
+}
 
-    fn ranked(&self) -> Vec<(Service, Counts)> {
-        let mut all: Vec<_> = self.0.iter().map(|(&service, &counts)| (service, counts)).collect();
-        all.sort_unstable_by_key(|(service, Counts { entries, unanswered })| {
-            (Reverse(*unanswered), Reverse(*entries), *service)
-        });
-        all
+impl Count for Counts {
+    type Rank = (u64, u64);
+
+    /// Unanswered entries, then all.
+    fn rank(&self) -> (u64, u64) {
+        (self.unanswered, self.entries)
     }
 }
 

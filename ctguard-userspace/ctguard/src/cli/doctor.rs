@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use super::{CliError, Code, Context, operator, status};
 use crate::{
-    events::{EventFile, StageEvent, What},
+    event_file::EventFile,
+    events::{StageEvent, What},
     report::{DoctorReport, InterfaceReport, write_doctor},
     terminal::{Terminal, write_json},
 };
@@ -121,25 +122,9 @@ fn unread(error: &CliError) -> Unread {
 
 fn last_stage() -> Option<String> {
     let (events, _) = EventFile::of_this_namespace().ok()?.last(EVENTS).ok()?;
-    events.iter().rev().find_map(|event| match &event.what {
-        What::Stage(StageEvent { class, from, to, .. }) => {
-            Some(format!("{class} from {from} to {to} at {}", event.time))
-        }
-        What::Started { .. }
-        | What::Stopped
-        | What::Reloaded { .. }
-        | What::ReloadRefused { .. }
-        | What::FeedFailed { .. }
-        | What::FeedReadAgain { .. }
-        | What::Paused { .. }
-        | What::PauseEnded { .. }
-        | What::Reclaimed(_)
-        | What::Part(_)
-        | What::Overload { .. }
-        | What::InterfaceGone { .. }
-        | What::InterfaceBack { .. }
-        | What::HookFailed { .. }
-        | What::Unreadable { .. } => None,
+    events.iter().rev().find_map(|event| {
+        let What::Stage(StageEvent { class, from, to, .. }) = &event.what else { return None };
+        Some(format!("{class} from {from} to {to} at {}", event.time))
     })
 }
 

@@ -11,7 +11,8 @@ use clap::Args;
 
 use super::{CliError, Code};
 use crate::{
-    events::{Event, EventFile},
+    event_file::EventFile,
+    events::Event,
     report::event_text,
     terminal::{Terminal, write_json_line},
 };

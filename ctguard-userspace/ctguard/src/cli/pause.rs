@@ -16,7 +16,8 @@ use ctguard_layout::Policy;
 
 use super::{CliError, Code, Context, lists::parse_span};
 use crate::{
-    events::{EventFile, What},
+    event_file::EventFile,
+    events::What,
     report::{PauseReport, event_text, pause_text},
     terminal::{Terminal, complain},
 };

@@ -11,10 +11,7 @@ use ctguard_kernel::lock;
 use rustix::process::Signal;
 
 use super::{CliError, Code, Context};
-use crate::{
-    events::{EventFile, What},
-    terminal::Terminal,
-};
+use crate::{event_file::EventFile, events::What, terminal::Terminal};
 
 /// A tick in calm takes a tenth of a second, and the daemon waits for commands that change settings.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,23 +41,11 @@ fn ask(context: &Context) -> Result<Code, CliError> {
     let asked = Instant::now();
     while asked.elapsed() < PATIENCE {
         for event in events.since(&mut at)? {
-            match event.what {
-                What::Reloaded { changes } => return say(&changes),
-                What::ReloadRefused { error } => return Err(CliError::ReloadRefused(error)),
-                What::Started { .. }
-                | What::Stopped
-                | What::Paused { .. }
-                | What::PauseEnded { .. }
-                | What::Stage(_)
-                | What::Reclaimed(_)
-                | What::Part(_)
-                | What::Overload { .. }
-                | What::InterfaceGone { .. }
-                | What::InterfaceBack { .. }
-                | What::FeedFailed { .. }
-                | What::FeedReadAgain { .. }
-                | What::HookFailed { .. }
-                | What::Unreadable { .. } => {}
+            if let What::Reloaded { changes } = event.what {
+                return say(&changes);
+            }
+            if let What::ReloadRefused { error } = event.what {
+                return Err(CliError::ReloadRefused(error));
             }
         }
         if lock::daemon_of(context.pins.path()).is_none() {

@@ -33,7 +33,8 @@ use super::{
 };
 use crate::{
     daemon::watched,
-    events::{Event, EventFile, Position, What},
+    event_file::{EventFile, Position},
+    events::{Event, What},
     report::{CounterReport, cause_text},
     signals::Stop,
     top::{

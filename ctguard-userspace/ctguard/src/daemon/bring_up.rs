@@ -24,7 +24,7 @@ use super::{
     undo::Undo,
     unreadable::Unreadable,
 };
-use crate::{events::EventFile, feeds::Feeds, holders::HoldersFile};
+use crate::{event_file::EventFile, feeds::Feeds, holders::HoldersFile};
 use ctguard_control::standing::Standings;
 use ctguard_kernel::{
     bpf::{

@@ -20,10 +20,7 @@ use super::{
     unreadable::Unreadable,
 };
 use crate::{
-    events::{EventFile, What},
-    feeds::Feeds,
-    holders::HoldersFile,
-    log_fields::Fields,
+    event_file::EventFile, events::What, feeds::Feeds, holders::HoldersFile, log_fields::Fields,
     report::event_text,
 };
 use ctguard_control::StageChange;

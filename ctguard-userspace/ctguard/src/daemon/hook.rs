@@ -146,7 +146,7 @@ fn run(
         .spawn()?;
     // The daemon is the last that the kernel kills when memory runs out; the hook is not.
     let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
-    let mut errors = child.stderr.take();
+    let mut errors = child.stderr.take().filter(is_made_nonblocking);
     let mut told = Vec::new();
     loop {
         let status = child.try_wait()?;
@@ -176,14 +176,15 @@ fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+fn is_made_nonblocking(pipe: &ChildStderr) -> bool {
+    let flags = fcntl_getfl(pipe).unwrap_or(OFlags::empty());
+    fcntl_setfl(pipe, flags | OFlags::NONBLOCK).is_ok()
+}
+
 /// Reads what is there, so that the hook need not wait, and keeps the start of it.
 fn read_some(errors: &mut Option<ChildStderr>, told: &mut Vec<u8>) {
     let Some(pipe) = errors else { return };
-    let flags = fcntl_getfl(&*pipe).unwrap_or(OFlags::empty());
     let mut buffer = [0; 4096];
-    if fcntl_setfl(&*pipe, flags | OFlags::NONBLOCK).is_err() {
-        return;
-    }
     while let Ok(bytes @ 1..) = pipe.read(&mut buffer) {
         let room = MOST_TOLD.saturating_sub(told.len());
         told.extend(&buffer[..bytes.min(room)]);

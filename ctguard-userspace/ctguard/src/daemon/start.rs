@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::{Config, ConfigError, DEFAULT_PATH},
-    events::forget_gone_namespaces,
+    event_file::forget_gone_namespaces,
 };
 use ctguard_kernel::{
     bpf::{
