@@ -51,7 +51,7 @@ fn challenged_connections_complete_with_their_second_syn() {
         let network = Network::build().expect("the lab's network");
         let _peer = network.internet.run(|| object::attach(Program::Pass, ISP)).expect("a peer");
         let _guard = network.router.run(|| object::attach(Program::Challenge, WAN)).expect("it");
-        let flooded = flood(&network, kind, family, Rate::PerSecond(2000));
+        let flooded = flood(&network, kind, family, Rate::PerSecond(1000));
         let begun = flooded.offered - flooded.sent_again;
         assert!(begun > 100, "{kind} {family}: {flooded:?}");
         assert!(ratio(flooded.challenged, begun) > 0.95, "{kind} {family}: {flooded:?}");

@@ -99,7 +99,8 @@ fn challenge_in<const TRANSPORT: usize, const ADDRESS: usize>(
         return None;
     }
     // Good enough to tell connections of one test apart.
-    let mixed = (segment.from ^ u32::from(segment.from_port)).wrapping_mul(0x9e37_79b1);
+    let mixed = segment.from.wrapping_mul(0x9e37_79b1)
+        ^ u32::from(segment.from_port).wrapping_mul(0x85eb_ca6b);
     let bit = mixed >> (32 - TURNS_TOLD_APART.trailing_zeros());
     let (word, mask) = (SHOWN.get(bit / 64)?, 1 << (bit % 64));
     match segment.flags & (FIN | SYN | RST | ACK) {

@@ -40,7 +40,8 @@ pub(super) struct Judged {
     pub(super) bucket: (Timer, Floor),
     /// How many of them the packet may cost.
     pub(super) bar: f64,
-    /// How many LRU buckets a change may make it cost: half as many again as today's, and more.
+    /// How many LRU buckets a change may make it cost: half as many again as today's on the machine
+    /// where those cost least, and more.
     pub(super) gate: f64,
 }
 
@@ -113,25 +114,25 @@ pub(super) fn cases(subject: Subject<'_>, live: &Live) -> Result<Vec<Case>> {
     };
     let (everywhere, answered) = (Floor::SpoofedDrop, Floor::SpoofedSend);
     Ok(vec![
-        one("SYN refused, one source, calm", (2.0, 2.0), &syn, spent(Stage::Calm, Tcp, &syn)?)?,
+        one("SYN refused, one source, calm", (2.0, 3.0), &syn, spent(Stage::Calm, Tcp, &syn)?)?,
         one("SYN refused, one source, fair", (2.0, 3.0), &syn, spent(Stage::Fair, Tcp, &syn)?)?,
-        one("UDP refused, one source, calm", (2.0, 2.0), &udp, spent(Stage::Calm, Udp, &udp)?)?,
+        one("UDP refused, one source, calm", (2.0, 3.0), &udp, spent(Stage::Calm, Udp, &udp)?)?,
         one("UDP refused, one source, fair", (2.0, 3.0), &udp, spent(Stage::Fair, Udp, &udp)?)?,
-        all("SYN refused, 2^28 sources", everywhere, (3.0, 4.5), &syn, refused(Tcp, &syn)?)?,
-        all("UDP refused, 2^28 sources", everywhere, (3.0, 4.5), &udp, refused(Udp, &udp)?)?,
-        all("ACK refused, 2^28 sources", everywhere, (3.0, 4.5), &ack, refused(Tcp, &ack)?)?,
-        all("UDP challenged, 2^28 sources", everywhere, (3.0, 6.0), &udp, silent(subject, &udp)?)?,
+        all("SYN refused, 2^28 sources", everywhere, (3.0, 5.0), &syn, refused(Tcp, &syn)?)?,
+        all("UDP refused, 2^28 sources", everywhere, (3.0, 5.0), &udp, refused(Udp, &udp)?)?,
+        all("ACK refused, 2^28 sources", everywhere, (3.0, 5.0), &ack, refused(Tcp, &ack)?)?,
+        all("UDP challenged, 2^28 sources", everywhere, (3.0, 11.0), &udp, silent(subject, &udp)?)?,
         all(
             "SYN answered, 2^28 sources",
             answered,
-            (4.0, 8.5),
+            (4.0, 16.5),
             &syn,
             answered_syn(subject, &syn)?,
         )?,
-        one("established TCP segment", (0.8, 0.7), &segment, known(&segment_back, &segment)?)?,
+        one("established TCP segment", (0.8, 1.1), &segment, known(&segment_back, &segment)?)?,
         one(
             "established UDP flow, cached",
-            (0.8, 0.7),
+            (0.8, 1.1),
             &datagram,
             known(&datagram_back, &datagram)?,
         )?,
