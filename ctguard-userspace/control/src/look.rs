@@ -6,7 +6,9 @@ use super::{
     holdings::{Holdings, Proof},
     reclaim::{Filling, Marks, Queue, ReclaimAges, ReclaimClass, queue_capacity},
     sources::SourceScope,
+    standing::parts_room,
 };
+use ctguard_units::TableSample;
 
 /// What an entry is, by protocol, TCP state and status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -155,22 +157,34 @@ impl<'m, T> Looking<'m, T> {
 }
 
 /// Looks take at most this part of a processor: a 50th in calm, a 25th under pressure, and a 12th
-/// while the table is above its target.
+/// when the next one is urgent.
 const PART_IN_CALM: u32 = 50;
 const PART: u32 = 25;
-const PART_ABOVE_TARGET: u32 = 12;
+const PART_IF_URGENT: u32 = 12;
 
 /// The shortest time between two looks, in calm and otherwise.
 const INTERVAL_IN_CALM: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// From the begin of a look that `took` so much processor time to the next one.
-pub fn interval(took: Duration, is_calm: bool, is_above_target: bool) -> Duration {
-    match (is_above_target, is_calm) {
-        (true, _) => INTERVAL.max(took * PART_ABOVE_TARGET),
+pub fn interval(took: Duration, is_calm: bool, is_urgent: bool) -> Duration {
+    match (is_urgent, is_calm) {
+        (true, _) => INTERVAL.max(took * PART_IF_URGENT),
         (false, true) => INTERVAL_IN_CALM.max(took * PART_IN_CALM),
         (false, false) => INTERVAL.max(took * PART),
     }
+}
+
+/// A table that holds so many parts per million of its maximum more than the last look found has grown.
+const GROWN_PPM: u32 = 30_000;
+
+/// Whether the next look cannot wait: the table is above its target, or it has grown into the room that
+/// is kept for sources within their parts although nobody is held to one yet, so that they would be
+/// refused with the others. `looked_at` is how many entries the last look found.
+pub fn is_urgent(table: TableSample, target_ppm: u32, looked_at: u64, has_parts: bool) -> bool {
+    let has_grown = table.entries > looked_at + table.part(GROWN_PPM);
+    let lacks_parts = !has_parts && table.entries > parts_room(table, target_ppm).all;
+    table.max > 0 && (table.is_above(target_ppm) || has_grown && lacks_parts)
 }
 
 /// What a look found.

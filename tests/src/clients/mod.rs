@@ -134,11 +134,12 @@ fn meet(
     let flood = rack.flood(protocol, trial.rate)?;
     let flooded = all(&mut rack, &format!("{} at {}/s", protocol.flood(), trial.rate))?;
     let stage = rack.stage(protocol)?;
+    // A flood that failed explains why the guard left.
+    flood.stop()?;
     ensure!(
         stage == "challenge",
         "the guard left the challenge for {stage} before the last client"
     );
-    flood.stop()?;
 
     let met = versions.into_iter().zip(calm).zip(flooded);
     let met =

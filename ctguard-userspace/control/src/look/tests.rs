@@ -232,3 +232,18 @@ fn where_idle_times_cannot_be_trusted_only_dead_weight_is_deleted() {
         "{classes:?}"
     );
 }
+
+#[test]
+fn a_look_is_urgent_above_the_target_and_where_a_growing_table_has_no_parts_yet() {
+    let urgent = |entries, looked_at, has_parts| {
+        is_urgent(TableSample { entries, max: 1000 }, 850_000, looked_at, has_parts)
+    };
+    assert!(urgent(851, 851, true), "above the target");
+    assert!(!urgent(701, 701, false), "a table that does not grow can wait");
+    assert!(!urgent(700, 500, false), "everybody's entries fit");
+    assert!(urgent(701, 500, false));
+    assert!(urgent(800, 765, false), "grown on since the last look");
+    assert!(!urgent(800, 500, true), "parts are known");
+    let unlimited = TableSample { entries: 5, max: 0 };
+    assert!(!is_urgent(unlimited, 850_000, 0, false));
+}

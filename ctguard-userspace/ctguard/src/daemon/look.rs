@@ -50,7 +50,10 @@ pub(crate) struct Looker {
     pub(super) overloaded: Vec<SourceScope>,
     /// Begin and entries of the last look.
     last: Option<(Duration, u64)>,
-    next: Duration,
+    /// Begin of the last look, whether or not it succeeded, and its processor time.
+    began: Duration,
+    took: Duration,
+    is_due: bool,
     /// New flows admitted before the last look, and before the one before it.
     admitted: [u64; 2],
     was_calm: bool,
@@ -117,7 +120,9 @@ impl Looker {
             holders: Holders::default(),
             overloaded: Vec::new(),
             last: None,
-            next: Duration::ZERO,
+            began: Duration::ZERO,
+            took: Duration::ZERO,
+            is_due: false,
             admitted: [0; 2],
             was_calm: true,
         }
@@ -138,7 +143,7 @@ impl Looker {
             return Ok(());
         }
         let looked = self.job(maps, sources, sample, is_calm)?.run();
-        self.take(looked, is_calm, sample.is_above(maps.policy().target_ppm))?;
+        self.take(looked)?;
         Ok(())
     }
 
@@ -175,10 +180,9 @@ impl Looker {
     }
 
     /// Sources that are known but not written, because there is no room for them.
-    fn take(&mut self, looked: Looked, is_calm: bool, is_above: bool) -> Result<usize, DumpError> {
+    fn take(&mut self, looked: Looked) -> Result<usize, DumpError> {
         let Looked { began, took, seen } = looked;
-        self.interval = look::interval(took, is_calm, is_above);
-        self.next = began + self.interval;
+        (self.began, self.took, self.is_due) = (began, took, false);
         let Seen { queue, mut holders, overloaded, left_out } = seen?;
         self.overloaded.extend(overloaded);
         if let Some((before, entries)) = self.last.replace((began, holders.entries)) {
@@ -187,6 +191,16 @@ impl Looker {
         }
         (self.queue, self.holders) = (queue, holders);
         Ok(left_out)
+    }
+
+    /// Notes whether it is time for the next look at a table that now holds this.
+    fn pace(&mut self, now: Duration, is_calm: bool, is_quiet: bool, room: (TableSample, u32)) {
+        let (table, target_ppm) = room;
+        let Holders { entries, parts, .. } = &self.holders;
+        let is_urgent = look::is_urgent(table, target_ppm, *entries, parts.is_some());
+        self.interval = look::interval(self.took, is_calm, is_urgent);
+        let quiet = if is_quiet { QUIET } else { Duration::ZERO };
+        self.is_due |= now >= self.began + self.interval + quiet;
     }
 
     pub(super) fn relief(&self, deleted: u64) -> Relief {
@@ -215,10 +229,8 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let now = monotonic();
     let is_calm = guard.ticker.is_calm();
     if let Some(looked) = Background::take_finished(&mut guard.looker.look) {
-        let table = guard.table.sample()?;
-        let is_above = table.is_above(guard.maps.policy().target_ppm);
         let parts = guard.looker.holders.parts;
-        let left_out = guard.looker.take(looked, is_calm, is_above);
+        let left_out = guard.looker.take(looked);
         let left_out = left_out.context("cannot learn who holds connections")?;
         let kept = match left_out {
             0 => Ok(()),
@@ -235,17 +247,16 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
         let kept = guard.holders.write(&guard.looker.holders).map_err(Into::into);
         guard.attempted("say who holds the table", "`ctguard status` does not", &kept);
     }
-    let looker = &mut guard.looker;
-    if looker.was_calm && !is_calm {
-        looker.next = now;
-    }
-    looker.was_calm = is_calm;
+    let table = guard.table.sample()?;
     let admitted = guard.maps.grant.admissions().into_iter().fold(0, u64::wrapping_add);
+    let looker = &mut guard.looker;
+    looker.is_due |= looker.was_calm && !is_calm;
+    looker.was_calm = is_calm;
     let is_quiet = is_calm && looker.admitted == [admitted; 2];
-    let quiet = if is_quiet { QUIET } else { Duration::ZERO };
-    if looker.look.is_none() && now >= looker.next + quiet && guard.table.is_there() {
+    looker.pace(now, is_calm, is_quiet, (table, guard.maps.policy().target_ppm));
+    if looker.is_due && looker.look.is_none() && guard.table.is_there() {
         looker.admitted = [admitted, looker.admitted[0]];
-        let job = looker.job(&guard.maps, &guard.sources, guard.table.sample()?, is_calm)?;
+        let job = looker.job(&guard.maps, &guard.sources, table, is_calm)?;
         looker.look = Some(Background::start("ctguard-look", move || job.run())?);
     }
     Ok(())
