@@ -48,7 +48,7 @@ pub(super) struct AddArgs {
     /// How long the entry lasts, such as 10m or 2h; without it, the entry never expires
     #[arg(long = "for", value_name = "TIME")]
     pub(super) span: Option<String>,
-    /// Deny it even if you are logged in from there over SSH
+    /// On the deny list: add it even if you are logged in from there over SSH
     #[arg(long)]
     pub(super) force: bool,
 }

@@ -55,7 +55,11 @@ pub enum Refusal {
     Switch { name: String, ports: Vec<String> },
     #[error("{name} has no Ethernet frames ({kind}); guard the device that its packets arrive on")]
     NoEthernet { name: String, kind: String },
-    #[error("{name} lies on a device of another network namespace; run ctguard there")]
+    #[error(
+        "{name} lies on a device of another network namespace, where a guard would watch another \
+         table; connect this namespace by a bridge, or limit by nftables on {name} \
+         (docs/containers.md)"
+    )]
     LowerElsewhere { name: String },
 }
 
