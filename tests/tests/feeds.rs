@@ -130,7 +130,10 @@ fn a_file_that_is_replaced_under_packets_lets_none_through() -> Result<()> {
     feeds.write("")?;
     wait_for_prefixes(&site, 0)?;
     ensure!(try_one_source(&site, &wire, 5, 20)?.admitted == 20, "the list is empty");
-    Ok(())
+    wait_for("an event that says so", || {
+        let events = site.succeed(&["events"])?;
+        Ok(events.contains("feed list lists nothing any more; it had 1 prefixes").then_some(()))
+    })
 }
 
 /// Fails when a bad line, or a file that is gone, changes the list, or nobody is told.

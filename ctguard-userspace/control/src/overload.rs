@@ -27,8 +27,9 @@ impl Overload {
             self.since.clear();
             return Vec::new();
         };
-        let is_above =
-            |source: &SourceScope| marks.get(source).is_some_and(|excess| excess.proving > 0);
+        let is_above = |source: &SourceScope| {
+            marks.get(source).is_some_and(|excess| excess.proving > 0) && !is_a_whole_link(*source)
+        };
         self.since.retain(|source, _| is_above(source));
         for source in marks.keys().filter(|source| is_above(source)) {
             self.since.entry(*source).or_insert(now);
@@ -44,6 +45,11 @@ impl Overload {
         told.sort_unstable();
         told
     }
+}
+
+/// Whether it is `fe80::/64`, which is no single source: all hosts of a link have addresses in it.
+const fn is_a_whole_link(source: SourceScope) -> bool {
+    matches!(source, SourceScope::V6(prefix) if prefix >> 54 == 0xfe80 >> 6)
 }
 
 #[cfg(test)]
@@ -89,6 +95,20 @@ mod tests {
         let mut overload = Overload::default();
         look(&mut overload, &above(0, 9), 100);
         assert_eq!(look(&mut overload, &above(0, 9), 1000), []);
+    }
+
+    /// Fails when one host has its router and all other neighbours denied.
+    #[test]
+    fn a_whole_link_is_never_told() {
+        let told = |source: &str| {
+            let source = source.parse().unwrap();
+            let marks = Marks::from([(source, Excess { proving: 1, other: 0 })]);
+            let mut overload = Overload::default();
+            look(&mut overload, &marks, 100);
+            look(&mut overload, &marks, 1000) == [source]
+        };
+        assert!(!told("fe80::/64"));
+        assert!(told("2001:db8::/64") && told("fec0::/64"));
     }
 
     #[test]

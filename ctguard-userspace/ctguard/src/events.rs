@@ -69,6 +69,11 @@ pub(crate) enum What {
         feed: String,
         prefixes: u64,
     },
+    /// A feed says that it has no prefixes any more, and all that it listed `before` are lifted.
+    FeedEmptied {
+        feed: String,
+        before: u64,
+    },
     /// The operator's program about an incident could not be run, or failed.
     HookFailed {
         incident: u64,
@@ -100,6 +105,7 @@ impl What {
             | Self::Overload { .. }
             | Self::InterfaceBack { .. }
             | Self::FeedReadAgain { .. }
+            | Self::FeedEmptied { .. }
             | Self::Unreadable { .. } => Level::Info,
         }
     }
@@ -211,6 +217,7 @@ mod tests {
             What::InterfaceBack { interface: interface() },
             What::FeedFailed { feed: feed(), error: text() },
             What::FeedReadAgain { feed: feed(), prefixes: 1 },
+            What::FeedEmptied { feed: feed(), before: 1 },
             What::HookFailed { incident: 1, error: text() },
             What::Unreadable { share_ratio: 0.5 },
         ];
@@ -231,6 +238,7 @@ mod tests {
                 | What::InterfaceBack { .. }
                 | What::FeedFailed { .. }
                 | What::FeedReadAgain { .. }
+                | What::FeedEmptied { .. }
                 | What::HookFailed { .. }
                 | What::Unreadable { .. } => {}
             }

@@ -101,6 +101,33 @@ fn nobody_denies_the_address_that_he_is_logged_in_from_by_mistake() -> Result<()
     Ok(())
 }
 
+/// Fails when an edited file locks out whoever reloads it.
+#[test]
+fn nobody_reloads_a_deny_list_with_his_own_address_by_mistake() -> Result<()> {
+    if !require::root("nobody_reloads_a_deny_list_with_his_own_address_by_mistake") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    fs::create_dir_all(site.state())?;
+    let path = site.state().join("ctguard.toml");
+    let write =
+        |deny: &str| fs::write(&path, format!("interfaces = [\"{WAN}\"]\ndeny = [{deny}]\n"));
+    write("")?;
+    let _daemon = site.start(&["run", "--config", path.to_str().context("a path")?])?;
+    write("\"203.0.113.0/24\"")?;
+    let refused = from(&site, "203.0.113.9", &["reload"])?;
+    ensure!(refused.refusal(1)?.contains("logged in from 203.0.113.9"), "{refused:?}");
+    ensure!(refused.errors.contains("ctguard.toml:2:"), "it names the place: {refused:?}");
+    ensure!(site.succeed(&["deny", "list"])?.is_empty());
+    ensure!(from(&site, "203.0.113.9", &["reload", "--force"])?.code == Some(0));
+    ensure!(site.succeed(&["deny", "list"])?.contains("203.0.113.0/24"));
+    ensure!(from(&site, "203.0.113.9", &["reload"])?.code == Some(0), "it adds nothing");
+    write("\"203.0.113.0/24\", \"2001:db8::/32\"")?;
+    ensure!(from(&site, "2001:db8::9", &["reload"])?.code == Some(1));
+    ensure!(from(&site, "198.51.100.9", &["reload"])?.code == Some(0));
+    Ok(())
+}
+
 /// Fails when `why` says something else of a source's next packet than the data path does.
 #[test]
 fn why_foretells_what_the_data_path_does() -> Result<()> {

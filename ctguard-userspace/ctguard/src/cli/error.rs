@@ -6,7 +6,12 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::exit_code::Code;
-use crate::{config::ConfigError, daemon::StartError, files::FileError, sentence::sentence};
+use crate::{
+    config::{ConfigError, Origin},
+    daemon::StartError,
+    files::FileError,
+    sentence::sentence,
+};
 use ctguard_audit::{host::Unread, tune::TuneError};
 use ctguard_kernel::{
     bpf::{AttachError, ClockError, FunctionsError, LoadError},
@@ -71,6 +76,11 @@ pub(super) enum CliError {
          ctguard deny add {prefix} --force"
     )]
     DenyOperator { client: IpAddr, prefix: IpNet },
+    #[error(
+        "reloading would cut you off: you are logged in from {client}, and {origin} denies {prefix}; to do \
+         so all the same: ctguard reload --force"
+    )]
+    ReloadDeniesOperator { client: IpAddr, prefix: IpNet, origin: Box<Origin> },
     #[error("{} is there and says something else; to overwrite it: --write --force", .0.display())]
     OtherFile(PathBuf),
     #[error(transparent)]
@@ -146,6 +156,7 @@ impl CliError {
             | Self::NoAnswer(_)
             | Self::CutOff { .. }
             | Self::DenyOperator { .. }
+            | Self::ReloadDeniesOperator { .. }
             | Self::NoIncident(_)
             | Self::OtherFile(_)
             | Self::Unread(_)

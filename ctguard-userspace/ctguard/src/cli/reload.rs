@@ -2,16 +2,20 @@
 
 use std::{
     io::Write as _,
+    net::IpAddr,
     thread,
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use ctguard_kernel::lock;
+use ctguard_kernel::{
+    lock,
+    maps::{GuardMaps, ListKind},
+};
 use rustix::process::Signal;
 
-use super::{CliError, Code, Context};
-use crate::{event_file::EventFile, events::What, terminal::Terminal};
+use super::{CliError, Code, Context, operator, run::configuration_of};
+use crate::{config::Config, event_file::EventFile, events::What, terminal::Terminal};
 
 /// A tick in calm takes a tenth of a second, and the daemon waits for commands that change settings.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,11 +26,18 @@ const POLL: Duration = Duration::from_millis(10);
 #[command(after_help = "Examples:\n  ctguard config check && ctguard reload\n\n\
     Settings that `ctguard set` changed are back to what the configuration says.\n\
     `mode`, `new-flow-detection` and `on-exit` apply from the next start on.")]
-pub(super) struct ReloadArgs {}
+pub(super) struct ReloadArgs {
+    /// Use it even if it denies the address that you are logged in from over SSH
+    #[arg(long)]
+    force: bool,
+}
 
-pub(super) fn run(_args: &ReloadArgs, context: &Context) -> Result<Code, CliError> {
+pub(super) fn run(args: &ReloadArgs, context: &Context) -> Result<Code, CliError> {
     // Nothing is made where no guard is.
-    context.maps()?;
+    let maps = context.maps()?;
+    if !args.force {
+        spare_the_operator(&maps, context)?;
+    }
     let alone = lock::for_reloading(context.pins.path())?;
     let answer = ask(context);
     alone.remove();
@@ -54,6 +65,30 @@ fn ask(context: &Context) -> Result<Code, CliError> {
         thread::sleep(POLL);
     }
     Err(CliError::NoAnswer(PATIENCE))
+}
+
+/// # Errors
+/// If the configuration adds the operator's own address to the deny list.
+fn spare_the_operator(maps: &GuardMaps, context: &Context) -> Result<(), CliError> {
+    let clients = operator::clients();
+    if clients.is_empty() {
+        return Ok(());
+    }
+    let file = lock::daemon_of(context.pins.path()).and_then(|it| configuration_of(it.pid?));
+    // What is wrong with it, the daemon says.
+    let Ok(config) = Config::read(file.as_deref()) else { return Ok(()) };
+    let mut denied = maps.lists.entries(ListKind::Deny)?;
+    denied.retain(|entry| entry.expires_at == 0);
+    for (&prefix, origin) in config.list(ListKind::Deny) {
+        let holds = |client: &&IpAddr| prefix.contains(*client);
+        if let Some(&client) = clients.iter().find(holds)
+            && !denied.iter().any(|entry| entry.prefix.contains(&client))
+        {
+            let origin = Box::new(origin.clone());
+            return Err(CliError::ReloadDeniesOperator { client, prefix, origin });
+        }
+    }
+    Ok(())
 }
 
 fn say(changes: &[String]) -> Result<Code, CliError> {

@@ -1,12 +1,17 @@
 //! `ctguard run`: load, attach, and steer until told to stop.
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser as _, ValueEnum};
 use log::{info, warn};
 use sd_notify::NotifyState;
 
-use super::{CliError, Code, Context, context::require_privileges, logging};
+use super::{Cli, CliError, Code, Command, Context, context::require_privileges, logging};
 use crate::config::Config;
 use crate::daemon::{Configuration, Guard, MainLoop, StartOptions, dismantle, note_exempting};
 use crate::sentence::sentence;
@@ -145,6 +150,22 @@ fn decided(args: &RunArgs) -> Vec<StartKey> {
     keys.into_iter().filter_map(|(key, is_decided)| is_decided.then_some(key)).collect()
 }
 
+/// The file that a daemon was told to read, if it was told.
+pub(super) fn configuration_of(pid: u32) -> Option<PathBuf> {
+    let process = Path::new("/proc").join(pid.to_string());
+    let words = fs::read(process.join("cmdline")).ok()?;
+    let file = configuration_in(&words)?;
+    // A relative path counts from where it was started; an absolute one replaces that.
+    Some(fs::read_link(process.join("cwd")).unwrap_or_default().join(file))
+}
+
+fn configuration_in(words: &[u8]) -> Option<PathBuf> {
+    let words = words.split(|&byte| byte == 0).map(OsStr::from_bytes);
+    let words = words.filter(|word| !word.is_empty());
+    let Command::Run(args) = Cli::try_parse_from(words).ok()?.command else { return None };
+    args.config
+}
+
 /// The command line's choice, or the configuration's, or the default.
 fn chosen<T: ValueEnum>(arg: Option<T>, config: &Config, key: StartKey, default: T) -> T {
     let configured = || T::from_str(config.word(key)?, false).ok();
@@ -199,6 +220,16 @@ mod tests {
     use ctguard_settings::Takes;
 
     use super::*;
+
+    #[test]
+    fn the_file_of_a_daemon_is_known_from_its_command_line() {
+        let file = |words: &str| configuration_in(words.replace(' ', "\0").as_bytes());
+        assert_eq!(file("/usr/bin/ctguard run -i wan0 --config /etc/it "), Some("/etc/it".into()));
+        assert_eq!(file("ctguard --pin-path=/run/x run --config=it "), Some("it".into()));
+        assert_eq!(file("ctguard run --set dry-run=on "), None);
+        assert_eq!(file("other program "), None);
+        assert_eq!(file(""), None);
+    }
 
     #[test]
     fn a_configuration_takes_the_words_of_the_command_line() {

@@ -84,6 +84,11 @@ impl Prefixes {
             IpNet::new(address, length).is_ok_and(|net| self.prefixes.contains(&net.trunc()))
         })
     }
+
+    /// Whether any address of `net` is in one of them.
+    pub(super) fn touch(&self, net: IpNet) -> bool {
+        self.hold(net.addr()) || self.prefixes.iter().any(|own| net.contains(own))
+    }
 }
 
 impl Extend<IpNet> for Prefixes {
@@ -183,6 +188,17 @@ mod tests {
         assert!(spared(&loose(), helped));
         assert!(spared(&loose(), entry(protocol::UDP, None, ASSURED | status::OFFLOADED)));
         assert!(spared(&loose(), entry(protocol::UDP, None, ASSURED | status::EXPECTED)));
+    }
+
+    #[test]
+    fn a_network_is_touched_by_what_holds_it_and_by_what_is_in_it() {
+        let allowed: Prefixes = ["192.0.2.0/24", "2001:db8:0:1::9/128"]
+            .map(|text| text.parse().unwrap())
+            .into_iter()
+            .collect();
+        let touches = |net: &str| allowed.touch(net.parse().unwrap());
+        assert!(touches("192.0.2.7/32") && touches("2001:db8:0:1::/64"));
+        assert!(!touches("192.0.3.7/32") && !touches("2001:db8:0:2::/64"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::{
 
 use rustix::{
     fs::{MemfdFlags, OFlags, fcntl_getfl, fcntl_setfl, memfd_create},
+    io::Errno,
     process::{Pid, Signal, kill_process_group},
 };
 use thiserror::Error;
@@ -29,6 +30,10 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Runs that wait for the one before them.
 const MOST_WAITING: usize = 8;
 const POLL: Duration = Duration::from_millis(20);
+/// Parts of 4 KiB that are read at a time: a hook may write faster than anybody reads.
+const PARTS: usize = 64;
+/// The kernel ends who was killed within this, unless a disk or a server does not answer.
+const DYING: Duration = Duration::from_secs(1);
 /// Bytes of what it says on standard error that are told.
 const MOST_TOLD: usize = 300;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -105,11 +110,16 @@ impl Hooks {
 }
 
 impl Drop for Hooks {
-    /// Kills one that is under way.
+    /// Kills one that is under way. One that cannot be killed, or not even started, because a disk or a
+    /// server does not answer, does not hold the daemon up.
     fn drop(&mut self) {
         self.is_ending.store(true, Ordering::Relaxed);
-        if let Some((_, running)) = self.running.take() {
-            let _ = running.wait();
+        let began = Instant::now();
+        let mut running = self.running.take().map(|(_, running)| running);
+        while running.is_some() && began.elapsed() < DYING * 2 {
+            if Background::take_finished(&mut running).is_none() {
+                thread::sleep(POLL);
+            }
         }
     }
 }
@@ -170,7 +180,13 @@ fn run(
 
 /// A file without a name: the hook need not read it, and nobody waits until it has.
 fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("incident.json", MemfdFlags::CLOEXEC)?);
+    let create = |flags| memfd_create("incident.json", MemfdFlags::CLOEXEC | flags);
+    // With vm.memfd_noexec=2 it must be one that nobody runs, which Linux 6.2 does not know.
+    let made = create(MemfdFlags::NOEXEC_SEAL).or_else(|error| match error {
+        Errno::INVAL => create(MemfdFlags::empty()),
+        error => Err(error),
+    });
+    let mut file = File::from(made?);
     file.write_all(bytes)?;
     file.rewind()?;
     Ok(file.into())
@@ -185,7 +201,8 @@ fn is_made_nonblocking(pipe: &ChildStderr) -> bool {
 fn read_some(errors: &mut Option<ChildStderr>, told: &mut Vec<u8>) {
     let Some(pipe) = errors else { return };
     let mut buffer = [0; 4096];
-    while let Ok(bytes @ 1..) = pipe.read(&mut buffer) {
+    for _ in 0..PARTS {
+        let Ok(bytes @ 1..) = pipe.read(&mut buffer) else { return };
         let room = MOST_TOLD.saturating_sub(told.len());
         told.extend(&buffer[..bytes.min(room)]);
     }
@@ -200,7 +217,12 @@ fn kill(child: &mut Child) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         let _ = kill_process_group(group, Signal::KILL);
     }
-    let _ = child.wait();
+    // It may have gone to another group.
+    let _ = child.kill();
+    let began = Instant::now();
+    while began.elapsed() < DYING && matches!(child.try_wait(), Ok(None)) {
+        thread::sleep(POLL);
+    }
 }
 
 #[cfg(test)]
@@ -245,6 +267,48 @@ mod tests {
         let error = run_shell(script, LONGEST).unwrap_err().to_string();
         assert!(error.starts_with("it ended with exit status: 1: xxx"), "{error}");
         assert!(error.len() < 400);
+    }
+
+    /// Fails when neither the limit nor the end of the daemon ends a hook that never stops writing.
+    #[test]
+    fn a_hook_that_writes_without_end_is_killed_in_time() {
+        for script in ["exec yes >&2", "trap '' TERM HUP INT; (yes >&2) & (yes >&2) & exec yes >&2"]
+        {
+            let began = Instant::now();
+            let error = run_shell(script, Duration::from_millis(200)).unwrap_err();
+            assert!(matches!(error, HookError::Late { .. }), "{error}");
+            assert!(error.to_string().ends_with("was killed: y"), "{error}");
+            assert!(began.elapsed() < Duration::from_secs(3));
+        }
+        let began = Instant::now();
+        let hook = ["/bin/sh", "-c", "exec yes >&2"].map(str::to_owned);
+        let error = run(&hook, b"", LONGEST, &AtomicBool::new(true)).unwrap_err();
+        assert!(matches!(error, HookError::Cut), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(3));
+    }
+
+    #[test]
+    fn what_a_hook_leaves_in_the_background_is_not_waited_for() {
+        let began = Instant::now();
+        assert!(run_shell("(sleep 3; yes | head -c 9999999 >&2) & exit 0", LONGEST).is_ok());
+        let error = run_shell("sleep 3 & echo no >&2; exit 1", LONGEST).unwrap_err();
+        assert_eq!(error.to_string(), "it ended with exit status: 1: no");
+        assert!(began.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_hook_may_close_its_standard_input_or_not_be_a_program() {
+        let long = vec![b' '; 1 << 20];
+        let closes = ["/bin/sh", "-c", "exec <&-"].map(str::to_owned);
+        assert!(run(&closes, &long, LONGEST, &AtomicBool::default()).is_ok());
+        let directory = tempfile::tempdir().unwrap();
+        let plain = directory.path().join("plain");
+        fs::write(&plain, "#!/bin/sh\n").unwrap();
+        for path in [directory.path(), &plain] {
+            let path = path.display().to_string();
+            let error = run(&[path], b"", LONGEST, &AtomicBool::default()).unwrap_err();
+            assert!(error.to_string().starts_with("cannot start it: Permission denied"), "{error}");
+        }
     }
 
     #[test]

@@ -60,8 +60,9 @@ impl IncidentsKeeper {
 
     /// Writes what is to be written, if nothing is being written.
     fn save(&mut self, now: Duration) -> anyhow::Result<()> {
-        if let Some(written) = self.file.take_written() {
-            written?;
+        if let Some(Err(error)) = self.file.take_written() {
+            self.is_unsaved = true;
+            return Err(error.into());
         }
         let is_due = self.is_unsaved || self.is_open && now >= self.saved + INTERVAL;
         if is_due && !self.file.is_being_written() {
@@ -73,10 +74,8 @@ impl IncidentsKeeper {
 
     /// The same at the end.
     pub(super) fn save_last(&mut self) -> anyhow::Result<()> {
-        if let Some(written) = self.file.wait() {
-            written?;
-        }
-        if self.is_unsaved || self.is_open {
+        let has_failed = matches!(self.file.wait(), Some(Err(_)));
+        if self.is_unsaved || self.is_open || has_failed {
             self.file.write(serde_json::to_vec(&self.kept)?)?;
         }
         self.file.wait().transpose()?;
@@ -175,6 +174,24 @@ mod tests {
         keeper.save_last().unwrap();
         let kept: Vec<Incident> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(kept, keeper.kept);
+    }
+
+    /// Fails when an incident is lost because the disk was full when it ended.
+    #[test]
+    fn an_incident_that_could_not_be_written_is_written_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let in_the_way = directory.path().join("state");
+        std::fs::write(&in_the_way, "").unwrap();
+        let path = in_the_way.join("incidents-host.json");
+        let mut keeper = IncidentsKeeper { file: KeptFile::at(path.clone()), ..Default::default() };
+        keeper.take(incident("first", None));
+        keeper.is_unsaved = keeper.take(incident("first", Some("now")));
+        while keeper.save(Duration::ZERO).is_ok() {
+            std::thread::yield_now();
+        }
+        std::fs::remove_file(&in_the_way).unwrap();
+        keeper.save_last().unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("first"));
     }
 
     /// Fails when a daemon could not read again what it wrote.

@@ -53,7 +53,7 @@ pub(super) struct ListsKeeper {
 /// Now, on the kernel's clock and on the wall.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
-    jiffies: u64,
+    pub(super) jiffies: u64,
     jiffies_per_second: u32,
     since_1970: Duration,
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 use log::{debug, warn};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Guard, background::Background, held::Rules, tick::Relief};
+use super::{Guard, background::Background, held::Rules, overload::net, tick::Relief};
 use crate::{
     events::{PartEvent, What},
     holders::{Holders, Sums},
@@ -311,7 +311,8 @@ impl Job {
     fn overloaded(&self, now: Duration, memory: &mut Memory) -> Vec<SourceScope> {
         let [after, lasts] = self.overload;
         let mut sources = memory.overload.look(&memory.standings.marks(), now, after, lasts);
-        sources.retain(|source| !self.rules.allowed.hold(source.prefix().0));
+        // The deny list goes before the allow list, so a /64 with one allowed address stays as it is.
+        sources.retain(|source| !self.rules.allowed.touch(net(*source)));
         sources
     }
 

@@ -288,8 +288,14 @@ impl Keeper {
                 FeedEntry::CAPACITY
             ));
         }
-        self.followed[position].refused = None;
+        let own = &mut self.followed[position];
+        own.refused = None;
+        let before = former.iter().filter(|entry| entry.is_live(jiffies)).count() as u64;
+        let feed = own.feed.name.clone();
         self.is_dirty = true;
+        if count == 0 && before > 0 {
+            self.report(What::FeedEmptied { feed, before });
+        }
         Ok(())
     }
 

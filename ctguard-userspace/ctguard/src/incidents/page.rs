@@ -106,7 +106,8 @@ fn write_summary(incident: &Incident, sums: &Sums, out: &mut String) {
         grouped(incident.max_entries),
         Text(&time(&incident.peak_at))
     );
-    let reclaimed = incident.reclaimed.values().sum();
+    let reclaimed =
+        incident.reclaimed.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
     out.push_str("<div class=\"cards\">\n");
     for (number, what) in [
         (per_second(sums.peak_arriving), "new flows per second, at most"),
@@ -196,11 +197,12 @@ impl Sums {
     fn of(incident: &Incident) -> Self {
         let mut sums = Self::default();
         for Peak { flows, peak_arriving_per_second, .. } in incident.classes.values() {
-            sums.admitted += flows.admitted;
-            sums.challenged += flows.challenged;
-            sums.refused += flows.refused();
+            let add = |sum: &mut u64, count| *sum = sum.saturating_add(count);
+            add(&mut sums.admitted, flows.admitted);
+            add(&mut sums.challenged, flows.challenged);
             for (reason, count) in &flows.refused {
-                *sums.refused_by.entry(reason.clone()).or_default() += count;
+                add(&mut sums.refused, *count);
+                add(sums.refused_by.entry(reason.clone()).or_default(), *count);
             }
             sums.peak_arriving = sums.peak_arriving.max(*peak_arriving_per_second);
         }
@@ -305,6 +307,49 @@ mod tests {
         assert!(page.contains("<path class=\"fill\" d=\"M0 120.0H16.5V30.0H1000.0\"/>"), "{page}");
         assert!(page.contains("<path class=\"target\" d=\"M0 30.0H16.5V30.0H1000.0\"/>"), "{page}");
         assert!(page.contains("<span>04:00:00</span><span>04:02:31</span>"), "{page}");
+    }
+
+    #[test]
+    fn an_incident_that_goes_on_was_last_seen_at_some_time() {
+        let open = Incident {
+            ended: None,
+            seen: "2026-11-29T04:09:00Z".to_owned(),
+            networks: vec![Seen { name: "2001:db8:7::/48".to_owned(), ..Seen::default() }],
+            ..incident()
+        };
+        let page = page_of(&open);
+        assert!(page.contains("04:00:00 last seen at 2026-11-29 04:09:00 UTC, 9m</p>"), "{page}");
+        assert!(page.contains("<td>2001:db8:7::/48</td><td>–</td><td>–</td><td>0</td>"), "{page}");
+    }
+
+    /// A file that somebody wrote has such names, and a number of any size.
+    #[test]
+    fn no_text_of_an_incident_is_markup_and_no_number_is_too_large() {
+        let text = || "\"'><x onload=y>".to_owned();
+        let counts = || BTreeMap::from([(text(), u64::MAX), ("other".to_owned(), u64::MAX)]);
+        let flows = ClassFlows { admitted: u64::MAX, challenged: u64::MAX, refused: counts() };
+        let peak = Peak { highest_stage: text(), flows, ..Peak::default() };
+        let seen = Seen { name: text(), asks: 1e300, refused: 1e300, holds: u32::MAX };
+        let service =
+            ServiceHeld { address: text(), protocol: text(), port: None, ..ServiceHeld::default() };
+        let hostile = Incident {
+            number: u64::MAX,
+            began: text(),
+            seen: text(),
+            ended: None,
+            peak_at: text(),
+            peak_entries: u64::MAX,
+            classes: BTreeMap::from([(text(), peak.clone()), ("udp".to_owned(), peak)]),
+            admitted_by_tier: counts(),
+            reclaimed: counts(),
+            sources: vec![seen.clone(); 1000],
+            networks: vec![seen],
+            services: vec![service],
+            ..incident()
+        };
+        let colophon = Colophon { host: text(), written: text() };
+        let page = page(&hostile, &colophon);
+        assert!(!page.contains("<x") && page.matches("&lt;x onload=y&gt;").count() > 1000);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use ctguard_control::sources::SourceScope;
 use ctguard_layout::{CLASSES, Class, Stage};
-use ctguard_units::real;
+use ctguard_units::{real, whole};
 
 use super::{
     ClassFlows, Incident, Peak, Seen,
@@ -172,7 +172,7 @@ impl Open {
     fn see_services(&mut self, holders: &Holders) {
         for seen in &holders.services {
             let name = seen.name();
-            if self.services.len() >= FOLLOWED && !self.services.contains_key(&name) {
+            if !has_room(&mut self.services, &name, seen, service_rank) {
                 continue;
             }
             let kept = self.services.entry(name).or_insert_with(|| seen.clone());
@@ -180,7 +180,7 @@ impl Open {
             kept.unanswered_entries = kept.unanswered_entries.max(seen.unanswered_entries);
         }
         let mut most: Vec<_> = self.services.values().cloned().collect();
-        most.sort_by_key(|it| (Reverse(it.unanswered_entries), Reverse(it.entries)));
+        most.sort_by_key(|it| Reverse(service_rank(it)));
         most.truncate(NAMED_SERVICES);
         self.incident.services = most;
     }
@@ -198,9 +198,9 @@ impl Peak {
     }
 }
 
-/// Keeps the peaks of a source or network; a new one has to be larger than the smallest.
+/// Keeps the peaks of a source or network.
 fn note(all: &mut BTreeMap<String, Seen>, seen: Seen) {
-    if all.len() >= FOLLOWED && !all.contains_key(&seen.name) {
+    if !has_room(all, &seen.name, &seen, rank) {
         return;
     }
     let kept = all.entry(seen.name.clone()).or_default();
@@ -213,12 +213,36 @@ fn note(all: &mut BTreeMap<String, Seen>, seen: Seen) {
 /// Those that lost most first, then those that held most.
 fn most(all: &BTreeMap<String, Seen>) -> Vec<Seen> {
     let mut most: Vec<_> = all.values().cloned().collect();
-    most.sort_by(|one, other| {
-        let by_refused = other.refused.total_cmp(&one.refused);
-        by_refused.then(other.holds.cmp(&one.holds))
-    });
+    most.sort_by_key(|it| Reverse(rank(it)));
     most.truncate(NAMED);
     most
+}
+
+/// What was lost to a limit, in thousandths, then what was held.
+fn rank(seen: &Seen) -> (u64, u64) {
+    (whole((seen.refused * 1e3).round()), seen.holds.into())
+}
+
+const fn service_rank(seen: &ServiceHeld) -> (u64, u64) {
+    (seen.unanswered_entries, seen.entries)
+}
+
+/// Whether `new` can be followed. If too many are, it takes the place of the least, if that is less: else
+/// who floods first with names that nobody has would hide who comes later.
+fn has_room<T>(
+    all: &mut BTreeMap<String, T>,
+    name: &str,
+    new: &T,
+    rank: fn(&T) -> (u64, u64),
+) -> bool {
+    if all.len() < FOLLOWED || all.contains_key(name) {
+        return true;
+    }
+    let least = all.iter().min_by_key(|(_, it)| rank(it));
+    let Some((least, _)) = least.filter(|(_, it)| rank(it) < rank(new)) else { return false };
+    let least = least.clone();
+    all.remove(&least);
+    true
 }
 
 /// The /24 or /48 of a source.
@@ -388,5 +412,42 @@ mod tests {
         let incident = incident.unwrap();
         assert_eq!((incident.sources.len(), incident.networks.len()), (NAMED, NAMED));
         assert!(recorder.open.unwrap().sources.len() <= FOLLOWED);
+    }
+
+    /// Fails when a flood from random addresses hides who floods after it.
+    #[test]
+    fn who_comes_late_and_is_worse_than_the_least_is_named() {
+        let mut recorder = Recorder::default();
+        let mut seen = Holders::default();
+        for look in 0..250_u16 {
+            seen.looked_at = look.to_string();
+            seen.sources = (0..10)
+                .map(|number| SourceHolder {
+                    source: format!("10.{look}.{number}.1"),
+                    entries: 2,
+                    states: Vec::new(),
+                    is_above_part: false,
+                })
+                .collect();
+            seen.services = (0..10).map(|it| service(1000 + 10 * look + it, 2, 2)).collect();
+            recorder.see(&reading(12), &seen);
+        }
+        let open = recorder.open.as_ref().unwrap();
+        assert_eq!([open.sources.len(), open.networks.len()], [FOLLOWED; 2]);
+        assert_eq!(open.services.len(), FOLLOWED);
+        let incident = recorder.see(&reading(13), &holders(5000)).unwrap();
+        assert_eq!(incident.sources[0].name, "198.51.100.7");
+        assert_eq!(incident.sources[1].name, "192.0.2.2");
+        assert_eq!(incident.networks[0].name, "198.51.100.0/24");
+        assert_eq!(incident.services[0].port, Some(53));
+        let open = recorder.open.as_ref().unwrap();
+        assert_eq!([open.sources.len(), open.services.len()], [FOLLOWED; 2]);
+    }
+
+    #[test]
+    fn the_network_of_an_ipv6_source_is_its_48() {
+        assert_eq!(network("2001:db8:7:ffff::/64").as_deref(), Some("2001:db8:7::/48"));
+        assert_eq!(network("192.0.2.7").as_deref(), Some("192.0.2.0/24"));
+        assert_eq!(network("nobody"), None);
     }
 }

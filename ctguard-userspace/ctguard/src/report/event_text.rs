@@ -44,6 +44,9 @@ pub(crate) fn event_text(what: &What) -> String {
         What::FeedReadAgain { feed, prefixes } => {
             format!("feed {feed} can be read again; it lists {prefixes} prefixes")
         }
+        What::FeedEmptied { feed, before } => {
+            format!("feed {feed} lists nothing any more; it had {before} prefixes before")
+        }
         What::HookFailed { incident, error } => {
             format!("the hook for incident {incident} failed: {error}")
         }

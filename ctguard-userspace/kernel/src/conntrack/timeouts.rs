@@ -73,6 +73,12 @@ impl Timeouts {
         self.are_missing
     }
 
+    /// Whether conntrack takes any ACK for that of a handshake (`nf_conntrack_tcp_be_liberal`), so that a
+    /// connection does not prove its source's address.
+    pub fn take_any_ack(&self) -> bool {
+        self.settings.read("tcp_be_liberal").is_some_and(|value| value != 0)
+    }
+
     /// Writes the timeouts in coarse units, and whether an ACK that belongs to no connection makes an
     /// entry.
     pub fn write(&self, clock: CoarseClock, facts: &mut DaemonFacts) {
