@@ -56,7 +56,8 @@ fn a_hash_as_wide_as_the_table_finds_what_to_replace_and_a_wide_one_does_not() {
     assert!(ratio(usual.kernel.drop, usual.kernel.early_drop) < 0.01, "{:?}", usual.kernel);
     assert!(ratio(wide.kernel.drop, wide.kernel.early_drop) > 0.2, "{:?}", wide.kernel);
     let flood = usual.flood.expect("a flood");
-    assert!(flood.offered_per_second > 400_000.0, "{flood:?}");
+    // Of 500,000 asked for: a machine that stalls makes fewer, and no router takes so many.
+    assert!(flood.offered_per_second > 250_000.0, "{flood:?}");
     assert!(flood.lost_in_queue > 0, "{flood:?}");
     assert_eq!(sysctl::read(BUCKETS).ok(), Some(buckets), "the host's setting comes back");
 }
