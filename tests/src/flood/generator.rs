@@ -71,8 +71,8 @@ impl Generator {
         };
         match program.test_run(options) {
             Ok(_) => Ok(()),
-            // A signal ends the run; whoever handles it stops the flood. And after some thirty million
-            // frames a run ended with "no space left", on Linux 6.18: the next one goes on.
+            // A signal ends the run; whoever handles it stops the flood. And after about a minute at
+            // 500,000/s a run ended with "no space left" on Linux 6.18, twice; why is not known.
             Err(ProgramError::SyscallError(error))
                 if matches!(
                     error.io_error.kind(),
