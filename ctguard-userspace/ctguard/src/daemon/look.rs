@@ -53,7 +53,6 @@ pub(crate) struct Looker {
     /// Begin of the last look, whether or not it succeeded, and its processor time.
     began: Duration,
     took: Duration,
-    is_due: bool,
     /// New flows admitted before the last look, and before the one before it.
     admitted: [u64; 2],
     was_calm: bool,
@@ -122,7 +121,6 @@ impl Looker {
             last: None,
             began: Duration::ZERO,
             took: Duration::ZERO,
-            is_due: false,
             admitted: [0; 2],
             was_calm: true,
         }
@@ -182,7 +180,7 @@ impl Looker {
     /// Sources that are known but not written, because there is no room for them.
     fn take(&mut self, looked: Looked) -> Result<usize, DumpError> {
         let Looked { began, took, seen } = looked;
-        (self.began, self.took, self.is_due) = (began, took, false);
+        (self.began, self.took) = (began, took);
         let Seen { queue, mut holders, overloaded, left_out } = seen?;
         self.overloaded.extend(overloaded);
         if let Some((before, entries)) = self.last.replace((began, holders.entries)) {
@@ -193,14 +191,11 @@ impl Looker {
         Ok(left_out)
     }
 
-    /// Notes whether it is time for the next look at a table that now holds this.
-    fn pace(&mut self, now: Duration, is_calm: bool, is_quiet: bool, room: (TableSample, u32)) {
-        let (table, target_ppm) = room;
+    /// Finds how long the next look at a table that now holds this has to wait.
+    fn pace(&mut self, is_calm: bool, table: TableSample, target_ppm: u32) {
         let Holders { entries, parts, .. } = &self.holders;
         let is_urgent = look::is_urgent(table, target_ppm, *entries, parts.is_some());
         self.interval = look::interval(self.took, is_calm, is_urgent);
-        let quiet = if is_quiet { QUIET } else { Duration::ZERO };
-        self.is_due |= now >= self.began + self.interval + quiet;
     }
 
     pub(super) fn relief(&self, deleted: u64) -> Relief {
@@ -247,14 +242,18 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
         let kept = guard.holders.write(&guard.looker.holders).map_err(Into::into);
         guard.attempted("say who holds the table", "`ctguard status` does not", &kept);
     }
-    let table = guard.table.sample()?;
-    let admitted = guard.maps.grant.admissions().into_iter().fold(0, u64::wrapping_add);
     let looker = &mut guard.looker;
-    looker.is_due |= looker.was_calm && !is_calm;
+    let has_left_calm = looker.was_calm && !is_calm;
     looker.was_calm = is_calm;
+    if looker.look.is_some() || !guard.table.is_there() {
+        return Ok(());
+    }
+    let table = guard.table.sample()?;
+    looker.pace(is_calm, table, guard.maps.policy().target_ppm);
+    let admitted = guard.maps.grant.admissions().into_iter().fold(0, u64::wrapping_add);
     let is_quiet = is_calm && looker.admitted == [admitted; 2];
-    looker.pace(now, is_calm, is_quiet, (table, guard.maps.policy().target_ppm));
-    if looker.is_due && looker.look.is_none() && guard.table.is_there() {
+    let quiet = if is_quiet { QUIET } else { Duration::ZERO };
+    if has_left_calm || now >= looker.began + looker.interval + quiet {
         looker.admitted = [admitted, looker.admitted[0]];
         let job = looker.job(&guard.maps, &guard.sources, table, is_calm)?;
         looker.look = Some(Background::start("ctguard-look", move || job.run())?);

@@ -288,13 +288,14 @@ impl Keeper {
                 FeedEntry::CAPACITY
             ));
         }
-        let own = &mut self.followed[position];
-        own.refused = None;
-        let before = former.iter().filter(|entry| entry.is_live(jiffies)).count() as u64;
-        let feed = own.feed.name.clone();
+        self.followed[position].refused = None;
         self.is_dirty = true;
-        if count == 0 && before > 0 {
-            self.report(What::FeedEmptied { feed, before });
+        if count == 0 {
+            let before = former.iter().filter(|entry| entry.is_live(jiffies)).count() as u64;
+            if before > 0 {
+                let feed = self.followed[position].feed.name.clone();
+                self.report(What::FeedEmptied { feed, before });
+            }
         }
         Ok(())
     }
