@@ -26,6 +26,8 @@ pub const WAN: &str = "wan0";
 pub const ISP: &str = "isp0";
 /// A link that carries nothing, in the internet and inside, see [`crate::flood`].
 pub const IDLE: &str = "idle0";
+/// Its other end, where the frames of the flood's pages end; a device that is down would not take them.
+pub const SINK: &str = "idle1";
 /// The router's other interface.
 pub const LAN: &str = "lan0";
 /// The other end of [`LAN`], where inside hosts are.
@@ -157,11 +159,13 @@ const TUN_QUEUE: u32 = 10_000;
 fn connect(internet: &Namespace, router: &Namespace, inside: &Namespace) -> Result<()> {
     internet.ip(&[
         format!("link add {ISP} type veth peer name {WAN} netns {}", router.name()),
-        format!("link add {IDLE} type veth peer name idle1"),
+        format!("link add {IDLE} type veth peer name {SINK}"),
+        format!("link set {SINK} up"),
     ])?;
     inside.ip(&[
         format!("link add {SERVERS} type veth peer name {LAN} netns {}", router.name()),
-        format!("link add {IDLE} type veth peer name idle1"),
+        format!("link add {IDLE} type veth peer name {SINK}"),
+        format!("link set {SINK} up"),
     ])
 }
 

@@ -1,9 +1,12 @@
 //! Traffic for the lab, made in the kernel: never part of the product.
 //!
-//! `lab_flood` is run by `BPF_PROG_TEST_RUN` with live frames: the kernel hands it frames of its
-//! own pages, the program writes each from the recipe, and `XDP_TX` sends it out of the device
-//! that the run names. A page comes back after use with whatever the router made of it, so every
-//! byte is written every time; the sums in the recipe make that cheap.
+//! `lab_flood` is run by `BPF_PROG_TEST_RUN` with live frames: the kernel hands it frames of a page
+//! pool of the run, the program writes each from the recipe, a copy goes out of the device, and the
+//! frame itself ends in a sink. Were a frame of the pool still on its way when the run ends, the
+//! kernel would try to free the pool a second later, at a cost that grows with the number of such
+//! pools (`mem_allocator_disconnect` in net/core/xdp.c walks all of them); a paced flood makes
+//! thousands a second. A frame comes back with whatever was written before, so every byte is
+//! written every time; the sums in the recipe make that cheap.
 #![no_std]
 #![no_main]
 
@@ -14,8 +17,8 @@ mod reference;
 mod spoof;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_UNSPEC, xdp_action},
-    btf_maps::{Array, PerCpuArray},
+    bindings::{BPF_F_BROADCAST, TC_ACT_UNSPEC, xdp_action},
+    btf_maps::{Array, DevMap, PerCpuArray},
     macros::{btf_map, classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -38,6 +41,10 @@ static CLOSE_DUE: Array<u64, 1> = Array::new();
 /// Frames that `lab_flood` made.
 #[btf_map(name = "lab_offered")]
 static OFFERED: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Where each frame goes: a copy to the flood's device, the frame itself to the last, the sink.
+#[btf_map(name = "lab_ways")]
+static WAYS: DevMap<2> = DevMap::new();
 
 /// The destination port, in network order, whose packets `lab_drop_flood` drops.
 #[btf_map(name = "lab_flood_port")]
@@ -93,10 +100,18 @@ pub fn lab_drop_flood(context: XdpContext) -> u32 {
 #[xdp]
 pub fn lab_flood(context: XdpContext) -> u32 {
     match write_frame(&context) {
-        Some(true) => xdp_action::XDP_TX,
+        Some(true) => {
+            WAYS.redirect(0, u64::from(BPF_F_BROADCAST)).unwrap_or(xdp_action::XDP_ABORTED)
+        }
         Some(false) => xdp_action::XDP_DROP,
         None => xdp_action::XDP_ABORTED,
     }
+}
+
+/// Where the frames of a run end, in the same run.
+#[xdp(map = "devmap")]
+pub fn lab_sink(_context: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
 }
 
 #[inline(always)]
