@@ -11,12 +11,13 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{self, Sender},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::{net::netdevice::name_to_index, thread::set_current_timer_slack};
 
 use crate::{
@@ -38,8 +39,7 @@ use later::Later;
 pub use generator::Sampler;
 
 /// Between two bursts of a paced flood: of 500,000 packets a second each has 125, half of what
-/// the router's queue holds. A run of the generator costs the more the more there were in the last
-/// second, so they are no smaller.
+/// the router's queue holds.
 const TICK: Duration = Duration::from_micros(250);
 /// A flood that fell further behind than this does not catch up.
 const LATE: Duration = Duration::from_millis(10);
@@ -86,7 +86,8 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Starts a flood out of `device` of the namespace; `others` arrive among its packets.
+    /// Starts a flood out of `device` of the namespace; `others` arrive among its packets. Returns
+    /// when its generator is loaded, which the kernel's verifier may take half a second for.
     fn start(
         plan: FloodPlan,
         from: (&Handle, &'static str),
@@ -97,11 +98,19 @@ impl Flood {
         let run = Run::new(plan)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let (loaded, ready) = mpsc::channel();
         let thread = namespace.spawn("lab-flood", move || {
             cpus.enter_flood()?;
-            run.make(device, others.as_deref(), &stopped)
+            run.make(device, others.as_deref(), &loaded, &stopped)
         })?;
-        Ok(Self { stop, thread: Some(thread) })
+        let mut flood = Self { stop, thread: Some(thread) };
+        match ready.recv() {
+            Ok(()) => Ok(flood),
+            Err(_) => match flood.end() {
+                Some(Err(error)) => Err(error),
+                _ => bail!("the flood ended before it began"),
+            },
+        }
     }
 
     /// Starts a flood of this kind through a router, towards a port of its address of the family.
@@ -199,6 +208,7 @@ impl Run {
         mut self,
         device: &str,
         others: Option<&Arrivals>,
+        loaded: &Sender<()>,
         stop: &AtomicBool,
     ) -> Result<Flooded> {
         let answers = self.plan.kind.sources().answer();
@@ -211,6 +221,8 @@ impl Run {
         if answers {
             generator.answer_on(device)?;
         }
+        // Who started it waits for this, unless it panicked.
+        let _ = loaded.send(());
         let started = Instant::now();
         let mut mixing = others.map(Arrivals::mix);
         let mut chance = Chance::new(device, started);

@@ -214,7 +214,7 @@ fn established(network: &Network) -> anyhow::Result<u64> {
 fn flood(network: &Network, kind: FloodKind, family: Family, rate: Rate) -> Flooded {
     let _server = serve(network);
     let flood = start(network, kind, family, rate);
-    std::thread::sleep(Duration::from_millis(1200));
+    std::thread::sleep(Duration::from_millis(300));
     let flooded = flood.stop().expect("the flood ends");
     std::thread::sleep(Duration::from_millis(200));
     flooded
