@@ -92,9 +92,13 @@ pub enum Fill {
 pub enum Length {
     /// As long as the promise says, beside the unguarded run and the one without a flood.
     Full,
-    /// A few seconds, guarded only, by bars that bear a machine that stalls.
+    /// A few seconds, guarded only, by bars that bear a machine that stalls, and with floods that leave
+    /// it time: two processors that are at their limit show what they can do, not what the guard does.
     Short,
 }
+
+/// Packets a second of a short row's flood at most: it fills the smallest table in a sixth of a second.
+const SHORT_RATE: u32 = 100_000;
 
 impl Row {
     /// A row of the usual kind: 500,000 packets a second at a table of 16,384, all defaults.
@@ -145,6 +149,15 @@ impl Row {
     /// Whether a bar is about how even shares are.
     fn shares(&self) -> bool {
         self.bars.iter().any(|bar| matches!(bar, Bar::Jain(_)))
+    }
+
+    /// The flood's packets a second.
+    #[must_use]
+    pub fn rate(&self, length: Length) -> Rate {
+        match (length, self.rate) {
+            (Length::Short, Rate::PerSecond(rate)) => Rate::PerSecond(rate.min(SHORT_RATE)),
+            (Length::Full | Length::Short, rate) => rate,
+        }
     }
 
     /// Seconds of flood. Runs without a guard are a matter of luck, which takes some seconds to
