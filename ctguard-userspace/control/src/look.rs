@@ -152,6 +152,7 @@ impl<'m, T> Looking<'m, T> {
             holdings: self.holdings,
             by_kind: self.by_kind,
             complete,
+            handshakes_prove: true,
         }
     }
 }
@@ -200,6 +201,10 @@ pub struct Look<T> {
     pub by_kind: [u64; Kind::COUNT],
     /// Whether the dump told of every entry.
     pub complete: bool,
+    /// Whether a completed handshake shows that its source has its address. Not so where conntrack takes
+    /// any ACK for the handshake's (`nf_conntrack_tcp_be_liberal`), which whoever spoofed the SYN can
+    /// send as well.
+    pub handshakes_prove: bool,
 }
 
 const fn is_answered(kind: Kind) -> bool {

@@ -9,7 +9,7 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::Duration};
 use ctguard_datapath::sources::{CAPACITY, Tiers};
 
 use super::{
-    holdings::{Claim, Entries, Parts, PartsRoom},
+    holdings::{Claim, Entries, Parts, PartsRoom, Proof},
     look::Look,
     networks::cut,
     reclaim::Marks,
@@ -81,14 +81,17 @@ impl Standings {
         } else {
             self.leave_calm();
         }
-        self.see(look.holdings.proven(), now);
+        let proof = |proof| if look.handshakes_prove { proof } else { Proof::None };
+        self.see(look.holdings.proven().filter(|_| look.handshakes_prove), now);
         if !look.complete && now < self.marked.saturating_add(TUNING.marks_last) {
             return;
         }
         let is_due = |learnt| now >= TUNING.learning_interval.saturating_add(learnt);
         if calm && self.learnt.is_none_or(is_due) {
             self.learnt = Some(now);
-            self.regulars.learn(look.holdings.answered(), since_1970);
+            let answered = look.holdings.answered();
+            let answered = answered.map(|(source, its, held)| (source, proof(its), held));
+            self.regulars.learn(answered, since_1970);
             self.usual = self.regulars.regulars();
         }
         self.mark(look, now, room);

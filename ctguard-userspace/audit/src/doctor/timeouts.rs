@@ -26,8 +26,9 @@ const SWITCHES: [(&str, u64, &str, &str, &str); 5] = [
         "tcp_be_liberal",
         1,
         "liberal",
-        "conntrack does not check TCP windows",
-        "only needed where packets of one direction take another path",
+        "conntrack does not check TCP windows, and any ACK completes a connection",
+        "only needed where packets of one direction take another path; ctguard cannot tell then who \
+         completed a handshake, and treats those sources as strangers",
     ),
     (
         "checksum",

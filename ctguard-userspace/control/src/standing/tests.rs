@@ -41,6 +41,16 @@ fn look(standings: &mut Standings, entries: &[Held], passed: Duration, calm: boo
     standings.looked(&looking.finish(complete), START + passed, SINCE_1970 + passed, calm, room);
 }
 
+/// The same where conntrack takes any ACK for a handshake's.
+fn look_at_liberal(standings: &mut Standings, entries: &[Held], passed: Duration) {
+    let marks = standings.marks();
+    let mut looking = Looking::<()>::new(ReclaimAges::of(&DEFAULT_POLICY), &marks, 2 * ROOM);
+    entries.iter().for_each(|entry| looking.add(entry, || None));
+    let look = Look { handshakes_prove: false, ..looking.finish(true) };
+    let room = PartsRoom { all: ROOM, reserve: 0 };
+    standings.looked(&look, START + passed, SINCE_1970 + passed, true, room);
+}
+
 /// A guard that has looked at an empty table.
 fn started() -> Standings {
     let mut standings = Standings::default();
@@ -77,6 +87,20 @@ fn entries_that_anybody_may_send_prove_nothing() {
     let refused = Held { proves: false, ..held(source(1), Kind::Finished) };
     look_at(&mut standings, &[&entries[..], &[reopened, refused]].concat(), SECOND, true);
     assert!(standings.known().is_empty());
+}
+
+#[test]
+fn connections_prove_nothing_where_any_ack_completes_them() {
+    let mut standings = started();
+    let entries = connections(source(1), 3);
+    for minutes in 1..240 {
+        look_at_liberal(&mut standings, &entries, minutes * MINUTE);
+    }
+    assert_eq!(tiers(&standings, source(1)).map(|tiers| tiers.and(Tiers::PROVEN) == tiers), None);
+    let known = standings.regulars().regulars();
+    assert!(known.is_empty(), "{known:?}");
+    look_at(&mut standings, &entries, 240 * MINUTE, true);
+    assert_eq!(tiers(&standings, source(1)), PROVEN);
 }
 
 #[test]

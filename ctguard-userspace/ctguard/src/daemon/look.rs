@@ -27,7 +27,7 @@ use ctguard_control::{
 use ctguard_datapath::sources::summarize;
 use ctguard_kernel::{
     bpf::monotonic,
-    conntrack::{Completeness, Deletion, DumpError, FullTimeouts, Table, dump_deletable},
+    conntrack::{Completeness, Deletion, DumpError, FullTimeouts, Table, Timeouts, dump_deletable},
     maps::{FeedLists, GuardMaps, ListKind, SourceMemory},
 };
 use ctguard_layout::{CLASSES, HashKey, Policy, Rate};
@@ -83,6 +83,7 @@ struct Job {
     table: TableSample,
     room: PartsRoom,
     is_calm: bool,
+    handshakes_prove: bool,
 }
 
 #[derive(Debug)]
@@ -131,7 +132,7 @@ impl Looker {
         &mut self,
         maps: &GuardMaps,
         sources: &Arc<SourceMemory>,
-        table: &Table,
+        (table, timeouts): (&Table, &Timeouts),
     ) -> anyhow::Result<()> {
         // A former daemon's sources, of which only hashes are left.
         sources.lines().iter().flat_map(|line| &line.slots).for_each(|slot| slot.store(0));
@@ -140,7 +141,7 @@ impl Looker {
         if !table.is_there() || sample.entries > MOST_AT_START {
             return Ok(());
         }
-        let looked = self.job(maps, sources, sample, is_calm)?.run();
+        let looked = self.job(maps, sources, (sample, timeouts), is_calm)?.run();
         self.take(looked)?;
         Ok(())
     }
@@ -149,7 +150,7 @@ impl Looker {
         &self,
         maps: &GuardMaps,
         sources: &Arc<SourceMemory>,
-        table: TableSample,
+        (table, timeouts): (TableSample, &Timeouts),
         is_calm: bool,
     ) -> anyhow::Result<Job> {
         let (policy, environment) = (maps.policy(), maps.environment());
@@ -174,6 +175,7 @@ impl Looker {
             table,
             room: parts_room(table, policy.target_ppm),
             is_calm,
+            handshakes_prove: !timeouts.take_any_ack(),
         })
     }
 
@@ -255,6 +257,7 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let quiet = if is_quiet { QUIET } else { Duration::ZERO };
     if has_left_calm || now >= looker.began + looker.interval + quiet {
         looker.admitted = [admitted, looker.admitted[0]];
+        let table = (table, &guard.timeouts);
         let job = looker.job(&guard.maps, &guard.sources, table, is_calm)?;
         looker.look = Some(Background::start("ctguard-look", move || job.run())?);
     }
@@ -288,6 +291,7 @@ impl Job {
         // An entry that cannot be read stays in the table; a look is never more complete than that.
         let is_complete = summary.completeness == Completeness::Complete || summary.unread > 0;
         let mut look = looking.finish(is_complete);
+        look.handshakes_prove = self.handshakes_prove;
         // A flow that spoke after its timeout had shrunk was taken for an old one.
         if memory.timeouts.follow(monotonic()) {
             look.queue.keep_dead_weight();
