@@ -102,7 +102,7 @@ impl<T: Tables> Guard<'_, T> {
 
     #[inline(always)]
     fn judge_packet<A: Listed>(&self, packet: &Packet<A>, now: Jiffies) -> Judgement {
-        let meaning = classify::classify(packet);
+        let meaning = classify::classify(packet, &self.environment.daemon);
         if self.is_denied(packet.source, now) && !classify::is_exempt(packet) {
             self.tables.show(packet, now);
             return Judgement::of(Outcome::Denied, class_of(packet.protocol) as u32);
@@ -286,7 +286,7 @@ impl<T: Tables> Guard<'_, T> {
         };
         let (family, scope) = (A::FAMILY, packet.source.source_scope());
         let Flow { kind, key, flags, .. } = flow;
-        Tuple { family, scope, kind: kind as u32, key, flags, hash, service, sequence }
+        Tuple { scope, hash, service, key, family, kind, flags, sequence }
     }
 
     /// Drops a RST that answers a challenge, and passes any other.
@@ -387,7 +387,7 @@ impl<T: Tables> Guard<'_, T> {
 
 #[inline(always)]
 const fn arriving(flow: Flow) -> Passing {
-    Passing { leaving: false, answers: false, kind: flow.kind as u32, flags: flow.flags }
+    Passing { leaving: false, answers: false, kind: flow.kind, flags: flow.flags }
 }
 
 #[inline(always)]

@@ -34,7 +34,7 @@ fn note<A: Address, L: FlowLines + KnownWords>(
     lines: &L,
     now: Jiffies,
 ) {
-    let Some(leaving) = classify::classify_leaving(packet) else { return };
+    let Some(leaving) = classify::classify_leaving(packet, &environment.daemon) else { return };
     let flow = leaving.flow;
     let coarse = Coarse::at(now, environment.daemon.coarse_shift);
     let hash = hash::tuple(
@@ -46,7 +46,7 @@ fn note<A: Address, L: FlowLines + KnownWords>(
     );
     let place = Place::of_flow(hash, environment);
     let answers = leaving.answers;
-    let passing = Passing { leaving: true, answers, kind: flow.kind as u32, flags: flow.flags };
+    let passing = Passing { leaving: true, answers, kind: flow.kind, flags: flow.flags };
     let is_reset = flow.flags.any(TcpFlags::RST);
     if environment.asks_conntrack(flow.class) {
         // Conntrack may have refused to track the packet, so it is asked when the reply comes.

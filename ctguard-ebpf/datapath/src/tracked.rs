@@ -43,7 +43,7 @@ impl<A: Address> Tuple<A> {
         let passing = Passing {
             leaving: true,
             answers: answered,
-            kind: classify::kind_of(self.protocol) as u32,
+            kind: classify::kind_of(self.protocol, &environment.daemon),
             flags: TcpFlags(0),
         };
         // A connection that is being opened or closed is left out and charged once: the cache would

@@ -36,13 +36,13 @@ pub enum FlowKind {
     TcpEstablished = 2,
     /// As [`Self::TcpClosing`], established before.
     TcpClosingEstablished = 3,
-    /// UDP and UDP-Lite.
+    /// UDP, and UDP-Lite where it has a tracker.
     Udp = 4,
     /// ICMP and ICMPv6.
     Icmp = 8,
     /// GRE.
     Gre = 12,
-    /// SCTP and DCCP: the least of their states.
+    /// SCTP and DCCP where they have a tracker: the least of their states.
     Sctp = 16,
     /// Every other protocol.
     Generic = 20,
@@ -159,8 +159,9 @@ pub struct DaemonFacts {
     pub challenge_interval: u32,
     /// Challenges that the links can take in each unit of the times of retries; 0 is not known.
     pub answers: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// A bit for each protocol that this kernel tracks by addresses alone: see
+    /// [`Self::port_bit_as_sign`].
+    pub without_ports: u32,
     /// Jiffies of the filter's last swap, after a complete dump of the table; 0 before the first.
     pub known_turned_at: u64,
     /// Jiffies until which TCP segments of unknown connections pass and make them known: the maps
@@ -184,6 +185,18 @@ impl DaemonFacts {
         for timeout in self.flow_timeouts.iter_mut().skip(kind as usize).take(states) {
             *timeout = coarse_units;
         }
+    }
+
+    /// Says which protocols this kernel tracks by addresses alone, although they have ports or calls.
+    pub fn set_without_ports(&mut self, protocols: &[u8]) {
+        self.without_ports = protocols.iter().fold(0, |bits, number| bits | 1 << (*number & 31));
+    }
+
+    /// Negative if this kernel tracks a protocol by addresses alone. Asked about SCTP, DCCP,
+    /// UDP-Lite and GRE, whose bits differ; other protocols without ports may share them.
+    #[inline(always)]
+    pub const fn port_bit_as_sign(&self, protocol: u8) -> i64 {
+        ((self.without_ports as u64) << (63 - (protocol & 31))).cast_signed()
     }
 }
 

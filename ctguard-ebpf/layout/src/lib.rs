@@ -39,7 +39,7 @@ pub use outcome::{Action, Group, Outcome, Outcomes, Row, TABLE};
 pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
 
 /// Version of everything in this module, the first word of the `policy` map.
-pub const LAYOUT_VERSION: u32 = 12;
+pub const LAYOUT_VERSION: u32 = 13;
 
 /// Names of the maps, as they are pinned; the kernel keeps 15 bytes of each.
 pub mod maps {

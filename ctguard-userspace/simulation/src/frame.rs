@@ -156,7 +156,7 @@ fn opening<A: Address>(
     environment: &Environment,
     tcp_loose: bool,
 ) -> Option<Opening> {
-    let Meaning::Of(flow) = classify::classify(packet) else { return None };
+    let Meaning::Of(flow) = classify::classify(packet, &environment.daemon) else { return None };
     let key = tuple_key(packet, flow, environment);
     let scope = packet.source.source_scope();
     let scope = match u32::try_from(scope) {

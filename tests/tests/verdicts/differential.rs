@@ -50,10 +50,13 @@ struct Pair {
     daemon_lives: bool,
 }
 
-const SETTINGS: [(&str, Setting); 6] = [
+const SETTINGS: [(&str, Setting); 7] = [
     ("as it comes", |_, _, _, _| ()),
     ("a small grant", |_, _, _, pair| pair.limits = [100, 30]),
     ("tcp_loose off", |_, environment, _, _| environment.daemon.tcp_loose = 0),
+    ("no ports of SCTP and GRE", |_, environment, _, _| {
+        environment.daemon.set_without_ports(&[132, 47]);
+    }),
     ("a dry run", |policy, _, _, _| policy.switches = Policy::DRY_RUN),
     ("no daemon", |_, _, _, pair| pair.daemon_lives = false),
     ("another station", |_, environment, interface, _| {

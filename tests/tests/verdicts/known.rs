@@ -21,6 +21,7 @@ const FIN_ACK: u8 = flags::FIN | flags::ACK;
 const RST_ACK: u8 = flags::RST | flags::ACK;
 const GRE: u8 = 47;
 const SCTP: u8 = 132;
+const UDPLITE: u8 = 136;
 
 /// Fails when an answer to a flow from inside, or a packet of an admitted flow, is charged or
 /// dropped, or when a packet of no known flow passes for a known one.
@@ -144,6 +145,12 @@ fn answers() -> Vec<Row> {
         passes("SCTP to SCTP from inside", sctp(REMOTE, LOCAL, 3, 5), &[Packets(Known)])
             .without_grant()
             .after_departure_of(sctp(LOCAL, REMOTE, 5, 3)),
+        passes("UDP-Lite from another port", udp_lite(REMOTE, LOCAL, 4, 5), &NEW_OTHER)
+            .after_departure_of(udp_lite(LOCAL, REMOTE, 5, 3)),
+        passes("the same, known by addresses", udp_lite(REMOTE, LOCAL, 4, 5), &[Packets(Known)])
+            .where_environment(|environment| environment.daemon.set_without_ports(&[UDPLITE]))
+            .without_grant()
+            .after_departure_of(udp_lite(LOCAL, REMOTE, 5, 3)),
         passes("a SYN-ACK to a RST from inside", syn_ack.clone(), &[Packets(MakesNoEntry)])
             .after_departure_of(packets::tcp(LOCAL, REMOTE, 9, RST_ACK)),
         passes(
@@ -203,4 +210,8 @@ fn gre(from: &str, to: &str) -> Vec<u8> {
 
 fn sctp(from: &str, to: &str, port: u8, to_port: u8) -> Vec<u8> {
     packets::ipv4(from, to, SCTP, 0, &[0, port, 0, to_port, 0, 0, 0, 0, 0, 0, 0, 0])
+}
+
+fn udp_lite(from: &str, to: &str, port: u8, to_port: u8) -> Vec<u8> {
+    packets::ipv4(from, to, UDPLITE, 0, &[0, port, 0, to_port, 0, 8, 0, 0])
 }

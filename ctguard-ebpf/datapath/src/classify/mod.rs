@@ -5,8 +5,10 @@ mod exempt;
 pub(crate) use exempt::{is_exempt, is_of_all_clients};
 
 use crate::{
-    layout::{Class, FlowKind},
+    hash::low_word,
+    layout::{Class, DaemonFacts, FlowKind},
     packet::{Address, IcmpMessage, Packet, TcpFlags, Transport, protocol},
+    verifier::sign,
 };
 
 /// What a packet means to the table.
@@ -29,8 +31,8 @@ pub enum Meaning {
 pub struct Flow {
     /// Its class.
     pub class: Class,
-    /// Which timeouts it has.
-    pub kind: FlowKind,
+    /// The number of a [`FlowKind`], which says which timeouts it has.
+    pub kind: u32,
     /// Ports, identifier or key, as conntrack's tuple has them.
     pub key: u32,
     /// Control bits of a TCP segment; 0 for other protocols.
@@ -39,7 +41,7 @@ pub struct Flow {
 
 impl Flow {
     #[inline(always)]
-    const fn without_flags(class: Class, kind: FlowKind, key: u32) -> Self {
+    const fn without_flags(class: Class, kind: u32, key: u32) -> Self {
         Self { class, kind, key, flags: TcpFlags(0) }
     }
 
@@ -76,17 +78,20 @@ impl Flow {
 
 /// Classifies a packet that arrives.
 #[inline(always)]
-pub fn classify<A: Address>(packet: &Packet<A>) -> Meaning {
+pub fn classify<A: Address>(packet: &Packet<A>, facts: &DaemonFacts) -> Meaning {
     match packet.transport {
         Transport::Tcp { ports, flags, .. } => {
-            Meaning::Of(Flow { class: Class::Tcp, kind: FlowKind::TcpOpening, key: ports, flags })
+            let kind = FlowKind::TcpOpening as u32;
+            Meaning::Of(Flow { class: Class::Tcp, kind, key: ports, flags })
         }
         Transport::Udp { ports } => {
-            Meaning::Of(Flow::without_flags(Class::Udp, FlowKind::Udp, ports))
+            Meaning::Of(Flow::without_flags(Class::Udp, FlowKind::Udp as u32, ports))
         }
         Transport::Icmp(message) => classify_icmp::<A>(message),
         Transport::Other { key } => {
-            Meaning::Of(Flow::without_flags(Class::Other, other_kind(packet.protocol), key))
+            let tracking = Tracking::of(packet.protocol, facts);
+            let kind = tracking.kind(other_kind(packet.protocol));
+            Meaning::Of(Flow::without_flags(Class::Other, kind, tracking.key(key)))
         }
         Transport::Unread => Meaning::Unparsed,
         Transport::LaterFragment => Meaning::LaterFragment,
@@ -108,7 +113,10 @@ pub(crate) struct Leaving {
 
 /// Classifies a packet that leaves; `None` if it belongs to no flow whose packets may arrive.
 #[inline(always)]
-pub(crate) fn classify_leaving<A: Address>(packet: &Packet<A>) -> Option<Leaving> {
+pub(crate) fn classify_leaving<A: Address>(
+    packet: &Packet<A>,
+    facts: &DaemonFacts,
+) -> Option<Leaving> {
     let (class, kind, key, flags) = match packet.transport {
         Transport::Tcp { ports, flags, .. } => {
             (Class::Tcp, FlowKind::TcpOpening, swap_ports(ports), flags)
@@ -117,6 +125,7 @@ pub(crate) fn classify_leaving<A: Address>(packet: &Packet<A>) -> Option<Leaving
         Transport::Other { key } => {
             // PPTP has another call number each way, so a call's replies are charged once.
             let key = if packet.protocol == protocol::GRE { key } else { swap_ports(key) };
+            let key = Tracking::of(packet.protocol, facts).key(key);
             (Class::Other, other_kind(packet.protocol), key, TcpFlags(0))
         }
         Transport::Icmp(message) => {
@@ -124,7 +133,12 @@ pub(crate) fn classify_leaving<A: Address>(packet: &Packet<A>) -> Option<Leaving
         }
         Transport::Unread | Transport::LaterFragment | Transport::TinyFragment => return None,
     };
-    let flow = Flow { class, kind, key, flags };
+    let number = if let Transport::Other { .. } = packet.transport {
+        Tracking::of(packet.protocol, facts).kind(kind)
+    } else {
+        kind as u32
+    };
+    let flow = Flow { class, kind: number, key, flags };
     let is_reset = flags.any(TcpFlags::RST);
     let answers = if let Transport::Tcp { carries_data, .. } = packet.transport {
         flow.is_syn() || carries_data && !is_reset
@@ -172,7 +186,7 @@ fn classify_icmp<A: Address>(message: IcmpMessage) -> Meaning {
     if !opens {
         return Meaning::MakesNoEntry;
     }
-    Meaning::Of(Flow::without_flags(Class::Other, FlowKind::Icmp, icmp_key(message)))
+    Meaning::Of(Flow::without_flags(Class::Other, FlowKind::Icmp as u32, icmp_key(message)))
 }
 
 #[inline(always)]
@@ -180,13 +194,13 @@ const fn icmp_key(message: IcmpMessage) -> u32 {
     message.kind << 24 | message.code << 16 | message.identifier
 }
 
-/// Which timeouts the flows of a protocol have, once answered.
-pub(crate) const fn kind_of(number: u8) -> FlowKind {
+/// The number of the [`FlowKind`] of a protocol's flows, once answered.
+pub(crate) fn kind_of(number: u8, facts: &DaemonFacts) -> u32 {
     match number {
-        protocol::TCP => FlowKind::TcpOpening,
-        protocol::UDP => FlowKind::Udp,
-        protocol::ICMP | protocol::ICMPV6 => FlowKind::Icmp,
-        other => other_kind(other),
+        protocol::TCP => FlowKind::TcpOpening as u32,
+        protocol::UDP => FlowKind::Udp as u32,
+        protocol::ICMP | protocol::ICMPV6 => FlowKind::Icmp as u32,
+        other => Tracking::of(other, facts).kind(other_kind(other)),
     }
 }
 
@@ -197,6 +211,30 @@ const fn other_kind(number: u8) -> FlowKind {
         protocol::SCTP | protocol::DCCP => FlowKind::Sctp,
         protocol::UDPLITE => FlowKind::Udp,
         _ => FlowKind::Generic,
+    }
+}
+
+/// All ones if the kernel has no tracker for a protocol, but one entry for each pair of addresses
+/// (`nf_conntrack_proto_generic.c`); else 0. A mask, because the verifier would walk what follows a
+/// branch twice.
+#[derive(Clone, Copy)]
+struct Tracking(u32);
+
+impl Tracking {
+    #[inline(always)]
+    fn of(number: u8, facts: &DaemonFacts) -> Self {
+        Self(low_word(sign(facts.port_bit_as_sign(number)).cast_unsigned()))
+    }
+
+    #[inline(always)]
+    const fn key(self, key: u32) -> u32 {
+        key & !self.0
+    }
+
+    #[inline(always)]
+    const fn kind(self, kind: FlowKind) -> u32 {
+        let kind = kind as u32;
+        kind ^ (kind ^ FlowKind::Generic as u32) & self.0
     }
 }
 
@@ -216,7 +254,7 @@ mod tests {
     #[test]
     fn a_syn_opens_a_connection_and_an_ack_does_while_tcp_loose_is_on() {
         let opens = |flags, tcp_loose| {
-            let Meaning::Of(flow) = classify(&tcp(flags)) else { panic!("{flags:#x}") };
+            let Meaning::Of(flow) = classify(&tcp(flags), &facts()) else { panic!("{flags:#x}") };
             flow.opens(tcp_loose)
         };
         for flags in 0..=0x3f {
@@ -230,12 +268,12 @@ mod tests {
     #[test]
     fn requests_of_icmp_open_and_everything_else_of_it_does_not() {
         for kind in 0..=255 {
-            let opens = matches!(classify(&icmp(REMOTE, LOCAL, kind)), Meaning::Of(_));
+            let opens = matches!(classify(&icmp(REMOTE, LOCAL, kind), &facts()), Meaning::Of(_));
             assert_eq!(opens, [8, 13, 15, 17].contains(&kind), "ICMP type {kind}");
         }
         let (remote, local) = (Ipv6([0x2001_0db8, 0, 0, 1]), Ipv6([0x2001_0db8, 1, 0, 1]));
         for kind in 0..=255 {
-            let opens = matches!(classify(&icmp(remote, local, kind)), Meaning::Of(_));
+            let opens = matches!(classify(&icmp(remote, local, kind), &facts()), Meaning::Of(_));
             assert_eq!(opens, [128, 139].contains(&kind), "ICMPv6 type {kind}");
         }
     }
@@ -265,29 +303,31 @@ mod tests {
     fn what_leaves_is_told_as_its_answer_will_arrive() {
         let leaving = Packet { source: LOCAL, destination: REMOTE, ..udp(5353, 53) };
         let answer = Packet { source: REMOTE, destination: LOCAL, ..udp(53, 5353) };
-        let Meaning::Of(arriving) = classify(&answer) else { panic!("udp has a flow") };
-        assert_eq!(classify_leaving(&leaving).unwrap().flow.key, arriving.key);
+        let Meaning::Of(arriving) = classify(&answer, &facts()) else { panic!("udp has a flow") };
+        assert_eq!(classify_leaving(&leaving, &facts()).unwrap().flow.key, arriving.key);
     }
 
     #[test]
     fn a_rst_that_leaves_makes_nothing_known() {
-        let leaving = classify_leaving(&tcp(TcpFlags::RST | TcpFlags::ACK)).unwrap();
+        let leaving = classify_leaving(&tcp(TcpFlags::RST | TcpFlags::ACK), &facts()).unwrap();
         assert!(!leaving.makes_known && !leaving.answers);
     }
 
     #[test]
     fn a_bare_ack_that_leaves_answers_nothing() {
-        assert!(!classify_leaving(&tcp(TcpFlags::ACK)).unwrap().answers);
-        assert!(classify_leaving(&tcp(TcpFlags::SYN)).unwrap().answers);
+        assert!(!classify_leaving(&tcp(TcpFlags::ACK), &facts()).unwrap().answers);
+        assert!(classify_leaving(&tcp(TcpFlags::SYN), &facts()).unwrap().answers);
     }
 
     #[test]
     fn an_echo_reply_that_leaves_answers_its_request() {
-        let Meaning::Of(request) = classify(&icmp(REMOTE, LOCAL, 8)) else { panic!("a request") };
-        let leaving = classify_leaving(&icmp(LOCAL, REMOTE, 0)).unwrap();
+        let Meaning::Of(request) = classify(&icmp(REMOTE, LOCAL, 8), &facts()) else {
+            panic!("a request")
+        };
+        let leaving = classify_leaving(&icmp(LOCAL, REMOTE, 0), &facts()).unwrap();
         assert_eq!(leaving.flow.key, request.key);
         assert!(!leaving.makes_known);
-        assert_eq!(classify_leaving(&icmp(LOCAL, REMOTE, 3)), None);
+        assert_eq!(classify_leaving(&icmp(LOCAL, REMOTE, 3), &facts()), None);
     }
 
     #[test]
@@ -295,6 +335,35 @@ mod tests {
         let broadcast = Packet { source: Ipv4(0), destination: Ipv4(0xffff_ffff), ..udp(68, 67) };
         assert!(is_exempt(&broadcast));
         assert!(!is_exempt(&udp(68, 67)));
+    }
+
+    #[test]
+    fn ports_tell_flows_apart_only_where_the_kernel_reads_them() {
+        let mut facts = facts();
+        let of = |number, facts: &DaemonFacts| {
+            let packet = packet(number, Transport::Other { key: 3 << 16 | 5 });
+            let Meaning::Of(arriving) = classify(&packet, facts) else { panic!("{number}") };
+            let leaving = classify_leaving(&packet, facts).unwrap();
+            assert_eq!(kind_of(number, facts), arriving.kind, "{number}");
+            (arriving.kind, arriving.key, leaving.flow.key)
+        };
+        facts.set_without_ports(&[protocol::UDPLITE, protocol::DCCP]);
+        assert_eq!(of(protocol::UDPLITE, &facts), (FlowKind::Generic as u32, 0, 0));
+        assert_eq!(of(protocol::DCCP, &facts), (FlowKind::Generic as u32, 0, 0));
+        assert_eq!(of(protocol::SCTP, &facts), (FlowKind::Sctp as u32, 3 << 16 | 5, 5 << 16 | 3));
+        assert_eq!(of(protocol::GRE, &facts).0, FlowKind::Gre as u32);
+        facts.set_without_ports(&[protocol::SCTP, protocol::GRE]);
+        assert_eq!(of(protocol::UDPLITE, &facts), (FlowKind::Udp as u32, 3 << 16 | 5, 5 << 16 | 3));
+        assert_eq!(of(protocol::SCTP, &facts), (FlowKind::Generic as u32, 0, 0));
+        assert_eq!(of(protocol::GRE, &facts), (FlowKind::Generic as u32, 0, 0));
+        let udp = Packet { protocol: protocol::UDP, ..udp(3, 5) };
+        facts.set_without_ports(&[protocol::UDPLITE, protocol::DCCP, protocol::SCTP]);
+        let Meaning::Of(flow) = classify(&udp, &facts) else { panic!("udp has a flow") };
+        assert_eq!((flow.kind, flow.key), (FlowKind::Udp as u32, 3 << 16 | 5));
+    }
+
+    fn facts() -> DaemonFacts {
+        DaemonFacts::default()
     }
 
     fn tcp(flags: u32) -> Packet<Ipv4> {

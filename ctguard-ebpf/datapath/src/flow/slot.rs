@@ -94,13 +94,8 @@ impl Slot {
     /// Established and already prolonged in this coarse unit, as nearly every packet finds it: the
     /// packet changes nothing.
     #[inline(always)]
-    pub(crate) const fn is_fresh(
-        self,
-        environment: &Environment,
-        kind: FlowKind,
-        now: Coarse,
-    ) -> bool {
-        let timeout = environment.flow_timeout_at(kind as u32, state_number(ANSWERED));
+    pub(crate) const fn is_fresh(self, environment: &Environment, kind: u32, now: Coarse) -> bool {
+        let timeout = environment.flow_timeout_at(kind, state_number(ANSWERED));
         self.0 == Self::ending(self.0, ANSWERED, now, timeout).0
     }
 

@@ -139,7 +139,10 @@ impl Former {
 
 fn row(entry: &Entry) -> usize {
     let is_assured = usize::from(entry.status & ASSURED != 0);
+    // Of a kernel without a tracker for the protocol.
+    let has_no_ports = [entry.original.key, entry.reply.key] == [0; 2];
     match entry.protocol {
+        protocol::UDPLITE | protocol::SCTP | protocol::DCCP if has_no_ports => 16,
         protocol::TCP => entry.tcp_state.map_or(0, |state| state as usize),
         protocol::UDP | protocol::UDPLITE => 8 + is_assured,
         protocol::GRE => 10 + is_assured,
@@ -184,7 +187,7 @@ mod tests {
 
     fn entry(protocol: u8, tcp_state: Option<TcpState>, status: u32, left: u32) -> Entry {
         let address = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let tuple = Tuple { source: address, destination: address, key: 0 };
+        let tuple = Tuple { source: address, destination: address, key: 1 };
         Entry {
             original: tuple,
             reply: tuple,
@@ -214,6 +217,10 @@ mod tests {
         assert_eq!([udp(0, 28), udp(ASSURED, 28)], [Some(1), Some(91)]);
         assert_eq!(idle(&entry(protocol::SCTP, None, 0, 1)), Some(1));
         assert_eq!(idle(&entry(50, None, 0, 500)), Some(99));
+        let mut without_ports = entry(protocol::UDPLITE, None, ASSURED, 500);
+        assert_eq!(idle(&without_ports), None);
+        [without_ports.original.key, without_ports.reply.key] = [0; 2];
+        assert_eq!(idle(&without_ports), Some(99));
     }
 
     /// Fails when a connection whose data is not acknowledged yet is taken for one that was idle for

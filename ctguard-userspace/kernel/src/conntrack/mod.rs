@@ -8,6 +8,7 @@ mod idle;
 mod key;
 pub mod lower_timeouts;
 mod message;
+mod ports;
 pub mod status;
 mod table;
 mod tcp_state;

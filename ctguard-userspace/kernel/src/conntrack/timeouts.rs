@@ -1,9 +1,10 @@
-//! Conntrack's timeout for each kind of flow, and whether it picks up connections midway.
+//! Conntrack's timeout for each kind of flow, whether it picks up connections midway, and whose ports
+//! it does not read.
 
 use ctguard_layout::{DaemonFacts, FlowKind};
 use ctguard_units::CoarseClock;
 
-use super::timeouts_writer::TimeoutSettings;
+use super::{ports, timeouts_writer::TimeoutSettings};
 
 /// The settings of each kind; the smallest that this kernel has applies.
 const KINDS: [(FlowKind, &[&str]); 10] = [
@@ -59,13 +60,14 @@ const LAST_RESORT_SECONDS: u64 = 10;
 pub struct Timeouts {
     settings: TimeoutSettings,
     are_missing: bool,
+    without_ports: Vec<u8>,
 }
 
 impl Timeouts {
     pub fn open() -> Self {
         let settings = TimeoutSettings::of_the_kernel();
         let are_missing = least(&settings, GENERIC).is_none();
-        Self { settings, are_missing }
+        Self { settings, are_missing, without_ports: ports::protocols_without_ports() }
     }
 
     /// Whether there were no settings when this was opened, because conntrack was not loaded.
@@ -79,10 +81,11 @@ impl Timeouts {
         self.settings.read("tcp_be_liberal").is_some_and(|value| value != 0)
     }
 
-    /// Writes the timeouts in coarse units, and whether an ACK that belongs to no connection makes an
-    /// entry.
+    /// Writes the timeouts in coarse units, whether an ACK that belongs to no connection makes an entry,
+    /// and which protocols have no ports.
     pub fn write(&self, clock: CoarseClock, facts: &mut DaemonFacts) {
         facts.tcp_loose = u32::from(self.settings.read("tcp_loose") != Some(0));
+        facts.set_without_ports(&self.without_ports);
         let generic = least(&self.settings, GENERIC).unwrap_or(LAST_RESORT_SECONDS);
         for (kind, names) in KINDS {
             let seconds = least(&self.settings, names).unwrap_or(generic);

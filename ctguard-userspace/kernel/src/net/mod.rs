@@ -22,9 +22,7 @@ mod surroundings;
 mod tests;
 
 pub use above::{above_with_program, bond_without_native};
-#[cfg(any(test, feature = "testing"))]
-pub(crate) use attribute::nested;
-pub(crate) use attribute::{attribute, emitted, find};
+pub(crate) use attribute::{attribute, emitted, find, nested};
 pub use conntrack_counters::conntrack_counters;
 pub use driver::{Driver, Statistic};
 pub use ethtool::{Channels, Offloads, speed};
