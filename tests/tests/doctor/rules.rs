@@ -49,6 +49,50 @@ table ip wrong {
 }
 "#;
 
+/// Rules of an unusual make that do what they are meant to do.
+const UNUSUAL: &str = r#"
+table inet odd {
+  ct timeout web { protocol tcp; policy = { established : 7200 }; }
+  set talkers { type ipv4_addr; flags dynamic, timeout; timeout 1m; size 1024; }
+  set callers { type ipv4_addr; flags dynamic; size 1024; }
+  counter hits { }
+  quota monthly { over 100000 mbytes }
+  map services { type inet_service : verdict; elements = { 22 : jump ssh, 25 : goto mail } }
+  chain ingress { type filter hook ingress device lo priority 0; udp dport 123 notrack; }
+  chain pre { type filter hook prerouting priority mangle; tcp dport vmap { 80 : jump web }; }
+  chain web { ct timeout set "web"; }
+  chain first { type filter hook input priority -5; counter name "hits"; quota name "monthly" drop; }
+  chain in {
+    type filter hook input priority filter; policy drop;
+    jump global
+    tcp dport vmap @services
+    meta l4proto tcp update @talkers { ip saddr limit rate over 10 mbytes/second } drop
+  }
+  chain global { ct state { established, related } accept; ct state invalid drop; }
+  chain ssh { add @callers { ip saddr ct count over 10 } drop; accept; }
+  chain mail { ct count over 50 drop; accept; }
+  chain through {
+    type filter hook forward priority filter;
+    ct state established,related goto known
+    tcp dport 25 ct count over 20 drop
+  }
+  chain known { counter accept; }
+}
+table netdev edge {
+  set talkers { type ipv4_addr; flags dynamic; size 1024; }
+  chain ingress {
+    type filter hook ingress device lo priority 0;
+    ip protocol tcp add @talkers { ip saddr limit rate over 20000/second } drop
+  }
+}
+table ip dns {
+  chain pre { type filter hook prerouting priority raw; udp dport 53 notrack; }
+}
+table inet answers {
+  chain out { type filter hook output priority raw; udp sport 53 notrack; }
+}
+"#;
+
 const OF_RULES: [&str; 6] =
     ["notrack", "notrack-late", "counts-all", "limits-packets", "timeout-policy", "flowtable"];
 
@@ -88,6 +132,59 @@ fn rules_are_judged_by_hook_and_priority_and_by_what_comes_before_them() -> Resu
         "timeout-policy warning",
     ];
     ensure!(wrong == expected, "{wrong:?}");
+    Ok(())
+}
+
+/// Fails when a sound rule is found fault with because of where it stands or how packets get there.
+#[test]
+fn unusual_rules_that_are_sound_are_not_found_fault_with() -> Result<()> {
+    if !is_possible("unusual_rules_that_are_sound_are_not_found_fault_with") {
+        return Ok(());
+    }
+    let namespace = Namespace::create("unusual")?;
+    load(&namespace, UNUSUAL)?;
+    let found = found(&namespace)?;
+    let of_rules = found.iter().filter(|it| OF_RULES.iter().any(|check| it["check"] == *check));
+    let fine = checks(&namespace)?;
+    ensure!(fine == ["notrack note", "timeout-policy note"], "{:?}", of_rules.collect::<Vec<_>>());
+    let notrack = found.iter().find(|it| it["check"] == "notrack").context("no notrack")?;
+    ensure!(!notrack["why"].to_string().contains("They all"), "{notrack}");
+    Ok(())
+}
+
+/// Fails when iptables' own rules before conntrack are not taken into account.
+#[test]
+fn rules_of_iptables_are_judged_beside_those_of_nftables() -> Result<()> {
+    if !is_possible("rules_of_iptables_are_judged_beside_those_of_nftables") {
+        return Ok(());
+    }
+    let namespace = Namespace::create("iptables")?;
+    let iptables = |program: &str, rule: &str| {
+        exec::run(namespace.command(program).args(rule.split(' '))).map(|_| ())
+    };
+    let to_us = "-t raw -A PREROUTING -p udp --dport 53 -j CT --notrack";
+    let from_us = "-t raw -A OUTPUT -p udp --sport 53 -j CT --notrack";
+    iptables("iptables-nft", to_us)?;
+    iptables("iptables-nft", "-N known")?;
+    iptables("iptables-nft", "-A known -m conntrack --ctstate ESTABLISHED -j ACCEPT")?;
+    iptables("iptables-nft", "-A INPUT -m comment --comment first -j known")?;
+    iptables(
+        "iptables-nft",
+        "-A INPUT -p tcp --dport 22 -m connlimit --connlimit-above 9 -j DROP",
+    )?;
+    let limit = "--hashlimit-mode srcip --hashlimit-name bulk -j DROP";
+    let bytes = format!("-A INPUT -p tcp -m hashlimit --hashlimit-above 10mb/s {limit}");
+    iptables("iptables-nft", &bytes.replace("-A INPUT", "-I INPUT"))?;
+    let checked = checks(&namespace)?;
+    ensure!(checked == ["notrack note"], "{checked:?}");
+    let one_way = || -> Result<bool> {
+        let found = found(&namespace)?;
+        let notrack = found.iter().find(|it| it["check"] == "notrack").context("no notrack")?;
+        Ok(notrack["why"].to_string().contains("They all"))
+    };
+    ensure!(one_way()?, "the answers are tracked");
+    iptables("iptables-legacy", from_us)?;
+    ensure!(!one_way()?, "the answers are exempted by the older iptables");
     Ok(())
 }
 
@@ -137,7 +234,9 @@ fn chains_policies_and_rules_are_read_as_nft_lists_them() -> Result<()> {
     ensure!(ours == chains, "{ours:?} is not {chains:?}");
     ensure!(our_policies == policies, "{our_policies:?} is not {policies:?}");
     ensure!(read.rules.len() == rules, "{} rules, not {rules}", read.rules.len());
+    let unused = read.timeouts.iter().find(|it| it.name == "unused").context("no policy unused")?;
     let db = read.timeouts.iter().find(|it| it.name == "db").context("no policy db")?;
+    ensure!([db.uses, unused.uses] == [Some(1), Some(0)], "{db:?}, {unused:?}");
     ensure!(db.protocol == 6 && db.seconds.contains(&(3, 172_800)), "{db:?}");
     Ok(())
 }

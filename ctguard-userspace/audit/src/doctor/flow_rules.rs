@@ -8,13 +8,15 @@ use ctguard_kernel::net::{Flowtable, Hook, Rule, Ruleset, TimeoutPolicy};
 
 use super::{
     finding::{Finding, Findings},
-    uses::{RULES, place, read},
+    uses::{RULES, SHARED_TIMEOUTS, place, read},
 };
 use crate::host::{Host, Unread, sysctl_path};
 
 /// `NFPROTO_INET`, and the families that it holds.
 const INET: u8 = 1;
 const FAMILIES: [u8; 2] = [2, 10];
+/// `NFPROTO_NETDEV`.
+const NETDEV: u8 = 5;
 
 /// The first kernel whose flowtables do not keep conntrack's entries alive (03428ca5cee9).
 const FORGETS_OFFLOADED: (u32, u32) = (6, 14);
@@ -43,7 +45,7 @@ const STATES: [(u8, u16, &str); 14] = [
 pub(super) fn check(host: &Host, rules: &Ruleset, findings: &mut Findings) {
     let release = findings.read("rules", host.release()).flatten();
     findings.add(late_notrack(rules));
-    findings.add(notrack(rules));
+    findings.add(notrack(rules, host.has_legacy("raw").unwrap_or(true)));
     findings.add(counts_all(rules, release));
     findings.add(limits_packets(rules));
     findings.add(rules.flowtables.iter().map(|table| flowtable(table, release)));
@@ -81,19 +83,25 @@ fn late_notrack(rules: &Ruleset) -> Option<Finding> {
     )
 }
 
-fn notrack(rules: &Ruleset) -> Option<Finding> {
+/// Rules of iptables that `nf_tables` does not list (`has_legacy`) may exempt the other direction.
+fn notrack(rules: &Ruleset, has_legacy: bool) -> Option<Finding> {
     let all: Vec<_> = exempting(rules).collect();
     let counts =
         |hooks: &[Hook]| hooks.is_empty() || hooks.iter().any(|hook| hook.is_before_conntrack());
     let (first, _) = all.iter().find(|(_, hooks)| counts(hooks))?;
-    let one_way = FAMILIES.into_iter().find_map(|family| {
+    // A table for both families may complete one for a single family, and be about that alone.
+    let is_alone = all.iter().all(|(rule, _)| rule.family == INET);
+    let has_own = |family| all.iter().any(|(rule, _)| rule.family == family);
+    let one_way = FAMILIES.into_iter().filter(|family| is_alone || has_own(*family));
+    let one_way = one_way.filter_map(|family| {
         let of_family = all.iter().filter(|(rule, _)| [INET, family].contains(&rule.family));
         let hooks = of_family.flat_map(|(_, hooks)| hooks).filter(|it| it.is_before_conntrack());
-        let hooks: BTreeSet<_> = hooks.map(|hook| hook.number).collect();
-        (hooks.len() == 1).then(|| hooks.contains(&Hook::PREROUTING))
+        let leaves: BTreeSet<_> = hooks.map(|hook| hook.number == Hook::OUTPUT).collect();
+        (leaves.len() == 1).then(|| leaves.contains(&false))
     });
+    let one_way = one_way.into_iter().next();
     let is_unknown = all.iter().any(|(_, hooks)| hooks.is_empty());
-    let one_way = match one_way.filter(|_| !is_unknown) {
+    let one_way = match one_way.filter(|_| !is_unknown && !has_legacy) {
         Some(true) => {
             ". They all stand in prerouting: the answers of this machine's own services pass output, \
              and create entries unless a rule there exempts them too"
@@ -112,16 +120,42 @@ fn notrack(rules: &Ruleset) -> Option<Finding> {
     Some(finding.read(RULES, place(first)).because(why))
 }
 
+/// Expressions that tell packets of old connections from others.
+const STATE: [&str; 3] = ["state", "conntrack", "tcp flags"];
+/// As deep as the kernel lets chains call each other (`NFT_JUMP_STACK_SIZE`).
+const DEEPEST: u32 = 16;
+
+fn of_chain<'r>(
+    rules: &'r Ruleset,
+    like: &'r Rule,
+    chain: &'r str,
+) -> impl Iterator<Item = &'r Rule> {
+    let same = move |it: &&Rule| it.family == like.family && it.table == like.table;
+    rules.rules.iter().filter(same).filter(move |it| it.chain == chain)
+}
+
+/// Whether a rule, or a chain to which it sends them, accepts packets of old connections.
+fn ends_known(rules: &Ruleset, rule: &Rule, depth: u32) -> bool {
+    const FOR_ALL: [&str; 3] = ["immediate", "counter", "comment"];
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    let mut called = rule.jumps.iter().flat_map(|chain| of_chain(rules, rule, chain));
+    if has(rule, &STATE) {
+        return has(rule, &["accept", "vmap"]) || called.any(|it| has(it, &["accept"]));
+    }
+    let is_for_all = rule.expressions.iter().all(|name| FOR_ALL.contains(&name.as_str()));
+    is_for_all && called.any(|it| ends_known(rules, it, depth))
+}
+
 /// Whether only packets that start a connection come to a rule, as far as rules before it tell.
 fn meets_new_only(rules: &Ruleset, rule: &Rule, seen: &mut BTreeSet<String>) -> bool {
-    const STATE: [&str; 3] = ["state", "conntrack", "tcp flags"];
     if has(rule, &STATE) {
         return true;
     }
-    let of_chain =
-        |it: &&Rule| it.family == rule.family && it.table == rule.table && it.chain == rule.chain;
-    let mut earlier = rules.rules.iter().take_while(|it| !std::ptr::eq(*it, rule)).filter(of_chain);
-    if earlier.any(|it| has(it, &STATE) && has(it, &["accept", "vmap"])) {
+    let mut earlier = of_chain(rules, rule, &rule.chain).take_while(|it| !std::ptr::eq(*it, rule));
+    let ends = |it: &Rule| {
+        has(it, &STATE) && has(it, &["goto", "return"]) || ends_known(rules, it, DEEPEST)
+    };
+    if earlier.any(ends) {
         return true;
     }
     if !seen.insert(rule.chain.clone()) {
@@ -158,16 +192,21 @@ fn counts_all(rules: &Ruleset, release: Option<(u32, u32)>) -> Option<Finding> {
 fn limits_packets(rules: &Ruleset) -> Option<Finding> {
     let limits = |rule: &&Rule| {
         let is_meter = has(rule, &["dynset"]) && has(rule, &["limit"]) || has(rule, &["hashlimit"]);
-        is_meter && rule.is_tcp && !meets_new_only(rules, rule, &mut BTreeSet::new())
+        let is_for_new = is_meter && !has(rule, &["ample"]);
+        is_for_new && rule.is_tcp && !meets_new_only(rules, rule, &mut BTreeSet::new())
     };
     let rule = rules.rules.iter().find(limits)?;
+    let hooks = rules.hooks(rule);
+    let has_state = hooks.is_empty() && rule.family != NETDEV
+        || hooks.iter().any(|hook| !hook.is_before_conntrack());
+    let matches = if has_state { "ct state new" } else { "tcp flags & (syn | ack) == syn" };
     Some(
         Finding::note("limits-packets", "a rule limits the packets of each TCP client")
             .read(RULES, place(rule))
-            .because(
+            .because(format!(
                 "it takes packets of established connections too, so transfers stall. To limit new \
-                 connections, put `ct state new` before it",
-            ),
+                 connections, put `{matches}` before it",
+            )),
     )
 }
 
@@ -189,7 +228,8 @@ fn flowtable(table: &Flowtable, release: Option<(u32, u32)>) -> Finding {
              or for minutes in hardware, unless the kernel has a fix of June 2026",
         );
     }
-    Finding::note("flowtable", format!("a flowtable carries flows of {}", devices.join(", ")))
+    let devices = if devices.is_empty() { "no device".to_owned() } else { devices.join(", ") };
+    Finding::note("flowtable", format!("a flowtable carries flows of {devices}"))
         .read(RULES, format!("table {table}, flowtable {name}"))
         .because(why)
 }
@@ -201,23 +241,33 @@ fn timeout_policy(
     rules: &Ruleset,
     now: impl Fn(&str) -> Option<u64>,
 ) -> Option<Finding> {
-    let TimeoutPolicy { family, table, name, protocol, seconds } = policy;
-    let named = |rule: &&Rule| {
-        rule.family == *family && rule.table == *table && rule.timeouts.contains(name)
+    let TimeoutPolicy { family, table, name, protocol, uses, seconds } = policy;
+    let (source, at) = match table {
+        Some(table) => (RULES, format!("table {table}, ct timeout {name}")),
+        None => (SHARED_TIMEOUTS, name.clone()),
     };
-    let hooks: Vec<_> = rules.rules.iter().filter(named).map(|rule| rules.hooks(rule)).collect();
-    let at = format!("table {table}, ct timeout {name}");
     let useless = |why: &str| {
         let what = format!("the ct timeout policy {name} applies to nothing");
-        Some(Finding::warning("timeout-policy", what).read(RULES, &at).because(why))
+        Some(Finding::warning("timeout-policy", what).read(source, &at).because(why))
     };
-    if hooks.is_empty() {
-        return useless("no rule assigns it: `ct timeout set` is missing, or in another table");
+    let of_table = |rule: &&Rule| rule.family == *family && Some(&rule.table) == table.as_ref();
+    let named = rules.rules.iter().filter(of_table).filter(|rule| rule.timeouts.contains(name));
+    let mut hooks: Vec<_> = named.map(|rule| rules.hooks(rule)).collect();
+    let is_in_maps = uses.is_some_and(|uses| uses as usize > hooks.len());
+    if is_in_maps {
+        let by_map = rules.rules.iter().filter(of_table).filter(|rule| rule.has_object_map);
+        hooks.extend(by_map.map(|rule| rules.hooks(rule)));
+    }
+    if hooks.is_empty() && !is_in_maps {
+        return useless(match table {
+            Some(_) => "no rule assigns it: `ct timeout set` is missing, or in another table",
+            None => "no rule assigns it (`-j CT --timeout`)",
+        });
     }
     let is_early = |hooks: &Vec<Hook>| {
         !hooks.is_empty() && hooks.iter().all(|hook| hook.is_before_conntrack())
     };
-    if hooks.iter().all(is_early) {
+    if !hooks.is_empty() && hooks.iter().all(is_early) {
         return useless(
             "its rules come before conntrack, where no flow has an entry yet. They must have a \
              priority above -200, such as `mangle`; only the target CT of iptables stands in raw",
@@ -230,7 +280,7 @@ fn timeout_policy(
     });
     let differing: Vec<_> = differing.collect();
     let what = format!("the ct timeout policy {name} gives some flows: {}", differing.join(", "));
-    let finding = Finding::note("timeout-policy", what).read(RULES, at);
+    let finding = Finding::note("timeout-policy", what).read(source, &at);
     finding
         .because("applies to new flows that its rules match; the verdicts on timeouts are about all others")
         .when(!differing.is_empty())

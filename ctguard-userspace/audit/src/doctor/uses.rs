@@ -1,15 +1,19 @@
 //! Rules that use conntrack, and what that means for changing them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use super::{
     finding::{Finding, Findings},
     flow_rules,
 };
 use crate::host::{Host, LEGACY_TABLES, Listener, Unread};
-use ctguard_kernel::net::{Rule, Ruleset};
+use ctguard_kernel::net::{Rule, Ruleset, shared_timeouts};
 
 pub(super) const RULES: &str = "nf_tables: dump of all rules";
+pub(super) const SHARED_TIMEOUTS: &str = "nfnetlink_cttimeout: dump of all policies";
 
 /// Expressions of nftables, and extensions of iptables, that translate addresses …
 const TRANSLATE: [&str; 9] =
@@ -59,24 +63,33 @@ pub(super) fn translates_addresses(host: &Host) -> Result<bool, Unread> {
     Ok(host.has_legacy_nat()? || by_rule())
 }
 
-/// Does not ask where that would load the module `nf_tables`.
+/// Does not ask where that would load a module.
 pub(super) fn read(host: &Host) -> Result<Ruleset, Unread> {
     if !host.is_this() {
         return Err(Unread::new(RULES, "a copy of a machine has no rules to list"));
     }
-    let is_there = host.is_there("/sys/module/nf_tables")
-        || host.is_built_in("nf_tables")?
-        || !host.is_there(&host.modules()?);
-    if !is_there {
-        return Ok(Ruleset::default());
+    let is_there = |module: &str| {
+        let is_loaded = host.is_there(&format!("/sys/module/{module}"));
+        Ok(is_loaded || host.is_built_in(module)? || !host.is_there(&host.modules()?))
+    };
+    let mut rules = Ruleset::default();
+    if is_there("nf_tables")? {
+        rules = or_none(Ruleset::read(), RULES)?;
     }
-    match Ruleset::read() {
-        Ok(rules) => Ok(rules),
-        // A kernel without nf_tables.
+    if is_there("nfnetlink_cttimeout")? {
+        rules.timeouts.extend(or_none(shared_timeouts(), SHARED_TIMEOUTS)?);
+    }
+    Ok(rules)
+}
+
+/// Nothing, for a kernel that was built without it.
+fn or_none<T: Default>(read: io::Result<T>, source: &str) -> Result<T, Unread> {
+    match read {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-            Ok(Ruleset::default())
+            Ok(T::default())
         }
-        Err(error) => Err(Unread::failed(RULES, &error, "run as root, or with CAP_NET_ADMIN")),
+        read => read
+            .map_err(|error| Unread::failed(source, &error, "run as root, or with CAP_NET_ADMIN")),
     }
 }
 

@@ -164,11 +164,14 @@ impl Host {
     }
 
     pub fn has_legacy_nat(&self) -> Result<bool, Unread> {
+        self.has_legacy("nat")
+    }
+
+    /// Whether iptables or ip6tables has this table, without nftables.
+    pub fn has_legacy(&self, table: &str) -> Result<bool, Unread> {
         let tables = LEGACY_TABLES.map(|list| self.text(list));
-        let has_nat = |tables: String| tables.lines().any(|table| table.trim() == "nat");
-        tables
-            .into_iter()
-            .try_fold(false, |found, tables| Ok(found || tables?.is_some_and(has_nat)))
+        let has_it = |tables: String| tables.lines().any(|name| name.trim() == table);
+        tables.into_iter().try_fold(false, |found, tables| Ok(found || tables?.is_some_and(has_it)))
     }
 
     /// The kernel's version and patch level; none where it cannot be told.

@@ -14,7 +14,7 @@ use super::{
 mod expressions;
 mod ruleset;
 
-pub use ruleset::{Chain, Flowtable, Hook, Ruleset, TimeoutPolicy};
+pub use ruleset::{Chain, Flowtable, Hook, Ruleset, TimeoutPolicy, shared_timeouts};
 
 /// `NFNL_SUBSYS_NFTABLES << 8` with `NFT_MSG_GETRULE`.
 const GET_RULE: u16 = 10 << 8 | 7;
@@ -42,12 +42,16 @@ pub struct Rule {
     pub chain: String,
     /// Names such as `ct` and `masq`; for iptables extensions such as `MASQUERADE` and `conntrack`.
     /// Those of a `dynset` follow it, and what an expression reads or decides: `state`, `tcp flags`,
-    /// `vmap`, `accept`.
+    /// `vmap`, `accept`, `goto`, `return`, and `ample` for limits of bytes or of many packets.
     pub expressions: Vec<String>,
     /// Chains of the same table to which it may send packets.
     pub jumps: Vec<String>,
+    /// Maps of the same table by which it decides.
+    pub verdict_maps: Vec<String>,
     /// `ct timeout` policies of the same table that it gives to flows.
     pub timeouts: Vec<String>,
+    /// Whether it takes policies, or other objects, from a map.
+    pub has_object_map: bool,
     /// Whether it meets TCP alone.
     pub is_tcp: bool,
 }

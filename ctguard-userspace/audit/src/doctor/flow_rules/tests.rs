@@ -30,7 +30,7 @@ const RAW: [(&str, u32, i32); 2] = [("a", Hook::PREROUTING, -300), ("b", Hook::O
 fn rules_for_one_direction_are_told_by_their_hooks() {
     let exempt = |chains: &[(&str, u32, i32)]| {
         let rules = ruleset(chains, vec![rule("a", &["notrack"]), rule("b", &["notrack"])]);
-        notrack(&rules).unwrap().why
+        notrack(&rules, false).unwrap().why
     };
     assert!(!exempt(&RAW).contains("They all"));
     let twice = [("a", Hook::PREROUTING, -300), ("b", Hook::PREROUTING, -450)];
@@ -51,7 +51,7 @@ fn a_rule_that_comes_after_conntrack_exempts_nothing() {
     assert!(is_late(2, -300), "forward");
     let jumped = Rule { jumps: vec!["b".to_owned()], ..rule("a", &[]) };
     let rules = ruleset(&RAW[..1], vec![jumped, rule("b", &["notrack"])]);
-    assert!(late_notrack(&rules).is_none() && notrack(&rules).is_some());
+    assert!(late_notrack(&rules).is_none() && notrack(&rules, false).is_some());
 }
 
 #[test]
@@ -89,14 +89,16 @@ fn a_meter_of_tcp_packets_is_told_and_one_of_new_connections_or_pings_is_not() {
     assert!(!is_told(&["dynset", "limit"], false) && !is_told(&["limit"], true));
     assert!(!is_told(&["ct", "state", "dynset", "limit"], true));
     assert!(!is_told(&["payload", "tcp flags", "dynset", "limit"], true), "SYNs alone");
+    assert!(!is_told(&["dynset", "limit", "ample"], true), "of bytes, or of thousands");
 }
 
 fn policy(seconds: &[(u16, u32)]) -> TimeoutPolicy {
     TimeoutPolicy {
         family: INET,
-        table: "t".to_owned(),
+        table: Some("t".to_owned()),
         name: "db".to_owned(),
         protocol: protocol::TCP,
+        uses: None,
         seconds: seconds.to_vec(),
     }
 }
@@ -119,6 +121,64 @@ fn a_policy_that_no_flow_gets_is_a_warning_and_another_a_note() {
     let what = timeout_policy(&policy, &rules, now).unwrap().what;
     assert!(what.ends_with("some flows: tcp_timeout_established 172800 s, not 86400 s"), "{what}");
     assert!(timeout_policy(&policy, &rules, |_| None).is_none());
+}
+
+/// Fails when a policy that rules take from a map, or that iptables assigns, is called useless.
+#[test]
+fn a_policy_that_a_map_or_iptables_assigns_is_no_warning() {
+    use super::super::finding::Severity::{Note, Warning};
+    let now = |_: &str| Some(60);
+    let judged = |table: Option<&str>, uses, rules| {
+        let table = table.map(str::to_owned);
+        let policy = TimeoutPolicy { table, uses: Some(uses), ..policy(&[(3, 600)]) };
+        let chains = [("a", Hook::PREROUTING, -150), ("early", Hook::PREROUTING, -300)];
+        timeout_policy(&policy, &ruleset(&chains, rules), now).map(|found| found.severity)
+    };
+    let by_map = |chain: &str| Rule { has_object_map: true, ..rule(chain, &["objref"]) };
+    assert_eq!(judged(Some("t"), 1, vec![by_map("a")]), Some(Note));
+    assert_eq!(judged(Some("t"), 1, vec![by_map("early")]), Some(Warning));
+    assert_eq!(judged(Some("t"), 0, vec![by_map("a")]), Some(Warning), "the map lacks it");
+    assert_eq!(judged(Some("t"), 1, vec![]), Some(Note), "a map that nothing reads as yet");
+    assert_eq!(judged(None, 1, vec![]), Some(Note));
+    assert_eq!(judged(None, 0, vec![]), Some(Warning));
+}
+
+/// Fails when tables that complete each other are taken for rules of one direction.
+#[test]
+fn a_direction_that_another_table_or_iptables_exempts_is_not_missed() {
+    let one_way = |first, second, has_legacy| {
+        let mut rules = ruleset(&RAW, vec![rule("a", &["notrack"]), rule("b", &["notrack"])]);
+        for (at, family) in [first, second].into_iter().enumerate() {
+            (rules.rules[at].family, rules.chains[at].family) = (family, family);
+        }
+        notrack(&rules, has_legacy).unwrap().why.contains("They all")
+    };
+    assert!(!one_way(2, INET, false) && !one_way(INET, 10, false) && !one_way(2, 2, false));
+    assert!(one_way(2, 10, false), "each of another family");
+    let alone = |has_legacy| {
+        let rules = ruleset(&RAW, vec![rule("a", &["notrack"])]);
+        notrack(&rules, has_legacy).unwrap().why.contains("They all")
+    };
+    assert!(alone(false) && !alone(true));
+}
+
+/// Fails when rules behind a chain that accepts old connections are said to meet these.
+#[test]
+fn old_connections_end_where_a_chain_accepts_or_leaves_them() {
+    let is_told = |mut rules: Vec<Rule>| {
+        rules.push(rule("a", &["connlimit"]));
+        counts_all(&ruleset(&RAW, rules), None).is_some()
+    };
+    let jump = |names: &[&str]| Rule { jumps: vec!["sub".to_owned()], ..rule("a", names) };
+    let accepts = || rule("sub", &["ct", "state", "immediate", "accept"]);
+    assert!(!is_told(vec![accepts(), jump(&["counter", "immediate"])]), "a chain for all");
+    assert!(is_told(vec![accepts(), jump(&["payload", "cmp", "immediate"])]), "of one port");
+    assert!(!is_told(vec![rule("a", &["ct", "state", "immediate", "return"])]));
+    assert!(!is_told(vec![jump(&["ct", "state", "immediate", "goto"])]));
+    assert!(!is_told(vec![rule("sub", &["accept"]), jump(&["ct", "state", "immediate"])]));
+    assert!(is_told(vec![rule("sub", &["counter"]), jump(&["ct", "state", "immediate"])]));
+    let returns = rule("sub", &["ct", "state", "immediate", "return"]);
+    assert!(is_told(vec![returns, jump(&["immediate"])]), "it returns to the limit");
 }
 
 #[test]

@@ -36,19 +36,31 @@ const EQUAL: u32 = 0;
 /// `NFTA_DATA_VALUE`, `NFTA_DATA_VERDICT`.
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
-/// `NFTA_IMMEDIATE_DATA`, `NFTA_VERDICT_CODE`, `NFTA_VERDICT_CHAIN`, `NF_ACCEPT`.
+/// `NFTA_IMMEDIATE_DATA`, `NFTA_VERDICT_CODE`, `NFTA_VERDICT_CHAIN`, `NF_ACCEPT`, `NFT_GOTO`,
+/// `NFT_RETURN`.
 const IMMEDIATE_DATA: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
-const ACCEPT: u32 = 1;
-/// `NFTA_LOOKUP_DREG`; `NFT_REG_VERDICT` has the number 0.
+const ACCEPT: i32 = 1;
+const GOTO: i32 = -4;
+const RETURN: i32 = -5;
+/// `NFTA_LOOKUP_SET`, `NFTA_LOOKUP_DREG`; `NFT_REG_VERDICT` has the number 0.
+const LOOKUP_SET: u16 = 1;
 const LOOKUP_WRITES: u16 = 3;
+/// `NFTA_LIMIT_RATE`, `_UNIT`, `_TYPE`; `NFT_LIMIT_PKT_BYTES`.
+const LIMIT_RATE: u16 = 1;
+const LIMIT_SECONDS: u16 = 2;
+const LIMIT_TYPE: u16 = 4;
+const OF_BYTES: u32 = 1;
+/// A limit of so many packets per second is not meant for new connections.
+const AMPLE: u64 = 1_000;
 /// `NFTA_DYNSET_EXPR`, `NFTA_DYNSET_EXPRESSIONS`.
 const DYNSET_EXPRESSION: u16 = 7;
 const DYNSET_EXPRESSIONS: u16 = 10;
-/// `NFTA_OBJREF_IMM_TYPE`, `NFTA_OBJREF_IMM_NAME`.
+/// `NFTA_OBJREF_IMM_TYPE`, `NFTA_OBJREF_IMM_NAME`, `NFTA_OBJREF_SET_NAME`.
 const OBJECT_TYPE: u16 = 1;
 const OBJECT_NAME: u16 = 2;
+const OBJECT_MAP: u16 = 4;
 /// `NFT_OBJECT_CT_TIMEOUT`.
 pub(super) const TIMEOUT_OBJECT: u32 = 7;
 const TCP: u8 = 6;
@@ -72,15 +84,22 @@ pub(super) fn note(rule: &mut Rule, expression: &[u8]) {
             rule.is_tcp |= follows && is_equal && value.and_then(<[u8]>::first) == Some(&TCP);
         }
         "immediate" => {
-            let verdict = find(data, IMMEDIATE_DATA).and_then(|data| find(data, DATA_VERDICT));
-            if let Some(chain) = verdict.and_then(|verdict| find(verdict, VERDICT_CHAIN)) {
-                rule.jumps.push(text(chain));
-            }
+            let data = find(data, IMMEDIATE_DATA).unwrap_or_default();
+            rule.jumps.extend(chain_of(data));
+            let verdict = find(data, DATA_VERDICT);
             let code = verdict.and_then(|verdict| find(verdict, VERDICT_CODE)?.first_chunk());
-            if code.map(|code| u32::from_be_bytes(*code)) == Some(ACCEPT) {
-                rule.expressions.push("accept".to_owned());
-            }
+            let decides = match code.map(|code| i32::from_be_bytes(*code)) {
+                Some(ACCEPT) => Some("accept"),
+                Some(GOTO) => Some("goto"),
+                Some(RETURN) => Some("return"),
+                _ => None,
+            };
+            rule.expressions.extend(decides.map(str::to_owned));
         }
+        "lookup" if number(LOOKUP_WRITES) == Some(0) => {
+            rule.verdict_maps.extend(find(data, LOOKUP_SET).map(text));
+        }
+        "objref" if find(data, OBJECT_MAP).is_some() => rule.has_object_map = true,
         "objref" if number(OBJECT_TYPE) == Some(TIMEOUT_OBJECT) => {
             rule.timeouts.extend(find(data, OBJECT_NAME).map(text));
         }
@@ -95,7 +114,8 @@ pub(super) fn note(rule: &mut Rule, expression: &[u8]) {
             _ => None,
         },
         "lookup" if number(LOOKUP_WRITES) == Some(0) => Some("vmap"),
-        "match" => flags_of_tcp(data),
+        "limit" => is_ample(data).then_some("ample"),
+        "match" => flags_of_tcp(data).or_else(|| is_ample_hashlimit(data).then_some("ample")),
         _ => None,
     };
     let extension = || find(data, EXTENSION_NAME).map(text);
@@ -125,6 +145,33 @@ pub(super) fn note(rule: &mut Rule, expression: &[u8]) {
         let list = inner(DYNSET_EXPRESSIONS).flat_map(attributes);
         list.filter(|(kind, _)| *kind == LIST_ELEMENT).for_each(|(_, inner)| note(rule, inner));
     }
+}
+
+/// The chain that a verdict names, in an expression or in an element of a map.
+pub(super) fn chain_of(data: &[u8]) -> Option<String> {
+    find(find(data, DATA_VERDICT)?, VERDICT_CHAIN).map(text)
+}
+
+fn is_ample(limit: &[u8]) -> bool {
+    let long = |kind| Some(u64::from_be_bytes(*find(limit, kind)?.first_chunk()?));
+    let kind = find(limit, LIMIT_TYPE).and_then(|kind| kind.first_chunk());
+    let rate = long(LIMIT_RATE).zip(long(LIMIT_SECONDS));
+    kind.map(|kind| u32::from_be_bytes(*kind)) == Some(OF_BYTES)
+        || rate.is_some_and(|(packets, seconds)| packets >= AMPLE.saturating_mul(seconds))
+}
+
+/// `struct xt_hashlimit_mtinfo3`: its average is the time between packets.
+fn is_ample_hashlimit(data: &[u8]) -> bool {
+    const AVERAGE_AT: usize = 256;
+    const MODE_AT: usize = 272;
+    const BYTES: u32 = 32;
+    const SECOND: u64 = 1_000_000;
+    let is_it = find(data, EXTENSION_NAME).map(text).as_deref() == Some("hashlimit");
+    let info = find(data, EXTENSION_INFORMATION).filter(|_| is_it).unwrap_or_default();
+    let average = info.get(AVERAGE_AT..).and_then(|rest| rest.first_chunk());
+    let mode = info.get(MODE_AT..).and_then(|rest| rest.first_chunk());
+    mode.is_some_and(|mode| u32::from_ne_bytes(*mode) & BYTES != 0)
+        || average.is_some_and(|average| u64::from_ne_bytes(*average) <= SECOND / AMPLE)
 }
 
 /// `XT_CT_NOTRACK` in the flags with which `struct xt_ct_target_info` begins.

@@ -1,20 +1,34 @@
-//! What rules stand in: chains with their hooks, `ct timeout` policies and flowtables
-//! (`include/uapi/linux/netfilter/nf_tables.h`).
+//! What rules stand in: chains with their hooks, verdict maps, `ct timeout` policies and flowtables
+//! (`include/uapi/linux/netfilter/nf_tables.h`, `nfnetlink_cttimeout.h`).
 
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use rustix::net::netlink;
 
-use super::{ALL_FAMILIES, LIST_ELEMENT, Rule, expressions::TIMEOUT_OBJECT, rules};
+use super::{
+    ALL_FAMILIES, LIST_ELEMENT, Rule,
+    expressions::{TIMEOUT_OBJECT, chain_of},
+    rules,
+};
 use crate::net::{
-    attribute::{attributes, find, text},
+    attribute::{attribute, attributes, emitted, find, text},
     netlink::{NFGENMSG_LENGTH, dump},
 };
 
-/// `NFNL_SUBSYS_NFTABLES << 8` with `NFT_MSG_GETCHAIN`, `_GETOBJ` and `_GETFLOWTABLE`.
+/// `NFNL_SUBSYS_NFTABLES << 8` with `NFT_MSG_GETCHAIN`, `_GETSETELEM`, `_GETOBJ` and `_GETFLOWTABLE`.
 const GET_CHAIN: u16 = 10 << 8 | 4;
+const GET_ELEMENTS: u16 = 10 << 8 | 0x0d;
 const GET_OBJECT: u16 = 10 << 8 | 0x13;
 const GET_FLOWTABLE: u16 = 10 << 8 | 0x17;
+/// `NFNL_SUBSYS_CTNETLINK_TIMEOUT << 8` with `IPCTNL_MSG_TIMEOUT_GET`.
+const GET_SHARED_TIMEOUT: u16 = 8 << 8 | 1;
+/// `NFTA_SET_ELEM_LIST_SET`, `NFTA_SET_ELEM_LIST_ELEMENTS`, `NFTA_SET_ELEM_DATA`.
+const MAP: u16 = 2;
+const ELEMENTS: u16 = 3;
+const ELEMENT_DATA: u16 = 2;
 /// `NFTA_CHAIN_TABLE`; tables, objects and flowtables have the same number.
 const TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
@@ -27,9 +41,16 @@ const HOOK_PRIORITY: u16 = 2;
 const HOOK_DEVICES: u16 = 3;
 const OBJECT_TYPE: u16 = 3;
 const OBJECT_DATA: u16 = 4;
+const OBJECT_USES: u16 = 5;
 /// `NFTA_CT_TIMEOUT_L4PROTO`, `NFTA_CT_TIMEOUT_DATA`.
 const POLICY_PROTOCOL: u16 = 2;
 const POLICY_SECONDS: u16 = 3;
+/// `CTA_TIMEOUT_NAME`, `_L3PROTO`, `_L4PROTO`, `_DATA`, `_USE`.
+const SHARED_NAME: u16 = 1;
+const SHARED_FAMILY: u16 = 2;
+const SHARED_PROTOCOL: u16 = 3;
+const SHARED_SECONDS: u16 = 4;
+const SHARED_USES: u16 = 5;
 const FLOWTABLE_HOOK: u16 = 3;
 const FLOWTABLE_FLAGS: u16 = 7;
 /// `NFT_FLOWTABLE_COUNTER`.
@@ -66,12 +87,17 @@ pub struct Hook {
 impl Hook {
     pub const PREROUTING: u32 = 0;
     pub const OUTPUT: u32 = 3;
+    /// `NF_INET_INGRESS`: of the family inet, before prerouting.
+    pub const INGRESS: u32 = 5;
     /// `NF_IP_PRI_CONNTRACK`.
     const CONNTRACK: i32 = -200;
 
-    /// Whether conntrack looks at a packet later, in the same hook.
+    /// Whether conntrack looks at a packet later.
     pub fn is_before_conntrack(self) -> bool {
-        [Self::PREROUTING, Self::OUTPUT].contains(&self.number) && self.priority < Self::CONNTRACK
+        match self.number {
+            Self::PREROUTING | Self::OUTPUT => self.priority < Self::CONNTRACK,
+            number => number == Self::INGRESS,
+        }
     }
 }
 
@@ -80,9 +106,12 @@ impl Hook {
 pub struct TimeoutPolicy {
     /// `NFPROTO_…`.
     pub family: u8,
-    pub table: String,
+    /// `None` if it belongs to no table: the target CT of iptables assigns it.
+    pub table: Option<String>,
     pub name: String,
     pub protocol: u8,
+    /// Rules and elements of maps that assign it.
+    pub uses: Option<u32>,
     /// Timeouts of all states, by `CTA_TIMEOUT_TCP_…` and the like.
     pub seconds: Vec<(u16, u32)>,
 }
@@ -103,8 +132,10 @@ pub struct Flowtable {
 
 impl Ruleset {
     pub fn read() -> io::Result<Self> {
+        let mut rules = rules()?;
+        follow_maps(&mut rules)?;
         Ok(Self {
-            rules: rules()?,
+            rules,
             chains: all(GET_CHAIN, Chain::parse)?,
             timeouts: all(GET_OBJECT, TimeoutPolicy::parse)?,
             flowtables: all(GET_FLOWTABLE, Flowtable::parse)?,
@@ -112,7 +143,7 @@ impl Ruleset {
     }
 
     /// The hooks from which packets come to a rule, through chains that jump to its own; empty if
-    /// that is unknown, as behind a verdict map.
+    /// none do, or if that is unknown.
     pub fn hooks(&self, rule: &Rule) -> Vec<Hook> {
         let mut found = Vec::new();
         if !WITH_CONNTRACK.contains(&rule.family) {
@@ -142,6 +173,40 @@ impl Ruleset {
     }
 }
 
+/// Policies that `nfct timeout add` made. Asking loads the module `nfnetlink_cttimeout`.
+pub fn shared_timeouts() -> io::Result<Vec<TimeoutPolicy>> {
+    all(GET_SHARED_TIMEOUT, |_, bytes| TimeoutPolicy::parse_shared(bytes))
+}
+
+/// Adds the chains to which verdict maps send packets.
+fn follow_maps(rules: &mut [Rule]) -> io::Result<()> {
+    let mut known = BTreeMap::new();
+    for rule in rules {
+        for map in &rule.verdict_maps {
+            let at = (rule.family, rule.table.clone(), map.clone());
+            if !known.contains_key(&at) {
+                known.insert(at.clone(), chains_of_map(rule.family, &rule.table, map)?);
+            }
+            rule.jumps.extend(known.get(&at).into_iter().flatten().cloned());
+        }
+    }
+    Ok(())
+}
+
+fn chains_of_map(family: u8, table: &str, map: &str) -> io::Result<BTreeSet<String>> {
+    let name = |kind, name: &str| attribute(kind, &[name.as_bytes(), &[0]].concat());
+    let mut body = vec![family, 0, 0, 0];
+    body.extend(emitted(&[name(TABLE, table), name(MAP, map)]));
+    let messages = match dump(Some(netlink::NETFILTER), GET_ELEMENTS, &body) {
+        // It went away with its rule.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(BTreeSet::new()),
+        messages => messages?,
+    };
+    let lists = messages.iter().filter_map(|it| find(it.get(NFGENMSG_LENGTH..)?, ELEMENTS));
+    let elements = lists.flat_map(attributes).filter(|(kind, _)| *kind == LIST_ELEMENT);
+    Ok(elements.filter_map(|(_, element)| chain_of(find(element, ELEMENT_DATA)?)).collect())
+}
+
 fn all<T>(kind: u16, parse: fn(u8, &[u8]) -> Option<T>) -> io::Result<Vec<T>> {
     let messages = match dump(Some(netlink::NETFILTER), kind, &ALL_FAMILIES) {
         Ok(messages) => messages,
@@ -162,6 +227,13 @@ fn number(bytes: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_be_bytes(*find(bytes, kind)?.first_chunk()?))
 }
 
+fn seconds(states: &[u8]) -> Vec<(u16, u32)> {
+    let states = attributes(states);
+    states
+        .filter_map(|(state, value)| Some((state, u32::from_be_bytes(*value.first_chunk()?))))
+        .collect()
+}
+
 impl Chain {
     fn parse(family: u8, bytes: &[u8]) -> Option<Self> {
         let hook = find(bytes, CHAIN_HOOK)?;
@@ -180,15 +252,26 @@ impl TimeoutPolicy {
             return None;
         }
         let data = find(bytes, OBJECT_DATA)?;
-        let seconds = attributes(find(data, POLICY_SECONDS)?);
-        let seconds = seconds
-            .filter_map(|(state, value)| Some((state, u32::from_be_bytes(*value.first_chunk()?))));
         Some(Self {
             family,
-            table: text(find(bytes, TABLE)?),
+            table: Some(text(find(bytes, TABLE)?)),
             name: text(find(bytes, NAME)?),
             protocol: *find(data, POLICY_PROTOCOL)?.first()?,
-            seconds: seconds.collect(),
+            uses: number(bytes, OBJECT_USES),
+            seconds: seconds(find(data, POLICY_SECONDS)?),
+        })
+    }
+
+    fn parse_shared(bytes: &[u8]) -> Option<Self> {
+        let [_, family] = *find(bytes, SHARED_FAMILY)?.first_chunk()?;
+        Some(Self {
+            family,
+            table: None,
+            name: text(find(bytes, SHARED_NAME)?),
+            protocol: *find(bytes, SHARED_PROTOCOL)?.first()?,
+            // The list of policies counts as one.
+            uses: number(bytes, SHARED_USES).map(|uses| uses.saturating_sub(1)),
+            seconds: seconds(find(bytes, SHARED_SECONDS)?),
         })
     }
 }
@@ -238,6 +321,31 @@ mod tests {
         assert_eq!(ruleset.hooks(&rule("nobody", &[])), []);
         assert!(raw.is_before_conntrack() && !out.is_before_conntrack());
         assert!(!Hook { number: 2, priority: -300 }.is_before_conntrack(), "forward");
+        assert!(Hook { number: Hook::INGRESS, priority: 0 }.is_before_conntrack());
+    }
+
+    /// Fails when policies that iptables assigns are not read, or their list counts as a rule.
+    #[test]
+    fn a_policy_of_no_table_has_its_timeouts_and_users() {
+        let policy = |uses: u32| {
+            TimeoutPolicy::parse_shared(&emitted(&[
+                attribute(SHARED_NAME, b"dns\0"),
+                attribute(SHARED_FAMILY, &[0, 2]),
+                attribute(SHARED_PROTOCOL, &[17]),
+                nested(SHARED_SECONDS, &[attribute(1, &[0, 0, 0, 7]), attribute(2, &[0, 0, 1, 0])]),
+                attribute(SHARED_USES, &uses.to_be_bytes()),
+            ]))
+        };
+        let expected = TimeoutPolicy {
+            family: 2,
+            table: None,
+            name: "dns".to_owned(),
+            protocol: 17,
+            uses: Some(0),
+            seconds: vec![(1, 7), (2, 256)],
+        };
+        assert_eq!(policy(1), Some(expected));
+        assert_eq!(policy(3).and_then(|it| it.uses), Some(2));
     }
 
     #[test]
