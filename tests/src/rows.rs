@@ -12,7 +12,11 @@ mod windows;
 
 use std::{net::IpAddr, time::Duration};
 
-use crate::{legit::Day, recipe::Rate, script::Script};
+use crate::{
+    legit::Day,
+    recipe::{FloodKind, Rate},
+    script::Script,
+};
 
 pub use bar::Bar;
 pub use judge::{Judged, Round};
@@ -98,7 +102,9 @@ pub enum Length {
 }
 
 /// Packets a second of a short row's flood at most: it fills the smallest table in a sixth of a second.
-const SHORT_RATE: u32 = 100_000;
+const SHORT_PACKETS: u32 = 100_000;
+/// Connections a second at most, of which the router forwards each packet.
+const SHORT_CONNECTIONS: u32 = 20_000;
 
 impl Row {
     /// A row of the usual kind: 500,000 packets a second at a table of 16,384, all defaults.
@@ -151,11 +157,12 @@ impl Row {
         self.bars.iter().any(|bar| matches!(bar, Bar::Jain(_)))
     }
 
-    /// The flood's packets a second.
+    /// The flood's packets or connections a second.
     #[must_use]
-    pub fn rate(&self, length: Length) -> Rate {
+    pub fn rate(&self, length: Length, flood: FloodKind) -> Rate {
+        let most = if flood.sources().answer() { SHORT_CONNECTIONS } else { SHORT_PACKETS };
         match (length, self.rate) {
-            (Length::Short, Rate::PerSecond(rate)) => Rate::PerSecond(rate.min(SHORT_RATE)),
+            (Length::Short, Rate::PerSecond(rate)) => Rate::PerSecond(rate.min(most)),
             (Length::Full | Length::Short, rate) => rate,
         }
     }

@@ -17,18 +17,12 @@ const STALLED: f64 = 0.02;
 const STALLED_MILLISECONDS: f64 = 5.0;
 /// … the table may hold so much more …
 const STALLED_FILL: f64 = 0.01;
-/// … and things may take so many seconds longer. On two cores that a flood keeps busy, one build took
-/// 1.9 s for its start one day and 4.1 s the next; a guard that fails there takes for ever.
-const STALLED_SECONDS: f64 = 4.0;
-/// The daemon's core is another's as well: its share there is three times as much at worst.
-const STALLED_CPU: f64 = 0.10;
-/// A flow is taken to fail at once if one of so many frames is lost. Nobody counted them: the number
-/// is fitted, with some room, to rows that missed on a machine whose processors another takes away
-/// for milliseconds. Where its queue lost 1, 2.5, 6.3 and 7 % of the flood's frames, 4.6, 14, 33 and
-/// 32 % of the flows needed a second try.
-const FRAMES_OF_FLOW: i32 = 8;
-/// No more loss than this is taken for such moments.
-const STALLED_LOSS: f64 = 0.08;
+/// … things may take so many seconds longer, most of which the kernel needs to verify the program …
+const STALLED_SECONDS: f64 = 2.0;
+/// … the daemon may take so much more of a core that is another's as well …
+const STALLED_CPU: f64 = 0.05;
+/// … and so many flows at most are forgiven for frames that were lost in the lab's queues.
+const STALLED_LOSS: f64 = 0.1;
 /// What the daemon may cost: shares of a core, bytes.
 const IDLE_CPU: f64 = 0.002;
 const FLOOD_CPU: f64 = 0.05;
@@ -148,9 +142,13 @@ fn judge_bar(bar: Bar, rounds: &[Round], baseline: Option<&Run>, strictness: Str
     let unguarded = Numbers::of(unguarded);
     let slack = match strictness {
         Strictness::Promise => {
-            self::guarded(rounds).map(|run| lost_by_lab(bar, run)).fold(0.0, f64::max)
+            let few = |run: &&Run| lost_in_queue(run) <= FEW;
+            self::guarded(rounds)
+                .filter(few)
+                .map(|run| lost_by_lab(bar, run).min(FEW))
+                .fold(0.0, f64::max)
         }
-        Strictness::Stalling => slack(bar.unit(), rounds),
+        Strictness::Stalling => slack(bar, rounds),
     };
     let target_ratio = self::guarded(rounds).next().map_or(0.0, |run| run.target_ratio);
     let limit = bar.limit(target_ratio, unguarded.as_ref().map(Numbers::median));
@@ -167,16 +165,18 @@ fn judge_bar(bar: Bar, rounds: &[Round], baseline: Option<&Run>, strictness: Str
 }
 
 /// The share of a bar's flows that packets lost in the lab's queues can have spoiled, each one flow
-/// at most, where those are few: then the router was not at its limit.
+/// at most.
 fn lost_by_lab(bar: Bar, run: &Run) -> f64 {
     let Some(success) = bar.who().and_then(|who| who.success(&run.legitimate)) else { return 0.0 };
-    let spoiled = ratio(run.others_lost_in_queue, success.attempted);
-    if lost_in_queue(run) <= FEW { spoiled.min(FEW) } else { 0.0 }
+    ratio(run.others_lost_in_queue, success.attempted)
 }
 
-fn slack(unit: Unit, rounds: &[Round]) -> f64 {
-    match unit {
-        Unit::Share => STALLED + guarded(rounds).map(spoiled_by_stalls).fold(0.0, f64::max),
+fn slack(bar: Bar, rounds: &[Round]) -> f64 {
+    match bar.unit() {
+        Unit::Share => {
+            let lost = guarded(rounds).map(|run| lost_by_lab(bar, run)).fold(0.0, f64::max);
+            STALLED + lost.min(STALLED_LOSS)
+        }
         Unit::Index => STALLED,
         Unit::Fill | Unit::Deviation => STALLED_FILL,
         Unit::Milliseconds => STALLED_MILLISECONDS,
@@ -184,15 +184,6 @@ fn slack(unit: Unit, rounds: &[Round]) -> f64 {
         Unit::Core => STALLED_CPU,
         Unit::IdleCore | Unit::Count | Unit::Bytes => 0.0,
     }
-}
-
-/// The share of flows that a queue which ran over can have spoiled: of each one frame, and no more
-/// than frames were lost.
-fn spoiled_by_stalls(run: &Run) -> f64 {
-    let lost = lost_in_queue(run);
-    let by_frames = 1.0 - (1.0 - lost.min(STALLED_LOSS)).powi(FRAMES_OF_FLOW);
-    let attempted = run.legitimate.during_flood.attempted;
-    lost.max(by_frames.min(ratio(run.others_lost_in_queue, attempted)))
 }
 
 /// A bar's numbers, one of each round, from the least to the most; never empty.

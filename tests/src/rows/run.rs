@@ -155,7 +155,7 @@ impl Bench {
             .map_err(|_| anyhow!("this lab has no flood called {}", row.flood))?;
         let watch_idle = self.length == Length::Full && !self.idle_watched;
         Ok(LabOptions {
-            rate: row.rate(self.length),
+            rate: row.rate(self.length, flood),
             seconds: self.seconds.unwrap_or_else(|| row.seconds(self.length)),
             table_max,
             port_dropped: row.port_dropped,
