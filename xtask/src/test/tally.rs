@@ -13,6 +13,9 @@ pub(super) struct Tally {
     passed: usize,
     failed: usize,
     skipped: Vec<Skip>,
+    failures: Vec<Failure>,
+    /// Those that passed when they were run again.
+    passed_again: Vec<Failure>,
     /// What cargo runs, and how many seconds each took.
     binaries: Vec<(String, f64)>,
     current: Section,
@@ -25,12 +28,20 @@ pub(super) struct Skip {
     reason: String,
 }
 
+/// A test that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) binary: String,
+    pub(super) test: String,
+}
+
 /// One test binary, up to its `test result:` line.
 #[derive(Default)]
 struct Section {
     /// The test whose line was printed last; its result may follow on another line.
     running: String,
     passed: Vec<String>,
+    failed: Vec<String>,
     ignored: Vec<Skip>,
     skipped_themselves: Vec<Skip>,
 }
@@ -62,6 +73,29 @@ impl Tally {
         self.failed > 0
     }
 
+    /// Whether so many tests passed, and nothing else was to be told.
+    pub(super) fn has_passed(&self, tests: usize) -> bool {
+        self.passed == tests && self.failed == 0 && self.skipped.is_empty()
+    }
+
+    /// The tests that failed, unless some failed without a name: a binary that did not build or did
+    /// not end.
+    pub(super) fn failures(&self) -> Option<&[Failure]> {
+        (self.failures.len() == self.failed).then_some(&self.failures)
+    }
+
+    pub(super) fn passed_again(&self) -> &[Failure] {
+        &self.passed_again
+    }
+
+    /// Takes these tests, which have passed in the meantime, for passed.
+    pub(super) fn pass_again(&mut self, tests: Vec<Failure>) {
+        self.failures.retain(|failure| !tests.contains(failure));
+        self.failed -= tests.len();
+        self.passed += tests.len();
+        self.passed_again.extend(tests);
+    }
+
     /// Test binaries with their seconds, the slowest first.
     pub(super) fn slowest(&self) -> String {
         let mut binaries = self.binaries.clone();
@@ -77,6 +111,10 @@ impl Tally {
         let section = mem::take(&mut self.current);
         self.passed += count(result, "passed");
         self.failed += count(result, "failed");
+        if let Some((binary, _)) = self.binaries.last() {
+            let failed = section.failed.into_iter();
+            self.failures.extend(failed.map(|test| Failure { binary: binary.clone(), test }));
+        }
 
         let named = section.ignored.len();
         let ignored_as =
@@ -102,6 +140,8 @@ impl Section {
     fn read(&mut self, said: &str) {
         if said == "ok" {
             self.passed.push(self.running.clone());
+        } else if said == "FAILED" {
+            self.failed.push(self.running.clone());
         } else if let Some(reason) = said.strip_prefix("ignored") {
             let reason = reason.strip_prefix(", ").unwrap_or("ignored");
             self.ignored.push(Skip::new(&self.running, reason));
@@ -119,6 +159,12 @@ impl Section {
 impl Skip {
     fn new(name: &str, reason: &str) -> Self {
         Self { name: name.to_owned(), reason: reason.to_owned() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.binary, self.test)
     }
 }
 
@@ -178,6 +224,29 @@ mod tests {
         );
         assert_eq!(tally.to_string(), "15 passed, 2 failed, 0 skipped");
         assert!(tally.has_failures());
+    }
+
+    #[test]
+    fn a_failed_test_is_named_with_its_binary_until_it_passes() {
+        let output = "     Running tests/lab.rs (target/release/deps/lab-0123456789abcdef)\n\
+             test one ... ok\n\
+             test two ... FAILED\n\
+             test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n";
+        let mut tally = tally(output);
+        let failure = Failure { binary: "lab".to_owned(), test: "two".to_owned() };
+        assert_eq!(tally.failures(), Some([failure.clone()].as_slice()));
+        tally.pass_again(vec![failure.clone()]);
+        assert_eq!(
+            (tally.to_string(), tally.has_failures()),
+            ("2 passed, 0 failed, 0 skipped".to_owned(), false)
+        );
+        assert_eq!(tally.passed_again(), [failure]);
+    }
+
+    #[test]
+    fn a_failure_without_a_name_is_no_list_of_failures() {
+        let tally = tally("test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured\n");
+        assert_eq!(tally.failures(), None);
     }
 
     #[test]
