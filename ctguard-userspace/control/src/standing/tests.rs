@@ -45,7 +45,9 @@ fn look(standings: &mut Standings, entries: &[Held], passed: Duration, calm: boo
 fn look_at_liberal(standings: &mut Standings, entries: &[Held], passed: Duration) {
     let marks = standings.marks();
     let mut looking = Looking::<()>::new(ReclaimAges::of(&DEFAULT_POLICY), &marks, 2 * ROOM);
-    entries.iter().for_each(|entry| looking.add(entry, || None));
+    for entry in entries {
+        looking.add(entry, || None);
+    }
     let look = Look { handshakes_prove: false, ..looking.finish(true) };
     let room = PartsRoom { all: ROOM, reserve: 0 };
     standings.looked(&look, START + passed, SINCE_1970 + passed, true, room);
@@ -93,13 +95,11 @@ fn entries_that_anybody_may_send_prove_nothing() {
 fn connections_prove_nothing_where_any_ack_completes_them() {
     let mut standings = started();
     let entries = connections(source(1), 3);
-    for minutes in 1..240 {
+    for minutes in 1..60 {
         look_at_liberal(&mut standings, &entries, minutes * MINUTE);
+        assert_eq!(tiers(&standings, source(1)), None, "{minutes} minutes");
     }
-    assert_eq!(tiers(&standings, source(1)).map(|tiers| tiers.and(Tiers::PROVEN) == tiers), None);
-    let known = standings.regulars().regulars();
-    assert!(known.is_empty(), "{known:?}");
-    look_at(&mut standings, &entries, 240 * MINUTE, true);
+    look_at(&mut standings, &entries, 60 * MINUTE, true);
     assert_eq!(tiers(&standings, source(1)), PROVEN);
 }
 
