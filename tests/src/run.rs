@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{
     addresses::Family,
@@ -111,6 +111,14 @@ impl RunPlan<'_> {
     }
 }
 
+/// A device that is not ready takes no frame of a flood, and no counter of losses tells.
+fn ensure_sent(flooded: Option<&Flooded>, counted: LinkCounters) -> Result<()> {
+    let offered = flooded.map_or(0, |flooded| flooded.offered);
+    let sent = counted.queued + counted.lost_in_queue;
+    ensure!(sent >= offered / 100 * 99, "of {offered} frames of the flood, {sent} were sent");
+    Ok(())
+}
+
 /// Makes the run. Stops early, with an error, when `interrupted` becomes true.
 pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<Run> {
     let network = Network::with_path(plan.round_trip)?;
@@ -172,6 +180,9 @@ pub fn run(plan: &RunPlan<'_>, cpus: Cpus, interrupted: &AtomicBool) -> Result<R
     let flooded = flood.map(Flood::stop).transpose()?;
     let ended = zero.elapsed().as_secs_f64();
     let counted = wan::read(&network)?.since(counted);
+    if !matches!(plan.script, Script::After(_)) {
+        ensure_sent(flooded.as_ref(), counted)?;
+    }
     let others_lost = network.arrivals().lost() - lost_before;
     let guard_status = guard.status()?;
 

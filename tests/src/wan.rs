@@ -13,9 +13,11 @@ use crate::{
 /// Packets on their way into the router, and out of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounters {
-    /// Flood frames that found the queue full.
+    /// Flood frames that found room in the queue.
+    pub queued: u64,
+    /// Flood frames that found it full.
     pub lost_in_queue: u64,
-    /// Other packets that found it full, answers to the flood included.
+    /// Other packets that found the queue full, answers to the flood included.
     pub others_lost_in_queue: u64,
     /// Packets a program on the interface dropped.
     pub dropped_in_xdp: u64,
@@ -30,6 +32,7 @@ pub fn read(network: &Network) -> Result<LinkCounters> {
     let outer = read_link((&network.internet, ISP), (&network.router, WAN))?;
     let inner = read_link((&network.inside, SERVERS), (&network.router, LAN))?;
     Ok(LinkCounters {
+        queued: outer.queued + inner.queued,
         lost_in_queue: outer.lost_in_queue + inner.lost_in_queue,
         others_lost_in_queue: outer.others_lost_in_queue + inner.others_lost_in_queue,
         dropped_in_xdp: outer.dropped_in_xdp + inner.dropped_in_xdp,
@@ -47,6 +50,7 @@ fn read_link(far: (&Handle, &str), near: (&Handle, &str)) -> Result<LinkCounters
     let arriving = tx_dropped(far.0, far.1)?;
     let leaving = tx_dropped(near.0, near.1)?;
     Ok(LinkCounters {
+        queued: sum(&sender, "xdp_xmit"),
         lost_in_queue,
         others_lost_in_queue: arriving.saturating_sub(lost_in_queue),
         dropped_in_xdp: sum(&receiver, "xdp_drops"),
@@ -70,6 +74,7 @@ impl LinkCounters {
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {
+            queued: self.queued.saturating_sub(earlier.queued),
             lost_in_queue: self.lost_in_queue.saturating_sub(earlier.lost_in_queue),
             others_lost_in_queue: self
                 .others_lost_in_queue

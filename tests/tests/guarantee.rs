@@ -14,8 +14,12 @@ use ctguard_tests::{
 
 /// Above the target by so much of the table at most.
 const OVER_TARGET: f64 = 0.02;
+/// Packets a second where nothing else is said, which leave two processors time.
+const PACED: Rate = Rate::PerSecond(100_000);
 /// The bar is 99.9 %, which `cargo xtask lab` shows; a test machine may stall for a moment.
 const AT_ONCE: f64 = 0.99;
+/// So many flows at most are forgiven for frames that the lab's queue lost.
+const SPOILED: f64 = 0.05;
 /// At full speed the lab's queue loses packets of everybody, because the router's processor cannot
 /// take them; of legitimate flows so many come through within four seconds all the same, or the guard
 /// starves who it should let in. Without a guard some 60 % do.
@@ -119,7 +123,7 @@ fn guarded(
         ctguard: product::binary()?,
         log: std::env::temp_dir().join("ctguard-guarantee/ctguard.log"),
         runs: Runs { baseline: false, unguarded: false, guarded: true, ideal: false },
-        ..options(LabOptions::new)
+        ..options(|kind| LabOptions { rate: PACED, ..LabOptions::new(kind) })
     };
     let report = lab::run(&options, &|_| ())?;
     let run = report.guarded.context("the guarded run")?;
@@ -145,11 +149,11 @@ fn ensure_within_target(run: &Run) -> Result<()> {
 }
 
 fn ensure_at_once(run: &Run) -> Result<()> {
-    let at_once = run.legitimate.during_flood.at_once_ratio();
-    let flood = run.flood.context("a flood")?;
-    // What the lab's only queue loses, no guard can answer for.
-    let lost = ratio(flood.lost_in_queue, flood.offered);
-    ensure!(at_once >= AT_ONCE - lost, "{at_once} of legitimate flows at once: {}", told(run));
+    let flows = run.legitimate.during_flood;
+    let at_once = flows.at_once_ratio();
+    // What the lab's only queue loses, no guard can answer for: of each flow one frame at most.
+    let spoiled = ratio(run.others_lost_in_queue, flows.attempted).min(SPOILED);
+    ensure!(at_once >= AT_ONCE - spoiled, "{at_once} of legitimate flows at once: {}", told(run));
     Ok(())
 }
 

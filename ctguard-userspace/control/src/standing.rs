@@ -81,16 +81,15 @@ impl Standings {
         } else {
             self.leave_calm();
         }
-        let proof = |proof| if look.handshakes_prove { proof } else { Proof::None };
-        self.see(look.holdings.proven().filter(|_| look.handshakes_prove), now);
+        let is_shown = |proof: Proof| look.handshakes_prove || proof == Proof::None;
+        self.see(look.holdings.proven().filter(|_| is_shown(Proof::OfAddress)), now);
         if !look.complete && now < self.marked.saturating_add(TUNING.marks_last) {
             return;
         }
         let is_due = |learnt| now >= TUNING.learning_interval.saturating_add(learnt);
         if calm && self.learnt.is_none_or(is_due) {
             self.learnt = Some(now);
-            let answered = look.holdings.answered();
-            let answered = answered.map(|(source, its, held)| (source, proof(its), held));
+            let answered = look.holdings.answered().filter(|(_, proof, _)| is_shown(*proof));
             self.regulars.learn(answered, since_1970);
             self.usual = self.regulars.regulars();
         }

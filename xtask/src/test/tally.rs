@@ -16,6 +16,10 @@ pub(super) struct Tally {
     failures: Vec<Failure>,
     /// Those that passed when they were run again.
     passed_again: Vec<Failure>,
+    /// Binaries that began and gave no result.
+    unended: usize,
+    /// Whether the last one has not given its result yet.
+    is_running: bool,
     /// What cargo runs, and how many seconds each took.
     binaries: Vec<(String, f64)>,
     current: Section,
@@ -55,6 +59,8 @@ impl Tally {
         }
         let mut said = line;
         if let Some(binary) = binary(line) {
+            self.unended += usize::from(mem::replace(&mut self.is_running, true));
+            self.current = Section::default();
             self.binaries.push((binary.to_owned(), 0.0));
         }
         if let Some((name, rest)) = line.strip_prefix("test ").and_then(|it| it.split_once(" ... "))
@@ -70,18 +76,21 @@ impl Tally {
     }
 
     pub(super) fn has_failures(&self) -> bool {
-        self.failed > 0
+        self.failed > 0 || !self.has_all_results()
+    }
+
+    const fn has_all_results(&self) -> bool {
+        self.unended == 0 && !self.is_running
     }
 
     /// Whether so many tests passed, and nothing else was to be told.
     pub(super) fn has_passed(&self, tests: usize) -> bool {
-        self.passed == tests && self.failed == 0 && self.skipped.is_empty()
+        self.passed == tests && !self.has_failures() && self.skipped.is_empty()
     }
 
-    /// The tests that failed, unless some failed without a name: a binary that did not build or did
-    /// not end.
+    /// The tests that failed, unless some failed without a name, or a binary gave no result.
     pub(super) fn failures(&self) -> Option<&[Failure]> {
-        (self.failures.len() == self.failed).then_some(&self.failures)
+        (self.has_all_results() && self.failures.len() == self.failed).then_some(&self.failures)
     }
 
     pub(super) fn passed_again(&self) -> &[Failure] {
@@ -105,6 +114,7 @@ impl Tally {
     }
 
     fn finish(&mut self, result: &str) {
+        self.is_running = false;
         if let Some((_, time)) = self.binaries.last_mut() {
             *time += seconds(result);
         }
@@ -241,6 +251,19 @@ mod tests {
             ("2 passed, 0 failed, 0 skipped".to_owned(), false)
         );
         assert_eq!(tally.passed_again(), [failure]);
+    }
+
+    #[test]
+    fn a_binary_that_gives_no_result_is_a_failure_without_a_name() {
+        let named = "     Running tests/b.rs (target/debug/deps/b-1)\n\
+             test y ... FAILED\n\
+             test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured\n";
+        let died = "     Running tests/a.rs (target/debug/deps/a-1)\ntest x ... FAILED\n";
+        assert!(tally(named).failures().is_some());
+        for output in [format!("{died}{named}"), format!("{named}{died}"), died.to_owned()] {
+            let tally = tally(&output);
+            assert!(tally.failures().is_none() && tally.has_failures(), "{output}");
+        }
     }
 
     #[test]

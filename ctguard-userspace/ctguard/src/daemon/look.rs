@@ -245,11 +245,12 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
         guard.attempted("say who holds the table", "`ctguard status` does not", &kept);
     }
     let looker = &mut guard.looker;
-    let has_left_calm = looker.was_calm && !is_calm;
-    looker.was_calm = is_calm;
     if looker.look.is_some() || !guard.table.is_there() {
         return Ok(());
     }
+    // Asked only now: a look that began in calm does not know who came since.
+    let has_left_calm = looker.was_calm && !is_calm;
+    looker.was_calm = is_calm;
     let table = guard.table.sample()?;
     looker.pace(is_calm, table, guard.maps.policy().target_ppm);
     let admitted = guard.maps.grant.admissions().into_iter().fold(0, u64::wrapping_add);
