@@ -59,7 +59,7 @@ fn a_table_that_fills_is_told_before_it_is_full() -> Result<()> {
     if !is_possible(TEST) || !require::two_cpus(TEST) {
         return Ok(());
     }
-    let _table = HostSysctl::set(MAX, "4194304")?;
+    let _table = HostSysctl::set(MAX, "2097152")?;
     let network = Network::build()?;
     ensure!(of_check(&found(&network.router)?, "filling").is_none(), "nothing comes");
     let flood = start_flood(&network, FloodKind::SynSpoofed, 100_000)?;

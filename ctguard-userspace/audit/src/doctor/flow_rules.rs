@@ -15,8 +15,9 @@ use crate::host::{Host, Unread, sysctl_path};
 /// `NFPROTO_INET`, and the families that it holds.
 const INET: u8 = 1;
 const FAMILIES: [u8; 2] = [2, 10];
-/// `NFPROTO_NETDEV`.
+/// `NFPROTO_NETDEV`, `NFPROTO_BRIDGE`.
 const NETDEV: u8 = 5;
+const BRIDGE: u8 = 7;
 
 /// The first kernel whose flowtables do not keep conntrack's entries alive (03428ca5cee9).
 const FORGETS_OFFLOADED: (u32, u32) = (6, 14);
@@ -182,30 +183,39 @@ fn counts_all(rules: &Ruleset, release: Option<(u32, u32)>) -> Option<Finding> {
             .because(format!(
                 "a connection limit (`ct count`, connlimit) looks through its list of connections for \
                  each packet that reaches the rule, and refuses packets of old connections too. Put \
-                 `ct state new` before it, unless an earlier rule accepts the others{twice}"
+                 `{}` before it, unless an earlier rule accepts the others{twice}",
+                new_only(rules, rule)
             ))
             .read(RULES, place(rule)),
     )
+}
+
+/// What lets a rule meet new connections only. Before conntrack no packet has a state; and in the family
+/// bridge, a rule that asks for it makes conntrack track all that is bridged.
+fn new_only(rules: &Ruleset, rule: &Rule) -> &'static str {
+    let hooks = rules.hooks(rule);
+    let is_unknown = hooks.is_empty() && ![NETDEV, BRIDGE].contains(&rule.family);
+    let all_have_state = !hooks.is_empty() && !hooks.iter().any(|hook| hook.is_before_conntrack());
+    if is_unknown || all_have_state { "ct state new" } else { "tcp flags & (syn | ack) == syn" }
 }
 
 /// Only of TCP does a packet tell whether it starts a connection.
 fn limits_packets(rules: &Ruleset) -> Option<Finding> {
     let limits = |rule: &&Rule| {
         let is_meter = has(rule, &["dynset"]) && has(rule, &["limit"]) || has(rule, &["hashlimit"]);
-        let is_for_new = is_meter && !has(rule, &["ample"]);
+        let only_logs = has(rule, &["log", "LOG", "NFLOG"])
+            && !has(rule, &["immediate", "reject", "REJECT", "vmap"]);
+        let is_for_new = is_meter && !has(rule, &["ample"]) && !only_logs;
         is_for_new && rule.is_tcp && !meets_new_only(rules, rule, &mut BTreeSet::new())
     };
     let rule = rules.rules.iter().find(limits)?;
-    let hooks = rules.hooks(rule);
-    let has_state = hooks.is_empty() && rule.family != NETDEV
-        || hooks.iter().any(|hook| !hook.is_before_conntrack());
-    let matches = if has_state { "ct state new" } else { "tcp flags & (syn | ack) == syn" };
     Some(
         Finding::note("limits-packets", "a rule limits the packets of each TCP client")
             .read(RULES, place(rule))
             .because(format!(
                 "it takes packets of established connections too, so transfers stall. To limit new \
-                 connections, put `{matches}` before it",
+                 connections, put `{}` before it",
+                new_only(rules, rule)
             )),
     )
 }

@@ -52,7 +52,10 @@ pub(super) fn check(host: &Host, findings: &mut Findings) {
     let legacy_nat = findings.read("rules", host.has_legacy_nat());
     if let (Some(rules), Some(legacy_nat)) = (findings.read("rules", read(host)), legacy_nat) {
         let served = findings.read("no-nat", served(host)).unwrap_or_default();
-        findings.add(judge(&rules.rules, legacy_nat, &served));
+        // Rules of the older iptables, which nf_tables does not list, may ask.
+        let unlisted = ["filter", "mangle", "raw", "security"];
+        let unlisted = unlisted.into_iter().any(|table| host.has_legacy(table).unwrap_or(true));
+        findings.add(judge(&rules.rules, (legacy_nat, unlisted), &served));
         flow_rules::check(host, &rules, findings);
     }
 }
@@ -98,7 +101,12 @@ fn with<'r>(rules: &'r [Rule], names: &[&str]) -> Option<&'r Rule> {
     rules.iter().find(has)
 }
 
-fn judge(rules: &[Rule], legacy_nat: bool, served: &[(&str, String)]) -> Vec<Finding> {
+/// Beside the rules: whether the older iptables translates addresses, and whether it may ask.
+fn judge(
+    rules: &[Rule],
+    (legacy_nat, legacy_asks): (bool, bool),
+    served: &[(&str, String)],
+) -> Vec<Finding> {
     let nat = Finding::note("nat", "this machine does NAT").because(
         "NAT needs conntrack for every flow that it may translate; `notrack` would break them",
     );
@@ -106,7 +114,7 @@ fn judge(rules: &[Rule], legacy_nat: bool, served: &[(&str, String)]) -> Vec<Fin
     let mut found = vec![match with(rules, &TRANSLATE) {
         Some(rule) => nat.read(RULES, place(rule)),
         None if legacy_nat => nat.read(LEGACY_TABLES.join(", "), "nat"),
-        None => without_nat(served, asks.is_some()),
+        None => without_nat(served, asks.is_some() || legacy_asks),
     }];
     found.extend(asks.map(|rule| {
         Finding::note("stateful", "rules use conntrack").read(RULES, place(rule)).because(
@@ -154,7 +162,9 @@ fn served(host: &Host) -> Result<Vec<(&'static str, String)>, Unread> {
 
 fn without_nat(matches: &[(&str, String)], rules_ask: bool) -> Finding {
     let answer = if rules_ask {
-        "your rules must then accept `ct state untracked`"
+        "where your rules accept `ct state new` for these ports, write `ct state { new, untracked }` \
+         with the same restrictions, and accept what leaves from the ports; do not accept everything \
+         that is untracked"
     } else {
         "no rule needs conntrack for them"
     };
@@ -210,7 +220,7 @@ mod tests {
     }
 
     fn checks(rules: &[Rule], legacy_nat: bool) -> Vec<&'static str> {
-        judge(rules, legacy_nat, &[]).iter().map(|finding| finding.check).collect()
+        judge(rules, (legacy_nat, false), &[]).iter().map(|finding| finding.check).collect()
     }
 
     /// Fails when somebody with NAT is told to go without conntrack.
@@ -231,7 +241,7 @@ mod tests {
             rule("filter", "ufw-user-input", &["reject"]),
         ];
         assert_eq!(checks(&rules, false), ["nat", "stateful", "reject", "writers"]);
-        let writers = judge(&rules, false, &[]).pop().unwrap();
+        let writers = judge(&rules, (false, false), &[]).pop().unwrap();
         assert_eq!(writers.what, "rules are managed by Docker, ufw");
     }
 
@@ -240,7 +250,7 @@ mod tests {
     fn notrack_is_told_for_the_ports_that_are_served_and_never_beside_nat() {
         let served = [("udp", "{ 53 }".to_owned()), ("tcp", "{ 80, 443 }".to_owned())];
         let commands = |rules: &[Rule], legacy| -> String {
-            let found = judge(rules, legacy, &served);
+            let found = judge(rules, (legacy, false), &served);
             let mends = found.iter().flat_map(|finding| &finding.mend);
             mends.map(|mend| mend.command.as_str()).collect::<Vec<_>>().join("\n")
         };
@@ -249,8 +259,11 @@ mod tests {
         assert!(told.contains("output tcp sport { 80, 443 } notrack"), "{told}");
         assert_eq!(commands(&[], true), "");
         assert_eq!(commands(&[rule("nat", "postrouting", &["masq"])], false), "");
-        let asks = judge(&[rule("filter", "input", &["ct"])], false, &served);
-        assert!(asks[0].why.contains("ct state untracked"), "{}", asks[0].why);
+        let asks = [rule("filter", "input", &["ct"])];
+        for found in [judge(&asks, (false, false), &served), judge(&[], (false, true), &served)] {
+            let why = &found[0].why;
+            assert!(why.contains("{ new, untracked }") && !why.contains("no rule"), "{why}");
+        }
     }
 
     #[test]

@@ -67,7 +67,9 @@ impl Timeouts {
     pub fn open() -> Self {
         let settings = TimeoutSettings::of_the_kernel();
         let are_missing = least(&settings, GENERIC).is_none();
-        Self { settings, are_missing, without_ports: ports::protocols_without_ports() }
+        // A request over netlink would load conntrack.
+        let without_ports = if are_missing { Vec::new() } else { ports::protocols_without_ports() };
+        Self { settings, are_missing, without_ports }
     }
 
     /// Whether there were no settings when this was opened, because conntrack was not loaded.

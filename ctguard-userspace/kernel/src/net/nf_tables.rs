@@ -162,7 +162,7 @@ mod tests {
         let meta = |data: &[DefaultNla]| element(b"meta\0", data);
         assert!(rule(BRIDGE, element(b"ct\0", &[])).tracks_bridged());
         assert!(!rule(2, element(b"ct\0", &[])).tracks_bridged(), "of the family ip");
-        let broute = [number(META_KEY, 36), number(META_WRITES, 1)];
+        let broute = [number(META_KEY, 35), number(META_WRITES, 1)];
         assert!(rule(BRIDGE, meta(&broute)).tracks_bridged());
         assert!(!rule(BRIDGE, meta(&broute[..1])).tracks_bridged(), "it reads");
         let mark = [number(META_KEY, 3), number(META_WRITES, 1)];

@@ -90,6 +90,29 @@ fn a_meter_of_tcp_packets_is_told_and_one_of_new_connections_or_pings_is_not() {
     assert!(!is_told(&["ct", "state", "dynset", "limit"], true));
     assert!(!is_told(&["payload", "tcp flags", "dynset", "limit"], true), "SYNs alone");
     assert!(!is_told(&["dynset", "limit", "ample"], true), "of bytes, or of thousands");
+    assert!(!is_told(&["hashlimit", "LOG"], true), "it refuses nothing");
+    assert!(is_told(&["hashlimit", "log", "immediate"], true));
+}
+
+/// Fails when a rule that never meets a state, or a bridge, is to ask for one.
+#[test]
+fn who_limits_new_connections_is_told_to_ask_for_a_state_only_where_packets_have_one() {
+    let advice = |family, chains: &[(&str, u32, i32)]| {
+        let rule = Rule { family, ..rule("a", &["connlimit"]) };
+        let rules = ruleset(chains, vec![rule]);
+        let why = counts_all(&rules, None).unwrap().why;
+        (why.contains("`ct state new`"), why.contains("`tcp flags"))
+    };
+    let filter = [("a", Hook::PREROUTING, 0)];
+    assert_eq!(advice(INET, &filter), (true, false));
+    assert_eq!(advice(INET, &RAW), (false, true), "before conntrack");
+    assert_eq!(advice(BRIDGE, &filter), (false, true));
+    assert_eq!(advice(NETDEV, &filter), (false, true));
+    let jump = |chain| Rule { jumps: vec!["sub".to_owned()], ..rule(chain, &[]) };
+    let rules = vec![jump("a"), jump("b"), rule("sub", &["connlimit"])];
+    let both = ruleset(&[RAW[0], ("b", Hook::PREROUTING, 0)], rules);
+    let why = counts_all(&both, None).unwrap().why;
+    assert!(!why.contains("`ct state new`"), "{why}");
 }
 
 fn policy(seconds: &[(u16, u32)]) -> TimeoutPolicy {

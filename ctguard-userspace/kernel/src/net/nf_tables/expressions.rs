@@ -14,7 +14,7 @@ const EXTENSION_INFORMATION: u16 = 3;
 /// `NFT_META_BRI_BROUTE`), and `NFT_META_L4PROTO`.
 pub(super) const META_KEY: u16 = 2;
 pub(super) const META_WRITES: u16 = 3;
-const META_TO_US: [u32; 2] = [19, 36];
+const META_TO_US: [u32; 2] = [19, 35];
 const META_PROTOCOL: u32 = 16;
 /// `NFTA_PAYLOAD_BASE`, `_OFFSET`, `_SREG`; `NFT_PAYLOAD_LL_HEADER` and the two above it.
 pub(super) const PAYLOAD_BASE: u16 = 2;
