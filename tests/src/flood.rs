@@ -103,13 +103,10 @@ impl Flood {
             cpus.enter_flood()?;
             run.make(device, others.as_deref(), &loaded, &stopped)
         })?;
-        let mut flood = Self { stop, thread: Some(thread) };
+        let flood = Self { stop, thread: Some(thread) };
         match ready.recv() {
             Ok(()) => Ok(flood),
-            Err(_) => match flood.end() {
-                Some(Err(error)) => Err(error),
-                _ => bail!("the flood ended before it began"),
-            },
+            Err(_) => flood.stop().and_then(|_| bail!("the flood ended before it began")),
         }
     }
 

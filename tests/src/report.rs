@@ -166,6 +166,15 @@ pub struct FloodOutcome {
     pub jain_index: Option<f64>,
 }
 
+impl Run {
+    /// The share of legitimate flows that frames lost in the router's queues can have spoiled, each one
+    /// flow at most.
+    #[must_use]
+    pub fn spoiled_in_queue(&self) -> f64 {
+        ratio(self.others_lost_in_queue, self.legitimate.during_flood.attempted)
+    }
+}
+
 impl Report {
     /// The runs that took place, with their names, in the order in which they are shown.
     pub fn runs(&self) -> impl Iterator<Item = (&'static str, &Run)> {

@@ -149,10 +149,9 @@ fn ensure_within_target(run: &Run) -> Result<()> {
 }
 
 fn ensure_at_once(run: &Run) -> Result<()> {
-    let flows = run.legitimate.during_flood;
-    let at_once = flows.at_once_ratio();
-    // What the lab's only queue loses, no guard can answer for: of each flow one frame at most.
-    let spoiled = ratio(run.others_lost_in_queue, flows.attempted).min(SPOILED);
+    let at_once = run.legitimate.during_flood.at_once_ratio();
+    // What the lab's only queue loses, no guard can answer for.
+    let spoiled = run.spoiled_in_queue().min(SPOILED);
     ensure!(at_once >= AT_ONCE - spoiled, "{at_once} of legitimate flows at once: {}", told(run));
     Ok(())
 }

@@ -143,10 +143,7 @@ fn judge_bar(bar: Bar, rounds: &[Round], baseline: Option<&Run>, strictness: Str
     let slack = match strictness {
         Strictness::Promise => {
             let few = |run: &&Run| lost_in_queue(run) <= FEW;
-            self::guarded(rounds)
-                .filter(few)
-                .map(|run| lost_by_lab(bar, run).min(FEW))
-                .fold(0.0, f64::max)
+            lost_by_lab(bar, self::guarded(rounds).filter(few)).min(FEW)
         }
         Strictness::Stalling => slack(bar, rounds),
     };
@@ -164,22 +161,20 @@ fn judge_bar(bar: Bar, rounds: &[Round], baseline: Option<&Run>, strictness: Str
     Judged { bar: bar.to_string(), guarded: shown(&guarded), unguarded: shown(&unguarded), held }
 }
 
-/// The share of flows that packets lost in the lab's queues can have spoiled, each one flow at most; a
-/// packet is as likely one client's as another's. With four seconds' time a client sends it again.
-fn lost_by_lab(bar: Bar, run: &Run) -> f64 {
+/// The share of a bar's flows that packets lost in the lab's queues can have spoiled, in the worst of
+/// these runs; a packet is as likely one client's as another's. With four seconds' time a client sends it
+/// again.
+fn lost_by_lab<'r>(bar: Bar, runs: impl Iterator<Item = &'r Run>) -> f64 {
     let has_time = matches!(bar, Bar::Eventually(..) | Bar::EventuallyInOutage(..));
     if bar.who().is_none() || has_time {
         return 0.0;
     }
-    ratio(run.others_lost_in_queue, run.legitimate.during_flood.attempted)
+    runs.map(Run::spoiled_in_queue).fold(0.0, f64::max)
 }
 
 fn slack(bar: Bar, rounds: &[Round]) -> f64 {
     match bar.unit() {
-        Unit::Share => {
-            let lost = guarded(rounds).map(|run| lost_by_lab(bar, run)).fold(0.0, f64::max);
-            STALLED + lost.min(STALLED_LOSS)
-        }
+        Unit::Share => STALLED + lost_by_lab(bar, guarded(rounds)).min(STALLED_LOSS),
         Unit::Index => STALLED,
         Unit::Fill | Unit::Deviation => STALLED_FILL,
         Unit::Milliseconds => STALLED_MILLISECONDS,

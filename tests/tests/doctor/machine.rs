@@ -21,18 +21,13 @@ use ctguard_tests::{
     table,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, listen, socket_with};
-use serde_json::Value;
 
-use super::{ask, flood, found, is_possible, start_flood};
+use super::{ask, flood, found, is_possible, of_check, start_flood};
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 /// Audits that may be in vain, for others have the CPU.
 const AUDITS: u32 = 20;
 const PATIENCE: Duration = Duration::from_secs(5);
-
-fn of_check<'f>(found: &'f [Value], check: &str) -> Option<&'f Value> {
-    found.iter().find(|finding| finding["check"] == check)
-}
 
 /// Fails when a container's full table is seen by nobody but itself.
 #[test]

@@ -83,6 +83,10 @@ fn found(namespace: &Handle) -> Result<Vec<Value>> {
     Ok(findings.context("doctor's findings")?.clone())
 }
 
+fn of_check<'f>(found: &'f [Value], check: &str) -> Option<&'f Value> {
+    found.iter().find(|finding| finding["check"] == check)
+}
+
 /// Fails unless `cause` is what doctor tells first, and the only cause that it tells.
 fn expect_first(namespace: &Handle, cause: &str) -> Result<()> {
     let found = found(namespace)?;

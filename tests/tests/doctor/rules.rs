@@ -11,7 +11,7 @@ use ctguard_tests::{
 };
 use serde_json::Value;
 
-use super::{found, is_possible};
+use super::{found, is_possible, of_check};
 
 /// Rules that do what they are meant to do.
 const SOUND: &str = r#"
@@ -101,7 +101,10 @@ fn load(namespace: &Handle, rules: &str) -> Result<()> {
 }
 
 fn checks(namespace: &Handle) -> Result<Vec<String>> {
-    let found = found(namespace)?;
+    Ok(checks_of(&found(namespace)?))
+}
+
+fn checks_of(found: &[Value]) -> Vec<String> {
     let shown = found.iter().filter_map(|it| {
         let check = it["check"].as_str()?;
         OF_RULES
@@ -110,7 +113,7 @@ fn checks(namespace: &Handle) -> Result<Vec<String>> {
     });
     let mut shown: Vec<_> = shown.collect();
     shown.sort();
-    Ok(shown)
+    shown
 }
 
 #[test]
@@ -144,10 +147,9 @@ fn unusual_rules_that_are_sound_are_not_found_fault_with() -> Result<()> {
     let namespace = Namespace::create("unusual")?;
     load(&namespace, UNUSUAL)?;
     let found = found(&namespace)?;
-    let of_rules = found.iter().filter(|it| OF_RULES.iter().any(|check| it["check"] == *check));
-    let fine = checks(&namespace)?;
-    ensure!(fine == ["notrack note", "timeout-policy note"], "{:?}", of_rules.collect::<Vec<_>>());
-    let notrack = found.iter().find(|it| it["check"] == "notrack").context("no notrack")?;
+    let fine = checks_of(&found);
+    ensure!(fine == ["notrack note", "timeout-policy note"], "{fine:?}");
+    let notrack = of_check(&found, "notrack").context("no notrack")?;
     ensure!(!notrack["why"].to_string().contains("They all"), "{notrack}");
     Ok(())
 }
@@ -173,13 +175,13 @@ fn rules_of_iptables_are_judged_beside_those_of_nftables() -> Result<()> {
         "-A INPUT -p tcp --dport 22 -m connlimit --connlimit-above 9 -j DROP",
     )?;
     let limit = "--hashlimit-mode srcip --hashlimit-name bulk -j DROP";
-    let bytes = format!("-A INPUT -p tcp -m hashlimit --hashlimit-above 10mb/s {limit}");
-    iptables("iptables-nft", &bytes.replace("-A INPUT", "-I INPUT"))?;
+    let bytes = format!("-I INPUT -p tcp -m hashlimit --hashlimit-above 10mb/s {limit}");
+    iptables("iptables-nft", &bytes)?;
     let checked = checks(&namespace)?;
     ensure!(checked == ["notrack note"], "{checked:?}");
     let one_way = || -> Result<bool> {
         let found = found(&namespace)?;
-        let notrack = found.iter().find(|it| it["check"] == "notrack").context("no notrack")?;
+        let notrack = of_check(&found, "notrack").context("no notrack")?;
         Ok(notrack["why"].to_string().contains("They all"))
     };
     ensure!(one_way()?, "the answers are tracked");

@@ -93,14 +93,13 @@ fn notrack(rules: &Ruleset, has_legacy: bool) -> Option<Finding> {
     // A table for both families may complete one for a single family, and be about that alone.
     let is_alone = all.iter().all(|(rule, _)| rule.family == INET);
     let has_own = |family| all.iter().any(|(rule, _)| rule.family == family);
-    let one_way = FAMILIES.into_iter().filter(|family| is_alone || has_own(*family));
-    let one_way = one_way.filter_map(|family| {
+    let mut judged = FAMILIES.into_iter().filter(|family| is_alone || has_own(*family));
+    let one_way = judged.find_map(|family| {
         let of_family = all.iter().filter(|(rule, _)| [INET, family].contains(&rule.family));
         let hooks = of_family.flat_map(|(_, hooks)| hooks).filter(|it| it.is_before_conntrack());
         let leaves: BTreeSet<_> = hooks.map(|hook| hook.number == Hook::OUTPUT).collect();
         (leaves.len() == 1).then(|| leaves.contains(&false))
     });
-    let one_way = one_way.into_iter().next();
     let is_unknown = all.iter().any(|(_, hooks)| hooks.is_empty());
     let one_way = match one_way.filter(|_| !is_unknown && !has_legacy) {
         Some(true) => {

@@ -107,7 +107,7 @@ pub(super) fn bring_up(
     let mut ticker = Ticker::new(now, jiffies_per_second, &maps.limits());
     let sources = Arc::new(maps.source_memory()?);
     let (regulars, known) = RegularsKeeper::start(options.state.clone());
-    let looker = look_first(Standings::new(known), &maps, &sources, (&table, &timeouts));
+    let looker = look_first(Standings::new(known), &maps, &sources, &table, &timeouts);
     let Ticked { changes, .. } = ticker.tick(
         &maps,
         &sources,
@@ -186,10 +186,11 @@ fn look_first(
     standings: Standings,
     maps: &GuardMaps,
     sources: &Arc<SourceMemory>,
-    kernel: (&Table, &Timeouts),
+    table: &Table,
+    timeouts: &Timeouts,
 ) -> Looker {
     let mut looker = Looker::new(standings);
-    if let Err(error) = looker.first(maps, sources, kernel) {
+    if let Err(error) = looker.first(maps, sources, table, timeouts) {
         warn!("the guard starts without a look at the connection table: {error:#}");
     }
     looker

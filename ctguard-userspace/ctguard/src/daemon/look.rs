@@ -132,7 +132,8 @@ impl Looker {
         &mut self,
         maps: &GuardMaps,
         sources: &Arc<SourceMemory>,
-        (table, timeouts): (&Table, &Timeouts),
+        table: &Table,
+        timeouts: &Timeouts,
     ) -> anyhow::Result<()> {
         // A former daemon's sources, of which only hashes are left.
         sources.lines().iter().flat_map(|line| &line.slots).for_each(|slot| slot.store(0));
@@ -141,7 +142,7 @@ impl Looker {
         if !table.is_there() || sample.entries > MOST_AT_START {
             return Ok(());
         }
-        let looked = self.job(maps, sources, (sample, timeouts), is_calm)?.run();
+        let looked = self.job(maps, sources, sample, timeouts, is_calm)?.run();
         self.take(looked)?;
         Ok(())
     }
@@ -150,7 +151,8 @@ impl Looker {
         &self,
         maps: &GuardMaps,
         sources: &Arc<SourceMemory>,
-        (table, timeouts): (TableSample, &Timeouts),
+        table: TableSample,
+        timeouts: &Timeouts,
         is_calm: bool,
     ) -> anyhow::Result<Job> {
         let (policy, environment) = (maps.policy(), maps.environment());
@@ -258,8 +260,7 @@ pub(crate) fn follow(guard: &mut Guard) -> anyhow::Result<()> {
     let quiet = if is_quiet { QUIET } else { Duration::ZERO };
     if has_left_calm || now >= looker.began + looker.interval + quiet {
         looker.admitted = [admitted, looker.admitted[0]];
-        let table = (table, &guard.timeouts);
-        let job = looker.job(&guard.maps, &guard.sources, table, is_calm)?;
+        let job = looker.job(&guard.maps, &guard.sources, table, &guard.timeouts, is_calm)?;
         looker.look = Some(Background::start("ctguard-look", move || job.run())?);
     }
     Ok(())
