@@ -38,11 +38,11 @@ pub struct OfferedRates {
     known: Vec<[Sum; CLASSES]>,
 }
 
-/// A sum of flows that decays.
+/// A sum of flows that decays. There are a hundred thousand of them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
     counted: u32,
-    flows: f64,
+    flows: f32,
 }
 
 impl OfferedRates {
@@ -116,8 +116,11 @@ impl Sum {
         // The counter of a slot with a new owner starts at 0.
         let more = if more > u32::MAX / 2 { 0 } else { more };
         let more = if fade > 0.0 { real(more.into()) } else { 0.0 };
-        self.flows = self.flows * fade + more;
-        self.flows
+        let flows = f64::from(self.flows) * fade + more;
+        #[expect(clippy::cast_possible_truncation, reason = "rounded to a part in 10^7")]
+        let kept = flows as f32;
+        self.flows = kept;
+        flows
     }
 }
 

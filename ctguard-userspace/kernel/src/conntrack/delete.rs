@@ -17,15 +17,15 @@ use rustix::net::RecvFlags;
 use super::{
     Entry,
     batch::Batch,
-    dump::{self, ENTRY, GET},
+    dump::{self, ENTRY},
     key::Key,
 };
 use crate::net::netlink::{NFGENMSG_LENGTH, Socket, messages};
 
-/// The message that deletes one entry.
+/// What it takes to delete one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deletion {
-    message: Box<[u8]>,
+    key: Key,
     /// Time that it had left, and when.
     left: Option<u32>,
     listed: Instant,
@@ -34,16 +34,14 @@ pub struct Deletion {
 impl Deletion {
     /// `None` if the kernel did not identify the entry.
     pub(super) fn of(entry: &Entry, attributes: &[u8]) -> Option<Self> {
-        let message = Key::of(entry, attributes)?.deletion()?.into();
-        Some(Self { message, left: entry.timeout_seconds, listed: Instant::now() })
+        let key = Key::of(entry, attributes).filter(Key::is_of_one_entry)?;
+        Some(Self { key, left: entry.timeout_seconds, listed: Instant::now() })
     }
 
     /// The message that asks about the entry.
-    fn question(&self, number: u32) -> Box<[u8]> {
-        let mut message = self.message.clone();
-        let mut header = NetlinkBuffer::new(&mut message);
-        header.set_message_type(GET);
-        header.set_sequence_number(number);
+    fn question(&self, number: u32) -> Vec<u8> {
+        let mut message = self.key.question();
+        NetlinkBuffer::new(&mut message).set_sequence_number(number);
         message
     }
 
@@ -81,7 +79,7 @@ impl Deleter {
 
     /// Blocks for some 2 µs an entry.
     pub fn delete(&mut self, deletions: impl IntoIterator<Item = Deletion>) -> io::Result<Deleted> {
-        deletions.into_iter().try_for_each(|deletion| self.batch.add(deletion.message))?;
+        deletions.into_iter().try_for_each(|deletion| self.batch.add(deletion.key.deletion()))?;
         let sent = self.batch.finish()?;
         Ok(Deleted { deleted: sent.done, gone: sent.gone })
     }
