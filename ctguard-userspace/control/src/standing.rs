@@ -204,11 +204,12 @@ fn keep_first(all: &mut Vec<(SourceScope, Proven)>, most: usize) {
     all.extend(later);
 }
 
-/// What all sources together may hold before they are held to their parts.
+/// What all sources together may hold before they are held to their parts. At least half of what fits
+/// below the target, however low that is.
 pub fn parts_room(table: TableSample, target_ppm: u32) -> PartsRoom {
     let target = table.target(target_ppm);
-    let all = target.saturating_sub(table.part(TUNING.parts_reserve_ppm));
-    PartsRoom { all, reserve: target - all }
+    let reserve = table.part(TUNING.parts_reserve_ppm).min(target / 2);
+    PartsRoom { all: target - reserve, reserve }
 }
 
 fn seconds(duration: Duration) -> u32 {

@@ -178,11 +178,19 @@ fn lists_and_settings_outlive_a_reboot_and_a_damaged_file() -> Result<()> {
         ensure!(get(&site, "target")? == "80%", "the last good one, instead of {damaged}");
         daemon.stop()?;
     }
+    // It may be meant to drop nothing, and the last good one drops.
+    let mistyped = site.ctguard(&["run", "--config", &format!("{}l", files.name())])?;
+    ensure!(
+        mistyped.code.is_some_and(|code| code != 0) && mistyped.errors.contains("ctguard.tomll")
+    );
     let daemon = files.start(&site)?;
     let allowed = listed(&site, "allow")?;
     ensure!(allowed.contains(LISTED) && allowed.contains(ADDED), "{allowed}");
     let denied = listed(&site, "deny")?;
     ensure!(denied.contains("203.0.113.7") && !denied.contains("never"), "{denied}");
+    let allowed = site.succeed(&["allow", "add", "203.0.113.7"])?;
+    ensure!(allowed.ends_with("goes first: ctguard deny del 203.0.113.7/32\n"), "{allowed}");
+    site.succeed(&["allow", "del", "203.0.113.7"])?;
 
     // What was added just before the end is kept.
     site.succeed(&["allow", "add", "198.51.101.0/24"])?;

@@ -41,6 +41,7 @@ fn a_change_of_stage_is_an_event_that_outlives_the_daemon() -> Result<()> {
     ensure!(kind(told.first()) == Some("started".into()), "{told:?}");
     ensure!(told[0]["interfaces"] == Value::from(vec![WAN]), "{told:?}");
     ensure!(kind(told.last()) == Some("stopped".into()), "{told:?}");
+    ensure!(site.succeed(&["events", "--last", "0"])?.is_empty());
     ensure!(events(&site, &["--last", "1"])? == told[told.len() - 1..], "the newest");
     let people = site.succeed(&["events"])?;
     ensure!(people.lines().count() == told.len() && people.contains("calm → fair"), "{people}");

@@ -329,3 +329,11 @@ fn who_keeps_idle_connections_makes_room_and_an_office_that_speaks_loses_none() 
         assert!(oldest_of_each, "those that were silent longest");
     }
 }
+
+/// Fails when a guard with a low target holds everybody to a part of nothing.
+#[test]
+fn however_low_the_target_sources_may_hold_half_of_it_before_they_are_held_to_parts() {
+    let room = |target_ppm| parts_room(TableSample { entries: 0, max: 1_000_000 }, target_ppm);
+    assert_eq!(room(80_000), PartsRoom { all: 40_000, reserve: 40_000 });
+    assert_eq!(room(850_000), PartsRoom { all: 700_000, reserve: 150_000 });
+}

@@ -44,7 +44,7 @@ pub(super) fn run(args: &EventsArgs) -> Result<Code, CliError> {
         EventFile::of_this_namespace().map_err(CliError::cannot("read the network namespace"))?;
     let (events, mut at) = file.last(args.last)?;
     let mut out = Terminal::stdout();
-    if events.is_empty() && !args.json && !args.follow {
+    if events.is_empty() && args.last > 0 && !args.json && !args.follow {
         writeln!(out, "no events: no guard has run in this network namespace since the last boot")
             .map_err(CliError::Output)?;
     }

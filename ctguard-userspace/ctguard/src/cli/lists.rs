@@ -87,7 +87,20 @@ pub(super) fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<S
     let cut = is_cut.then(|| format!(", the prefix that {text} is in"));
     let span = lasting.map(|span| format!(" for {}", humantime::format_duration(span)));
     let verb = if kind == ListKind::Allow { "allowing" } else { "denying" };
-    Ok(format!("{verb} {prefix}{}{}", span.unwrap_or_default(), cut.unwrap_or_default()))
+    let denied = if kind == ListKind::Allow { denying(prefix, &maps, context)? } else { None };
+    let denied = denied.map(|denied| {
+        format!("; but the deny list has {denied} and goes first: ctguard deny del {denied}")
+    });
+    let more = [span, cut, denied].into_iter().flatten().collect::<String>();
+    Ok(format!("{verb} {prefix}{more}"))
+}
+
+/// The operator's entry that denies all of a prefix.
+fn denying(prefix: IpNet, maps: &GuardMaps, context: &Context) -> Result<Option<IpNet>, CliError> {
+    let (now, _) = context.now(maps)?;
+    let entries = maps.lists.entries(ListKind::Deny)?;
+    let in_force = entries.iter().filter(|entry| entry.is_live(now.0));
+    Ok(in_force.map(|entry| entry.prefix).find(|denied| denied.contains(&prefix)))
 }
 
 fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Code, CliError> {

@@ -96,6 +96,10 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Code, CliError> {
     let read = Config::read(args.config.as_deref());
     let config = read.and_then(|config| config.settings(&args.interfaces).map(|_| config));
     let config = config.or_else(|error| {
+        // A name that is mistyped says nothing about the file that was used last.
+        if args.config.as_ref().is_some_and(|named| !named.exists()) {
+            return Err(error);
+        }
         let last_good = Configuration::last_good(&args.state);
         if last_good.is_some() {
             warn!("using the configuration that was in force last: {}", sentence(&error));
