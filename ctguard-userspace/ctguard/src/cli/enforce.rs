@@ -83,9 +83,19 @@ fn summary(report: &StatusReport) -> Vec<String> {
             let seen = counters.seen;
             lines.push(format!("{class}: {refused} of {seen} new flows would have been refused"));
         }
+        if counters.challenged > 0 {
+            lines.push(format!(
+                "{class}: {} new flows would have been challenged: a client gets in when it answers, or \
+                 comes again",
+                counters.challenged
+            ));
+        }
     }
     if lines.is_empty() {
-        lines.push("no new flow would have been refused since the guard was loaded".to_owned());
+        lines.push(
+            "no new flow would have been refused or challenged since the guard was loaded"
+                .to_owned(),
+        );
     }
     let above = report.holders.iter().flat_map(|holders| &holders.above_limits);
     lines.extend(above.map(|above| above_text(above, true)));

@@ -82,7 +82,7 @@ fn write_summary(incident: &Incident, sums: &Sums, out: &mut String) {
     let lasted = lasted(&incident.began, end).map_or_else(String::new, |it| format!(", {it}"));
     let until = match &incident.ended {
         Some(ended) => format!("until {}", time(ended)),
-        None => format!("last seen at {}", time(&incident.seen)),
+        None => format!("not over at {}", time(&incident.seen)),
     };
     let _ = writeln!(
         out,
@@ -99,8 +99,8 @@ fn write_summary(incident: &Incident, sums: &Sums, out: &mut String) {
     }
     let _ = writeln!(
         out,
-        "<p>New flows arrived faster than the connection tracking table had room for. It was at \
-         most {:.1}&nbsp;% full: {} of {} entries, at {} UTC.</p>",
+        "<p>So many new flows arrived that they had to be limited, lest they fill the connection \
+         tracking table. It was at most {:.1}&nbsp;% full: {} of {} entries, at {} UTC.</p>",
         incident.peak_fill_ratio * 100.0,
         grouped(incident.peak_entries),
         grouped(incident.max_entries),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incident_that_goes_on_was_last_seen_at_some_time() {
+    fn an_incident_that_goes_on_is_said_not_to_be_over() {
         let open = Incident {
             ended: None,
             seen: "2026-11-29T04:09:00Z".to_owned(),
@@ -318,7 +318,7 @@ mod tests {
             ..incident()
         };
         let page = page_of(&open);
-        assert!(page.contains("04:00:00 last seen at 2026-11-29 04:09:00 UTC, 9m</p>"), "{page}");
+        assert!(page.contains("04:00:00 not over at 2026-11-29 04:09:00 UTC, 9m</p>"), "{page}");
         assert!(page.contains("<td>2001:db8:7::/48</td><td>–</td><td>–</td><td>0</td>"), "{page}");
     }
 

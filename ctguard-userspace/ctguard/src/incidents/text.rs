@@ -27,7 +27,7 @@ pub(crate) fn write_incidents(incidents: &[Incident], out: &mut impl Write) -> i
 fn write_incident(incident: &Incident, out: &mut impl Write) -> io::Result<()> {
     let until = match &incident.ended {
         Some(ended) => format!("until {ended}"),
-        None => format!("last seen {}", incident.seen),
+        None => format!("not over at {}", incident.seen),
     };
     let dry_run = if incident.was_dry_run { " (in a dry run: nothing was dropped)" } else { "" };
     writeln!(out, "incident {}: {} {until}{dry_run}", incident.number, incident.began)?;

@@ -76,10 +76,11 @@ fn headline(report: &StatusReport) -> String {
         None if report.dry_run => ", DRY RUN: nothing is dropped".to_owned(),
         None => String::new(),
     };
+    let gone = if report.daemon.pid.is_none() { ", NO DAEMON RUNS" } else { "" };
     let ByClass([tcp, udp, other]) = report.stages;
     let stages = format!(" (tcp {tcp}, udp {udp}, other {other})");
     let stages = if report.stage == "calm" { "" } else { &stages };
-    format!("stage   {}{stages}{dry_run}", report.stage)
+    format!("stage   {}{stages}{gone}{dry_run}", report.stage)
 }
 
 /// `paused until 14:02:10 UTC (8 min left)`.
@@ -135,6 +136,11 @@ fn write_holders(holders: &Holders, report: &StatusReport, out: &mut impl Write)
     };
     writeln!(out, "relief  {} entries can be reclaimed; {reclaimed}", holders.reclaimable)?;
     match until_full(holders, report) {
+        Some(0.0) => writeln!(
+            out,
+            "growth  {:.0} entries/s; the table is above its target",
+            holders.growth_per_second
+        )?,
         Some(seconds) => writeln!(
             out,
             "growth  {:.0} entries/s; the table reaches its target in {seconds:.0} s",
@@ -143,7 +149,7 @@ fn write_holders(holders: &Holders, report: &StatusReport, out: &mut impl Write)
         None => writeln!(out, "growth  the table does not grow")?,
     }
     if holders.above_limits.is_empty() {
-        writeln!(out, "above   no source opens more flows than its limit allows")?;
+        writeln!(out, "above   no source has been above a limit for long enough to tell")?;
     }
     let above = holders.above_limits.iter().map(|above| above_text(above, report.dry_run));
     above.enumerate().try_for_each(|(index, text)| {
