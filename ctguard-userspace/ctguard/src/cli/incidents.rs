@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{Args, builder::RangedU64ValueParser};
 
 use super::{CliError, Code};
 use crate::{
@@ -24,8 +24,8 @@ const SHOWN: usize = 10;
     ctguard incidents --json | jq '.incidents[-1].peak_fill_ratio'")]
 pub(super) struct IncidentsArgs {
     /// Show the newest N incidents [default: 10, and with --json all that are kept]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    last: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    last: Option<usize>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -61,9 +61,8 @@ pub(super) fn kept(state: &Path) -> Result<Vec<Incident>, CliError> {
     }
 }
 
-fn newest<T>(all: &[T], last: Option<u32>, is_json: bool) -> &[T] {
-    let usual = if is_json { MOST } else { SHOWN };
-    let most = last.map_or(usual, |last| usize::try_from(last).unwrap_or(usize::MAX));
+fn newest<T>(all: &[T], last: Option<usize>, is_json: bool) -> &[T] {
+    let most = last.unwrap_or(if is_json { MOST } else { SHOWN });
     &all[all.len().saturating_sub(most)..]
 }
 

@@ -1,12 +1,14 @@
 //! Which strangers of the plant hold more than their part.
 
 use super::Plant;
-use crate::{tiers::Tier, tuning::TUNING};
+use crate::{standing::parts_room, tiers::Tier, tuning::TUNING};
+use ctguard_units::TableSample;
 
 impl Plant {
     /// The sources of a group hold evenly; all but strangers hold what they usually do.
     pub(super) fn find_parts(&mut self) {
-        let all = self.target() - self.max * u64::from(TUNING.parts_reserve_ppm) / 1_000_000;
+        let table = TableSample { entries: self.entries, max: self.max };
+        let all = parts_room(table, self.policy.target_ppm).all;
         let (mut room, mut strangers) = (all, Vec::new());
         for (index, (group, held)) in self.groups.iter().zip(&self.held).enumerate() {
             let alive = held.iter().filter(|(at, _)| self.now - at < group.reclaimable_after);
