@@ -82,6 +82,13 @@ pub(crate) enum ConfigError {
     TooManyFeeds(usize),
 }
 
+impl ConfigError {
+    /// Whether a file that must exist does not.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// # Errors
 /// If a list cannot take all these prefixes.
 pub(crate) fn check_room<'p>(

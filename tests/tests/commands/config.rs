@@ -178,11 +178,17 @@ fn lists_and_settings_outlive_a_reboot_and_a_damaged_file() -> Result<()> {
         ensure!(get(&site, "target")? == "80%", "the last good one, instead of {damaged}");
         daemon.stop()?;
     }
-    // It may be meant to drop nothing, and the last good one drops.
-    let mistyped = site.ctguard(&["run", "--config", &format!("{}l", files.name())])?;
-    ensure!(
-        mistyped.code.is_some_and(|code| code != 0) && mistyped.errors.contains("ctguard.tomll")
-    );
+    // Another file may be meant to drop nothing, and the last good one drops.
+    let other = format!("{}l", files.name());
+    let refuses = |what: &str| -> Result<()> {
+        let answer = site.ctguard(&["run", "--config", &other])?;
+        ensure!(answer.code.is_some_and(|code| code != 0), "{what}: {answer:?}");
+        ensure!(answer.errors.contains("ctguard.tomll"), "{what}: {answer:?}");
+        Ok(())
+    };
+    refuses("missing")?;
+    fs::write(&other, "interfaces = [\"wan")?;
+    refuses("damaged")?;
     let daemon = files.start(&site)?;
     let allowed = listed(&site, "allow")?;
     ensure!(allowed.contains(LISTED) && allowed.contains(ADDED), "{allowed}");

@@ -62,7 +62,7 @@ pub(super) struct RunArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeArg {
-    /// In the driver if it supports XDP, else in the network stack
+    /// In the driver if it supports XDP, else, and on a veth, in the network stack
     Auto,
     /// In the driver, or fail
     Native,

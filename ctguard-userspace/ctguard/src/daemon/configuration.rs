@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     error::Error,
-    path::{Path, PathBuf},
+    fs,
+    path::{self, Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,7 +20,7 @@ use super::{
     start::resolve_all,
 };
 use crate::{
-    config::{Config, ConfigError, in_toml_array},
+    config::{Config, ConfigError, DEFAULT_PATH, in_toml_array},
     events::What,
     sentence::sentence,
 };
@@ -65,17 +66,25 @@ impl Configuration {
         }
     }
 
-    /// What is kept for a start that cannot use the files; also tells which prefixes they listed.
+    /// What was in force last; tells which prefixes the files listed.
     pub(crate) fn last_good(state: &Path) -> Option<Config> {
         let file = last_good_file(Some(state));
         Config::read_one(file.path().filter(|path| path.exists())?).ok()
+    }
+
+    /// The same for a start that cannot use `file`, if it came from there.
+    pub(crate) fn last_good_of(file: Option<&Path>, state: &Path) -> Option<Config> {
+        let kept = fs::read_to_string(last_good_file(Some(state)).path()?).ok()?;
+        let is_of_file = kept.starts_with(&heading(file));
+        is_of_file.then(|| Self::last_good(state)).flatten()
     }
 
     /// Keeps what is in force for such a start.
     pub(super) fn keep(&mut self) -> Result<()> {
         self.unsaved = self.last_good.is_being_written();
         if !self.unsaved {
-            self.last_good.write(self.in_force.document().into_bytes())?;
+            let text = heading(self.file.as_deref()) + &self.in_force.document();
+            self.last_good.write(text.into_bytes())?;
         }
         Ok(())
     }
@@ -89,6 +98,14 @@ impl Configuration {
         }
         written.map_or(Ok(()), |written| Ok(written?))
     }
+}
+
+/// The first line of what is kept: another file may be meant to drop nothing, where this one drops.
+fn heading(file: Option<&Path>) -> String {
+    let file = file.unwrap_or(Path::new(DEFAULT_PATH));
+    let whole = path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    // A name may have a line break.
+    format!("# In force last, from {}\n", whole.to_string_lossy().escape_debug())
 }
 
 fn last_good_file(state: Option<&Path>) -> KeptFile {
@@ -296,7 +313,7 @@ fn attach_with(
 #[cfg(test)]
 mod tests {
     use std::{
-        fs, thread,
+        thread,
         time::{Duration, Instant},
     };
 
