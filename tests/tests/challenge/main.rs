@@ -4,6 +4,7 @@
 mod challenger;
 mod dns;
 mod frames;
+mod veth;
 
 use anyhow::{Context as _, Result, ensure};
 use ctguard_datapath::{

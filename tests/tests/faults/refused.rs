@@ -200,14 +200,15 @@ fn set_first_word(pinned: &str, word: u32) -> Result<()> {
     Ok(array.set(0, policy, 0)?)
 }
 
-/// Fails when `--mode native` quietly falls back, or `--mode generic` is not honoured.
+/// Fails when `--mode native` quietly falls back, `--mode generic` is not honoured, or a veth is guarded in
+/// native mode unasked (see `a_challenged_container_gets_the_answer_to_its_syn`).
 #[test]
 fn the_mode_that_was_asked_for_is_the_mode_in_use() -> Result<()> {
     if !require::root("the_mode_that_was_asked_for_is_the_mode_in_use") {
         return Ok(());
     }
     let site = Site::build()?;
-    for (asked, used) in [("auto", "native"), ("native", "native"), ("generic", "generic")] {
+    for (asked, used) in [("auto", "generic"), ("native", "native"), ("generic", "generic")] {
         let daemon = site.start(&["run", "-i", WAN, "--mode", asked])?;
         let status = site.status()?;
         ensure!(

@@ -97,10 +97,10 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Code, CliError> {
     let config = read.and_then(|config| config.settings(&args.interfaces).map(|_| config));
     let config = config.or_else(|error| {
         // A name that is mistyped says nothing about the file that was used last.
-        if args.config.as_ref().is_some_and(|named| !named.exists()) {
+        if error.is_missing() {
             return Err(error);
         }
-        let last_good = Configuration::last_good(&args.state);
+        let last_good = Configuration::last_good_of(args.config.as_deref(), &args.state);
         if last_good.is_some() {
             warn!("using the configuration that was in force last: {}", sentence(&error));
         }
@@ -196,6 +196,16 @@ fn announce(guard: &Guard) {
     let target = Value::Ratio(guard.maps.policy().target_ppm);
     for interface in guard.interfaces.iter().filter(|it| it.stations != Stations::All) {
         info!("{}: {}", interface.name, interface.stations);
+    }
+    for link in &guard.around.links {
+        let own = guard.interfaces.iter().find(|it| it.ifindex == link.index);
+        if own.is_some_and(|own| own.mode.loses_answers(link)) {
+            warn!(
+                "{name} is a veth in native mode: a challenged client behind it waits until it repeats its \
+                 SYN, unless {name}'s peer has an XDP program too; use --mode generic",
+                name = link.name
+            );
+        }
     }
     let is_dry = guard.maps.policy().has(Policy::DRY_RUN);
     let dry_run = if is_dry { "; DRY RUN: nothing is dropped" } else { "" };

@@ -32,7 +32,7 @@ pub enum Mode {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ModeChoice {
-    /// Native if the driver supports it.
+    /// Native if the driver supports it; generic on a veth, see [`Mode::loses_answers`].
     #[default]
     Auto,
     Native,
@@ -120,6 +120,13 @@ impl Mode {
             Self::Native => syscall::XDP_NATIVE,
             Self::Generic => syscall::XDP_GENERIC,
         }
+    }
+
+    /// Whether what the program sends back may never arrive: a veth hands native `XDP_TX` to its peer,
+    /// which takes it only while it has a program too (`veth_xdp_flush`, drivers/net/veth.c). A
+    /// container's end of the pair has none, and nobody else sees whether it has.
+    pub fn loses_answers(self, link: &Link) -> bool {
+        self == Self::Native && link.is_a("veth")
     }
 }
 
@@ -235,7 +242,8 @@ fn create(
 ) -> Result<Attachment, AttachError> {
     let mut native_refusal = None;
     for mode in [Mode::Native, Mode::Generic] {
-        if !choice.allows(mode) {
+        let is_avoided = choice == ModeChoice::Auto && mode.loses_answers(link);
+        if is_avoided || !choice.allows(mode) {
             continue;
         }
         match create_in(mode, programs, link) {

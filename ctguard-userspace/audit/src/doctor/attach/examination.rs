@@ -14,7 +14,7 @@ use super::{
 };
 use crate::host::{Host, Unread};
 use ctguard_kernel::{
-    bpf::Pins,
+    bpf::{Mode, Pins},
     net::{Link, Offloads, Resolved, Stations, Surroundings, XdpFeatures, links, resolve},
 };
 
@@ -96,6 +96,9 @@ pub(crate) fn outlook(links: &[Link], link: &Link) -> String {
     let drivers: BTreeSet<_> = cards.iter().map(|card| &card.driver[..]).collect();
     let drivers: Vec<_> = drivers.into_iter().filter(|driver| !driver.is_empty()).collect();
     let driver = if drivers.is_empty() { "driver unknown".to_owned() } else { drivers.join(", ") };
+    if Mode::Native.loses_answers(link) {
+        return format!("{driver}; generic XDP, whose answers reach the other end");
+    }
     let refused = native::bond(link).or_else(|| native::generic_only(&link.name, features));
     let refused = refused.or_else(|| {
         let mut obstacles = cards.iter().flat_map(native::obstacles);
