@@ -31,6 +31,10 @@ pub(crate) enum What {
     Reloaded {
         changes: Vec<String>,
     },
+    /// A command changed settings or a list.
+    Changed {
+        changes: Vec<String>,
+    },
     /// It was read again and nothing of it is used.
     ReloadRefused {
         error: String,
@@ -97,6 +101,7 @@ impl What {
             Self::Started { .. }
             | Self::Stopped
             | Self::Reloaded { .. }
+            | Self::Changed { .. }
             | Self::Paused { .. }
             | Self::PauseEnded { .. }
             | Self::Stage(_)
@@ -202,6 +207,7 @@ mod tests {
             What::Started { interfaces: vec![interface()] },
             What::Stopped,
             What::Reloaded { changes: vec![text()] },
+            What::Changed { changes: vec![text()] },
             What::ReloadRefused { error: text() },
             What::Paused { until: text() },
             What::PauseEnded { dry_run: false },
@@ -227,6 +233,7 @@ mod tests {
                 What::Started { .. }
                 | What::Stopped
                 | What::Reloaded { .. }
+                | What::Changed { .. }
                 | What::ReloadRefused { .. }
                 | What::Paused { .. }
                 | What::PauseEnded { .. }

@@ -34,8 +34,9 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug, Error)]
 pub enum LockError {
     #[error(
-        "a ctguard runs already for {} ({holder}); stop it first: {}systemctl stop ctguard",
-        pins.display(), holder.pid.map(|pid| format!("kill {pid}, or ")).unwrap_or_default()
+        "a ctguard runs already for {} ({holder}); stop it first: {}systemctl stop ctguard, or, to \
+         remove its guard too, ctguard detach --stop",
+        pins.display(), holder.pid.map(|pid| format!("kill {pid}, ")).unwrap_or_default()
     )]
     Daemon { pins: PathBuf, holder: Holder },
     #[error("{holder} has held {} for {} s or longer", path.display(), PATIENCE.as_secs())]

@@ -48,6 +48,31 @@ fn a_change_of_stage_is_an_event_that_outlives_the_daemon() -> Result<()> {
     Ok(())
 }
 
+/// Fails when nobody can see later who changed what, or when a command that changes nothing says it did.
+#[test]
+fn what_commands_change_is_an_event_with_or_without_a_daemon() -> Result<()> {
+    if !require::root("what_commands_change_is_an_event_with_or_without_a_daemon") {
+        return Ok(());
+    }
+    super::with_and_without_daemon(|site| {
+        site.succeed(&["set", "target=70%", "source.udp.burst=9"])?;
+        site.succeed(&["set", "target=70%"])?;
+        site.succeed(&["deny", "add", "203.0.113.7/24", "--for", "1h"])?;
+        site.succeed(&["deny", "del", "203.0.113.0/24"])?;
+        ensure!(site.ctguard(&["deny", "del", "203.0.113.0/24"])?.code == Some(1));
+        let told = events(site, &[])?;
+        let changes = told.iter().filter(|event| event["event"] == "changed");
+        let changes: Vec<_> = changes.map(|event| event["changes"].clone()).collect();
+        let lines = [
+            vec!["target 85% → 70%", "source.udp.burst 400 → 9"],
+            vec!["deny + 203.0.113.0/24 for 1h"],
+            vec!["deny - 203.0.113.0/24"],
+        ];
+        ensure!(changes.ends_with(&lines.map(Value::from)), "{changes:?}");
+        Ok(())
+    })
+}
+
 fn events(site: &Site, more: &[&str]) -> Result<Vec<Value>> {
     let told = site.succeed(&[&["events", "--json"], more].concat())?;
     told.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()

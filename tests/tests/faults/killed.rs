@@ -116,7 +116,8 @@ fn detach_ends_the_daemon_if_it_is_asked_to() -> Result<()> {
     for on_exit in ["keep", "detach"] {
         let site = Site::build()?;
         let _daemon = site.start(&["run", "-i", WAN, "--on-exit", on_exit])?;
-        site.ctguard(&["detach"])?.refusal(1)?;
+        let refused = site.ctguard(&["detach"])?;
+        ensure!(refused.refusal(1)?.contains("ctguard detach --stop"), "{refused:?}");
         let answer = site.ctguard(&["detach", "--stop"])?;
         ensure!(answer.code == Some(0) && answer.errors.contains("removed"), "{answer:?}");
         site.ensure_gone()?;

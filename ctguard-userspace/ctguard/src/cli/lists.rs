@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, io::Write as _, time::Duration};
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
-use super::{CliError, Code, Context, operator};
+use super::{CliError, Code, Context, operator, record::record};
 use crate::{
     config::Config,
+    events::What,
     feeds::feeds_status,
     report::ListReport,
     terminal::{Terminal, complain, write_json},
@@ -83,16 +84,18 @@ pub(super) fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<S
     })?;
     let writing = lock::for_writing(context.pins.path())?;
     maps.settings_writer(writing).add_to_list(kind, Entry { prefix, expires_at })?;
+    let span = lasting.map(|span| format!(" for {}", humantime::format_duration(span)));
+    let span = span.unwrap_or_default();
+    record(What::Changed { changes: vec![format!("{} + {prefix}{span}", kind.name())] });
     let is_cut = text.parse().is_ok_and(|given: IpNet| given != prefix);
     let cut = is_cut.then(|| format!(", the prefix that {text} is in"));
-    let span = lasting.map(|span| format!(" for {}", humantime::format_duration(span)));
     let verb = if kind == ListKind::Allow { "allowing" } else { "denying" };
     let denied = if kind == ListKind::Allow { denying(prefix, &maps, context)? } else { None };
     let denied = denied.map(|denied| {
         format!("; but the deny list has {denied} and goes first: ctguard deny del {denied}")
     });
-    let more = [span, cut, denied].into_iter().flatten().collect::<String>();
-    Ok(format!("{verb} {prefix}{more}"))
+    let more = [cut, denied].into_iter().flatten().collect::<String>();
+    Ok(format!("{verb} {prefix}{span}{more}"))
 }
 
 /// The operator's entry that denies all of a prefix.
@@ -125,6 +128,7 @@ fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Code, CliErro
         complain(format_args!("{problem}"));
         return Ok(Code::No);
     }
+    record(What::Changed { changes: vec![format!("{} - {prefix}", kind.name())] });
     // Whether a file lists it is only for information.
     if let Ok(config) = Config::read(None)
         && let Some(origin) = config.list(kind).get(&prefix)

@@ -19,6 +19,7 @@ mod logging;
 mod metrics;
 mod operator;
 mod pause;
+mod record;
 #[cfg(any(test, feature = "reference"))]
 mod reference;
 mod reload;
@@ -35,7 +36,7 @@ mod why;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind};
 
 use self::{context::Context, error::CliError, exit_code::Code};
 use crate::terminal::Terminal;
@@ -164,12 +165,23 @@ pub(crate) fn main() -> ExitCode {
 fn show(error: &clap::Error) -> ExitCode {
     if error.use_stderr() {
         let text = error.render().to_string();
+        let is_help = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        let text = if is_help { text } else { usage_error(&text) };
         // Nobody may be there to read it.
         let _ = Terminal::stderr().write_all(text.as_bytes());
     } else {
         let _ = error.print();
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(u8::MAX))
+}
+
+/// What clap says in several paragraphs, in one line like every other error.
+fn usage_error(text: &str) -> String {
+    let paragraphs = text.trim().split("\n\n");
+    let told = paragraphs.filter(|paragraph| !paragraph.starts_with("For more information"));
+    let told = told.map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+    let told = told.collect::<Vec<_>>().join("; ").replace("; Usage: ", "; usage: ");
+    format!("ctguard: {}\n", told.strip_prefix("error: ").unwrap_or(&told))
 }
 
 #[cfg(test)]
@@ -181,6 +193,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistake_on_the_command_line_is_told_in_one_line() {
+        let told = |words: &[&str]| {
+            let error = Cli::try_parse_from([&["ctguard"], words].concat()).unwrap_err();
+            usage_error(&error.render().to_string())
+        };
+        assert_eq!(
+            told(&["allow", "add"]),
+            "ctguard: the following required arguments were not provided: <CIDR>; usage: ctguard allow \
+             add <CIDR>\n"
+        );
+        let told = told(&["statsu"]);
+        assert!(told.starts_with("ctguard: unrecognized subcommand 'statsu'; tip: "), "{told}");
+        assert!(told.ends_with("; usage: ctguard [OPTIONS] <COMMAND>\n"), "{told}");
     }
 
     #[test]

@@ -14,9 +14,8 @@ use std::{
 use clap::Args;
 use ctguard_layout::Policy;
 
-use super::{CliError, Code, Context, lists::parse_span};
+use super::{CliError, Code, Context, lists::parse_span, record::record};
 use crate::{
-    event_file::EventFile,
     events::What,
     report::{PauseReport, event_text, pause_text},
     terminal::{Terminal, complain},
@@ -81,7 +80,7 @@ fn begin(span: Duration, context: &Context) -> Result<Code, CliError> {
     maps.settings_writer(writing).set_pause(Some(pause));
     let left = pause.left(now, per_second);
     let until = end_of(left);
-    keep(What::Paused { until: until.clone() });
+    record(What::Paused { until: until.clone() });
     let dry_run_after = maps.settings().policy.has(Policy::DRY_RUN);
     if let Err(error) = leave_behind(context) {
         complain(format_args!(
@@ -105,7 +104,7 @@ fn end(context: &Context) -> Result<Code, CliError> {
     writer.set_pause(None);
     let what = ended(&maps);
     let text = event_text(&what);
-    keep(what);
+    record(what);
     say(&text)
 }
 
@@ -116,15 +115,6 @@ pub(super) fn end_of(left: Duration) -> String {
 
 fn ended(maps: &GuardMaps) -> What {
     What::PauseEnded { dry_run: maps.policy().has(Policy::DRY_RUN) }
-}
-
-fn keep(what: What) {
-    let kept = EventFile::of_this_namespace()
-        .map_err(CliError::cannot("find out the network namespace"))
-        .and_then(|events| Ok(events.add(what)?));
-    if let Err(error) = kept {
-        complain(format_args!("warning: `ctguard events` lacks this: {}", error.sentence()));
-    }
 }
 
 fn leave_behind(context: &Context) -> std::io::Result<()> {
@@ -148,7 +138,7 @@ fn follow(context: &Context) -> Result<Code, CliError> {
         if over && left.is_zero() {
             let writing = lock::for_writing(context.pins.path())?;
             if maps.settings_writer(writing).end_pause_if_over(now) {
-                keep(ended(&maps));
+                record(ended(&maps));
             }
             return Ok(Code::Done);
         }

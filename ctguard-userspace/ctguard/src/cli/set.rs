@@ -4,9 +4,12 @@ use std::io::Write as _;
 
 use clap::Args;
 
-use super::{CliError, Code, Context};
-use crate::config::Config;
-use crate::terminal::{Terminal, complain};
+use super::{CliError, Code, Context, record::record};
+use crate::{
+    config::Config,
+    events::What,
+    terminal::{Terminal, complain},
+};
 use ctguard_control::fallback;
 use ctguard_kernel::{conntrack::Table, lock, maps::GuardMaps};
 use ctguard_layout::TIERS;
@@ -77,5 +80,11 @@ pub(super) fn apply(
     let (calm, served) = (writer.limits().is_calm(), [0.0; TIERS]);
     let rates = fallback(&settings.policy, table, calm, &served, daemon.jiffies_per_second);
     writer.set_fallback(rates);
+    drop(writer);
+    let differences = changes.iter().filter(|change| change.old != change.new);
+    let differences: Vec<_> = differences.map(ToString::to_string).collect();
+    if !differences.is_empty() {
+        record(What::Changed { changes: differences });
+    }
     Ok((changes, warning))
 }

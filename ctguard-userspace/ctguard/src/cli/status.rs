@@ -143,11 +143,20 @@ fn known_sources(maps: &GuardMaps) -> Result<KnownSourcesReport, CliError> {
     let mut report =
         KnownSourcesReport { capacity: sources::CAPACITY, ..KnownSourcesReport::default() };
     for tier in known_tiers(maps.source_memory()?.lines()).flatten() {
-        let of_tier =
-            if tier == Tier::Regulars { &mut report.regulars } else { &mut report.proven };
+        let of_tier = match tier {
+            Tier::Regulars => &mut report.regulars,
+            Tier::Strangers => &mut report.challenged,
+            Tier::Allowed
+            | Tier::Earlier
+            | Tier::Proven
+            | Tier::Answered
+            | Tier::Retried
+            | Tier::AbovePart => &mut report.proven,
+        };
         *of_tier += 1;
     }
-    report.load_ratio = f64::from(report.regulars + report.proven) / f64::from(report.capacity);
+    let used = report.regulars + report.proven + report.challenged;
+    report.load_ratio = f64::from(used) / f64::from(report.capacity);
     Ok(report)
 }
 

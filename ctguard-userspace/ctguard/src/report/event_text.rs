@@ -19,6 +19,7 @@ pub(crate) fn event_text(what: &What) -> String {
             "configuration read again; nothing changes".to_owned()
         }
         What::Reloaded { changes } => format!("configuration read again: {}", changes.join(", ")),
+        What::Changed { changes } => format!("changed by command: {}", changes.join(", ")),
         What::ReloadRefused { error } => {
             format!("configuration not used, and what runs stays: {error}")
         }

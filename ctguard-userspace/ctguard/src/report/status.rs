@@ -73,6 +73,8 @@ pub(crate) struct KnownSourcesReport {
     pub(crate) regulars: u32,
     /// Without those that are regulars too.
     pub(crate) proven: u32,
+    /// Proved nothing, and hold more than their part.
+    pub(crate) challenged: u32,
     pub(crate) capacity: u32,
     pub(crate) load_ratio: f64,
 }

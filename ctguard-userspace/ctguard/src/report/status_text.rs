@@ -10,7 +10,7 @@ use super::{
     by_class::ByClass,
     detection::DetectionReport,
     event_text::{holder_text, may_hold, reclaimed_text},
-    status::{PauseReport, ScopesReport, StatusReport, TierReport},
+    status::{KnownSourcesReport, PauseReport, ScopesReport, StatusReport, TierReport},
 };
 
 pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
@@ -24,12 +24,7 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
         write_holders(holders, report, out)?;
     }
     writeln!(out, "grant   {}", grant(report))?;
-    let known = &report.known_sources;
-    writeln!(
-        out,
-        "known   {} regular and {} proven sources, room for {}",
-        known.regulars, known.proven, known.capacity
-    )?;
+    writeln!(out, "known   {}", known(&report.known_sources))?;
     writeln!(out, "daemon  {}", daemon(report))?;
     writeln!(out, "detect  {}{}", report.new_flow_detection, filter(report))?;
     for interface in &report.interfaces {
@@ -200,6 +195,15 @@ fn filter(report: &StatusReport) -> String {
         Some(age) => format!("; table dumped {age:.0} s ago, filter {load:.1} % full"),
         None => format!("; filter {load:.1} % full"),
     }
+}
+
+fn known(known: &KnownSourcesReport) -> String {
+    let KnownSourcesReport { regulars, proven, challenged, capacity, .. } = known;
+    let above = match challenged {
+        0 => String::new(),
+        _ => format!(", {challenged} unproven above their part"),
+    };
+    format!("{regulars} regular and {proven} proven sources{above}, room for {capacity}")
 }
 
 fn grant(report: &StatusReport) -> String {
