@@ -17,7 +17,7 @@ use tally::Tally;
 const KERNEL_CRATE: &str = "ctguard-tests";
 
 /// Those of them that flood a router for minutes, and need the machine for themselves.
-const LABS: [&str; 4] = ["guarantee", "lab", "rows", "stopped"];
+const LABS: [&str; 5] = ["enforced", "guarantee", "lab", "rows", "stopped"];
 
 /// So many tests that need a kernel or flood a router are run once more when they fail. Those that
 /// fail on a machine whose processors were taken away pass then; more than these are a fault.

@@ -25,11 +25,13 @@ fn a_challenged_container_gets_the_answer_to_its_syn() -> Result<()> {
     let listener = site.guarded().run(|| Ok(TcpListener::bind((ROUTER, PORT))?))?;
 
     // A SYN above the limit is challenged; one that answered has a limit of its own.
-    let daemon = site.start(&[
-        &["run", "-i", WAN, "--mode", "auto"][..],
-        &["--set", "source.tcp.rate=1", "--set", "source.tcp.burst=1"],
-    ]
-    .concat())?;
+    let daemon = site.start(
+        &[
+            &["run", "-i", WAN, "--mode", "auto"][..],
+            &["--set", "source.tcp.rate=1", "--set", "source.tcp.burst=1"],
+        ]
+        .concat(),
+    )?;
     let connect = || Ok(TcpStream::connect((ROUTER, PORT))?);
     let _connections = [site.outside().run(connect)?, site.outside().run(connect)?];
     drop(listener);
