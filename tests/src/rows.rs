@@ -38,6 +38,8 @@ pub struct Row {
     pub rate: Rate,
     /// Entries that the table takes; the first of them where time is short.
     pub tables: &'static [u64],
+    /// What a short row takes instead.
+    pub short: Short,
     /// Legitimate new flows a second, where they are not what the table is large for.
     pub legitimate_per_second: Option<f64>,
     /// Some clients are regulars, and all that are known hold a connection from before the flood.
@@ -64,6 +66,20 @@ pub struct Row {
     pub bars: &'static [Bar],
     /// What the fill may be.
     pub fill: Fill,
+}
+
+/// What a short row takes instead of the promise's numbers, where its few seconds of flood would not
+/// fill the table, so that a guard that does nothing would clear the bars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// None: the first of the row's.
+    pub tables: &'static [u64],
+    /// Packets or connections a second, see [`Row::rate`].
+    pub per_second: Option<u32>,
+}
+
+impl Short {
+    const SAME: Self = Self { tables: &[], per_second: None };
 }
 
 /// What happens to the guard, by name: its times depend on how long a flood may take.
@@ -115,6 +131,7 @@ impl Row {
             flood,
             rate: Rate::PerSecond(500_000),
             tables: &[16_384],
+            short: Short::SAME,
             legitimate_per_second: None,
             favours: true,
             day: None,
@@ -147,6 +164,18 @@ impl Row {
         self.rate != Rate::Full
     }
 
+    /// Entries that the tables take in which it is tried.
+    #[must_use]
+    pub fn tables(&self, length: Length) -> &'static [u64] {
+        match length {
+            Length::Full => self.tables,
+            Length::Short if self.short.tables.is_empty() => {
+                self.tables.get(..1).unwrap_or_default()
+            }
+            Length::Short => self.short.tables,
+        }
+    }
+
     /// Whether a bar is about what happens without a guard.
     fn compares(&self) -> bool {
         self.bars.contains(&Bar::NoWorseThanUnguarded)
@@ -162,7 +191,9 @@ impl Row {
     pub fn rate(&self, length: Length, flood: FloodKind) -> Rate {
         let most = if flood.sources().answer() { SHORT_CONNECTIONS } else { SHORT_PACKETS };
         match (length, self.rate) {
-            (Length::Short, Rate::PerSecond(rate)) => Rate::PerSecond(rate.min(most)),
+            (Length::Short, Rate::PerSecond(rate)) => {
+                Rate::PerSecond(self.short.per_second.unwrap_or(rate).min(most))
+            }
             (Length::Full | Length::Short, rate) => rate,
         }
     }
@@ -226,6 +257,8 @@ pub fn named(names: &[String]) -> anyhow::Result<Vec<&'static Row>> {
 mod tests {
     use std::collections::HashSet;
 
+    use clap::ValueEnum as _;
+
     use super::*;
 
     #[test]
@@ -243,6 +276,22 @@ mod tests {
         let error = named(&["nothing".to_owned()]).expect_err("no such row").to_string();
         assert!(ROWS.iter().all(|row| error.contains(row.name)), "{error}");
         assert_eq!(named(&["all".to_owned()]).expect("all rows").len(), ROWS.len());
+    }
+
+    /// Fails when a short row could not fail: the table takes all its connections.
+    #[test]
+    fn connections_of_a_short_flood_are_more_than_its_table_takes() {
+        /// Their floods fill the table only at full length.
+        const FULL_ONLY: [&str; 2] = ["bots", "many-completers"];
+        let is_tried = |row: &&Row| row.is_paced() && !FULL_ONLY.contains(&row.name);
+        for row in ROWS.iter().filter(is_tried) {
+            let flood = FloodKind::from_str(row.flood, true).expect("a kind of flood");
+            let Rate::PerSecond(rate) = row.rate(Length::Short, flood) else { continue };
+            let connections = u64::from(rate) * u64::from(row.seconds(Length::Short));
+            let is_kept = flood.sources().answer() && row.plot == Plot::Throughout;
+            let table = row.tables(Length::Short)[0];
+            assert!(!is_kept || connections > table, "{}: {connections} of {table}", row.name);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Bar, Fill, Plot, Row, Who, bar::OVER_TARGET};
+use super::{Bar, Fill, Plot, Row, Short, Who, bar::OVER_TARGET};
 use crate::{legit::Day, recipe::Rate};
 
 /// Both tables that the promise names.
@@ -66,6 +66,7 @@ pub const ROWS: &[Row] = &[
     Row {
         rate: COMPLETED,
         tables: LARGE,
+        short: Short { tables: &[49_152], ..Short::SAME },
         legitimate_per_second: Some(100.0),
         bars: &[ALL_AT_ONCE],
         ..Row::usual(
@@ -173,12 +174,14 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         rate: Rate::PerSecond(1400),
+        short: Short { tables: &[8_192], per_second: Some(5_000) },
         bars: &[THERE_99, NEWCOMERS_95, Bar::NoneBroken],
         ..Row::plain("holders", "500 clients that hold 28 idle connections each", "holders")
     },
     Row {
         plot: Plot::After,
         rate: Rate::PerSecond(14_000),
+        short: Short { tables: &[14_336], ..Short::SAME },
         settles: 1,
         bars: &[Bar::AtOnceSettled(Who::Everybody, 0.95), Bar::NoneBroken],
         fill: Fill::Anything,
@@ -190,6 +193,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         rate: Rate::PerSecond(1200),
+        short: Short { tables: &[8_192], per_second: Some(4_000) },
         bars: &[THERE_99, NEWCOMERS_95, Bar::NoneBroken],
         ..Row::plain(
             "completers",

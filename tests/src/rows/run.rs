@@ -92,10 +92,7 @@ impl Bench {
     /// The tables that a row is tried at.
     #[must_use]
     pub fn tables(&self, row: &Row) -> &'static [u64] {
-        match self.length {
-            Length::Full => row.tables,
-            Length::Short => row.tables.get(..1).unwrap_or_default(),
-        }
+        row.tables(self.length)
     }
 
     /// Tries a row at one table; `progress` is told in a few words what begins.
