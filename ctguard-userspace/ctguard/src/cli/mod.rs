@@ -1,5 +1,6 @@
 //! The command line: one file per verb.
 
+mod capture;
 mod config;
 mod context;
 mod detach;
@@ -89,6 +90,7 @@ enum Command {
     Status(status::StatusArgs),
     Why(why::WhyArgs),
     Top(top::TopArgs),
+    Capture(capture::CaptureArgs),
     Events(events::EventsArgs),
     Incidents(incidents::IncidentsArgs),
     Report(report::ReportArgs),
@@ -135,6 +137,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, &context),
         Command::Why(args) => why::run(&args, &context),
         Command::Top(args) => top::run(&args, &context),
+        Command::Capture(args) => capture::run(&args, &context),
         Command::Events(args) => events::run(&args),
         Command::Incidents(args) => incidents::run(&args),
         Command::Report(args) => report::run(&args),
