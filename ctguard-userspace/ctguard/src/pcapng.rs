@@ -78,8 +78,8 @@ impl<W: Write> Writer<W> {
         body.word(length(packet.bytes.len())?).word(packet.length).bytes(packet.bytes);
         body.option(COMMENT, packet.comment.as_bytes());
         body.option(FLAGS, &INBOUND.to_ne_bytes());
-        let [a, b, c, d, e, f, g, h] = packet.verdict.to_ne_bytes();
-        body.option(VERDICT, &[OF_XDP, a, b, c, d, e, f, g, h]).end();
+        let verdict = packet.verdict.to_ne_bytes();
+        body.option(VERDICT, &[&[OF_XDP], &verdict[..]].concat()).end();
         body.write(&mut self.out, PACKET)
     }
 
@@ -165,8 +165,11 @@ mod tests {
         Packet { ifindex, at: AT, length: 1500, bytes, comment, verdict: 1 }
     }
 
-    /// Names of the described interfaces, and for each packet: interface, bytes, comment.
-    fn read(file: &[u8]) -> (Vec<String>, Vec<(u32, Vec<u8>, String)>) {
+    /// Interface, bytes, comment.
+    type Read = (u32, Vec<u8>, String);
+
+    /// Names of the described interfaces, and the packets.
+    fn read(file: &[u8]) -> (Vec<String>, Vec<Read>) {
         let (mut names, mut packets) = (Vec::new(), Vec::new());
         let mut reader = PcapNGReader::new(1 << 16, file).unwrap();
         loop {

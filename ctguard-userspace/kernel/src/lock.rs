@@ -90,9 +90,9 @@ impl Lock {
 pub fn for_daemon(pins: &Path) -> Result<Lock, LockError> {
     take(&name(pins, DAEMON), pins, PATIENCE_WITH_DAEMON).map_err(|error| match error {
         LockError::Busy { holder, .. } => LockError::Daemon { pins: pins.to_owned(), holder },
-        error @ (LockError::Daemon { .. }
-        | LockError::Capture { .. }
-        | LockError::File { .. }) => error,
+        error @ (LockError::Daemon { .. } | LockError::Capture { .. } | LockError::File { .. }) => {
+            error
+        }
     })
 }
 
@@ -100,9 +100,9 @@ pub fn for_daemon(pins: &Path) -> Result<Lock, LockError> {
 pub fn for_capturing(pins: &Path) -> Result<Lock, LockError> {
     take(&name(pins, CAPTURING), pins, PATIENCE_WITH_DAEMON).map_err(|error| match error {
         LockError::Busy { holder, .. } => LockError::Capture { holder },
-        error @ (LockError::Daemon { .. }
-        | LockError::Capture { .. }
-        | LockError::File { .. }) => error,
+        error @ (LockError::Daemon { .. } | LockError::Capture { .. } | LockError::File { .. }) => {
+            error
+        }
     })
 }
 

@@ -84,16 +84,17 @@ struct Packet {
 /// The packets of a pcapng file.
 fn packets(file: &Path) -> Result<Vec<Packet>> {
     let (mut names, mut packets) = (Vec::new(), Vec::new());
-    let mut reader = create_reader(1 << 20, fs::File::open(file)?).map_err(broken)?;
+    let mut reader =
+        create_reader(1 << 20, fs::File::open(file)?).map_err(|error| broken(&error))?;
     loop {
         let (consumed, block) = match reader.next() {
             Ok(read) => read,
             Err(PcapError::Eof) => return Ok(packets),
             Err(PcapError::Incomplete(_)) => {
-                reader.refill().map_err(broken)?;
+                reader.refill().map_err(|error| broken(&error))?;
                 continue;
             }
-            Err(error) => return Err(broken(error)),
+            Err(error) => return Err(broken(&error)),
         };
         if let PcapBlockOwned::NG(Block::InterfaceDescription(described)) = &block {
             names.push(described.if_name().context("a name")?.context("text")?.to_owned());
@@ -112,7 +113,7 @@ fn packets(file: &Path) -> Result<Vec<Packet>> {
     }
 }
 
-fn broken(error: PcapError<&[u8]>) -> anyhow::Error {
+fn broken(error: &PcapError<&[u8]>) -> anyhow::Error {
     anyhow!("{error:?}")
 }
 

@@ -21,8 +21,8 @@ use ctguard_datapath::{
     sources::{LINES, SourceSet},
 };
 use ctguard_layout::{
-    BucketLine, CaptureState, Counters, Environment, FlowLine, Grant, Interface, Limits, ListEntry, MemoryLine,
-    OfferedSlot, Policy, RetryLine, SourceCells, SourceLine, shared::Shared,
+    BucketLine, CaptureState, Counters, Environment, FlowLine, Grant, Interface, Limits, ListEntry,
+    MemoryLine, OfferedSlot, Policy, RetryLine, SourceCells, SourceLine, shared::Shared,
 };
 use memmap2::{MmapMut, MmapOptions};
 
