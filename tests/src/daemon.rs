@@ -110,7 +110,7 @@ pub(crate) fn run_file(pins: &Path, name: &str) -> PathBuf {
 
 /// Removes those files: another namespace will have this one's number.
 pub(crate) fn remove_files(pins: &Path) {
-    for name in ["lock", "writing", "events.jsonl", "events.former.jsonl"] {
+    for name in ["lock", "writing", "capturing", "events.jsonl", "events.former.jsonl"] {
         let _ = fs::remove_file(run_file(pins, name));
     }
 }

@@ -28,6 +28,7 @@ pub(crate) const KERNEL_TESTS: &[Package] = &[
     program("iproute2", "ip", "for network namespaces and veth pairs"),
     program("nftables", "nft", "for masquerade and filters of the test router"),
     program("strace", "strace", "to kill ctguard at each of its system calls"),
+    program("tshark", "tshark", "to show what ctguard captured"),
     Package {
         name: "fonts-dejavu-core",
         probe: Probe::File("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"),

@@ -14,6 +14,7 @@
 
 mod admission;
 pub mod bucket;
+pub mod capture;
 pub mod challenge;
 pub mod classify;
 pub mod flow;

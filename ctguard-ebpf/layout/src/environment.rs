@@ -1,7 +1,8 @@
-//! What every packet needs, in three parts by who writes them. All in one map, because each lookup
+//! What every packet needs, in parts by who writes them. All in one map, because each lookup
 //! costs every packet fifteen instructions.
 
 use super::{
+    capture::CaptureOrder,
     interface::Ceiling,
     policy::{CLASS_SLOTS, Class},
 };
@@ -64,6 +65,8 @@ pub struct Environment {
     pub fixed: Fixed,
     /// Written by the daemon alone.
     pub daemon: DaemonFacts,
+    /// Written by `ctguard capture` alone.
+    pub capture: CaptureOrder,
 }
 
 /// The operator's limits besides those of sources.
@@ -231,3 +234,4 @@ const _: () = assert!(size_of::<OperatorLimits>() == 144);
 const _: () = assert!(size_of::<Fixed>() == 248);
 const _: () = assert!(size_of::<DaemonFacts>() == 224);
 const _: () = assert!(core::mem::offset_of!(Environment, daemon) == 392);
+const _: () = assert!(core::mem::offset_of!(Environment, capture) == 616);

@@ -9,6 +9,7 @@
     reason = "one program without calls: the verifier follows it, and no stack frame is spent"
 )]
 
+mod capture;
 mod counter;
 mod detection;
 mod environment;
@@ -23,6 +24,7 @@ mod policy;
 pub mod shared;
 pub mod units;
 
+pub use capture::{CaptureOrder, CaptureState, Captured};
 pub use counter::{CLASS_BITS, COUNTERS, Counter, Counters, NO_CLASS};
 pub use detection::Detection;
 pub use environment::{
@@ -39,7 +41,7 @@ pub use outcome::{Action, Group, Outcome, Outcomes, Row, TABLE};
 pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
 
 /// Version of everything in this module, the first word of the `policy` map.
-pub const LAYOUT_VERSION: u32 = 13;
+pub const LAYOUT_VERSION: u32 = 14;
 
 /// Names of the maps, as they are pinned; the kernel keeps 15 bytes of each.
 pub mod maps {
@@ -81,6 +83,10 @@ pub mod maps {
     pub const WORKSPACE: &str = "workspace";
     /// Ring buffer that wakes the daemon when a grant is nearly spent.
     pub const WAKEUPS: &str = "wakeups";
+    /// Perf event array that copies of packets are sent through, while `ctguard capture` runs.
+    pub const CAPTURED: &str = "captured";
+    /// [`super::CaptureState`], one for each CPU.
+    pub const CAPTURE_STATE: &str = "capture_state";
     /// Allowed IPv4 prefixes ([`super::ListEntry`]).
     pub const ALLOW_V4: &str = "allow_v4";
     /// Allowed IPv6 prefixes.
@@ -99,7 +105,7 @@ pub mod maps {
     pub const FEED_DENY_V6: &str = "feed_deny_v6";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 27] = [
+    pub const PINNED: [&str; 29] = [
         POLICY,
         ENVIRONMENT,
         INTERFACES,
@@ -119,6 +125,8 @@ pub mod maps {
         COUNTERS,
         WORKSPACE,
         WAKEUPS,
+        CAPTURED,
+        CAPTURE_STATE,
         ALLOW_V4,
         ALLOW_V6,
         DENY_V4,

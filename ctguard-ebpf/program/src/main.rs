@@ -6,6 +6,7 @@
 #![feature(asm_experimental_arch)]
 
 mod kernel {
+    pub(crate) mod capture;
     pub(crate) mod clock;
     pub(crate) mod conntrack;
     pub(crate) mod count;
@@ -24,7 +25,7 @@ use aya_ebpf::{
 use ctguard_datapath::{guard::Guard, leaving::note_leaving, packet::Reader, verifier::OpaqueZero};
 use ctguard_layout::{Action, Policy, units::Jiffies};
 use kernel::{
-    clock,
+    capture, clock,
     count::{CpuCounters, wake_daemon},
     headers, maps,
     tables::{KernelFlows, KernelTables},
@@ -62,6 +63,10 @@ fn judge(context: &XdpContext) -> Option<Action> {
     }
     trace::log(context, judgement);
     let is_dry_run = || maps::POLICY.get(0).is_some_and(|policy| policy.has(Policy::DRY_RUN));
+    let order = &environment.capture;
+    if !judgement.is_known() && order.asks_for(judgement.number(), now.0) {
+        capture::copy(context, order, judgement.number(), is_dry_run(), now);
+    }
     Some(judgement.action(is_dry_run))
 }
 

@@ -15,6 +15,7 @@ mod holders;
 mod incidents;
 mod log_fields;
 mod metrics;
+mod pcapng;
 mod report;
 mod sentence;
 mod services;

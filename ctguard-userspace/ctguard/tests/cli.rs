@@ -64,13 +64,14 @@ fn a_command_without_its_arguments_is_a_bad_command() {
 }
 
 /// Every verb, and the sentence that its help begins with.
-const HELP: [(&[&str], &str); 28] = [
+const HELP: [(&[&str], &str); 29] = [
     (&[], "Keep floods from filling the connection table (`nf_conntrack`), with XDP"),
     (&["init"], "Look at this machine and propose a configuration, in dry run"),
     (&["run"], "Guard interfaces until Ctrl-C (SIGINT) or SIGTERM"),
     (&["status"], "Show how full the table is, the limits in force and what was refused"),
     (&["why"], "Show how a source stands, and what would become of its next packets"),
     (&["top"], "Watch the guard at work, and allow or deny sources by a key"),
+    (&["capture"], "Write packets that the guard refuses into a file, for Wireshark"),
     (&["events"], "Show what the daemon did since the last boot, and why"),
     (
         &["incidents"],

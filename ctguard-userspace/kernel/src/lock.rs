@@ -1,4 +1,4 @@
-//! Locks for running a guard, writing its settings, and mounting a bpffs.
+//! Locks for running a guard, writing its settings, capturing, and mounting a bpffs.
 //!
 //! They are flock(2) locks, which end with their holder. The lock file has the holder's pid, the path of
 //! the guard's pins, and the cookie of the network namespace. Every wait is bounded, and its error names
@@ -22,6 +22,7 @@ use crate::{namespace, run_directory};
 
 const DAEMON: &str = "lock";
 const WRITING: &str = "writing";
+const CAPTURING: &str = "capturing";
 const RELOADING: &str = "reloading";
 const MOUNTING: &str = "mounting";
 
@@ -39,6 +40,11 @@ pub enum LockError {
         pins.display(), holder.pid.map(|pid| format!("kill {pid}, ")).unwrap_or_default()
     )]
     Daemon { pins: PathBuf, holder: Holder },
+    #[error(
+        "a capture runs already ({holder}); end it first{}",
+        holder.pid.map(|pid| format!(": kill {pid}")).unwrap_or_default()
+    )]
+    Capture { holder: Holder },
     #[error("{holder} has held {} for {} s or longer", path.display(), PATIENCE.as_secs())]
     Busy { path: PathBuf, holder: Holder },
     #[error("cannot lock {}", path.display())]
@@ -85,7 +91,19 @@ impl Lock {
 pub fn for_daemon(pins: &Path) -> Result<Lock, LockError> {
     take(&name(pins, DAEMON), pins, PATIENCE_WITH_DAEMON).map_err(|error| match error {
         LockError::Busy { holder, .. } => LockError::Daemon { pins: pins.to_owned(), holder },
-        error @ (LockError::Daemon { .. } | LockError::File { .. }) => error,
+        error @ (LockError::Daemon { .. } | LockError::Capture { .. } | LockError::File { .. }) => {
+            error
+        }
+    })
+}
+
+/// Keeps others from capturing at the guard at `pins`: its buffers are one capture's.
+pub fn for_capturing(pins: &Path) -> Result<Lock, LockError> {
+    take(&name(pins, CAPTURING), pins, PATIENCE_WITH_DAEMON).map_err(|error| match error {
+        LockError::Busy { holder, .. } => LockError::Capture { holder },
+        error @ (LockError::Daemon { .. } | LockError::Capture { .. } | LockError::File { .. }) => {
+            error
+        }
     })
 }
 
@@ -114,9 +132,11 @@ pub fn for_mounting() -> Result<Lock, LockError> {
     take(MOUNTING, Path::new(""), PATIENCE)
 }
 
-/// Removes the file of [`for_writing`].
+/// Removes the files of [`for_writing`] and [`for_capturing`].
 pub fn forget_writing(pins: &Path) {
-    let _ = fs::remove_file(Path::new(run_directory::PATH).join(name(pins, WRITING)));
+    for purpose in [WRITING, CAPTURING] {
+        let _ = fs::remove_file(Path::new(run_directory::PATH).join(name(pins, purpose)));
+    }
 }
 
 /// The daemon of the guard at `pins`, if one runs.

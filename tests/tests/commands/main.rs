@@ -1,6 +1,7 @@
 //! Every verb of the command line on a guard, with its daemon and without.
 
 mod bad_input;
+mod capture;
 mod config;
 mod events;
 mod first_run;

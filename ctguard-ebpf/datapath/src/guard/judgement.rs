@@ -51,6 +51,12 @@ impl Judgement {
         TABLE[self.number() as usize].outcome
     }
 
+    /// Whether the packet belongs to a known flow, as nearly every one does.
+    #[inline(always)]
+    pub fn is_known(self) -> bool {
+        self == Self::KNOWN
+    }
+
     /// Whether the outcome has a class.
     #[inline(always)]
     pub const fn has_class(self) -> bool {
@@ -93,7 +99,7 @@ impl Judgement {
         let number = self.number();
         if self.0 & Self::FINAL != 0 {
             Action::Drop
-        } else if self == Self::KNOWN || Outcomes::PASSED.holds(number) || dry_run() {
+        } else if self.is_known() || Outcomes::PASSED.holds(number) || dry_run() {
             Action::Pass
         } else if Outcomes::ANSWERED.holds(number) {
             Action::Answer
@@ -105,7 +111,7 @@ impl Judgement {
     /// Calls `add` with the index of each counter that counts this.
     #[inline(always)]
     pub fn count(self, mut add: impl FnMut(u32)) {
-        if self == Self::KNOWN {
+        if self.is_known() {
             return add(Self::KNOWN.0);
         }
         add(self.0 & Self::INDEX);

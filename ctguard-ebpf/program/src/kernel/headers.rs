@@ -61,6 +61,14 @@ fn copied(context: &XdpContext, zero: OpaqueZero, buffer_bytes: u64) -> Option<R
     Some(unsafe { Reader::new(copy, copy.add(bytes as usize), zero) })
 }
 
+/// The frame's length.
+#[inline(always)]
+pub(crate) fn bytes_of_frame(context: &XdpContext) -> u32 {
+    let buffer_bytes = context.data_end().wrapping_sub(context.data()) as u64;
+    let all = frame_bytes(context);
+    (if all > buffer_bytes { all } else { buffer_bytes }) as u32
+}
+
 /// The frame's length in all its buffers; 0 if the loader found that there is only one.
 #[inline(always)]
 fn frame_bytes(context: &XdpContext) -> u64 {

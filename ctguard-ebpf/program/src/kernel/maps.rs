@@ -3,14 +3,15 @@
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, LpmTrie, PerCpuArray, RingBuf},
+    btf_maps::{Array, LpmTrie, PerCpuArray, PerfEventArray, RingBuf},
     macros::btf_map,
 };
 use ctguard_datapath::guard::CpuState;
 use ctguard_layout::shared::Shared;
 use ctguard_layout::{
-    BucketLine, Counters, Environment, FeedEntry, FlowLine, Grant, INTERFACE_SLOTS, Interface,
-    Limits, ListEntry, MemoryLine, OfferedSlot, Policy, RetryLine, SourceCells, SourceLine,
+    BucketLine, CaptureState, Counters, Environment, FeedEntry, FlowLine, Grant, INTERFACE_SLOTS,
+    Interface, Limits, ListEntry, MemoryLine, OfferedSlot, Policy, RetryLine, SourceCells,
+    SourceLine,
 };
 
 /// Only memory-mappable arrays have their values aligned to 64 bytes (`array_map_alloc`).
@@ -57,6 +58,10 @@ pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 pub(crate) static WORKSPACE: PerCpuArray<CpuState, 1> = PerCpuArray::new();
 #[btf_map(name = "wakeups")]
 pub(crate) static WAKEUPS: RingBuf<u64, 4096> = RingBuf::new();
+#[btf_map(name = "captured")]
+pub(crate) static CAPTURED: PerfEventArray = PerfEventArray::new();
+#[btf_map(name = "capture_state")]
+pub(crate) static CAPTURE_STATE: PerCpuArray<CaptureState, 1> = PerCpuArray::new();
 #[btf_map(name = "allow_v4")]
 pub(crate) static ALLOW_V4: LpmTrie<[u8; 4], ListEntry, LIST_CAPACITY> = LpmTrie::new();
 #[btf_map(name = "allow_v6")]

@@ -17,7 +17,7 @@ use ctguard_kernel::{
     bpf::{AttachError, ClockError, FunctionsError, LoadError},
     conntrack::TableError,
     lock::LockError,
-    maps::{ListError, OpenError},
+    maps::{CaptureError, ListError, OpenError},
 };
 use ctguard_settings::{PrefixError, SettingError};
 #[cfg(feature = "plot")]
@@ -58,6 +58,14 @@ pub(super) enum CliError {
     Clock(#[from] ClockError),
     #[error(transparent)]
     List(#[from] ListError),
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    #[error("a terminal cannot show a capture; write it into a file: -w FILE (or: | tshark -r -)")]
+    CaptureOnTerminal,
+    #[error("{name} is not guarded; guarded are: {guarded}")]
+    NotGuarded { name: String, guarded: String },
+    #[error("the guard was removed or replaced meanwhile; to capture at the new one, start again")]
+    GuardGone,
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -140,11 +148,14 @@ impl CliError {
             | Self::NoAddress(_)
             | Self::NoTerminal(_)
             | Self::PageOnTerminal
+            | Self::CaptureOnTerminal
+            | Self::NotGuarded { .. }
             | Self::Interval { .. } => Code::Usage,
             Self::Config(_) | Self::ReloadRefused(_) => Code::Configuration,
             Self::Start(error) => start_code(error),
             Self::Open(error) => open_code(error),
-            Self::NoDaemon | Self::Starting => Code::NoGuard,
+            Self::Capture(error) => capture_code(error),
+            Self::NoDaemon | Self::Starting | Self::GuardGone => Code::NoGuard,
             Self::Tune(error) => tune_code(error),
             Self::Table(_)
             | Self::Lock(_)
@@ -214,6 +225,14 @@ fn start_code(error: &StartError) -> Code {
         | StartError::Io { .. }
         | StartError::Timeouts(_)
         | StartError::Waits(_) => Code::No,
+    }
+}
+
+fn capture_code(error: &CaptureError) -> Code {
+    match error {
+        CaptureError::Open(error) => open_code(error),
+        CaptureError::NotPermitted => Code::NotPermitted,
+        CaptureError::Buffer { .. } | CaptureError::Processors { .. } => Code::No,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file per verb.
 
+mod capture;
 mod config;
 mod context;
 mod detach;
@@ -90,6 +91,7 @@ enum Command {
     Status(status::StatusArgs),
     Why(why::WhyArgs),
     Top(top::TopArgs),
+    Capture(capture::CaptureArgs),
     Events(events::EventsArgs),
     Incidents(incidents::IncidentsArgs),
     Report(report::ReportArgs),
@@ -136,6 +138,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, &context),
         Command::Why(args) => why::run(&args, &context),
         Command::Top(args) => top::run(&args, &context),
+        Command::Capture(args) => capture::run(&args, &context),
         Command::Events(args) => events::run(&args),
         Command::Incidents(args) => incidents::run(&args),
         Command::Report(args) => report::run(&args),

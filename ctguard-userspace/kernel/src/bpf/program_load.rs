@@ -84,9 +84,11 @@ fn fd_of<'o>(loaded: &'o Ebpf, name: &str) -> Result<BorrowedFd<'o>, LoadError> 
     let missing = || LoadError::MissingMap(name.to_owned());
     #[expect(clippy::wildcard_enum_match_arm, reason = "the object has maps of these kinds alone")]
     match loaded.map(name).ok_or_else(missing)? {
-        Map::Array(map) | Map::PerCpuArray(map) | Map::LpmTrie(map) | Map::RingBuf(map) => {
-            Ok(map.fd().as_fd())
-        }
+        Map::Array(map)
+        | Map::PerCpuArray(map)
+        | Map::LpmTrie(map)
+        | Map::RingBuf(map)
+        | Map::PerfEventArray(map) => Ok(map.fd().as_fd()),
         _ => Err(missing()),
     }
 }

@@ -21,8 +21,8 @@ use ctguard_datapath::{
     sources::{LINES, SourceSet},
 };
 use ctguard_layout::{
-    BucketLine, Counters, Environment, FlowLine, Grant, Interface, Limits, ListEntry, MemoryLine,
-    OfferedSlot, Policy, RetryLine, SourceCells, SourceLine, shared::Shared,
+    BucketLine, CaptureState, Counters, Environment, FlowLine, Grant, Interface, Limits, ListEntry,
+    MemoryLine, OfferedSlot, Policy, RetryLine, SourceCells, SourceLine, shared::Shared,
 };
 use memmap2::{MmapMut, MmapOptions};
 
@@ -35,6 +35,8 @@ pub(super) struct Value<T>(pub T);
 unsafe impl Pod for Value<ListEntry> {}
 // SAFETY: as above.
 unsafe impl Pod for Value<Counters> {}
+// SAFETY: as above.
+unsafe impl Pod for Value<CaptureState> {}
 
 /// The grant, in place: the next packet sees what is written here.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! Typed handles over the pinned maps: what daemon, command line and data path share.
 
+mod capture;
 mod copies;
 mod counters;
 mod feeds;
@@ -10,6 +11,7 @@ mod open;
 mod pause;
 mod writer;
 
+pub use capture::{Capture, CaptureError, Tally};
 pub use copies::Copies;
 pub use counters::Totals;
 pub use feeds::{FeedListed, FeedLists};

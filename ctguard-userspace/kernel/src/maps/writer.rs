@@ -25,6 +25,7 @@ use crate::{
 const OPERATORS: usize = offset_of!(Environment, operator);
 const FIXED: usize = offset_of!(Environment, fixed);
 const DAEMONS: usize = offset_of!(Environment, daemon);
+const CAPTURES: usize = offset_of!(Environment, capture);
 
 /// For the daemon, which holds the daemon's lock.
 impl GuardMaps {
@@ -39,7 +40,7 @@ impl GuardMaps {
         let old = self.environment();
         let mut environment = old;
         change(&mut environment.daemon);
-        self.environment.set(0, DAEMONS..size_of::<Environment>(), &environment);
+        self.environment.set(0, DAEMONS..CAPTURES, &environment);
         environment != old
     }
 
@@ -251,7 +252,7 @@ impl GuardMaps {
 
     pub fn put_back(&self, values: Values) {
         self.policy.set(0, 0..size_of::<Policy>(), &values.policy);
-        self.environment.set(0, 0..size_of::<Environment>(), &values.environment);
+        self.environment.set(0, 0..CAPTURES, &values.environment);
         self.set_limits(&values.limits);
         self.interfaces.set_all(&values.interfaces);
         self.grant.set(values.grant);
