@@ -34,12 +34,12 @@ pub use limits::{Limits, Stage};
 pub use lines::{
     BucketLine, FlowLine, MemoryLine, Offered, OfferedSlot, RetryLine, SourceCells, SourceLine,
 };
-pub use list::{FeedEntry, List, ListEntry};
+pub use list::{FeedEntry, List, ListEntry, Refuser};
 pub use outcome::{Action, Group, Outcome, Outcomes, Row, TABLE};
 pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
 
 /// Version of everything in this module, the first word of the `policy` map.
-pub const LAYOUT_VERSION: u32 = 13;
+pub const LAYOUT_VERSION: u32 = 14;
 
 /// Names of the maps, as they are pinned; the kernel keeps 15 bytes of each.
 pub mod maps {
@@ -77,6 +77,8 @@ pub mod maps {
     pub const KNOWN_FLOWS: &str = "known_flows";
     /// [`super::Counters`], one for each CPU.
     pub const COUNTERS: &str = "counters";
+    /// Packets that the deny lists refused, one number for each [`super::Refuser`] and CPU.
+    pub const REFUSALS: &str = "refusals";
     /// The data path's state of each CPU; userspace does not read it.
     pub const WORKSPACE: &str = "workspace";
     /// Ring buffer that wakes the daemon when a grant is nearly spent.
@@ -99,7 +101,7 @@ pub mod maps {
     pub const FEED_DENY_V6: &str = "feed_deny_v6";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 27] = [
+    pub const PINNED: [&str; 28] = [
         POLICY,
         ENVIRONMENT,
         INTERFACES,
@@ -117,6 +119,7 @@ pub mod maps {
         FLOW_CACHE,
         KNOWN_FLOWS,
         COUNTERS,
+        REFUSALS,
         WORKSPACE,
         WAKEUPS,
         ALLOW_V4,

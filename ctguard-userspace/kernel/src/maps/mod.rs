@@ -8,6 +8,7 @@ mod lists;
 mod memory;
 mod open;
 mod pause;
+mod refusals;
 mod writer;
 
 pub use copies::Copies;
@@ -18,4 +19,5 @@ pub use lists::{Entry, ListError, ListKind, Lists};
 pub use memory::{FlowMemory, SourceMemory};
 pub use open::{GuardMaps, OpenError, layout_of};
 pub use pause::Pause;
+pub use refusals::Refusals;
 pub use writer::{SettingsWriter, Values};
