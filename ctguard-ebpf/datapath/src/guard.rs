@@ -97,7 +97,9 @@ impl<T: Tables> Guard<'_, T> {
             return Ok(judgement);
         }
         let opening = self.tables.cpu_state().opening.get();
-        Ok(if opening.is_reset { self.reset(&opening, now) } else { self.open(&opening, now) })
+        let judgement =
+            if opening.is_reset { self.reset(&opening, now) } else { self.open(&opening, now) };
+        Ok(judgement.not_denied())
     }
 
     #[inline(always)]
@@ -105,7 +107,7 @@ impl<T: Tables> Guard<'_, T> {
         let meaning = classify::classify(packet, &self.environment.daemon);
         if self.is_denied(packet.source, now) && !classify::is_exempt(packet) {
             self.tables.show(packet, now);
-            return Judgement::of(Outcome::Denied, class_of(packet.protocol) as u32);
+            return Judgement::denied(class_of(packet.protocol) as u32, A::FAMILY);
         }
         match meaning {
             Meaning::MakesNoEntry if classify::is_exempt(packet) => {

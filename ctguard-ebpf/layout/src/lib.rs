@@ -36,7 +36,7 @@ pub use limits::{Limits, Stage};
 pub use lines::{
     BucketLine, FlowLine, MemoryLine, Offered, OfferedSlot, RetryLine, SourceCells, SourceLine,
 };
-pub use list::{FeedEntry, List, ListEntry};
+pub use list::{FeedEntry, List, ListEntry, Refuser};
 pub use outcome::{Action, Group, Outcome, Outcomes, Row, TABLE};
 pub use policy::{CLASS_SLOTS, CLASSES, Class, Policy, Rate};
 
@@ -79,6 +79,8 @@ pub mod maps {
     pub const KNOWN_FLOWS: &str = "known_flows";
     /// [`super::Counters`], one for each CPU.
     pub const COUNTERS: &str = "counters";
+    /// Packets that the deny lists refused, one number for each [`super::Refuser`] and CPU.
+    pub const REFUSALS: &str = "refusals";
     /// The data path's state of each CPU; userspace does not read it.
     pub const WORKSPACE: &str = "workspace";
     /// Ring buffer that wakes the daemon when a grant is nearly spent.
@@ -105,7 +107,7 @@ pub mod maps {
     pub const FEED_DENY_V6: &str = "feed_deny_v6";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 29] = [
+    pub const PINNED: [&str; 30] = [
         POLICY,
         ENVIRONMENT,
         INTERFACES,
@@ -123,6 +125,7 @@ pub mod maps {
         FLOW_CACHE,
         KNOWN_FLOWS,
         COUNTERS,
+        REFUSALS,
         WORKSPACE,
         WAKEUPS,
         CAPTURED,

@@ -67,3 +67,34 @@ impl FeedEntry {
 }
 
 const _: () = assert!(size_of::<FeedEntry>() == 12);
+
+/// Whose deny list a refused packet counts for: its place in the map `refusals`. A feed's place is
+/// the number of its bit.
+#[derive(Clone, Copy, Debug)]
+pub struct Refuser;
+
+impl Refuser {
+    /// The operator's own list.
+    pub const OPERATOR: u32 = u32::BITS;
+    /// All places.
+    pub const PLACES: u32 = Self::OPERATOR + 1;
+
+    /// One place for all `feeds` that list the source: that of the lowest number. Without feeds it
+    /// is the operator's.
+    #[inline(always)]
+    pub const fn place(feeds: u32) -> u32 {
+        feeds.trailing_zeros()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_packet_counts_once_and_for_the_feed_with_the_lowest_number() {
+        for (feeds, place) in [(0b1, 0), (0b1100, 2), (1 << 31, 31), (0, Refuser::OPERATOR)] {
+            assert_eq!(Refuser::place(feeds), place, "{feeds:b}");
+        }
+    }
+}

@@ -26,7 +26,7 @@ use ctguard_datapath::{guard::Guard, leaving::note_leaving, packet::Reader, veri
 use ctguard_layout::{Action, Policy, units::Jiffies};
 use kernel::{
     capture, clock,
-    count::{CpuCounters, wake_daemon},
+    count::{CpuCounters, count_refusal, wake_daemon},
     headers, maps,
     tables::{KernelFlows, KernelTables},
     trace,
@@ -58,6 +58,11 @@ fn judge(context: &XdpContext) -> Option<Action> {
     let judgement = guard.judge(headers::of_frame(context, environment.fixed.zero), now);
     let counters = CpuCounters::of_this_cpu()?;
     judgement.count(|index| counters.add(index));
+    if judgement.is_denied()
+        && let Some(feeds) = guard.tables.refusing_feeds(judgement.is_denied_ipv4(), now)
+    {
+        count_refusal(feeds);
+    }
     if judgement.wakes() {
         wake_daemon(now);
     }

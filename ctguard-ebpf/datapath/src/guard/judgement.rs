@@ -17,6 +17,8 @@ impl Judgement {
     const INDEX: u32 = 0xffff;
     const TIER_SHIFT: u32 = 16;
     const TIER: u32 = 0xff;
+    const DENIED_IPV4: u32 = 1 << 28;
+    const DENIED: u32 = 1 << 29;
     const FINAL: u32 = 1 << 30;
     const WAKE_SHIFT: u32 = 31;
 
@@ -84,6 +86,31 @@ impl Judgement {
     #[inline(always)]
     pub(super) const fn finally(self) -> Self {
         Self(self.0 | Self::FINAL)
+    }
+
+    /// That of a packet of a source on the deny list, of this IP version.
+    #[inline(always)]
+    pub(super) const fn denied(class: u32, family: u32) -> Self {
+        let family = if family == 4 { Self::DENIED_IPV4 } else { 0 };
+        Self(Self::of(Outcome::Denied, class).0 | Self::DENIED | family)
+    }
+
+    /// The same, which is not [`Judgement::denied`], as the verifier sees too.
+    #[inline(always)]
+    pub(super) const fn not_denied(self) -> Self {
+        Self(self.0 & !Self::DENIED)
+    }
+
+    /// Whether the source is on the deny list, and of IPv4.
+    #[inline(always)]
+    pub const fn is_denied_ipv4(self) -> bool {
+        self.0 & Self::DENIED_IPV4 != 0
+    }
+
+    /// Whether the source is on the deny list.
+    #[inline(always)]
+    pub const fn is_denied(self) -> bool {
+        self.0 & Self::DENIED != 0
     }
 
     /// The outcome's number.

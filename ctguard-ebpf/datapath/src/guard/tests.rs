@@ -301,6 +301,18 @@ fn the_operator_goes_before_a_feed_and_a_feed_that_allows_before_one_that_denies
 }
 
 #[test]
+fn a_judgement_tells_whether_a_source_is_denied_and_of_which_family() {
+    let mut lab = Lab::new();
+    lab.list(List::DenyV4, REMOTE, 0);
+    lab.list(List::FeedDenyV6, "2001:db8::1", 0);
+    let told = |judged: Judgement| (judged.is_denied(), judged.is_denied_ipv4());
+    assert_eq!(told(lab.syn(REMOTE, 1)), (true, true));
+    assert_eq!(told(lab.udp6("2001:db8::1", 1)), (true, false));
+    assert_eq!(told(lab.syn("192.0.2.2", 1)), (false, false));
+    assert_eq!(told(lab.tcp("192.0.2.2", 2, TcpFlags::RST)), (false, false));
+}
+
+#[test]
 fn an_allowed_source_has_no_ceiling_but_a_grant_of_its_own() {
     let mut lab = Lab::new();
     lab.list(List::AllowV4, REMOTE, 0);

@@ -1,7 +1,7 @@
 //! Counts, and wakes the daemon.
 
 use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
-use ctguard_layout::{COUNTERS, Counters, units::Jiffies};
+use ctguard_layout::{COUNTERS, Counters, Refuser, units::Jiffies};
 
 use super::maps;
 
@@ -26,6 +26,14 @@ impl CpuCounters {
             *value = (*value).wrapping_add(1);
         }
     }
+}
+
+/// Counts a packet that is denied, by these feeds or else by the operator.
+#[inline(always)]
+pub(crate) fn count_refusal(feeds: u32) {
+    let Some(refusals) = maps::REFUSALS.get_ptr_mut(Refuser::place(feeds)) else { return };
+    // SAFETY: as in `CpuCounters::add`.
+    unsafe { *refusals = (*refusals).wrapping_add(1) };
 }
 
 /// Wakes the daemon. If the ring is full, it is awake already.

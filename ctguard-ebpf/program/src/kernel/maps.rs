@@ -10,7 +10,7 @@ use ctguard_datapath::guard::CpuState;
 use ctguard_layout::shared::Shared;
 use ctguard_layout::{
     BucketLine, CaptureState, Counters, Environment, FeedEntry, FlowLine, Grant, INTERFACE_SLOTS,
-    Interface, Limits, ListEntry, MemoryLine, OfferedSlot, Policy, RetryLine, SourceCells,
+    Interface, Limits, ListEntry, MemoryLine, OfferedSlot, Policy, Refuser, RetryLine, SourceCells,
     SourceLine,
 };
 
@@ -54,6 +54,8 @@ pub(crate) static FLOW_CACHE: Array<FlowLine, 1, MMAPABLE> = Array::new();
 pub(crate) static KNOWN_FLOWS: Array<Shared, 1, MMAPABLE> = Array::new();
 #[btf_map(name = "counters")]
 pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+#[btf_map(name = "refusals")]
+pub(crate) static REFUSALS: PerCpuArray<u64, { Refuser::PLACES as usize }> = PerCpuArray::new();
 #[btf_map(name = "workspace")]
 pub(crate) static WORKSPACE: PerCpuArray<CpuState, 1> = PerCpuArray::new();
 #[btf_map(name = "wakeups")]

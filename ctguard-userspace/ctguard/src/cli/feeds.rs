@@ -21,8 +21,8 @@ pub(super) struct FeedsArgs {
 
 pub(super) fn run(args: &FeedsArgs, context: &Context) -> Result<Code, CliError> {
     // Without a guard, what is left of one tells nothing.
-    context.maps()?;
-    let report = FeedsReport::from(feeds_status());
+    let maps = context.maps()?;
+    let report = FeedsReport::new(feeds_status(), &maps.refusals()?);
     if report.feeds.is_empty() && !args.json {
         complain(format_args!("no feeds are configured"));
     }

@@ -12,10 +12,10 @@ use crate::{
     feeds::feeds_status,
     holders::HoldersFile,
     report::{
-        ByClass, ConntrackReport, CounterReport, DaemonReport, DetectionReport, GrantReport,
-        InterfaceReport, KnownFlowsReport, KnownSourcesReport, ListsReport, LoadReport,
-        MOST_UNREADABLE, MapsReport, MemoriesReport, PauseReport, RateReport, SCHEMA_VERSION,
-        ScopesReport, StatusReport, TierReport, UnreadableReport, write_status,
+        ByClass, ConntrackReport, CounterReport, DaemonReport, DetectionReport, FeedsReport,
+        GrantReport, InterfaceReport, KnownFlowsReport, KnownSourcesReport, ListsReport,
+        LoadReport, MOST_UNREADABLE, MapsReport, MemoriesReport, PauseReport, RateReport,
+        SCHEMA_VERSION, ScopesReport, StatusReport, TierReport, UnreadableReport, write_status,
     },
     terminal::{Terminal, write_json},
 };
@@ -55,7 +55,7 @@ pub(super) fn read(context: &Context, maps: &GuardMaps) -> Result<StatusReport, 
     let (now, hz) = context.now(maps)?;
     let per_second = f64::from(hz.max(1));
     let age = |at: u64| (at > 0).then(|| real(now.0.saturating_sub(at)) / per_second);
-    let totals = maps.totals()?;
+    let (totals, refusals) = (maps.totals()?, maps.refusals()?);
     let heartbeat = maps.grant.heartbeat.load();
     let tiers = tiers(maps, &limits, &facts);
     let remaining = |tier: Tier| tiers[tier as usize].remaining;
@@ -95,8 +95,12 @@ pub(super) fn read(context: &Context, maps: &GuardMaps) -> Result<StatusReport, 
         },
         unreadable: unreadable(&totals),
         counters: CounterReport::new(&totals),
-        lists: ListsReport { allow: live(ListKind::Allow)?, deny: live(ListKind::Deny)? },
-        feeds: feeds_status().into(),
+        lists: ListsReport {
+            allow: live(ListKind::Allow)?,
+            deny: live(ListKind::Deny)?,
+            refused_packets: refusals.of_operator(),
+        },
+        feeds: FeedsReport::new(feeds_status(), &refusals),
         maps: MapsReport { bytes: maps.bytes()? },
     })
 }

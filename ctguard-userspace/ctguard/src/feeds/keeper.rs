@@ -48,6 +48,8 @@ pub(super) enum Message {
 struct Followed {
     feed: Feed,
     slot: u32,
+    /// Nothing of a feed that had its slot before is counted there any more.
+    is_counted: bool,
     reader: u64,
     /// Sorted; ends in jiffies.
     entries: Vec<Entry>,
@@ -148,6 +150,7 @@ impl Keeper {
                     let entries = known.map(|(status, kind)| self.said(*kind, status.slot));
                     wanted.push(Followed {
                         slot: known.map_or(u32::MAX, |(status, _)| status.slot),
+                        is_counted: known.is_some_and(|(status, _)| status.is_counted),
                         entries: entries.unwrap_or_default(),
                         ..Followed::new(feed)
                     });
@@ -339,8 +342,18 @@ impl Keeper {
                     (*next).min(Duration::from_secs(first.saturating_sub(jiffies) / per_second));
             }
         }
+        self.start_counting()?;
         self.is_dirty = false;
         self.tell_data_path()
+    }
+
+    /// Only after the entries of a feed that had the slot before are gone.
+    fn start_counting(&mut self) -> anyhow::Result<()> {
+        for own in self.followed.iter_mut().filter(|own| !own.is_counted) {
+            self.maps.clear_refusals(own.slot)?;
+            own.is_counted = true;
+        }
+        Ok(())
     }
 
     fn write(&mut self, kind: ListKind, jiffies: u64, per_second: u64) -> anyhow::Result<()> {
@@ -379,21 +392,25 @@ impl Keeper {
 
     fn status(&self) -> FeedsStatus {
         let time = |at| humantime::format_rfc3339_seconds(at).to_string();
-        let feeds = self.followed.iter().map(|own| FeedStatus {
+        let status = |own: &Followed| FeedStatus {
             name: own.feed.name.clone(),
             kind: own.feed.source.kind().to_owned(),
             list: list_of(&own.feed).name().to_owned(),
             source: own.feed.source.to_string(),
             settings: own.feed.to_string(),
             slot: own.slot,
+            is_counted: own.is_counted,
             prefixes: own.entries.len() as u64,
             ignored: own.ignored,
             note: own.note.clone(),
             last_success: own.last_success.map(time),
             failures: own.failures,
             fault: own.fault.clone(),
-        });
-        FeedsStatus { feeds: feeds.collect(), fault: self.fault.clone() }
+        };
+        let mut feeds: Vec<_> = self.followed.iter().map(status).collect();
+        // A packet counts for the first of those that list its source.
+        feeds.sort_unstable_by_key(|feed| feed.slot);
+        FeedsStatus { feeds, fault: self.fault.clone() }
     }
 
     fn report(&self, what: What) {
@@ -407,6 +424,7 @@ impl Followed {
         Self {
             feed,
             slot: u32::MAX,
+            is_counted: false,
             reader: 0,
             entries: Vec::new(),
             ignored: 0,

@@ -26,6 +26,9 @@ pub(crate) struct FeedStatus {
     pub(crate) settings: String,
     /// Its bit in the entries of the lists.
     pub(crate) slot: u32,
+    /// The packets counted under its slot are its own. Not in a file of an earlier version.
+    #[serde(default)]
+    pub(crate) is_counted: bool,
     /// Prefixes that it lists.
     pub(crate) prefixes: u64,
     /// What it says beside that is not used, such as decisions about a country.

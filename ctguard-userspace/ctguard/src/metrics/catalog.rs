@@ -293,10 +293,26 @@ pub(super) static FAMILIES: &[Family] = &[
             }
         },
     ),
+    counter(
+        "ctguard_feed_refused_packets",
+        "Packets refused because a feed denies their source, each counted for one feed",
+        |status, out| {
+            for feed in &status.feeds.feeds {
+                if let Some(packets) = feed.refused_packets {
+                    out.with(&[("feed", &feed.name)], packets);
+                }
+            }
+        },
+    ),
     gauge("ctguard_list_prefixes", "Prefixes on a list of the operator", |status, out| {
         out.with(&[("list", "allow")], status.lists.allow);
         out.with(&[("list", "deny")], status.lists.deny);
     }),
+    counter(
+        "ctguard_list_refused_packets",
+        "Packets refused because the operator's deny list has their source",
+        |status, out| out.with(&[("list", "deny")], status.lists.refused_packets),
+    ),
     gauge(
         "ctguard_interface_attached",
         "Whether the program is on the interface",

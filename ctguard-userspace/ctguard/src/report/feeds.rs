@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use ctguard_kernel::maps::Refusals;
+
 use super::SCHEMA_VERSION;
 use crate::feeds::{FeedStatus, FeedsStatus};
 
@@ -22,6 +24,8 @@ pub(crate) struct FeedReport {
     pub(crate) list: String,
     pub(crate) source: String,
     pub(crate) prefixes: u64,
+    /// Since it was first followed; null for a feed that allows. A packet counts for one feed.
+    pub(crate) refused_packets: Option<u64>,
     /// What it says beside that is not used, such as decisions about a country.
     pub(crate) ignored: u64,
     /// What is no fault, and good to know, such as that a set is not there.
@@ -34,22 +38,40 @@ pub(crate) struct FeedReport {
     pub(crate) fault: Option<String>,
 }
 
-impl From<FeedStatus> for FeedReport {
-    fn from(status: FeedStatus) -> Self {
-        let FeedStatus { name, kind, list, source, .. } = status;
-        let FeedStatus { prefixes, ignored, note, last_success, failures, fault, .. } = status;
-        Self { name, kind, list, source, prefixes, ignored, note, last_success, failures, fault }
+impl FeedReport {
+    fn new(status: FeedStatus, refusals: &Refusals) -> Self {
+        let is_told = status.is_counted && status.list == "deny";
+        let refused_packets = is_told.then(|| refusals.of_feed(status.slot));
+        let FeedStatus { name, kind, list, source, prefixes, ignored, .. } = status;
+        let FeedStatus { note, last_success, failures, fault, .. } = status;
+        Self {
+            name,
+            kind,
+            list,
+            source,
+            prefixes,
+            refused_packets,
+            ignored,
+            note,
+            last_success,
+            failures,
+            fault,
+        }
     }
-}
 
-impl From<FeedsStatus> for FeedsReport {
-    fn from(FeedsStatus { feeds, fault }: FeedsStatus) -> Self {
-        let feeds = feeds.into_iter().map(Into::into).collect();
-        Self { schema_version: SCHEMA_VERSION, feeds, fault }
+    /// The rest of a line; nothing for a feed that allows.
+    pub(super) fn refused(&self) -> String {
+        let packets = self.refused_packets;
+        packets.map_or_else(String::new, |packets| format!(", {packets} packets refused"))
     }
 }
 
 impl FeedsReport {
+    pub(crate) fn new(FeedsStatus { feeds, fault }: FeedsStatus, refusals: &Refusals) -> Self {
+        let feeds = feeds.into_iter().map(|status| FeedReport::new(status, refusals)).collect();
+        Self { schema_version: SCHEMA_VERSION, feeds, fault }
+    }
+
     pub(crate) fn has_fault(&self) -> bool {
         self.fault.is_some() || self.feeds.iter().any(|feed| feed.fault.is_some())
     }
@@ -57,6 +79,7 @@ impl FeedsReport {
     pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         for feed in &self.feeds {
             let FeedReport { name, kind, list, source, prefixes, ignored, .. } = feed;
+            let refused = feed.refused();
             let beside = match ignored {
                 0 => String::new(),
                 ignored => format!(", {ignored} others not used"),
@@ -66,7 +89,7 @@ impl FeedsReport {
             let read = read.map_or("never read".to_owned(), |at| format!("last read {at}"));
             writeln!(
                 out,
-                "{name}: {list}, {prefixes} prefixes{beside}, {read}, {kind} {source}{note}"
+                "{name}: {list}, {prefixes} prefixes{beside}{refused}, {read}, {kind} {source}{note}"
             )?;
             write_fault_of(feed, out)?;
         }

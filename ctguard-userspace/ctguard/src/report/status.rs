@@ -165,6 +165,8 @@ pub(crate) struct UnreadableReport {
 pub(crate) struct ListsReport {
     pub(crate) allow: usize,
     pub(crate) deny: usize,
+    /// By the deny list, since the guard was loaded.
+    pub(crate) refused_packets: u64,
 }
 
 #[derive(Debug, Serialize)]

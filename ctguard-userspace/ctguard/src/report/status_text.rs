@@ -10,7 +10,9 @@ use super::{
     by_class::ByClass,
     detection::DetectionReport,
     event_text::{holder_text, may_hold, reclaimed_text},
-    status::{KnownSourcesReport, PauseReport, ScopesReport, StatusReport, TierReport},
+    status::{
+        KnownSourcesReport, ListsReport, PauseReport, ScopesReport, StatusReport, TierReport,
+    },
 };
 
 pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
@@ -33,11 +35,15 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
         let zone = zone(interface.zone, &report.new_flow_detection);
         writeln!(out, "guards  {} ({}{gone}){zone}{own}", interface.name, interface.mode)?;
     }
-    writeln!(out, "lists   {} prefixes allowed, {} denied", report.lists.allow, report.lists.deny)?;
+    let ListsReport { allow, deny, refused_packets } = report.lists;
+    writeln!(
+        out,
+        "lists   {allow} prefixes allowed, {deny} denied, {refused_packets} packets refused"
+    )?;
     for feed in &report.feeds.feeds {
         let (name, prefixes) = (&feed.name, feed.prefixes);
         let verb = if feed.list == "allow" { "allowed" } else { "denied" };
-        writeln!(out, "feed    {name}: {prefixes} prefixes {verb}")?;
+        writeln!(out, "feed    {name}: {prefixes} prefixes {verb}{}", feed.refused())?;
     }
     writeln!(out)?;
     classes(report, out)?;

@@ -9,6 +9,7 @@ mod lists;
 mod memory;
 mod open;
 mod pause;
+mod refusals;
 mod writer;
 
 pub use capture::{Capture, CaptureError, Tally};
@@ -20,4 +21,5 @@ pub use lists::{Entry, ListError, ListKind, Lists};
 pub use memory::{FlowMemory, SourceMemory};
 pub use open::{GuardMaps, OpenError, layout_of};
 pub use pause::Pause;
+pub use refusals::Refusals;
 pub use writer::{SettingsWriter, Values};

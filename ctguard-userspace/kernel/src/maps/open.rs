@@ -14,12 +14,13 @@ use ctguard_settings::{InterfaceSettings, Settings};
 use thiserror::Error;
 
 use super::{
-    FeedLists, Interfaces, Lists, Pause, Slot, Totals,
+    FeedLists, Interfaces, Lists, Pause, Refusals, Slot, Totals,
     memory::{
         FlowMemory, InPlace, SharedArray, SharedGrant, SourceMemory, Value, first_word,
         memory_load, retries_load,
     },
     pause::without_pause,
+    refusals::RefusalsMap,
 };
 use crate::bpf::Pins;
 
@@ -49,6 +50,7 @@ pub struct GuardMaps {
     pub(super) environment: InPlace<Environment>,
     pub(super) limits: InPlace<Limits>,
     counters: PerCpuArray<MapData, Value<Counters>>,
+    pub(super) refusals: RefusalsMap,
     pub interfaces: Interfaces,
     pub grant: SharedGrant,
     pub lists: Lists,
@@ -75,6 +77,7 @@ impl GuardMaps {
             limits: in_memory(pins, maps::LIMITS, InPlace::map)?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(pins, maps::COUNTERS)?))
                 .map_err(|source| OpenError::Map { name: maps::COUNTERS, source })?,
+            refusals: RefusalsMap::open(pins)?,
             interfaces: Interfaces::new(in_memory(pins, maps::INTERFACES, InPlace::map)?),
             grant: in_memory(pins, maps::GRANT, SharedGrant::map)?,
             lists: Lists::open(pins)?,
@@ -129,6 +132,10 @@ impl GuardMaps {
             .get(&0, 0)
             .map_err(|source| OpenError::Map { name: maps::COUNTERS, source })?;
         Ok(Totals::sum(values.iter().map(|value| &value.0)))
+    }
+
+    pub fn refusals(&self) -> Result<Refusals, OpenError> {
+        self.refusals.read()
     }
 
     pub fn wakeups(&self) -> Result<RingBuf<MapData>, OpenError> {

@@ -13,7 +13,7 @@ use ctguard_units::{FallbackRate, operator_limits};
 use ipnet::IpNet;
 
 use super::{
-    Entry, GuardMaps, ListError, ListKind, Pause,
+    Entry, GuardMaps, ListError, ListKind, OpenError, Pause,
     interfaces::{NoSlot, set_device, set_settings, slot},
     pause::{with_pause, without_pause},
 };
@@ -105,6 +105,11 @@ impl GuardMaps {
     pub fn note_stations(&self) {
         let any = self.interfaces.used().iter().any(|slot| slot.interface.stations[0] != 0);
         self.change_facts(|facts| facts.stations_in_use = u32::from(any));
+    }
+
+    /// Has the feed with this number start at no packets refused.
+    pub fn clear_refusals(&mut self, slot: u32) -> Result<(), OpenError> {
+        self.refusals.clear(slot)
     }
 
     pub fn settings_writer(&mut self, lock: Lock) -> SettingsWriter<'_> {
