@@ -16,9 +16,10 @@ use crate::{
     hash::testing::KEY,
     known_flows::KnownWords,
     layout::{
-        BucketLine, CLASS_SLOTS, CLASSES, Ceiling, Class, CookieKey, DaemonFacts, Environment,
-        FLOW_KINDS, Fixed, FlowKind, FlowLine, Grant, Group, Interface, Limits, List, MemoryLine,
-        OperatorLimits, Outcome, Policy, Rate, RetryLine, SourceCells, SourceLine, Tier,
+        BucketLine, CLASS_SLOTS, CLASSES, CaptureOrder, Ceiling, Class, CookieKey, DaemonFacts,
+        Environment, FLOW_KINDS, Fixed, FlowKind, FlowLine, Grant, Group, Interface, Limits, List,
+        MemoryLine, OperatorLimits, Outcome, Policy, Rate, RetryLine, SourceCells, SourceLine,
+        Tier,
     },
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, TcpFlags, reader::testing::AlignedFrame},
@@ -93,6 +94,7 @@ impl Lab {
             },
             environment: environment(Environment {
                 operator: OperatorLimits::default(),
+                capture: CaptureOrder::default(),
                 fixed: Fixed {
                     source_line_mask: 1023,
                     flow_line_mask: 1023,
