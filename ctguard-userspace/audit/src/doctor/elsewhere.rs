@@ -2,6 +2,7 @@
 
 use super::{
     finding::{Finding, Findings},
+    planned::Planned,
     size::FILL,
     text::per_cent,
 };
@@ -21,7 +22,7 @@ pub(super) fn read(host: &Host, findings: &mut Findings) -> OtherTables {
     others
 }
 
-pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
+pub(super) fn judge(others: &OtherTables, planned: &Planned) -> Option<Finding> {
     let fill = |other: &OtherTable| other.table.fill_ratio().unwrap_or(0.0);
     let worst = others.tables.iter().max_by(|one, next| fill(one).total_cmp(&fill(next)))?;
     let OtherTable { number, name, table } = worst;
@@ -33,14 +34,16 @@ pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
          entries"
     );
     let finding = match Finding::graded("namespace-fill", fill(worst), FILL, what) {
-        Some(finding) => finding
-            .because(
-                "every network namespace counts its own entries against the same maximum. New flows \
-                 of that container or virtual router are dropped when it is full, however empty this \
-                 namespace's table is",
-            )
-            .tune("ctguard tune --apply    # in the first network namespace")
-            .by_hand(format!("sysctl -w {MAX}={}", max.saturating_mul(2))),
+        Some(finding) => {
+            let finding = finding
+                .because(
+                    "every network namespace counts its own entries against the same maximum. New \
+                     flows of that container or virtual router are dropped when it is full, however \
+                     empty this namespace's table is",
+                )
+                .tune("ctguard tune --apply    # in the first network namespace");
+            planned.set(MAX).into_iter().fold(finding, Finding::by_hand)
+        }
         None if sum >= FEW => {
             let what = format!("{many} other network namespaces hold {sum} entries");
             Finding::note(CHECK, format!("{what}; the fullest is {name} with {count}"))
@@ -65,7 +68,7 @@ mod tests {
             table: TableNumbers { count: *count, max: 10_000, buckets: 10_000 },
         };
         let tables = (7..).zip(counts).map(other).collect();
-        let finding = judge(&OtherTables { tables, left_out: 0, unseen: 0 })?;
+        let finding = judge(&OtherTables { tables, left_out: 0, unseen: 0 }, &Planned::default())?;
         Some((finding.check, finding.severity, finding.what))
     }
 

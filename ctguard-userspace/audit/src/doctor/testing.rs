@@ -5,8 +5,9 @@ use std::fs;
 use super::{
     audit::{Audit, Besides, audit},
     finding::{Finding, Severity},
+    guard::Health,
 };
-use crate::host::{Host, testing::Fake};
+use crate::host::{Host, Unread, testing::Fake};
 
 /// A server with 4 GiB, as `ctguard tune --apply --persist` leaves it.
 const HEALTHY: &[(&str, &str)] = &[
@@ -79,7 +80,11 @@ impl Machine {
     }
 
     pub fn audit(&self) -> Audit {
-        let guard = Box::new(|| Ok(None));
+        self.audit_beside(Ok(None))
+    }
+
+    pub fn audit_beside(&self, guard: Result<Option<Health>, Unread>) -> Audit {
+        let guard = Box::new(|| guard);
         audit(self.host(), Besides { interface: None, flood: 100_000, guard })
     }
 
