@@ -154,7 +154,8 @@ fn ends_known(rules: &Ruleset, rule: &Rule, depth: u32) -> bool {
 
 /// Whether only packets that start a connection come to a rule, as far as rules before it tell.
 fn meets_new_only(rules: &Ruleset, rule: &Rule, seen: &mut BTreeSet<String>) -> bool {
-    if rule.old != Old::Met {
+    let is_for_first = rules.base(rule, &rule.chain).is_some_and(|base| base.is_nat);
+    if rule.old != Old::Met || is_for_first {
         return true;
     }
     let mut earlier = of_chain(rules, rule, &rule.chain).take_while(|it| !std::ptr::eq(*it, rule));

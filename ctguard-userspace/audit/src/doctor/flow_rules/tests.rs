@@ -24,6 +24,7 @@ fn ruleset(chains: &[(&str, u32, i32)], rules: Vec<Rule>) -> Ruleset {
         table: "t".to_owned(),
         name: name.to_owned(),
         hook: Hook { number, priority },
+        is_nat: false,
     };
     Ruleset { rules, chains: chains.iter().map(chain).collect(), ..Ruleset::default() }
 }
@@ -78,6 +79,14 @@ fn a_limit_that_is_asked_for_every_packet_is_told() {
     let jump_of_new = || Rule { old: Old::Missed, ..jump(&["ct", "state"]) };
     assert!(!is_told(vec![jump_of_new(), sub()]));
     assert!(is_told(vec![jump_of_new(), jump(&[]), sub()]), "one of two ways");
+}
+
+#[test]
+fn only_the_first_packet_of_a_flow_comes_to_a_chain_of_nat() {
+    let mut rules = ruleset(&RAW, vec![rule("a", &["connlimit"])]);
+    assert!(counts_all(&rules, None).is_some());
+    rules.chains[0].is_nat = true;
+    assert!(counts_all(&rules, None).is_none());
 }
 
 /// Fails when a rule that accepts new connections hides a limit that old ones meet.

@@ -28,6 +28,7 @@ const DORMANT: u32 = 1;
 pub(super) const TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
+const CHAIN_TYPE: u16 = 7;
 /// `NFTA_OBJ_NAME`, `NFTA_FLOWTABLE_NAME`.
 pub(super) const NAME: u16 = 2;
 /// `NFTA_HOOK_HOOKNUM`, `NFTA_HOOK_PRIORITY`, `NFTA_FLOWTABLE_HOOK_DEVS`, `NFTA_DEVICE_NAME`.
@@ -73,6 +74,8 @@ pub struct Chain {
     pub table: String,
     pub name: String,
     pub hook: Hook,
+    /// Of the type `nat`: only the first packet of each flow comes to it.
+    pub is_nat: bool,
 }
 
 /// Where the kernel calls a chain: `NF_INET_…`, and in which order.
@@ -162,15 +165,19 @@ impl Ruleset {
             if !seen.insert(chain) {
                 continue;
             }
-            let is_same = |family, table: &str| family == rule.family && table == rule.table;
-            let base = |it: &&Chain| is_same(it.family, &it.table) && it.name == chain;
-            match self.chains.iter().find(base) {
+            match self.base(rule, chain) {
                 Some(base) if found.contains(&base.hook) => {}
                 Some(base) => found.push(base.hook),
                 None => waiting.extend(self.callers(rule, chain).map(|it| it.chain.as_str())),
             }
         }
         found
+    }
+
+    /// The base chain of this name in a rule's table, if there is one.
+    pub fn base(&self, rule: &Rule, chain: &str) -> Option<&Chain> {
+        let is_same = |family, table: &str| family == rule.family && table == rule.table;
+        self.chains.iter().find(|it| is_same(it.family, &it.table) && it.name == chain)
     }
 
     /// The rules of the same table as `rule` that may send packets to `chain`.
@@ -250,7 +257,8 @@ impl Chain {
             priority: number(hook, HOOK_PRIORITY)?.cast_signed(),
         };
         let (table, name) = (text(find(bytes, TABLE)?), text(find(bytes, CHAIN_NAME)?));
-        Some(Self { family, table, name, hook })
+        let is_nat = find(bytes, CHAIN_TYPE).map(text).as_deref() == Some("nat");
+        Some(Self { family, table, name, hook, is_nat })
     }
 }
 
@@ -306,7 +314,7 @@ mod tests {
     use crate::net::{attribute, emitted, nested};
 
     fn chain(name: &str, hook: Hook) -> Chain {
-        Chain { family: 1, table: "t".to_owned(), name: name.to_owned(), hook }
+        Chain { family: 1, table: "t".to_owned(), name: name.to_owned(), hook, is_nat: false }
     }
 
     #[test]
