@@ -56,8 +56,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        doctor::{Finding, TIMEOUTS, TimeoutRule, mends::given, testing::Machine},
-        host::{COUNT, EXPECT_MAX, present_name, sysctl_path},
+        doctor::{TIMEOUTS, TimeoutRule, mends::given, testing::Machine},
+        host::{COUNT, EXPECT_MAX, sysctl_path},
         tune::{Max, propose},
     };
 
@@ -81,26 +81,6 @@ mod tests {
         }
     }
 
-    /// Compares each command of doctor with what the `tune` of the same finding sets; the keys compared.
-    fn compare(machine: &Machine, name: &str) -> BTreeSet<String> {
-        let plan = |role| propose(machine.host(), role, Max::Auto).unwrap().changes;
-        let mut compared = BTreeSet::new();
-        for Finding { check, mend, .. } in machine.audit().findings {
-            let is_for_nat = mend.iter().any(|mend| mend.command.contains("--for nat-router"));
-            let changes = plan(is_for_nat.then_some(Role::NatRouter));
-            for (key, value) in mend.iter().flat_map(|mend| given(&mend.command)) {
-                let key = present_name(key);
-                let Some(change) = changes.iter().find(|change| change.key == key) else {
-                    continue;
-                };
-                assert_eq!(value, change.then.to_string(), "{name}: {check} sets {key}");
-                assert!(change.changes(), "{name}: {check} sets {key}, and tune does not");
-                compared.insert(key.to_owned());
-            }
-        }
-        compared
-    }
-
     /// Fails when a command that doctor prints gives a setting another value than tune does.
     #[test]
     fn doctor_and_tune_agree_about_every_setting_that_both_know() {
@@ -114,7 +94,7 @@ mod tests {
                     let machine = machine(files);
                     set(&machine, key, seconds);
                     let name = format!("{role:?} with {key} {seconds}");
-                    let told = compare(&machine, &name);
+                    let told = machine.compare_with_tune(&name);
                     let changes = propose(machine.host(), None, Max::Auto).unwrap().changes;
                     let change = changes.iter().find(|change| change.key == *key).unwrap();
                     assert_eq!(told.contains(key), change.changes(), "{name}");
@@ -133,7 +113,7 @@ mod tests {
                 let machine = machine(files);
                 machine.write("/proc/net/nf_conntrack_expect", "299 proto=17 tftp\n");
                 values.iter().for_each(|(key, value)| set(&machine, key, *value));
-                compared.extend(compare(&machine, &format!("{role:?} with {name}")));
+                compared.extend(machine.compare_with_tune(&format!("{role:?} with {name}")));
             }
         }
         let known = tuned.into_iter().chain([BUCKETS, MAX, EXPECT_MAX].map(str::to_owned));
