@@ -27,7 +27,11 @@ use super::{
     timeouts, traffic, uses,
 };
 use crate::host::{EntrySize, Host, Memory, Statistics, TableNumbers, Unread, sysctl_path};
-use ctguard_kernel::{conntrack::dump_some, net::Ruleset};
+use ctguard_kernel::{
+    conntrack::dump_some,
+    modules::{Part, Presence},
+    net::Ruleset,
+};
 use ctguard_units::real;
 
 /// A dump stops at so many entries, or after so long; a sample is enough.
@@ -179,6 +183,9 @@ fn stack_counters(host: &Host, findings: &mut Findings) -> Statistics {
 fn census(host: &Host, rules: &Result<Ruleset, Unread>) -> Result<Census, Unread> {
     if !host.is_this() {
         return Err(Unread::new(causes::DUMP, "a copy of a machine has no table to list"));
+    }
+    if Part::Ctnetlink.presence() != Presence::Askable {
+        return Err(Unread::new(causes::DUMP, history::NO_CTNETLINK));
     }
     let established =
         host.number(&sysctl_path("net.netfilter.nf_conntrack_tcp_timeout_established"))?;
