@@ -6,7 +6,7 @@ use super::{
     size::FILL,
     text::per_cent,
 };
-use crate::host::{COUNT, Host, MAX, OtherTable, OtherTables, Unread, sysctl_path};
+use crate::host::{COUNT, Host, OtherTable, OtherTables, Unread, sysctl_path};
 
 const CHECK: &str = "namespaces";
 /// Fewer entries than this in all of them are not worth a note.
@@ -42,7 +42,7 @@ pub(super) fn judge(others: &OtherTables, planned: &Planned) -> Option<Finding> 
                      empty this namespace's table is",
                 )
                 .tune("ctguard tune --apply    # in the first network namespace");
-            planned.set(MAX).into_iter().fold(finding, Finding::by_hand)
+            planned.set_size().into_iter().fold(finding, Finding::by_hand)
         }
         None if sum >= FEW => {
             let what = format!("{many} other network namespaces hold {sum} entries");
@@ -59,7 +59,24 @@ pub(super) fn judge(others: &OtherTables, planned: &Planned) -> Option<Finding> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{doctor::finding::Severity, host::TableNumbers};
+    use crate::{
+        doctor::{Role, finding::Severity, testing::Machine},
+        host::TableNumbers,
+    };
+
+    /// Fails when the maximum is to be raised without the hash, which would then be too narrow.
+    #[test]
+    fn a_maximum_that_others_have_used_up_is_raised_together_with_the_hash() {
+        let machine = Machine::healthy("elsewhere-size");
+        let planned = Planned::of(machine.host(), Role::Server, &[]);
+        let table = TableNumbers { count: 262_144, max: 262_144, buckets: 262_144 };
+        let full = OtherTable { number: 7, name: "pod7".to_owned(), table };
+        let others = OtherTables { tables: vec![full], left_out: 0, unseen: 0 };
+        let command = &judge(&others, &planned).unwrap().mend[1].command;
+        let both = "sysctl -w net.netfilter.nf_conntrack_buckets=1048576 \
+                    net.netfilter.nf_conntrack_max=1048576";
+        assert_eq!(command, both);
+    }
 
     fn found(counts: &[u64]) -> Option<(&'static str, Severity, String)> {
         let other = |(number, count): (u64, &u64)| OtherTable {

@@ -37,16 +37,25 @@ impl Planned {
         self.then(key).map(|value| format!("sysctl -w {key}={value}"))
     }
 
-    /// The same for hash and maximum, which belong together; none if the hash stays as it is.
-    pub(super) fn set_hash(&self) -> Option<String> {
-        let buckets = self.then(BUCKETS)?;
+    /// The same for hash and maximum: a maximum raised alone would make the hash too narrow.
+    pub(super) fn set_size(&self) -> Option<String> {
         let max = self.then(MAX).map(|max| format!("{MAX}={max}"));
-        Some(match (self.hash_by_parameter, max) {
-            (false, None) => format!("sysctl -w {BUCKETS}={buckets}"),
-            (false, Some(max)) => format!("sysctl -w {BUCKETS}={buckets} {max}"),
-            (true, None) => format!("echo {buckets} > {HASHSIZE}"),
-            (true, Some(max)) => format!("echo {buckets} > {HASHSIZE} && sysctl -w {max}"),
+        Some(match (self.then(BUCKETS), max) {
+            (None, max) => format!("sysctl -w {}", max?),
+            (Some(buckets), None) if self.hash_by_parameter => {
+                format!("echo {buckets} > {HASHSIZE}")
+            }
+            (Some(buckets), Some(max)) if self.hash_by_parameter => {
+                format!("echo {buckets} > {HASHSIZE} && sysctl -w {max}")
+            }
+            (Some(buckets), None) => format!("sysctl -w {BUCKETS}={buckets}"),
+            (Some(buckets), Some(max)) => format!("sysctl -w {BUCKETS}={buckets} {max}"),
         })
+    }
+
+    /// The same; none if the hash stays as it is.
+    pub(super) fn set_hash(&self) -> Option<String> {
+        self.then(BUCKETS).and_then(|_| self.set_size())
     }
 }
 
@@ -112,7 +121,9 @@ mod tests {
             for (name, values) in sizes {
                 let machine = machine(files);
                 machine.write("/proc/net/nf_conntrack_expect", "299 proto=17 tftp\n");
-                values.iter().for_each(|(key, value)| set(&machine, key, *value));
+                for (key, value) in values {
+                    set(&machine, key, *value);
+                }
                 compared.extend(machine.compare_with_tune(&format!("{role:?} with {name}")));
             }
         }

@@ -26,6 +26,7 @@ pub(super) fn check(
     findings.add(in_own_namespace(host));
     let old = findings.number("old-path", host, OLD_MAX).filter(|old| *old != table.max);
     findings.add(old.map(|old| {
+        let larger = || format!("sysctl -w {MAX}={}", table.max.max(old));
         Finding::warning("old-path", "two files show different maximums")
             .read(sysctl_path(OLD_MAX), old)
             .read(sysctl_path(MAX), table.max)
@@ -33,7 +34,7 @@ pub(super) fn check(
                 "both are the same setting in the first network namespace; something hides one of \
                  them",
             )
-            .by_hand(format!("sysctl -w {MAX}={}", planned.then(MAX).unwrap_or(table.max.max(old))))
+            .by_hand(planned.set_size().unwrap_or_else(larger))
     }));
     Some(table)
 }

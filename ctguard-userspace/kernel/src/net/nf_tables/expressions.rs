@@ -110,7 +110,9 @@ impl<'r> Reading<'r> {
     /// Expressions that are applied to each element of a set.
     pub(super) fn note_inner(&mut self, expressions: &[&[u8]]) {
         let before = self.rule.expressions.len();
-        expressions.iter().for_each(|inner| self.note(inner));
+        for inner in expressions {
+            self.note(inner);
+        }
         if self.rule.expressions.iter().skip(before).any(|name| name == "limit") {
             self.rule.expressions.push("meter".to_owned());
         }
