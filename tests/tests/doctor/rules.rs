@@ -93,7 +93,7 @@ table inet answers {
 }
 "#;
 
-/// The shape of firewalld's tables, of OpenWrt's and of Docker's, each with a limit for new connections
+/// The shape of firewalld's tables, of `OpenWrt`'s and of Docker's, each with a limit for new connections
 /// behind the rules that accept old ones.
 const MANAGED: &str = r#"
 table inet firewalld {
@@ -132,7 +132,7 @@ table ip docker {
 "#;
 
 /// Each of these rules limits packets of old connections too.
-const HIDDEN: &str = r#"
+const HIDDEN: &str = r"
 table ip behind_new {
   chain in {
     type filter hook input priority filter;
@@ -147,10 +147,10 @@ table ip by_set {
   set clients { type ipv4_addr; flags dynamic; size 1024; limit rate over 30/second; }
   chain in { type filter hook input priority filter; tcp dport 25 add @clients { ip saddr } drop; }
 }
-"#;
+";
 
 /// Nothing leads to the chains of the first table, and the second is dormant.
-const IDLE: &str = r#"
+const IDLE: &str = r"
 table ip left_over {
   chain in { type filter hook input priority filter; }
   chain old { tcp dport 22 ct count over 10 drop; udp dport 53 notrack; }
@@ -162,7 +162,7 @@ table ip asleep {
   chain in { type filter hook input priority filter; tcp dport 22 ct count over 10 drop; }
   chain post { type nat hook postrouting priority srcnat; masquerade; }
 }
-"#;
+";
 
 const OF_RULES: [&str; 6] =
     ["notrack", "notrack-late", "counts-all", "limits-packets", "timeout-policy", "flowtable"];

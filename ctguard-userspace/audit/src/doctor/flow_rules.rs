@@ -170,10 +170,10 @@ fn meets_new_only(rules: &Ruleset, rule: &Rule, seen: &mut BTreeSet<String>) -> 
         return true;
     }
     let mut callers = rules.callers(rule, &rule.chain).peekable();
-    let mut sends_new_only = |caller: &Rule| {
+    let sends_new_only = |caller: &Rule| {
         caller.new_only_jumps.contains(&rule.chain) || meets_new_only(rules, caller, seen)
     };
-    callers.peek().is_some() && callers.all(|caller| sends_new_only(caller))
+    callers.peek().is_some() && callers.all(sends_new_only)
 }
 
 fn counts_all(rules: &Ruleset, release: Option<(u32, u32)>) -> Option<Finding> {

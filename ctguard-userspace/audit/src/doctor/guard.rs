@@ -276,10 +276,10 @@ mod tests {
         assert!(found.iter().any(|finding| finding.check == "ssh-client"), "{found:?}");
     }
 
-    fn advised(guard: Result<Option<Health>, Unread>) -> (String, String) {
+    fn advised(guard: &Result<Option<Health>, Unread>) -> (String, String) {
         let start = format!("{START}{COMMENT} the interface where it arrives");
         let mut flood = [Finding::fault("syn-flood", "a flood").because("it fills").tune(start)];
-        advise(&guard, &mut flood);
+        advise(guard, &mut flood);
         (flood[0].mend[0].command.clone(), flood[0].why.clone())
     }
 
@@ -292,15 +292,15 @@ mod tests {
             detached: vec!["lan0".to_owned()],
             ..Health::default()
         };
-        let (command, why) = advised(Ok(Some(running.clone())));
+        let (command, why) = advised(&Ok(Some(running.clone())));
         assert!(command.starts_with("ctguard status    # "), "{command}");
         assert!(why.starts_with("it fills. A guard runs already, on wan0; "), "{why}");
         let dry = Health { dry_run: true, ..running.clone() };
-        assert!(advised(Ok(Some(dry.clone()))).0.starts_with("ctguard enforce "));
+        assert!(advised(&Ok(Some(dry.clone()))).0.starts_with("ctguard enforce "));
         let paused = Health { is_paused: true, ..dry };
-        assert!(advised(Ok(Some(paused))).0.starts_with("ctguard pause --end "));
+        assert!(advised(&Ok(Some(paused))).0.starts_with("ctguard pause --end "));
         let stuck = Health { fallback: true, ..running.clone() };
-        assert!(advised(Ok(Some(stuck))).0.starts_with("ctguard events "));
+        assert!(advised(&Ok(Some(stuck))).0.starts_with("ctguard events "));
         for found in judge(&running) {
             let mut commands = found.mend.iter().map(|mend| mend.command.as_str());
             assert!(!commands.any(|command| command.starts_with("ctguard run")), "{found:?}");
@@ -328,7 +328,7 @@ mod tests {
     fn a_guard_without_a_daemon_is_to_be_started_on_its_own_interfaces() {
         let interfaces = vec!["wan0".to_owned(), "lan0".to_owned()];
         let alone = Health { interfaces, ..Health::default() };
-        let (command, why) = advised(Ok(Some(alone.clone())));
+        let (command, why) = advised(&Ok(Some(alone.clone())));
         assert_eq!((command.as_str(), why.as_str()), ("ctguard run -i wan0 -i lan0", "it fills"));
         assert_eq!(judge(&alone)[0].mend[0].command, "ctguard run -i wan0 -i lan0");
     }
@@ -336,8 +336,8 @@ mod tests {
     #[test]
     fn where_nobody_knows_whether_a_guard_runs_its_status_is_named() {
         let place = "    # the interface where it arrives";
-        assert_eq!(advised(Ok(None)).0, format!("{START}{place}"));
-        let (command, _) = advised(Err(Unread::new("the guard's maps", "not permitted")));
+        assert_eq!(advised(&Ok(None)).0, format!("{START}{place}"));
+        let (command, _) = advised(&Err(Unread::new("the guard's maps", "not permitted")));
         assert_eq!(command, format!("{START}{place}; unless ctguard status shows a guard"));
     }
 

@@ -56,17 +56,17 @@ mod tests {
         assert_eq!(role(), Role::NatRouter);
     }
 
-    /// Hosts of Docker, firewalld with masquerading, and OpenWrt: NAT by nftables alone.
+    /// Hosts of Docker, firewalld with masquerading, and `OpenWrt`: NAT by nftables alone.
     #[test]
     fn nat_by_nftables_is_told_by_rules_that_packets_come_to() {
         let machine = Machine::healthy("role-rules");
-        let rule = || Rule { expressions: vec!["masq".to_owned()], ..Rule::default() };
-        let nat = || Ok(Ruleset { rules: vec![rule()], ..Ruleset::default() });
+        let translates = || Rule { expressions: vec!["masq".to_owned()], ..Rule::default() };
+        let nat = || Ok(Ruleset { rules: vec![translates()], ..Ruleset::default() });
         let role = |rules| Role::by_rules(machine.host(), &rules);
         assert_eq!(role(nat()).unwrap(), Role::Server, "it forwards nothing");
         machine.write("/proc/sys/net/ipv4/ip_forward", "1\n");
         assert_eq!(role(nat()).unwrap(), Role::NatRouter);
-        let idle = Ruleset { idle: vec![rule()], ..Ruleset::default() };
+        let idle = Ruleset { idle: vec![translates()], ..Ruleset::default() };
         assert_eq!(role(Ok(idle)).unwrap(), Role::Gateway);
         let copy = Unread::new("nf_tables", "a copy of a machine has no rules to list");
         assert_eq!(role(Err(copy)).unwrap(), Role::Gateway);

@@ -101,8 +101,8 @@ pub(super) fn shortest_established() -> (String, u64) {
 
 /// What tune would make of a setting that has this value.
 pub(super) fn fitting(key: &str, seconds: u64, role: Role) -> u64 {
-    let rule = TIMEOUTS.iter().find(|rule| rule.is_tuned() && rule.key() == key);
-    rule.and_then(|rule| rule.judge(seconds, role)).map_or(seconds, |wrong| wrong.should_be)
+    let tuned = TIMEOUTS.iter().find(|it| it.is_tuned() && it.key() == key);
+    tuned.and_then(|it| it.judge(seconds, role)).map_or(seconds, |wrong| wrong.should_be)
 }
 
 const ESTABLISHED: &str = "tcp_timeout_established";

@@ -127,10 +127,8 @@ impl CliError {
     }
 
     pub(super) fn code(&self) -> Code {
-        match self.own_code() {
-            Code::No if is_denied(self) => Code::NotPermitted,
-            code => code,
-        }
+        let code = self.own_code();
+        if code == Code::No && is_denied(self) { Code::NotPermitted } else { code }
     }
 
     fn own_code(&self) -> Code {
