@@ -26,10 +26,6 @@ impl FileError {
         let path = path.to_owned();
         move |source| Self { action, path, source }
     }
-
-    pub(crate) fn is_not_permitted(&self) -> bool {
-        self.source.kind() == io::ErrorKind::PermissionDenied
-    }
 }
 
 /// Reads a file, or takes the default if there is none. A damaged file is moved to `aside`, with a

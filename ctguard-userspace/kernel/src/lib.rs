@@ -16,6 +16,7 @@ pub mod durable;
 pub mod lock;
 pub mod maps;
 pub mod memory;
+pub mod modules;
 pub mod namespace;
 pub mod net;
 pub mod privileges;

@@ -93,6 +93,77 @@ table inet answers {
 }
 "#;
 
+/// The shape of firewalld's tables, of `OpenWrt`'s and of Docker's, each with a limit for new connections
+/// behind the rules that accept old ones.
+const MANAGED: &str = r#"
+table inet firewalld {
+  chain filter_INPUT {
+    type filter hook input priority filter + 10; policy accept;
+    ct state { established, related } accept
+    ct status dnat accept
+    iifname "lo" accept
+    ct state invalid drop
+    jump filter_INPUT_ZONES
+    reject with icmpx admin-prohibited
+  }
+  chain filter_INPUT_ZONES { goto filter_IN_public; }
+  chain filter_IN_public { jump filter_IN_public_allow; }
+  chain filter_IN_public_allow { tcp dport 22 ct count over 10 drop; tcp dport 22 accept; }
+}
+table inet fw4 {
+  set clients { type ipv4_addr; flags dynamic; size 1024; limit rate over 30/second; }
+  chain input {
+    type filter hook input priority filter; policy drop;
+    iif "lo" accept
+    ct state vmap { established : accept, related : accept }
+    tcp flags & (fin | syn | rst | ack) == syn jump syn_flood
+    iifname "wan" jump input_wan
+  }
+  chain syn_flood { limit rate 25/second burst 50 packets return; drop; }
+  chain input_wan { meta l4proto tcp add @clients { ip saddr } drop; }
+}
+table ip docker {
+  chain FORWARD { type filter hook forward priority filter; jump DOCKER-USER; jump DOCKER-FORWARD; }
+  chain DOCKER-USER { return; }
+  chain DOCKER-FORWARD { jump DOCKER-CT; jump DOCKER; }
+  chain DOCKER-CT { oifname "docker0" ct state related,established counter accept; }
+  chain DOCKER { oifname "docker0" tcp dport 80 counter accept; }
+}
+"#;
+
+/// Each of these rules limits packets of old connections too.
+const HIDDEN: &str = r"
+table ip behind_new {
+  chain in {
+    type filter hook input priority filter;
+    tcp dport 22 ct state new accept
+    ct state vmap { new : accept, untracked : accept }
+    ct state { new, invalid } accept
+    tcp flags syn / fin,syn,rst,ack accept
+    tcp dport 22 ct count over 10 drop
+  }
+}
+table ip by_set {
+  set clients { type ipv4_addr; flags dynamic; size 1024; limit rate over 30/second; }
+  chain in { type filter hook input priority filter; tcp dport 25 add @clients { ip saddr } drop; }
+}
+";
+
+/// Nothing leads to the chains of the first table, and the second is dormant.
+const IDLE: &str = r"
+table ip left_over {
+  chain in { type filter hook input priority filter; }
+  chain old { tcp dport 22 ct count over 10 drop; udp dport 53 notrack; }
+  chain older { jump old; }
+  chain spare { masquerade; }
+}
+table ip asleep {
+  flags dormant;
+  chain in { type filter hook input priority filter; tcp dport 22 ct count over 10 drop; }
+  chain post { type nat hook postrouting priority srcnat; masquerade; }
+}
+";
+
 const OF_RULES: [&str; 6] =
     ["notrack", "notrack-late", "counts-all", "limits-packets", "timeout-policy", "flowtable"];
 
@@ -151,6 +222,72 @@ fn unusual_rules_that_are_sound_are_not_found_fault_with() -> Result<()> {
     ensure!(fine == ["notrack note", "timeout-policy note"], "{fine:?}");
     let notrack = of_check(&found, "notrack").context("no notrack")?;
     ensure!(!notrack["why"].to_string().contains("They all"), "{notrack}");
+    Ok(())
+}
+
+/// Fails when rules of a firewall's own make are found fault with.
+#[test]
+fn limits_behind_the_rules_of_a_firewall_are_sound() -> Result<()> {
+    if !is_possible("limits_behind_the_rules_of_a_firewall_are_sound") {
+        return Ok(());
+    }
+    let namespace = Namespace::create("managed")?;
+    load(&namespace, MANAGED)?;
+    let found = found(&namespace)?;
+    let fine = checks_of(&found);
+    ensure!(fine.is_empty(), "{fine:?}");
+    let writers = of_check(&found, "writers").context("no writers")?["what"].to_string();
+    ensure!(
+        ["Docker", "OpenWrt", "firewalld"].iter().all(|name| writers.contains(name)),
+        "{writers}"
+    );
+    Ok(())
+}
+
+/// Fails when rules for new connections, or a set, hide what is done to old ones.
+#[test]
+fn limits_that_old_connections_meet_are_found_behind_others() -> Result<()> {
+    if !is_possible("limits_that_old_connections_meet_are_found_behind_others") {
+        return Ok(());
+    }
+    let namespace = Namespace::create("hidden")?;
+    load(&namespace, HIDDEN)?;
+    let hidden = checks(&namespace)?;
+    ensure!(hidden == ["counts-all note", "limits-packets note"], "{hidden:?}");
+    let iptables =
+        |rule: &str| exec::run(namespace.command("iptables-nft").args(rule.split(' '))).map(|_| ());
+    load(&namespace, "flush ruleset")?;
+    iptables("-A INPUT -m conntrack --ctstate NEW -p tcp --dport 22 -j ACCEPT")?;
+    iptables("-A INPUT -p tcp --dport 25 -m connlimit --connlimit-above 9 -j DROP")?;
+    let behind_new = checks(&namespace)?;
+    ensure!(behind_new == ["counts-all note"], "{behind_new:?}");
+    // As ufw begins.
+    iptables("-I INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")?;
+    let behind_old = checks(&namespace)?;
+    ensure!(behind_old.is_empty(), "{behind_old:?}");
+    iptables("-D INPUT 1")?;
+    iptables("-I INPUT -m conntrack ! --ctstate NEW -j ACCEPT")?;
+    let behind_others = checks(&namespace)?;
+    ensure!(behind_others.is_empty(), "{behind_others:?}");
+    Ok(())
+}
+
+/// Fails when rules that no packet comes to are told as if they did something.
+#[test]
+fn rules_that_no_packet_comes_to_are_not_judged() -> Result<()> {
+    if !is_possible("rules_that_no_packet_comes_to_are_not_judged") {
+        return Ok(());
+    }
+    let namespace = Namespace::create("idle")?;
+    load(&namespace, IDLE)?;
+    let found = found(&namespace)?;
+    let fine = checks_of(&found);
+    ensure!(fine.is_empty(), "{fine:?}");
+    ensure!(of_check(&found, "no-nat").is_some(), "it translates nothing");
+    ensure!(of_check(&found, "stateful").is_some(), "conntrack tracks for such rules too");
+    load(&namespace, "add rule ip left_over in jump old")?;
+    let used = checks(&namespace)?;
+    ensure!(used == ["counts-all note", "notrack-late warning"], "{used:?}");
     Ok(())
 }
 

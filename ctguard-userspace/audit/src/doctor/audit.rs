@@ -18,12 +18,20 @@ use super::{
     history::{self, Meanwhile},
     mends, neighbours, owners,
     pace::{self, Pace},
-    peers, persistence, presence, provider, services,
+    peers, persistence,
+    planned::Planned,
+    presence, provider,
+    role::Role,
+    services,
     size::{BUCKET_BYTES, entries_bytes},
     timeouts, traffic, uses,
 };
 use crate::host::{EntrySize, Host, Memory, Statistics, TableNumbers, Unread, sysctl_path};
-use ctguard_kernel::conntrack::dump_some;
+use ctguard_kernel::{
+    conntrack::dump_some,
+    modules::{Part, Presence},
+    net::Ruleset,
+};
 use ctguard_units::real;
 
 /// A dump stops at so many entries, or after so long; a sample is enough.
@@ -74,17 +82,22 @@ pub fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     let mut findings = Findings::default();
     let examination = besides.interface.map(|asked| Examination::begin(host, asked));
     let allowances = provider::read(host);
+    let (rules, owners) = (uses::read(host), owners::owners(host));
+    // Whose rules cannot be read counts as a gateway, whose timeouts are the more careful ones.
+    let forwards = host.forwards().is_ok_and(|by| by.is_some());
+    let careful = if forwards { Role::Gateway } else { Role::Server };
+    let planned = Planned::of(host, Role::by_rules(host, &rules).unwrap_or(careful), &owners);
     let mut presence = Findings::default();
-    let table = presence::check(host, &mut presence);
+    let table = presence::check(host, &planned, &mut presence);
     if let Some(table) = table {
-        in_use(host, table, &mut findings);
+        in_use(host, table, (&rules, &planned), &mut findings);
     }
     findings.append(presence);
     let summary = table.map(|numbers| {
         let entry = EntrySize::read(host);
         let memory = findings.read("memory", Memory::read(host));
-        capacity::check(host, numbers, &entry, memory, &mut findings);
-        timeouts::check(host, &mut findings);
+        capacity::check(host, numbers, &entry, memory, &planned, &mut findings);
+        timeouts::check(host, planned.role, &mut findings);
         let left = numbers.max.checked_sub(1).map(|most| most.saturating_sub(numbers.count));
         Summary {
             numbers,
@@ -100,9 +113,8 @@ pub fn audit(host: &Host, besides: Besides<'_>) -> Audit {
         unused(host, &mut findings);
     }
     provider::check(allowances, table, &mut findings);
-    let owners = owners::owners(host);
-    persistence::check(host, table, &owners, &mut findings);
-    uses::check(host, &mut findings);
+    persistence::check(host, table, &owners, planned.role, &mut findings);
+    uses::check(host, rules, &mut findings);
     owners::check(host, &owners, &mut findings);
     let guard = (besides.guard)();
     let health = guard.as_ref().ok().and_then(Option::as_ref);
@@ -113,6 +125,7 @@ pub fn audit(host: &Host, besides: Besides<'_>) -> Audit {
     if let Some(examination) = examination {
         examination.finish(host, health, &mut findings);
     }
+    guard::advise(&guard, &mut findings.found);
     guard::check(host, guard, &mut findings);
 
     let Findings { mut found, skipped } = findings;
@@ -132,14 +145,19 @@ fn unused(host: &Host, findings: &mut Findings) {
 }
 
 /// What happens in the table now, and what has happened.
-fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
+fn in_use(
+    host: &Host,
+    table: TableNumbers,
+    (rules, planned): (&Result<Ruleset, Unread>, &Planned),
+    findings: &mut Findings,
+) {
     let mut pace = Pace::start(host);
     let mut conntrack =
         Meanwhile { before: history::statistics(host, findings), ..Meanwhile::default() };
     let mut stack = Meanwhile { before: stack_counters(host, findings), ..Meanwhile::default() };
-    if let Some(census) = findings.read("entries", census(host)) {
+    if let Some(census) = findings.read("entries", census(host, rules)) {
         let neighbours = neighbours::read(host, findings);
-        findings.add(causes::judge(&census, table, &neighbours));
+        findings.add(causes::judge(&census, table, &neighbours, planned));
     }
     let others = elsewhere::read(host, findings);
     pace.keep(host);
@@ -152,8 +170,8 @@ fn in_use(host: &Host, table: TableNumbers, findings: &mut Findings) {
     if let Some(log) = &log {
         history::check_log(host, log, &conntrack, &others, findings);
     }
-    expectations::check(host, log.as_ref(), &conntrack.after, findings);
-    findings.add(elsewhere::judge(&others));
+    expectations::check(host, log.as_ref(), &conntrack.after, planned, findings);
+    findings.add(elsewhere::judge(&others, planned));
     traffic::check(host, &conntrack, &stack, findings);
     services::check(host, &stack, findings);
 }
@@ -162,14 +180,17 @@ fn stack_counters(host: &Host, findings: &mut Findings) -> Statistics {
     findings.read("network-counters", Statistics::of_stack(host)).unwrap_or_default()
 }
 
-fn census(host: &Host) -> Result<Census, Unread> {
+fn census(host: &Host, rules: &Result<Ruleset, Unread>) -> Result<Census, Unread> {
     if !host.is_this() {
         return Err(Unread::new(causes::DUMP, "a copy of a machine has no table to list"));
+    }
+    if Part::Ctnetlink.presence() != Presence::Askable {
+        return Err(Unread::new(causes::DUMP, history::NO_CTNETLINK));
     }
     let established =
         host.number(&sysctl_path("net.netfilter.nf_conntrack_tcp_timeout_established"))?;
     let established = established.and_then(|seconds| u32::try_from(seconds).ok());
-    let policies = uses::read(host).map(|rules| flow_rules::established(&rules));
+    let policies = rules.as_ref().map(flow_rules::established);
     let mut timeouts = policies.unwrap_or_default();
     timeouts.push(established.unwrap_or(ESTABLISHED_SECONDS));
     let mut census = Census::new(timeouts);

@@ -2,15 +2,14 @@
 
 use super::{
     finding::{Finding, Findings},
+    planned::Planned,
     size::{
         BUCKET_BYTES, FILL, LEAST_OF_ROUTER, entries_bytes, has_gibibyte, is_too_wide,
         replacement_chance, with_margin,
     },
     text::{mebibytes, per_cent, share},
 };
-use crate::host::{
-    BUCKETS, COUNT, EntrySize, HASHSIZE, Host, MAX, Memory, TableNumbers, setting_path, sysctl_path,
-};
+use crate::host::{BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, sysctl_path};
 
 /// Entries for each bucket: more than 4, more than 8. Every entry is in the hash twice, so as many
 /// buckets as entries make chains of two (`Documentation/networking/nf_conntrack-sysctl.rst`).
@@ -21,6 +20,7 @@ pub(super) fn check(
     table: TableNumbers,
     entry: &EntrySize,
     memory: Option<Memory>,
+    planned: &Planned,
     findings: &mut Findings,
 ) {
     findings.add(fill(table));
@@ -29,8 +29,8 @@ pub(super) fn check(
         .because("a flood will use up the machine's memory")
         .tune("ctguard tune --apply");
     findings.add(no_maximum.when(table.max == 0));
-    findings.add(hash(host, table));
-    findings.add(wide_hash(host, table));
+    findings.add(hash(table, planned));
+    findings.add(wide_hash(table, planned));
     let Some(memory) = memory else { return };
     findings.add(memory_of(table, entry, memory));
     if let Some(Some(place)) = findings.read("small-table", host.forwards()) {
@@ -53,12 +53,13 @@ fn fill(table: TableNumbers) -> Option<Finding> {
         .into()
 }
 
-fn hash(host: &Host, TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
+fn hash(table: TableNumbers, planned: &Planned) -> Option<Finding> {
+    let TableNumbers { max, buckets, .. } = table;
     let ratio = share(max, buckets);
     let what = format!(
         "the hash is too narrow: {buckets} buckets for up to {max} entries, {ratio:.0} for each bucket"
     );
-    Finding::graded("hash", ratio, PER_BUCKET, what)?
+    let finding = Finding::graded("hash", ratio, PER_BUCKET, what)?
         .read(sysctl_path(MAX), max)
         .read(sysctl_path(BUCKETS), buckets)
         .because(
@@ -66,17 +67,24 @@ fn hash(host: &Host, TableNumbers { max, buckets, .. }: TableNumbers) -> Option<
              quarter or an eighth as many buckets as entries is for old kernels; today's have one \
              bucket for each entry. In a full table the kernel searches eight buckets for an entry to \
              replace (`early_drop`): here it nearly always finds one, but searches long chains for it",
-        )
-        .tune("ctguard tune --apply")
-        .by_hand(set_buckets(host, max))
-        .when(buckets > 0)
+        );
+    another_hash(finding, planned).when(buckets > 0)
+}
+
+/// What sets the hash; nothing where tune would leave it, for want of memory.
+fn another_hash(finding: Finding, planned: &Planned) -> Finding {
+    match planned.set_hash() {
+        Some(command) => finding.tune("ctguard tune --apply").by_hand(command),
+        None => finding,
+    }
 }
 
 /// Only a warning, as it does no harm before the table is full.
-fn wide_hash(host: &Host, TableNumbers { max, buckets, .. }: TableNumbers) -> Option<Finding> {
+fn wide_hash(table: TableNumbers, planned: &Planned) -> Option<Finding> {
+    let TableNumbers { max, buckets, .. } = table;
     let chance = per_cent(replacement_chance(max, buckets));
     let what = format!("the hash is too wide: {buckets} buckets for up to {max} entries");
-    Finding::warning("hash-wide", what)
+    let finding = Finding::warning("hash-wide", what)
         .read(sysctl_path(MAX), max)
         .read(sysctl_path(BUCKETS), buckets)
         .because(format!(
@@ -85,10 +93,8 @@ fn wide_hash(host: &Host, TableNumbers { max, buckets, .. }: TableNumbers) -> Op
              every entry, it finds one for only {chance} of new flows, and drops the others. With a \
              bucket for each entry it nearly always finds one. A wide hash does no harm until the \
              table is full"
-        ))
-        .tune("ctguard tune --apply")
-        .by_hand(set_buckets(host, max))
-        .when(is_too_wide(max, buckets))
+        ));
+    another_hash(finding, planned).when(is_too_wide(max, buckets))
 }
 
 fn memory_of(table: TableNumbers, entry: &EntrySize, memory: Memory) -> Option<Finding> {
@@ -115,14 +121,6 @@ fn memory_of(table: TableNumbers, entry: &EntrySize, memory: Memory) -> Option<F
 /// What a smaller table and its hash may take without a warning.
 const fn quarter(bytes: u64) -> u64 {
     bytes / 5
-}
-
-fn set_buckets(host: &Host, buckets: u64) -> String {
-    let path = setting_path(host, BUCKETS);
-    if path == HASHSIZE {
-        return format!("echo {buckets} > {HASHSIZE}");
-    }
-    format!("sysctl -w {BUCKETS}={buckets}")
 }
 
 fn small(table: TableNumbers, memory: Memory, forwards: String) -> Option<Finding> {
@@ -195,7 +193,8 @@ mod tests {
             commands,
             [
                 "nsenter --target 1 --net ctguard tune --apply",
-                "nsenter --target 1 --net sysctl -w net.netfilter.nf_conntrack_buckets=262144"
+                "nsenter --target 1 --net sysctl -w net.netfilter.nf_conntrack_buckets=1048576 \
+                 net.netfilter.nf_conntrack_max=1048576"
             ]
         );
     }

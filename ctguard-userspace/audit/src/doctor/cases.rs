@@ -372,6 +372,14 @@ fn every_machine_is_told_what_is_wrong_with_it_and_nothing_else() {
     }
 }
 
+/// Fails when a number in a command differs from tune's on one of these machines.
+#[test]
+fn no_machine_is_told_other_numbers_than_tune_would_set() {
+    let compared: usize =
+        CASES.iter().map(|(name, files, _)| machine(files).compare_with_tune(name).len()).sum();
+    assert!(compared > 10, "{compared}");
+}
+
 /// What the kernel and tune do when a command is run on the machine of files.
 fn run(machine: &Machine, command: &str) {
     let command = command.split("    #").next().unwrap_or_default();

@@ -7,8 +7,11 @@ use ctguard_datapath::packet::protocol;
 use super::{
     census::{Census, Kind, Remote},
     finding::Finding,
+    guard::START,
     neighbours::Neighbours,
+    planned::Planned,
     text::{per_cent, share},
+    timeout_rules::shortest_established,
 };
 use crate::host::{MAX, TableNumbers};
 
@@ -55,26 +58,34 @@ const FLOODS: [Flood; 3] = [
 
 pub(super) const DUMP: &str = "ctnetlink: dump of the table";
 
-pub(super) fn judge(census: &Census, table: TableNumbers, neighbours: &Neighbours) -> Vec<Finding> {
+pub(super) fn judge(
+    census: &Census,
+    table: TableNumbers,
+    neighbours: &Neighbours,
+    planned: &Planned,
+) -> Vec<Finding> {
     let mut found = Vec::from_iter(ports(census));
     if table.fill_ratio().is_some_and(|fill| fill >= HALF) && census.entries > 0 {
-        found.extend(cause(census, neighbours));
+        found.extend(cause(census, neighbours, planned));
     }
     found.extend(old_deadlines(census));
     found.extend(offloaded(census));
     found
 }
 
-fn cause(census: &Census, neighbours: &Neighbours) -> Option<Finding> {
+fn cause(census: &Census, neighbours: &Neighbours, planned: &Planned) -> Option<Finding> {
     if let Some((source, held)) = census.sources.first()
         && census.share(held) >= ONE_SOURCE
     {
-        return Some(one_source(census, source, held, neighbours));
+        return Some(one_source(census, (source, held), neighbours, planned));
     }
     let flood = FLOODS.iter().max_by_key(|(kind, ..)| census.of(*kind))?;
     let (many, quiet) = (census.of(flood.0), census.of(Kind::Idle));
-    let finding =
-        if quiet < many { from_many_sources(census, flood, many) } else { idle(census, quiet) };
+    let finding = if quiet < many {
+        from_many_sources(census, flood, many)
+    } else {
+        idle(census, quiet, planned)
+    };
     finding.when(census.share(many.max(quiet)) >= DOMINATES)
 }
 
@@ -83,7 +94,12 @@ fn held(census: &Census, finding: Finding, many: u64) -> Finding {
 }
 
 /// What a source that holds a quarter or more is doing.
-fn one_source(census: &Census, source: IpAddr, many: u64, neighbours: &Neighbours) -> Finding {
+fn one_source(
+    census: &Census,
+    (source, many): (IpAddr, u64),
+    neighbours: &Neighbours,
+    planned: &Planned,
+) -> Finding {
     let share = per_cent(census.share(many));
     let near = neighbours.get(&source).map(|name| format!(" ({name})")).unwrap_or_default();
     let name = format!("{source}{near}");
@@ -93,7 +109,7 @@ fn one_source(census: &Census, source: IpAddr, many: u64, neighbours: &Neighbour
     let one_service = service
         .is_some_and(|(_, count)| census.share(count) >= ONE_SERVICE * census.share(of_most));
     let finding = match most {
-        Kind::Idle => return idle(census, census.of(Kind::Idle)),
+        Kind::Idle => return idle(census, census.of(Kind::Idle), planned),
         Kind::Dns => {
             let what = format!("DNS queries from {name} hold {share} of the table");
             Finding::fault("dns-loop", what).because(
@@ -120,7 +136,7 @@ fn one_source(census: &Census, source: IpAddr, many: u64, neighbours: &Neighbour
         }
     };
     held(census, finding, many)
-        .tune("ctguard run -i IFACE    # the interface towards it: limits every source")
+        .tune(format!("{START}    # the interface towards it: limits every source"))
         .by_hand(format!("conntrack -D -s {source}"))
 }
 
@@ -128,17 +144,25 @@ fn from_many_sources(census: &Census, flood: &Flood, many: u64) -> Finding {
     let (kind, check, flows, why, interface) = *flood;
     let what = format!("{} of the table is {flows}", per_cent(census.share(many)));
     let finding = aimed_at(census, kind, held(census, Finding::fault(check, what), many));
-    let tune = format!("ctguard run -i IFACE{interface}");
+    let tune = format!("{START}{interface}");
     from_network(census, kind, finding).because(why).tune(tune)
 }
 
-fn idle(census: &Census, many: u64) -> Finding {
+fn idle(census: &Census, many: u64, planned: &Planned) -> Finding {
     let share = per_cent(census.share(many));
     let what = format!("{share} of the table is connections that have been idle for over an hour");
-    held(census, Finding::fault("idle-connections", what), many)
-        .because("their peers have most likely disappeared; tcp_timeout_established is five days by default")
-        .tune("ctguard tune --apply --existing")
-        .by_hand("sysctl -w net.netfilter.nf_conntrack_tcp_timeout_established=7440")
+    let finding = held(census, Finding::fault("idle-connections", what), many).because(
+        "their peers have most likely disappeared; tcp_timeout_established is five days by default",
+    );
+    // Where it matters that connections may be idle for longer, tune leaves them a day.
+    let (key, least) = shortest_established();
+    if planned.after(&key).is_some_and(|after| after > least) {
+        return finding
+            .tune("ctguard tune --for nat-router --apply --existing")
+            .by_hand(format!("sysctl -w {key}={least}"));
+    }
+    let finding = finding.tune("ctguard tune --apply --existing");
+    planned.set(&key).into_iter().fold(finding, Finding::by_hand)
 }
 
 fn aimed_at(census: &Census, kind: Kind, finding: Finding) -> Finding {

@@ -2,10 +2,11 @@
 
 use super::{
     finding::{Finding, Findings},
+    planned::Planned,
     size::FILL,
     text::per_cent,
 };
-use crate::host::{COUNT, Host, MAX, OtherTable, OtherTables, Unread, sysctl_path};
+use crate::host::{COUNT, Host, OtherTable, OtherTables, Unread, sysctl_path};
 
 const CHECK: &str = "namespaces";
 /// Fewer entries than this in all of them are not worth a note.
@@ -21,7 +22,7 @@ pub(super) fn read(host: &Host, findings: &mut Findings) -> OtherTables {
     others
 }
 
-pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
+pub(super) fn judge(others: &OtherTables, planned: &Planned) -> Option<Finding> {
     let fill = |other: &OtherTable| other.table.fill_ratio().unwrap_or(0.0);
     let worst = others.tables.iter().max_by(|one, next| fill(one).total_cmp(&fill(next)))?;
     let OtherTable { number, name, table } = worst;
@@ -33,14 +34,16 @@ pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
          entries"
     );
     let finding = match Finding::graded("namespace-fill", fill(worst), FILL, what) {
-        Some(finding) => finding
-            .because(
-                "every network namespace counts its own entries against the same maximum. New flows \
-                 of that container or virtual router are dropped when it is full, however empty this \
-                 namespace's table is",
-            )
-            .tune("ctguard tune --apply    # in the first network namespace")
-            .by_hand(format!("sysctl -w {MAX}={}", max.saturating_mul(2))),
+        Some(finding) => {
+            let finding = finding
+                .because(
+                    "every network namespace counts its own entries against the same maximum. New \
+                     flows of that container or virtual router are dropped when it is full, however \
+                     empty this namespace's table is",
+                )
+                .tune("ctguard tune --apply    # in the first network namespace");
+            planned.set_size().into_iter().fold(finding, Finding::by_hand)
+        }
         None if sum >= FEW => {
             let what = format!("{many} other network namespaces hold {sum} entries");
             Finding::note(CHECK, format!("{what}; the fullest is {name} with {count}"))
@@ -56,7 +59,24 @@ pub(super) fn judge(others: &OtherTables) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{doctor::finding::Severity, host::TableNumbers};
+    use crate::{
+        doctor::{Role, finding::Severity, testing::Machine},
+        host::TableNumbers,
+    };
+
+    /// Fails when the maximum is to be raised without the hash, which would then be too narrow.
+    #[test]
+    fn a_maximum_that_others_have_used_up_is_raised_together_with_the_hash() {
+        let machine = Machine::healthy("elsewhere-size");
+        let planned = Planned::of(machine.host(), Role::Server, &[]);
+        let table = TableNumbers { count: 262_144, max: 262_144, buckets: 262_144 };
+        let full = OtherTable { number: 7, name: "pod7".to_owned(), table };
+        let others = OtherTables { tables: vec![full], left_out: 0, unseen: 0 };
+        let command = &judge(&others, &planned).unwrap().mend[1].command;
+        let both = "sysctl -w net.netfilter.nf_conntrack_buckets=1048576 \
+                    net.netfilter.nf_conntrack_max=1048576";
+        assert_eq!(command, both);
+    }
 
     fn found(counts: &[u64]) -> Option<(&'static str, Severity, String)> {
         let other = |(number, count): (u64, &u64)| OtherTable {
@@ -65,7 +85,7 @@ mod tests {
             table: TableNumbers { count: *count, max: 10_000, buckets: 10_000 },
         };
         let tables = (7..).zip(counts).map(other).collect();
-        let finding = judge(&OtherTables { tables, left_out: 0, unseen: 0 })?;
+        let finding = judge(&OtherTables { tables, left_out: 0, unseen: 0 }, &Planned::default())?;
         Some((finding.check, finding.severity, finding.what))
     }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{
     finding::{Finding, Findings},
+    planned::Planned,
     text::share,
 };
 use crate::host::{EXPECT_MAX as MAX, Host, LogCounts, Statistics, sysctl_path};
@@ -17,31 +18,53 @@ const TAKEN: [f64; 2] = [0.75, 1.0];
 const LIST: &str = "/proc/net/nf_conntrack_expect";
 const CREATED: &str = "expect_create";
 const FULL: &str = "expectations-full";
+/// Room for so many times more.
+const TIMES: u64 = 4;
 
 const WHY: &str = "helpers (FTP, TFTP, SIP, H.323, PPTP) expect the connections that a session will \
     open; when their list is full, the packet that announces one is dropped. This is not the \
     connection table: a larger nf_conntrack_max does not help";
 
+/// The maximum that leaves room, where they run out now or did in the last 24 hours.
+pub(crate) fn wanted(host: &Host, max: u64, buckets: u64) -> Option<u64> {
+    let listed = host.text(LIST).ok().flatten().unwrap_or_default();
+    let count = u64::try_from(listed.lines().count()).unwrap_or(u64::MAX);
+    if share(count, max) >= TAKEN[0] {
+        return Some(max.max(256).saturating_mul(TIMES));
+    }
+    let log = LogCounts::read(host).ok().flatten().unwrap_or_default();
+    // What is old may be mended already: four times the kernel's default suffices.
+    let ample = by_default(buckets).saturating_mul(TIMES);
+    (log.expectations_full > 0 && max < ample).then_some(ample)
+}
+
+/// The kernel's default for a hash of so many buckets (`nf_conntrack_expect_init`).
+const fn by_default(buckets: u64) -> u64 {
+    let hash = buckets / 256;
+    4 * if hash == 0 { 1 } else { hash }
+}
+
 pub(super) fn check(
     host: &Host,
     log: Option<&LogCounts>,
     counters: &Statistics,
+    planned: &Planned,
     findings: &mut Findings,
 ) {
     let max = findings.number("expectations", host, MAX);
     let listed = findings.text("expectations", host, LIST);
     let count = u64::try_from(listed.lines().count()).unwrap_or(u64::MAX);
-    let taken = max.and_then(|max| taken(&listed, count, max));
+    let taken = max.and_then(|max| taken(&listed, count, max, planned));
     let is_full = taken.as_ref().is_some_and(|finding| finding.check == FULL);
     findings.add(taken);
     if let Some(lines) = log.map(|log| log.expectations_full).filter(|lines| *lines > 0) {
         // The line does not say which namespace it is about; not one that never had an expectation.
         let may_be_own = count > 0 || !counters.has(CREATED) || counters.get(CREATED) > 0;
-        findings.add((!is_full).then(|| logged(lines, may_be_own, max)));
+        findings.add((!is_full).then(|| logged(lines, may_be_own, planned)));
     }
 }
 
-fn taken(listed: &str, count: u64, max: u64) -> Option<Finding> {
+fn taken(listed: &str, count: u64, max: u64, planned: &Planned) -> Option<Finding> {
     let share = share(count, max);
     let by = most_frequent_helper(listed);
     let by = by.map_or_else(String::new, |helper| format!(", most of them by {helper}"));
@@ -51,10 +74,10 @@ fn taken(listed: &str, count: u64, max: u64) -> Option<Finding> {
         .read(LIST, format!("{count} lines"))
         .read(sysctl_path(MAX), max)
         .because(WHY);
-    Some(mended(finding, Some(max)))
+    Some(mended(finding, planned))
 }
 
-fn logged(lines: u64, may_be_own: bool, max: Option<u64>) -> Finding {
+fn logged(lines: u64, may_be_own: bool, planned: &Planned) -> Finding {
     let what = format!("the kernel logged \"expectation table full\" {lines} times in 24 hours");
     let finding = if may_be_own {
         Finding::fault(FULL, what).because(WHY)
@@ -65,14 +88,15 @@ fn logged(lines: u64, may_be_own: bool, max: Option<u64>) -> Finding {
              ever expected a connection. The maximum applies to every namespace",
         )
     };
-    mended(finding.read(LogCounts::PLACE, format!("{lines} lines in 24 hours")), max)
+    mended(finding.read(LogCounts::PLACE, format!("{lines} lines in 24 hours")), planned)
 }
 
-fn mended(finding: Finding, max: Option<u64>) -> Finding {
-    let more = max.unwrap_or(1024).max(256).saturating_mul(4);
-    finding
-        .by_hand(format!("sysctl -w {MAX}={more}"))
-        .by_hand("nft list ct helpers    # assign helpers only to flows that need them")
+fn mended(finding: Finding, planned: &Planned) -> Finding {
+    let finding = match planned.set(MAX) {
+        Some(command) => finding.tune("ctguard tune --apply").by_hand(command),
+        None => finding,
+    };
+    finding.by_hand("nft list ct helpers    # assign helpers only to flows that need them")
 }
 
 /// A line ends with the helper's name (`exp_seq_show`, `net/netfilter/nf_conntrack_expect.c`).

@@ -137,7 +137,7 @@ impl Findings {
         self.read(check, host.number(&sysctl_path(key))).flatten()
     }
 
-    pub(super) fn skip(&mut self, check: &'static str, Unread { place, reason }: Unread) {
+    pub(super) fn skip(&mut self, check: &'static str, Unread { place, reason, .. }: Unread) {
         self.skipped.push(Skipped { check, place, reason });
     }
 }

@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 
 use ctguard_datapath::packet::protocol;
-use ctguard_kernel::net::{Flowtable, Hook, Rule, Ruleset, TimeoutPolicy};
+use ctguard_kernel::net::{Flowtable, Hook, Old, Rule, Ruleset, TimeoutPolicy};
 
 use super::{
     finding::{Finding, Findings},
+    guard::START_WITH_CACHE,
     uses::{RULES, SHARED_TIMEOUTS, place, read},
 };
 use crate::host::{Host, Unread, sysctl_path};
@@ -113,15 +114,15 @@ fn notrack(rules: &Ruleset, has_legacy: bool) -> Option<Finding> {
         None => "",
     };
     let why = format!(
-        "to a guard that asks conntrack, each of them looks like a new flow. Start it with \
-         --new-flow-detection flow-cache if they arrive at a guarded interface{one_way}"
+        "to a guard that asks conntrack, each of them looks like a new flow. {START_WITH_CACHE} \
+         arrive at a guarded interface{one_way}"
     );
     let finding = Finding::note("notrack", "rules exempt packets from tracking");
     Some(finding.read(RULES, place(first)).because(why))
 }
 
 /// Expressions that tell packets of old connections from others.
-const STATE: [&str; 3] = ["state", "conntrack", "tcp flags"];
+const STATE: [&str; 2] = ["state", "tcp flags"];
 /// As deep as the kernel lets chains call each other (`NFT_JUMP_STACK_SIZE`).
 const DEEPEST: u32 = 16;
 
@@ -138,9 +139,14 @@ fn of_chain<'r>(
 fn ends_known(rules: &Ruleset, rule: &Rule, depth: u32) -> bool {
     const FOR_ALL: [&str; 3] = ["immediate", "counter", "comment"];
     let Some(depth) = depth.checked_sub(1) else { return false };
-    let mut called = rule.jumps.iter().flat_map(|chain| of_chain(rules, rule, chain));
+    if rule.old == Old::Missed {
+        return false;
+    }
+    let jumps = rule.jumps.iter().filter(|chain| !rule.new_only_jumps.contains(chain));
+    let mut called = jumps.flat_map(|chain| of_chain(rules, rule, chain));
     if has(rule, &STATE) {
-        return has(rule, &["accept", "vmap"]) || called.any(|it| has(it, &["accept"]));
+        let accepts = |it: &Rule| it.old != Old::Missed && has(it, &["accept"]);
+        return has(rule, &["accept", "vmap"]) || called.any(accepts);
     }
     let is_for_all = rule.expressions.iter().all(|name| FOR_ALL.contains(&name.as_str()));
     is_for_all && called.any(|it| ends_known(rules, it, depth))
@@ -148,12 +154,14 @@ fn ends_known(rules: &Ruleset, rule: &Rule, depth: u32) -> bool {
 
 /// Whether only packets that start a connection come to a rule, as far as rules before it tell.
 fn meets_new_only(rules: &Ruleset, rule: &Rule, seen: &mut BTreeSet<String>) -> bool {
-    if has(rule, &STATE) {
+    let is_for_first = rules.base(rule, &rule.chain).is_some_and(|base| base.is_nat);
+    if rule.old != Old::Met || is_for_first {
         return true;
     }
     let mut earlier = of_chain(rules, rule, &rule.chain).take_while(|it| !std::ptr::eq(*it, rule));
     let ends = |it: &Rule| {
-        has(it, &STATE) && has(it, &["goto", "return"]) || ends_known(rules, it, DEEPEST)
+        let leaves = has(it, &STATE) && it.old != Old::Missed && has(it, &["goto", "return"]);
+        leaves || ends_known(rules, it, DEEPEST)
     };
     if earlier.any(ends) {
         return true;
@@ -162,7 +170,10 @@ fn meets_new_only(rules: &Ruleset, rule: &Rule, seen: &mut BTreeSet<String>) -> 
         return true;
     }
     let mut callers = rules.callers(rule, &rule.chain).peekable();
-    callers.peek().is_some() && callers.all(|caller| meets_new_only(rules, caller, seen))
+    let sends_new_only = |caller: &Rule| {
+        caller.new_only_jumps.contains(&rule.chain) || meets_new_only(rules, caller, seen)
+    };
+    callers.peek().is_some() && callers.all(sends_new_only)
 }
 
 fn counts_all(rules: &Ruleset, release: Option<(u32, u32)>) -> Option<Finding> {
@@ -201,7 +212,7 @@ fn new_only(rules: &Ruleset, rule: &Rule) -> &'static str {
 /// Only of TCP does a packet tell whether it starts a connection.
 fn limits_packets(rules: &Ruleset) -> Option<Finding> {
     let limits = |rule: &&Rule| {
-        let is_meter = has(rule, &["dynset"]) && has(rule, &["limit"]) || has(rule, &["hashlimit"]);
+        let is_meter = has(rule, &["meter", "hashlimit"]);
         let only_logs = has(rule, &["log", "LOG", "NFLOG"])
             && !has(rule, &["immediate", "reject", "REJECT", "vmap"]);
         let is_for_new = is_meter && !has(rule, &["ample"]) && !only_logs;
@@ -262,14 +273,19 @@ fn timeout_policy(
     let of_table = |rule: &&Rule| rule.family == *family && Some(&rule.table) == table.as_ref();
     let named = rules.rules.iter().filter(of_table).filter(|rule| rule.timeouts.contains(name));
     let mut hooks: Vec<_> = named.map(|rule| rules.hooks(rule)).collect();
-    let is_in_maps = uses.is_some_and(|uses| uses as usize > hooks.len());
+    let idle = rules.idle.iter().filter(of_table).filter(|rule| rule.timeouts.contains(name));
+    let by_rules = hooks.len() + idle.count();
+    let is_in_maps = uses.is_some_and(|uses| uses as usize > by_rules);
     if is_in_maps {
         let by_map = rules.rules.iter().filter(of_table).filter(|rule| rule.has_object_map);
         hooks.extend(by_map.map(|rule| rules.hooks(rule)));
     }
     if hooks.is_empty() && !is_in_maps {
         return useless(match table {
-            Some(_) => "no rule assigns it: `ct timeout set` is missing, or in another table",
+            Some(_) => {
+                "no rule assigns it: `ct timeout set` is missing, in another table, or in a chain that \
+                 no packet comes to"
+            }
             None => "no rule assigns it (`-j CT --timeout`)",
         });
     }

@@ -11,7 +11,12 @@ use super::{
 use crate::host::{Host, LISTENERS, Listener, Unread};
 use ctguard_units::real;
 
+/// Starts a guard, where none is known to run: [`advise`] replaces it where one is.
+pub(super) const START: &str = "ctguard run -i IFACE";
+/// How rules that exempt packets are told to a guard, likewise.
+pub(super) const START_WITH_CACHE: &str = "Start it with --new-flow-detection flow-cache if they";
 const STATUS: &str = "ctguard status";
+const COMMENT: &str = "    #";
 const DNS: u16 = 53;
 /// A fuller filter or memory starts to mistake one flow for another.
 const CROWDED: f64 = 0.5;
@@ -20,6 +25,12 @@ const CROWDED: f64 = 0.5;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
     pub daemon_runs: bool,
+    /// All that it was told to guard.
+    pub interfaces: Vec<String>,
+    /// New flows are told from known ones by asking conntrack, not by the flow cache.
+    pub asks_conntrack: bool,
+    /// Nothing is dropped for a while.
+    pub is_paused: bool,
     /// Without a heartbeat the fallback rate applies.
     pub fallback: bool,
     pub dry_run: bool,
@@ -83,13 +94,92 @@ fn dns(tcp: &[Listener], udp: &[Listener]) -> Option<Finding> {
     })
 }
 
+/// Has findings that would start a guard take the one that is loaded into account.
+pub(super) fn advise(guard: &Result<Option<Health>, Unread>, findings: &mut [Finding]) {
+    let health = match guard {
+        Ok(None) => return,
+        Ok(Some(health)) => Some(health),
+        Err(_) => None,
+    };
+    for finding in findings {
+        let mut is_guarded = false;
+        for mend in &mut finding.mend {
+            let Some(comment) = mend.command.strip_prefix(START) else { continue };
+            is_guarded |= health.is_some_and(|health| health.daemon_runs);
+            mend.command = match health {
+                None if comment.is_empty() => format!("{START}{COMMENT} unless {STATUS} shows one"),
+                None => format!("{START}{comment}; unless {STATUS} shows a guard"),
+                Some(health) if health.daemon_runs => in_place_of_start(health),
+                Some(health) => run(health),
+            };
+        }
+        if let Some(health) = health {
+            let detection = match (health.asks_conntrack, health.daemon_runs) {
+                (true, true) => START_WITH_CACHE.replacen("Start it", "Restart the one here", 1),
+                (true, false) => {
+                    START_WITH_CACHE.replacen("Start it", "Start the one here again", 1)
+                }
+                (false, _) => "The one here has its flow cache, and knows them if they".to_owned(),
+            };
+            finding.why = finding.why.replace(START_WITH_CACHE, &detection);
+            if is_guarded {
+                finding.why = format!("{}. {}", finding.why, already(health));
+            }
+        }
+    }
+}
+
+/// What helps where a daemon runs already: a second one would not start.
+fn in_place_of_start(health: &Health) -> String {
+    if health.is_paused {
+        format!("ctguard pause --end{COMMENT} until then, the guard drops nothing")
+    } else if health.dry_run {
+        format!("ctguard enforce{COMMENT} shows whom the limits would refuse, asks, then drops")
+    } else if health.fallback {
+        format!("ctguard events{COMMENT} why the guard's daemon does not respond")
+    } else {
+        format!("{STATUS}{COMMENT} what the guard refuses, and who holds the most entries")
+    }
+}
+
+fn already(health: &Health) -> String {
+    let attached = |name: &&String| !health.detached.contains(name);
+    let names: Vec<_> = health.interfaces.iter().filter(attached).map(String::as_str).collect();
+    if names.is_empty() {
+        return "A guard runs, and is attached to no interface".to_owned();
+    }
+    let names = names.join(", ");
+    if health.is_paused || health.dry_run {
+        return format!("A guard runs already, on {names}, and is to drop nothing");
+    }
+    format!(
+        "A guard runs already, on {names}; what comes in elsewhere is not limited. To guard another \
+         interface too, add it to the configuration and run `ctguard reload`, or restart the guard \
+         with a further -i"
+    )
+}
+
+/// Starts a daemon for the guard that is loaded.
+fn run(health: &Health) -> String {
+    if health.interfaces.is_empty() {
+        return START.to_owned();
+    }
+    let interfaces = health.interfaces.iter().map(|name| format!(" -i {name}"));
+    format!("ctguard run{}", interfaces.collect::<String>())
+}
+
 fn judge(health: &Health) -> Vec<Finding> {
     let detached = health.detached.iter().map(|interface| {
         let what = format!("the guard is no longer attached to {interface}");
-        Finding::fault("guard-detached", what)
+        let finding = Finding::fault("guard-detached", what)
             .read(STATUS, format!("{interface}: NOT ATTACHED"))
-            .because("another program or a user removed it; the interface is not protected")
-            .tune(format!("ctguard run -i {interface}"))
+            .because("another program or a user removed it; the interface is not protected");
+        if health.daemon_runs {
+            finding
+                .by_hand(format!("ctguard events{COMMENT} why the daemon cannot attach it again"))
+        } else {
+            finding.tune(run(health))
+        }
     });
     let mut found: Vec<_> = detached.collect();
     if !health.daemon_runs {
@@ -99,7 +189,7 @@ fn judge(health: &Health) -> Vec<Finding> {
             .because(
                 "nothing watches how full the table is; the guard admits new flows at a fixed rate",
             )
-            .tune("ctguard run -i IFACE");
+            .tune(run(health));
         found.push(alone);
     } else if health.fallback {
         let what = "the guard's daemon is running but does not respond";
@@ -170,7 +260,7 @@ fn crowded(health: &Health) -> impl Iterator<Item = Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::finding::Severity;
+    use crate::doctor::{finding::Severity, testing::Machine};
 
     fn worst(health: &Health) -> Option<(&'static str, Severity)> {
         let found = judge(health);
@@ -184,6 +274,86 @@ mod tests {
         let unlisted = Health { unlisted_client: Some("192.0.2.7".to_owned()), ..healthy };
         let found = judge(&unlisted);
         assert!(found.iter().any(|finding| finding.check == "ssh-client"), "{found:?}");
+    }
+
+    fn advised(guard: &Result<Option<Health>, Unread>) -> (String, String) {
+        let start = format!("{START}{COMMENT} the interface where it arrives");
+        let mut flood = [Finding::fault("syn-flood", "a flood").because("it fills").tune(start)];
+        advise(guard, &mut flood);
+        (flood[0].mend[0].command.clone(), flood[0].why.clone())
+    }
+
+    /// Fails when somebody is told to start a guard where one runs, which would not start.
+    #[test]
+    fn a_guard_that_runs_is_not_to_be_started() {
+        let running = Health {
+            daemon_runs: true,
+            interfaces: vec!["wan0".to_owned(), "lan0".to_owned()],
+            detached: vec!["lan0".to_owned()],
+            ..Health::default()
+        };
+        let (command, why) = advised(&Ok(Some(running.clone())));
+        assert!(command.starts_with("ctguard status    # "), "{command}");
+        assert!(why.starts_with("it fills. A guard runs already, on wan0; "), "{why}");
+        let dry = Health { dry_run: true, ..running.clone() };
+        assert!(advised(&Ok(Some(dry.clone()))).0.starts_with("ctguard enforce "));
+        let paused = Health { is_paused: true, ..dry };
+        assert!(advised(&Ok(Some(paused))).0.starts_with("ctguard pause --end "));
+        let stuck = Health { fallback: true, ..running.clone() };
+        assert!(advised(&Ok(Some(stuck))).0.starts_with("ctguard events "));
+        for found in judge(&running) {
+            let mut commands = found.mend.iter().map(|mend| mend.command.as_str());
+            assert!(!commands.any(|command| command.starts_with("ctguard run")), "{found:?}");
+        }
+    }
+
+    /// Fails when a check of the machine itself does not hear of the guard.
+    #[test]
+    fn an_audit_beside_a_guard_that_runs_starts_none() {
+        let machine = Machine::healthy("guard-runs");
+        let overflowed = "TcpExt: TCPReqQFullDrop TCPReqQFullDoCookies\nTcpExt: 7 9\n";
+        machine.write("/proc/net/netstat", overflowed);
+        let starts = |guard| {
+            let audit = machine.audit_beside(guard);
+            let mends = audit.findings.iter().flat_map(|finding| &finding.mend);
+            mends.filter(|mend| mend.command.starts_with("ctguard run")).count()
+        };
+        let interfaces = vec!["wan0".to_owned()];
+        let running = Health { daemon_runs: true, interfaces, ..Health::default() };
+        assert_eq!(starts(Ok(None)), 1, "of syn-backlog");
+        assert_eq!(starts(Ok(Some(running))), 0);
+    }
+
+    #[test]
+    fn a_guard_without_a_daemon_is_to_be_started_on_its_own_interfaces() {
+        let interfaces = vec!["wan0".to_owned(), "lan0".to_owned()];
+        let alone = Health { interfaces, ..Health::default() };
+        let (command, why) = advised(&Ok(Some(alone.clone())));
+        assert_eq!((command.as_str(), why.as_str()), ("ctguard run -i wan0 -i lan0", "it fills"));
+        assert_eq!(judge(&alone)[0].mend[0].command, "ctguard run -i wan0 -i lan0");
+    }
+
+    #[test]
+    fn where_nobody_knows_whether_a_guard_runs_its_status_is_named() {
+        let place = "    # the interface where it arrives";
+        assert_eq!(advised(&Ok(None)).0, format!("{START}{place}"));
+        let (command, _) = advised(&Err(Unread::new("the guard's maps", "not permitted")));
+        assert_eq!(command, format!("{START}{place}; unless ctguard status shows a guard"));
+    }
+
+    #[test]
+    fn rules_that_exempt_packets_matter_to_a_guard_that_asks_conntrack() {
+        let why = |health: Health| {
+            let why = format!("…. {START_WITH_CACHE} arrive at a guarded interface");
+            let mut notrack = [Finding::note("notrack", "rules").because(why)];
+            advise(&Ok(Some(health)), &mut notrack);
+            notrack[0].why.clone()
+        };
+        let asks = Health { daemon_runs: true, asks_conntrack: true, ..Health::default() };
+        assert!(why(asks.clone()).contains("Restart the one here with --new-flow-detection"));
+        let cache = Health { asks_conntrack: false, ..asks };
+        let told = why(cache);
+        assert!(told.contains("knows them if they arrive") && !told.contains("Start"), "{told}");
     }
 
     #[test]

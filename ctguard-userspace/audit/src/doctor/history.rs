@@ -4,6 +4,7 @@ use super::finding::{Finding, Findings, Severity};
 use crate::host::{
     Host, LogCounts, MAX, OtherTables, STATISTICS, Statistics, TableNumbers, Unread, sysctl_path,
 };
+use ctguard_kernel::modules::{Part, Presence};
 
 /// Races alone cause fewer failed insertions since boot.
 const RACES: u64 = 1000;
@@ -117,7 +118,16 @@ fn table_full(log: &LogCounts, own: Option<(u64, bool)>, others: &OtherTables) -
         .when(log.table_full > 0)
 }
 
+/// To ask would load the module, which then costs time and memory for each new flow.
+pub(super) const NO_CTNETLINK: &str = "not asked, as that would load the module nf_conntrack_netlink; to have it asked: modprobe \
+     nf_conntrack_netlink";
+
 pub(super) fn statistics(host: &Host, findings: &mut Findings) -> Statistics {
+    let is_askable = || Part::Ctnetlink.presence() == Presence::Askable;
+    if host.is_this() && !host.is_there(STATISTICS) && !is_askable() {
+        findings.skip("counters", Unread::new(STATISTICS, NO_CTNETLINK));
+        return Statistics::default();
+    }
     let read = findings.read("counters", Statistics::read(host));
     if matches!(read, Some(None)) {
         let reason = "absent, and no counters over ctnetlink; run as root, or with CAP_NET_ADMIN";

@@ -57,9 +57,10 @@ pub(super) fn check(
 }
 
 /// The settings of `sysctl -w KEY=VALUE …`.
-fn given(command: &str) -> impl Iterator<Item = (&str, &str)> {
-    let given = command.split(COMMENT).next().and_then(|command| command.strip_prefix(SYSCTL));
-    given.unwrap_or_default().split_whitespace().filter_map(|word| word.split_once('='))
+pub(super) fn given(command: &str) -> impl Iterator<Item = (&str, &str)> {
+    let commands = command.split(COMMENT).next().unwrap_or_default().split(" && ");
+    let given = commands.filter_map(|command| command.strip_prefix(SYSCTL));
+    given.flat_map(|given| given.split_whitespace().filter_map(|word| word.split_once('=')))
 }
 
 /// The same command, so that no file undoes it at the next boot.

@@ -3,7 +3,9 @@
 use super::{
     finding::{Finding, Findings},
     owners::Owner,
+    role::Role,
     size::MOST_PER_BUCKET,
+    timeout_rules::fitting,
 };
 use crate::host::{
     Assignment, BUCKETS, Boot, COUNT, HASHSIZE, Host, Init, MAX, Named, Parameter, Readers,
@@ -23,6 +25,7 @@ pub(super) fn check(
     host: &Host,
     table: Option<TableNumbers>,
     owners: &[Owner],
+    role: Role,
     findings: &mut Findings,
 ) {
     let Some(files) = findings.read("sysctl-files", SysctlFiles::read(host)) else { return };
@@ -32,7 +35,7 @@ pub(super) fn check(
         for key in files.keys().filter(|key| is_current(key)) {
             if let Some(live) = findings.read("drift", host.sysctl(key)) {
                 let live = live.as_deref();
-                findings.add(drift(host, &files, key, live, owner(key)));
+                findings.add(drift(host, (&files, key), live, owner(key), role));
             }
         }
         let by_sysctl = files.at_boot(BUCKETS).is_some_and(|_| boot.sets_in_time(BUCKETS));
@@ -56,10 +59,10 @@ fn is_current(key: &str) -> bool {
 /// `live` is none where this kernel does not have the key.
 fn drift(
     host: &Host,
-    files: &SysctlFiles,
-    key: &str,
+    (files, key): (&SysctlFiles, &str),
     live: Option<&str>,
     owner: Option<&Owner>,
+    role: Role,
 ) -> Option<Finding> {
     let (at_boot, _) = files.at_boot(key)?;
     let Assignment { file, line, value, .. } = at_boot;
@@ -92,10 +95,11 @@ fn drift(
         let why = "only the host can set it, and its value applies: the line has no effect here";
         return Finding { severity: super::Severity::Note, ..finding }.because(why).when(!is_live);
     }
+    let right = fitting(key, written, role);
     let set = if path == HASHSIZE {
         format!("echo {written} > {path}")
     } else {
-        format!("sysctl -w {key}={written}")
+        format!("sysctl -w {key}={right}")
     };
     finding
         .because(

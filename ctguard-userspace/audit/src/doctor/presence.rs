@@ -1,11 +1,18 @@
 //! Whether conntrack is loaded, and whether this network namespace may change its settings.
 
-use super::finding::{Finding, Findings};
+use super::{
+    finding::{Finding, Findings},
+    planned::Planned,
+};
 use crate::host::{COUNT, Host, MAX, TableNumbers, is_size_ours, sysctl_path};
 
 const OLD_MAX: &str = "net.nf_conntrack_max";
 
-pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers> {
+pub(super) fn check(
+    host: &Host,
+    planned: &Planned,
+    findings: &mut Findings,
+) -> Option<TableNumbers> {
     let Some(table) = findings.read("table", TableNumbers::read(host))? else {
         let what = "conntrack is not loaded: there is no table that could fill";
         let absent = Finding::note("not-loaded", what).read(sysctl_path(COUNT), "absent");
@@ -19,6 +26,7 @@ pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers
     findings.add(in_own_namespace(host));
     let old = findings.number("old-path", host, OLD_MAX).filter(|old| *old != table.max);
     findings.add(old.map(|old| {
+        let larger = || format!("sysctl -w {MAX}={}", table.max.max(old));
         Finding::warning("old-path", "two files show different maximums")
             .read(sysctl_path(OLD_MAX), old)
             .read(sysctl_path(MAX), table.max)
@@ -26,7 +34,7 @@ pub(super) fn check(host: &Host, findings: &mut Findings) -> Option<TableNumbers
                 "both are the same setting in the first network namespace; something hides one of \
                  them",
             )
-            .by_hand(format!("sysctl -w {MAX}={}", table.max.max(old)))
+            .by_hand(planned.set_size().unwrap_or_else(larger))
     }));
     Some(table)
 }
@@ -61,7 +69,7 @@ mod tests {
     fn a_kernel_without_conntrack_is_no_fault() {
         let fake = Fake::new("presence-none", &[]);
         let mut findings = Findings::default();
-        assert_eq!(check(&fake.host, &mut findings), None);
+        assert_eq!(check(&fake.host, &Planned::default(), &mut findings), None);
         assert_eq!(findings.found[0].check, "not-loaded");
         assert!(findings.skipped.is_empty());
     }

@@ -2,6 +2,7 @@
 
 use super::{
     finding::{Finding, Findings, Severity},
+    guard::START,
     history::Meanwhile,
 };
 use crate::host::{Host, LISTENERS, Listener, NETSTAT, sysctl_path};
@@ -79,7 +80,7 @@ fn syn_backlog(stack: &Meanwhile) -> Option<Finding> {
             "a SYN flood at a service of this machine, or a backlog that is too short; every SYN also \
              takes an entry in the table",
         )
-        .tune("ctguard run -i IFACE")
+        .tune(START)
         .by_hand(format!("sysctl -w {SOMAXCONN}=4096    # then restart the service"))
         .when(total > 0)
 }

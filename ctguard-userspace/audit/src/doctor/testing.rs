@@ -1,12 +1,18 @@
 //! A machine for tests: set up rightly, until a test breaks something.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use super::{
     audit::{Audit, Besides, audit},
     finding::{Finding, Severity},
+    guard::Health,
+    mends::given,
+    role::Role,
 };
-use crate::host::{Host, testing::Fake};
+use crate::{
+    host::{Host, Unread, present_name, testing::Fake},
+    tune::{Max, propose},
+};
 
 /// A server with 4 GiB, as `ctguard tune --apply --persist` leaves it.
 const HEALTHY: &[(&str, &str)] = &[
@@ -79,7 +85,11 @@ impl Machine {
     }
 
     pub fn audit(&self) -> Audit {
-        let guard = Box::new(|| Ok(None));
+        self.audit_beside(Ok(None))
+    }
+
+    pub fn audit_beside(&self, guard: Result<Option<Health>, Unread>) -> Audit {
+        let guard = Box::new(|| guard);
         audit(self.host(), Besides { interface: None, flood: 100_000, guard })
     }
 
@@ -90,6 +100,28 @@ impl Machine {
 
     pub fn checks(&self) -> Vec<&'static str> {
         self.found().into_iter().map(|(check, _)| check).collect()
+    }
+
+    /// Compares the settings in doctor's commands with what the `tune` of the same finding sets; returns
+    /// those compared.
+    pub fn compare_with_tune(&self, name: &str) -> BTreeSet<String> {
+        let mut compared = BTreeSet::new();
+        // A drift is mended with the value of a file.
+        let found = self.audit().findings.into_iter().filter(|finding| finding.check != "drift");
+        for Finding { check, mend, .. } in found {
+            let is_for_nat = mend.iter().any(|mend| mend.command.contains("--for nat-router"));
+            let role = is_for_nat.then_some(Role::NatRouter);
+            let Ok(proposal) = propose(self.host(), role, Max::Auto) else { continue };
+            for (key, value) in mend.iter().flat_map(|mend| given(&mend.command)) {
+                let key = present_name(key);
+                let change = proposal.changes.iter().find(|change| change.key == key);
+                let Some(change) = change else { continue };
+                assert_eq!(value, change.then.to_string(), "{name}: {check} sets {key}");
+                assert!(change.changes(), "{name}: {check} sets {key}, and tune does not");
+                compared.insert(key.to_owned());
+            }
+        }
+        compared
     }
 
     pub fn all_found(&self) -> Vec<(&'static str, Severity)> {

@@ -67,7 +67,7 @@ impl TimeoutRule {
                 (*severity, self.short, self.least.last()?.0)
             } else {
                 let most = self.most(role).filter(|most| seconds > *most)?;
-                (self.long_is(role), self.long, most)
+                (self.long_is(seconds, role), self.long, most)
             };
         let should_be = match self.set {
             Set::Seconds(seconds) => seconds,
@@ -86,11 +86,23 @@ impl TimeoutRule {
         if is_nat { Some(RFC_5382) } else { self.most }
     }
 
-    /// A server knows when its own peers are gone; a router does not.
-    fn long_is(&self, role: Role) -> Severity {
+    /// A server knows when its own peers are gone; a router does not. Up to a day is somebody's choice.
+    fn long_is(&self, seconds: u64, role: Role) -> Severity {
         let forwards = self.is_established() && role != Role::Server;
-        if forwards { Severity::Warning } else { self.long_is }
+        if forwards && seconds > DAY { Severity::Warning } else { self.long_is }
     }
+}
+
+/// The timeout of established connections, and what tune gives a NAT router, the least of all roles.
+pub(super) fn shortest_established() -> (String, u64) {
+    let rule = &TIMEOUTS[0];
+    (rule.key(), rule.most(Role::NatRouter).unwrap_or(RFC_5382))
+}
+
+/// What tune would make of a setting that has this value.
+pub(super) fn fitting(key: &str, seconds: u64, role: Role) -> u64 {
+    let tuned = TIMEOUTS.iter().find(|it| it.is_tuned() && it.key() == key);
+    tuned.and_then(|it| it.judge(seconds, role)).map_or(seconds, |wrong| wrong.should_be)
 }
 
 const ESTABLISHED: &str = "tcp_timeout_established";

@@ -41,8 +41,7 @@ const SWITCHES: [(&str, u64, &str, &str, &str); 5] = [
     ("timestamp", 1, "timestamps", "every entry stores its times", "costs 16 bytes an entry"),
 ];
 
-pub(super) fn check(host: &Host, findings: &mut Findings) {
-    let role = Role::by_forwarding(host).unwrap_or(Role::Server);
+pub(super) fn check(host: &Host, role: Role, findings: &mut Findings) {
     for rule in &TIMEOUTS {
         let seconds = findings.number("timeout", host, &rule.key());
         findings.add(seconds.and_then(|seconds| judge(rule, seconds, role)));

@@ -10,7 +10,10 @@ use super::{
     flow_rules,
 };
 use crate::host::{Host, LEGACY_TABLES, Listener, Unread};
-use ctguard_kernel::net::{Rule, Ruleset, shared_timeouts};
+use ctguard_kernel::{
+    modules::{Part, Presence},
+    net::{Rule, Ruleset, shared_timeouts},
+};
 
 pub(super) const RULES: &str = "nf_tables: dump of all rules";
 pub(super) const SHARED_TIMEOUTS: &str = "nfnetlink_cttimeout: dump of all policies";
@@ -48,22 +51,31 @@ const WRITERS: [(&str, &str, &str); 16] = [
     ("vyos_", "VyOS", "`set firewall`"),
 ];
 
-pub(super) fn check(host: &Host, findings: &mut Findings) {
+pub(super) fn check(host: &Host, rules: Result<Ruleset, Unread>, findings: &mut Findings) {
     let legacy_nat = findings.read("rules", host.has_legacy_nat());
-    if let (Some(rules), Some(legacy_nat)) = (findings.read("rules", read(host)), legacy_nat) {
+    if let (Some(rules), Some(legacy_nat)) = (findings.read("rules", rules), legacy_nat) {
         let served = findings.read("no-nat", served(host)).unwrap_or_default();
         // Rules of the older iptables, which nf_tables does not list, may ask.
         let unlisted = ["filter", "mangle", "raw", "security"];
         let unlisted = unlisted.into_iter().any(|table| host.has_legacy(table).unwrap_or(true));
-        findings.add(judge(&rules.rules, (legacy_nat, unlisted), &served));
+        findings.add(judge(&rules, (legacy_nat, unlisted), &served));
         flow_rules::check(host, &rules, findings);
     }
 }
 
-/// Whether this machine translates addresses, as far as its rules can be read.
-pub(super) fn translates_addresses(host: &Host) -> Result<bool, Unread> {
-    let by_rule = || read(host).is_ok_and(|all| with(&all.rules, &TRANSLATE).is_some());
-    Ok(host.has_legacy_nat()? || by_rule())
+/// Whether this machine translates addresses, as far as its rules can be read by anybody.
+pub(super) fn translates_addresses(
+    host: &Host,
+    rules: &Result<Ruleset, Unread>,
+) -> Result<bool, Unread> {
+    if host.has_legacy_nat()? {
+        return Ok(true);
+    }
+    match rules {
+        Ok(all) => Ok(with(all.rules.iter(), &TRANSLATE).is_some()),
+        Err(unread) if unread.is_not_permitted => Err(unread.clone()),
+        Err(_) => Ok(false),
+    }
 }
 
 /// Does not ask where that would load a module.
@@ -71,15 +83,18 @@ pub(super) fn read(host: &Host) -> Result<Ruleset, Unread> {
     if !host.is_this() {
         return Err(Unread::new(RULES, "a copy of a machine has no rules to list"));
     }
-    let is_there = |module: &str| {
-        let is_loaded = host.is_there(&format!("/sys/module/{module}"));
-        Ok(is_loaded || host.is_built_in(module)? || !host.is_there(&host.modules()?))
-    };
     let mut rules = Ruleset::default();
-    if is_there("nf_tables")? {
-        rules = or_none(Ruleset::read(), RULES)?;
+    match Part::NfTables.presence() {
+        Presence::Askable => rules = or_none(Ruleset::read(), RULES)?,
+        Presence::Absent => {}
+        Presence::Unknown => {
+            return Err(Unread::new(
+                RULES,
+                "not asked for, as that might load the module nf_tables",
+            ));
+        }
     }
-    if is_there("nfnetlink_cttimeout")? {
+    if Part::Timeouts.presence() == Presence::Askable {
         rules.timeouts.extend(or_none(shared_timeouts(), SHARED_TIMEOUTS)?);
     }
     Ok(rules)
@@ -96,22 +111,22 @@ fn or_none<T: Default>(read: io::Result<T>, source: &str) -> Result<T, Unread> {
     }
 }
 
-fn with<'r>(rules: &'r [Rule], names: &[&str]) -> Option<&'r Rule> {
+fn with<'r>(mut rules: impl Iterator<Item = &'r Rule>, names: &[&str]) -> Option<&'r Rule> {
     let has = |rule: &&Rule| rule.expressions.iter().any(|name| names.contains(&name.as_str()));
-    rules.iter().find(has)
+    rules.find(has)
 }
 
 /// Beside the rules: whether the older iptables translates addresses, and whether it may ask.
 fn judge(
-    rules: &[Rule],
+    rules: &Ruleset,
     (legacy_nat, legacy_asks): (bool, bool),
     served: &[(&str, String)],
 ) -> Vec<Finding> {
     let nat = Finding::note("nat", "this machine does NAT").because(
         "NAT needs conntrack for every flow that it may translate; `notrack` would break them",
     );
-    let asks = with(rules, &ASK);
-    let mut found = vec![match with(rules, &TRANSLATE) {
+    let asks = with(rules.all_rules(), &ASK);
+    let mut found = vec![match with(rules.rules.iter(), &TRANSLATE) {
         Some(rule) => nat.read(RULES, place(rule)),
         None if legacy_nat => nat.read(LEGACY_TABLES.join(", "), "nat"),
         None => without_nat(served, asks.is_some() || legacy_asks),
@@ -123,7 +138,7 @@ fn judge(
              nothing; in a full table no rule sees the packet",
         )
     }));
-    found.extend(with(rules, &REJECT).map(|rule| {
+    found.extend(with(rules.rules.iter(), &REJECT).map(|rule| {
         Finding::note("reject", "rules answer refused packets").read(RULES, place(rule)).because(
             "under a flood every answer costs CPU and goes to a possibly forged address; DROP sends \
              none",
@@ -196,13 +211,13 @@ fn without_nat(matches: &[(&str, String)], rules_ask: bool) -> Finding {
 }
 
 /// Their names, and where to put rules of one's own.
-fn writers(rules: &[Rule]) -> BTreeMap<&'static str, &'static str> {
+fn writers(rules: &Ruleset) -> BTreeMap<&'static str, &'static str> {
     let of = |rule: &Rule| {
         let named = |mark: &str| rule.table.starts_with(mark) || rule.chain.starts_with(mark);
         let found = WRITERS.iter().find(|(mark, ..)| named(mark));
         found.map(|(_, writer, place)| (*writer, *place))
     };
-    rules.iter().filter_map(of).collect()
+    rules.all_rules().filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -219,8 +234,15 @@ mod tests {
         }
     }
 
+    fn ruleset(rules: &[Rule]) -> Ruleset {
+        Ruleset { rules: rules.to_vec(), ..Ruleset::default() }
+    }
+
     fn checks(rules: &[Rule], legacy_nat: bool) -> Vec<&'static str> {
-        judge(rules, (legacy_nat, false), &[]).iter().map(|finding| finding.check).collect()
+        judge(&ruleset(rules), (legacy_nat, false), &[])
+            .iter()
+            .map(|finding| finding.check)
+            .collect()
     }
 
     /// Fails when somebody with NAT is told to go without conntrack.
@@ -241,7 +263,7 @@ mod tests {
             rule("filter", "ufw-user-input", &["reject"]),
         ];
         assert_eq!(checks(&rules, false), ["nat", "stateful", "reject", "writers"]);
-        let writers = judge(&rules, (false, false), &[]).pop().unwrap();
+        let writers = judge(&ruleset(&rules), (false, false), &[]).pop().unwrap();
         assert_eq!(writers.what, "rules are managed by Docker, ufw");
     }
 
@@ -250,7 +272,7 @@ mod tests {
     fn notrack_is_told_for_the_ports_that_are_served_and_never_beside_nat() {
         let served = [("udp", "{ 53 }".to_owned()), ("tcp", "{ 80, 443 }".to_owned())];
         let commands = |rules: &[Rule], legacy| -> String {
-            let found = judge(rules, (legacy, false), &served);
+            let found = judge(&ruleset(rules), (legacy, false), &served);
             let mends = found.iter().flat_map(|finding| &finding.mend);
             mends.map(|mend| mend.command.as_str()).collect::<Vec<_>>().join("\n")
         };
@@ -260,10 +282,21 @@ mod tests {
         assert_eq!(commands(&[], true), "");
         assert_eq!(commands(&[rule("nat", "postrouting", &["masq"])], false), "");
         let asks = [rule("filter", "input", &["ct"])];
-        for found in [judge(&asks, (false, false), &served), judge(&[], (false, true), &served)] {
+        let judged = |rules: &[Rule], legacy| judge(&ruleset(rules), (false, legacy), &served);
+        for found in [judged(&asks, false), judged(&[], true)] {
             let why = &found[0].why;
             assert!(why.contains("{ new, untracked }") && !why.contains("no rule"), "{why}");
         }
+    }
+
+    /// Fails when a chain that nothing jumps to counts for what it does, or not for what it costs.
+    #[test]
+    fn rules_that_no_packet_comes_to_translate_and_reject_nothing_but_track() {
+        let idle = vec![rule("nat", "old", &["masq"]), rule("filter", "old", &["ct", "reject"])];
+        let rules = Ruleset { idle, ..Ruleset::default() };
+        let found = judge(&rules, (false, false), &[]);
+        let checks: Vec<_> = found.iter().map(|finding| finding.check).collect();
+        assert_eq!(checks, ["no-nat", "stateful"]);
     }
 
     #[test]

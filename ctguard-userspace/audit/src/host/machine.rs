@@ -29,22 +29,25 @@ pub struct Host {
 }
 
 /// A file that exists, or should, and cannot be read.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 #[error("{place}: {reason}")]
 pub struct Unread {
     pub place: String,
     pub reason: String,
+    /// Whether somebody with more rights could read it.
+    pub is_not_permitted: bool,
 }
 
 impl Unread {
     pub fn new(place: impl Into<String>, reason: &(impl ToString + ?Sized)) -> Self {
-        Self { place: place.into(), reason: reason.to_string() }
+        Self { place: place.into(), reason: reason.to_string(), is_not_permitted: false }
     }
 
     /// `remedy` is what gives the permission.
     pub fn failed(place: &str, error: &io::Error, remedy: &str) -> Self {
         if error.kind() == io::ErrorKind::PermissionDenied {
-            return Self::new(place, &format_args!("not permitted; {remedy}"));
+            let refused = Self::new(place, &format_args!("not permitted; {remedy}"));
+            return Self { is_not_permitted: true, ..refused };
         }
         Self::new(place, error)
     }
@@ -231,7 +234,7 @@ fn if_there<T>(path: &str, read: io::Result<T>) -> Result<Option<T>, Unread> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
-        Err(error) => Err(Unread::new(path, &error)),
+        Err(error) => Err(Unread::failed(path, &error, "run as root")),
     }
 }
 

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::{plan::PlanError, record::FileError};
 use crate::host::Unread;
-use ctguard_kernel::conntrack::lower_timeouts::LowerTimeoutsError;
+use ctguard_kernel::conntrack::{DumpError, lower_timeouts::LowerTimeoutsError};
 
 #[derive(Debug, Error)]
 pub enum TuneError {
@@ -23,7 +23,7 @@ pub enum TuneError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("cannot set {key} to {value}; in a container, run ctguard tune on the host")]
+    #[error("cannot set {key} to {value}; run as root, and if this is a container, on the host")]
     Set { key: String, value: u64, source: io::Error },
     #[error("{0} exists and was not written by ctguard: move it away, or omit --persist")]
     Foreign(String),
@@ -42,6 +42,28 @@ pub enum TuneError {
     Elsewhere,
     #[error(transparent)]
     LowerTimeouts(#[from] LowerTimeoutsError),
+}
+
+impl TuneError {
+    /// Whether somebody with more rights could do it, as far as no [`io::Error`] says so.
+    pub const fn is_not_permitted(&self) -> bool {
+        match self {
+            Self::Unread(unread) => unread.is_not_permitted,
+            Self::LowerTimeouts(error) => {
+                matches!(error, LowerTimeoutsError::Dump(DumpError::Refused))
+            }
+            Self::NotLoaded
+            | Self::Plan(_)
+            | Self::File(_)
+            | Self::Set { .. }
+            | Self::Foreign(_)
+            | Self::Busy(_)
+            | Self::OtherNamespace(_)
+            | Self::NothingApplied
+            | Self::NotPersistedHere
+            | Self::Elsewhere => false,
+        }
+    }
 }
 
 /// `holder` is the command that may hold the lock.

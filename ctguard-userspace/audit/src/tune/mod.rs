@@ -24,6 +24,7 @@ pub use error::TuneError;
 pub use files::OwnFile;
 pub use journal::{JOURNAL, Journal};
 pub use plan::{Change, Max};
+pub(crate) use proposal::wanted;
 pub use proposal::{Proposal, overridden, propose};
 pub use revert::{Reverted, revert};
 pub use service::{ServiceTimeout, own_services, service_rules};

@@ -33,6 +33,8 @@ pub(super) struct Now {
     pub memory: Memory,
     pub entry: EntrySize,
     pub expect_max: Option<u64>,
+    /// What it should be, where helpers have no room.
+    pub wanted_expect_max: Option<u64>,
     /// The timeouts that this kernel has, in seconds, by key.
     pub timeouts: BTreeMap<String, u64>,
 }
@@ -90,8 +92,16 @@ pub(super) fn plan(now: &Now, role: Role, wanted: Max) -> Result<Vec<Change>, Pl
         change(BUCKETS, now.table.buckets, buckets, hash_why),
         change(MAX, now.table.max, max, &max_reason(now, wanted, max)),
     ];
-    let kept = "kept, as another hash would change it when the module is loaded";
-    changes.extend(now.expect_max.map(|expect| change(EXPECT_MAX, expect, expect, kept)));
+    let wanted_expect = now.wanted_expect_max.filter(|_| now.is_size_ours);
+    let expect_why = if wanted_expect.is_some() {
+        "helpers (FTP, SIP, TFTP) had no room for the connections that they expect"
+    } else {
+        "kept, as another hash would change it when the module is loaded"
+    };
+    changes.extend(
+        now.expect_max
+            .map(|expect| change(EXPECT_MAX, expect, wanted_expect.unwrap_or(expect), expect_why)),
+    );
     for rule in TIMEOUTS.iter().filter(|rule| rule.is_tuned()) {
         let key = rule.key();
         let Some(&now) = now.timeouts.get(&key) else { continue };
@@ -180,6 +190,7 @@ mod tests {
             memory: Memory { total_bytes: GIBIBYTE, available_bytes: GIBIBYTE / 2 },
             entry: EntrySize { bytes: 256, place: None },
             expect_max: None,
+            wanted_expect_max: None,
             timeouts: BTreeMap::from([(ESTABLISHED.to_owned(), 432_000)]),
         }
     }

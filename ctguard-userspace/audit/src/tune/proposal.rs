@@ -8,7 +8,7 @@ use super::{
     plan::{Change, Max, Now, plan},
 };
 use crate::{
-    doctor::{Owner, Role, TIMEOUTS, TimeoutRule, owners},
+    doctor::{Owner, Role, TIMEOUTS, TimeoutRule, owners, wanted_expectations},
     host::{
         Assignment, BUCKETS, Boot, EXPECT_MAX, EntrySize, Host, MAX, Memory, SysctlFiles,
         TableNumbers, is_size_ours, most_entries, sets_buckets_by_sysctl, sysctl_path,
@@ -27,22 +27,7 @@ pub struct Proposal {
 
 /// Proposes settings for this role, or for a guessed one.
 pub fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Proposal, TuneError> {
-    let table = TableNumbers::read(host)?.ok_or(TuneError::NotLoaded)?;
-    let table = TableNumbers { count: most_entries(host, table.count), ..table };
-    let mut timeouts = BTreeMap::new();
-    for key in TIMEOUTS.iter().map(TimeoutRule::key) {
-        if let Some(seconds) = host.number(&sysctl_path(&key))? {
-            timeouts.insert(key, seconds);
-        }
-    }
-    let now = Now {
-        table,
-        is_size_ours: is_size_ours(host),
-        memory: Memory::read(host)?,
-        entry: EntrySize::read(host),
-        expect_max: host.number(&sysctl_path(EXPECT_MAX))?,
-        timeouts,
-    };
+    let now = read(host)?;
     let role = match role {
         Some(role) => role,
         None => Role::guess(host)?,
@@ -57,6 +42,35 @@ pub fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Proposal, Tu
     };
     let files = if now.is_size_ours { files(&changes, &means) } else { Vec::new() };
     Ok(Proposal { role, changes, files, is_size_ours: now.is_size_ours })
+}
+
+/// All settings as this would propose them in the first network namespace.
+pub(crate) fn wanted(host: &Host, role: Role, owners: &[Owner]) -> Result<Vec<Change>, TuneError> {
+    let now = Now { is_size_ours: true, ..read(host)? };
+    let mut changes = plan(&now, role, Max::Auto)?;
+    leave_to_owners(&mut changes, owners, Max::Auto);
+    Ok(changes)
+}
+
+fn read(host: &Host) -> Result<Now, TuneError> {
+    let table = TableNumbers::read(host)?.ok_or(TuneError::NotLoaded)?;
+    let table = TableNumbers { count: most_entries(host, table.count), ..table };
+    let mut timeouts = BTreeMap::new();
+    for key in TIMEOUTS.iter().map(TimeoutRule::key) {
+        if let Some(seconds) = host.number(&sysctl_path(&key))? {
+            timeouts.insert(key, seconds);
+        }
+    }
+    let expect_max = host.number(&sysctl_path(EXPECT_MAX))?;
+    Ok(Now {
+        table,
+        is_size_ours: is_size_ours(host),
+        memory: Memory::read(host)?,
+        entry: EntrySize::read(host),
+        expect_max,
+        wanted_expect_max: expect_max.and_then(|max| wanted_expectations(host, max, table.buckets)),
+        timeouts,
+    })
 }
 
 /// Leaves to other programs what they would set again, unless it is asked for.

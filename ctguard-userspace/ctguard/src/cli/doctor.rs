@@ -96,6 +96,9 @@ impl Guarded {
         allowed.extend(of_feeds.iter().map(|listed| listed.prefix));
         Ok(Health {
             daemon_runs: status.daemon.running,
+            interfaces: names(|_| true),
+            asks_conntrack: self.maps.environment().daemon.lookup_options_bytes > 0,
+            is_paused: status.pause.is_some(),
             fallback: status.grant.fallback_active,
             dry_run: status.dry_run,
             detached: names(|interface| !interface.attached),

@@ -1,6 +1,6 @@
 //! Every way to fail, as one line and an exit code.
 
-use std::{io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{error::Error, io, iter, net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use thiserror::Error;
@@ -135,9 +135,14 @@ impl CliError {
     }
 
     pub(super) fn code(&self) -> Code {
+        let code = self.own_code();
+        if code == Code::No && is_denied(self) { Code::NotPermitted } else { code }
+    }
+
+    fn own_code(&self) -> Code {
         match self {
             Self::NotPermitted { .. } => Code::NotPermitted,
-            Self::File(error) if error.is_not_permitted() => Code::NotPermitted,
+            Self::Unread(unread) if unread.is_not_permitted => Code::NotPermitted,
             Self::Setting(error) => setting_code(error),
             Self::Prefix(_)
             | Self::Simulation(_)
@@ -179,12 +184,21 @@ impl CliError {
     }
 }
 
+/// Whether the kernel denied something for want of rights.
+fn is_denied(error: &CliError) -> bool {
+    let first: &(dyn Error + 'static) = error;
+    let mut causes = iter::successors(Some(first), |&error| error.source());
+    causes.any(|cause| {
+        let failed = cause.downcast_ref::<io::Error>();
+        failed.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    })
+}
+
 fn tune_code(error: &TuneError) -> Code {
-    let not_permitted = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
     match error {
+        error if error.is_not_permitted() => Code::NotPermitted,
         TuneError::NotLoaded => Code::Kernel,
         TuneError::Plan(_) | TuneError::NothingApplied | TuneError::NotPersistedHere => Code::Usage,
-        TuneError::Set { source, .. } if not_permitted(source) => Code::NotPermitted,
         TuneError::Unread(_)
         | TuneError::File(_)
         | TuneError::Set { .. }
@@ -286,6 +300,27 @@ mod tests {
         assert_eq!(CliError::from(error).code(), Code::NotPermitted);
         let error = FileError::new("read", "/run/x".as_ref())(io::ErrorKind::InvalidData.into());
         assert_eq!(CliError::from(error).code(), Code::No);
+    }
+
+    /// Fails when `tune`, or another command, tells somebody without rights that the answer is no.
+    #[test]
+    fn whatever_is_denied_is_no_permission() {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let unread = || Unread::failed("/proc/net/ip_tables_names", &denied(), "run as root");
+        let set =
+            |source| TuneError::Set { key: "net.core.somaxconn".to_owned(), value: 1, source };
+        for error in [
+            CliError::Tune(unread().into()),
+            CliError::Unread(unread()),
+            CliError::Tune(set(denied())),
+            CliError::cannot("start the main loop")(denied()),
+        ] {
+            assert_eq!(error.code(), Code::NotPermitted, "{}", error.sentence());
+        }
+        let absent = || io::Error::from(io::ErrorKind::NotFound);
+        let missing = Unread::failed("/proc/meminfo", &absent(), "run as root");
+        assert_eq!(CliError::Tune(missing.into()).code(), Code::No);
+        assert_eq!(CliError::Tune(set(absent())).code(), Code::No);
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(crate) fn note_exempting(guard: &Guard, table: Option<&str>) {
 /// Whether what netfilter sees has changed since the last look: no event tells so.
 pub(crate) fn has_new_sight(guard: &Guard) -> bool {
     let indices: Vec<_> = guard.interfaces.iter().map(|it| it.ifindex).collect();
-    Sight::of(&guard.around.links, &indices) != guard.around.sight
+    !guard.around.still_hold(&Sight::of(&guard.around.links, &indices))
 }
 
 /// Says which frames are limited, if that changed.

@@ -28,7 +28,9 @@ pub use driver::{Driver, Statistic};
 pub use ethtool::{Channels, Offloads, speed};
 pub use link::{Attached, Link, LinkEvents, link, links};
 pub use netdev::XdpFeatures;
-pub use nf_tables::{Chain, Flowtable, Hook, Rule, Ruleset, TimeoutPolicy, rules, shared_timeouts};
+pub use nf_tables::{
+    Chain, Flowtable, Hook, Old, Rule, Ruleset, TimeoutPolicy, rules, shared_timeouts,
+};
 pub use queues::received_by_queue;
 pub use resolve::{Refusal, Resolved, resolve};
 pub use station::Stations;

@@ -1,19 +1,26 @@
 //! Lists the rules of nftables and of iptables on top of it, with the names of their expressions
 //! (`include/uapi/linux/netfilter/nf_tables.h`).
 
-use std::{io, path::Path};
+use std::io;
 
 use rustix::net::netlink;
 
-use self::expressions::{HANDED_TO_US, LINK_WRITTEN};
+use self::{
+    expressions::{HANDED_TO_US, LINK_WRITTEN, Reading},
+    old::Sample,
+};
 use super::{
     attribute::{attributes, find, text},
     netlink::{NFGENMSG_LENGTH, dump, request},
 };
+use crate::modules::{Part, Presence};
 
 mod expressions;
+mod lookups;
+mod old;
 mod ruleset;
 
+pub use old::Old;
 pub use ruleset::{Chain, Flowtable, Hook, Ruleset, TimeoutPolicy, shared_timeouts};
 
 /// `NFNL_SUBSYS_NFTABLES << 8` with `NFT_MSG_GETRULE`.
@@ -41,13 +48,18 @@ pub struct Rule {
     pub table: String,
     pub chain: String,
     /// Names such as `ct` and `masq`; for iptables extensions such as `MASQUERADE` and `conntrack`.
-    /// Those of a `dynset` follow it, and what an expression reads or decides: `state`, `tcp flags`,
-    /// `vmap`, `accept`, `goto`, `return`, and `ample` for limits of bytes or of many packets.
+    /// Those of a `dynset` follow it, or of the set that it names, and what an expression reads or
+    /// decides: `state`, `tcp flags`, `vmap`, `accept`, `goto`, `return`, `meter` for a limit of each
+    /// element of a set, and `ample` for limits of bytes or of many packets.
     pub expressions: Vec<String>,
+    /// Whether it meets packets of old connections, as far as it looks at states and TCP flags.
+    pub old: Old,
     /// Chains of the same table to which it may send packets.
     pub jumps: Vec<String>,
-    /// Maps of the same table by which it decides.
-    pub verdict_maps: Vec<String>,
+    /// Those of them to which it sends none of old connections.
+    pub new_only_jumps: Vec<String>,
+    /// Sets and maps of the same table in which it looks something up.
+    pub lookups: Vec<Lookup>,
     /// `ct timeout` policies of the same table that it gives to flows.
     pub timeouts: Vec<String>,
     /// Whether it takes policies, or other objects, from a map.
@@ -56,17 +68,30 @@ pub struct Rule {
     pub is_tcp: bool,
 }
 
+/// A set or map in which a rule looks something up, or which it fills.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lookup {
+    set: String,
+    is_inverted: bool,
+    /// Its elements are verdicts.
+    decides: bool,
+    /// What it looks up for a packet of an old connection, if it is a state or TCP flags.
+    sample: Option<Sample>,
+}
+
 pub fn rules() -> io::Result<Vec<Rule>> {
     let rules = dump(Some(netlink::NETFILTER), GET_RULE, &ALL_FAMILIES)?;
     Ok(rules.iter().filter_map(|rule| Rule::parse(rule)).collect())
 }
 
-/// Rises with each change of the rules; `None` without `nf_tables`, which this does not load: conntrack
-/// has a number of users only where it is a module.
+/// Rises with each change of the rules; `None` without `nf_tables`, which this does not load.
 pub(super) fn generation() -> io::Result<Option<u32>> {
-    let is_there = |module: &str| Path::new("/sys/module").join(module).exists();
-    if !is_there("nf_tables") && is_there("nf_conntrack/refcnt") {
-        return Ok(None);
+    match Part::NfTables.presence() {
+        Presence::Askable => {}
+        Presence::Absent => return Ok(None),
+        Presence::Unknown => {
+            return Err(io::Error::other("asking for them might load the module nf_tables"));
+        }
     }
     match request(Some(netlink::NETFILTER), GET_GENERATION, &ALL_FAMILIES) {
         Ok(answers) => {
@@ -107,8 +132,10 @@ impl Rule {
                 RULE_TABLE => rule.table = text(value),
                 RULE_CHAIN => rule.chain = text(value),
                 RULE_EXPRESSIONS => {
+                    let mut reading = Reading::of(&mut rule);
                     let elements = attributes(value).filter(|(kind, _)| *kind == LIST_ELEMENT);
-                    elements.for_each(|(_, expression)| expressions::note(&mut rule, expression));
+                    elements.for_each(|(_, expression)| reading.note(expression));
+                    reading.end();
                 }
                 _ => {}
             }

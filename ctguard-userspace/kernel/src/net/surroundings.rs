@@ -8,7 +8,7 @@ use std::{
 use super::{
     link::Link,
     neighbours::received,
-    nf_tables::{self, Rule},
+    nf_tables::{self, Rule, Ruleset},
 };
 
 /// With one of them on, iptables and conntrack see what crosses any bridge (`br_netfilter_hooks.c`).
@@ -69,10 +69,18 @@ impl Surroundings {
                 };
                 around.tracking =
                     table(Rule::tracks_bridged).map(|table| BridgedBy::Rules { table });
-                around.exempting = table(Rule::exempts);
+                around.exempting = table(Rule::exempts).and_then(exempting);
             }
         }
         around
+    }
+
+    /// Whether this is still so where netfilter sees `sight`: rules that could not be read are worth
+    /// another attempt.
+    pub fn still_hold(&self, sight: &Sight) -> bool {
+        let has_rules = matches!(self.sight.rules, Some(Ok(_)));
+        let are_unread = matches!(self.tracking, Some(BridgedBy::Unread { .. }));
+        *sight == self.sight && !(has_rules && are_unread)
     }
 
     /// Why conntrack sees what crosses `bridge`; `None` if it does not.
@@ -110,6 +118,12 @@ impl Sight {
     }
 }
 
+/// The table of a rule that exempts packets, if any come to such a rule; `table` if that is unknown.
+fn exempting(table: String) -> Option<String> {
+    let Ok(all) = Ruleset::read() else { return Some(table) };
+    all.rules.into_iter().find(Rule::exempts).map(|rule| rule.table)
+}
+
 /// Linux before 5.3 has one value for all network namespaces, and no file without `br_netfilter`.
 fn is_on(key: &str) -> bool {
     let text = fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/")));
@@ -124,5 +138,24 @@ impl Display for BridgedBy {
             Self::Rules { table } => write!(f, "rules in table bridge {table}"),
             Self::Unread { error } => write!(f, "perhaps; rules cannot be read: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails when a list of rules that was interrupted once is never read again.
+    #[test]
+    fn rules_that_could_not_be_read_are_read_again_though_they_are_the_same() {
+        let sight = Sight { rules: Some(Ok(7)), ..Sight::default() };
+        let around = Surroundings { sight: sight.clone(), ..Surroundings::default() };
+        assert!(around.still_hold(&sight));
+        assert!(!around.still_hold(&Sight { rules: Some(Ok(8)), ..Sight::default() }));
+        let tracking = Some(BridgedBy::Unread { error: "interrupted".to_owned() });
+        assert!(!Surroundings { tracking: tracking.clone(), ..around }.still_hold(&sight));
+        let refused = Sight { rules: Some(Err("refused".to_owned())), ..Sight::default() };
+        let around = Surroundings { sight: refused.clone(), tracking, ..Surroundings::default() };
+        assert!(around.still_hold(&refused), "their number cannot be read either");
     }
 }

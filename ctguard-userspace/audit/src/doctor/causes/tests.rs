@@ -58,7 +58,7 @@ fn census(flows: impl Iterator<Item = Flow>) -> Census {
 
 fn found(flow: impl Fn(u32) -> Flow) -> Vec<(&'static str, Severity)> {
     let census = census((0..ENTRIES).map(flow));
-    let found = judge(&census, TABLE, &Neighbours::new());
+    let found = judge(&census, TABLE, &Neighbours::new(), &Planned::default());
     found.iter().map(|finding| (finding.check, finding.severity)).collect()
 }
 
@@ -102,7 +102,8 @@ fn sources_of_one_network_are_told_by_it() {
         state: None,
     };
     let told = |flow: &dyn Fn(u32) -> Flow| {
-        let found = judge(&census((0..ENTRIES).map(flow)), TABLE, &Neighbours::new());
+        let found =
+            judge(&census((0..ENTRIES).map(flow)), TABLE, &Neighbours::new(), &Planned::default());
         assert_eq!(found[0].check, "udp-flood");
         found[0].read.iter().find(|read| read.place == "from").map(|read| read.value.clone())
     };
@@ -166,7 +167,7 @@ fn one_host_that_resolves_in_a_loop_is_named() {
     };
     let census = census((0..ENTRIES).map(|number| among_others(number, flow(number))));
     let printer = (IpAddr::from(Ipv4Addr::from(LAN_HOST)), "printer".to_owned());
-    let found = judge(&census, TABLE, &Neighbours::from([printer]));
+    let found = judge(&census, TABLE, &Neighbours::from([printer]), &Planned::default());
     assert_eq!(found[0].check, "dns-loop");
     assert!(found[0].what.contains("10.0.0.7 (printer) hold 66 %"), "{}", found[0].what);
 }
@@ -196,7 +197,10 @@ fn a_table_of_ordinary_flows_has_no_cause() {
         left: 9,
         ..ORDINARY
     };
-    assert!(judge(&census((0..ENTRIES).map(flood)), roomy, &Neighbours::new()).is_empty());
+    assert!(
+        judge(&census((0..ENTRIES).map(flood)), roomy, &Neighbours::new(), &Planned::default())
+            .is_empty()
+    );
 }
 
 #[test]
@@ -207,7 +211,8 @@ fn nat_ports_that_run_out_towards_one_remote_are_found_in_a_roomy_table() {
         ..ORDINARY
     };
     let roomy = TableNumbers { count: 62_000, max: 262_144, buckets: 262_144 };
-    let found = |many| judge(&census((0..many).map(flow)), roomy, &Neighbours::new());
+    let found =
+        |many| judge(&census((0..many).map(flow)), roomy, &Neighbours::new(), &Planned::default());
     assert!(found(51_000).is_empty());
     assert_eq!(found(52_000)[0].check, "nat-ports");
     assert_eq!(found(62_000)[0].severity, Severity::Fault);

@@ -12,6 +12,11 @@ fn rule(chain: &str, expressions: &[&str]) -> Rule {
     }
 }
 
+/// A rule that asks for new connections alone.
+fn for_new(chain: &str, expressions: &[&str]) -> Rule {
+    Rule { old: Old::Missed, ..rule(chain, expressions) }
+}
+
 /// A ruleset whose chains are all at these hooks and priorities.
 fn ruleset(chains: &[(&str, u32, i32)], rules: Vec<Rule>) -> Ruleset {
     let chain = |&(name, number, priority): &(&str, u32, i32)| Chain {
@@ -19,6 +24,7 @@ fn ruleset(chains: &[(&str, u32, i32)], rules: Vec<Rule>) -> Ruleset {
         table: "t".to_owned(),
         name: name.to_owned(),
         hook: Hook { number, priority },
+        is_nat: false,
     };
     Ruleset { rules, chains: chains.iter().map(chain).collect(), ..Ruleset::default() }
 }
@@ -60,15 +66,49 @@ fn a_limit_that_is_asked_for_every_packet_is_told() {
     let count = || rule("a", &["dynset", "connlimit"]);
     assert!(is_told(vec![count()]));
     assert!(is_told(vec![rule("a", &["ct", "connlimit"])]), "a mark is no state");
-    assert!(!is_told(vec![rule("a", &["ct", "state", "connlimit"])]));
+    assert!(!is_told(vec![for_new("a", &["ct", "state", "connlimit"])]));
+    assert!(is_told(vec![rule("a", &["ct", "state", "connlimit"])]), "of all but invalid ones");
+    let unclear = Rule { old: Old::Unclear, ..count() };
+    assert!(!is_told(vec![unclear]), "nobody knows");
     assert!(!is_told(vec![rule("a", &["ct", "state", "accept"]), count()]));
     assert!(!is_told(vec![rule("a", &["ct", "state", "vmap"]), count()]));
     assert!(is_told(vec![count(), rule("a", &["ct", "state", "accept"])]), "it comes later");
     let jump = |names: &[&str]| Rule { jumps: vec!["sub".to_owned()], ..rule("a", names) };
     let sub = || rule("sub", &["connlimit"]);
     assert!(is_told(vec![jump(&[]), sub()]));
-    assert!(!is_told(vec![jump(&["ct", "state"]), sub()]));
-    assert!(is_told(vec![jump(&["ct", "state"]), jump(&[]), sub()]), "one of two ways");
+    let jump_of_new = || Rule { old: Old::Missed, ..jump(&["ct", "state"]) };
+    assert!(!is_told(vec![jump_of_new(), sub()]));
+    assert!(is_told(vec![jump_of_new(), jump(&[]), sub()]), "one of two ways");
+}
+
+#[test]
+fn only_the_first_packet_of_a_flow_comes_to_a_chain_of_nat() {
+    let mut rules = ruleset(&RAW, vec![rule("a", &["connlimit"])]);
+    assert!(counts_all(&rules, None).is_some());
+    rules.chains[0].is_nat = true;
+    assert!(counts_all(&rules, None).is_none());
+}
+
+/// Fails when a rule that accepts new connections hides a limit that old ones meet.
+#[test]
+fn accepting_new_connections_leaves_old_ones_to_the_rules_that_follow() {
+    let is_told = |rules| counts_all(&ruleset(&RAW, rules), None).is_some();
+    let count = || rule("a", &["dynset", "connlimit"]);
+    let jump = |names: &[&str]| Rule { jumps: vec!["sub".to_owned()], ..rule("a", names) };
+    assert!(is_told(vec![for_new("a", &["ct", "state", "immediate", "accept"]), count()]));
+    assert!(is_told(vec![for_new("a", &["ct", "state", "immediate", "return"]), count()]));
+    let accepts_new = || for_new("sub", &["ct", "state", "immediate", "accept"]);
+    assert!(is_told(vec![accepts_new(), jump(&["immediate"]), count()]), "in a chain for all");
+    let of_old = || jump(&["ct", "state", "immediate"]);
+    assert!(is_told(vec![accepts_new(), of_old(), count()]));
+    assert!(!is_told(vec![rule("sub", &["accept"]), of_old(), count()]));
+    // `ct state vmap { new : jump sub, established : accept }`
+    let new_only_jumps = vec!["sub".to_owned()];
+    let vmap = || Rule { new_only_jumps: new_only_jumps.clone(), ..jump(&["ct", "state", "vmap"]) };
+    assert!(!is_told(vec![vmap(), rule("sub", &["connlimit"])]));
+    assert!(!is_told(vec![vmap(), count()]));
+    let without_old = Rule { old: Old::Missed, ..vmap() };
+    assert!(is_told(vec![without_old, rule("sub", &["connlimit"]), count()]), "not the first");
 }
 
 #[test]
@@ -85,11 +125,13 @@ fn a_meter_of_tcp_packets_is_told_and_one_of_new_connections_or_pings_is_not() {
         let rule = Rule { is_tcp, ..rule("a", names) };
         limits_packets(&ruleset(&RAW, vec![rule])).is_some()
     };
-    assert!(is_told(&["dynset", "limit"], true) && is_told(&["hashlimit"], true));
-    assert!(!is_told(&["dynset", "limit"], false) && !is_told(&["limit"], true));
-    assert!(!is_told(&["ct", "state", "dynset", "limit"], true));
-    assert!(!is_told(&["payload", "tcp flags", "dynset", "limit"], true), "SYNs alone");
-    assert!(!is_told(&["dynset", "limit", "ample"], true), "of bytes, or of thousands");
+    assert!(is_told(&["dynset", "limit", "meter"], true) && is_told(&["hashlimit"], true));
+    assert!(!is_told(&["dynset", "limit", "meter"], false) && !is_told(&["limit"], true));
+    assert!(is_told(&["lookup", "limit", "meter"], true), "the set has the limit");
+    assert!(!is_told(&["limit", "dynset"], true), "a limit for all, and a set that remembers");
+    let of_syns = Rule { is_tcp: true, ..for_new("a", &["tcp flags", "dynset", "limit", "meter"]) };
+    assert!(limits_packets(&ruleset(&RAW, vec![of_syns])).is_none());
+    assert!(!is_told(&["dynset", "limit", "ample", "meter"], true), "of bytes, or of thousands");
     assert!(!is_told(&["hashlimit", "LOG"], true), "it refuses nothing");
     assert!(is_told(&["hashlimit", "log", "immediate"], true));
 }
@@ -221,4 +263,17 @@ fn a_flowtable_is_told_with_what_its_kernel_does_to_entries() {
     };
     assert!(why(false, (6, 12)).contains("`counter`") && !why(true, (6, 12)).contains("`counter`"));
     assert!(why(true, (6, 18)).contains("June 2026") && !why(true, (6, 12)).contains("June 2026"));
+}
+
+/// Fails when a policy that only a chain without visitors assigns is taken for one that applies.
+#[test]
+fn a_policy_that_only_an_idle_rule_assigns_applies_to_nothing() {
+    use super::super::finding::Severity::{Note, Warning};
+    let policy = TimeoutPolicy { uses: Some(1), ..policy(&[(3, 600)]) };
+    let set = Rule { timeouts: vec!["db".to_owned()], ..rule("a", &[]) };
+    let judged =
+        |rules: Ruleset| timeout_policy(&policy, &rules, |_| Some(60)).map(|it| it.severity);
+    let chains = [("a", Hook::PREROUTING, -150)];
+    assert_eq!(judged(ruleset(&chains, vec![set.clone()])), Some(Note));
+    assert_eq!(judged(Ruleset { idle: vec![set], ..ruleset(&chains, vec![]) }), Some(Warning));
 }

@@ -1,14 +1,18 @@
 //! Names the expressions of a rule, and what they read and decide
 //! (`include/uapi/linux/netfilter/nf_tables.h`).
 
-use super::{LIST_ELEMENT, Rule};
+use super::{
+    LIST_ELEMENT, Lookup, Rule,
+    old::{Old, Sample, of_conntrack, of_state, of_tcp},
+};
 use crate::net::attribute::{attributes, find, text};
 
 pub(super) const EXPRESSION_NAME: u16 = 1;
 pub(super) const EXPRESSION_DATA: u16 = 2;
 /// `NFTA_TARGET_NAME` and `NFTA_MATCH_NAME`, of iptables extensions.
 pub(super) const EXTENSION_NAME: u16 = 1;
-const EXTENSION_INFORMATION: u16 = 3;
+const EXTENSION_REVISION: u16 = 2;
+pub(super) const EXTENSION_INFORMATION: u16 = 3;
 
 /// `NFTA_META_KEY`, `NFTA_META_SREG`, keys that hand frames to this machine (`NFT_META_PKTTYPE`,
 /// `NFT_META_BRI_BROUTE`), and `NFT_META_L4PROTO`.
@@ -19,6 +23,7 @@ const META_PROTOCOL: u32 = 16;
 /// `NFTA_PAYLOAD_BASE`, `_OFFSET`, `_SREG`; `NFT_PAYLOAD_LL_HEADER` and the two above it.
 pub(super) const PAYLOAD_BASE: u16 = 2;
 const PAYLOAD_OFFSET: u16 = 3;
+const PAYLOAD_LENGTH: u16 = 4;
 pub(super) const PAYLOAD_WRITES: u16 = 5;
 const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
@@ -26,7 +31,7 @@ const TRANSPORT_HEADER: u32 = 2;
 const IPV4_PROTOCOL_AT: u32 = 9;
 const TCP_FLAGS_AT: u32 = 13;
 /// `NFTA_CT_KEY`, `NFTA_CT_SREG`, `NFT_CT_STATE`.
-const CT_KEY: u16 = 2;
+pub(super) const CT_KEY: u16 = 2;
 const CT_WRITES: u16 = 4;
 const CT_STATE: u32 = 0;
 /// `NFTA_CMP_OP`, `NFTA_CMP_DATA`, `NFT_CMP_EQ`.
@@ -44,9 +49,11 @@ const VERDICT_CHAIN: u16 = 2;
 const ACCEPT: i32 = 1;
 const GOTO: i32 = -4;
 const RETURN: i32 = -5;
-/// `NFTA_LOOKUP_SET`, `NFTA_LOOKUP_DREG`; `NFT_REG_VERDICT` has the number 0.
+/// `NFTA_LOOKUP_SET`, `_DREG`, `_FLAGS`, `NFT_LOOKUP_F_INV`; `NFT_REG_VERDICT` has the number 0.
 const LOOKUP_SET: u16 = 1;
 const LOOKUP_WRITES: u16 = 3;
+const LOOKUP_FLAGS: u16 = 5;
+const INVERTED: u32 = 1;
 /// `NFTA_LIMIT_RATE`, `_UNIT`, `_TYPE`; `NFT_LIMIT_PKT_BYTES`.
 const LIMIT_RATE: u16 = 1;
 const LIMIT_SECONDS: u16 = 2;
@@ -54,7 +61,8 @@ const LIMIT_TYPE: u16 = 4;
 const OF_BYTES: u32 = 1;
 /// A limit of so many packets per second is not meant for new connections.
 const AMPLE: u64 = 1_000;
-/// `NFTA_DYNSET_EXPR`, `NFTA_DYNSET_EXPRESSIONS`.
+/// `NFTA_DYNSET_SET_NAME`, `NFTA_DYNSET_EXPR`, `NFTA_DYNSET_EXPRESSIONS`.
+const DYNSET_SET: u16 = 1;
 const DYNSET_EXPRESSION: u16 = 7;
 const DYNSET_EXPRESSIONS: u16 = 10;
 /// `NFTA_OBJREF_IMM_TYPE`, `NFTA_OBJREF_IMM_NAME`, `NFTA_OBJREF_SET_NAME`.
@@ -71,10 +79,116 @@ pub(super) const HANDED_TO_US: &str = "meta set";
 /// An expression that reads the protocol; a comparison follows.
 const PROTOCOL: &str = "protocol";
 
-pub(super) fn note(rule: &mut Rule, expression: &[u8]) {
-    let name = find(expression, EXPRESSION_NAME).map(text).unwrap_or_default();
-    let data = find(expression, EXPRESSION_DATA).unwrap_or_default();
-    let number = |kind| Some(u32::from_be_bytes(*find(data, kind)?.first_chunk()?));
+/// A rule, as far as it was read.
+pub(super) struct Reading<'r> {
+    rule: &'r mut Rule,
+    /// The state or the flags of a packet of an old connection, which an expression has read and none
+    /// has judged so far.
+    sample: Option<Sample>,
+}
+
+impl<'r> Reading<'r> {
+    pub(super) const fn of(rule: &'r mut Rule) -> Self {
+        Self { rule, sample: None }
+    }
+
+    pub(super) fn end(self) {
+        if self.sample.is_some() {
+            self.rule.also(Old::Unclear);
+        }
+    }
+
+    pub(super) fn note(&mut self, expression: &[u8]) {
+        let name = find(expression, EXPRESSION_NAME).map(text).unwrap_or_default();
+        let data = find(expression, EXPRESSION_DATA).unwrap_or_default();
+        self.follow(&name, data);
+        if let Some(inner) = note(self.rule, name, data) {
+            self.note_inner(&inner);
+        }
+    }
+
+    /// Expressions that are applied to each element of a set.
+    pub(super) fn note_inner(&mut self, expressions: &[&[u8]]) {
+        let before = self.rule.expressions.len();
+        for inner in expressions {
+            self.note(inner);
+        }
+        if self.rule.expressions.iter().skip(before).any(|name| name == "limit") {
+            self.rule.expressions.push("meter".to_owned());
+        }
+    }
+
+    /// Follows what the rule reads of an old connection.
+    fn follow(&mut self, name: &str, data: &[u8]) {
+        let number = |kind| number(data, kind);
+        let sample = self.sample.take();
+        match (name, sample) {
+            ("bitwise", Some(sample)) => {
+                self.sample = sample.masked(data);
+                if self.sample.is_none() {
+                    self.rule.also(Old::Unclear);
+                }
+            }
+            ("cmp", Some(sample)) => self.rule.also(sample.compared(data)),
+            ("lookup", sample) => self.rule.lookups.push(Lookup {
+                set: find(data, LOOKUP_SET).map(text).unwrap_or_default(),
+                is_inverted: number(LOOKUP_FLAGS).is_some_and(|flags| flags & INVERTED != 0),
+                decides: number(LOOKUP_WRITES) == Some(0),
+                sample,
+            }),
+            ("dynset", None) => {
+                let set = find(data, DYNSET_SET).map(text).unwrap_or_default();
+                self.rule.lookups.push(Lookup { set, ..Lookup::default() });
+            }
+            (_, Some(_)) => self.rule.also(Old::Unclear),
+            ("ct", None) if reads_state(data) => self.sample = Some(Sample::of_state()),
+            ("payload", None) if reads_flags(data) && number(PAYLOAD_LENGTH) == Some(1) => {
+                self.sample = Some(Sample::of_flags());
+            }
+            ("match", None) => self.rule.also(of_extension(data)),
+            (_, None) => {}
+        }
+    }
+}
+
+fn number(data: &[u8], kind: u16) -> Option<u32> {
+    Some(u32::from_be_bytes(*find(data, kind)?.first_chunk()?))
+}
+
+fn reads_state(data: &[u8]) -> bool {
+    number(data, CT_KEY) == Some(CT_STATE) && find(data, CT_WRITES).is_none()
+}
+
+fn reads_flags(data: &[u8]) -> bool {
+    let at = [PAYLOAD_BASE, PAYLOAD_OFFSET].map(|kind| number(data, kind));
+    at == [Some(TRANSPORT_HEADER), Some(TCP_FLAGS_AT)] && find(data, PAYLOAD_WRITES).is_none()
+}
+
+/// Whether an extension of iptables meets packets of old connections.
+fn of_extension(data: &[u8]) -> Old {
+    let info = find(data, EXTENSION_INFORMATION).unwrap_or_default();
+    match find(data, EXTENSION_NAME).map(text).as_deref() {
+        Some("conntrack") => of_conntrack(info, number(data, EXTENSION_REVISION).unwrap_or(0)),
+        Some("state") => of_state(info),
+        Some("tcp") => of_tcp(info).unwrap_or_default(),
+        _ => Old::Met,
+    }
+}
+
+/// Whether a `conntrack` of iptables asks for the state.
+fn asks_for_state(data: &[u8]) -> bool {
+    const FLAGS_AT: usize = 146;
+    /// `XT_CONNTRACK_STATE`, `XT_CONNTRACK_STATUS`.
+    const ASKS: u16 = 1 | 1 << 6;
+    let info = find(data, EXTENSION_INFORMATION).and_then(|info| info.get(FLAGS_AT..));
+    let flags = info.and_then(|rest| rest.first_chunk());
+    find(data, EXTENSION_NAME).map(text).as_deref() == Some("conntrack")
+        && flags.is_none_or(|flags| u16::from_ne_bytes(*flags) & ASKS != 0)
+}
+
+/// Notes an expression; returns those that it applies to each element of a set.
+fn note<'d>(rule: &mut Rule, name: String, data: &'d [u8]) -> Option<Vec<&'d [u8]>> {
+    let number = |kind| number(data, kind);
     let writes = |kind| find(data, kind).is_some();
     match name.as_str() {
         "cmp" => {
@@ -86,18 +200,13 @@ pub(super) fn note(rule: &mut Rule, expression: &[u8]) {
         "immediate" => {
             let data = find(data, IMMEDIATE_DATA).unwrap_or_default();
             rule.jumps.extend(chain_of(data));
-            let verdict = find(data, DATA_VERDICT);
-            let code = verdict.and_then(|verdict| find(verdict, VERDICT_CODE)?.first_chunk());
-            let decides = match code.map(|code| i32::from_be_bytes(*code)) {
+            let decides = match verdict_of(data) {
                 Some(ACCEPT) => Some("accept"),
                 Some(GOTO) => Some("goto"),
                 Some(RETURN) => Some("return"),
                 _ => None,
             };
             rule.expressions.extend(decides.map(str::to_owned));
-        }
-        "lookup" if number(LOOKUP_WRITES) == Some(0) => {
-            rule.verdict_maps.extend(find(data, LOOKUP_SET).map(text));
         }
         "objref" if find(data, OBJECT_MAP).is_some() => rule.has_object_map = true,
         "objref" if number(OBJECT_TYPE) == Some(TIMEOUT_OBJECT) => {
@@ -106,15 +215,16 @@ pub(super) fn note(rule: &mut Rule, expression: &[u8]) {
         _ => {}
     }
     let besides = match name.as_str() {
-        "ct" if number(CT_KEY) == Some(CT_STATE) && !writes(CT_WRITES) => Some("state"),
+        "ct" if reads_state(data) => Some("state"),
         "meta" if number(META_KEY) == Some(META_PROTOCOL) => Some(PROTOCOL),
         "payload" => match (number(PAYLOAD_BASE), number(PAYLOAD_OFFSET)) {
             (Some(NETWORK_HEADER), Some(IPV4_PROTOCOL_AT)) => Some(PROTOCOL),
-            (Some(TRANSPORT_HEADER), Some(TCP_FLAGS_AT)) => Some("tcp flags"),
+            _ if reads_flags(data) => Some("tcp flags"),
             _ => None,
         },
         "lookup" if number(LOOKUP_WRITES) == Some(0) => Some("vmap"),
         "limit" => is_ample(data).then_some("ample"),
+        "match" if asks_for_state(data) => Some("state"),
         "match" => flags_of_tcp(data).or_else(|| is_ample_hashlimit(data).then_some("ample")),
         _ => None,
     };
@@ -139,17 +249,24 @@ pub(super) fn note(rule: &mut Rule, expression: &[u8]) {
     let is_dynset = name == "dynset";
     rule.expressions.push(name);
     rule.expressions.extend(besides.map(str::to_owned));
-    if is_dynset {
-        let inner = |kind| find(data, kind).into_iter();
-        inner(DYNSET_EXPRESSION).for_each(|inner| note(rule, inner));
-        let list = inner(DYNSET_EXPRESSIONS).flat_map(attributes);
-        list.filter(|(kind, _)| *kind == LIST_ELEMENT).for_each(|(_, inner)| note(rule, inner));
-    }
+    is_dynset.then(|| inner(data, DYNSET_EXPRESSION, DYNSET_EXPRESSIONS))
+}
+
+/// The expressions of a set or of a rule that fills one: a single one, or a list.
+pub(super) fn inner(data: &[u8], single: u16, list: u16) -> Vec<&[u8]> {
+    let of_list = find(data, list).into_iter().flat_map(attributes);
+    let of_list = of_list.filter(|(kind, _)| *kind == LIST_ELEMENT).map(|(_, inner)| inner);
+    find(data, single).into_iter().chain(of_list).collect()
 }
 
 /// The chain that a verdict names, in an expression or in an element of a map.
 pub(super) fn chain_of(data: &[u8]) -> Option<String> {
     find(find(data, DATA_VERDICT)?, VERDICT_CHAIN).map(text)
+}
+
+pub(super) fn verdict_of(data: &[u8]) -> Option<i32> {
+    let code = find(find(data, DATA_VERDICT)?, VERDICT_CODE)?.first_chunk();
+    code.map(|code| i32::from_be_bytes(*code))
 }
 
 fn is_ample(limit: &[u8]) -> bool {
@@ -180,10 +297,9 @@ fn is_notrack(target: &[u8]) -> bool {
     flags.is_some_and(|flags| u16::from_ne_bytes(*flags) & 1 != 0)
 }
 
-/// `flg_mask` of `struct xt_tcp`, as `--syn` sets it.
+/// As `--syn` asks for them.
 fn flags_of_tcp(data: &[u8]) -> Option<&'static str> {
-    const MASK_AT: usize = 9;
     let is_tcp = find(data, EXTENSION_NAME).map(text).as_deref() == Some("tcp");
-    let mask = find(data, EXTENSION_INFORMATION).and_then(|info| info.get(MASK_AT));
-    mask.filter(|mask| is_tcp && **mask != 0).map(|_| "tcp flags")
+    let info = find(data, EXTENSION_INFORMATION).filter(|_| is_tcp)?;
+    of_tcp(info).map(|_| "tcp flags")
 }

@@ -8,33 +8,29 @@ use std::{
 
 use rustix::net::netlink;
 
-use super::{
-    ALL_FAMILIES, LIST_ELEMENT, Rule,
-    expressions::{TIMEOUT_OBJECT, chain_of},
-    rules,
-};
+use super::{ALL_FAMILIES, LIST_ELEMENT, Rule, expressions::TIMEOUT_OBJECT, lookups, rules};
 use crate::net::{
-    attribute::{attribute, attributes, emitted, find, text},
+    attribute::{attributes, find, text},
     netlink::{NFGENMSG_LENGTH, dump},
 };
 
-/// `NFNL_SUBSYS_NFTABLES << 8` with `NFT_MSG_GETCHAIN`, `_GETSETELEM`, `_GETOBJ` and `_GETFLOWTABLE`.
+/// `NFNL_SUBSYS_NFTABLES << 8` with `NFT_MSG_GETTABLE`, `_GETCHAIN`, `_GETOBJ` and `_GETFLOWTABLE`.
+const GET_TABLE: u16 = 10 << 8 | 1;
 const GET_CHAIN: u16 = 10 << 8 | 4;
-const GET_ELEMENTS: u16 = 10 << 8 | 0x0d;
 const GET_OBJECT: u16 = 10 << 8 | 0x13;
 const GET_FLOWTABLE: u16 = 10 << 8 | 0x17;
 /// `NFNL_SUBSYS_CTNETLINK_TIMEOUT << 8` with `IPCTNL_MSG_TIMEOUT_GET`.
 const GET_SHARED_TIMEOUT: u16 = 8 << 8 | 1;
-/// `NFTA_SET_ELEM_LIST_SET`, `NFTA_SET_ELEM_LIST_ELEMENTS`, `NFTA_SET_ELEM_DATA`.
-const MAP: u16 = 2;
-const ELEMENTS: u16 = 3;
-const ELEMENT_DATA: u16 = 2;
+/// `NFTA_TABLE_FLAGS`, `NFT_TABLE_F_DORMANT`.
+const TABLE_FLAGS: u16 = 2;
+const DORMANT: u32 = 1;
 /// `NFTA_CHAIN_TABLE`; tables, objects and flowtables have the same number.
-const TABLE: u16 = 1;
+pub(super) const TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
+const CHAIN_TYPE: u16 = 7;
 /// `NFTA_OBJ_NAME`, `NFTA_FLOWTABLE_NAME`.
-const NAME: u16 = 2;
+pub(super) const NAME: u16 = 2;
 /// `NFTA_HOOK_HOOKNUM`, `NFTA_HOOK_PRIORITY`, `NFTA_FLOWTABLE_HOOK_DEVS`, `NFTA_DEVICE_NAME`.
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
@@ -62,6 +58,9 @@ const WITH_CONNTRACK: [u8; 3] = [1, 2, 10];
 #[derive(Clone, Debug, Default)]
 pub struct Ruleset {
     pub rules: Vec<Rule>,
+    /// Rules that no packet comes to: no other leads to their chain, or their table is dormant.
+    pub idle: Vec<Rule>,
+    /// Base chains that the kernel calls.
     pub chains: Vec<Chain>,
     pub timeouts: Vec<TimeoutPolicy>,
     pub flowtables: Vec<Flowtable>,
@@ -75,6 +74,8 @@ pub struct Chain {
     pub table: String,
     pub name: String,
     pub hook: Hook,
+    /// Of the type `nat`: only the first packet of each flow comes to it.
+    pub is_nat: bool,
 }
 
 /// Where the kernel calls a chain: `NF_INET_…`, and in which order.
@@ -133,13 +134,23 @@ pub struct Flowtable {
 impl Ruleset {
     pub fn read() -> io::Result<Self> {
         let mut rules = rules()?;
-        follow_maps(&mut rules)?;
+        lookups::follow(&mut rules)?;
+        let dormant: BTreeSet<_> = all(GET_TABLE, dormant_table)?.into_iter().collect();
+        let mut chains = all(GET_CHAIN, Chain::parse)?;
+        chains.retain(|chain| !dormant.contains(&(chain.family, chain.table.clone())));
+        let (rules, idle) = by_use(rules, &chains);
         Ok(Self {
             rules,
-            chains: all(GET_CHAIN, Chain::parse)?,
+            idle,
+            chains,
             timeouts: all(GET_OBJECT, TimeoutPolicy::parse)?,
             flowtables: all(GET_FLOWTABLE, Flowtable::parse)?,
         })
+    }
+
+    /// Also those that no packet comes to, which conntrack tracks for all the same (`nf_ct_netns_get`).
+    pub fn all_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().chain(&self.idle)
     }
 
     /// The hooks from which packets come to a rule, through chains that jump to its own; empty if
@@ -154,15 +165,19 @@ impl Ruleset {
             if !seen.insert(chain) {
                 continue;
             }
-            let is_same = |family, table: &str| family == rule.family && table == rule.table;
-            let base = |it: &&Chain| is_same(it.family, &it.table) && it.name == chain;
-            match self.chains.iter().find(base) {
+            match self.base(rule, chain) {
                 Some(base) if found.contains(&base.hook) => {}
                 Some(base) => found.push(base.hook),
                 None => waiting.extend(self.callers(rule, chain).map(|it| it.chain.as_str())),
             }
         }
         found
+    }
+
+    /// The base chain of this name in a rule's table, if there is one.
+    pub fn base(&self, rule: &Rule, chain: &str) -> Option<&Chain> {
+        let is_same = |family, table: &str| family == rule.family && table == rule.table;
+        self.chains.iter().find(|it| is_same(it.family, &it.table) && it.name == chain)
     }
 
     /// The rules of the same table as `rule` that may send packets to `chain`.
@@ -178,36 +193,36 @@ pub fn shared_timeouts() -> io::Result<Vec<TimeoutPolicy>> {
     all(GET_SHARED_TIMEOUT, |_, bytes| TimeoutPolicy::parse_shared(bytes))
 }
 
-/// Adds the chains to which verdict maps send packets.
-fn follow_maps(rules: &mut [Rule]) -> io::Result<()> {
-    let mut known = BTreeMap::new();
-    for rule in rules {
-        for map in &rule.verdict_maps {
-            let at = (rule.family, rule.table.clone(), map.clone());
-            if !known.contains_key(&at) {
-                known.insert(at.clone(), chains_of_map(rule.family, &rule.table, map)?);
-            }
-            rule.jumps.extend(known.get(&at).into_iter().flatten().cloned());
+/// Rules in chains that the kernel calls, or to which such rules lead; and all others.
+fn by_use(rules: Vec<Rule>, bases: &[Chain]) -> (Vec<Rule>, Vec<Rule>) {
+    type At<'r> = (u8, &'r str, &'r str);
+    let mut jumps: BTreeMap<At<'_>, Vec<&str>> = BTreeMap::new();
+    for rule in &rules {
+        let of_chain = jumps.entry((rule.family, &rule.table, &rule.chain)).or_default();
+        of_chain.extend(rule.jumps.iter().map(String::as_str));
+    }
+    let base = |chain: &Chain| (chain.family, chain.table.clone(), chain.name.clone());
+    let mut waiting: Vec<_> = bases.iter().map(base).collect();
+    let mut used = BTreeSet::new();
+    while let Some(at) = waiting.pop() {
+        let (family, table, chain) = &at;
+        if !used.contains(&at) {
+            let next = jumps.get(&(*family, table.as_str(), chain.as_str())).into_iter().flatten();
+            waiting.extend(next.map(|next| (*family, table.clone(), (*next).to_owned())));
+            used.insert(at);
         }
     }
-    Ok(())
+    let is_used =
+        |rule: &Rule| used.contains(&(rule.family, rule.table.clone(), rule.chain.clone()));
+    rules.into_iter().partition(is_used)
 }
 
-fn chains_of_map(family: u8, table: &str, map: &str) -> io::Result<BTreeSet<String>> {
-    let name = |kind, name: &str| attribute(kind, &[name.as_bytes(), &[0]].concat());
-    let mut body = vec![family, 0, 0, 0];
-    body.extend(emitted(&[name(TABLE, table), name(MAP, map)]));
-    let messages = match dump(Some(netlink::NETFILTER), GET_ELEMENTS, &body) {
-        // It went away with its rule.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(BTreeSet::new()),
-        messages => messages?,
-    };
-    let lists = messages.iter().filter_map(|it| find(it.get(NFGENMSG_LENGTH..)?, ELEMENTS));
-    let elements = lists.flat_map(attributes).filter(|(kind, _)| *kind == LIST_ELEMENT);
-    Ok(elements.filter_map(|(_, element)| chain_of(find(element, ELEMENT_DATA)?)).collect())
+fn dormant_table(family: u8, bytes: &[u8]) -> Option<(u8, String)> {
+    let is_dormant = number(bytes, TABLE_FLAGS)? & DORMANT != 0;
+    is_dormant.then_some((family, text(find(bytes, TABLE)?)))
 }
 
-fn all<T>(kind: u16, parse: fn(u8, &[u8]) -> Option<T>) -> io::Result<Vec<T>> {
+pub(super) fn all<T>(kind: u16, parse: fn(u8, &[u8]) -> Option<T>) -> io::Result<Vec<T>> {
     let messages = match dump(Some(netlink::NETFILTER), kind, &ALL_FAMILIES) {
         Ok(messages) => messages,
         // An older kernel has no such thing.
@@ -242,7 +257,8 @@ impl Chain {
             priority: number(hook, HOOK_PRIORITY)?.cast_signed(),
         };
         let (table, name) = (text(find(bytes, TABLE)?), text(find(bytes, CHAIN_NAME)?));
-        Some(Self { family, table, name, hook })
+        let is_nat = find(bytes, CHAIN_TYPE).map(text).as_deref() == Some("nat");
+        Some(Self { family, table, name, hook, is_nat })
     }
 }
 
@@ -298,7 +314,7 @@ mod tests {
     use crate::net::{attribute, emitted, nested};
 
     fn chain(name: &str, hook: Hook) -> Chain {
-        Chain { family: 1, table: "t".to_owned(), name: name.to_owned(), hook }
+        Chain { family: 1, table: "t".to_owned(), name: name.to_owned(), hook, is_nat: false }
     }
 
     #[test]
@@ -322,6 +338,28 @@ mod tests {
         assert!(raw.is_before_conntrack() && !out.is_before_conntrack());
         assert!(!Hook { number: 2, priority: -300 }.is_before_conntrack(), "forward");
         assert!(Hook { number: Hook::INGRESS, priority: 0 }.is_before_conntrack());
+    }
+
+    #[test]
+    fn rules_that_no_base_chain_leads_to_are_idle() {
+        let rule = |chain: &str, jumps: &[&str]| Rule {
+            family: 1,
+            table: "t".to_owned(),
+            chain: chain.to_owned(),
+            jumps: jumps.iter().map(|name| (*name).to_owned()).collect(),
+            ..Rule::default()
+        };
+        let rules =
+            vec![rule("in", &["one"]), rule("one", &["in"]), rule("x", &["y"]), rule("y", &["x"])];
+        let (used, idle) = by_use(rules.clone(), &[chain("in", Hook::default())]);
+        let chains = |rules: Vec<Rule>| rules.into_iter().map(|it| it.chain).collect::<Vec<_>>();
+        assert_eq!((chains(used), chains(idle)), (names(&["in", "one"]), names(&["x", "y"])));
+        let other_family = Chain { family: 2, ..chain("in", Hook::default()) };
+        assert_eq!(by_use(rules, &[other_family]).0, []);
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     /// Fails when policies that iptables assigns are not read, or their list counts as a rule.

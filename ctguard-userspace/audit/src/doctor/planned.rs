@@ -1,0 +1,169 @@
+//! What `ctguard tune` would set on this machine: the numbers in doctor's commands.
+
+use super::{owners::Owner, role::Role};
+use crate::{
+    host::{BUCKETS, HASHSIZE, Host, MAX, setting_path},
+    tune::{Change, wanted},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Planned {
+    pub(super) role: Role,
+    changes: Vec<Change>,
+    /// Before Linux 4.7 only the module's parameter sets the hash.
+    hash_by_parameter: bool,
+}
+
+impl Planned {
+    /// Knows nothing where tune would fail.
+    pub(super) fn of(host: &Host, role: Role, owners: &[Owner]) -> Self {
+        let changes = wanted(host, role, owners).unwrap_or_default();
+        Self { role, changes, hash_by_parameter: setting_path(host, BUCKETS) == HASHSIZE }
+    }
+
+    /// The value that tune would give a setting; none if it leaves the setting alone.
+    pub(super) fn then(&self, key: &str) -> Option<u64> {
+        let change = self.changes.iter().find(|change| change.key == key)?;
+        change.changes().then_some(change.then)
+    }
+
+    /// A setting's value after tune has run.
+    pub(super) fn after(&self, key: &str) -> Option<u64> {
+        self.changes.iter().find(|change| change.key == key).map(|change| change.then)
+    }
+
+    /// The command that sets one of tune's settings as tune would.
+    pub(super) fn set(&self, key: &str) -> Option<String> {
+        self.then(key).map(|value| format!("sysctl -w {key}={value}"))
+    }
+
+    /// The same for hash and maximum: a maximum raised alone would make the hash too narrow.
+    pub(super) fn set_size(&self) -> Option<String> {
+        let max = self.then(MAX).map(|max| format!("{MAX}={max}"));
+        Some(match (self.then(BUCKETS), max) {
+            (None, max) => format!("sysctl -w {}", max?),
+            (Some(buckets), None) if self.hash_by_parameter => {
+                format!("echo {buckets} > {HASHSIZE}")
+            }
+            (Some(buckets), Some(max)) if self.hash_by_parameter => {
+                format!("echo {buckets} > {HASHSIZE} && sysctl -w {max}")
+            }
+            (Some(buckets), None) => format!("sysctl -w {BUCKETS}={buckets}"),
+            (Some(buckets), Some(max)) => format!("sysctl -w {BUCKETS}={buckets} {max}"),
+        })
+    }
+
+    /// The same; none if the hash stays as it is.
+    pub(super) fn set_hash(&self) -> Option<String> {
+        self.then(BUCKETS).and_then(|_| self.set_size())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use crate::{
+        doctor::{TIMEOUTS, TimeoutRule, mends::given, testing::Machine},
+        host::{COUNT, EXPECT_MAX, sysctl_path},
+        tune::{Max, propose},
+    };
+
+    const NAT: (&str, &str) = ("/proc/net/ip_tables_names", "filter\nnat\n");
+    const FORWARDS: (&str, &str) = ("/proc/sys/net/ipv4/ip_forward", "1\n");
+    const ROLES: [(Role, &[(&str, &str)]); 3] =
+        [(Role::Server, &[]), (Role::Gateway, &[FORWARDS]), (Role::NatRouter, &[FORWARDS, NAT])];
+
+    fn machine(files: &[(&str, &str)]) -> Machine {
+        let machine = Machine::healthy("planned");
+        for (path, text) in files {
+            machine.write(path, text);
+        }
+        machine
+    }
+
+    fn set(machine: &Machine, key: &str, value: u64) {
+        machine.write(&sysctl_path(key), &format!("{value}\n"));
+        if key == MAX {
+            machine.write("/proc/sys/net/nf_conntrack_max", &format!("{value}\n"));
+        }
+    }
+
+    /// Fails when a command that doctor prints gives a setting another value than tune does.
+    #[test]
+    fn doctor_and_tune_agree_about_every_setting_that_both_know() {
+        let tuned: Vec<_> =
+            TIMEOUTS.iter().filter(|rule| rule.is_tuned()).map(TimeoutRule::key).collect();
+        let mut compared = BTreeSet::new();
+        for (role, files) in ROLES {
+            for key in &tuned {
+                for seconds in [1, 9, 29, 119, 299, 600, 7439, 7440, 7441, 86_400, 86_401, 432_000]
+                {
+                    let machine = machine(files);
+                    set(&machine, key, seconds);
+                    let name = format!("{role:?} with {key} {seconds}");
+                    let told = machine.compare_with_tune(&name);
+                    let changes = propose(machine.host(), None, Max::Auto).unwrap().changes;
+                    let change = changes.iter().find(|change| change.key == *key).unwrap();
+                    assert_eq!(told.contains(key), change.changes(), "{name}");
+                    compared.extend(told);
+                }
+            }
+            let sizes: [(&str, &[(&str, u64)]); 6] = [
+                ("a narrow hash", &[(BUCKETS, 16_384)]),
+                ("a wide hash", &[(MAX, 16_384)]),
+                ("a small table", &[(MAX, 7680), (BUCKETS, 7680)]),
+                ("a full table", &[(COUNT, 250_000)]),
+                ("no maximum", &[(MAX, 0)]),
+                ("few expectations", &[(EXPECT_MAX, 1)]),
+            ];
+            for (name, values) in sizes {
+                let machine = machine(files);
+                machine.write("/proc/net/nf_conntrack_expect", "299 proto=17 tftp\n");
+                for (key, value) in values {
+                    set(&machine, key, *value);
+                }
+                compared.extend(machine.compare_with_tune(&format!("{role:?} with {name}")));
+            }
+        }
+        let known = tuned.into_iter().chain([BUCKETS, MAX, EXPECT_MAX].map(str::to_owned));
+        assert_eq!(compared, known.collect(), "each of tune's settings was compared");
+    }
+
+    /// Fails when a value of a file is to be set that doctor and tune then find fault with.
+    #[test]
+    fn a_file_whose_value_tune_would_change_is_mended_with_tunes_value() {
+        let key = "net.netfilter.nf_conntrack_tcp_timeout_established";
+        for (role, files) in ROLES {
+            for (live, written) in [(7440, 432_000), (432_000, 600), (86_400, 8000), (300, 86_400)]
+            {
+                let machine = machine(files);
+                machine.write("/etc/sysctl.d/a.conf", &format!("{key} = {written}\n"));
+                set(&machine, key, live);
+                let audit = machine.audit();
+                let drift = audit.notes("drift")[0];
+                let first = drift.mend.iter().flat_map(|mend| given(&mend.command)).next();
+                let value: u64 = first.unwrap().1.parse().unwrap();
+                set(&machine, key, value);
+                let changes = propose(machine.host(), None, Max::Auto).unwrap().changes;
+                let change = changes.iter().find(|change| change.key == key).unwrap();
+                assert!(!change.changes(), "{role:?}: {live}, {written}: {change:?}");
+            }
+        }
+    }
+
+    /// Before Linux 4.7 the hash has no sysctl that can be written.
+    #[test]
+    fn an_old_kernel_gets_the_same_numbers_by_its_parameter() {
+        let machine = machine(&[(HASHSIZE, "16384\n")]);
+        set(&machine, BUCKETS, 16_384);
+        let buckets = machine.host().path(&sysctl_path(BUCKETS));
+        fs::set_permissions(buckets, fs::Permissions::from_mode(0o444)).unwrap();
+        let audit = machine.audit();
+        let commands = audit.notes("hash")[0].mend.iter().map(|mend| mend.command.as_str());
+        let commands: Vec<_> = commands.collect();
+        let by_hand = format!("echo 1048576 > {HASHSIZE} && sysctl -w {MAX}=1048576");
+        assert_eq!(commands, ["ctguard tune --apply", by_hand.as_str()]);
+    }
+}
