@@ -54,12 +54,13 @@ pub(super) fn settle(
     writer: &SettingsWriter<'_>,
     options: &StartOptions,
     around: &Surroundings,
-    targets: &[Link],
+    (targets, absent): (&[Link], &[String]),
     fresh: bool,
     lookup_options_bytes: u32,
 ) -> Result<(), StartError> {
     let mut settings = if fresh || options.config.is_there() {
-        Settings::of_new_guard(targets.iter().map(|link| &link.name[..]))
+        let names = targets.iter().map(|link| &link.name[..]);
+        Settings::of_new_guard(names.chain(absent.iter().map(|name| &name[..])))
     } else {
         let former = |link: &Link| writer.interface_settings(link.index, &link.name);
         Settings {
