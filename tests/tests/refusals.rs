@@ -1,6 +1,6 @@
 //! How many packets each feed refused.
 
-use std::{fs, net::IpAddr, path::PathBuf};
+use std::{fmt::Write as _, fs, net::IpAddr, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
@@ -28,8 +28,10 @@ impl Feeds {
             fs::write(&path, prefixes)?;
             let list = if *name == "friends" { "allow" } else { "deny" };
             let path = path.display();
-            config +=
-                &format!("[feeds.{name}]\nkind = \"file\"\npath = \"{path}\"\nlist = \"{list}\"\n");
+            writeln!(
+                config,
+                "[feeds.{name}]\nkind = \"file\"\npath = \"{path}\"\nlist = \"{list}\""
+            )?;
         }
         Ok(fs::write(self.at("ctguard.toml"), config)?)
     }
