@@ -10,7 +10,7 @@ use clap::Args;
 use ctguard_control::sources::SourceScope;
 use ctguard_layout::Policy;
 
-use super::{CliError, Code, Context, operator, save, set, status, why};
+use super::{CliError, Code, Context, operator, run::configuration_in_use, save, set, status, why};
 use crate::{
     holders::AboveLimit,
     report::{StatusReport, above_text, pause_text},
@@ -35,7 +35,7 @@ pub(super) struct EnforceArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
-    /// Configuration, if not /etc/ctguard/ctguard.toml
+    /// Configuration [default: the daemon's, or /etc/ctguard/ctguard.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -59,7 +59,8 @@ pub(super) fn run(args: &EnforceArgs, context: &Context) -> Result<Code, CliErro
     let assignment: Assignment = "dry-run=off".parse()?;
     let (changes, _) = set::apply(std::slice::from_ref(&assignment), &mut maps, context)?;
     changes.iter().try_for_each(|change| say(&change.to_string()))?;
-    if let Some(path) = save::keep(args.config.as_deref(), &assignment)? {
+    let file = args.config.clone().or_else(|| configuration_in_use(context));
+    if let Some(path) = save::keep(file.as_deref(), &assignment)? {
         complain(format_args!("written to {}", path.display()));
     }
     warn_of_command_line(context);

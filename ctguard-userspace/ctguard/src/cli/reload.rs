@@ -14,7 +14,7 @@ use ctguard_kernel::{
 };
 use rustix::process::Signal;
 
-use super::{CliError, Code, Context, operator, run::configuration_of};
+use super::{CliError, Code, Context, operator, run::configuration_in_use};
 use crate::{config::Config, event_file::EventFile, events::What, terminal::Terminal};
 
 /// A tick in calm takes a tenth of a second, and the daemon waits for commands that change settings.
@@ -74,7 +74,7 @@ fn spare_the_operator(maps: &GuardMaps, context: &Context) -> Result<(), CliErro
     if clients.is_empty() {
         return Ok(());
     }
-    let file = lock::daemon_of(context.pins.path()).and_then(|it| configuration_of(it.pid?));
+    let file = configuration_in_use(context);
     // What is wrong with it, the daemon says.
     let Ok(config) = Config::read(file.as_deref()) else { return Ok(()) };
     let mut denied = maps.lists.entries(ListKind::Deny)?;

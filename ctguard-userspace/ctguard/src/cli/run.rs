@@ -18,6 +18,7 @@ use crate::sentence::sentence;
 use ctguard_kernel::{
     bpf::{DetectionChoice, ModeChoice, dies_with_container},
     conntrack::Table,
+    lock,
     net::Stations,
 };
 use ctguard_layout::Policy;
@@ -154,8 +155,12 @@ fn decided(args: &RunArgs) -> Vec<StartKey> {
     keys.into_iter().filter_map(|(key, is_decided)| is_decided.then_some(key)).collect()
 }
 
-/// The file that a daemon was told to read, if it was told.
-pub(super) fn configuration_of(pid: u32) -> Option<PathBuf> {
+/// The file that the daemon of this guard was told to read, if one runs and was told.
+pub(super) fn configuration_in_use(context: &Context) -> Option<PathBuf> {
+    lock::daemon_of(context.pins.path()).and_then(|daemon| configuration_of(daemon.pid?))
+}
+
+fn configuration_of(pid: u32) -> Option<PathBuf> {
     let process = Path::new("/proc").join(pid.to_string());
     let words = fs::read(process.join("cmdline")).ok()?;
     let file = configuration_in(&words)?;

@@ -11,7 +11,7 @@ use clap::Args;
 use ipnet::IpNet;
 use toml_edit::{Array, DocumentMut, Item, RawString, Table, Value, value};
 
-use super::{CliError, Code, Context};
+use super::{CliError, Code, Context, run::configuration_in_use};
 use crate::{
     config::{Config, DEFAULT_PATH, saved_path},
     files::FileError,
@@ -26,7 +26,7 @@ use ctguard_settings::{Assignment, Change, Key, Settings, in_toml, parse_prefix}
     It writes conf.d/90-saved.toml beside the configuration, and keeps what it does not change \
     there.\nEntries of a list that end by themselves are not written.")]
 pub(super) struct SaveArgs {
-    /// Configuration, if not /etc/ctguard/ctguard.toml
+    /// Configuration [default: the daemon's, or /etc/ctguard/ctguard.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -34,8 +34,9 @@ pub(super) struct SaveArgs {
 pub(super) fn run(args: &SaveArgs, context: &Context) -> Result<Code, CliError> {
     let maps = context.maps()?;
     let running = maps.settings();
-    let path = saved_path(args.config.as_deref());
-    let config = read(args.config.as_deref())?;
+    let main = args.config.clone().or_else(|| configuration_in_use(context));
+    let path = saved_path(main.as_deref());
+    let config = read(main.as_deref())?;
     let mut file = Saved::read(&path)?;
 
     let names = || running.interfaces.iter().map(|own| &own.name[..]);
@@ -68,7 +69,7 @@ pub(super) fn run(args: &SaveArgs, context: &Context) -> Result<Code, CliError> 
         file.write(&path)?;
         complain(format_args!("written to {}", path.display()));
     }
-    let config = read(args.config.as_deref())?;
+    let config = read(main.as_deref())?;
     warn_of_others(&config, &running, names().collect())?;
     for (kind, own) in permanent {
         for (prefix, origin) in config.list(kind).iter().filter(|it| !own.contains(it.0)) {
