@@ -7,9 +7,6 @@ use ctguard_tests::{
     sources::try_one_source,
 };
 
-/// Of the configuration, and not there at the start.
-const LATE: &str = "late0";
-
 /// Fails when an interface that is deleted and made again under its name stays unguarded, loses
 /// its own settings, or when the daemon dies of it.
 #[test]
@@ -41,43 +38,6 @@ fn an_interface_that_comes_back_is_guarded_again() -> Result<()> {
     ensure!(site.succeed(&["get", &own])?.trim() == "3", "its settings stay");
     ensure!(daemon.stop()?.success());
     site.ensure_gone()
-}
-
-/// Fails when nothing is guarded at boot because one interface of the configuration comes later, or when
-/// that one then lacks its own settings.
-#[test]
-fn an_interface_of_the_configuration_that_comes_later_is_waited_for() -> Result<()> {
-    if !require::root("an_interface_of_the_configuration_that_comes_later_is_waited_for") {
-        return Ok(());
-    }
-    let site = Site::build()?;
-    let directory = tempfile::tempdir()?;
-    let file = directory.path().join("ctguard.toml");
-    let own = format!("interface.{LATE}.source.udp.burst");
-    let text = |names: &str| format!("interfaces = [{names}]\n{own} = 3\n");
-    std::fs::write(&file, text(&format!("\"{WAN}\", \"{LATE}\"")))?;
-    let file = file.to_str().context("a path")?;
-    let daemon = site.start(&["run", "--config", file])?;
-    ensure!(site.xdp(WAN)?.is_some(), "the other is guarded");
-    ensure!(daemon.log()?.contains("late0 is not there; waiting for it"), "{}", daemon.log()?);
-    ensure!(site.succeed(&["reload"])?.contains("nothing changes"));
-
-    site.connect("outlate0", LATE)?;
-    wait_for("the program on the later interface", || site.xdp(LATE))?;
-    wait_for("its settings", || {
-        let got = site.ctguard(&["get", &own])?;
-        Ok((got.out.trim() == "3").then_some(()))
-    })?;
-    ensure!(site.succeed(&["events"])?.contains("guarding late0 again"));
-    ensure!(daemon.stop()?.success());
-    site.ensure_gone()?;
-
-    // Without any of them there is nothing to guard.
-    site.guarded().ip(&[format!("link del {LATE}")])?;
-    std::fs::write(file, text(&format!("\"{LATE}\"")))?;
-    let refused = site.ctguard(&["run", "--config", file])?;
-    ensure!(refused.errors.contains("there is no interface late0"), "{refused:?}");
-    Ok(())
 }
 
 /// Fails when an interface that is renamed is lost, or keeps its old name in the status.

@@ -92,7 +92,7 @@ fn the_journal_has_priorities_and_the_fields_of_events() -> Result<()> {
     let expected = [("PRIORITY", "5"), ("SYSLOG_IDENTIFIER", "ctguard")];
     ensure!(has(&ready, &expected), "{ready:?}");
     site.guarded().ip(&[format!("link del {WAN}")])?;
-    let gone = journal.wait_for("wan0 is not there")?;
+    let gone = journal.wait_for("wan0 is gone")?;
     let expected =
         [("PRIORITY", "4"), ("CTGUARD_EVENT", "interface_gone"), ("CTGUARD_INTERFACE", "wan0")];
     ensure!(has(&gone, &expected), "{gone:?}");

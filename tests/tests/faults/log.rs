@@ -56,7 +56,7 @@ fn a_stopped_terminal_shows_later_what_happened_meanwhile() -> Result<()> {
     wait_for("the program on the new interface", || site.xdp(WAN))?;
     wait_for_ticks(&pinned)?;
     terminal.keyboard.write_all(CTRL_Q)?;
-    terminal.wait_for("wan0 is not there; waiting for it")?;
+    terminal.wait_for("wan0 is gone; waiting for it to come back")?;
     terminal.wait_for("guarding wan0 again")?;
     ensure!(daemon.stop()?.success());
     site.ensure_gone()

@@ -196,7 +196,6 @@ fn leave(guard: Guard, on_exit: OnExit) -> Result<(), CliError> {
 /// Says that the guard holds, to people and to systemd.
 fn announce(guard: &Guard) {
     let interfaces = guard.interfaces.iter();
-    let interfaces = interfaces.filter(|it| it.attached);
     let interfaces = interfaces.map(|it| format!("{} ({})", it.name, it.mode.name()));
     let interfaces: Vec<_> = interfaces.collect();
     let target = Value::Ratio(guard.maps.policy().target_ppm);

@@ -55,7 +55,7 @@ pub(super) fn bring_up(
     options: &StartOptions,
     table: Table,
     around: Surroundings,
-    (targets, absent): (&[Link], &[String]),
+    targets: &[Link],
     fresh: bool,
     lock: Lock,
     undo: &mut Undo,
@@ -98,7 +98,7 @@ pub(super) fn bring_up(
     });
     let options_bytes = programs.detector().options_bytes();
     let mut writer = maps.settings_writer(writing.clone());
-    settle(&writer, options, &around, (targets, absent), fresh, options_bytes)?;
+    settle(&writer, options, &around, targets, fresh, options_bytes)?;
     let now = Now::read(&kernel_clock, jiffies_per_second)?;
     let lists = ListsKeeper::start(options, fresh.then_some((&mut writer, now)))?;
 

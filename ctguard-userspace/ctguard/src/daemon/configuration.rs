@@ -30,7 +30,7 @@ use ctguard_kernel::{
     maps::ListKind,
     net::{self, Link, Surroundings},
 };
-use ctguard_settings::{Assignment, Feed, InterfaceSettings, Settings, StartKey, Takes};
+use ctguard_settings::{Assignment, Feed, Settings, StartKey, Takes};
 
 /// Of what came to a list, or went from it.
 const MOST_LINES: usize = 20;
@@ -77,16 +77,6 @@ impl Configuration {
         let kept = fs::read_to_string(last_good_file(Some(state)).path()?).ok()?;
         let is_of_file = kept.starts_with(&heading(file));
         is_of_file.then(|| Self::last_good(state)).flatten()
-    }
-
-    /// What is configured for an interface that was not there at the start.
-    pub(super) fn settings_of(&self, name: &str) -> Result<InterfaceSettings> {
-        let mut settings = Settings::of_new_guard([name]);
-        self.in_force.apply_to(&mut settings, true)?;
-        let is_own = |it: &&Assignment| it.key.interface() == Some(name);
-        let own: Vec<_> = self.assignments.iter().filter(is_own).cloned().collect();
-        settings.apply(&own)?;
-        Ok(settings.interfaces.swap_remove(0))
     }
 
     /// Keeps what is in force for such a start.
@@ -164,19 +154,12 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     let names = if own.interfaces.is_empty() { config.interfaces() } else { &own.interfaces };
     ensure!(!names.is_empty(), "it names no interface to guard (interfaces = [\"wan0\"])");
     let (kept, added) = targets(guard, names)?;
-    // Those that are waited for get their settings when they come (`settings_of`).
-    let there = |&&position: &&usize| guard.interfaces[position].has_been_there();
-    let kept_names =
-        kept.iter().filter(there).map(|&position| &guard.interfaces[position].name[..]);
+    let kept_names = kept.iter().map(|&position| &guard.interfaces[position].name[..]);
     let new_names = added.iter().map(|link| &link.name[..]);
     let mut settings = Settings::of_new_guard(kept_names.chain(new_names));
-    let waits = guard.interfaces.iter().any(|it| !it.has_been_there());
-    config.apply_to(&mut settings, waits || !own.interfaces.is_empty())?;
+    config.apply_to(&mut settings, !own.interfaces.is_empty())?;
     lists::check(guard, &config)?;
-    let is_waited_for =
-        |name: &str| guard.interfaces.iter().any(|it| it.name == name && !it.has_been_there());
-    let now = own.assignments.iter().filter(|it| !it.key.interface().is_some_and(is_waited_for));
-    settings.apply(&now.cloned().collect::<Vec<_>>())?;
+    settings.apply(&own.assignments)?;
     let lookup_options_bytes = guard.maps.environment().daemon.lookup_options_bytes;
     if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
         warn!("{warning}");
@@ -196,10 +179,9 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     writer.note_stations();
 
     changes.extend(gone.iter().map(|it| format!("no longer guarding {}", it.name)));
-    guard.interfaces.retain(|it| !gone.contains(it));
+    guard.interfaces.retain(|it| gone.iter().all(|gone| gone.ifindex != it.ifindex));
     guard.interfaces.extend(attached);
-    let gone = gone.iter().filter(|it| it.has_been_there());
-    let indices = gone.map(|it| it.ifindex).collect();
+    let indices = gone.iter().map(|it| it.ifindex).collect();
     forget_others(guard, &indices, writing.clone());
 
     let former = std::mem::replace(&mut guard.configuration.in_force, config);

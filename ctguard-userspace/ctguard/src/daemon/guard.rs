@@ -104,27 +104,9 @@ impl Guard {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Guarded {
     pub(crate) name: String,
-    /// 0 if it has not been there since the start.
     pub(crate) ifindex: u32,
     pub(crate) mode: Mode,
     /// It exists and the program is on it.
     pub(crate) attached: bool,
     pub(crate) stations: Stations,
-}
-
-impl Guarded {
-    /// One that is waited for.
-    pub(super) fn absent(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            ifindex: 0,
-            mode: Mode::Native,
-            attached: false,
-            stations: Stations::All,
-        }
-    }
-
-    pub(super) const fn has_been_there(&self) -> bool {
-        self.ifindex != 0
-    }
 }

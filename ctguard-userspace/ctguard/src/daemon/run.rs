@@ -110,8 +110,7 @@ async fn steer(
     let (mut looked, mut kept_house) = (last_tick, last_tick);
     // Something may have changed since the links were read.
     let mut changed = true;
-    let interfaces = guard.interfaces.iter().filter(|interface| interface.attached);
-    let interfaces = interfaces.map(|interface| interface.name.clone()).collect();
+    let interfaces = guard.interfaces.iter().map(|interface| interface.name.clone()).collect();
     guard.keep(What::Started { interfaces });
     for change in std::mem::take(&mut guard.unreported) {
         guard.report(What::Stage((&change).into()));

@@ -54,13 +54,12 @@ pub(super) fn settle(
     writer: &SettingsWriter<'_>,
     options: &StartOptions,
     around: &Surroundings,
-    (targets, absent): (&[Link], &[String]),
+    targets: &[Link],
     fresh: bool,
     lookup_options_bytes: u32,
 ) -> Result<(), StartError> {
     let mut settings = if fresh || options.config.is_there() {
-        let names = targets.iter().map(|link| &link.name[..]);
-        Settings::of_new_guard(names.chain(absent.iter().map(|name| &name[..])))
+        Settings::of_new_guard(targets.iter().map(|link| &link.name[..]))
     } else {
         let former = |link: &Link| writer.interface_settings(link.index, &link.name);
         Settings {

@@ -7,7 +7,7 @@ use log::{info, warn};
 use thiserror::Error;
 
 use super::{
-    Guard, Guarded,
+    Guard,
     bring_up::{bring_up, forget_others, others},
     configuration::Configuration,
     dismantle, lists,
@@ -18,7 +18,6 @@ use super::{
 use crate::{
     config::{Config, ConfigError, DEFAULT_PATH},
     event_file::forget_gone_namespaces,
-    events::What,
 };
 use ctguard_kernel::{
     bpf::{
@@ -108,14 +107,7 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
     if named.is_empty() {
         return Err(StartError::NoInterface);
     }
-    // A name that is mistyped on the command line is told at once; one of a file may be that of a
-    // container or a dial-up line that comes later than this.
-    let (present, absent) = if options.interfaces.is_empty() {
-        present(&links, named)
-    } else {
-        (named.to_vec(), Vec::new())
-    };
-    let targets = resolve_all(&links, if present.is_empty() { named } else { &present })?;
+    let targets = resolve_all(&links, named)?;
     let indices: Vec<_> = targets.iter().map(|link| link.index).collect();
     let around = Surroundings::of(links, &indices);
     let is_stale = lock::is_of_other_namespace(options.pins.path());
@@ -126,7 +118,7 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
     if is_stale {
         remove_stale(&options.pins)?;
     }
-    let started = start_locked(options, table, around, (&targets, &absent), lock.clone());
+    let started = start_locked(options, table, around, &targets, lock.clone());
     // A guard that is kept is known by its lock file.
     if started.is_err() && !options.pins.path().join(maps::POLICY).exists() {
         lock.remove();
@@ -147,7 +139,7 @@ fn start_locked(
     options: &StartOptions,
     table: Table,
     around: Surroundings,
-    (targets, absent): (&[Link], &[String]),
+    targets: &[Link],
     lock: Lock,
 ) -> Result<(Guard, Waits), StartError> {
     bpf::prepare(&options.pins)?;
@@ -157,8 +149,7 @@ fn start_locked(
         let pins = options.pins.clone();
         undo.push("remove the new guard", move || Ok(dismantle(&pins)?));
     }
-    let (mut guard, writing) =
-        bring_up(options, table, around, (targets, absent), fresh, lock, &mut undo)?;
+    let (mut guard, writing) = bring_up(options, table, around, targets, fresh, lock, &mut undo)?;
     let waits = Waits::open(&mut guard, options.trace).map_err(StartError::Waits)?;
     let others = others(&guard, targets)?;
     undo.commit();
@@ -169,10 +160,6 @@ fn start_locked(
         guard.attempted("change the lists", "they are not as configured", &listed);
     }
     lists::follow_feeds(&mut guard);
-    for interface in absent {
-        guard.report(What::InterfaceGone { interface: interface.clone() });
-        guard.interfaces.push(Guarded::absent(interface));
-    }
     memory::give_back();
     let kept = guard.configuration.keep();
     guard.attempted("keep the configuration", "a start with a damaged file finds none", &kept);
@@ -195,11 +182,6 @@ fn prepare(pins: &Pins) -> Result<bool, StartError> {
         bpf::prepare(pins)?;
     }
     Ok(true)
-}
-
-/// Names of interfaces that are there, and of those that are not.
-fn present(links: &[Link], names: &[String]) -> (Vec<String>, Vec<String>) {
-    names.iter().cloned().partition(|name| links.iter().any(|link| link.is_named(name)))
 }
 
 pub(super) fn resolve_all(links: &[Link], names: &[String]) -> Result<Vec<Link>, StartError> {

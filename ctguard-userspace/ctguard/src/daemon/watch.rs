@@ -20,9 +20,7 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
     let links = &around.links;
     for position in 0..guard.interfaces.len() {
         let guarded = guard.interfaces[position].clone();
-        let found =
-            if guarded.has_been_there() { find(links, guarded.ifindex, net::link)? } else { None };
-        match found {
+        match find(links, guarded.ifindex, net::link)? {
             Some(link) if bpf::is_attached(&guard.pins, link.index) => {
                 guard.interfaces[position].name.clone_from(&link.name);
                 guard.maps.note_device(&around, &link);
@@ -128,13 +126,9 @@ fn try_attach(
     old: u32,
 ) -> anyhow::Result<Attachment> {
     let writing = guard.try_writing()?.context("somebody is changing settings")?;
-    let own = if old == 0 {
-        guard.configuration.settings_of(&link.name)?
-    } else {
-        guard.maps.interface_settings(old, &link.name)
-    };
+    let own = guard.maps.interface_settings(old, &link.name);
     let writer = guard.maps.settings_writer(writing);
-    if old != 0 && old != link.index {
+    if old != link.index {
         writer.remove_interface(old);
     }
     writer.add_interface(around, link, &own)?;

@@ -36,7 +36,7 @@ pub(crate) fn event_text(what: &What) -> String {
             format!("{source} has held more than its part for long: denied for {seconds} s")
         }
         What::InterfaceGone { interface } => {
-            format!("{interface} is not there; waiting for it")
+            format!("{interface} is gone; waiting for it to come back")
         }
         What::InterfaceBack { interface } => format!("guarding {interface} again"),
         What::FeedFailed { feed, error } => {
