@@ -83,9 +83,10 @@ pub(crate) enum ConfigError {
 }
 
 impl ConfigError {
-    /// Whether a file that must exist does not.
-    pub(crate) fn is_missing(&self) -> bool {
-        matches!(self, Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    /// Whether `named` does not exist.
+    pub(crate) fn is_missing(&self, named: &Path) -> bool {
+        matches!(self, Self::File { file, source }
+            if file == named && source.kind() == io::ErrorKind::NotFound)
     }
 }
 

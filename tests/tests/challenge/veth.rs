@@ -55,6 +55,6 @@ fn native_mode_on_a_veth_comes_with_a_warning() -> Result<()> {
     let daemon = site.start(&["run", "-i", WAN, "--mode", "native"])?;
     let log = daemon.log()?;
     let warning = format!("warning: {WAN} is a veth in native mode");
-    ensure!(log.contains(&warning) && log.contains("use --mode generic"), "{log}");
+    ensure!(log.contains(&warning) && log.contains("start with --mode generic"), "{log}");
     Ok(())
 }

@@ -98,7 +98,7 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<Code, CliError> {
     let config = read.and_then(|config| config.settings(&args.interfaces).map(|_| config));
     let config = config.or_else(|error| {
         // A name that is mistyped says nothing about the file that was used last.
-        if error.is_missing() {
+        if args.config.as_ref().is_some_and(|named| error.is_missing(named)) {
             return Err(error);
         }
         let last_good = Configuration::last_good_of(args.config.as_deref(), &args.state);
@@ -207,7 +207,8 @@ fn announce(guard: &Guard) {
         if own.is_some_and(|own| own.mode.loses_answers(link)) {
             warn!(
                 "{name} is a veth in native mode: a challenged client behind it waits until it repeats its \
-                 SYN, unless {name}'s peer has an XDP program too; use --mode generic",
+                 SYN, unless {name}'s peer has an XDP program too; to change it: ctguard detach --stop, then \
+                 start with --mode generic",
                 name = link.name
             );
         }

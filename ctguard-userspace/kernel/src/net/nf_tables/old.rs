@@ -98,6 +98,8 @@ pub(super) fn of_conntrack(info: &[u8], revision: u32) -> Old {
     /// `XT_CONNTRACK_STATE`, `XT_CONNTRACK_STATUS`.
     const STATE: u16 = 1;
     const STATUS: u16 = 1 << 6;
+    /// `XT_CONNTRACK_STATE_SNAT` and `XT_CONNTRACK_STATE_DNAT`.
+    const TRANSLATED: u16 = 3 << 6;
     let short = |at: usize| Some(u16::from_ne_bytes(*info.get(at..)?.first_chunk()?));
     let (Some(flags), Some(inverted)) = (short(FLAGS_AT), short(INVERTED_AT)) else {
         return Old::Unclear;
@@ -110,6 +112,10 @@ pub(super) fn of_conntrack(info: &[u8], revision: u32) -> Old {
         _ => short(STATES_AT),
     };
     states.map_or(Old::Unclear, |states| {
+        // A translated flow is in that state, too, however old it is.
+        if states & u16::from(ESTABLISHED) == 0 && states & TRANSLATED != 0 {
+            return Old::Unclear;
+        }
         Old::met_if((states & u16::from(ESTABLISHED) != 0) != (inverted & STATE != 0))
     })
 }
@@ -243,6 +249,8 @@ mod tests {
         assert_eq!(conntrack(1, 0, u16::from(NEW)), Old::Missed);
         assert_eq!(conntrack(1, 1, u16::from(NEW)), Old::Met);
         assert_eq!(conntrack(1, 0, u16::from(ESTABLISHED | RELATED)), Old::Met);
+        assert_eq!(conntrack(1, 0, 1 << 7), Old::Unclear, "--ctstate DNAT");
+        assert_eq!(conntrack(1, 0, 1 << 6 | u16::from(NEW)), Old::Unclear, "--ctstate SNAT,NEW");
         assert_eq!(conntrack(1 << 3, 0, 0), Old::Met, "--ctorigdst");
         assert_eq!(conntrack(1 << 6, 0, 0), Old::Unclear, "--ctstatus");
         assert_eq!(extension("conntrack", 3, &[0; 9]), Old::Unclear, "cut short");
