@@ -58,8 +58,8 @@ doctor_is_content() {
 }
 
 late_again() {
-    # The first was loaded for doctor, to list the table.
-    rmmod nf_conntrack_netlink nf_conntrack && is_absent && load && are_tuned
+    # Fails where doctor, or anything else, loaded a module that needs it.
+    rmmod nf_conntrack && is_absent && load && are_tuned
 }
 
 late() {
