@@ -11,7 +11,7 @@ mod scaling;
 mod table;
 mod timing;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -115,8 +115,9 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(report.holds())
 }
 
-/// What a packet costs beyond its gate, by a few rounds: what a change must not bring.
-pub fn beyond_gates() -> Result<Vec<String>> {
+/// Kinds of packets that cost more than their gate, by a few rounds, each with a sentence: what a change
+/// must not bring.
+pub fn beyond_gates() -> Result<BTreeMap<&'static str, String>> {
     let _lock = peers::lock()?;
     let length = packets::Length { rounds: 5, repeat: 200_000, full: false };
     Ok(packets::run(length, None)?.beyond_gates())

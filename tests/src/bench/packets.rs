@@ -1,7 +1,7 @@
 //! The cost of a packet by its kind: interleaved rounds, over the floor of a program that does
 //! nothing and beside rate limits at their least; with an empty table and with a full one.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
@@ -180,7 +180,7 @@ impl Packets {
 
 impl Packets {
     /// What a change made dearer than its gate, with the LRU buckets that each kind of packet costs.
-    pub(super) fn beyond_gates(&self) -> Vec<String> {
+    pub(super) fn beyond_gates(&self) -> BTreeMap<&'static str, String> {
         let beyond = self.0.iter().flat_map(|section| {
             let lru = section.rows.iter().find(|row| row.name == cases::LRU);
             let lru = lru.map_or(f64::NAN, |row| row.over_floor);
@@ -188,7 +188,8 @@ impl Packets {
                 let (cost, gate) = (row.over_floor / lru, row.buckets?.gate);
                 println!("{}: {cost:.2} LRU buckets, gate {gate}", row.name);
                 let holds = cost <= gate;
-                (!holds).then(|| format!("{} costs {cost:.2} LRU buckets, gate {gate}", row.name))
+                let sentence = || format!("{} costs {cost:.2} LRU buckets, gate {gate}", row.name);
+                (!holds).then(|| (row.name, sentence()))
             })
         });
         beyond.collect()
