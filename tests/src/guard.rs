@@ -16,7 +16,7 @@ use crate::{
     exec,
     netns::Handle,
     object::{self, Attached, Program},
-    regulars,
+    product, regulars,
     router::WAN,
 };
 
@@ -44,6 +44,19 @@ pub struct Orders {
     pub allowed: Vec<IpAddr>,
     /// Addresses that it knows for regulars.
     pub regulars: Vec<IpAddr>,
+}
+
+impl Orders {
+    /// The ctguard under test on [`WAN`], with all defaults.
+    pub fn on_wan() -> Result<Self> {
+        Ok(Self {
+            binary: product::binary()?,
+            settings: Vec::new(),
+            interfaces: vec![WAN],
+            allowed: Vec::new(),
+            regulars: Vec::new(),
+        })
+    }
 }
 
 /// A guard at its post; leaves when dropped.

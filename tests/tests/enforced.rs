@@ -15,11 +15,11 @@ use ctguard_tests::{
     guard::{Guard, Orders},
     lab, netns,
     object::{self, Program},
-    product::{self, wait_for},
+    product::wait_for,
     recipe::{FloodKind, Rate},
     report::ratio,
     require,
-    router::{ISP, Network, SERVERS, WAN},
+    router::{ISP, Network, SERVERS},
     sysctl::{self, HostSysctl},
     table::{self, Watch},
 };
@@ -64,11 +64,8 @@ fn taken_back(kind: FloodKind, target_percent: u32) -> Result<()> {
     let directory = std::env::temp_dir().join("ctguard-enforced");
     fs::create_dir_all(&directory)?;
     let orders = Orders {
-        binary: product::binary()?,
         settings: vec!["dry-run=on".to_owned(), format!("target={target_percent}%")],
-        interfaces: vec![WAN],
-        allowed: Vec::new(),
-        regulars: Vec::new(),
+        ..Orders::on_wan()?
     };
     let log = directory.join("ctguard.log");
     let guard = Guard::Ctguard(orders).start(&network.router, FLOOD_PORT, &log)?;

@@ -18,7 +18,6 @@ use ctguard_tests::{
     guard::{Guard, Orders, Standing},
     lab, netns,
     object::{self, Program},
-    product,
     recipe::{FloodKind, Rate},
     report::ratio,
     require,
@@ -115,15 +114,8 @@ fn flood(rate: Rate, table_max: u64) -> Result<Served> {
     let network = Network::build()?;
     let _receivers = Receivers::start(&network, WAN, cpus)?;
     let _peer = network.internet.run(|| object::attach(Program::Nowhere, ISP))?;
-    let orders = Orders {
-        binary: product::binary()?,
-        settings: Vec::new(),
-        interfaces: vec![WAN],
-        allowed: Vec::new(),
-        regulars: Vec::new(),
-    };
     let log = std::env::temp_dir().join("ctguard-retries.log");
-    let guard = Guard::Ctguard(orders).start(&network.router, FLOOD_PORT, &log)?;
+    let guard = Guard::Ctguard(Orders::on_wan()?).start(&network.router, FLOOD_PORT, &log)?;
     let answering = network.inside.spawn("server", || serve(Family::Ipv4.inside_server()))?;
 
     let before = wan::read(&network)?;

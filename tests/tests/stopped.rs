@@ -69,15 +69,8 @@ fn flood_while_stopped() -> Result<()> {
     let _receiver = network.internet.run(|| object::attach(Program::Nowhere, ISP))?;
     let directory = std::env::temp_dir().join("ctguard-stopped");
     fs::create_dir_all(&directory)?;
-    let orders = Orders {
-        binary: product::binary()?,
-        settings: Vec::new(),
-        interfaces: vec![WAN],
-        allowed: Vec::new(),
-        regulars: Vec::new(),
-    };
     let log = directory.join("ctguard.log");
-    let guard = Guard::Ctguard(orders).start(&network.router, FLOOD_PORT, &log)?;
+    let guard = Guard::Ctguard(Orders::on_wan()?).start(&network.router, FLOOD_PORT, &log)?;
     let asker = guard.asker().context("a guard answers")?;
     let pins = network.router.run(|| Ok(Pins::of_this_namespace()?))?;
     let pinned = Pinned::open(pins.path())?;

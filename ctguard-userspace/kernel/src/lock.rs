@@ -89,18 +89,22 @@ impl Lock {
 
 /// Makes this process the daemon of the guard at `pins`; the error names another one.
 pub fn for_daemon(pins: &Path) -> Result<Lock, LockError> {
-    take(&name(pins, DAEMON), pins, PATIENCE_WITH_DAEMON).map_err(|error| match error {
-        LockError::Busy { holder, .. } => LockError::Daemon { pins: pins.to_owned(), holder },
-        error @ (LockError::Daemon { .. } | LockError::Capture { .. } | LockError::File { .. }) => {
-            error
-        }
-    })
+    take_alone(pins, DAEMON, |holder| LockError::Daemon { pins: pins.to_owned(), holder })
 }
 
 /// Keeps others from capturing at the guard at `pins`: its buffers are one capture's.
 pub fn for_capturing(pins: &Path) -> Result<Lock, LockError> {
-    take(&name(pins, CAPTURING), pins, PATIENCE_WITH_DAEMON).map_err(|error| match error {
-        LockError::Busy { holder, .. } => LockError::Capture { holder },
+    take_alone(pins, CAPTURING, |holder| LockError::Capture { holder })
+}
+
+/// A lock that its holder keeps for as long as it runs.
+fn take_alone(
+    pins: &Path,
+    purpose: &str,
+    held: impl FnOnce(Holder) -> LockError,
+) -> Result<Lock, LockError> {
+    take(&name(pins, purpose), pins, PATIENCE_WITH_DAEMON).map_err(|error| match error {
+        LockError::Busy { holder, .. } => held(holder),
         error @ (LockError::Daemon { .. } | LockError::Capture { .. } | LockError::File { .. }) => {
             error
         }

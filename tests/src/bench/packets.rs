@@ -188,8 +188,9 @@ impl Packets {
                 let (cost, gate) = (row.over_floor / lru, row.buckets?.gate);
                 println!("{}: {cost:.2} LRU buckets, gate {gate}", row.name);
                 let holds = cost <= gate;
-                let sentence = || format!("{} costs {cost:.2} LRU buckets, gate {gate}", row.name);
-                (!holds).then(|| (row.name, sentence()))
+                let Row { name, .. } = row;
+                (!holds)
+                    .then(|| (*name, format!("{name} costs {cost:.2} LRU buckets, gate {gate}")))
             })
         });
         beyond.collect()

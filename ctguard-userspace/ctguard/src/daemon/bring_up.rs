@@ -253,8 +253,8 @@ pub(super) fn attach_one(
 /// Writes the mode in use into the interface's slot, and warns of the slow one.
 pub(super) fn note_mode(maps: &GuardMaps, link: &Link, attachment: &Attachment) {
     maps.note_mode(link.index, attachment.mode.number());
-    let is_veth = link.is_a("veth");
-    if attachment.fresh && attachment.mode == Mode::Generic && !is_veth {
+    let is_slower = attachment.mode == Mode::Generic && !Mode::Native.loses_answers(link);
+    if attachment.fresh && is_slower {
         let reason = attachment
             .native_refusal
             .as_ref()

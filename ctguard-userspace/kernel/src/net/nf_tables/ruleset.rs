@@ -317,15 +317,18 @@ mod tests {
         Chain { family: 1, table: "t".to_owned(), name: name.to_owned(), hook, is_nat: false }
     }
 
-    #[test]
-    fn a_rule_stands_in_the_hooks_of_all_chains_that_lead_to_it() {
-        let rule = |chain: &str, jumps: &[&str]| Rule {
+    fn rule(chain: &str, jumps: &[&str]) -> Rule {
+        Rule {
             family: 1,
             table: "t".to_owned(),
             chain: chain.to_owned(),
             jumps: jumps.iter().map(|name| (*name).to_owned()).collect(),
             ..Rule::default()
-        };
+        }
+    }
+
+    #[test]
+    fn a_rule_stands_in_the_hooks_of_all_chains_that_lead_to_it() {
         let raw = Hook { number: Hook::PREROUTING, priority: -300 };
         let out = Hook { number: Hook::OUTPUT, priority: 0 };
         let ruleset = Ruleset {
@@ -342,13 +345,6 @@ mod tests {
 
     #[test]
     fn rules_that_no_base_chain_leads_to_are_idle() {
-        let rule = |chain: &str, jumps: &[&str]| Rule {
-            family: 1,
-            table: "t".to_owned(),
-            chain: chain.to_owned(),
-            jumps: jumps.iter().map(|name| (*name).to_owned()).collect(),
-            ..Rule::default()
-        };
         let rules =
             vec![rule("in", &["one"]), rule("one", &["in"]), rule("x", &["y"]), rule("y", &["x"])];
         let (used, idle) = by_use(rules.clone(), &[chain("in", Hook::default())]);
