@@ -10,7 +10,7 @@ mod table;
 mod who;
 mod windows;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 
 use crate::{
     legit::Day,
@@ -186,10 +186,12 @@ impl Row {
         self.bars.iter().any(|bar| matches!(bar, Bar::Jain(_)))
     }
 
-    /// The flood's packets or connections a second.
+    /// The flood's packets or connections a second; a short flood of packets, but none of connections,
+    /// comes so many times slower: it fills its table all the same.
     #[must_use]
-    pub fn rate(&self, length: Length, flood: FloodKind) -> Rate {
-        let most = if flood.sources().answer() { SHORT_CONNECTIONS } else { SHORT_PACKETS };
+    pub fn rate(&self, length: Length, flood: FloodKind, slower: NonZeroU32) -> Rate {
+        let most =
+            if flood.sources().answer() { SHORT_CONNECTIONS } else { SHORT_PACKETS / slower };
         match (length, self.rate) {
             (Length::Short, Rate::PerSecond(rate)) => {
                 Rate::PerSecond(self.short.per_second.unwrap_or(rate).min(most))
@@ -286,7 +288,9 @@ mod tests {
         let is_tried = |row: &&Row| row.is_paced() && !FULL_ONLY.contains(&row.name);
         for row in ROWS.iter().filter(is_tried) {
             let flood = FloodKind::from_str(row.flood, true).expect("a kind of flood");
-            let Rate::PerSecond(rate) = row.rate(Length::Short, flood) else { continue };
+            let Rate::PerSecond(rate) = row.rate(Length::Short, flood, NonZeroU32::MIN) else {
+                continue;
+            };
             let connections = u64::from(rate) * u64::from(row.seconds(Length::Short));
             let is_kept = flood.sources().answer() && row.plot == Plot::Throughout;
             let table = row.tables(Length::Short)[0];

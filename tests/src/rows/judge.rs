@@ -11,6 +11,9 @@ use crate::report::{Run, ratio};
 /// Where no more of the flood is lost in the lab's queues, the machine stalled now and then; so many
 /// of the clients' flows are forgiven at most.
 const FEW: f64 = 0.01;
+/// Where more of a flood is lost there, the machine is at its limit: one that carries the flood loses
+/// less than this in every run.
+const AT_LIMIT: f64 = 0.001;
 /// In a short run on a machine that may stall, so much less may succeed …
 const STALLED: f64 = 0.02;
 /// … the median may take so many milliseconds longer …
@@ -114,6 +117,11 @@ fn tell(rounds: &[Round]) -> Vec<Judged> {
 /// The guarded runs of rounds.
 pub(super) fn guarded(rounds: &[Round]) -> impl Iterator<Item = &Run> {
     rounds.iter().filter_map(|round| round.guarded.as_ref())
+}
+
+/// Whether the lab's queues lost so many of the flood's packets that the machine was at its limit.
+pub(super) fn is_at_limit(run: &Run) -> bool {
+    lost_in_queue(run) > AT_LIMIT
 }
 
 /// Where both runs were made, no window of a round may be worse with the guard than without.

@@ -44,6 +44,8 @@ pub struct Bench {
     pub only: Option<Only>,
     /// Seconds of flood, if not as many as the row says.
     pub seconds: Option<u32>,
+    /// By what the pace of a flood of packets is divided, for a machine that cannot carry the row's.
+    pub slower: NonZeroU32,
     /// Connections of an office behind one far address.
     pub office: u32,
     /// How long packets travel between far hosts and the router, both ways together.
@@ -69,6 +71,12 @@ impl Told {
     pub fn held(&self) -> bool {
         self.found.as_ref().is_ok_and(|(_, bars)| bars.iter().all(|judged| judged.held))
     }
+
+    /// Whether the machine was at its limit in a guarded run: then its numbers are the machine's.
+    #[must_use]
+    pub fn is_at_limit(&self) -> bool {
+        self.found.as_ref().is_ok_and(|(rounds, _)| judge::guarded(rounds).any(judge::is_at_limit))
+    }
 }
 
 impl Bench {
@@ -82,6 +90,7 @@ impl Bench {
             rounds,
             only: None,
             seconds: None,
+            slower: NonZeroU32::MIN,
             office: 0,
             round_trip: ROUND_TRIP,
             baselines: Vec::new(),
@@ -152,7 +161,7 @@ impl Bench {
             .map_err(|_| anyhow!("this lab has no flood called {}", row.flood))?;
         let watch_idle = self.length == Length::Full && !self.idle_watched;
         Ok(LabOptions {
-            rate: row.rate(self.length, flood),
+            rate: row.rate(self.length, flood, self.slower),
             seconds: self.seconds.unwrap_or_else(|| row.seconds(self.length)),
             table_max,
             port_dropped: row.port_dropped,
