@@ -245,4 +245,14 @@ mod tests {
         next.remove_foreign();
         assert_eq!(next.last(5).unwrap().0, []);
     }
+
+    #[test]
+    fn damaged_lines_hide_no_others() {
+        let stopped = Event { time: "2026-11-30T02:03:04.5Z".to_owned(), what: What::Stopped };
+        let line = serde_json::to_string(&stopped).unwrap();
+        ctguard_damage::survives!(&[line.as_bytes()], |bytes: &[u8]| {
+            let text = format!("{}\n{line}\n", String::from_utf8_lossy(bytes));
+            assert_eq!(events(&text).last().as_ref(), Some(&stopped));
+        });
+    }
 }

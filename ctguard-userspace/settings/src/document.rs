@@ -551,4 +551,27 @@ mod tests {
             Ok(vec![])
         );
     }
+
+    #[test]
+    fn a_damaged_file_is_refused_or_read_as_another_one() {
+        let text = r#"interfaces = ["wan0", "eth0.100"]
+target = "80%"
+allow = ["192.0.2.7", "2001:db8::1/48"]
+[source.tcp]
+rate = "200/s"
+burst = 0x10
+[feeds.blocklist]
+path = "/etc/list"
+every = "5m"
+[interface."eth0.100"]
+source.udp.rate = "500/s"
+"#;
+        ctguard_damage::survives!(&[text.as_bytes()], |bytes: &[u8]| {
+            let lines = bytes.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            match read_document(&String::from_utf8_lossy(bytes)) {
+                Ok(entries) => assert!(entries.iter().all(|(_, place)| place.line <= lines)),
+                Err(error) => assert!(error.place.line <= lines, "{error}"),
+            }
+        });
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,6 +19,9 @@ const NANOSECONDS: u128 = 1_000_000_000;
 
 /// Longer than three of its round trips.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
+
+/// One that seems to be longer has a packet with a wrong time: a clock that was set meanwhile.
+const LONGEST: Duration = Duration::from_hours(31 * 24);
 
 /// How captures begin: pcap with microseconds and nanoseconds, pcapng.
 const MAGIC: [u32; 3] = [0xa1b2_c3d4, 0xa1b2_3c4d, 0x0a0d_0d0a];
@@ -69,7 +72,7 @@ enum Next {
 /// Whether the file is a capture, by its first bytes.
 pub(crate) fn is_capture(path: &Path) -> Result<bool, SimulationError> {
     let mut magic = [0; 4];
-    let read = File::open(path).and_then(|mut file| io::Read::read_exact(&mut file, &mut magic));
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
     let orders = [u32::from_le_bytes(magic), u32::from_be_bytes(magic)];
     match read {
         Ok(()) => Ok(orders.iter().any(|magic| MAGIC.contains(magic))),
@@ -91,7 +94,16 @@ impl Capture {
     pub(super) fn open(path: &Path, speed: f64) -> Result<Self, SimulationError> {
         let file = File::open(path)
             .map_err(|source| SimulationError::Read { path: path.to_owned(), source })?;
-        let reader = create_reader(BUFFER_BYTES, file).map_err(|error| broken(path, &error))?;
+        Self::of(path, file, BUFFER_BYTES, speed)
+    }
+
+    fn of(
+        path: &Path,
+        bytes: impl Read + Send + 'static,
+        buffer_bytes: usize,
+        speed: f64,
+    ) -> Result<Self, SimulationError> {
+        let reader = create_reader(buffer_bytes, bytes).map_err(|error| broken(path, &error))?;
         let (path, interfaces) = (path.to_owned(), Vec::new());
         Ok(Self { path, reader, interfaces, first: None, speed })
     }
@@ -103,6 +115,15 @@ impl Capture {
             last = last.max(Some(at));
         }
         let last = last.ok_or_else(|| invalid(&self.path, "has no packets".to_owned()))?;
+        if last > LONGEST {
+            let days = last.as_secs() / 86_400;
+            return Err(invalid(
+                &self.path,
+                format!(
+                    "lasts {days} days, and 31 at most can be replayed; is a packet's time wrong? (editcap -A and -B cut a capture)"
+                ),
+            ));
+        }
         Ok(last + Duration::from_millis(1))
     }
 
@@ -112,7 +133,8 @@ impl Capture {
             match self.step(frame)? {
                 Next::Packet(at) => {
                     let first = *self.first.get_or_insert(at);
-                    return Ok(Some(at.saturating_sub(first).div_f64(self.speed)));
+                    let seconds = at.saturating_sub(first).as_secs_f64() / self.speed;
+                    return Ok(Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)));
                 }
                 Next::Nothing => {}
                 Next::End => return Ok(None),
@@ -211,4 +233,63 @@ fn broken<I: std::fmt::Debug>(path: &Path, error: &PcapError<I>) -> SimulationEr
 
 fn invalid(path: &Path, reason: String) -> SimulationError {
     SimulationError::Content { place: path.display().to_string(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pcap file with packets of these bytes, at these seconds.
+    fn pcap(packets: &[(u32, &[u8])]) -> Vec<u8> {
+        let header: [u32; 6] = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1];
+        let mut bytes = header.map(u32::to_le_bytes).concat();
+        for (seconds, packet) in packets {
+            let length = u32::try_from(packet.len()).unwrap();
+            bytes.extend([*seconds, 0, length, length].map(u32::to_le_bytes).concat());
+            bytes.extend(*packet);
+        }
+        bytes
+    }
+
+    /// A section, an interface and a packet of four bytes.
+    fn pcapng() -> Vec<u8> {
+        let section: [u32; 7] = [0x0a0d_0d0a, 28, 0x1a2b_3c4d, 1, u32::MAX, u32::MAX, 28];
+        let interface: [u32; 5] = [1, 20, 1, 65_535, 20];
+        let packet: [u32; 9] = [6, 36, 0, 7, 8, 4, 4, 0, 36];
+        let words = [&section[..], &interface, &packet].concat();
+        words.into_iter().flat_map(u32::to_le_bytes).collect()
+    }
+
+    fn length(bytes: &[u8], speed: f64) -> Result<Duration, String> {
+        let bytes = io::Cursor::new(bytes.to_vec());
+        let capture = Capture::of(Path::new("x.pcap"), bytes, 1 << 12, speed);
+        capture.and_then(Capture::length).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_capture_lasts_from_its_first_packet_to_its_last() {
+        let bytes = pcap(&[(100, &[0; 60]), (107, &[0; 60]), (103, &[0; 60])]);
+        assert_eq!(length(&bytes, 1.0), Ok(Duration::from_millis(7_001)));
+        assert_eq!(length(&bytes, 7.0), Ok(Duration::from_millis(1_001)));
+        assert_eq!(length(&pcapng(), 1.0), Ok(Duration::from_millis(1)));
+    }
+
+    /// Fails when a clock that was set, or a speed close to none, makes a simulation of centuries.
+    #[test]
+    fn a_capture_of_years_is_refused() {
+        let bytes = pcap(&[(0, &[0; 60]), (1_800_000_000, &[0; 60])]);
+        let expected = "x.pcap: lasts 20833 days, and 31 at most can be replayed; ";
+        assert!(length(&bytes, 1.0).unwrap_err().starts_with(expected));
+        assert!(length(&bytes, 1000.0).is_ok());
+        assert!(length(&pcap(&[(0, &[0; 60]), (1, &[0; 60])]), 1e-300).is_err());
+    }
+
+    #[test]
+    fn a_damaged_capture_is_refused_or_read_as_another_one() {
+        let bytes = pcap(&[(100, &[0; 60]), (107, &[0x45; 60])]);
+        let captures: [&[u8]; 2] = [&bytes, &pcapng()];
+        ctguard_damage::for_each_damage!(20_000, |damaged| {
+            let _ = length(&damaged.of(&captures), 1.0);
+        });
+    }
 }

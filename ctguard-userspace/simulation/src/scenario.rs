@@ -266,4 +266,13 @@ mod tests {
         let text = format!("duration = '10s'\n[[group]]\nname = 'a'\nrate = '5/s'\n{more}\n");
         Scenario::parse(&text, Path::new("s.toml"))
     }
+
+    #[test]
+    fn a_damaged_scenario_is_refused_or_read_as_another_one() {
+        let usual = include_bytes!("../../../docs/scenarios/office-day.toml");
+        ctguard_damage::for_each_damage!(10_000, |damaged| {
+            let text = damaged.of(&[usual]);
+            let _ = Scenario::parse(&String::from_utf8_lossy(&text), Path::new("s.toml"));
+        });
+    }
 }

@@ -13,6 +13,8 @@ mod capacity;
 mod cases;
 mod causes;
 mod census;
+#[cfg(test)]
+mod damaged;
 mod elsewhere;
 mod expectations;
 mod finding;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A server with 4 GiB, as `ctguard tune --apply --persist` leaves it.
-const HEALTHY: &[(&str, &str)] = &[
+pub const HEALTHY: &[(&str, &str)] = &[
     ("/proc/sys/kernel/osrelease", "6.12.0\n"),
     ("/proc/uptime", "1000.0 2000.0\n"),
     ("/proc/meminfo", "MemTotal: 4194304 kB\nMemAvailable: 3145728 kB\n"),

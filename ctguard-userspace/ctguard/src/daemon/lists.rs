@@ -337,4 +337,13 @@ mod tests {
         assert!(differ(&lines[..1], &lines));
         assert!(parse(b"{\"list\":\"allow\",\"pre").is_err());
     }
+
+    #[test]
+    fn damaged_lists_are_refused_or_read_as_others() {
+        let kept = document(&[line("192.0.2.7/32", None), line("2001:db8::/48", Some(7))]);
+        ctguard_damage::survives!(&[&kept], |bytes: &[u8]| {
+            let entries = parse(bytes).unwrap_or_default();
+            let _: Vec<_> = entries.iter().map(|line| now(0, 1_800_000_000).entry(line)).collect();
+        });
+    }
 }

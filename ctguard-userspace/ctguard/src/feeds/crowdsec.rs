@@ -267,4 +267,19 @@ mod tests {
             assert_eq!(read_key(&path).ok().as_deref(), key, "{text:?}");
         }
     }
+
+    #[test]
+    fn a_damaged_answer_is_refused_or_read_as_another_one() {
+        let new = [
+            decision("Ip", "192.0.2.7", "ban", "3h59m58.123456789s"),
+            decision("Range", "2001:db8::/48", "ban", "99999999h"),
+        ];
+        let gone = decision("Ip", "192.0.2.2", "ban", "-1m2s");
+        let answer = answer(&new, &[gone]);
+        ctguard_damage::survives!(&[answer.as_bytes()], |bytes: &[u8]| {
+            let mut decisions = Decisions::default();
+            let _ = decisions.take(bytes, false);
+            assert!(decisions.bans.values().all(|entry| entry.prefix.prefix_len() > 0));
+        });
+    }
 }

@@ -86,15 +86,16 @@ pub(super) fn read(family: &str, table: &str, set: &str, stop: &Stop) -> Option<
     Some(match parse(&output.out) {
         Err(fault) => Reading::failed(fault),
         Ok((listed, ignored)) => {
-            let entry = |(prefix, left): (IpNet, Option<u64>)| Entry {
-                prefix,
-                // Fractions of a second were cut.
-                expires_at: left.map_or(0, |left| end_after(Duration::from_secs(left + 1))),
-            };
             let entries = Some(listed.into_iter().map(entry).collect());
             Reading::Read { entries, ignored, note: None, fault: None }
         }
     })
+}
+
+fn entry((prefix, left): (IpNet, Option<u64>)) -> Entry {
+    // Fractions of a second were cut.
+    let whole = |left: u64| Duration::from_secs(left.saturating_add(1));
+    Entry { prefix, expires_at: left.map_or(0, |left| end_after(whole(left))) }
 }
 
 /// The first words of nft's own error. A library that nft lacks is "No such file" too, and no reason to
@@ -220,5 +221,18 @@ mod tests {
         assert_eq!(everybody, Ok((Vec::new(), 1)));
         assert!(parse(b"{\"nftables\": []}").is_err());
         assert!(parse(b"{\"nftables\": [{\"set\"").is_err());
+    }
+
+    #[test]
+    fn damaged_json_is_refused_or_read_as_another_set() {
+        let set = br#"{"nftables": [{"metainfo": {"version": "1.0.6"}}, {"set": {"family": "inet",
+            "name": "s", "table": "t", "type": "ipv4_addr", "elem": ["192.0.2.1",
+            {"prefix": {"addr": "198.51.100.0", "len": 24}}, {"range": ["192.0.2.5", "192.0.2.8"]},
+            {"elem": {"val": "192.0.2.20", "timeout": 3600, "expires": 18446744073709551615}}]}}]}"#;
+        ctguard_damage::survives!(&[set], |bytes: &[u8]| {
+            let listed = parse(bytes).map(|(listed, _)| listed).unwrap_or_default();
+            assert!(listed.iter().all(|(prefix, _)| prefix.prefix_len() > 0));
+            let _: Vec<_> = listed.into_iter().map(entry).collect();
+        });
     }
 }

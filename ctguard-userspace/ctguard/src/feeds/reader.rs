@@ -141,7 +141,7 @@ fn follow_files(
 
 /// `left` from now on, as [`Reading::Read`] has it.
 pub(super) fn end_after(left: Duration) -> u64 {
-    let millis = (monotonic() + left).as_millis();
+    let millis = monotonic().saturating_add(left).as_millis();
     u64::try_from(millis).unwrap_or(u64::MAX)
 }
 

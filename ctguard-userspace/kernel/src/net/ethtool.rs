@@ -162,4 +162,21 @@ mod tests {
         ]));
         assert_eq!((channels.receiving(), channels.combined_max), (5, 8));
     }
+
+    #[test]
+    fn damaged_answers_are_no_crash() {
+        let bit = |name: &[u8]| nested(1, &[attribute(BIT_NAME, name), attribute(BIT_IS_SET, &[])]);
+        let bits = nested(BITSET_BITS, &[bit(b"rx-gro\0"), bit(b"rx-lro\0")]);
+        let offloads = emitted(&[nested(FEATURES_ACTIVE, &[bits])]);
+        let others = emitted(&[
+            attribute(RECEIVE_COUNT, &u32::MAX.to_ne_bytes()),
+            attribute(COMBINED_COUNT, &4u32.to_ne_bytes()),
+            attribute(LINK_MODES_SPEED, &10_000u32.to_ne_bytes()),
+        ]);
+        ctguard_damage::survives!(&[&offloads, &others], |bytes: &[u8]| {
+            let _ = Offloads::decode(bytes);
+            let _ = Channels::decode(bytes).receiving();
+            let _ = decode_speed(bytes);
+        });
+    }
 }

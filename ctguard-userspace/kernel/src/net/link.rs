@@ -281,4 +281,24 @@ mod tests {
         bytes.extend(emitted(attributes));
         bytes
     }
+
+    #[test]
+    fn a_damaged_message_is_no_crash() {
+        let vlan = message(&[
+            attribute(libc::IFLA_IFNAME, b"wan0.100\0"),
+            attribute(libc::IFLA_LINK, &3u32.to_ne_bytes()),
+            attribute(libc::IFLA_ADDRESS, &[2; 6]),
+            nested(libc::IFLA_LINKINFO, &[attribute(IFLA_INFO_KIND, b"vlan\0")]),
+            nested(libc::IFLA_PROP_LIST, &[attribute(libc::IFLA_ALT_IFNAME, b"uplink\0")]),
+        ]);
+        let bond = [attribute(IFLA_BOND_MODE, &[6]), attribute(IFLA_BOND_XMIT_HASH_POLICY, &[2])];
+        let bond = message(&[
+            nested(
+                libc::IFLA_LINKINFO,
+                &[attribute(IFLA_INFO_KIND, b"bond\0"), nested(IFLA_INFO_DATA, &bond)],
+            ),
+            nested(libc::IFLA_XDP, &[attribute(IFLA_XDP_PROG_ID, &42u32.to_ne_bytes())]),
+        ]);
+        ctguard_damage::survives!(&[&vlan, &bond], |bytes: &[u8]| drop(Link::parse(bytes)));
+    }
 }

@@ -277,4 +277,14 @@ mod tests {
         }
         Ok((answer, payloads))
     }
+
+    #[test]
+    fn a_damaged_answer_is_garbled_or_another_one() {
+        let parts = [message(LINK, MULTIPART, &[1; 20]), message(NLMSG_DONE, MULTIPART, &[0; 4])];
+        let refused = message(NLMSG_ERROR, 0, &(-libc::ENODEV).to_ne_bytes());
+        ctguard_damage::survives!(&[&parts.concat(), &refused], |bytes: &[u8]| {
+            let told = read(&[bytes.to_vec()]).map_or(0, |(_, payloads)| payloads.len());
+            assert!(told <= bytes.len() / HEADER_LENGTH);
+        });
+    }
 }

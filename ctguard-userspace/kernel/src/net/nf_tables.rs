@@ -218,4 +218,28 @@ mod tests {
     fn bytes_that_are_no_attributes_are_a_rule_without_expressions() {
         assert_eq!(Rule::decode(&[1, 2, 3]), Rule::default());
     }
+
+    #[test]
+    fn a_damaged_rule_is_no_crash() {
+        let number = |kind, number: u32| attribute(kind, &number.to_be_bytes());
+        let target = [attribute(EXTENSION_NAME, b"CT\0"), attribute(3, &[1, 0, 0, 0])];
+        let elements = [
+            element(b"ct\0", &[number(1, 1), number(expressions::CT_KEY, 0)]),
+            element(b"meta\0", &[number(META_KEY, 35), number(META_WRITES, 1)]),
+            element(b"payload\0", &[number(PAYLOAD_BASE, 2), number(3, 13), number(4, 1)]),
+            element(
+                b"bitwise\0",
+                &[nested(4, &[attribute(1, &[2])]), nested(5, &[attribute(1, &[0])])],
+            ),
+            element(b"cmp\0", &[number(2, 0), nested(3, &[attribute(1, &[2])])]),
+            element(b"target\0", &target),
+        ];
+        let rule = [
+            attribute(RULE_TABLE, b"t\0"),
+            attribute(RULE_CHAIN, b"c\0"),
+            nested(RULE_EXPRESSIONS, &elements),
+        ];
+        let rule = [&[2, 0, 0, 0][..], &emitted(&rule)].concat();
+        ctguard_damage::survives!(&[&rule], |bytes: &[u8]| drop(Rule::parse(bytes)));
+    }
 }

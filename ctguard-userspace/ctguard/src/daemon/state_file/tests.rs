@@ -129,3 +129,12 @@ fn a_named_namespace_has_a_file_of_its_own() {
     let expected = format!("/state/regulars-netns-{}.jsonl", namespace.name());
     assert_eq!(file.0, Path::new(&expected));
 }
+
+#[test]
+fn a_damaged_file_is_refused_or_read_as_another_one() {
+    ctguard_damage::survives!(&[&document(&learnt())], |bytes: &[u8]| {
+        if let Ok(regulars) = parse(bytes) {
+            assert!(parse(&document(&regulars)).is_ok(), "what is read can be written again");
+        }
+    });
+}

@@ -5,7 +5,7 @@ use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffe
 
 use super::*;
 use crate::{
-    conntrack::entry::Tuple,
+    conntrack::{delete::Deletion, entry::Tuple},
     net::netlink::{HEADER_LENGTH, message},
 };
 
@@ -181,4 +181,17 @@ fn tuple(source: &str, destination: &str, key: u32) -> Tuple {
 
 fn ports(source: u32, destination: u32) -> u32 {
     source << 16 | destination
+}
+
+#[test]
+fn a_damaged_dump_is_read_as_far_as_it_goes() {
+    ctguard_damage::survives!(&[RECORDED], |bytes: &[u8]| {
+        let mut summary = Summary { entries: 0, unread: 0, completeness: Completeness::Complete };
+        let mut each = |entry: &Entry, attributes: &[u8]| {
+            let _ = Deletion::of(entry, attributes);
+            ControlFlow::Continue(())
+        };
+        let _ = summary.read(bytes, &mut each);
+        assert!(summary.entries <= u64::try_from(bytes.len() / HEADER_LENGTH).unwrap());
+    });
 }

@@ -397,4 +397,31 @@ mod tests {
         assert_eq!(found.devices, ["lan0", "wan0"]);
         assert!(found.counts && !Flowtable::parse(1, &parts(1)).unwrap().counts);
     }
+
+    #[test]
+    fn damaged_chains_flowtables_and_policies_are_no_crash() {
+        let hook = [
+            attribute(HOOK_NUMBER, &[0, 0, 0, 1]),
+            attribute(HOOK_PRIORITY, &[0xff; 4]),
+            nested(HOOK_DEVICES, &[attribute(1, b"lan0\0")]),
+        ];
+        let named = [attribute(TABLE, b"t\0"), attribute(NAME, b"f\0")];
+        let chain = emitted(&[&named[..], &[nested(CHAIN_HOOK, &hook)]].concat());
+        let flowtable = emitted(&[&named[..], &[nested(FLOWTABLE_HOOK, &hook)]].concat());
+        let seconds = nested(SHARED_SECONDS, &[attribute(1, &[0, 0, 0, 7])]);
+        let policy = emitted(&[
+            attribute(SHARED_NAME, b"dns\0"),
+            attribute(SHARED_FAMILY, &[0, 2]),
+            attribute(SHARED_PROTOCOL, &[17]),
+            seconds,
+            attribute(SHARED_USES, &[0; 4]),
+        ]);
+        ctguard_damage::survives!(&[&chain, &flowtable, &policy], |bytes: &[u8]| {
+            let _ = Chain::parse(2, bytes);
+            let _ = Flowtable::parse(2, bytes);
+            let _ = TimeoutPolicy::parse(2, bytes);
+            let _ = TimeoutPolicy::parse_shared(bytes);
+            let _ = dormant_table(2, bytes);
+        });
+    }
 }
