@@ -123,7 +123,7 @@ mod tests {
     fn a_damaged_list_is_refused_or_read_as_another_one() {
         let text = "\u{feff}# x\r\n192.0.2.7\n198.51.100.0/24 ; SBL1\n2001:db8::1\n::ffff:203.0.113.0/120\n";
         ctguard_damage::survives!(&[text.as_bytes()], |bytes: &[u8]| {
-            let lines = bytes.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            let lines = bytes.split(|&byte| byte == b'\n').count();
             assert!(parse(bytes).is_ok_and(|all| all.len() <= lines) || parse(bytes).is_err());
             assert!(parse(bytes).unwrap_or_default().iter().all(|prefix| prefix.prefix_len() > 0));
         });
