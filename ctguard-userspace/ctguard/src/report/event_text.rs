@@ -79,8 +79,8 @@ pub(crate) fn cause_text(stage: &StageEvent) -> String {
             format!("new flows of all classes, {demand:.0}/s, have spent what strangers may open")
         }
         (None, _) => format!(
-            "at {demand:.0} new flows/s of all classes, the room below the target lasts for less \
-             than {} s",
+            "at {}, the room below the target lasts for less than {} s",
+            growth_text(demand, stage.others_per_second),
             TUNING.pressure_horizon.as_secs()
         ),
         (Some(sources), Some(share)) => format!(
@@ -91,6 +91,15 @@ pub(crate) fn cause_text(stage: &StageEvent) -> String {
             "{sources} strangers ask for {demand:.0} new flows/s; the table can take {budget:.0}/s \
              from all tiers"
         ),
+    }
+}
+
+/// What fills the table, by the guard and by what it does not judge.
+fn growth_text(demand: f64, others: f64) -> String {
+    if others < 0.5 {
+        format!("{demand:.0} new flows/s of all classes")
+    } else {
+        format!("{demand:.0} new flows/s past the guard and {others:.0}/s from elsewhere")
     }
 }
 
@@ -168,6 +177,20 @@ mod tests {
             stage_text(&event("fair", "challenge", None, None)),
             "tcp: fair → challenge at 9.2 % fill: new flows of all classes, 1314/s, have spent what \
              strangers may open"
+        );
+    }
+
+    #[test]
+    fn a_stage_that_begins_for_what_others_open_says_so() {
+        let others = StageEvent {
+            demand_per_second: 0.0,
+            others_per_second: 3200.4,
+            ..event("calm", "fair", None, None)
+        };
+        assert_eq!(
+            cause_text(&others),
+            "at 0 new flows/s past the guard and 3200/s from elsewhere, the room below the target \
+             lasts for less than 10 s"
         );
     }
 
