@@ -10,7 +10,9 @@ use clap::Args;
 use ctguard_control::sources::SourceScope;
 use ctguard_layout::Policy;
 
-use super::{CliError, Code, Context, operator, run::configuration_in_use, save, set, status, why};
+use super::{
+    CliError, Code, Context, in_use::configuration_in_use, operator, save, set, status, why,
+};
 use crate::{
     holders::AboveLimit,
     report::{StatusReport, above_text, pause_text},

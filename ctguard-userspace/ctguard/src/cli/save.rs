@@ -11,7 +11,7 @@ use clap::Args;
 use ipnet::IpNet;
 use toml_edit::{Array, DocumentMut, Item, RawString, Table, Value, value};
 
-use super::{CliError, Code, Context, run::configuration_in_use};
+use super::{CliError, Code, Context, in_use::configuration_in_use};
 use crate::{
     config::{Config, DEFAULT_PATH, saved_path},
     files::FileError,

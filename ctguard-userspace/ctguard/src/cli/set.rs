@@ -4,9 +4,8 @@ use std::io::Write as _;
 
 use clap::Args;
 
-use super::{CliError, Code, Context, record::record};
+use super::{CliError, Code, Context, in_use::read_configuration_in_use, record::record};
 use crate::{
-    config::Config,
     events::What,
     terminal::{Terminal, complain},
 };
@@ -54,7 +53,7 @@ pub(super) fn set(assignments: &[impl AsRef<str>], context: &Context) -> Result<
         .collect::<Result<Vec<Assignment>, _>>()?;
     let (changes, warning) = apply(&assignments, &mut context.maps()?, context)?;
     let mut notes = Vec::new();
-    if Config::read(None).is_ok_and(|config| config.is_there()) {
+    if read_configuration_in_use(context).is_ok_and(|config| config.is_there()) {
         notes.push("until the next reload; to keep it: ctguard save".to_owned());
     }
     let of_zones = changes.iter().any(|change| matches!(change.new, Value::Zone(_)));
