@@ -85,7 +85,8 @@ fn a_time_of_pressure_is_an_incident_that_outlives_the_daemon() -> Result<()> {
     ensure!(daemon.stop()?.success());
 
     let incident = first()?.context("it outlives the daemon")?;
-    ensure!(incident["number"] == 1 && incident["ended"].is_null(), "{incident}");
+    ensure!(incident["number"] == 1 && incident["ended"].is_string(), "{incident}");
+    ensure!(incident["daemon_ended"] == true, "{incident}");
     ensure!(incident["max_entries"] == 2048, "{incident}");
     let highest = incident.pointer("/classes/udp/highest_stage");
     ensure!(highest.is_some_and(|highest| highest != "calm"), "{incident}");
