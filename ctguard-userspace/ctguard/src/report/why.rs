@@ -11,7 +11,7 @@ use super::{
     by_class::ByClass,
     event_text::may_hold,
     status::{PauseReport, ScopesReport},
-    status_text::{above_text, pause_text},
+    status_text::{above_lines, pause_text},
 };
 use crate::holders::{AboveLimit, PartReport};
 
@@ -100,11 +100,8 @@ pub(crate) fn write_why(report: &WhyReport, out: &mut impl Write) -> io::Result<
     if report.above.is_empty() {
         line("asks", "for no more than its limits allow, or for too short a time to tell")?;
     }
-    report
-        .above
-        .iter()
-        .take(2)
-        .try_for_each(|above| line("asks", &above_text(above, report.dry_run)))?;
+    let above = above_lines(&report.above, report.dry_run);
+    above.iter().try_for_each(|above| line("asks", above))?;
     for (first, alike, verdicts) in by_verdicts(&report.next) {
         verdicts.iter().try_for_each(|verdict| line(first, verdict))?;
         if !alike.is_empty() {
