@@ -80,7 +80,7 @@ pub(super) fn apply(
     let rates = fallback(&settings.policy, table, calm, &served, daemon.jiffies_per_second);
     writer.set_fallback(rates);
     drop(writer);
-    let differences = changes.iter().filter(|change| change.old != change.new);
+    let differences = changes.iter().filter(|change| change.is_one());
     let differences: Vec<_> = differences.map(ToString::to_string).collect();
     if !differences.is_empty() {
         record(What::Changed { changes: differences });
