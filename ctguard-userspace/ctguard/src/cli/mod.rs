@@ -20,6 +20,7 @@ mod lists;
 mod logging;
 mod metrics;
 mod operator;
+mod patient;
 mod pause;
 mod record;
 #[cfg(any(test, feature = "reference"))]
