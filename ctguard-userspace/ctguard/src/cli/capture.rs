@@ -236,7 +236,8 @@ impl<W: Write> Session<W> {
 fn summary(written: u64, seen: u64, lost: u64, took: Duration) -> String {
     let left_out = seen.saturating_sub(written).saturating_sub(lost);
     format!(
-        "captured {written} of {seen} refused packets in {:.1} s; {left_out} left out, {lost} lost",
+        "captured {written} of {seen} refused packet{} in {:.1} s; {left_out} left out, {lost} lost",
+        if seen == 1 { "" } else { "s" },
         took.as_secs_f64()
     )
 }

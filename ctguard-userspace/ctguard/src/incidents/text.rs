@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Incident, Peak, Seen};
-use crate::services::ServiceHeld;
+use crate::{plural::entries, services::ServiceHeld};
 
 /// Sources, networks and services that are named.
 const NAMED: usize = 5;
@@ -70,7 +70,7 @@ fn counts(counts: &BTreeMap<String, u64>) -> String {
 
 fn services(all: &[ServiceHeld]) -> String {
     let one = |it: &ServiceHeld| {
-        format!("{} ({} entries, {} unanswered)", it.name(), it.entries, it.unanswered_entries)
+        format!("{} ({}, {} unanswered)", it.name(), entries(it.entries), it.unanswered_entries)
     };
     let all: Vec<_> = all.iter().take(NAMED).map(one).collect();
     if all.is_empty() { "none named".to_owned() } else { all.join(", ") }
@@ -81,7 +81,7 @@ fn seen(all: &[Seen]) -> String {
         let asks = if *asks > 0.0 {
             format!("asked for {asks:.0}/s, lost {refused:.0}/s")
         } else {
-            format!("held {holds} entries")
+            format!("held {}", entries((*holds).into()))
         };
         format!("{name} ({asks})")
     };

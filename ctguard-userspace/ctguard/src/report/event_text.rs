@@ -9,6 +9,7 @@ use super::MOST_UNREADABLE;
 use crate::{
     events::{PartEvent, Relief, StageEvent, What},
     holders::{PartReport, SourceHolder},
+    plural::prefixes,
 };
 
 pub(crate) fn event_text(what: &What) -> String {
@@ -42,11 +43,11 @@ pub(crate) fn event_text(what: &What) -> String {
         What::FeedFailed { feed, error } => {
             format!("feed {feed}: {error}; what it listed before stays")
         }
-        What::FeedReadAgain { feed, prefixes } => {
-            format!("feed {feed} can be read again; it lists {prefixes} prefixes")
+        What::FeedReadAgain { feed, prefixes: number } => {
+            format!("feed {feed} can be read again; it lists {}", prefixes(*number))
         }
         What::FeedEmptied { feed, before } => {
-            format!("feed {feed} lists nothing any more; it had {before} prefixes before")
+            format!("feed {feed} lists nothing any more; it had {} before", prefixes(*before))
         }
         What::HookFailed { incident, error } => {
             format!("the hook for incident {incident} failed: {error}")
@@ -84,13 +85,22 @@ pub(crate) fn cause_text(stage: &StageEvent) -> String {
             TUNING.pressure_horizon.as_secs()
         ),
         (Some(sources), Some(share)) => format!(
-            "{sources} strangers ask for {demand:.0} new flows/s, and {share:.2}/s is left for each \
-             (the table can take {budget:.0}/s from all tiers)"
+            "{} for {demand:.0} new flows/s, and {share:.2}/s is left for each \
+             (the table can take {budget:.0}/s from all tiers)",
+            ask_text(sources)
         ),
         (Some(sources), None) => format!(
-            "{sources} strangers ask for {demand:.0} new flows/s; the table can take {budget:.0}/s \
-             from all tiers"
+            "{} for {demand:.0} new flows/s; the table can take {budget:.0}/s \
+             from all tiers",
+            ask_text(sources)
         ),
+    }
+}
+
+fn ask_text(sources: usize) -> String {
+    match sources {
+        1 => "1 stranger asks".to_owned(),
+        sources => format!("{sources} strangers ask"),
     }
 }
 
@@ -125,7 +135,9 @@ pub(super) fn reclaimed_text(by_class: &BTreeMap<String, u64>) -> String {
     classes.sort_by_key(|(_, entries)| Reverse(**entries));
     let classes: Vec<_> =
         classes.iter().map(|(class, entries)| format!("{entries} {class}")).collect();
-    format!("{} entries", classes.join(", "))
+    // "1 unanswered and 1 finished entries" are several.
+    let noun = if by_class.values().sum::<u64>() == 1 { "entry" } else { "entries" };
+    format!("{} {noun}", classes.join(", "))
 }
 
 pub(super) fn may_hold(parts: PartReport) -> String {

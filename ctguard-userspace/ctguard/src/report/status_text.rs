@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use ctguard_layout::Outcome;
 
-use crate::holders::{AboveLimit, Holders, StateHolders};
+use crate::{
+    holders::{AboveLimit, Holders, StateHolders},
+    plural::{entries, packets, prefixes},
+};
 
 use super::{
     by_class::ByClass,
@@ -38,12 +41,14 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
     let ListsReport { allow, deny, refused_packets } = report.lists;
     writeln!(
         out,
-        "lists   {allow} prefixes allowed, {deny} denied, {refused_packets} packets refused"
+        "lists   {} allowed, {deny} denied, {} refused",
+        prefixes(allow as u64),
+        packets(refused_packets)
     )?;
     for feed in &report.feeds.feeds {
-        let (name, prefixes) = (&feed.name, feed.prefixes);
+        let (name, prefixes) = (&feed.name, prefixes(feed.prefixes));
         let verb = if feed.list == "allow" { "allowed" } else { "denied" };
-        writeln!(out, "feed    {name}: {prefixes} prefixes {verb}{}", feed.refused())?;
+        writeln!(out, "feed    {name}: {prefixes} {verb}{}", feed.refused())?;
     }
     writeln!(out)?;
     classes(report, out)?;
@@ -109,7 +114,7 @@ fn table(report: &StatusReport) -> String {
             table.max,
             fill * 100.0
         ),
-        None => format!("{} entries, no maximum", table.count),
+        None => format!("{}, no maximum", entries(table.count)),
     }
 }
 
@@ -135,7 +140,7 @@ fn write_holders(holders: &Holders, report: &StatusReport, out: &mut impl Write)
     } else {
         format!("reclaimed {}", reclaimed_text(&holders.reclaimed))
     };
-    writeln!(out, "relief  {} entries can be reclaimed; {reclaimed}", holders.reclaimable)?;
+    writeln!(out, "relief  {} can be reclaimed; {reclaimed}", entries(holders.reclaimable))?;
     match until_full(holders, report) {
         Some(0.0) => writeln!(
             out,

@@ -13,7 +13,10 @@ use super::{
     status::{PauseReport, ScopesReport},
     status_text::{above_lines, pause_text},
 };
-use crate::holders::{AboveLimit, PartReport};
+use crate::{
+    holders::{AboveLimit, PartReport},
+    plural::entries,
+};
 
 /// Columns of the text.
 const WIDTH: usize = 80;
@@ -168,7 +171,7 @@ fn held(held: &HeldReport) -> String {
     let what = if states.is_empty() {
         "no entry".to_owned()
     } else {
-        format!("{} entries ({})", held.entries, states.join(", "))
+        format!("{} ({})", entries(held.entries), states.join(", "))
     };
     let part = held.parts.map(|parts| format!("; each source may hold {}", may_hold(parts)));
     format!("{what}{}", part.unwrap_or_default())
