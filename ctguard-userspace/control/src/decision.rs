@@ -77,8 +77,9 @@ pub struct Snapshot<'l> {
     pub limits: [u64; TIERS],
     /// A by tier; read before the table.
     pub admitted: [u64; TIERS],
-    /// New flows admitted in all, read before A, if [`super::Controller::wants_new_flows`]. A is
-    /// larger: it also counts the packets that follow an admission before its entry is answered.
+    /// New flows let in so far ([`super::LetIn`]), read before A, if
+    /// [`super::Controller::wants_new_flows`]. A also counts the packets that follow an admission
+    /// before its entry is answered.
     pub new_flows: Option<u64>,
     /// `None` if the kernel's count could not be read.
     pub table: Option<TableSample>,

@@ -2,15 +2,22 @@
 //!
 //! There are two files of bounded length: one that grows, and the one before it. Each begins with
 //! `{"namespace":COOKIE}`, because a new namespace may have the number of one that is gone.
+//!
+//! The daemon and commands write at the same time. A third file is the lock of who may replace the first
+//! one, and has what commands did in this minute.
+
+mod pace;
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    time::SystemTime,
+    thread,
+    time::{Duration, SystemTime},
 };
 
+use pace::Pace;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,6 +29,9 @@ use ctguard_kernel::{namespace, run_directory};
 
 /// A longer file replaces the one before it.
 const LONGEST: u64 = 1 << 20;
+/// A tick does not wait long for a command that was stopped while it held the lock.
+const PATIENCE: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Debug)]
 pub(crate) struct EventFile {
@@ -58,13 +68,58 @@ impl EventFile {
     }
 
     pub(crate) fn add(&self, what: What) -> Result<(), FileError> {
-        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        self.append(&Event { time, what }).map_err(FileError::new("write", &self.path))
+        self.try_add(what, SystemTime::now()).map_err(FileError::new("write", &self.path))
     }
 
-    fn append(&self, event: &Event) -> io::Result<()> {
-        if fs::metadata(&self.path).is_ok_and(|file| file.len() >= LONGEST) {
+    fn try_add(&self, what: What, now: SystemTime) -> io::Result<()> {
+        let time = humantime::format_rfc3339_millis(now).to_string();
+        let length = || fs::metadata(&self.path).map_or(0, |file| file.len());
+        let Some(mut lock) = self.lock()? else {
+            // Whoever has it may be about to replace the file, which lines outlive.
+            if length() >= 2 * LONGEST {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            return self.append(&[Event { time, what }]);
+        };
+        let mut text = String::new();
+        lock.read_to_string(&mut text)?;
+        let before: Pace = serde_json::from_str(&text).unwrap_or_default();
+        let mut pace = before;
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let whats = pace.record(what, seconds);
+        if pace != before {
+            lock.set_len(0)?;
+            lock.seek(SeekFrom::Start(0))?;
+            serde_json::to_writer(&mut lock, &pace)?;
+        }
+        if length() >= LONGEST {
             fs::rename(&self.path, self.former())?;
+        }
+        let events = whats.into_iter().map(|what| Event { time: time.clone(), what });
+        self.append(&events.collect::<Vec<_>>())
+    }
+
+    /// `None` if somebody else keeps it.
+    fn lock(&self) -> io::Result<Option<File>> {
+        let mut open = OpenOptions::new();
+        open.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = open.open(self.path.with_extension("pace"))?;
+        let mut waited = Duration::ZERO;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(file)),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if waited >= PATIENCE => return Ok(None),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            thread::sleep(POLL);
+            waited += POLL;
+        }
+    }
+
+    fn append(&self, events: &[Event]) -> io::Result<()> {
+        if events.is_empty() {
+            return Ok(());
         }
         let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
         let mut lines = Vec::new();
@@ -74,8 +129,10 @@ impl EventFile {
             serde_json::to_writer(&mut lines, &Header { namespace })?;
             lines.push(b'\n');
         }
-        serde_json::to_writer(&mut lines, event)?;
-        lines.push(b'\n');
+        for event in events {
+            serde_json::to_writer(&mut lines, event)?;
+            lines.push(b'\n');
+        }
         file.write_all(&lines)
     }
 
@@ -232,6 +289,46 @@ mod tests {
         for path in [&file.path, &file.former()] {
             assert!(fs::metadata(path).unwrap().len() <= LONGEST + 2000, "{}", path.display());
         }
+    }
+
+    /// Fails when two writers replace the file at once, which loses up to a whole file.
+    #[test]
+    fn writers_at_the_same_time_lose_no_event() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        let long = What::Started { interfaces: vec!["x".repeat(1000)] };
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..400 {
+                        file.add(long.clone()).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(file.last(9999).unwrap().0.len(), 1600);
+        assert!(fs::metadata(file.former()).unwrap().len() >= LONGEST);
+    }
+
+    #[test]
+    fn who_keeps_the_lock_keeps_nobody_from_writing() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        let _lock = file.lock().unwrap().unwrap();
+        file.add(What::Stopped).unwrap();
+        assert_eq!(whats(file.last(5).unwrap().0), [What::Stopped]);
+    }
+
+    #[test]
+    fn what_a_script_changes_does_not_push_out_what_the_daemon_did() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        file.add(reclaimed(1)).unwrap();
+        for host in 0..20_000 {
+            file.add(What::Changed { changes: vec![format!("deny + {host:x}::/64")] }).unwrap();
+        }
+        let events = whats(file.last(9999).unwrap().0);
+        assert!(events[0] == reclaimed(1) && events.len() < 500, "{}", events.len());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod incidents;
 mod log_fields;
 mod metrics;
 mod pcapng;
+mod plural;
 mod report;
 mod sentence;
 mod services;

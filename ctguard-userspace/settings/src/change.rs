@@ -24,12 +24,25 @@ pub struct Change {
     pub key: Key,
     pub old: Value,
     pub new: Value,
+    /// For a ceiling that was a default and is set, true; for one that is a default again, false.
+    pub is_own: Option<bool>,
+}
+
+impl Change {
+    /// Whether anything is different.
+    pub fn is_one(&self) -> bool {
+        self.old != self.new || self.is_own.is_some()
+    }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, old, new } = self;
-        write!(f, "{key} {old} → {new}")
+        let Self { key, old, new, is_own } = self;
+        match is_own.filter(|_| old == new) {
+            None => write!(f, "{key} {old} → {new}"),
+            Some(true) => write!(f, "{key} {new}, set by you: it holds in calm too"),
+            Some(false) => write!(f, "{key} {new}, a default again: it holds only outside calm"),
+        }
     }
 }
 
@@ -121,9 +134,19 @@ impl Settings {
         let keys = next.keys().into_iter();
         keys.filter_map(|key| {
             let (old, new) = (of(self, &key).ok()?, of(next, &key).ok()?);
-            (old != new).then_some(Change { key, old, new })
+            let is_own = self.becomes_own(next, &key);
+            Some(Change { key, old, new, is_own }).filter(Change::is_one)
         })
         .collect()
+    }
+
+    /// Whether `key` makes a ceiling the operator's in `next`, or a default again; `None` if neither.
+    fn becomes_own(&self, next: &Self, key: &Key) -> Option<bool> {
+        let Kind::Source(form, _) = key.row.kind else { return None };
+        let bit = Policy::ceiling_bit(key.class(), matches!(form, Form::Burst));
+        let [before, after] = [self, next].map(|it| it.policy.has_own_ceiling(key.class()));
+        let is_of_key = (self.policy.own_ceilings ^ next.policy.own_ceilings) & bit != 0;
+        (before != after && is_of_key).then_some(after)
     }
 
     fn unset(key: &Key) -> Result<Value, SettingError> {
@@ -135,9 +158,11 @@ impl Settings {
         let mut next = self.clone();
         let mut changes = Vec::new();
         for Assignment { key, value } in assignments {
-            let old = next.get(key)?;
+            let before = next.clone();
             next.set(key, *value)?;
-            changes.push(Change { key: key.clone(), old, new: next.get(key)? });
+            let (old, new) = (before.get(key)?, next.get(key)?);
+            let is_own = before.becomes_own(&next, key);
+            changes.push(Change { key: key.clone(), old, new, is_own });
         }
         *self = next;
         Ok(changes)
@@ -253,6 +278,29 @@ mod tests {
         let changes = settings.apply(&[assign("source.tcp.rate=200")]).unwrap();
         assert_eq!((changes[0].old, changes[0].new), (Value::Rate(50), Value::Rate(200)));
         assert_eq!(settings.policy.source[Class::Tcp as usize].flows_per_second, 200);
+    }
+
+    /// Fails when nobody is told that a ceiling now refuses flows in calm.
+    #[test]
+    fn a_default_that_is_set_to_its_own_value_says_what_that_changes() {
+        let mut settings = settings();
+        let before = settings.clone();
+        let mut told = |text| settings.apply(&[assign(text)]).unwrap()[0].to_string();
+        assert_eq!(
+            told("source.udp.rate=100/s"),
+            "source.udp.rate 100/s, set by you: it holds in calm too"
+        );
+        assert_eq!(told("source.udp.rate=100/s"), "source.udp.rate 100/s → 100/s");
+        let [change] = &before.changes_to(&settings)[..] else { panic!("one change") };
+        assert_eq!(
+            (change.key.to_string(), change.is_own),
+            ("source.udp.rate".to_owned(), Some(true))
+        );
+        let mut told = |text| settings.apply(&[assign(text)]).unwrap()[0].to_string();
+        assert_eq!(
+            told("source.udp.rate=default"),
+            "source.udp.rate 100/s, a default again: it holds only outside calm"
+        );
     }
 
     #[test]
@@ -377,8 +425,10 @@ mod tests {
         let mut next = Settings::of_new_guard(["wan0", "dmz0"]);
         next.apply(&[assign("target=80%"), assign("interface.dmz0.answer=off")]).unwrap();
         let changes = old.changes_to(&next);
-        let shown: Vec<_> =
-            changes.iter().map(|Change { key, old, new }| format!("{key} {old} {new}")).collect();
+        let shown: Vec<_> = changes
+            .iter()
+            .map(|Change { key, old, new, .. }| format!("{key} {old} {new}"))
+            .collect();
         let expected =
             ["target 85% 80%", "interface.wan0.zone 5 0", "interface.dmz0.answer on off"];
         assert_eq!(shown, expected);

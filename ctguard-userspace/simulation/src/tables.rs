@@ -15,9 +15,9 @@ use ctguard_datapath::{
     sources::{self, SourceSet},
 };
 use ctguard_layout::{
-    Action, BucketLine, Class, CookieKey, Environment, Fixed, FlowKind, FlowLine, Grant, HashKey,
-    Interface, Limits, List, MemoryLine, OfferedSlot, Outcome, Policy, RetryLine, SourceCells,
-    SourceLine, Stage, TIERS, Tier, shared::Shared, units::Jiffies,
+    Action, BucketLine, Class, CookieKey, Environment, Fixed, FlowKind, FlowLine, Grant, Group,
+    HashKey, Interface, Limits, List, MemoryLine, OfferedSlot, Outcome, Policy, RetryLine,
+    SourceCells, SourceLine, Stage, TIERS, Tier, shared::Shared, units::Jiffies,
 };
 
 use super::{
@@ -152,7 +152,7 @@ impl Maps {
         let passes = judgement.action(|| self.policy.has(Policy::DRY_RUN)) == Action::Pass;
         let refused = if passes { None } else { Reason::of(outcome) };
         let wake = judgement.wakes();
-        self.new_flows += u64::from(outcome == Outcome::Admitted);
+        self.new_flows += u64::from(passes && outcome.row().group != Group::Packet);
         Judged { refused, outcome, wake, cookie: self.cookie.get() }
     }
 

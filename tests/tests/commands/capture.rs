@@ -271,6 +271,7 @@ fn a_capture_that_cannot_be_is_refused_in_one_line() -> Result<()> {
     ensure!(other.refusal(2)? == format!("{OUTSIDE} is not guarded; guarded are: {WAN}"));
     let nowhere = into("/nowhere/at/all", &[])?;
     ensure!(nowhere.refusal(1)?.starts_with("cannot write /nowhere/at/all: "));
+    ensure!(!site.run_file("capturing").exists(), "its lock is left");
     ensure!(!file.exists());
     Ok(())
 }

@@ -90,6 +90,9 @@ fn a_reload_brings_all_to_what_the_files_say_and_a_mistake_changes_nothing() -> 
     ensure!(!allowed.contains(LISTED) && allowed.contains(ADDED), "{allowed}");
     ensure!(listed(&site, "deny")?.contains("203.0.113.0/24"));
     ensure!(reload(&site)? == "nothing changes\n");
+    site.succeed(&["deny", "del", "203.0.113.0/24"])?;
+    ensure!(reload(&site)? == "deny + 203.0.113.0/24\n", "it is denied again");
+    ensure!(listed(&site, "deny")?.contains("203.0.113.0/24"));
 
     files.write(&format!("{next}[source.tcp]\nbrust = 5\n"))?;
     let refused = site.ctguard(&["reload"])?;

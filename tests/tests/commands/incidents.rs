@@ -75,6 +75,9 @@ fn a_time_of_pressure_is_an_incident_that_outlives_the_daemon() -> Result<()> {
         heard["schema_version"].is_u64() && heard["incidents"][0]["ended"].is_null(),
         "{heard}"
     );
+    // The daemon has a state directory of its own.
+    ensure!(site.succeed(&["incidents"])?.starts_with("incident 1: "));
+    ensure!(site.succeed(&["report"])?.contains("Incident 1 on"));
     wait_for("the event about its failure", || {
         let events = site.succeed(&["events", "--json"])?;
         Ok(events.contains("exit status: 9: it said so").then_some(()))
@@ -82,7 +85,8 @@ fn a_time_of_pressure_is_an_incident_that_outlives_the_daemon() -> Result<()> {
     ensure!(daemon.stop()?.success());
 
     let incident = first()?.context("it outlives the daemon")?;
-    ensure!(incident["number"] == 1 && incident["ended"].is_null(), "{incident}");
+    ensure!(incident["number"] == 1 && incident["ended"].is_string(), "{incident}");
+    ensure!(incident["daemon_ended"] == true, "{incident}");
     ensure!(incident["max_entries"] == 2048, "{incident}");
     let highest = incident.pointer("/classes/udp/highest_stage");
     ensure!(highest.is_some_and(|highest| highest != "calm"), "{incident}");

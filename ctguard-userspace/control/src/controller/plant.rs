@@ -1,6 +1,7 @@
 //! A table, a data path that keeps to grants, shares and stages, and sources, in steps of 1 ms.
 
 mod parts;
+mod scan;
 mod sources;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,7 +15,7 @@ use ctguard_layout::{
 use super::*;
 pub(super) use sources::{Group, Outcome, half_open, live, spoofed, starting, unguarded};
 
-use crate::{load::OfferedLoad, testing::Random};
+use crate::{LetIn, testing::Random};
 use ctguard_settings::DEFAULT_POLICY;
 use ctguard_units::whole;
 use sources::Sender;
@@ -71,6 +72,11 @@ pub(super) struct Plant {
     random: Random,
     landing: BTreeMap<u64, Vec<(usize, u64)>>,
     admitted: [u64; TIERS],
+    /// Whether nothing is dropped.
+    is_dry_run: bool,
+    /// Flows that were not admitted, dropped or not.
+    not_admitted: u64,
+    let_in: LetIn,
     grants: [TierGrant; TIERS],
     stages: [Stage; CLASSES],
     shares: [[Ceiling; CLASSES]; TIERS],
@@ -120,6 +126,9 @@ impl Plant {
             random: Random::new(11),
             landing: BTreeMap::new(),
             admitted: [0; TIERS],
+            is_dry_run: false,
+            not_admitted: 0,
+            let_in: LetIn::default(),
             grants: [TierGrant { limit: 0, wake_at: u64::MAX }; TIERS],
             stages: [Stage::Calm; CLASSES],
             shares: Default::default(),
@@ -180,6 +189,12 @@ impl Plant {
         while self.now < until {
             self.step();
         }
+    }
+
+    /// Nothing is dropped or deleted from now on, or again.
+    pub(super) const fn dry_run(&mut self, is_dry_run: bool) {
+        self.is_dry_run = is_dry_run;
+        self.policy.reclaim = !is_dry_run;
     }
 
     /// The daemon does not tick for so long.
@@ -316,8 +331,9 @@ impl Plant {
             if admits {
                 sender.admitted += 1;
                 sender.admitted_by_source[source] += 1;
-                self.land(index, 1);
             }
+            self.not_admitted += u64::from(!admits);
+            self.land(index, u64::from(admits || self.is_dry_run));
         }
     }
 
@@ -327,13 +343,14 @@ impl Plant {
         let flows = whole(((real(self.now) - sender.next) * group.rate / 1000.0).ceil());
         sender.next += real(flows) * 1000.0 / group.rate;
         sender.offered += flows;
-        let tier = self.tier(index);
-        if !group.is_guarded || tier.is_some() {
-            let admitted =
-                tier.filter(|_| group.is_guarded).map_or(flows, |tier| self.take(tier, flows));
-            self.senders[index].admitted += admitted;
-            self.land(index, admitted);
-        }
+        let admitted = if group.is_guarded {
+            self.tier(index).map_or(0, |tier| self.take(tier, flows))
+        } else {
+            flows
+        };
+        self.senders[index].admitted += admitted;
+        self.not_admitted += flows - admitted;
+        self.land(index, if self.is_dry_run { flows } else { admitted });
     }
 
     fn land(&mut self, group: usize, flows: u64) {
@@ -413,12 +430,14 @@ impl Plant {
     fn tick(&mut self) {
         let now = Duration::from_millis(self.now);
         let loads = self.controller.wants_loads(now).then(|| self.scan());
-        let new_flows = self.admitted.iter().sum();
         let snapshot = Snapshot {
             now,
             limits: self.grants.map(|grant| grant.limit),
             admitted: self.admitted,
-            new_flows: self.controller.wants_new_flows(now).then_some(new_flows),
+            new_flows: self.controller.wants_new_flows(now).then(|| {
+                let admitted = self.admitted.iter().sum();
+                self.let_in.count(admitted, self.not_admitted, self.is_dry_run)
+            }),
             table: Some(TableSample { entries: self.entries, max: self.max }),
             loads: loads.as_deref(),
             processors: 2,
@@ -458,42 +477,5 @@ impl Plant {
             let grant = self.grants[tier];
             self.admitted[tier] > grant.wake_at && grant.limit > grant.wake_at
         });
-    }
-
-    /// What each source offered, averaged over a second, and as much of it as there is at first.
-    fn scan(&mut self) -> Vec<OfferedLoad> {
-        self.scans += 1;
-        let elapsed = real(self.now - self.scanned.unwrap_or(self.baseline)).max(1.0) / 1000.0;
-        let age = (real(self.now - self.baseline) / 1000.0).clamp(elapsed, elapsed.max(1.0));
-        self.scanned = Some(self.now);
-        let mut loads = Vec::new();
-        let above = self.above_part.iter();
-        for ((group, sender), above) in self.groups.iter().zip(&mut self.senders).zip(above) {
-            let Group { class, rate, .. } = *group;
-            let tier = if *above { Tier::AbovePart } else { group.tier };
-            let on = (group.from..group.until).contains(&self.now);
-            if group.sources == 0 && group.is_guarded && on {
-                // Lines of buckets, as many as the loader might make.
-                let lines = (self.max / 16).clamp(256, 65_536);
-                let flows_per_second = rate / real(lines);
-                let load = OfferedLoad { class, tier, flows_per_second, is_seen_once: false };
-                loads.extend((0..lines).map(|_| load));
-            }
-            for (seen, average) in sender.seen.iter_mut().zip(&mut sender.average) {
-                for (kind, tier) in [tier, Tier::Answered].into_iter().enumerate() {
-                    let rate = real(std::mem::take(&mut seen[kind])) / elapsed;
-                    average[kind] += (rate - average[kind]) * elapsed / age;
-                    if average[kind] > 0.01 {
-                        loads.push(OfferedLoad {
-                            class,
-                            tier,
-                            flows_per_second: average[kind],
-                            is_seen_once: false,
-                        });
-                    }
-                }
-            }
-        }
-        loads
     }
 }

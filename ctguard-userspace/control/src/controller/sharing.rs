@@ -60,9 +60,13 @@ impl Controller {
         let scarce = std::mem::replace(&mut self.scarce, [false; TIERS]);
 
         let soon = ends_calm(room);
-        // The demand of allowed sources is not counted, only whether their grant was spent.
-        self.stages
-            .calm_down(now, self.demands.in_calm() < soon / 2.0 && !scarce[Tier::Allowed as usize]);
+        let asked = self.demands.in_calm();
+        // Nor may what others open end calm at once. The demand of allowed sources is not counted,
+        // only whether their grant was spent.
+        let is_quiet = asked < soon / 2.0
+            && asked + self.reserve.per_second() <= soon
+            && !scarce[Tier::Allowed as usize];
+        self.stages.calm_down(now, is_quiet);
         if self.stages.is_calm() {
             self.shares = NO_SHARES;
         }

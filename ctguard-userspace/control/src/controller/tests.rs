@@ -1,3 +1,4 @@
+mod dry_run;
 mod held;
 
 use super::{

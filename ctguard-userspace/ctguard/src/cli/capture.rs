@@ -1,9 +1,9 @@
 //! `ctguard capture`: packets that the guard refuses, for Wireshark and tshark.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io::{self, BufWriter, IsTerminal as _, Write},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
@@ -20,7 +20,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{CliError, Code, Context, lists::parse_span};
+use super::{CliError, Code, Context, lists::parse_span, patient::Patient};
 use crate::{
     files::FileError,
     pcapng::{Packet, Writer},
@@ -40,6 +40,8 @@ const BUFFERED_BYTES: u32 = 384 << 10;
 const OVERHEAD: u32 = 64;
 /// The longest that the kernel puts into its buffers with what comes before it.
 const LONGEST_SNAP: u32 = 9216;
+/// Permissions of the file.
+const OWN: u32 = 0o600;
 /// `XDP_DROP` and `XDP_PASS` of `enum xdp_action`.
 const DROPPED: u64 = Action::Drop as u64;
 const PASSED: u64 = Action::Pass as u64;
@@ -90,6 +92,17 @@ pub(super) fn run(args: &CaptureArgs, context: &Context) -> Result<Code, CliErro
     let maps = context.maps()?;
     let order = order(args, &maps)?;
     let lock = lock::for_capturing(context.pins.path())?;
+    let done = capture(args, (span, to_output, order), maps, context);
+    lock.remove();
+    done
+}
+
+fn capture(
+    args: &CaptureArgs,
+    (span, to_output, order): (Duration, bool, CaptureOrder),
+    maps: GuardMaps,
+    context: &Context,
+) -> Result<Code, CliError> {
     let capture = Capture::open(&context.pins)?;
     let failed = |error| {
         if to_output {
@@ -100,7 +113,8 @@ pub(super) fn run(args: &CaptureArgs, context: &Context) -> Result<Code, CliErro
     };
     let out = if to_output { output() } else { create(&args.write) }.map_err(failed)?;
     let application = concat!("ctguard ", env!("CARGO_PKG_VERSION"));
-    let file = Writer::new(BufWriter::new(out), application, args.snaplen).map_err(failed)?;
+    let out = BufWriter::new(Patient::new(out, span));
+    let file = Writer::new(out, application, args.snaplen).map_err(failed)?;
     let (booted, late) = (booted(), Vec::new());
     let mut session = Session { capture, order, file, maps, booted, late, read: 0, written: 0 };
 
@@ -111,8 +125,6 @@ pub(super) fn run(args: &CaptureArgs, context: &Context) -> Result<Code, CliErro
     let took = began.elapsed();
     let end = end.and_then(|end| session.finish(args.count).map_err(failed).map(|()| end));
     complain(format_args!("{}", session.summary(took)?));
-    drop(session);
-    lock.remove();
     match end? {
         End::Asked => Ok(Code::Done),
         End::Failed(error) => Err(failed(error)),
@@ -180,6 +192,7 @@ impl<W: Write> Session<W> {
 
     /// Writes what has come and was copied before `until`, up to `count` packets in all.
     fn take(&mut self, count: u64, until: u64) -> io::Result<()> {
+        let why = if self.maps.pause().is_some() { "paused" } else { "dry run" };
         let (late, read) = (&mut self.late, &mut self.read);
         self.capture.read(|captured, bytes| {
             *read += 1;
@@ -198,7 +211,7 @@ impl<W: Write> Session<W> {
                 at: self.booted.saturating_add(captured.at),
                 length: captured.frame_bytes,
                 bytes: &bytes,
-                comment: &comment(row, passed),
+                comment: &comment(row, passed.then_some(why)),
                 verdict: if passed { PASSED } else { DROPPED },
             };
             self.file.write(packet, || name_of(&self.maps, captured.ifindex))?;
@@ -223,7 +236,8 @@ impl<W: Write> Session<W> {
 fn summary(written: u64, seen: u64, lost: u64, took: Duration) -> String {
     let left_out = seen.saturating_sub(written).saturating_sub(lost);
     format!(
-        "captured {written} of {seen} refused packets in {:.1} s; {left_out} left out, {lost} lost",
+        "captured {written} of {seen} refused packet{} in {:.1} s; {left_out} left out, {lost} lost",
+        if seen == 1 { "" } else { "s" },
         took.as_secs_f64()
     )
 }
@@ -274,14 +288,15 @@ fn reasons() -> Vec<&'static str> {
     labels
 }
 
-fn comment(row: &Row, passed: bool) -> String {
+/// `passed` says why it passed all the same.
+fn comment(row: &Row, passed: Option<&str>) -> String {
     let what = match row.group {
         Group::Refused => "refused",
         // It is admitted if it comes again.
         Group::Challenged => "refused once",
         Group::Packet | Group::Admitted => "dropped",
     };
-    let but = if passed { " (passed: dry run)" } else { "" };
+    let but = passed.map_or_else(String::new, |why| format!(" (passed: {why})"));
     format!("{what}: {}{but}", row.label)
 }
 
@@ -298,9 +313,15 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Others need not read what strangers sent.
+/// Others need not read what strangers sent, also if the file was there before.
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    let mut open = OpenOptions::new();
+    let file = open.write(true).create(true).truncate(false).mode(OWN).open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(OWN))?;
+        file.set_len(0)?;
+    }
+    Ok(file)
 }
 
 /// No terminal, so its bytes need not be escaped.
@@ -315,7 +336,7 @@ mod tests {
     use super::*;
 
     fn comment_of(outcome: Outcome) -> String {
-        comment(outcome.row(), false)
+        comment(outcome.row(), None)
     }
 
     #[test]
@@ -324,8 +345,20 @@ mod tests {
         assert_eq!(comment_of(Outcome::Denied), "refused: deny");
         assert_eq!(comment_of(Outcome::ChallengedBySilence), "refused once: challenge");
         assert_eq!(comment_of(Outcome::TinyFragment), "dropped: tiny_fragment");
-        let dry = comment(Outcome::Denied.row(), true);
-        assert_eq!(dry, "refused: deny (passed: dry run)");
+        let passed = |why| comment(Outcome::Denied.row(), Some(why));
+        assert_eq!(passed("dry run"), "refused: deny (passed: dry run)");
+        assert_eq!(passed("paused"), "refused: deny (passed: paused)");
+    }
+
+    #[test]
+    fn what_strangers_sent_is_the_owners_also_in_a_file_that_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("refused.pcapng");
+        std::fs::write(&path, "what was there").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        create(&path).unwrap();
+        let facts = std::fs::metadata(&path).unwrap();
+        assert_eq!((facts.permissions().mode() & 0o777, facts.len()), (OWN, 0));
     }
 
     #[test]

@@ -13,7 +13,10 @@ use ctguard_kernel::{
 };
 use ctguard_settings::{Settings, StartKey, Takes, default_file};
 
-use super::{CliError, Code, Context};
+use super::{
+    CliError, Code, Context,
+    in_use::{configuration_in_use, state_in_use},
+};
 use crate::{
     config::{Config, DEFAULT_PATH, Origin, in_toml_array},
     daemon::{Configuration, feed_changes},
@@ -52,9 +55,10 @@ enum ConfigAction {
     Diff {
         #[command(flatten)]
         file: FileArg,
-        /// Directory where the daemon keeps what is in force
-        #[arg(long, default_value = "/var/lib/ctguard", value_name = "DIR")]
-        state: PathBuf,
+        /// Directory where the daemon keeps what is in force [default: that of the daemon that runs,
+        /// or /var/lib/ctguard]
+        #[arg(long, value_name = "DIR")]
+        state: Option<PathBuf>,
     },
     /// Print a configuration with every key, its default and its meaning
     Default,
@@ -62,7 +66,8 @@ enum ConfigAction {
 
 #[derive(Args, Debug)]
 struct FileArg {
-    /// File to read, with conf.d/*.toml beside it [default: /etc/ctguard/ctguard.toml]
+    /// File to read, with conf.d/*.toml beside it [default: /etc/ctguard/ctguard.toml; for diff, what the
+    /// daemon reads]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -84,7 +89,7 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<Code, CliError
     match &args.action {
         ConfigAction::Check(file) => check(file),
         ConfigAction::Show { file, origin } => show(file, *origin),
-        ConfigAction::Diff { file, state } => diff(file, state, context),
+        ConfigAction::Diff { file, state } => diff(file, state.as_deref(), context),
         ConfigAction::Default => {
             print(&default_file().lines().map(str::to_owned).collect::<Vec<_>>())
         }
@@ -146,8 +151,9 @@ fn show(file: &FileArg, with_origin: bool) -> Result<Code, CliError> {
     print(&lines)
 }
 
-fn diff(file: &FileArg, state: &Path, context: &Context) -> Result<Code, CliError> {
-    let (config, settings) = file.read()?;
+fn diff(file: &FileArg, state: Option<&Path>, context: &Context) -> Result<Code, CliError> {
+    let file = file.file.clone().or_else(|| configuration_in_use(context));
+    let (config, settings) = FileArg { file }.read()?;
     let maps = context.maps()?;
     let running = maps.settings();
     let mut lines = Vec::new();
@@ -165,7 +171,7 @@ fn diff(file: &FileArg, state: &Path, context: &Context) -> Result<Code, CliErro
         settings
     };
     lines.extend(running.changes_to(&next).iter().map(ToString::to_string));
-    let former = Configuration::last_good(state).unwrap_or_default();
+    let former = Configuration::last_good(&state_in_use(state, context)).unwrap_or_default();
     for kind in [ListKind::Allow, ListKind::Deny] {
         let entries = maps.lists.entries(kind)?;
         let permanent = entries.iter().filter(|entry| entry.expires_at == 0);

@@ -10,10 +10,12 @@ use clap::Args;
 use ctguard_control::sources::SourceScope;
 use ctguard_layout::Policy;
 
-use super::{CliError, Code, Context, operator, run::configuration_in_use, save, set, status, why};
+use super::{
+    CliError, Code, Context, in_use::configuration_in_use, operator, save, set, status, why,
+};
 use crate::{
     holders::AboveLimit,
-    report::{StatusReport, above_text, pause_text},
+    report::{StatusReport, above_lines, above_text, pause_text},
     terminal::{Terminal, complain},
 };
 use ctguard_kernel::{
@@ -98,8 +100,8 @@ fn summary(report: &StatusReport) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let above = report.holders.iter().flat_map(|holders| &holders.above_limits);
-    lines.extend(above.map(|above| above_text(above, true)));
+    let above = report.holders.iter();
+    lines.extend(above.flat_map(|holders| above_lines(&holders.above_limits, true)));
     lines
 }
 

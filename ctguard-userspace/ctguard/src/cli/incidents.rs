@@ -7,7 +7,7 @@ use std::{
 
 use clap::{Args, builder::RangedU64ValueParser};
 
-use super::{CliError, Code};
+use super::{CliError, Code, Context, in_use::state_in_use};
 use crate::{
     daemon::incidents_path,
     files::FileError,
@@ -29,16 +29,13 @@ pub(super) struct IncidentsArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Directory where the daemon keeps them
-    #[arg(long, default_value = "/var/lib/ctguard", value_name = "DIR")]
-    state: PathBuf,
-    /// Accepted like by other verbs, but incidents are one file for the network namespace
-    #[arg(long, id = "pin_path", hide = true)]
-    _pin_path: Option<PathBuf>,
+    /// Directory where the daemon keeps them [default: that of the daemon that runs, or /var/lib/ctguard]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &IncidentsArgs) -> Result<Code, CliError> {
-    let incidents = kept(&args.state)?;
+pub(super) fn run(args: &IncidentsArgs, context: &Context) -> Result<Code, CliError> {
+    let incidents = kept(&state_in_use(args.state.as_deref(), context))?;
     let incidents = newest(&incidents, args.last, args.json);
     let mut out = Terminal::stdout();
     if args.json {

@@ -5,9 +5,8 @@ use std::{collections::BTreeSet, io::Write as _, time::Duration};
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
-use super::{CliError, Code, Context, operator, record::record};
+use super::{CliError, Code, Context, in_use::read_configuration_in_use, operator, record::record};
 use crate::{
-    config::Config,
     events::What,
     feeds::feeds_status,
     report::ListReport,
@@ -130,7 +129,7 @@ fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Code, CliErro
     }
     record(What::Changed { changes: vec![format!("{} - {prefix}", kind.name())] });
     // Whether a file lists it is only for information.
-    if let Ok(config) = Config::read(None)
+    if let Ok(config) = read_configuration_in_use(context)
         && let Some(origin) = config.list(kind).get(&prefix)
     {
         complain(format_args!("warning: {origin} lists it, and the next reload will add it again"));

@@ -11,6 +11,7 @@ mod events;
 mod exit_code;
 mod feeds;
 mod get;
+mod in_use;
 mod incidents;
 mod init;
 mod journal;
@@ -19,6 +20,7 @@ mod lists;
 mod logging;
 mod metrics;
 mod operator;
+mod patient;
 mod pause;
 mod record;
 #[cfg(any(test, feature = "reference"))]
@@ -140,8 +142,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Top(args) => top::run(&args, &context),
         Command::Capture(args) => capture::run(&args, &context),
         Command::Events(args) => events::run(&args),
-        Command::Incidents(args) => incidents::run(&args),
-        Command::Report(args) => report::run(&args),
+        Command::Incidents(args) => incidents::run(&args, &context),
+        Command::Report(args) => report::run(&args, &context),
         Command::Metrics(args) => metrics::run(&args, &context),
         Command::Get(args) => get::run(&args, &context),
         Command::Set(args) => set::run(&args, &context),

@@ -14,8 +14,8 @@ use ctguard_kernel::{
 };
 use rustix::process::Signal;
 
-use super::{CliError, Code, Context, operator, run::configuration_in_use};
-use crate::{config::Config, event_file::EventFile, events::What, terminal::Terminal};
+use super::{CliError, Code, Context, in_use::read_configuration_in_use, operator};
+use crate::{event_file::EventFile, events::What, terminal::Terminal};
 
 /// A tick in calm takes a tenth of a second, and the daemon waits for commands that change settings.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,9 +74,8 @@ fn spare_the_operator(maps: &GuardMaps, context: &Context) -> Result<(), CliErro
     if clients.is_empty() {
         return Ok(());
     }
-    let file = configuration_in_use(context);
     // What is wrong with it, the daemon says.
-    let Ok(config) = Config::read(file.as_deref()) else { return Ok(()) };
+    let Ok(config) = read_configuration_in_use(context) else { return Ok(()) };
     let mut denied = maps.lists.entries(ListKind::Deny)?;
     denied.retain(|entry| entry.expires_at == 0);
     for (&prefix, origin) in config.list(ListKind::Deny) {

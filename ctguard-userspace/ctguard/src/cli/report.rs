@@ -9,7 +9,7 @@ use std::{
 
 use clap::Args;
 
-use super::{CliError, Code, incidents::kept};
+use super::{CliError, Code, Context, in_use::state_in_use, incidents::kept};
 use crate::{
     files::FileError,
     incidents::{Colophon, page},
@@ -29,19 +29,16 @@ pub(super) struct ReportArgs {
     /// Write the page into FILE
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Directory where the daemon keeps incidents
-    #[arg(long, default_value = "/var/lib/ctguard", value_name = "DIR")]
-    state: PathBuf,
-    /// Accepted like by other verbs, but incidents are one file for the network namespace
-    #[arg(long, id = "pin_path", hide = true)]
-    _pin_path: Option<PathBuf>,
+    /// Directory where the daemon keeps incidents [default: that of the daemon that runs, or /var/lib/ctguard]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &ReportArgs) -> Result<Code, CliError> {
+pub(super) fn run(args: &ReportArgs, context: &Context) -> Result<Code, CliError> {
     if args.output.is_none() && rustix::stdio::stdout().is_terminal() {
         return Err(CliError::PageOnTerminal);
     }
-    let all = kept(&args.state)?;
+    let all = kept(&state_in_use(args.state.as_deref(), context))?;
     let incident = match args.number {
         Some(number) => all.iter().find(|incident| incident.number == number),
         None => all.last(),

@@ -1,24 +1,18 @@
 //! `ctguard run`: load, attach, and steer until told to stop.
 
-use std::{
-    ffi::OsStr,
-    fs,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use clap::{Args, Parser as _, ValueEnum};
+use clap::{Args, ValueEnum};
 use log::{info, warn};
 use sd_notify::NotifyState;
 
-use super::{Cli, CliError, Code, Command, Context, context::require_privileges, logging};
+use super::{CliError, Code, Context, context::require_privileges, in_use::DEFAULT_STATE, logging};
 use crate::config::Config;
 use crate::daemon::{Configuration, Guard, MainLoop, StartOptions, dismantle, note_exempting};
 use crate::sentence::sentence;
 use ctguard_kernel::{
     bpf::{DetectionChoice, ModeChoice, dies_with_container},
     conntrack::Table,
-    lock,
     net::Stations,
 };
 use ctguard_layout::Policy;
@@ -37,7 +31,7 @@ pub(super) struct RunArgs {
     interfaces: Vec<String>,
     /// Configuration, if not /etc/ctguard/ctguard.toml; conf.d/*.toml beside it is read too
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// Where the XDP program runs [default: auto]
     #[arg(long, value_name = "MODE")]
     mode: Option<ModeArg>,
@@ -51,8 +45,8 @@ pub(super) struct RunArgs {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     assignments: Vec<String>,
     /// Directory where the daemon keeps regular sources and the lists across reboots
-    #[arg(long, default_value = "/var/lib/ctguard", value_name = "DIR")]
-    state: PathBuf,
+    #[arg(long, default_value = DEFAULT_STATE, value_name = "DIR")]
+    pub(super) state: PathBuf,
     /// Print some of the program's decisions, a few per second
     #[arg(long)]
     trace: bool,
@@ -155,26 +149,6 @@ fn decided(args: &RunArgs) -> Vec<StartKey> {
     keys.into_iter().filter_map(|(key, is_decided)| is_decided.then_some(key)).collect()
 }
 
-/// The file that the daemon of this guard was told to read, if one runs and was told.
-pub(super) fn configuration_in_use(context: &Context) -> Option<PathBuf> {
-    lock::daemon_of(context.pins.path()).and_then(|daemon| configuration_of(daemon.pid?))
-}
-
-fn configuration_of(pid: u32) -> Option<PathBuf> {
-    let process = Path::new("/proc").join(pid.to_string());
-    let words = fs::read(process.join("cmdline")).ok()?;
-    let file = configuration_in(&words)?;
-    // A relative path counts from where it was started; an absolute one replaces that.
-    Some(fs::read_link(process.join("cwd")).unwrap_or_default().join(file))
-}
-
-fn configuration_in(words: &[u8]) -> Option<PathBuf> {
-    let words = words.split(|&byte| byte == 0).map(OsStr::from_bytes);
-    let words = words.filter(|word| !word.is_empty());
-    let Command::Run(args) = Cli::try_parse_from(words).ok()?.command else { return None };
-    args.config
-}
-
 /// The command line's choice, or the configuration's, or the default.
 fn chosen<T: ValueEnum>(arg: Option<T>, config: &Config, key: StartKey, default: T) -> T {
     let configured = || T::from_str(config.word(key)?, false).ok();
@@ -240,16 +214,6 @@ mod tests {
     use ctguard_settings::Takes;
 
     use super::*;
-
-    #[test]
-    fn the_file_of_a_daemon_is_known_from_its_command_line() {
-        let file = |words: &str| configuration_in(words.replace(' ', "\0").as_bytes());
-        assert_eq!(file("/usr/bin/ctguard run -i wan0 --config /etc/it "), Some("/etc/it".into()));
-        assert_eq!(file("ctguard --pin-path=/run/x run --config=it "), Some("it".into()));
-        assert_eq!(file("ctguard run --set dry-run=on "), None);
-        assert_eq!(file("other program "), None);
-        assert_eq!(file(""), None);
-    }
 
     #[test]
     fn a_configuration_takes_the_words_of_the_command_line() {

@@ -11,7 +11,7 @@ use clap::Args;
 use ipnet::IpNet;
 use toml_edit::{Array, DocumentMut, Item, RawString, Table, Value, value};
 
-use super::{CliError, Code, Context, run::configuration_in_use};
+use super::{CliError, Code, Context, in_use::configuration_in_use};
 use crate::{
     config::{Config, DEFAULT_PATH, saved_path},
     files::FileError,
@@ -45,8 +45,11 @@ pub(super) fn run(args: &SaveArgs, context: &Context) -> Result<Code, CliError> 
     }
     let mut configured = Settings::of_new_guard(names());
     config.apply_to(&mut configured, true)?;
-    for Change { key, new, .. } in configured.changes_to(&running) {
-        file.set_key(&key, &in_toml(new));
+    for Change { key, old, new, is_own } in configured.changes_to(&running) {
+        // No file can make a default of what another sets.
+        if old != new || is_own == Some(true) {
+            file.set_key(&key, &in_toml(new));
+        }
     }
     let mut permanent = Vec::new();
     for kind in [ListKind::Allow, ListKind::Deny] {

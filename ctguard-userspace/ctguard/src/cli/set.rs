@@ -4,9 +4,8 @@ use std::io::Write as _;
 
 use clap::Args;
 
-use super::{CliError, Code, Context, record::record};
+use super::{CliError, Code, Context, in_use::read_configuration_in_use, record::record};
 use crate::{
-    config::Config,
     events::What,
     terminal::{Terminal, complain},
 };
@@ -54,7 +53,7 @@ pub(super) fn set(assignments: &[impl AsRef<str>], context: &Context) -> Result<
         .collect::<Result<Vec<Assignment>, _>>()?;
     let (changes, warning) = apply(&assignments, &mut context.maps()?, context)?;
     let mut notes = Vec::new();
-    if Config::read(None).is_ok_and(|config| config.is_there()) {
+    if read_configuration_in_use(context).is_ok_and(|config| config.is_there()) {
         notes.push("until the next reload; to keep it: ctguard save".to_owned());
     }
     let of_zones = changes.iter().any(|change| matches!(change.new, Value::Zone(_)));
@@ -81,7 +80,7 @@ pub(super) fn apply(
     let rates = fallback(&settings.policy, table, calm, &served, daemon.jiffies_per_second);
     writer.set_fallback(rates);
     drop(writer);
-    let differences = changes.iter().filter(|change| change.old != change.new);
+    let differences = changes.iter().filter(|change| change.is_one());
     let differences: Vec<_> = differences.map(ToString::to_string).collect();
     if !differences.is_empty() {
         record(What::Changed { changes: differences });

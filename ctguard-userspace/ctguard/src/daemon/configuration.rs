@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use ipnet::IpNet;
 use log::warn;
 
 use super::{
@@ -27,7 +26,6 @@ use crate::{
 use ctguard_kernel::{
     bpf::Attachment,
     lock::Lock,
-    maps::ListKind,
     net::{self, Link, Surroundings},
 };
 use ctguard_settings::{Assignment, Feed, Settings, StartKey, Takes};
@@ -197,16 +195,8 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     if former.hook() != hook {
         changes.push(format!("{} = {}", StartKey::Hook.name(), in_toml_array(hook)));
     }
-    let listed = lists::configure(guard, &former, writing);
-    for kind in [ListKind::Allow, ListKind::Deny] {
-        let (old, new) = (former.list(kind), guard.configuration.in_force.list(kind));
-        let name = kind.name();
-        let lacks = |list: &BTreeMap<IpNet, _>, prefix: &IpNet| !list.contains_key(prefix);
-        let added = new.keys().filter(|prefix| lacks(old, prefix));
-        changes.extend(some(added.map(|prefix| format!("{name} + {prefix}"))));
-        let removed = old.keys().filter(|prefix| lacks(new, prefix));
-        changes.extend(some(removed.map(|prefix| format!("{name} - {prefix}"))));
-    }
+    let listed = lists::configure(guard, &former, writing)
+        .map(|lists| changes.extend(lists.into_iter().flat_map(some)));
     guard.attempted("change the lists", "they are not as configured", &listed);
     if former.feeds() != guard.configuration.in_force.feeds() {
         let followed = former.feeds().iter().map(|feed| (&feed.name[..], feed.to_string()));
@@ -235,8 +225,7 @@ pub(crate) fn feed_changes(followed: &BTreeMap<&str, String>, wanted: &[Feed]) -
 }
 
 /// The first lines, and how many more there are: a list may have thousands.
-fn some(lines: impl Iterator<Item = String>) -> Vec<String> {
-    let mut lines: Vec<_> = lines.collect();
+fn some(mut lines: Vec<String>) -> Vec<String> {
     let more = lines.len().saturating_sub(MOST_LINES);
     if more > 0 {
         lines.truncate(MOST_LINES);

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use log::info;
@@ -38,7 +38,17 @@ impl IncidentsKeeper {
         let file = KeptFile::of_this_namespace(directory, "incidents", "json");
         let parse = |bytes: &[u8]| serde_json::from_slice(bytes);
         let kept = file.read("former incidents are lost", parse);
-        Self { file, kept, ..Self::default() }
+        Self::of(file, kept)
+    }
+
+    fn of(file: KeptFile, mut kept: Vec<Incident>) -> Self {
+        let mut is_unsaved = false;
+        // Their daemons were killed.
+        for incident in kept.iter_mut().filter(|incident| incident.ended.is_none()) {
+            incident.end_with_daemon(incident.seen.clone());
+            is_unsaved = true;
+        }
+        Self { file, kept, is_unsaved, ..Self::default() }
     }
 
     /// Takes what was recorded; says whether one began or ended.
@@ -72,10 +82,16 @@ impl IncidentsKeeper {
         Ok(())
     }
 
-    /// The same at the end.
+    /// The same at the end, which is that of an incident that goes on.
     pub(super) fn save_last(&mut self) -> anyhow::Result<()> {
+        if std::mem::take(&mut self.is_open)
+            && let Some(last) = self.kept.last_mut()
+        {
+            last.end_with_daemon(time());
+            self.is_unsaved = true;
+        }
         let has_failed = matches!(self.file.wait(), Some(Err(_)));
-        if self.is_unsaved || self.is_open || has_failed {
+        if self.is_unsaved || has_failed {
             self.file.write(serde_json::to_vec(&self.kept)?)?;
         }
         self.file.wait().transpose()?;
@@ -124,7 +140,7 @@ fn read(guard: &Guard) -> anyhow::Result<Reading> {
     let tiers = Tier::ALL.map(|tier| (tier.name().to_owned(), admitted[tier as usize]));
     Ok(Reading {
         at: monotonic(),
-        time: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string(),
+        time: time(),
         entries: table.entries,
         max: table.max,
         target_ratio: real(guard.maps.policy().target_ppm.into()) / 1e6,
@@ -134,6 +150,11 @@ fn read(guard: &Guard) -> anyhow::Result<Reading> {
         reclaimed: guard.reclaimer.by_class(),
         is_dry_run: guard.maps.policy().has(Policy::DRY_RUN),
     })
+}
+
+/// Now, in RFC 3339.
+fn time() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
 #[cfg(test)]
@@ -174,6 +195,24 @@ mod tests {
         keeper.save_last().unwrap();
         let kept: Vec<Incident> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(kept, keeper.kept);
+    }
+
+    /// Fails when the record of an incident stays open for ever because its daemon was stopped or killed.
+    #[test]
+    fn an_incident_ends_with_its_daemon_also_if_that_was_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = KeptFile::at(directory.path().join("incidents-host.json"));
+        let mut stopped = IncidentsKeeper { file, ..Default::default() };
+        stopped.take(incident("first", None));
+        stopped.save_last().unwrap();
+        assert!(stopped.kept[0].daemon_ended && stopped.kept[0].ended.is_some());
+
+        let killed = Incident { seen: "a while later".to_owned(), ..incident("second", None) };
+        let over = incident("first", Some("then"));
+        let next = IncidentsKeeper::of(KeptFile::default(), vec![over.clone(), killed]);
+        assert_eq!(next.kept[0], over);
+        assert_eq!(next.kept[1].ended.as_deref(), Some("a while later"));
+        assert!(next.kept[1].daemon_ended && next.is_unsaved && !next.is_open);
     }
 
     /// Fails when an incident is lost because the disk was full when it ended.

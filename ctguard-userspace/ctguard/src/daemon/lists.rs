@@ -7,7 +7,7 @@
 //! clock may start in the past. NAME is as in the file of the regulars.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
 };
 
@@ -183,17 +183,42 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Vec<Line>> {
     str::from_utf8(bytes)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
-/// Brings the lists from what `former` configured to what is configured.
-pub(super) fn configure(guard: &mut Guard, former: &Config, writing: Lock) -> anyhow::Result<()> {
+/// Brings the lists from what `former` configured to what is configured; says what changes, with what
+/// comes to each list and what goes from it apart.
+pub(super) fn configure(
+    guard: &mut Guard,
+    former: &Config,
+    writing: Lock,
+) -> anyhow::Result<Vec<Vec<String>>> {
     let config = &guard.configuration.in_force;
-    let mut writer = guard.maps.settings_writer(writing);
+    let mut changes = Vec::new();
     for kind in KINDS {
-        let (old, new) = (former.list(kind), config.list(kind));
-        let gone = old.keys().filter(|prefix| !new.contains_key(prefix)).copied();
-        let gone: Vec<_> = gone.collect();
-        writer.change_list(kind, gone, new.keys().copied().map(permanent))?;
+        let entries = guard.maps.lists.entries(kind)?;
+        let there = entries.iter().map(|entry| (entry.prefix, entry.expires_at)).collect();
+        let [old, new] = [former, config].map(|it| it.list(kind).keys().copied().collect());
+        changes.extend(differences(kind.name(), &there, &old, &new));
+        let gone = old.difference(&new).copied();
+        let mut writer = guard.maps.settings_writer(writing.clone());
+        writer.change_list(kind, gone, new.iter().copied().map(permanent))?;
     }
-    Ok(())
+    Ok(changes)
+}
+
+/// What comes to a list and what goes, given what the configuration `old` had and `new` has. What is
+/// `there`, and until when, may differ from `old`: a command may have removed it, or added it for a
+/// while.
+fn differences(
+    name: &str,
+    there: &BTreeMap<IpNet, u64>,
+    old: &BTreeSet<IpNet>,
+    new: &BTreeSet<IpNet>,
+) -> [Vec<String>; 2] {
+    let is_news = |prefix: &&IpNet| !old.contains(prefix) || there.get(prefix) != Some(&0);
+    let gone = old.difference(new).filter(|prefix| there.contains_key(prefix));
+    [
+        new.iter().filter(is_news).map(|prefix| format!("{name} + {prefix}")).collect(),
+        gone.map(|prefix| format!("{name} - {prefix}")).collect(),
+    ]
 }
 
 /// Has the feeds followed that are configured.
@@ -265,6 +290,8 @@ fn lines(guard: &Guard, now: Now) -> anyhow::Result<(Vec<Line>, bool)> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     const HZ: u32 = 250;
@@ -323,6 +350,19 @@ mod tests {
         std::fs::remove_file(&in_the_way).unwrap();
         attempt().unwrap();
         assert!(std::fs::read_to_string(&file).unwrap().contains("192.0.2.7/32"));
+    }
+
+    /// Fails when a reload says that nothing changes while it denies again what a command removed.
+    #[test]
+    fn a_reload_tells_what_it_does_to_a_list_that_commands_have_changed() {
+        let [new, removed, ends, stays, leaves, left] =
+            [1, 2, 3, 4, 5, 6].map(|host| IpNet::from(IpAddr::from([192, 0, 2, host])));
+        let there = BTreeMap::from([(ends, 9), (stays, 0), (leaves, 0)]);
+        let old = BTreeSet::from([removed, ends, stays, leaves, left]);
+        let [added, gone] =
+            differences("deny", &there, &old, &BTreeSet::from([new, removed, ends, stays]));
+        assert_eq!(added, [1, 2, 3].map(|host| format!("deny + 192.0.2.{host}/32")));
+        assert_eq!(gone, ["deny - 192.0.2.5/32"]);
     }
 
     #[test]

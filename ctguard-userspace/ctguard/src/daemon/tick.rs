@@ -7,8 +7,8 @@ use ctguard_layout::{CLASSES, Class, Limits, Outcome, Policy, TIERS, units::Jiff
 use thiserror::Error;
 
 use ctguard_control::{
-    ControlPolicy, Controller, Decision, OfferedLoad, OfferedRates, Pace, Snapshot, StageChange,
-    fallback,
+    ControlPolicy, Controller, Decision, LetIn, OfferedLoad, OfferedRates, Pace, Snapshot,
+    StageChange, fallback,
 };
 use ctguard_kernel::{
     bpf::monotonic,
@@ -51,6 +51,7 @@ pub(crate) struct Ticker {
     /// New flows that processors may be admitting while we count.
     processors: u64,
     counted: Option<Counted>,
+    let_in: LetIn,
     /// What was written last.
     limits: Limits,
     /// Read seldom, because only the operator changes them.
@@ -78,6 +79,7 @@ impl Ticker {
             offered: OfferedRates::default(),
             processors: processors.unwrap_or(256),
             counted: None,
+            let_in: LetIn::default(),
             limits: *limits,
             ceilings: None,
             jiffies_per_second,
@@ -104,14 +106,14 @@ impl Ticker {
         guarded: impl Iterator<Item = u32>,
     ) -> Result<Ticked, TickError> {
         let now = monotonic();
-        // Comes first because it takes a while.
+        let policy = maps.policy();
+        // Comes before the admissions because it takes a while.
         let new_flows = if self.controller.wants_new_flows(now) {
-            Some(self.count_new_flows(maps)?)
+            Some(self.count_new_flows(maps, policy.has(Policy::DRY_RUN))?)
         } else {
             None
         };
         let loads = self.controller.wants_loads(now).then(|| self.offered_loads(now, sources));
-        let policy = maps.policy();
         let control_policy = self.control_policy(now, maps, &policy, guarded);
         let limits = maps.grant.limits();
         let admitted = maps.grant.admissions();
@@ -159,14 +161,19 @@ impl Ticker {
 
     /// Less than A, which also counts packets that follow an admission before its entry exists.
     ///
-    /// Copies the counters of every processor, so only after an admission. A packet that was in
-    /// flight at the last count is missed until the next admission.
-    fn count_new_flows(&mut self, maps: &GuardMaps) -> Result<u64, OpenError> {
+    /// Copies the counters of every processor, so only after an admission, or where what is not
+    /// admitted passes too. A packet that was in flight at the last count is missed until the next.
+    fn count_new_flows(&mut self, maps: &GuardMaps, drops_nothing: bool) -> Result<u64, OpenError> {
         let admitted = maps.grant.admissions();
-        if let Some(counted) = self.counted.filter(|counted| counted.admitted == admitted) {
+        if let Some(counted) = self.counted
+            && counted.admitted == admitted
+            && self.let_in.is_settled(drops_nothing)
+        {
             return Ok(counted.new_flows);
         }
-        let new_flows = maps.totals()?.of_all_classes(Outcome::Admitted);
+        let totals = maps.totals()?;
+        let (of_flows, others) = (totals.of_all_classes(Outcome::Admitted), totals.not_admitted());
+        let new_flows = self.let_in.count(of_flows, others, drops_nothing);
         self.counted = Some(Counted { admitted, new_flows });
         Ok(new_flows)
     }

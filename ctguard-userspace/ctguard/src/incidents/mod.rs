@@ -33,8 +33,10 @@ pub(crate) struct Incident {
     pub(crate) began: String,
     /// When it was last seen to go on.
     pub(crate) seen: String,
-    /// Null while it goes on, and for one whose end no daemon saw.
+    /// Null while it goes on.
     pub(crate) ended: Option<String>,
+    /// It ended for the record only, because the daemon did.
+    pub(crate) daemon_ended: bool,
     /// Nothing was dropped for a part of it at least.
     pub(crate) was_dry_run: bool,
     pub(crate) peak_entries: u64,
@@ -58,6 +60,18 @@ pub(crate) struct Incident {
     pub(crate) services: Vec<ServiceHeld>,
     /// Empty if it was not recorded.
     pub(crate) series: Series,
+}
+
+impl Incident {
+    /// Ends the record of one that goes on, because its daemon ended then.
+    pub(crate) fn end_with_daemon(&mut self, time: String) {
+        (self.ended, self.daemon_ended) = (Some(time), true);
+    }
+
+    /// What people are told after its end.
+    const fn note(&self) -> &'static str {
+        if self.daemon_ended { " (the daemon ended)" } else { "" }
+    }
 }
 
 /// Incidents as `--json` and the hook have them.

@@ -86,9 +86,10 @@ fn write_summary(incident: &Incident, sums: &Sums, out: &mut String) {
     };
     let _ = writeln!(
         out,
-        "<p class=\"soft\">{} {} UTC{}</p>",
+        "<p class=\"soft\">{} {} UTC{}{}</p>",
         Text(&began),
         Text(&until),
+        incident.note(),
         Text(&lasted)
     );
     if incident.was_dry_run {
@@ -320,6 +321,12 @@ mod tests {
         let page = page_of(&open);
         assert!(page.contains("04:00:00 not over at 2026-11-29 04:09:00 UTC, 9m</p>"), "{page}");
         assert!(page.contains("<td>2001:db8:7::/48</td><td>–</td><td>–</td><td>0</td>"), "{page}");
+    }
+
+    #[test]
+    fn an_incident_that_ended_with_its_daemon_says_so() {
+        let page = page_of(&Incident { daemon_ended: true, ..incident() });
+        assert!(page.contains("2026-11-29 04:10:05 UTC (the daemon ended), "), "{page}");
     }
 
     /// A file that somebody wrote has such names, and a number of any size.

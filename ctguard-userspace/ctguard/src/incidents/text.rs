@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Incident, Peak, Seen};
-use crate::services::ServiceHeld;
+use crate::{plural::entries, services::ServiceHeld};
 
 /// Sources, networks and services that are named.
 const NAMED: usize = 5;
@@ -26,7 +26,7 @@ pub(crate) fn write_incidents(incidents: &[Incident], out: &mut impl Write) -> i
 
 fn write_incident(incident: &Incident, out: &mut impl Write) -> io::Result<()> {
     let until = match &incident.ended {
-        Some(ended) => format!("until {ended}"),
+        Some(ended) => format!("until {ended}{}", incident.note()),
         None => format!("not over at {}", incident.seen),
     };
     let dry_run = if incident.was_dry_run { " (in a dry run: nothing was dropped)" } else { "" };
@@ -70,7 +70,7 @@ fn counts(counts: &BTreeMap<String, u64>) -> String {
 
 fn services(all: &[ServiceHeld]) -> String {
     let one = |it: &ServiceHeld| {
-        format!("{} ({} entries, {} unanswered)", it.name(), it.entries, it.unanswered_entries)
+        format!("{} ({}, {} unanswered)", it.name(), entries(it.entries), it.unanswered_entries)
     };
     let all: Vec<_> = all.iter().take(NAMED).map(one).collect();
     if all.is_empty() { "none named".to_owned() } else { all.join(", ") }
@@ -81,10 +81,31 @@ fn seen(all: &[Seen]) -> String {
         let asks = if *asks > 0.0 {
             format!("asked for {asks:.0}/s, lost {refused:.0}/s")
         } else {
-            format!("held {holds} entries")
+            format!("held {}", entries((*holds).into()))
         };
         format!("{name} ({asks})")
     };
     let all: Vec<_> = all.iter().take(NAMED).map(one).collect();
     if all.is_empty() { "none named".to_owned() } else { all.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incident_that_its_daemon_did_not_outlive_says_so() {
+        let first_line = |incident: &Incident| {
+            let mut text = Vec::new();
+            write_incidents(std::slice::from_ref(incident), &mut text).unwrap();
+            String::from_utf8(text).unwrap().lines().next().unwrap().to_owned()
+        };
+        let [began, seen] = ["2026-11-29T04:00:00Z", "2026-11-29T04:09:00Z"].map(str::to_owned);
+        let mut incident = Incident { number: 1, began, seen: seen.clone(), ..Incident::default() };
+        let line = "incident 1: 2026-11-29T04:00:00Z not over at 2026-11-29T04:09:00Z";
+        assert_eq!(first_line(&incident), line);
+        incident.end_with_daemon(seen);
+        let line = "incident 1: 2026-11-29T04:00:00Z until 2026-11-29T04:09:00Z (the daemon ended)";
+        assert_eq!(first_line(&incident), line);
+    }
 }

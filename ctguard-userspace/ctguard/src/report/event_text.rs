@@ -9,6 +9,7 @@ use super::MOST_UNREADABLE;
 use crate::{
     events::{PartEvent, Relief, StageEvent, What},
     holders::{PartReport, SourceHolder},
+    plural::prefixes,
 };
 
 pub(crate) fn event_text(what: &What) -> String {
@@ -42,11 +43,11 @@ pub(crate) fn event_text(what: &What) -> String {
         What::FeedFailed { feed, error } => {
             format!("feed {feed}: {error}; what it listed before stays")
         }
-        What::FeedReadAgain { feed, prefixes } => {
-            format!("feed {feed} can be read again; it lists {prefixes} prefixes")
+        What::FeedReadAgain { feed, prefixes: number } => {
+            format!("feed {feed} can be read again; it lists {}", prefixes(*number))
         }
         What::FeedEmptied { feed, before } => {
-            format!("feed {feed} lists nothing any more; it had {before} prefixes before")
+            format!("feed {feed} lists nothing any more; it had {} before", prefixes(*before))
         }
         What::HookFailed { incident, error } => {
             format!("the hook for incident {incident} failed: {error}")
@@ -79,18 +80,36 @@ pub(crate) fn cause_text(stage: &StageEvent) -> String {
             format!("new flows of all classes, {demand:.0}/s, have spent what strangers may open")
         }
         (None, _) => format!(
-            "at {demand:.0} new flows/s of all classes, the room below the target lasts for less \
-             than {} s",
+            "at {}, the room below the target lasts for less than {} s",
+            growth_text(demand, stage.others_per_second),
             TUNING.pressure_horizon.as_secs()
         ),
         (Some(sources), Some(share)) => format!(
-            "{sources} strangers ask for {demand:.0} new flows/s, and {share:.2}/s is left for each \
-             (the table can take {budget:.0}/s from all tiers)"
+            "{} for {demand:.0} new flows/s, and {share:.2}/s is left for each \
+             (the table can take {budget:.0}/s from all tiers)",
+            ask_text(sources)
         ),
         (Some(sources), None) => format!(
-            "{sources} strangers ask for {demand:.0} new flows/s; the table can take {budget:.0}/s \
-             from all tiers"
+            "{} for {demand:.0} new flows/s; the table can take {budget:.0}/s \
+             from all tiers",
+            ask_text(sources)
         ),
+    }
+}
+
+fn ask_text(sources: usize) -> String {
+    match sources {
+        1 => "1 stranger asks".to_owned(),
+        sources => format!("{sources} strangers ask"),
+    }
+}
+
+/// What fills the table, by the guard and by what it does not judge.
+fn growth_text(demand: f64, others: f64) -> String {
+    if others < 0.5 {
+        format!("{demand:.0} new flows/s of all classes")
+    } else {
+        format!("{demand:.0} new flows/s past the guard and {others:.0}/s from elsewhere")
     }
 }
 
@@ -116,7 +135,9 @@ pub(super) fn reclaimed_text(by_class: &BTreeMap<String, u64>) -> String {
     classes.sort_by_key(|(_, entries)| Reverse(**entries));
     let classes: Vec<_> =
         classes.iter().map(|(class, entries)| format!("{entries} {class}")).collect();
-    format!("{} entries", classes.join(", "))
+    // "1 unanswered and 1 finished entries" are several.
+    let noun = if by_class.values().sum::<u64>() == 1 { "entry" } else { "entries" };
+    format!("{} {noun}", classes.join(", "))
 }
 
 pub(super) fn may_hold(parts: PartReport) -> String {
@@ -168,6 +189,20 @@ mod tests {
             stage_text(&event("fair", "challenge", None, None)),
             "tcp: fair → challenge at 9.2 % fill: new flows of all classes, 1314/s, have spent what \
              strangers may open"
+        );
+    }
+
+    #[test]
+    fn a_stage_that_begins_for_what_others_open_says_so() {
+        let others = StageEvent {
+            demand_per_second: 0.0,
+            others_per_second: 3200.4,
+            ..event("calm", "fair", None, None)
+        };
+        assert_eq!(
+            cause_text(&others),
+            "at 0 new flows/s past the guard and 3200/s from elsewhere, the room below the target \
+             lasts for less than 10 s"
         );
     }
 

@@ -7,7 +7,10 @@ use serde::Serialize;
 use ctguard_kernel::maps::Refusals;
 
 use super::SCHEMA_VERSION;
-use crate::feeds::{FeedStatus, FeedsStatus};
+use crate::{
+    feeds::{FeedStatus, FeedsStatus},
+    plural::{packets, prefixes},
+};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct FeedsReport {
@@ -61,8 +64,8 @@ impl FeedReport {
 
     /// The rest of a line; nothing for a feed that allows.
     pub(super) fn refused(&self) -> String {
-        let packets = self.refused_packets;
-        packets.map_or_else(String::new, |packets| format!(", {packets} packets refused"))
+        self.refused_packets
+            .map_or_else(String::new, |number| format!(", {} refused", packets(number)))
     }
 }
 
@@ -78,7 +81,7 @@ impl FeedsReport {
 
     pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         for feed in &self.feeds {
-            let FeedReport { name, kind, list, source, prefixes, ignored, .. } = feed;
+            let FeedReport { name, kind, list, source, prefixes: number, ignored, .. } = feed;
             let refused = feed.refused();
             let beside = match ignored {
                 0 => String::new(),
@@ -89,7 +92,8 @@ impl FeedsReport {
             let read = read.map_or("never read".to_owned(), |at| format!("last read {at}"));
             writeln!(
                 out,
-                "{name}: {list}, {prefixes} prefixes{beside}{refused}, {read}, {kind} {source}{note}"
+                "{name}: {list}, {}{beside}{refused}, {read}, {kind} {source}{note}",
+                prefixes(*number)
             )?;
             write_fault_of(feed, out)?;
         }

@@ -25,7 +25,7 @@ pub(crate) use status::{
     KnownSourcesReport, ListsReport, LoadReport, MapsReport, MemoriesReport, PauseReport,
     RateReport, ScopesReport, StatusReport, TierReport, UnreadableReport,
 };
-pub(crate) use status_text::{above_text, pause_text, write_status};
+pub(crate) use status_text::{above_lines, above_text, pause_text, write_status};
 pub(crate) use why::{HeldReport, ListedReport, NextReport, WhyReport, write_why};
 
 /// The share of unreadable frames above which the guard does not do its work.

@@ -4,7 +4,10 @@ use std::io::{self, Write};
 
 use ctguard_layout::Outcome;
 
-use crate::holders::{AboveLimit, Holders, StateHolders};
+use crate::{
+    holders::{AboveLimit, Holders, StateHolders},
+    plural::{entries, packets, prefixes},
+};
 
 use super::{
     by_class::ByClass,
@@ -38,12 +41,14 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
     let ListsReport { allow, deny, refused_packets } = report.lists;
     writeln!(
         out,
-        "lists   {allow} prefixes allowed, {deny} denied, {refused_packets} packets refused"
+        "lists   {} allowed, {deny} denied, {} refused",
+        prefixes(allow as u64),
+        packets(refused_packets)
     )?;
     for feed in &report.feeds.feeds {
-        let (name, prefixes) = (&feed.name, feed.prefixes);
+        let (name, prefixes) = (&feed.name, prefixes(feed.prefixes));
         let verb = if feed.list == "allow" { "allowed" } else { "denied" };
-        writeln!(out, "feed    {name}: {prefixes} prefixes {verb}{}", feed.refused())?;
+        writeln!(out, "feed    {name}: {prefixes} {verb}{}", feed.refused())?;
     }
     writeln!(out)?;
     classes(report, out)?;
@@ -109,7 +114,7 @@ fn table(report: &StatusReport) -> String {
             table.max,
             fill * 100.0
         ),
-        None => format!("{} entries, no maximum", table.count),
+        None => format!("{}, no maximum", entries(table.count)),
     }
 }
 
@@ -135,7 +140,7 @@ fn write_holders(holders: &Holders, report: &StatusReport, out: &mut impl Write)
     } else {
         format!("reclaimed {}", reclaimed_text(&holders.reclaimed))
     };
-    writeln!(out, "relief  {} entries can be reclaimed; {reclaimed}", holders.reclaimable)?;
+    writeln!(out, "relief  {} can be reclaimed; {reclaimed}", entries(holders.reclaimable))?;
     match until_full(holders, report) {
         Some(0.0) => writeln!(
             out,
@@ -152,14 +157,36 @@ fn write_holders(holders: &Holders, report: &StatusReport, out: &mut impl Write)
     if holders.above_limits.is_empty() {
         writeln!(out, "above   no source has been above a limit for long enough to tell")?;
     }
-    let above = holders.above_limits.iter().map(|above| above_text(above, report.dry_run));
+    let above = above_lines(&holders.above_limits, report.dry_run).into_iter();
     above.enumerate().try_for_each(|(index, text)| {
         writeln!(out, "{:<8}{text}", if index == 0 { "above" } else { "" })
     })
 }
 
+/// A line for each source, whatever the number of its classes.
+pub(crate) fn above_lines(above: &[AboveLimit], dry_run: bool) -> Vec<String> {
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    for above in above {
+        match lines.iter_mut().find(|(source, _)| *source == above.source) {
+            Some((_, line)) => {
+                let more =
+                    format!("; for {:.0}/s {}", above.flows_per_second, of_class(above, dry_run));
+                line.push_str(&more);
+            }
+            None => lines.push((&above.source, above_text(above, dry_run))),
+        }
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
 pub(crate) fn above_text(above: &AboveLimit, dry_run: bool) -> String {
-    let AboveLimit { source, class, flows_per_second, refused_per_second, limit, .. } = above;
+    let AboveLimit { source, flows_per_second, .. } = above;
+    let of_class = of_class(above, dry_run);
+    format!("{source} asks for {flows_per_second:.0} new flows/s {of_class}")
+}
+
+fn of_class(above: &AboveLimit, dry_run: bool) -> String {
+    let AboveLimit { class, refused_per_second, limit, .. } = above;
     let (when, limit) = match limit.as_str() {
         "default-ceiling" => ("outside calm, ", "the default ceiling"),
         "share" => ("", "its share"),
@@ -167,10 +194,7 @@ pub(crate) fn above_text(above: &AboveLimit, dry_run: bool) -> String {
     };
     let refuses = if dry_run || !when.is_empty() { "would refuse" } else { "refuses" };
     let rate = rate_text(above.limit_per_second);
-    format!(
-        "{source} asks for {flows_per_second:.0} new flows/s ({class}): {when}{limit} of {rate} {refuses} \
-         {refused_per_second:.0}/s"
-    )
+    format!("({class}): {when}{limit} of {rate} {refuses} {refused_per_second:.0}/s")
 }
 
 fn rate_text(per_second: f64) -> String {
@@ -318,6 +342,20 @@ mod tests {
             "198.51.100.7 asks for 150 new flows/s (tcp): outside calm, the default ceiling of 50/s \
              would refuse 100/s"
         );
+    }
+
+    #[test]
+    fn a_source_that_is_above_limits_in_two_classes_has_one_line() {
+        let udp = AboveLimit { class: "udp".to_owned(), ..above("ceiling", 100.0) };
+        let other = AboveLimit { source: "192.0.2.9".to_owned(), ..above("ceiling", 100.0) };
+        let lines = above_lines(&[above("default-ceiling", 50.0), other, udp], false);
+        let [first, second] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!(
+            first,
+            "198.51.100.7 asks for 150 new flows/s (tcp): outside calm, the default ceiling of 50/s \
+             would refuse 100/s; for 150/s (udp): its ceiling of 100/s refuses 50/s"
+        );
+        assert!(second.starts_with("192.0.2.9 asks"), "{second}");
     }
 
     #[test]

@@ -11,14 +11,15 @@ use super::{
     by_class::ByClass,
     event_text::may_hold,
     status::{PauseReport, ScopesReport},
-    status_text::{above_text, pause_text},
+    status_text::{above_lines, pause_text},
 };
-use crate::holders::{AboveLimit, PartReport};
+use crate::{
+    holders::{AboveLimit, PartReport},
+    plural::entries,
+};
 
 /// Columns of the text.
 const WIDTH: usize = 80;
-/// Interfaces that the text names.
-const MOST_INTERFACES: usize = 3;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct WhyReport {
@@ -81,7 +82,7 @@ pub(crate) struct NextReport {
     pub(crate) ceiling_burst: u32,
 }
 
-/// At most 24 lines of 80 columns, unless a list's file has a long name.
+/// Lines of 80 columns; interfaces that treat the source alike share theirs.
 pub(crate) fn write_why(report: &WhyReport, out: &mut impl Write) -> io::Result<()> {
     let mut line = |head: &str, text: &str| {
         let options = textwrap::Options::new(WIDTH).subsequent_indent("         ");
@@ -102,16 +103,29 @@ pub(crate) fn write_why(report: &WhyReport, out: &mut impl Write) -> io::Result<
     if report.above.is_empty() {
         line("asks", "for no more than its limits allow, or for too short a time to tell")?;
     }
-    report
-        .above
-        .iter()
-        .take(2)
-        .try_for_each(|above| line("asks", &above_text(above, report.dry_run)))?;
-    for next in report.next.iter().take(2 * MOST_INTERFACES) {
-        line(&next.interface, &next_text(next))?;
+    let above = above_lines(&report.above, report.dry_run);
+    above.iter().try_for_each(|above| line("asks", above))?;
+    for (first, alike, verdicts) in by_verdicts(&report.next) {
+        verdicts.iter().try_for_each(|verdict| line(first, verdict))?;
+        if !alike.is_empty() {
+            line("", &format!("and {} more alike: {}", alike.len(), alike.join(", ")))?;
+        }
     }
-    let more = report.next.len().saturating_sub(2 * MOST_INTERFACES) / 2;
-    if more > 0 { line("", &format!("and {more} more interfaces: see --json")) } else { Ok(()) }
+    Ok(())
+}
+
+/// What the next packets meet, with the first interface where they do and all others.
+fn by_verdicts(next: &[NextReport]) -> Vec<(&str, Vec<&str>, Vec<String>)> {
+    let mut groups: Vec<(&str, Vec<&str>, Vec<String>)> = Vec::new();
+    for of_one in next.chunk_by(|one, other| one.interface == other.interface) {
+        let name = &of_one[0].interface[..];
+        let verdicts: Vec<_> = of_one.iter().map(next_text).collect();
+        match groups.iter_mut().find(|(_, _, same)| *same == verdicts) {
+            Some((_, alike, _)) => alike.push(name),
+            None => groups.push((name, Vec::new(), verdicts)),
+        }
+    }
+    groups
 }
 
 fn stage(report: &WhyReport) -> String {
@@ -142,6 +156,7 @@ fn known(report: &WhyReport) -> String {
     let tiers = report.known.iter().map(|tier| match *tier {
         "above-part" => "holds more than its part of the table: served last",
         "regulars" => "a regular: it had answered flows in several hours",
+        "earlier" if report.stage == "calm" => "proven for long enough to keep that under pressure",
         "earlier" => "was proven when the guard left calm",
         "proven" => "completed a connection in the last minutes",
         _ => "challenged like a stranger: unproven entries above its part",
@@ -156,7 +171,7 @@ fn held(held: &HeldReport) -> String {
     let what = if states.is_empty() {
         "no entry".to_owned()
     } else {
-        format!("{} entries ({})", held.entries, states.join(", "))
+        format!("{} ({})", entries(held.entries), states.join(", "))
     };
     let part = held.parts.map(|parts| format!("; each source may hold {}", may_hold(parts)));
     format!("{what}{}", part.unwrap_or_default())
@@ -210,9 +225,10 @@ mod tests {
             ceiling_burst: 200,
         };
         let refused = "refused: the source is above its ceiling or its share";
-        let interfaces = ["enp129s0f1np1", "wan0", "lan0", "lan1"];
-        let next = interfaces.iter().flat_map(|name| {
-            [next(name, "syn", refused, 0), next(name, "datagram", "admitted", 399)]
+        let interfaces =
+            [("enp129s0f1np1", 399), ("wan0", 399), ("lan0", 7), ("lan1", 399), ("wan1", 7)];
+        let next = interfaces.iter().flat_map(|&(name, at_once)| {
+            [next(name, "syn", refused, 0), next(name, "datagram", "admitted", at_once)]
         });
         let above = AboveLimit {
             source: "2001:db8:1111:2222::/64".to_owned(),
@@ -261,9 +277,18 @@ mod tests {
             "deny has 2001:db8:1111::/48",
             "holds more than its part",
             "its next datagram is admitted",
-            "and 1 more interfaces",
+            "and 2 more alike: wan0, lan1",
+            "and 1 more alike: wan1",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    /// Fails when a source is told about a pressure that there has not been.
+    #[test]
+    fn who_is_proven_in_calm_is_not_said_to_have_been_when_calm_ended() {
+        let told = |stage| known(&WhyReport { stage, known: vec!["earlier"], ..report() });
+        assert_eq!(told("calm"), "proven for long enough to keep that under pressure");
+        assert!(told("fair").starts_with("was proven when"));
     }
 }

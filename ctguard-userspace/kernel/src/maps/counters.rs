@@ -1,6 +1,6 @@
 //! The counters, summed over processors.
 
-use ctguard_layout::{COUNTERS, Class, Counter, Counters, Group, Outcome, TABLE};
+use ctguard_layout::{COUNTERS, Class, Counter, Counters, Group, Outcome, Row, TABLE};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Totals([u64; COUNTERS]);
@@ -34,6 +34,13 @@ impl Totals {
         self.refused_by_reason().iter().map(|(_, number)| number).sum()
     }
 
+    /// Flows and packets of sources on the deny list that were challenged or refused, or would have
+    /// been if this were no dry run.
+    pub fn not_admitted(&self) -> u64 {
+        let is_flow = |row: &&Row| matches!(row.group, Group::Challenged | Group::Refused);
+        TABLE.iter().filter(is_flow).map(|row| self.of_all_classes(row.outcome)).sum()
+    }
+
     /// Frames that were judged.
     pub fn frames(&self) -> u64 {
         let of = |outcome| self.of_all_classes(outcome) + self.get(Counter::Packets(outcome));
@@ -52,8 +59,6 @@ impl Totals {
 
 #[cfg(test)]
 mod tests {
-    use ctguard_layout::Row;
-
     use super::*;
 
     #[test]
@@ -65,6 +70,8 @@ mod tests {
             TABLE.iter().filter(|row| is_meant(row)).map(|_| 6).sum()
         };
         assert_eq!(totals.refused(), 3 * rows(|row| row.group == Group::Refused));
+        let all = 3 * rows(|row| row.group != Group::Packet);
+        assert_eq!(totals.not_admitted(), all - totals.of_all_classes(Outcome::Admitted));
         assert_eq!(totals.frames(), 6 * 4 * TABLE.len() as u64);
         assert_eq!(totals.unreadable(), 6 * 6);
         assert_eq!(totals.seen(Class::Tcp), rows(|row| row.is_new_flow));

@@ -16,9 +16,10 @@ use ctguard_settings::parse_prefix;
 use ctguard_simulation::Kind;
 use ipnet::IpNet;
 
-use super::{CliError, Code, Context, operator::client_address, status};
+use super::{
+    CliError, Code, Context, in_use::read_configuration_in_use, operator::client_address, status,
+};
 use crate::{
-    config::Config,
     daemon::kind_of,
     feeds::feeds_status,
     report::{
@@ -96,8 +97,8 @@ fn read(address: IpAddr, maps: &GuardMaps, context: &Context) -> Result<WhyRepor
     let parts = status.holders.as_ref().and_then(|holders| holders.parts);
     Ok(WhyReport {
         schema_version: SCHEMA_VERSION,
-        allow: listed(ListKind::Allow, address, maps, now)?,
-        deny: listed(ListKind::Deny, address, maps, now)?,
+        allow: listed(ListKind::Allow, address, maps, (now, context))?,
+        deny: listed(ListKind::Deny, address, maps, (now, context))?,
         next: next(address, maps, now)?,
         shares: shares(&known, &status),
         default_ceilings: ByClass::new(|class| !maps.policy().has_own_ceiling(class as usize)),
@@ -139,7 +140,7 @@ fn listed(
     kind: ListKind,
     address: IpAddr,
     maps: &GuardMaps,
-    now: Jiffies,
+    (now, context): (Jiffies, &Context),
 ) -> Result<Option<ListedReport>, CliError> {
     let longest = |entries: Vec<(Entry, u32)>| {
         let holds =
@@ -160,7 +161,7 @@ fn listed(
     let Some((entry, feeds)) = found else { return Ok(None) };
     let origin = if feeds == 0 {
         // Whether a file lists it is only for information.
-        let config = Config::read(None).unwrap_or_default();
+        let config = read_configuration_in_use(context).unwrap_or_default();
         config.list(kind).get(&entry.prefix).map(ToString::to_string)
     } else {
         Some(format!("feed {}", feeds_status().names(feeds).join(", ")))
