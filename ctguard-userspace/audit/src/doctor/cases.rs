@@ -351,6 +351,47 @@ const CASES: &[Case] = &[
         &["drift"],
     ),
     (
+        "a file that takes the maximum away",
+        &[("/etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = 0\n")],
+        &["drift"],
+    ),
+    (
+        "a file with a maximum beyond the memory",
+        &[("/etc/sysctl.d/a.conf", "net.nf_conntrack_max = 100000000\n")],
+        &["drift"],
+    ),
+    (
+        "no maximum, and a file with one beyond the memory",
+        &[
+            ("/etc/sysctl.d/a.conf", "net.nf_conntrack_max = 100000000\n"),
+            ("/proc/sys/net/netfilter/nf_conntrack_max", "0\n"),
+            (OLD_MAX, "0\n"),
+        ],
+        &["drift", "no-maximum"],
+    ),
+    (
+        "a file whose maximum asks for a wider hash",
+        &[
+            ("/etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = 1048576\n"),
+            ("/proc/sys/net/netfilter/nf_conntrack_buckets", "65536\n"),
+        ],
+        &["drift"],
+    ),
+    (
+        "a file with a hash that is too narrow",
+        &[("/etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_buckets = 16384\n")],
+        &["drift"],
+    ),
+    (
+        "the hash by a script alone, beside firewalld's line",
+        &[
+            SYSTEMD,
+            FIREWALLD,
+            ("/etc/rc.local", "echo 262144 > /sys/module/nf_conntrack/parameters/hashsize\n"),
+        ],
+        &["hash-script"],
+    ),
+    (
         "conntrack is kept away",
         &[("/etc/modprobe.d/no.conf", "install nf_conntrack /bin/false\n")],
         &["blocked"],

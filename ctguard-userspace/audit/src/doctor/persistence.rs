@@ -3,13 +3,12 @@
 use super::{
     finding::{Finding, Findings},
     owners::Owner,
-    role::Role,
+    planned::Planned,
     size::MOST_PER_BUCKET,
-    timeout_rules::fitting,
 };
 use crate::host::{
-    Assignment, BUCKETS, Boot, COUNT, HASHSIZE, Host, Init, MAX, Named, Parameter, Readers,
-    SysctlFiles, TableNumbers, has_value, number, sets_buckets_by_sysctl, setting_path,
+    Assignment, BUCKETS, Boot, COUNT, HASHSIZE, Host, Init, Install, MAX, Named, Parameter,
+    Readers, SysctlFiles, TableNumbers, has_value, number, sets_buckets_by_sysctl, setting_path,
     sysctl_path,
 };
 
@@ -19,13 +18,15 @@ const CURRENT: [&str; 2] = ["net.netfilter.nf_conntrack_", "net.nf_conntrack_max
 /// (`CONFIG_NF_CONNTRACK_PROC_COMPAT`), and of a mixture that never was.
 const OBSOLETE: [&str; 3] =
     ["net.ipv4.netfilter.ip_conntrack_", "net.ipv4.ip_conntrack_", "net.netfilter.ip_conntrack_"];
+/// Where an operator's own settings come after all others.
+const LOCAL: &str = "/etc/sysctl.d/zz-local.conf";
 const PERSIST: &str = "ctguard tune --apply --persist";
 
 pub(super) fn check(
     host: &Host,
     table: Option<TableNumbers>,
     owners: &[Owner],
-    role: Role,
+    planned: &Planned,
     findings: &mut Findings,
 ) {
     let Some(files) = findings.read("sysctl-files", SysctlFiles::read(host)) else { return };
@@ -35,13 +36,13 @@ pub(super) fn check(
         for key in files.keys().filter(|key| is_current(key)) {
             if let Some(live) = findings.read("drift", host.sysctl(key)) {
                 let live = live.as_deref();
-                findings.add(drift(host, (&files, key), live, owner(key), role));
+                findings.add(drift(host, (&files, key), live, owner(key), planned));
             }
         }
         let by_sysctl = files.at_boot(BUCKETS).is_some_and(|_| boot.sets_in_time(BUCKETS));
         let is_overridden = by_sysctl && sets_buckets_by_sysctl(host) || owner(BUCKETS).is_some();
         findings.add(boot.hashsize().and_then(|it| hash_option(it, table, is_overridden)));
-        findings.add(hash_script(&boot, table));
+        findings.add(hash_script(host, &boot, table).filter(|_| !by_sysctl));
     }
     findings.add(only_by_hand(&files));
     findings.add(too_late(host, &files, &boot, &owner));
@@ -62,7 +63,7 @@ fn drift(
     (files, key): (&SysctlFiles, &str),
     live: Option<&str>,
     owner: Option<&Owner>,
-    role: Role,
+    planned: &Planned,
 ) -> Option<Finding> {
     let (at_boot, _) = files.at_boot(key)?;
     let Assignment { file, line, value, .. } = at_boot;
@@ -95,20 +96,18 @@ fn drift(
         let why = "only the host can set it, and its value applies: the line has no effect here";
         return Finding { severity: super::Severity::Note, ..finding }.because(why).when(!is_live);
     }
-    let right = fitting(key, written, role);
-    let set = if path == HASHSIZE {
-        format!("echo {written} > {path}")
-    } else {
-        format!("sysctl -w {key}={right}")
-    };
-    finding
-        .because(
-            "the file was applied before conntrack was loaded, or somebody has changed the value \
-             since: it may be different after the next boot",
-        )
-        .by_hand(set)
-        .by_hand(format!("{}    # if the present value is right", in_file(at_boot, key, live)))
-        .when(!is_live)
+    let finding = finding.because(
+        "the file was applied before conntrack was loaded, or somebody has changed the value since: \
+         it may be different after the next boot",
+    );
+    let set = planned.set_as_written(host, key, written);
+    let may_stay = number(live).is_some_and(|live| planned.may_stay(host, key, live));
+    let keep = may_stay.then(|| match &set {
+        Some(_) => format!("{}    # if the present value is right", in_file(at_boot, key, live)),
+        None => in_file(at_boot, key, live),
+    });
+    let mends = set.into_iter().chain(keep);
+    mends.fold(finding, |finding, mend| finding.by_hand(mend)).when(!is_live)
 }
 
 /// Has the line that wins say another value. A package would overwrite its own file, and wildcards set
@@ -118,7 +117,7 @@ pub(super) fn in_file(line: &Assignment, key: &str, value: &str) -> String {
     if file.starts_with("/etc/") && !written.contains(['*', '?', '[']) {
         format!("sed -i '{number}s|=.*|= {value}|' {file}")
     } else {
-        format!("echo '{key} = {value}' >> /etc/sysctl.d/zz-local.conf")
+        format!("echo '{key} = {value}' >> {LOCAL}")
     }
 }
 
@@ -166,7 +165,7 @@ fn too_late<'o>(
         );
     let finding = if boot.is_blocked() { finding } else { finding.tune(PERSIST) };
     let file = if boot.init == Init::Procd { "nf-conntrack" } else { "nf_conntrack.conf" };
-    let by_hand = format!("echo nf_conntrack > {list}/{file}");
+    let by_hand = format!("echo nf_conntrack >> {list}/{file}");
     Some(if boot.is_blocked() { finding } else { finding.by_hand(by_hand) })
 }
 
@@ -340,7 +339,7 @@ fn hash_option(
     change(finding.tune(PERSIST)).when(buckets != 0 && !has_value(BUCKETS, buckets, hashsize))
 }
 
-fn hash_script(boot: &Boot, table: TableNumbers) -> Option<Finding> {
+fn hash_script(host: &Host, boot: &Boot, table: TableNumbers) -> Option<Finding> {
     let script = boot.hashsize_script.as_ref().filter(|_| boot.hashsize().is_none())?;
     let buckets = table.buckets;
     let finding =
@@ -348,12 +347,18 @@ fn hash_script(boot: &Boot, table: TableNumbers) -> Option<Finding> {
             .read(script, "hashsize")
             .because("it runs once, late at boot, and under systemd only if it is executable")
             .tune(PERSIST);
-    let option = format!("options nf_conntrack hashsize={buckets}");
-    Some(if boot.init == Init::Procd || buckets == 0 {
-        finding
+    // Where modprobe would give the option twice, or reads no options.
+    let needs_sysctl = boot.built_in || boot.install().is_some_and(Install::repeats_options);
+    let command = if needs_sysctl {
+        format!("echo '{BUCKETS} = {buckets}' >> {LOCAL}")
     } else {
-        finding.by_hand(format!("echo '{option}' > /etc/modprobe.d/nf_conntrack.conf"))
-    })
+        format!(
+            "echo 'options nf_conntrack hashsize={buckets}' >> /etc/modprobe.d/nf_conntrack.conf"
+        )
+    };
+    let works =
+        buckets > 0 && boot.init != Init::Procd && (!needs_sysctl || sets_buckets_by_sysctl(host));
+    Some(if works { finding.by_hand(command) } else { finding })
 }
 
 #[cfg(test)]
