@@ -41,13 +41,14 @@ fn unknown_parameters(boot: &Boot) -> impl Iterator<Item = Finding> {
     // What follows a comment sign is taken for parameters as well, and does no harm.
     let is_wrong = |it: &&Parameter| !it.is_known() && it.name.contains("conntrack");
     all.iter().filter(is_wrong).map(move |wrong| {
-        let Parameter { file, line, name, .. } = wrong;
+        let Parameter { file, line, is_joined, name, .. } = wrong;
         let what =
             format!("{} sets a parameter {name}, which conntrack does not have", wrong.place());
         let finding = Finding::warning("unknown-parameter", what)
             .read(wrong.place(), name)
             .because("the kernel ignores it; the maximum and the timeouts are set by sysctl");
-        let is_alone = all.iter().filter(|it| it.file == *file && it.line == *line).count() == 1;
+        let is_here = |it: &&Parameter| it.file == *file && it.line == *line;
+        let is_alone = !is_joined && all.iter().filter(is_here).count() == 1;
         match file.as_str() {
             "/proc/cmdline" => finding,
             _ if is_alone => finding.by_hand(format!("sed -i '{line}d' {file}")),

@@ -292,7 +292,7 @@ fn hash_option(
     TableNumbers { max, buckets, .. }: TableNumbers,
     is_overridden: bool,
 ) -> Option<Finding> {
-    let (place, file) = (option.place(), &option.file);
+    let (place, file, line) = (option.place(), &option.file, option.line);
     let Some(value) = &option.value else {
         return Finding::fault("hash-option", format!("{place} gives hashsize no value"))
             .read(place, "hashsize")
@@ -300,12 +300,12 @@ fn hash_option(
                 "there must be no blank around the equals sign: the kernel refuses to load conntrack \
                  (Invalid argument), and NAT with it",
             )
-            .by_hand(format!("sed -i 's/hashsize[ \\t]*=[ \\t]*/hashsize=/' {file}"))
+            .by_hand(format!("sed -i '{line}s/hashsize[ \\t]*=[ \\t]*/hashsize=/' {file}"))
             .into();
     };
     let is_file = !file.starts_with("/proc");
     let change = |finding: Finding| {
-        let command = format!("sed -i 's/\\<hashsize=[^ \\t]*/hashsize={buckets}/' {file}");
+        let command = format!("sed -i '{line}s/\\<hashsize=[^ \\t]*/hashsize={buckets}/' {file}");
         if is_file && buckets > 0 { finding.by_hand(command) } else { finding }
     };
     let Some(hashsize) = number(value) else {

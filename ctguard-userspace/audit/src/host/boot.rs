@@ -162,7 +162,7 @@ impl Boot {
             let Some(name) = words.next().filter(|name| !name.starts_with('#')) else { continue };
             self.add(known, file, name);
             if underscores(name) == CONNTRACK {
-                self.modprobe.note(file, number, words);
+                self.modprobe.note(file, &[(number, line)], words);
             }
         }
     }

@@ -47,6 +47,8 @@ pub struct Parameter {
     pub file: String,
     /// From 1.
     pub line: usize,
+    /// Whether a backslash joins that line with others.
+    pub is_joined: bool,
     pub name: String,
     /// None for a name without `=`, which conntrack refuses for all but switches.
     pub value: Option<String>,
@@ -159,10 +161,11 @@ impl Modprobe {
     fn add(&mut self, file: &str, text: &str) {
         let mut lines = (1..).zip(text.lines());
         while let Some((number, line)) = lines.next() {
-            let mut line = line.to_owned();
+            let (mut line, mut parts) = (line.to_owned(), vec![(number, line)]);
             while let Some(begun) = line.strip_suffix('\\') {
-                let next = lines.next().map_or("", |(_, next)| next);
-                line = format!("{begun}{next}");
+                let next = lines.next().unwrap_or_default();
+                line = format!("{begun}{}", next.1);
+                parts.push(next);
             }
             if line.starts_with('#') {
                 continue;
@@ -171,7 +174,7 @@ impl Modprobe {
             let (Some(command), Some(module)) = (words.next(), words.next()) else { continue };
             let module = underscores(module);
             match command {
-                "options" if module == CONNTRACK => self.note(file, number, words),
+                "options" if module == CONNTRACK => self.note(file, &parts, words),
                 "install" if module == CONNTRACK => {
                     let command = words.collect::<Vec<_>>().join(" ");
                     // The first counts.
@@ -198,10 +201,15 @@ impl Modprobe {
     pub(super) fn note<'w>(
         &mut self,
         file: &str,
-        line: usize,
+        lines: &[(usize, &str)],
         words: impl Iterator<Item = &'w str>,
     ) {
-        self.parameters.extend(words.map(|word| parameter(file, line, word)));
+        self.parameters.extend(words.map(|word| {
+            let own =
+                lines.iter().find(|(_, text)| text.split_ascii_whitespace().any(|it| it == word));
+            let line = own.or(lines.first()).map_or(1, |(line, _)| *line);
+            Parameter { is_joined: lines.len() > 1, ..parameter(file, line, word) }
+        }));
     }
 
     fn blacklist(&mut self, file: &str, line: usize, module: &str, text: &str) {
@@ -265,7 +273,8 @@ fn parameter(file: &str, line: usize, word: &str) -> Parameter {
         Some((name, value)) => (name, Some(value.trim_matches('"').to_owned())),
         None => (word, None),
     };
-    Parameter { file: file.to_owned(), line, name: underscores(name), value }
+    let (file, name) = (file.to_owned(), underscores(name));
+    Parameter { file, line, is_joined: false, name, value }
 }
 
 impl Dependencies {
@@ -359,6 +368,16 @@ mod tests {
         }
         assert_eq!(hashsize("options nf_conntrack hashsize = 5").as_deref(), Some("nothing"));
         assert_eq!(hashsize("#options nf_conntrack hashsize=5\noptions nf_nat hashsize=5"), None);
+    }
+
+    #[test]
+    fn a_parameter_is_told_by_the_line_on_which_it_stands() {
+        let read = of(
+            "# x\noptions nf_conntrack \\\n acct=1 \\\n hashsize=5\noptions nf_conntrack tstamp=1\n",
+        );
+        let lines = read.parameters.iter().map(|it| (it.name.as_str(), it.line, it.is_joined));
+        let expected = [("acct", 3, true), ("hashsize", 4, true), ("tstamp", 5, false)];
+        assert_eq!(lines.collect::<Vec<_>>(), expected);
     }
 
     /// Fails when kmod itself reads something else.
