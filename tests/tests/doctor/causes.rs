@@ -1,18 +1,18 @@
 //! Each known cause of a full table, with real packets through a NAT router.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
-    addresses::Family, exec, recipe::FloodKind, require, router::Network, sysctl::HostSysctl,
+    addresses::Family, exec, recipe::FloodKind, require, router::Network, sysctl::HostSysctl, table,
 };
 use tokio::net::TcpSocket;
 
-use super::{INFECTED, ask, expect_first, flood, found, is_possible};
+use super::{INFECTED, ask, expect_first, flood, found, is_possible, of_check};
 
 const MAX: &str = "net.netfilter.nf_conntrack_max";
 const HASH: &str = "net.netfilter.nf_conntrack_buckets";
@@ -64,8 +64,26 @@ fn a_host_that_resolves_in_a_loop_is_named() -> Result<()> {
     let network = Network::build()?;
     ask(&network.inside, 2000..2000 + FLOWS, SocketAddr::from((NOBODY, 53)))?;
     expect_first(&network.router, "dns-loop")?;
-    let what = found(&network.router)?[0]["what"].to_string();
-    anyhow::ensure!(what.contains("10.0.1.1"), "the host is not named: {what}");
+    let told = found(&network.router)?;
+    let what = told[0]["what"].to_string();
+    ensure!(what.contains("10.0.1.1"), "the host is not named: {what}");
+
+    // What doctor prints for it leaves the entries of others.
+    network.router.run(|| {
+        let other = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // Nobody is there.
+        let _ = other.send_to(b"x", (NOBODY, 9999));
+        Ok(())
+    })?;
+    let mends = told[0]["mend"].as_array().context("no mend")?;
+    let commands = mends.iter().filter_map(|mend| mend["command"].as_str());
+    let command = commands.last().context("no command")?;
+    ensure!(command.starts_with("conntrack -D "), "{command}");
+    exec::run(network.router.command("sh").args(["-c", command]))?;
+    let left = table::count(&network.router)?;
+    ensure!((1..u64::from(FLOWS) / 10).contains(&left), "{command} leaves {left} entries");
+    let after = found(&network.router)?;
+    ensure!(of_check(&after, "dns-loop").is_none(), "{after:?}");
     Ok(())
 }
 
@@ -173,6 +191,6 @@ fn expectations_that_run_out_are_told_from_a_full_table() -> Result<()> {
     ask(&network.inside, 2000..2200, SocketAddr::from((NOBODY, 69)))?;
     expect_first(&network.router, "expectations-full")?;
     let what = found(&network.router)?[0]["what"].to_string();
-    anyhow::ensure!(what.contains("64 of 64"), "not by its numbers: {what}");
+    ensure!(what.contains("64 of 64"), "not by its numbers: {what}");
     Ok(())
 }

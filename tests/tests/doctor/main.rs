@@ -27,12 +27,13 @@ use ctguard_tests::{
 use serde_json::Value;
 
 /// What doctor may name as the cause; it names one.
-const CAUSES: [&str; 9] = [
+const CAUSES: [&str; 10] = [
     "scan",
     "syn-flood",
     "udp-flood",
     "dns-loop",
     "idle-connections",
+    "close-wait",
     "one-source",
     "nat-ports",
     "insert-failed",

@@ -113,7 +113,7 @@ pub fn audit(host: &Host, besides: Besides<'_>) -> Audit {
         unused(host, &mut findings);
     }
     provider::check(allowances, table, &mut findings);
-    persistence::check(host, table, &owners, planned.role, &mut findings);
+    persistence::check(host, table, &owners, &planned, &mut findings);
     uses::check(host, rules, &mut findings);
     owners::check(host, &owners, &mut findings);
     let guard = (besides.guard)();

@@ -4,8 +4,8 @@ use super::{
     finding::{Finding, Findings},
     planned::Planned,
     size::{
-        BUCKET_BYTES, FILL, LEAST_OF_ROUTER, entries_bytes, has_gibibyte, is_too_wide,
-        replacement_chance, with_margin,
+        FILL, LEAST_OF_ROUTER, MEMORY, entries_bytes, has_gibibyte, is_too_wide,
+        replacement_chance, table_bytes, with_margin,
     },
     text::{mebibytes, per_cent, share},
 };
@@ -14,7 +14,7 @@ use crate::host::{BUCKETS, COUNT, EntrySize, Host, MAX, Memory, TableNumbers, sy
 /// Entries for each bucket: more than 4, more than 8. Every entry is in the hash twice, so as many
 /// buckets as entries make chains of two (`Documentation/networking/nf_conntrack-sysctl.rst`).
 const PER_BUCKET: [f64; 2] = [4.01, 8.01];
-const MEMORY: [f64; 2] = [0.25, 0.5];
+
 pub(super) fn check(
     host: &Host,
     table: TableNumbers,
@@ -98,8 +98,7 @@ fn wide_hash(table: TableNumbers, planned: &Planned) -> Option<Finding> {
 }
 
 fn memory_of(table: TableNumbers, entry: &EntrySize, memory: Memory) -> Option<Finding> {
-    let hash_bytes = table.buckets.saturating_mul(BUCKET_BYTES);
-    let bytes = entries_bytes(table.max, entry).saturating_add(hash_bytes);
+    let bytes = table_bytes(table.max, table.buckets, entry);
     let share = share(bytes, memory.available_bytes);
     let (bytes, share_text) = (mebibytes(bytes), per_cent(share));
     let what = format!("a full table would take {bytes}, {share_text} of the available memory");

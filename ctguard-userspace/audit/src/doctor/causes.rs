@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ctguard_datapath::packet::protocol;
 
 use super::{
-    census::{Census, Kind, Remote},
+    census::{CLOSE_WAIT_SECONDS, Census, Kind, Remote},
     finding::Finding,
     guard::START,
     neighbours::Neighbours,
@@ -74,6 +74,10 @@ pub(super) fn judge(
 }
 
 fn cause(census: &Census, neighbours: &Neighbours, planned: &Planned) -> Option<Finding> {
+    let half_closed = census.of(Kind::CloseWait);
+    if census.share(half_closed) >= DOMINATES {
+        return Some(close_wait(census, half_closed));
+    }
     if let Some((source, held)) = census.sources.first()
         && census.share(held) >= ONE_SOURCE
     {
@@ -130,7 +134,7 @@ fn one_source(
                 "it is scanning: a worm, a port scanner, or a torrent client that looks for peers",
             )
         }
-        Kind::Established | Kind::Closing | Kind::Udp | Kind::Other => {
+        Kind::Established | Kind::Closing | Kind::CloseWait | Kind::Udp | Kind::Other => {
             Finding::warning("one-source", format!("{name} holds {share} of the table"))
                 .because("one client should not be able to use up the table of all others")
         }
@@ -163,6 +167,20 @@ fn idle(census: &Census, many: u64, planned: &Planned) -> Finding {
     }
     let finding = finding.tune("ctguard tune --apply --existing");
     planned.set(&key).into_iter().fold(finding, Finding::by_hand)
+}
+
+/// It takes two answers to get there, so it is no flood of forged addresses.
+fn close_wait(census: &Census, many: u64) -> Finding {
+    let share = per_cent(census.share(many));
+    let what = format!("{share} of the table is connections that only one side has closed");
+    let finding = held(census, Finding::fault("close-wait", what), many).because(format!(
+        "the other side never closes, or its packets take another way, and nf_conntrack_tcp_timeout_\
+         close_wait keeps each entry for longer than the kernel's {CLOSE_WAIT_SECONDS} s; entries that \
+         exist keep their old timeout"
+    ));
+    let key = "net.netfilter.nf_conntrack_tcp_timeout_close_wait";
+    aimed_at(census, Kind::CloseWait, finding)
+        .by_hand(format!("sysctl -w {key}={CLOSE_WAIT_SECONDS}"))
 }
 
 fn aimed_at(census: &Census, kind: Kind, finding: Finding) -> Finding {

@@ -10,6 +10,8 @@ use ctguard_kernel::conntrack::{Entry, TcpState, status};
 
 /// An established connection counts as idle after this.
 const IDLE_SECONDS: u32 = 3600;
+/// The kernel's `tcp_timeout_close_wait`; kube-proxy sets an hour.
+pub(super) const CLOSE_WAIT_SECONDS: u32 = 60;
 const DNS: u16 = 53;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +22,8 @@ pub(super) enum Kind {
     Idle,
     Established,
     Closing,
+    /// Closed by one side, and kept for longer than the kernel would.
+    CloseWait,
     Dns,
     /// Other UDP, unreplied.
     UdpUnanswered,
@@ -39,6 +43,11 @@ impl Kind {
                     let least = established.iter().find(|seconds| **seconds >= left);
                     let quiet = least.map_or(0, |seconds| seconds.saturating_sub(left));
                     if quiet > IDLE_SECONDS { Self::Idle } else { Self::Established }
+                }
+                Some(TcpState::CloseWait)
+                    if entry.timeout_seconds.is_some_and(|left| left > CLOSE_WAIT_SECONDS) =>
+                {
+                    Self::CloseWait
                 }
                 Some(_) => Self::Closing,
                 None if !answered => Self::HalfOpen,

@@ -20,8 +20,10 @@ const FAMILIES: [u8; 2] = [2, 10];
 const NETDEV: u8 = 5;
 const BRIDGE: u8 = 7;
 
-/// The first kernel whose flowtables do not keep conntrack's entries alive (03428ca5cee9).
-const FORGETS_OFFLOADED: (u32, u32) = (6, 14);
+/// Since when flowtables do not keep conntrack's entries alive (03428ca5cee9), and since when they do
+/// again (53b3e60edb67), also in stable kernels.
+const FORGETS_OFFLOADED: [(u32, u32); 2] = [(6, 14), (7, 2)];
+const MENDED: [(u32, u32, u32); 2] = [(6, 18, 39), (7, 1, 4)];
 /// Kernels that count a connection for each of its packets in one tick (d265929930e2), and since
 /// when they do not (be102eb6a0e7).
 const COUNTS_TWICE: [(u32, u32); 2] = [(5, 19), (6, 19)];
@@ -50,7 +52,9 @@ pub(super) fn check(host: &Host, rules: &Ruleset, findings: &mut Findings) {
     findings.add(notrack(rules, host.has_legacy("raw").unwrap_or(true)));
     findings.add(counts_all(rules, release));
     findings.add(limits_packets(rules));
-    findings.add(rules.flowtables.iter().map(|table| flowtable(table, release)));
+    let sublevel = host.sublevel().unwrap_or(0);
+    let forgets = release.is_some_and(|release| forgets_offloaded(release, sublevel));
+    findings.add(rules.flowtables.iter().map(|table| flowtable(table, forgets)));
     for policy in &rules.timeouts {
         let now = |name: &str| {
             let key = format!("net.netfilter.nf_conntrack_{name}");
@@ -230,7 +234,13 @@ fn limits_packets(rules: &Ruleset) -> Option<Finding> {
     )
 }
 
-fn flowtable(table: &Flowtable, release: Option<(u32, u32)>) -> Finding {
+fn forgets_offloaded(release: (u32, u32), sublevel: u32) -> bool {
+    let [first, end] = FORGETS_OFFLOADED;
+    let is_mended = |&(major, minor, since)| release == (major, minor) && sublevel >= since;
+    (first..end).contains(&release) && !MENDED.iter().any(is_mended)
+}
+
+fn flowtable(table: &Flowtable, forgets: bool) -> Finding {
     let Flowtable { table, name, devices, counts } = table;
     let mut why =
         "conntrack and rules see only the first packets of such flows; their entries have \
@@ -242,10 +252,11 @@ fn flowtable(table: &Flowtable, release: Option<(u32, u32)>) -> Finding {
              flowtable's flag `counter` keeps them)",
         );
     }
-    if release.is_some_and(|release| release >= FORGETS_OFFLOADED) {
+    if forgets {
         why.push_str(
-            ". From Linux 6.14 on, an entry may expire under traffic when its flow lasts for a day, \
-             or for minutes in hardware, unless the kernel has a fix of June 2026",
+            ". In this kernel an entry may expire under traffic when its flow lasts for a day, or for \
+             minutes in hardware, unless its distribution has taken the fix from Linux 7.2, 7.1.4 or \
+             6.18.39",
         );
     }
     let devices = if devices.is_empty() { "no device".to_owned() } else { devices.join(", ") };

@@ -123,11 +123,11 @@ fn sets(command: &str) -> bool {
     command.starts_with(SYSCTL) || command.contains(HASHSIZE) || command.contains("ctguard tune")
 }
 
-/// Whether a command gives the table a maximum that its entries reach at once.
+/// Whether a command gives the table a maximum that its entries reach at once, or none.
 fn lowers_below(command: &str, count: u64) -> bool {
     given(command).any(|(key, value)| {
-        let max = value.parse().ok().filter(|max| *max > 0);
-        key == MAX && max.is_some_and(|max: u64| max <= with_margin(count))
+        let max: Option<u64> = value.parse().ok();
+        present_name(key) == MAX && max.is_none_or(|max| max <= with_margin(count))
     })
 }
 
@@ -168,6 +168,7 @@ mod tests {
     fn a_maximum_that_the_entries_reach_at_once_is_never_advised() {
         let command = format!("sysctl -w {MAX}=65536");
         assert!(lowers_below(&command, 60_000) && !lowers_below(&command, 50_000));
+        assert!(lowers_below(&format!("sysctl -w {MAX}=0"), 0));
         assert!(!lowers_below("sysctl -w net.core.somaxconn=1", 60_000));
     }
 }

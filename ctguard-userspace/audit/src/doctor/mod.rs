@@ -22,6 +22,7 @@ mod flow_rules;
 mod guard;
 mod heavy_hitters;
 mod history;
+mod loading;
 mod mends;
 mod neighbours;
 mod owners;

@@ -1,9 +1,15 @@
 //! Other programs that set conntrack's values, or need it.
 
+mod known;
+mod kube_proxy;
+
+use self::{
+    known::{AGENTS, Agent, By, PROXIES, PROXMOX, TUNED},
+    kube_proxy::Told,
+};
 use super::finding::{Finding, Findings};
 use crate::host::Host;
 
-const TUNED: &str = "tuned";
 const KEYS: &str = "net.netfilter.nf_conntrack_";
 
 /// A program that concerns conntrack, and the settings that it writes again by itself.
@@ -16,152 +22,6 @@ pub struct Owner {
     /// Keys, without what all begin with.
     sets: Vec<String>,
 }
-
-/// Who they are, which settings they write again, and what they do, when, and where it is set instead.
-struct Agent {
-    /// As the kernel has it: at most 15 bytes.
-    names: &'static [&'static str],
-    sets: &'static [&'static str],
-    why: &'static str,
-}
-
-const KUBE_PROXY: Agent = Agent {
-    names: &["kube-proxy", "kubelite", "k3s-server", "k3s-agent"],
-    sets: &["max", "tcp_timeout_established", "tcp_timeout_close_wait"],
-    why: "kube-proxy sets these at each start: nf_conntrack_max to conntrack.maxPerCore (32768) times \
-          the number of cores, at least to conntrack.min (131072), and widens the hash to a quarter of \
-          that; the timeouts by tcpEstablishedTimeout (24h) and tcpCloseWaitTimeout (1h). Before 1.22 \
-          and from 1.29 on it lowers values as well. Set them in its configuration (k3s and RKE2: \
-          --kube-proxy-arg; MicroK8s: args/kube-proxy); `maxPerCore: 0` leaves the maximum alone, and \
-          `0s` a timeout",
-};
-
-/// Processes that set conntrack's values, share them with another machine, or need conntrack.
-const AGENTS: [Agent; 11] = [
-    KUBE_PROXY,
-    Agent {
-        names: &["pve-firewall", "proxmox-firewal"],
-        sets: &["max", "buckets", "tcp_timeout_established", "tcp_timeout_syn_recv"],
-        why: "while Proxmox VE's firewall is enabled, it sets the maximum, a hash of a quarter of it, \
-              and two timeouts whenever it applies its rules. Set nf_conntrack_max, \
-              nf_conntrack_tcp_timeout_established and nf_conntrack_tcp_timeout_syn_recv in [OPTIONS] \
-              of /etc/pve/local/host.fw instead",
-    },
-    Agent {
-        names: &["firewalld"],
-        sets: &[],
-        why: "it sets none of conntrack's values. A reload may load conntrack helpers again. Where \
-              CleanupModulesOnExit is on, a restart unloads conntrack, and with it go values that were \
-              set by hand",
-    },
-    Agent {
-        names: &["conntrackd", "keepalived"],
-        sets: &[],
-        why: "two machines take over for each other, and conntrackd copies their tables: give both the \
-              same maximum and hash, or the smaller one loses flows at a failover. With a guard, run \
-              `ctguard learn` after `conntrackd -c`",
-    },
-    Agent { names: &[TUNED], sets: &[], why: "its active profile does not set conntrack's values" },
-    Agent {
-        names: &["dockerd"],
-        sets: &[],
-        why: "published ports and outgoing connections of containers use NAT, which needs conntrack: \
-              `notrack` would cut them off. Docker does not set the maximum. Every container has its \
-              own network namespace and count",
-    },
-    Agent {
-        names: &["calico-node"],
-        sets: &[],
-        why: "its policies are rules that use conntrack, in chains that start with cali-; its eBPF data \
-              plane has a table of its own",
-    },
-    Agent {
-        names: &["cilium-agent"],
-        sets: &[],
-        why: "its eBPF programs track connections in their own tables (`cilium bpf ct list global`; \
-              bpf-ct-global-tcp-max, bpf-ct-global-any-max). Packets that also pass the kernel's stack \
-              have an entry here too",
-    },
-    Agent {
-        names: &["flanneld"],
-        sets: &[],
-        why: "it masquerades traffic that leaves the cluster, which needs conntrack",
-    },
-    Agent {
-        names: &["libvirtd", "virtnetworkd"],
-        sets: &[],
-        why: "its NAT networks masquerade their guests, whose flows have entries here; guests on a \
-              bridge have none unless net.bridge.bridge-nf-call-iptables is 1",
-    },
-    Agent {
-        names: &["NetworkManager"],
-        sets: &[],
-        why: "it sets none of conntrack's values. A connection whose ipv4.method is shared turns on \
-              forwarding and NAT while it is up",
-    },
-];
-
-/// A file by which a program is recognised, a line in it without which it does nothing, what it sets,
-/// its name, and what it does.
-type Trace =
-    (&'static str, Option<&'static str>, &'static [&'static str], &'static str, &'static str);
-
-const TRACES: [Trace; 7] = [
-    (
-        "/etc/ufw/ufw.conf",
-        Some("ENABLED=yes"),
-        &[],
-        "ufw",
-        "it applies /etc/ufw/sysctl.conf when it starts, which overrides sysctl.d",
-    ),
-    (
-        "/etc/apf/conf.apf",
-        Some("SYSCTL_CONNTRACK="),
-        &["max"],
-        "APF",
-        "SYSCTL_CONNTRACK in /etc/apf/conf.apf sets the maximum whenever APF starts: change it there",
-    ),
-    (
-        "/etc/csf/csf.conf",
-        None,
-        &[],
-        "CSF",
-        "a restart rewrites all iptables rules; put your own into /etc/csf/csfpost.sh. CONNLIMIT and \
-         PORTFLOOD in csf.conf apply after the entry was created",
-    ),
-    (
-        "/etc/shorewall/shorewall.conf",
-        None,
-        &[],
-        "Shorewall",
-        "it sets none of conntrack's values. A restart rewrites all rules: put `notrack` into \
-         /etc/shorewall/conntrack, and limits into /etc/shorewall/rules",
-    ),
-    (
-        "/var/lib/cloud/instance/user-data.txt",
-        Some("nf_conntrack"),
-        &[],
-        "cloud-init",
-        "its user data sets conntrack's values, at the first boot of an instance: a new instance has \
-         those, not what was changed here",
-    ),
-    (
-        "/etc/sysctl.d/11-nf-conntrack.conf",
-        None,
-        &[],
-        "OpenWrt",
-        "/etc/sysctl.d/11-nf-conntrack.conf sets conntrack's values; name it, and files of your own, in \
-         /etc/sysupgrade.conf",
-    ),
-    (
-        "/opt/vyatta",
-        None,
-        &["max", "buckets"],
-        "VyOS",
-        "`set system conntrack table-size` and `hash-size` set both; until 1.4 the hash takes effect \
-         at the second boot only",
-    ),
-];
 
 /// Directories of tuned's profiles; the first that has a profile counts.
 const PROFILES: [&str; 4] =
@@ -177,13 +37,18 @@ impl Owner {
     pub fn instead(&self, key: &str) -> String {
         format!("{} sets {key} by itself, so a change does not last here: {}", self.name, self.why)
     }
+
+    fn new(agent: &Agent, name: String, read: (String, String)) -> Self {
+        let sets = agent.sets.iter().map(|&key| key.to_owned()).collect();
+        Self { name, read, why: agent.why(), sets }
+    }
 }
 
 /// All that can be recognised.
 pub fn owners(host: &Host) -> Vec<Owner> {
     let listed = host.names("/proc").unwrap_or_default();
-    let agents = listed.iter().filter_map(|name| agent(host, name.parse().ok()?));
-    agents.chain(TRACES.iter().filter_map(|trace| of_trace(host, trace))).collect()
+    let running = listed.iter().filter_map(|name| running(host, name.parse().ok()?));
+    running.chain(AGENTS.iter().filter_map(|agent| installed(host, agent))).collect()
 }
 
 pub(super) fn check(host: &Host, owners: &[Owner], findings: &mut Findings) {
@@ -199,68 +64,46 @@ pub(super) fn check(host: &Host, owners: &[Owner], findings: &mut Findings) {
     }
 }
 
-fn of_trace(host: &Host, (path, line, sets, name, why): &Trace) -> Option<Owner> {
+fn installed(host: &Host, agent: &Agent) -> Option<Owner> {
+    let By::File(path, name, line) = &agent.by else { return None };
     let is_active = |line: &str| {
         let text = host.text(path).ok().flatten().unwrap_or_default();
         text.lines().any(|found| !found.trim_start().starts_with('#') && found.contains(line))
     };
     let is_there = host.is_there(path) && line.is_none_or(is_active);
-    is_there.then(|| Owner {
-        name: (*name).to_owned(),
-        read: ((*path).to_owned(), "present".to_owned()),
-        why: (*why).to_owned(),
-        sets: sets.iter().map(|&key| key.to_owned()).collect(),
-    })
+    let read = ((*path).to_owned(), "present".to_owned());
+    is_there.then(|| Owner::new(agent, (*name).to_owned(), read))
 }
 
 /// None for other processes, and for those that end meanwhile or are hidden.
-fn agent(host: &Host, pid: u32) -> Option<Owner> {
+fn running(host: &Host, pid: u32) -> Option<Owner> {
     let name = host.text(&format!("/proc/{pid}/comm")).ok()??;
     let name = name.trim();
-    let Agent { names, sets, why } = AGENTS.iter().find(|agent| agent.names.contains(&name))?;
+    let names = |agent: &Agent| match agent.by {
+        By::Process(names) if names.contains(&name) => Some(names),
+        By::Process(_) | By::File(..) => None,
+    };
+    let (agent, names) = AGENTS.iter().find_map(|agent| Some((agent, names(agent)?)))?;
     let command = format!("/proc/{pid}/cmdline");
     let line = host.text(&command).ok().flatten().unwrap_or_default();
     let line = line.split('\0').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-    let mut sets: Vec<_> = sets.iter().map(|&key| key.to_owned()).collect();
-    let mut why = (*why).to_owned();
-    if *names == KUBE_PROXY.names {
-        let left_alone = left_alone(host, &line);
-        sets.retain(|key| !left_alone.contains(&key.as_str()));
-    } else if name == TUNED
+    let mut owner = Owner::new(agent, format!("{name} (pid {pid})"), (command, line.clone()));
+    if names == PROXIES {
+        let told = Told::read(host, name, &line);
+        owner.sets = told.sets().map(str::to_owned).collect();
+        if told.is_disabled() {
+            owner.sets.clear();
+            owner.why.insert_str(0, "its kube-proxy is disabled (disable-kube-proxy); otherwise ");
+        }
+    } else if names == TUNED
         && let Some((said, keys)) = tuned(host)
     {
-        (why, sets) = (said, keys);
-    } else if name.starts_with('p') && !is_proxmox_enabled(host) {
-        sets.clear();
-        why.insert_str(0, "it is disabled in /etc/pve/firewall/cluster.fw; ");
+        (owner.why, owner.sets) = (said, keys);
+    } else if names == PROXMOX && !is_proxmox_enabled(host) {
+        owner.sets.clear();
+        owner.why.insert_str(0, "it is disabled in /etc/pve/firewall/cluster.fw; ");
     }
-    Some(Owner { name: format!("{name} (pid {pid})"), read: (command, line), why, sets })
-}
-
-/// The settings that options of kube-proxy, or its file, tell it to leave alone.
-fn left_alone(host: &Host, line: &str) -> Vec<&'static str> {
-    const OPTIONS: [(&str, &str, &str); 3] = [
-        ("max", "conntrack-max-per-core=0", "maxPerCore: 0"),
-        (
-            "tcp_timeout_established",
-            "conntrack-tcp-timeout-established=0",
-            "tcpEstablishedTimeout: 0s",
-        ),
-        ("tcp_timeout_close_wait", "conntrack-tcp-timeout-close-wait=0", "tcpCloseWaitTimeout: 0s"),
-    ];
-    let mut words = line.split(' ').skip_while(|word| !word.starts_with("--config"));
-    let file = words.next().and_then(|word| match word.split_once('=') {
-        Some((_, file)) => Some(file),
-        None => words.next(),
-    });
-    let file = file.and_then(|file| host.text(file).ok().flatten()).unwrap_or_default();
-    let has_option = |option: &str| {
-        line.split(' ').any(|word| word.ends_with(option) || word.ends_with(&format!("{option}s")))
-    };
-    let is_left = |(_, option, entry): &&(&str, &str, &str)| {
-        has_option(option) || file.lines().any(|line| line.trim() == *entry)
-    };
-    OPTIONS.iter().filter(is_left).map(|(key, ..)| *key).collect()
+    Some(owner)
 }
 
 /// The firewall is off unless the cluster's file enables it; a copy may lack that file.
@@ -352,7 +195,11 @@ mod tests {
     #[test]
     fn every_agent_is_told_with_what_it_means() {
         let machine = Machine::healthy("owners-all");
-        let agents: Vec<_> = super::AGENTS.iter().flat_map(|agent| agent.names).collect();
+        let names = super::AGENTS.iter().filter_map(|agent| match agent.by {
+            super::By::Process(names) => Some(names),
+            super::By::File(..) => None,
+        });
+        let agents: Vec<_> = names.flatten().collect();
         for (pid, agent) in (100..).zip(&agents) {
             machine.write(&format!("/proc/{pid}/comm"), &format!("{agent}\n"));
         }
@@ -361,6 +208,147 @@ mod tests {
         assert_eq!(owners.len(), agents.len());
         assert!(owners.iter().all(|owner| !owner.why.is_empty()));
         assert!(machine.found().is_empty(), "an owner is no fault");
+    }
+
+    /// A name, how it is recognised, what it sets, and words of what it rewrites, when, and where to set
+    /// it instead.
+    type Known = (
+        &'static str,
+        &'static [(&'static str, &'static str)],
+        &'static [&'static str],
+        [&'static str; 3],
+    );
+
+    const OF_KUBE_PROXY: &[&str] = &["max", "tcp_timeout_established", "tcp_timeout_close_wait"];
+    const KNOWN: [Known; 17] = [
+        (
+            "kube-proxy",
+            &[("/proc/9/comm", "kube-proxy\n")],
+            OF_KUBE_PROXY,
+            ["sets nf_conntrack_max", "at each start", "in its configuration"],
+        ),
+        (
+            "MicroK8s",
+            &[("/proc/9/comm", "kubelite\n")],
+            OF_KUBE_PROXY,
+            ["tcpCloseWaitTimeout", "at each start", "/var/snap/microk8s/current/args/kube-proxy"],
+        ),
+        (
+            "MicroK8s that is told to leave the maximum alone",
+            &[
+                ("/proc/9/comm", "kubelite\n"),
+                ("/var/snap/microk8s/current/args/kube-proxy", "--conntrack-max-per-core=0\n"),
+            ],
+            &["tcp_timeout_established", "tcp_timeout_close_wait"],
+            ["tcpEstablishedTimeout", "at each start", "`maxPerCore: 0`"],
+        ),
+        (
+            "k3s",
+            &[("/proc/9/comm", "k3s-agent\n")],
+            OF_KUBE_PROXY,
+            ["a quarter of that", "lowers values", "/etc/rancher/k3s/config.yaml"],
+        ),
+        (
+            "k3s without kube-proxy",
+            &[
+                ("/proc/9/comm", "k3s-server\n"),
+                ("/etc/rancher/k3s/config.yaml", "disable-kube-proxy: true\n"),
+            ],
+            &[],
+            ["its kube-proxy is disabled", "at each start", "kube-proxy-arg"],
+        ),
+        (
+            "RKE2, whose kube-proxy is a process of its own",
+            &[
+                ("/proc/9/comm", "kube-proxy\n"),
+                ("/proc/9/cmdline", "kube-proxy\0--conntrack-max-per-core=0\0"),
+            ],
+            &["tcp_timeout_established", "tcp_timeout_close_wait"],
+            ["sets timeouts", "from 1.29 on", "rke2/config.yaml"],
+        ),
+        (
+            "Proxmox VE",
+            &[("/proc/9/comm", "pve-firewall\n")],
+            &["max", "buckets", "tcp_timeout_established", "tcp_timeout_syn_recv"],
+            ["a hash of a quarter", "applies its rules", "/etc/pve/local/host.fw"],
+        ),
+        (
+            "Docker",
+            &[("/proc/9/comm", "dockerd\n")],
+            &[],
+            ["ip_forward", "as containers come", "DOCKER-USER"],
+        ),
+        (
+            "libvirt",
+            &[("/proc/9/comm", "virtnetworkd\n")],
+            &[],
+            ["NAT networks", "one of its networks starts", "/etc/libvirt/hooks/network"],
+        ),
+        (
+            "ufw",
+            &[("/etc/ufw/ufw.conf", "ENABLED=yes\n")],
+            &[],
+            ["overrides sysctl.d", "enabled or reloaded", "values in /etc/ufw/sysctl.conf"],
+        ),
+        (
+            "firewalld",
+            &[("/proc/9/comm", "firewalld\n")],
+            &[],
+            ["unloads conntrack", "with each reload", "line in modprobe.d"],
+        ),
+        (
+            "Shorewall",
+            &[("/etc/shorewall/shorewall.conf", "STARTUP_ENABLED=Yes\n")],
+            &[],
+            ["all rules again", "restart and reload", "/etc/shorewall/conntrack"],
+        ),
+        (
+            "CSF",
+            &[("/etc/csf/csf.conf", "TESTING = \"0\"\n")],
+            &[],
+            ["all iptables rules", "start and restart", "/etc/csf/csfpost.sh"],
+        ),
+        (
+            "NetworkManager",
+            &[("/proc/9/comm", "NetworkManager\n")],
+            &[],
+            ["forwarding and NAT", "connection is up", "nmcli"],
+        ),
+        (
+            "tuned",
+            &[("/proc/9/comm", "tuned\n")],
+            &[],
+            ["active profile", "changes the profile", "below /etc/tuned"],
+        ),
+        (
+            "cloud-init",
+            &[("/var/lib/cloud/instance/user-data.txt", "- sysctl -w net.nf_conntrack_max=1\n")],
+            &[],
+            ["sets conntrack's values", "first boot", "user data of the instance"],
+        ),
+        (
+            "Cilium",
+            &[("/proc/9/comm", "cilium-agent\n")],
+            &[],
+            ["their own tables", "at each start", "cilium-config"],
+        ),
+    ];
+
+    #[test]
+    fn each_owner_is_told_with_what_it_rewrites_when_and_where_to_set_it() {
+        for (name, files, sets, words) in KNOWN {
+            let machine = Machine::healthy("owners-known");
+            for (path, text) in files {
+                machine.write(path, text);
+            }
+            let owners = super::owners(machine.host());
+            let [owner] = owners.as_slice() else { panic!("{name}: {owners:?}") };
+            assert_eq!(owner.sets, sets, "{name}");
+            for word in words {
+                assert!(owner.why.contains(word), "{name}: no {word:?} in {:?}", owner.why);
+            }
+            assert!(machine.found().is_empty(), "{name}: an owner is no fault");
+        }
     }
 
     #[test]

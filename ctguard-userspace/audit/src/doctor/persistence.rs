@@ -1,16 +1,19 @@
 //! Whether the next boot sets the same values, and lines in files that do nothing.
 
+use std::collections::BTreeMap;
+
 use super::{
     finding::{Finding, Findings},
+    loading,
+    mends::given,
     owners::Owner,
-    role::Role,
+    planned::Planned,
     size::MOST_PER_BUCKET,
-    timeout_rules::fitting,
 };
 use crate::host::{
-    Assignment, BUCKETS, Boot, COUNT, HASHSIZE, Host, Init, MAX, Named, Parameter, Readers,
-    SysctlFiles, TableNumbers, has_value, number, sets_buckets_by_sysctl, setting_path,
-    sysctl_path,
+    Assignment, BUCKETS, Boot, COUNT, HASHSIZE, HeldBack, Host, Init, Install, Named, Parameter,
+    Readers, SysctlFiles, TableNumbers, has_value, number, present_name, sets_buckets_by_sysctl,
+    setting_path, sysctl_path,
 };
 
 /// Prefixes of conntrack's keys …
@@ -19,13 +22,15 @@ const CURRENT: [&str; 2] = ["net.netfilter.nf_conntrack_", "net.nf_conntrack_max
 /// (`CONFIG_NF_CONNTRACK_PROC_COMPAT`), and of a mixture that never was.
 const OBSOLETE: [&str; 3] =
     ["net.ipv4.netfilter.ip_conntrack_", "net.ipv4.ip_conntrack_", "net.netfilter.ip_conntrack_"];
+/// Where an operator's own settings come after all others.
+const LOCAL: &str = "/etc/sysctl.d/zz-local.conf";
 const PERSIST: &str = "ctguard tune --apply --persist";
 
 pub(super) fn check(
     host: &Host,
     table: Option<TableNumbers>,
     owners: &[Owner],
-    role: Role,
+    planned: &Planned,
     findings: &mut Findings,
 ) {
     let Some(files) = findings.read("sysctl-files", SysctlFiles::read(host)) else { return };
@@ -35,21 +40,20 @@ pub(super) fn check(
         for key in files.keys().filter(|key| is_current(key)) {
             if let Some(live) = findings.read("drift", host.sysctl(key)) {
                 let live = live.as_deref();
-                findings.add(drift(host, (&files, key), live, owner(key), role));
+                findings.add(drift(host, (&files, key), live, owner(key), planned));
             }
         }
         let by_sysctl = files.at_boot(BUCKETS).is_some_and(|_| boot.sets_in_time(BUCKETS));
         let is_overridden = by_sysctl && sets_buckets_by_sysctl(host) || owner(BUCKETS).is_some();
         findings.add(boot.hashsize().and_then(|it| hash_option(it, table, is_overridden)));
-        findings.add(hash_script(&boot, table));
+        findings.add(hash_script(host, &boot, table).filter(|_| !by_sysctl));
     }
     findings.add(only_by_hand(&files));
     findings.add(too_late(host, &files, &boot, &owner));
+    findings.add(in_vain(host, (&files, &boot), &owner, planned));
     findings.add(wrong_lines(host, &files));
     findings.add(overwritten(&files));
-    findings.add(boot.loaded.iter().filter_map(unknown_module));
-    findings.add(unknown_parameters(&boot));
-    findings.add(install(&boot, table));
+    loading::check(&boot, table, findings);
 }
 
 fn is_current(key: &str) -> bool {
@@ -62,7 +66,7 @@ fn drift(
     (files, key): (&SysctlFiles, &str),
     live: Option<&str>,
     owner: Option<&Owner>,
-    role: Role,
+    planned: &Planned,
 ) -> Option<Finding> {
     let (at_boot, _) = files.at_boot(key)?;
     let Assignment { file, line, value, .. } = at_boot;
@@ -76,11 +80,14 @@ fn drift(
             .into();
     };
     let Some(written) = at_boot.number() else {
-        return Finding::warning("wrong-line", format!("{place} sets {key} to {value:?}"))
+        let finding = Finding::warning("wrong-line", format!("{place} sets {key} to {value:?}"))
             .read(place, value)
-            .because("the kernel takes only numbers, and refuses the line")
-            .by_hand(format!("sed -i '{line}d' {file}"))
-            .into();
+            .because("the kernel takes only numbers, and refuses the line");
+        return Some(if file.starts_with("/proc") {
+            finding
+        } else {
+            finding.by_hand(format!("sed -i '{line}d' {file}"))
+        });
     };
     let is_live = number(live).is_some_and(|live| has_value(key, live, written));
     let read = |finding: Finding| finding.read(sysctl_path(key), live).read(&place, value);
@@ -95,20 +102,18 @@ fn drift(
         let why = "only the host can set it, and its value applies: the line has no effect here";
         return Finding { severity: super::Severity::Note, ..finding }.because(why).when(!is_live);
     }
-    let right = fitting(key, written, role);
-    let set = if path == HASHSIZE {
-        format!("echo {written} > {path}")
-    } else {
-        format!("sysctl -w {key}={right}")
-    };
-    finding
-        .because(
-            "the file was applied before conntrack was loaded, or somebody has changed the value \
-             since: it may be different after the next boot",
-        )
-        .by_hand(set)
-        .by_hand(format!("{}    # if the present value is right", in_file(at_boot, key, live)))
-        .when(!is_live)
+    let finding = finding.because(
+        "the file was applied before conntrack was loaded, or somebody has changed the value since: \
+         it may be different after the next boot",
+    );
+    let set = planned.set_as_written(host, key, written);
+    let may_stay = number(live).is_some_and(|live| planned.may_stay(host, key, live));
+    let keep = may_stay.then(|| match &set {
+        Some(_) => format!("{}    # if the present value is right", in_file(at_boot, key, live)),
+        None => in_file(at_boot, key, live),
+    });
+    let mends = set.into_iter().chain(keep);
+    mends.fold(finding, |finding, mend| finding.by_hand(mend)).when(!is_live)
 }
 
 /// Has the line that wins say another value. A package would overwrite its own file, and wildcards set
@@ -118,7 +123,7 @@ pub(super) fn in_file(line: &Assignment, key: &str, value: &str) -> String {
     if file.starts_with("/etc/") && !written.contains(['*', '?', '[']) {
         format!("sed -i '{number}s|=.*|= {value}|' {file}")
     } else {
-        format!("echo '{key} = {value}' >> /etc/sysctl.d/zz-local.conf")
+        format!("echo '{key} = {value}' >> {LOCAL}")
     }
 }
 
@@ -158,16 +163,79 @@ fn too_late<'o>(
         Init::Systemd | Init::Scripts => "/etc/modules-load.d",
     };
     let finding = Finding::warning("too-early", what)
-        .read(late.place(), format!("{}={}", late.key, late.value))
-        .read(list, "no nf_conntrack")
+        .read(late.place(), format!("{}={}", late.key, late.value));
+    let why = "the setting does not exist at that time, and the line is silently ignored; conntrack is \
+               loaded with its defaults by the first rule that needs it";
+    if let Some(held) = boot.held_back().next() {
+        let place = format!("{}:{}", held.file, held.line);
+        let finding = finding
+            .read(&place, &held.text)
+            .because(format!("{why}. {place} keeps lists of modules from loading it"));
+        let mend = load_early(boot).filter(|_| !boot.is_blocked());
+        return Some(mend.into_iter().fold(finding, Finding::by_hand));
+    }
+    let finding = finding.read(list, "no nf_conntrack").because(why);
+    if boot.is_blocked() {
+        return Some(finding);
+    }
+    let finding = finding.tune(PERSIST);
+    Some(load_early(boot).into_iter().fold(finding, Finding::by_hand))
+}
+
+/// The command that has a list of modules load conntrack; none where what holds it back cannot be
+/// edited.
+fn load_early(boot: &Boot) -> Option<String> {
+    let mut commands = Vec::new();
+    let mut held: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for HeldBack { file, line, .. } in boot.held_back() {
+        // A package's own file would come back.
+        if !file.starts_with("/etc/") {
+            return None;
+        }
+        held.entry(file).or_default().push(format!("-e {line}d"));
+    }
+    commands.extend(held.iter().map(|(file, lines)| format!("sed -i {} {file}", lines.join(" "))));
+    let is_listed = |named: &Named| named.name.replace('-', "_") == "nf_conntrack";
+    if !boot.loaded.iter().any(is_listed) {
+        let list = match boot.init {
+            Init::Procd => "/etc/modules.d/nf-conntrack",
+            Init::Systemd | Init::Scripts => "/etc/modules-load.d/nf_conntrack.conf",
+        };
+        commands.push(format!("echo nf_conntrack >> {list}"));
+    }
+    Some(commands.join(" && "))
+}
+
+/// `sysctl.KEY=` of the kernel's command line, which comes too early for a module.
+fn in_vain<'o>(
+    host: &Host,
+    (files, boot): (&SysctlFiles, &Boot),
+    owner: &impl Fn(&str) -> Option<&'o Owner>,
+    planned: &Planned,
+) -> Option<Finding> {
+    let is_lost = |found: &&Assignment| {
+        let key = present_name(&found.key);
+        files.at_boot(key).is_none() && owner(key).is_none() && host.is_there(&sysctl_path(key))
+    };
+    let lost = files.in_vain.iter().find(is_lost)?;
+    let (key, live) = (present_name(&lost.key), host.number(&sysctl_path(&lost.key)).ok()?);
+    let finding = Finding::warning("too-early", format!("{} sets {key} in vain", lost.file))
+        .read(lost.place(), format!("sysctl.{}={}", lost.key, lost.value))
         .because(
-            "the setting does not exist at that time, and the line is silently ignored; conntrack is \
-             loaded with its defaults by the first rule that needs it",
+            "the kernel sets it before it starts init, and the settings of a module do not exist \
+                 then",
         );
-    let finding = if boot.is_blocked() { finding } else { finding.tune(PERSIST) };
-    let file = if boot.init == Init::Procd { "nf-conntrack" } else { "nf_conntrack.conf" };
-    let by_hand = format!("echo nf_conntrack > {list}/{file}");
-    Some(if boot.is_blocked() { finding } else { finding.by_hand(by_hand) })
+    let (Some(written), Some(live)) = (lost.number(), live) else { return Some(finding) };
+    let set = planned.set_as_written(host, key, written).filter(|_| !has_value(key, live, written));
+    let value = set.as_deref().and_then(|set| given(set).find(|(set, _)| *set == key));
+    let value = value.map_or_else(|| live.to_string(), |(_, value)| value.to_owned());
+    let early = (!boot.sets_in_time(key)).then(|| load_early(boot));
+    if boot.is_blocked() || early == Some(None) {
+        return Some(finding);
+    }
+    let keep = format!("echo '{key} = {value}' >> {LOCAL}");
+    let commands = set.into_iter().chain([keep]).chain(early.flatten());
+    Some(finding.by_hand(commands.collect::<Vec<_>>().join(" && ")))
 }
 
 fn wrong_lines(host: &Host, files: &SysctlFiles) -> impl Iterator<Item = Finding> {
@@ -190,11 +258,14 @@ fn wrong_lines(host: &Host, files: &SysctlFiles) -> impl Iterator<Item = Finding
             return None;
         };
         let name = key.rsplit('.').next().unwrap_or_default();
-        Finding::warning("wrong-line", format!("{place} {what}"))
+        let finding = Finding::warning("wrong-line", format!("{place} {what}"))
             .read(place, format!("{key} = {}", assignment.value))
-            .because(why)
-            .by_hand(format!("sed -i '/{name}/d' {file}"))
-            .into()
+            .because(why);
+        Some(if file.starts_with("/proc") {
+            finding
+        } else {
+            finding.by_hand(format!("sed -i '/^[^#;]*{name}[ \\t]*=/d' {file}"))
+        })
     })
 }
 
@@ -216,86 +287,12 @@ fn overwritten(files: &SysctlFiles) -> Option<Finding> {
         .when(all && files.sysctl_conf_comments == 0)
 }
 
-fn unknown_module(Named { file, name, exists, .. }: &Named) -> Option<Finding> {
-    let spelt = name.replace('-', "_");
-    let is_ours = spelt.contains("nf_conntrack") || spelt.starts_with("ip_conntrack");
-    let (check, why) = if name.contains(char::is_whitespace) {
-        (
-            "module-line",
-            "systemd takes the whole line as the module's name: conntrack is not loaded. Parameters \
-             belong into modprobe.d",
-        )
-    } else {
-        (
-            "gone-module",
-            "this kernel has no such module; what was nf_conntrack_ipv4 and _ipv6 until Linux 4.18 is \
-             now part of nf_conntrack",
-        )
-    };
-    Finding::fault(check, format!("{file} loads {name}, which does not exist"))
-        .read(file, name)
-        .because(why)
-        .by_hand(format!("sed -i 's/^[ \\t]*{name}[ \\t]*$/nf_conntrack/' {file}"))
-        .when(is_ours && !exists)
-}
-
-/// Advice on the web gives the module parameters that it does not have, such as `nf_conntrack_max`.
-fn unknown_parameters(boot: &Boot) -> impl Iterator<Item = Finding> {
-    let all = &boot.modprobe.parameters;
-    // What follows a comment sign is taken for parameters as well, and does no harm.
-    let is_wrong = |it: &&Parameter| !it.is_known() && it.name.contains("conntrack");
-    all.iter().filter(is_wrong).map(move |wrong| {
-        let Parameter { file, line, name, .. } = wrong;
-        let what =
-            format!("{} sets a parameter {name}, which conntrack does not have", wrong.place());
-        let finding = Finding::warning("unknown-parameter", what)
-            .read(wrong.place(), name)
-            .because("the kernel ignores it; the maximum and the timeouts are set by sysctl");
-        let is_alone = all.iter().filter(|it| it.file == *file && it.line == *line).count() == 1;
-        match file.as_str() {
-            "/proc/cmdline" => finding,
-            _ if is_alone => finding.by_hand(format!("sed -i '{line}d' {file}")),
-            _ => finding.by_hand(format!("sed -i '{line}s/[ \\t]{name}[^ \\t]*//' {file}")),
-        }
-    })
-}
-
-fn install(boot: &Boot, table: Option<TableNumbers>) -> Option<Finding> {
-    let install = boot.install()?;
-    let (place, command) = (&install.place, &install.command);
-    if install.blocks() {
-        let what = format!("{place} keeps conntrack from being loaded");
-        return Finding::warning("blocked", what)
-            .read(place, command)
-            .because(
-                "it is loaded now, but not after the next boot: rules that need it will fail, unless \
-                 an initial RAM disk loads it",
-            )
-            .when(table.is_some() && !boot.built_in);
-    }
-    let repeats = install.repeats_options() && boot.hashsize().is_some();
-    let note = Finding::note("install-line", format!("{place} says how conntrack is loaded"));
-    let note = note.read(place, command);
-    if repeats {
-        return Some(note.because(
-            "options of the module are given twice there, by modprobe and by the modprobe that it \
-             runs; set the hash by net.netfilter.nf_conntrack_buckets in sysctl.d instead",
-        ));
-    }
-    let why = if install.applies(MAX) {
-        "whenever conntrack is loaded, settings of sysctl.d are applied again"
-    } else {
-        "modprobe runs this command instead of loading the module; what it sets comes after sysctl.d"
-    };
-    Some(note.because(why))
-}
-
 fn hash_option(
     option: &Parameter,
     TableNumbers { max, buckets, .. }: TableNumbers,
     is_overridden: bool,
 ) -> Option<Finding> {
-    let (place, file) = (option.place(), &option.file);
+    let (place, file, line) = (option.place(), &option.file, option.line);
     let Some(value) = &option.value else {
         return Finding::fault("hash-option", format!("{place} gives hashsize no value"))
             .read(place, "hashsize")
@@ -303,12 +300,12 @@ fn hash_option(
                 "there must be no blank around the equals sign: the kernel refuses to load conntrack \
                  (Invalid argument), and NAT with it",
             )
-            .by_hand(format!("sed -i 's/hashsize[ \\t]*=[ \\t]*/hashsize=/' {file}"))
+            .by_hand(format!("sed -i '{line}s/hashsize[ \\t]*=[ \\t]*/hashsize=/' {file}"))
             .into();
     };
     let is_file = !file.starts_with("/proc");
     let change = |finding: Finding| {
-        let command = format!("sed -i 's/\\<hashsize=[^ \\t]*/hashsize={buckets}/' {file}");
+        let command = format!("sed -i '{line}s/\\<hashsize=[^ \\t]*/hashsize={buckets}/' {file}");
         if is_file && buckets > 0 { finding.by_hand(command) } else { finding }
     };
     let Some(hashsize) = number(value) else {
@@ -340,7 +337,7 @@ fn hash_option(
     change(finding.tune(PERSIST)).when(buckets != 0 && !has_value(BUCKETS, buckets, hashsize))
 }
 
-fn hash_script(boot: &Boot, table: TableNumbers) -> Option<Finding> {
+fn hash_script(host: &Host, boot: &Boot, table: TableNumbers) -> Option<Finding> {
     let script = boot.hashsize_script.as_ref().filter(|_| boot.hashsize().is_none())?;
     let buckets = table.buckets;
     let finding =
@@ -348,12 +345,18 @@ fn hash_script(boot: &Boot, table: TableNumbers) -> Option<Finding> {
             .read(script, "hashsize")
             .because("it runs once, late at boot, and under systemd only if it is executable")
             .tune(PERSIST);
-    let option = format!("options nf_conntrack hashsize={buckets}");
-    Some(if boot.init == Init::Procd || buckets == 0 {
-        finding
+    // Where modprobe would give the option twice, or reads no options.
+    let needs_sysctl = boot.built_in || boot.install().is_some_and(Install::repeats_options);
+    let command = if needs_sysctl {
+        format!("echo '{BUCKETS} = {buckets}' >> {LOCAL}")
     } else {
-        finding.by_hand(format!("echo '{option}' > /etc/modprobe.d/nf_conntrack.conf"))
-    })
+        format!(
+            "echo 'options nf_conntrack hashsize={buckets}' >> /etc/modprobe.d/nf_conntrack.conf"
+        )
+    };
+    let works =
+        buckets > 0 && boot.init != Init::Procd && (!needs_sysctl || sets_buckets_by_sysctl(host));
+    Some(if works { finding.by_hand(command) } else { finding })
 }
 
 #[cfg(test)]

@@ -1,15 +1,22 @@
 //! What `ctguard tune` would set on this machine: the numbers in doctor's commands.
 
-use super::{owners::Owner, role::Role};
+use super::{
+    owners::Owner,
+    role::Role,
+    size::{BUCKET_BYTES, MEMORY, MOST_PER_BUCKET, is_too_wide, table_bytes},
+    text::share,
+    timeout_rules::fitting,
+};
 use crate::{
-    host::{BUCKETS, HASHSIZE, Host, MAX, setting_path},
-    tune::{Change, wanted},
+    host::{BUCKETS, EntrySize, HASHSIZE, Host, MAX, Memory, setting_path},
+    tune::{Change, Max, PART_OF_AVAILABLE, wanted},
 };
 
 #[derive(Debug, Default)]
 pub(super) struct Planned {
     pub(super) role: Role,
     changes: Vec<Change>,
+    owners: Vec<Owner>,
     /// Before Linux 4.7 only the module's parameter sets the hash.
     hash_by_parameter: bool,
 }
@@ -17,19 +24,19 @@ pub(super) struct Planned {
 impl Planned {
     /// Knows nothing where tune would fail.
     pub(super) fn of(host: &Host, role: Role, owners: &[Owner]) -> Self {
-        let changes = wanted(host, role, owners).unwrap_or_default();
-        Self { role, changes, hash_by_parameter: setting_path(host, BUCKETS) == HASHSIZE }
+        let changes = wanted(host, role, owners, Max::Auto).unwrap_or_default();
+        let hash_by_parameter = setting_path(host, BUCKETS) == HASHSIZE;
+        Self { role, changes, owners: owners.to_vec(), hash_by_parameter }
     }
 
     /// The value that tune would give a setting; none if it leaves the setting alone.
     pub(super) fn then(&self, key: &str) -> Option<u64> {
-        let change = self.changes.iter().find(|change| change.key == key)?;
-        change.changes().then_some(change.then)
+        changed(&self.changes, key)
     }
 
     /// A setting's value after tune has run.
     pub(super) fn after(&self, key: &str) -> Option<u64> {
-        self.changes.iter().find(|change| change.key == key).map(|change| change.then)
+        after(&self.changes, key)
     }
 
     /// The command that sets one of tune's settings as tune would.
@@ -39,8 +46,17 @@ impl Planned {
 
     /// The same for hash and maximum: a maximum raised alone would make the hash too narrow.
     pub(super) fn set_size(&self) -> Option<String> {
-        let max = self.then(MAX).map(|max| format!("{MAX}={max}"));
-        Some(match (self.then(BUCKETS), max) {
+        self.size(self.then(BUCKETS), self.then(MAX))
+    }
+
+    /// The same; none if the hash stays as it is.
+    pub(super) fn set_hash(&self) -> Option<String> {
+        self.then(BUCKETS).and_then(|_| self.set_size())
+    }
+
+    fn size(&self, buckets: Option<u64>, max: Option<u64>) -> Option<String> {
+        let max = max.map(|max| format!("{MAX}={max}"));
+        Some(match (buckets, max) {
             (None, max) => format!("sysctl -w {}", max?),
             (Some(buckets), None) if self.hash_by_parameter => {
                 format!("echo {buckets} > {HASHSIZE}")
@@ -53,10 +69,66 @@ impl Planned {
         })
     }
 
-    /// The same; none if the hash stays as it is.
-    pub(super) fn set_hash(&self) -> Option<String> {
-        self.then(BUCKETS).and_then(|_| self.set_size())
+    /// The command that gives a setting the value that a file has for it, or one that tune would set
+    /// where that value does not fit; none where the present value should stay.
+    pub(super) fn set_as_written(&self, host: &Host, key: &str, written: u64) -> Option<String> {
+        match key {
+            MAX => {
+                let asked = wanted(host, self.role, &self.owners, Max::Entries(written)).ok();
+                let asked = asked.filter(|changes| written < self.now(MAX) || bears(host, changes));
+                if let Some(changes) = asked {
+                    return self.size(changed(&changes, BUCKETS), changed(&changes, MAX));
+                }
+                (!self.may_stay(host, MAX, self.now(MAX))).then(|| self.set_size()).flatten()
+            }
+            BUCKETS if is_fitting_hash(host, self.now(MAX), written) => {
+                self.size(Some(written), None)
+            }
+            BUCKETS => self.set_hash().filter(|_| !self.may_stay(host, key, self.now(BUCKETS))),
+            _ => Some(format!("sysctl -w {key}={}", fitting(key, written, self.role))),
+        }
     }
+
+    /// Whether the next boots may set what a setting is at present.
+    pub(super) fn may_stay(&self, host: &Host, key: &str, live: u64) -> bool {
+        match key {
+            MAX => live > 0,
+            BUCKETS => is_fitting_hash(host, self.now(MAX), live),
+            _ => fitting(key, live, self.role) == live,
+        }
+    }
+
+    /// Zero where tune would fail.
+    fn now(&self, key: &str) -> u64 {
+        self.changes.iter().find(|change| change.key == key).map_or(0, |change| change.now)
+    }
+}
+
+fn after(changes: &[Change], key: &str) -> Option<u64> {
+    changes.iter().find(|change| change.key == key).map(|change| change.then)
+}
+
+fn changed(changes: &[Change], key: &str) -> Option<u64> {
+    let change = changes.iter().find(|change| change.key == key)?;
+    change.changes().then_some(change.then)
+}
+
+/// Whether the memory bears a full table of this size without a warning.
+fn bears(host: &Host, changes: &[Change]) -> bool {
+    let size = after(changes, MAX).zip(after(changes, BUCKETS));
+    let memory = Memory::read(host).ok();
+    size.zip(memory).is_some_and(|((max, buckets), memory)| {
+        share(table_bytes(max, buckets, &EntrySize::read(host)), memory.available_bytes) < MEMORY[0]
+    })
+}
+
+/// Whether a hash suits a maximum, and memory.
+fn is_fitting_hash(host: &Host, max: u64, buckets: u64) -> bool {
+    let available = Memory::read(host).map_or(0, |memory| memory.available_bytes);
+    buckets > 0
+        && buckets.saturating_mul(BUCKET_BYTES) <= available / PART_OF_AVAILABLE
+        && buckets.saturating_mul(MOST_PER_BUCKET) >= max
+        && !is_too_wide(max, buckets)
 }
 
 #[cfg(test)]
@@ -67,7 +139,7 @@ mod tests {
     use crate::{
         doctor::{TIMEOUTS, TimeoutRule, mends::given, testing::Machine},
         host::{COUNT, EXPECT_MAX, sysctl_path},
-        tune::{Max, propose},
+        tune::propose,
     };
 
     const NAT: (&str, &str) = ("/proc/net/ip_tables_names", "filter\nnat\n");
@@ -149,6 +221,41 @@ mod tests {
                 let changes = propose(machine.host(), None, Max::Auto).unwrap().changes;
                 let change = changes.iter().find(|change| change.key == key).unwrap();
                 assert!(!change.changes(), "{role:?}: {live}, {written}: {change:?}");
+            }
+        }
+    }
+
+    /// Fails when a file's line is advised that tune would refuse: no maximum, one that memory does not
+    /// bear or the entries reach, a hash that does not fit it.
+    #[test]
+    fn a_size_that_tune_would_refuse_is_not_set_because_a_file_says_it() {
+        let (kept, size) = ("sed -i '1s|=.*|= 262144|' /etc/sysctl.d/a.conf", "sysctl -w ");
+        let both = format!("{size}{BUCKETS}=524288 {MAX}=524288 && ");
+        let auto = format!("{size}{BUCKETS}=1048576 {MAX}=1048576 && ");
+        let cases: [(&str, &str, &[(&str, u64)], &[&str]); 10] = [
+            (MAX, "0", &[], &[kept]),
+            (MAX, "0x0", &[], &[kept]),
+            (MAX, "12", &[], &[kept]),
+            (MAX, "100000000", &[], &[kept]),
+            (MAX, "20000", &[(COUNT, 19_000)], &[kept]),
+            (MAX, "524288", &[], &[&both[..both.len() - 4], "if the present value is right"]),
+            (MAX, "100000000", &[(MAX, 0)], &[&auto]),
+            (BUCKETS, "0", &[], &[kept]),
+            (BUCKETS, "1024", &[], &[kept]),
+            (BUCKETS, "100000000", &[], &[kept]),
+        ];
+        for (key, written, values, expected) in cases {
+            let machine = machine(&[]);
+            machine.write("/etc/sysctl.d/a.conf", &format!("{key} = {written}\n"));
+            for (key, value) in values {
+                set(&machine, key, *value);
+            }
+            let audit = machine.audit();
+            let mends = &audit.notes("drift")[0].mend;
+            let commands: Vec<_> = mends.iter().map(|mend| mend.command.as_str()).collect();
+            assert_eq!(commands.len(), expected.len(), "{key} = {written}: {commands:?}");
+            for (command, expected) in commands.iter().zip(expected) {
+                assert!(command.contains(expected), "{key} = {written}: {commands:?}");
             }
         }
     }

@@ -7,6 +7,8 @@ use crate::host::{EntrySize, Memory};
 /// at 75 % and page at 90 %.
 pub const NEARLY_FULL: f64 = 0.75;
 pub(super) const FILL: [f64; 2] = [NEARLY_FULL, 0.9];
+/// The share of the available memory that a full table may not take.
+pub(super) const MEMORY: [f64; 2] = [0.25, 0.5];
 /// The least for a router with a gibibyte of memory or more.
 pub const LEAST_OF_ROUTER: u64 = 1 << 16;
 pub const BUCKET_BYTES: u64 = 8;
@@ -41,6 +43,11 @@ pub const fn with_margin(count: u64) -> u64 {
 pub fn entries_bytes(entries: u64, entry: &EntrySize) -> u64 {
     let bytes = u128::from(entries) * u128::from(entry.bytes) * 115 / 100;
     u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// What a full table takes, its hash included.
+pub(super) fn table_bytes(max: u64, buckets: u64, entry: &EntrySize) -> u64 {
+    entries_bytes(max, entry).saturating_add(buckets.saturating_mul(BUCKET_BYTES))
 }
 
 #[cfg(test)]

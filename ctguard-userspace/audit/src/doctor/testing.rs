@@ -106,8 +106,9 @@ impl Machine {
     /// those compared.
     pub fn compare_with_tune(&self, name: &str) -> BTreeSet<String> {
         let mut compared = BTreeSet::new();
-        // A drift is mended with the value of a file.
-        let found = self.audit().findings.into_iter().filter(|finding| finding.check != "drift");
+        // These are mended with the value of a line.
+        let is_of_line = |finding: &Finding| ["drift", "too-early"].contains(&finding.check);
+        let found = self.audit().findings.into_iter().filter(|finding| !is_of_line(finding));
         for Finding { check, mend, .. } in found {
             let is_for_nat = mend.iter().any(|mend| mend.command.contains("--for nat-router"));
             let role = is_for_nat.then_some(Role::NatRouter);

@@ -1,12 +1,15 @@
 //! Which modules are loaded at boot, by whom, and with which options.
 //!
 //! systemd and `OpenRC` read `modules-load.d` like `sysctl.d`; systemd takes the whole line as a name.
-//! `OpenRC` reads `/etc/conf.d/modules` besides, and older Red Hats run `/etc/sysconfig/modules`. procd
+//! `OpenRC` reads `/etc/conf.d/modules` besides, and older Red Hats run `/etc/sysconfig/modules`. systemd reads
+//! `modules_load=` of the kernel's command line too, and heeds the blacklist of `modprobe.d`. procd
 //! reads `/etc/modules.d` alone, where a line may have parameters, and no `modprobe.d`.
 
 use super::{
     machine::{Host, TOPS, Unread},
-    modprobe::{CONNTRACK, Dependencies, Install, Modprobe, Parameter, underscores},
+    modprobe::{
+        COMMAND_LINE, CONNTRACK, Dependencies, HeldBack, Install, Modprobe, Parameter, underscores,
+    },
 };
 
 /// Debian's older list, and Alpine's.
@@ -96,6 +99,11 @@ impl Boot {
             }
             return Ok(());
         }
+        if self.init == Init::Systemd {
+            for name in self.modprobe.loads.clone() {
+                self.add(&known, COMMAND_LINE, &name);
+            }
+        }
         let mut lists = host.drop_ins(&TOPS, "modules-load.d", ".conf")?;
         lists.push(MODULES.to_owned());
         for file in lists {
@@ -131,13 +139,20 @@ impl Boot {
 
     fn add(&mut self, known: &Dependencies, file: &str, name: &str) {
         let spelt = underscores(name);
-        let module = known.module(&spelt);
-        let brings = module.is_some_and(|module| {
+        let alias = self.modprobe.alias(&spelt);
+        let module = known.module(alias.unwrap_or(&spelt));
+        // systemd heeds the blacklist, modprobe only where a name stands for another module.
+        let is_held_back = |module: &str| {
+            let heeds = self.init == Init::Systemd || module != spelt;
+            heeds && self.modprobe.is_blacklisted(module)
+        };
+        let brings = module.filter(|module| !is_held_back(module)).is_some_and(|module| {
             known.needs_conntrack(module)
                 || self.modprobe.along_with(module).any(|along| known.needs_conntrack(along))
         });
+        let exists = module.is_some() || alias.is_some();
         let (file, name) = (file.to_owned(), name.to_owned());
-        let named = Named { file, name, exists: module.is_some(), brings_conntrack: brings };
+        let named = Named { file, name, exists, brings_conntrack: brings };
         self.loaded.push(named);
     }
 
@@ -147,7 +162,7 @@ impl Boot {
             let Some(name) = words.next().filter(|name| !name.starts_with('#')) else { continue };
             self.add(known, file, name);
             if underscores(name) == CONNTRACK {
-                self.modprobe.note(file, number, words);
+                self.modprobe.note(file, &[(number, line)], words);
             }
         }
     }
@@ -171,7 +186,14 @@ impl Boot {
     }
 
     pub fn is_blocked(&self) -> bool {
-        self.install().is_some_and(Install::blocks)
+        self.modprobe.is_refused || self.install().is_some_and(Install::blocks)
+    }
+
+    /// What keeps a list of modules from loading conntrack by its name.
+    pub fn held_back(&self) -> impl Iterator<Item = &HeldBack> {
+        let all = self.modprobe.held_back.iter();
+        // Only systemd heeds the blacklist.
+        all.filter(|it| self.init == Init::Systemd || it.text.starts_with("alias"))
     }
 
     /// The size of the hash with which the module is loaded. A kernel of which conntrack is part knows
@@ -227,6 +249,43 @@ mod tests {
         assert!(!is_early(&[block, ("/etc/modules-load.d/a.conf", "nf_conntrack\n")]));
         let soft = ("/etc/modprobe.d/s.conf", "softdep dummy post: nf_conntrack\n");
         assert!(is_early(&[soft, ("/etc/modules-load.d/a.conf", "dummy\n")]));
+    }
+
+    /// Measured with kmod 30: `modprobe -b` does as systemd does.
+    #[test]
+    fn a_module_that_is_held_back_is_early_only_by_what_needs_it() {
+        let is_early = |files: &[(&str, &str)]| with(files).sets_in_time(MAX);
+        let systemd = ("/usr/lib/systemd/systemd", "");
+        let list = ("/etc/modules-load.d/a.conf", "nf_conntrack\n");
+        let needs = ("/etc/modules-load.d/b.conf", "nf_nat\n");
+        for (file, text) in [
+            ("/etc/modprobe.d/no.conf", "blacklist nf-conntrack\n"),
+            ("/etc/modprobe.d/no.conf", "alias nf_conntrack off\n"),
+            ("/proc/cmdline", "modprobe.blacklist=nf_conntrack\n"),
+        ] {
+            assert!(!is_early(&[systemd, list, (file, text)]), "{text}");
+            assert!(is_early(&[systemd, list, needs, (file, text)]), "{text}");
+            assert!(with(&[systemd, list, (file, text)]).held_back().next().is_some());
+            assert!(with(&[systemd, list, (file, text)]).loaded.iter().all(|it| it.exists));
+        }
+        let black =
+            ("/etc/modprobe.d/no.conf", "blacklist nf_conntrack\nalias flows nf_conntrack\n");
+        assert!(is_early(&[list, black]), "modprobe loads what it is asked for by name");
+        let alias = ("/etc/modules-load.d/a.conf", "flows\n");
+        assert!(!is_early(&[alias, black]), "but not by an alias");
+        let refused = ("/proc/cmdline", "module_blacklist=nf_conntrack\n");
+        assert!(!is_early(&[systemd, needs, refused]));
+    }
+
+    #[test]
+    fn aliases_and_the_kernels_command_line_name_modules_too() {
+        let is_early = |files: &[(&str, &str)]| with(files).sets_in_time(MAX);
+        let alias = ("/etc/modprobe.d/a.conf", "alias flows nf_conntrack\n");
+        let list = ("/etc/modules-load.d/a.conf", "flows\n");
+        assert!(is_early(&[alias, list]) && !is_early(&[list]));
+        let line = ("/proc/cmdline", "quiet modules-load=dummy,nf-conntrack\n");
+        assert!(!is_early(&[line]), "only systemd reads it");
+        assert!(is_early(&[("/usr/lib/systemd/systemd", ""), line]));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! repeats a value stays where it was (sysctl.d(5), `src/sysctl/sysctl.c`). A key with wildcards sets
 //! what no line names, and what no line excludes by a minus sign. systemd reads `/etc/sysctl.conf` only
 //! through a link in `sysctl.d`, as Debian had until 12; `sysctl --system` of procps and procd read it
-//! last. ufw, while it is enabled, applies a file of its own when it starts.
+//! last. ufw, while it is enabled, applies a file of its own when it starts. The kernel sets `sysctl.KEY=`
+//! of its command line before any of them.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,7 @@ use serde::Serialize;
 use super::{
     boot::Init,
     machine::{Host, TOPS, Unread},
-    modprobe::Modprobe,
+    modprobe::{COMMAND_LINE, CONNTRACK, Modprobe},
     table::MAX,
 };
 
@@ -63,6 +64,8 @@ pub fn number(text: &str) -> Option<u64> {
 /// Who applies a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
+    /// The kernel, before it starts init.
+    Kernel,
     /// systemd-sysctl, or an init script that does the same.
     Boot,
     /// Only `sysctl -p` and `sysctl --system`.
@@ -77,6 +80,8 @@ pub enum Readers {
 pub struct SysctlFiles {
     /// In the order in which they take effect.
     pub assignments: Vec<(Assignment, Readers)>,
+    /// Of the kernel's command line, for a module that is not there yet.
+    pub in_vain: Vec<Assignment>,
     /// Keys that wildcards do not set.
     excluded: BTreeSet<String>,
     /// Those that this kernel has, if there are wildcards.
@@ -89,6 +94,7 @@ impl SysctlFiles {
     pub fn read(host: &Host) -> Result<Self, Unread> {
         let init = Init::of(host);
         let mut read = Self { by_systemd: init == Init::Systemd, ..Self::default() };
+        read.command_line(host)?;
         let mut linked = false;
         let tops = if init == Init::Procd { &TOPS[..1] } else { &TOPS };
         for file in &host.drop_ins(tops, "sysctl.d", ".conf")? {
@@ -119,6 +125,28 @@ impl SysctlFiles {
         let text = host.text(SYSCTL_CONF)?.unwrap_or_default();
         read.sysctl_conf_comments = text.lines().filter(|line| is_comment(line.trim())).count();
         Ok(read)
+    }
+
+    /// `sysctl.KEY=VALUE`, since Linux 5.8. What a module brings cannot be set so
+    /// (`Documentation/admin-guide/kernel-parameters.txt`).
+    fn command_line(&mut self, host: &Host) -> Result<(), Unread> {
+        if host.release()?.is_some_and(|release| release < (5, 8)) {
+            return Ok(());
+        }
+        let is_there = host.is_built_in(CONNTRACK)?;
+        let text = host.text(COMMAND_LINE)?.unwrap_or_default();
+        let words = text.split_ascii_whitespace().filter_map(|word| word.strip_prefix("sysctl"));
+        for word in words.filter_map(|word| word.strip_prefix(['.', '/'])) {
+            let Some(found) = assignment(COMMAND_LINE, 1, &word.replace('"', "")) else { continue };
+            // Both separators are one there.
+            let found = Assignment { key: found.key.replace('/', "."), ..found };
+            if is_there || !found.key.contains(CONNTRACK) {
+                self.assignments.push((found, Readers::Kernel));
+            } else {
+                self.in_vain.push(found);
+            }
+        }
+        Ok(())
     }
 
     fn add(&mut self, host: &Host, file: &str, readers: Readers) -> Result<(), Unread> {
@@ -169,7 +197,7 @@ impl SysctlFiles {
     /// Lines that take effect after a file of this name in `sysctl.d`.
     pub fn after(&self, name: &str) -> impl Iterator<Item = &Assignment> {
         let is_after = move |(found, by): &&(Assignment, Readers)| match by {
-            Readers::ByHand => false,
+            Readers::ByHand | Readers::Kernel => false,
             Readers::Ufw | Readers::Load => true,
             Readers::Boot if found.file == SYSCTL_CONF => !self.by_systemd,
             Readers::Boot => found.file.rsplit('/').next().is_some_and(|file| file > name),
@@ -412,6 +440,25 @@ mod tests {
         assert_eq!(max_of(&files(&[file, on, NEW])), Some("5"));
         let elsewhere = ("/etc/default/ufw", "IPT_SYSCTL=/etc/my.conf\n");
         assert_eq!(max_of(&files(&[file, on, elsewhere, NEW])), Some("7"));
+    }
+
+    #[test]
+    fn the_kernels_command_line_comes_first_and_sets_nothing_of_a_module() {
+        let release = ("/proc/sys/kernel/osrelease", "6.1\n");
+        let line = (
+            "/proc/cmdline",
+            "quiet sysctl.net/netfilter.nf_conntrack_max=9 sysctl.net.core.x=\"3\"\n",
+        );
+        let module = files(&[release, line]);
+        assert_eq!(max_of(&module), None);
+        assert_eq!(module.in_vain[0].key, MAX);
+        assert_eq!(module.at_boot("net.core.x").unwrap().0.value, "3");
+        let built_in = ("/lib/modules/6.1/modules.builtin", "kernel/nf_conntrack.ko\n");
+        assert_eq!(max_of(&files(&[release, line, built_in])), Some("9"));
+        assert_eq!(max_of(&files(&[release, line, built_in, NEW])), Some("7"), "init comes later");
+        let old = ("/proc/sys/kernel/osrelease", "5.4\n");
+        let before = files(&[old, line]);
+        assert!(before.in_vain.is_empty() && before.at_boot("net.core.x").is_none());
     }
 
     #[test]

@@ -184,6 +184,13 @@ impl Host {
         Ok(numbers.next().and_then(Result::ok).zip(numbers.next().and_then(Result::ok)))
     }
 
+    /// The number behind the patch level, of a stable kernel; 0 where there is none.
+    pub fn sublevel(&self) -> Result<u32, Unread> {
+        let release = self.text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
+        let third = release.split(|it: char| !it.is_ascii_digit()).nth(2);
+        Ok(third.and_then(|number| number.parse().ok()).unwrap_or(0))
+    }
+
     pub fn modules(&self) -> Result<String, Unread> {
         let release = self.text("/proc/sys/kernel/osrelease")?.unwrap_or_default();
         Ok(format!("/lib/modules/{}", release.trim()))

@@ -21,7 +21,7 @@ pub use kernel_log::LogCounts;
 pub use listeners::{LISTENERS, Listener, parse_address};
 pub use machine::{Host, LEGACY_TABLES, Unread, sysctl_path};
 pub use memory::{EntrySize, Memory};
-pub use modprobe::{Install, Parameter};
+pub use modprobe::{HeldBack, Install, Parameter};
 pub use namespaces::{OtherTable, OtherTables, may_be_there, most_entries, numbers};
 pub use reader::Place;
 pub use statistics::{

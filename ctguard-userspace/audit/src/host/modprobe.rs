@@ -5,10 +5,12 @@
 //! modules, a dash is an underscore. A backslash at a line's end continues it; only a `#` in the first
 //! column begins a comment.
 
+use std::collections::BTreeSet;
+
 use super::machine::{Host, TOPS, Unread};
 
 pub(super) const CONNTRACK: &str = "nf_conntrack";
-const COMMAND_LINE: &str = "/proc/cmdline";
+pub(super) const COMMAND_LINE: &str = "/proc/cmdline";
 /// Parameters that the module has, or has had (`net/netfilter/nf_conntrack_*.c`).
 const PARAMETERS: [&str; 8] = [
     "hashsize",
@@ -45,6 +47,8 @@ pub struct Parameter {
     pub file: String,
     /// From 1.
     pub line: usize,
+    /// Whether a backslash joins that line with others.
+    pub is_joined: bool,
     pub name: String,
     /// None for a name without `=`, which conntrack refuses for all but switches.
     pub value: Option<String>,
@@ -57,10 +61,29 @@ pub struct Install {
     pub command: String,
 }
 
+/// A line that keeps whoever asks for conntrack by its name from loading it: `blacklist nf_conntrack`,
+/// which systemd heeds and modprobe itself does not, or an alias to something else, such as `off`. Modules
+/// that need conntrack load it all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldBack {
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    pub text: String,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Modprobe {
     pub parameters: Vec<Parameter>,
     pub install: Option<Install>,
+    pub held_back: Vec<HeldBack>,
+    /// The kernel itself refuses to load conntrack (`module_blacklist=`).
+    pub is_refused: bool,
+    blacklist: BTreeSet<String>,
+    /// Names, and the modules that they stand for.
+    aliases: Vec<(String, String)>,
+    /// `modules_load=` of the kernel's command line, which systemd reads.
+    pub(super) loads: Vec<String>,
     /// Modules and those that modprobe loads along with them.
     softdeps: Vec<(String, Vec<String>)>,
 }
@@ -138,10 +161,11 @@ impl Modprobe {
     fn add(&mut self, file: &str, text: &str) {
         let mut lines = (1..).zip(text.lines());
         while let Some((number, line)) = lines.next() {
-            let mut line = line.to_owned();
+            let (mut line, mut parts) = (line.to_owned(), vec![(number, line)]);
             while let Some(begun) = line.strip_suffix('\\') {
-                let next = lines.next().map_or("", |(_, next)| next);
-                line = format!("{begun}{next}");
+                let next = lines.next().unwrap_or_default();
+                line = format!("{begun}{}", next.1);
+                parts.push(next);
             }
             if line.starts_with('#') {
                 continue;
@@ -150,12 +174,20 @@ impl Modprobe {
             let (Some(command), Some(module)) = (words.next(), words.next()) else { continue };
             let module = underscores(module);
             match command {
-                "options" if module == CONNTRACK => self.note(file, number, words),
+                "options" if module == CONNTRACK => self.note(file, &parts, words),
                 "install" if module == CONNTRACK => {
                     let command = words.collect::<Vec<_>>().join(" ");
                     // The first counts.
                     let install = Install { place: format!("{file}:{number}"), command };
                     self.install.get_or_insert(install);
+                }
+                "blacklist" => self.blacklist(file, number, &module, &line),
+                "alias" => {
+                    let Some(target) = words.next().map(underscores) else { continue };
+                    if module == CONNTRACK && target != CONNTRACK {
+                        self.hold_back(file, number, &line);
+                    }
+                    self.aliases.push((module, target));
                 }
                 "softdep" => {
                     let names = words.filter(|word| !word.ends_with(':'));
@@ -169,21 +201,64 @@ impl Modprobe {
     pub(super) fn note<'w>(
         &mut self,
         file: &str,
-        line: usize,
+        lines: &[(usize, &str)],
         words: impl Iterator<Item = &'w str>,
     ) {
-        self.parameters.extend(words.map(|word| parameter(file, line, word)));
+        self.parameters.extend(words.map(|word| {
+            let own =
+                lines.iter().find(|(_, text)| text.split_ascii_whitespace().any(|it| it == word));
+            let line = own.or(lines.first()).map_or(1, |(line, _)| *line);
+            Parameter { is_joined: lines.len() > 1, ..parameter(file, line, word) }
+        }));
     }
 
-    /// `nf_conntrack.hashsize=N`.
+    fn blacklist(&mut self, file: &str, line: usize, module: &str, text: &str) {
+        self.blacklist.insert(module.to_owned());
+        if module == CONNTRACK {
+            self.hold_back(file, line, text);
+        }
+    }
+
+    fn hold_back(&mut self, file: &str, line: usize, text: &str) {
+        let (file, text) = (file.to_owned(), text.trim().to_owned());
+        self.held_back.push(HeldBack { file, line, text });
+    }
+
+    /// `nf_conntrack.hashsize=N`, and lists of modules.
     fn command_line(&mut self, text: &str) {
         for word in text.split_ascii_whitespace() {
-            if let Some((module, rest)) = word.split_once('.')
-                && underscores(module) == CONNTRACK
-            {
-                self.parameters.push(parameter(COMMAND_LINE, 1, rest));
+            let (name, names) = word.split_once('=').unwrap_or((word, ""));
+            let names = names.trim_matches('"').split(',').filter(|name| !name.is_empty());
+            let name = underscores(name);
+            match name.strip_prefix("rd.").unwrap_or(&name) {
+                "modules_load" => self.loads.extend(names.map(str::to_owned)),
+                "modprobe.blacklist" => {
+                    for module in names.map(underscores) {
+                        self.blacklist(COMMAND_LINE, 1, &module, word);
+                    }
+                }
+                "module_blacklist" => {
+                    self.is_refused |= names.map(underscores).any(|name| name == CONNTRACK);
+                }
+                name if name.split('.').next() == Some(CONNTRACK) => {
+                    let rest = word.split_once('.').map_or("", |(_, rest)| rest);
+                    self.parameters.push(parameter(COMMAND_LINE, 1, rest));
+                }
+                _ => {}
             }
         }
+    }
+
+    /// What kmod takes a name for, before it looks for a module of that name.
+    pub(super) fn alias(&self, name: &str) -> Option<&str> {
+        let mut aliases = self.aliases.iter();
+        aliases.find(|(alias, _)| alias == name).map(|(_, module)| module.as_str())
+    }
+
+    /// Whether kmod refuses to load a module for whoever heeds the blacklist: modprobe does so for
+    /// aliases alone.
+    pub(super) fn is_blacklisted(&self, module: &str) -> bool {
+        self.blacklist.contains(module)
     }
 
     /// Modules that are loaded along with this one.
@@ -198,7 +273,8 @@ fn parameter(file: &str, line: usize, word: &str) -> Parameter {
         Some((name, value)) => (name, Some(value.trim_matches('"').to_owned())),
         None => (word, None),
     };
-    Parameter { file: file.to_owned(), line, name: underscores(name), value }
+    let (file, name) = (file.to_owned(), underscores(name));
+    Parameter { file, line, is_joined: false, name, value }
 }
 
 impl Dependencies {
@@ -294,6 +370,16 @@ mod tests {
         assert_eq!(hashsize("#options nf_conntrack hashsize=5\noptions nf_nat hashsize=5"), None);
     }
 
+    #[test]
+    fn a_parameter_is_told_by_the_line_on_which_it_stands() {
+        let read = of(
+            "# x\noptions nf_conntrack \\\n acct=1 \\\n hashsize=5\noptions nf_conntrack tstamp=1\n",
+        );
+        let lines = read.parameters.iter().map(|it| (it.name.as_str(), it.line, it.is_joined));
+        let expected = [("acct", 3, true), ("hashsize", 4, true), ("tstamp", 5, false)];
+        assert_eq!(lines.collect::<Vec<_>>(), expected);
+    }
+
     /// Fails when kmod itself reads something else.
     #[test]
     fn kmod_reads_the_same() {
@@ -331,6 +417,48 @@ mod tests {
         );
         let read = Modprobe::read(&fake.host).unwrap();
         assert_eq!(read.last("hashsize").unwrap().place(), "/proc/cmdline:1");
+    }
+
+    #[test]
+    fn lines_that_hold_conntrack_back_are_read_wherever_they_stand() {
+        let held_back = |text: &str| {
+            let places = of(text).held_back;
+            places.iter().map(|it| (it.line, it.text.clone())).collect::<Vec<_>>()
+        };
+        let lines = "#blacklist nf_conntrack\n blacklist nf-conntrack\nblacklist nf_nat\n\
+            alias nf_conntrack off\nalias flows nf_conntrack\nalias nf_conntrack nf-conntrack\n";
+        let found =
+            [(2, "blacklist nf-conntrack".to_owned()), (4, "alias nf_conntrack off".to_owned())];
+        assert_eq!(held_back(lines), found);
+        let line = |line: &str| {
+            let fake = Fake::new("modprobe-held", &[("/proc/cmdline", line)]);
+            Modprobe::read(&fake.host).unwrap()
+        };
+        assert_eq!(line("quiet modprobe.blacklist=nouveau,nf-conntrack\n").held_back.len(), 1);
+        assert!(line("module_blacklist=nf_conntrack").is_refused);
+        assert!(!line("module_blacklist=nf_nat modprobe.blacklist=x").is_refused);
+        assert_eq!(line("rd.modules-load=a modules_load=b,c").loads, ["a", "b", "c"]);
+    }
+
+    /// Fails when kmod itself takes a name for another module. It needs a directory of modules, and
+    /// says what it would load.
+    #[test]
+    fn kmod_takes_names_for_the_same_modules() {
+        let lines = "blacklist nf_conntrack\nalias flows nf_conntrack\nalias nf_nat off\n";
+        let fake = Fake::new("modprobe-alias", &[("/etc/modprobe.d/a.conf", lines)]);
+        let mut shown = Command::new("modprobe");
+        shown.args(["--showconfig", "--config"]).arg(fake.host.path("/etc/modprobe.d"));
+        let Some(shown) = output(&mut shown, "kmod_takes_names_for_the_same_modules") else {
+            return;
+        };
+        let read = Modprobe::read(&fake.host).unwrap();
+        let aliases = shown.lines().filter_map(|line| line.strip_prefix("alias ")?.split_once(' '));
+        let ours = ["flows", "nf_nat"];
+        for (name, module) in aliases.filter(|(name, _)| ours.contains(name)) {
+            assert_eq!(read.alias(name), Some(module));
+        }
+        assert!(shown.lines().any(|line| line == "blacklist nf_conntrack"));
+        assert!(read.is_blacklisted("nf_conntrack") && !read.is_blacklisted("nf_nat"));
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub use apply::{apply, lower_existing_timeouts};
 pub use error::TuneError;
 pub use files::OwnFile;
 pub use journal::{JOURNAL, Journal};
+pub(crate) use plan::PART_OF_AVAILABLE;
 pub use plan::{Change, Max};
 pub(crate) use proposal::wanted;
 pub use proposal::{Proposal, overridden, propose};

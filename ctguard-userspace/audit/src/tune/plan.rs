@@ -22,7 +22,7 @@ pub enum Max {
 /// The most entries that are chosen, however much memory there is: kube-proxy's limit.
 const MOST: u64 = 1 << 20;
 /// The hash may take this part of the available memory, all at once.
-const PART_OF_AVAILABLE: u64 = 4;
+pub(crate) const PART_OF_AVAILABLE: u64 = 4;
 /// A full table may take this part of all memory.
 const PART_OF_MEMORY: u64 = 8;
 

@@ -45,10 +45,15 @@ pub fn propose(host: &Host, role: Option<Role>, max: Max) -> Result<Proposal, Tu
 }
 
 /// All settings as this would propose them in the first network namespace.
-pub(crate) fn wanted(host: &Host, role: Role, owners: &[Owner]) -> Result<Vec<Change>, TuneError> {
+pub(crate) fn wanted(
+    host: &Host,
+    role: Role,
+    owners: &[Owner],
+    max: Max,
+) -> Result<Vec<Change>, TuneError> {
     let now = Now { is_size_ours: true, ..read(host)? };
-    let mut changes = plan(&now, role, Max::Auto)?;
-    leave_to_owners(&mut changes, owners, Max::Auto);
+    let mut changes = plan(&now, role, max)?;
+    leave_to_owners(&mut changes, owners, max);
     Ok(changes)
 }
 

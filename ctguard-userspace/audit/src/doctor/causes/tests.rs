@@ -90,6 +90,21 @@ fn spoofed_syns_are_a_syn_flood() {
     );
 }
 
+/// Fails when the half-closed connections of kube-proxy's hour are told as one source's, or ordinary
+/// ones as theirs.
+#[test]
+fn connections_that_only_one_side_closes_are_told_by_their_state() {
+    let flow = |left| Flow {
+        from: (LAN_HOST, 40_000),
+        left,
+        state: Some(TcpState::CloseWait),
+        ..ORDINARY
+    };
+    let told = |left| found(|number| among_others(number, flow(left)));
+    assert_eq!(told(3000), [("close-wait", Severity::Fault)]);
+    assert_eq!(told(50), [("one-source", Severity::Warning)]);
+}
+
 /// Fails when one host with many addresses, each below any limit, is told as the whole world.
 #[test]
 fn sources_of_one_network_are_told_by_it() {

@@ -256,13 +256,25 @@ fn what_policies_give_is_known_to_those_who_judge_entries() {
 
 #[test]
 fn a_flowtable_is_told_with_what_its_kernel_does_to_entries() {
-    let why = |counts, release| {
+    let why = |counts, forgets| {
         let devices = vec!["lan0".to_owned()];
         let table = Flowtable { table: "t".to_owned(), name: "f".to_owned(), devices, counts };
-        flowtable(&table, Some(release)).why
+        flowtable(&table, forgets).why
     };
-    assert!(why(false, (6, 12)).contains("`counter`") && !why(true, (6, 12)).contains("`counter`"));
-    assert!(why(true, (6, 18)).contains("June 2026") && !why(true, (6, 12)).contains("June 2026"));
+    assert!(why(false, false).contains("`counter`") && !why(true, false).contains("`counter`"));
+    assert!(why(true, true).contains("6.18.39") && !why(true, false).contains("6.18.39"));
+    let forgets = |text: &str| {
+        let release = ("/proc/sys/kernel/osrelease", text);
+        let fake = crate::host::testing::Fake::new("flow-rules-release", &[release]);
+        let host = &fake.host;
+        forgets_offloaded(host.release().unwrap().unwrap(), host.sublevel().unwrap())
+    };
+    for text in ["6.14.0-15-generic", "6.17.9", "6.18.38-amd64", "6.18-rc1", "6.19.3", "7.1.3"] {
+        assert!(forgets(text), "{text}");
+    }
+    for text in ["6.12.48+deb13-amd64", "6.18.39", "6.18.40-1", "7.1.4", "7.2.0", "8.0"] {
+        assert!(!forgets(text), "{text}");
+    }
 }
 
 /// Fails when a policy that only a chain without visitors assigns is taken for one that applies.
