@@ -175,7 +175,7 @@ fn help_of_set_lists_every_key_with_its_value_and_default() {
 fn help_shows_only_what_concerns_the_command() {
     for (verb, _) in HELP {
         let text = help(verb, "-h");
-        let uses_no_guard = matches!(verb, ["events" | "incidents" | "report" | "simulate"]);
+        let uses_no_guard = matches!(verb, ["events" | "simulate"]);
         assert_eq!(text.contains("--pin-path"), !uses_no_guard, "{verb:?}: {text}");
     }
     for (list, other) in [("allow", "deny"), ("deny", "allow")] {
