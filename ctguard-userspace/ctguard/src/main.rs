@@ -13,6 +13,7 @@ mod feeds;
 mod files;
 mod holders;
 mod incidents;
+mod interfaces;
 mod log_fields;
 mod metrics;
 mod pcapng;

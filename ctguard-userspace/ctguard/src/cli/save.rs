@@ -13,11 +13,12 @@ use toml_edit::{Array, DocumentMut, Item, RawString, Table, Value, value};
 
 use super::{CliError, Code, Context, run::configuration_in_use};
 use crate::{
-    config::{Config, DEFAULT_PATH, saved_path},
+    config::{Config, DEFAULT_PATH, Foreign, saved_path},
     files::FileError,
+    interfaces::interfaces_of_daemon,
     terminal::{Terminal, complain},
 };
-use ctguard_kernel::{durable::replace, maps::ListKind};
+use ctguard_kernel::{durable::replace, lock, maps::ListKind};
 use ctguard_settings::{Assignment, Change, Key, Settings, in_toml, parse_prefix};
 
 /// Write the settings and lists in force into a file that a reload reads
@@ -40,11 +41,15 @@ pub(super) fn run(args: &SaveArgs, context: &Context) -> Result<Code, CliError> 
     let mut file = Saved::read(&path)?;
 
     let names = || running.interfaces.iter().map(|own| &own.name[..]);
+    let daemon = lock::daemon_of(context.pins.path()).and_then(|_| interfaces_of_daemon());
+    let waiting = daemon.unwrap_or_default().waiting;
+    let foreign = Foreign::of(true, !waiting.is_empty());
     if config.interfaces().is_empty() {
-        file.set(&["interfaces"], value(names().collect::<Array>()));
+        let all = names().chain(waiting.iter().map(|it| &it.name[..]));
+        file.set(&["interfaces"], value(all.collect::<Array>()));
     }
     let mut configured = Settings::of_new_guard(names());
-    config.apply_to(&mut configured, true)?;
+    config.apply_to(&mut configured, foreign)?;
     for Change { key, new, .. } in configured.changes_to(&running) {
         file.set_key(&key, &in_toml(new));
     }
@@ -70,7 +75,7 @@ pub(super) fn run(args: &SaveArgs, context: &Context) -> Result<Code, CliError> 
         complain(format_args!("written to {}", path.display()));
     }
     let config = read(main.as_deref())?;
-    warn_of_others(&config, &running, names().collect())?;
+    warn_of_others(&config, &running, (names().collect(), foreign))?;
     for (kind, own) in permanent {
         for (prefix, origin) in config.list(kind).iter().filter(|it| !own.contains(it.0)) {
             complain(format_args!("warning: {origin} lists {prefix}; remove it there"));
@@ -106,9 +111,13 @@ fn read(file: Option<&Path>) -> Result<Config, CliError> {
 }
 
 /// The last file that sets a key decides, and it may not be the one that was written.
-fn warn_of_others(config: &Config, running: &Settings, names: Vec<&str>) -> Result<(), CliError> {
+fn warn_of_others(
+    config: &Config,
+    running: &Settings,
+    (names, foreign): (Vec<&str>, Foreign),
+) -> Result<(), CliError> {
     let mut configured = Settings::of_new_guard(names);
-    config.apply_to(&mut configured, true)?;
+    config.apply_to(&mut configured, foreign)?;
     for Change { key, old, .. } in configured.changes_to(running) {
         if let Some(origin) = config.origin(&key) {
             complain(format_args!("warning: {origin} comes later and sets {key} to {old}"));
