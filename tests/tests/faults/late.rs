@@ -183,6 +183,10 @@ fn a_start_over_a_guard_keeps_the_device_of_a_name_that_is_missing() -> Result<(
     let said = site.succeed(&["reload"])?;
     ensure!(said.contains("no longer guarding lan0"), "{said}");
     ensure!(said.contains("waiting for late0, which is not there"), "{said}");
+    file.write(&named("\"wan0.20\""))?;
+    ensure!(file.difference(&site)? == "no longer waiting for late0\n");
+    ensure!(site.succeed(&["reload"])? == "no longer waiting for late0\n");
+    ensure!(waiting(&site)?.is_empty());
     ensure!(site.xdp("lan0")?.is_none() && site.xdp(WAN)?.is_some());
     ensure!(daemon.stop()?.success());
     site.ensure_gone()

@@ -188,7 +188,7 @@ fn diff(file: &FileArg, state: &Path, context: &Context) -> Result<Code, CliErro
         let all = daemon.held.iter().enumerate();
         let gone = all.filter(|(position, _)| !stays.contains(position));
         lines.extend(gone.map(|(_, it)| format!("no longer guarding {}", it.name)));
-        lines.extend(waiting_changes(&daemon.waiting, &plan.absent));
+        lines.extend(waiting_changes(&daemon.waiting, &plan.absent, config.interfaces()));
         let mut next =
             plan.settings(&daemon.held, |it| maps.interface_settings(it.ifindex, &it.name));
         config.apply_to(&mut next, Foreign::of(false, plan.is_unsure()))?;

@@ -176,6 +176,7 @@ fn refuse(guard: &mut Guard, error: &dyn Error) {
 fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>> {
     let own = &guard.configuration;
     let names = if own.interfaces.is_empty() { config.interfaces() } else { &own.interfaces };
+    let names = &names.to_vec();
     ensure!(!names.is_empty(), "it names no interface to guard (interfaces = [\"wan0\"])");
     let present = present(guard);
     let plan = Plan::new(&net::links()?, &present, names)?;
@@ -222,7 +223,8 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     for guarded in &mut guard.interfaces {
         guarded.names = plan.names_of(guarded.ifindex, &guarded.names);
     }
-    changes.extend(wait_for(guard, &plan));
+    changes.extend(waiting_changes(&present.waiting, &plan.absent, names));
+    wait_for(guard, &plan);
     let indices = gone.iter().map(|it| it.ifindex).collect();
     forget_others(guard, &indices, writing.clone());
 
@@ -262,24 +264,29 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     Ok(changes)
 }
 
-/// Waits for what the plan waits for, and tells what that changes.
-fn wait_for(guard: &mut Guard, plan: &Plan) -> Vec<String> {
+/// Waits for what the plan waits for, and tells of what is new.
+fn wait_for(guard: &mut Guard, plan: &Plan) {
     let former = guard.waiting.names();
     guard.waiting.replace(&plan.absent);
-    let changes = waiting_changes(&former, &plan.absent);
     let is_new = |name: &&String| former.iter().all(|it| it.name != **name);
     let interfaces: Vec<_> = plan.absent.iter().filter(is_new).cloned().collect();
     if !interfaces.is_empty() {
         let existing = plan.existing.clone();
         guard.report(What::InterfaceAwaited { interfaces, existing });
     }
-    changes
 }
 
-/// How the names that are waited for differ from those that were. One that is guarded now is told as such.
-pub(crate) fn waiting_changes(former: &[Waited], absent: &[String]) -> Vec<String> {
+/// How the names that are waited for differ from those that were, if `names` are configured. One that has
+/// come is told as guarded.
+pub(crate) fn waiting_changes(
+    former: &[Waited],
+    absent: &[String],
+    names: &[String],
+) -> Vec<String> {
     let new = absent.iter().filter(|name| former.iter().all(|it| it.name != **name));
-    new.map(|name| format!("waiting for {name}, which is not there")).collect()
+    let new = new.map(|name| format!("waiting for {name}, which is not there"));
+    let gone = former.iter().filter(|it| !names.contains(&it.name));
+    new.chain(gone.map(|it| format!("no longer waiting for {}", it.name))).collect()
 }
 
 /// How `wanted` differs from the feeds that are followed, by name.
@@ -365,6 +372,20 @@ mod tests {
     use ctguard_settings::FeedKey;
 
     use super::*;
+
+    #[test]
+    fn what_is_waited_for_from_now_on_or_no_longer_is_told() {
+        let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let waited = |name: &str| Waited { name: name.to_owned(), obstacle: None };
+        let former = [waited("late0"), waited("come0"), waited("typo0")];
+        let changes = waiting_changes(
+            &former,
+            &names(&["late0", "new0"]),
+            &names(&["come0", "late0", "new0"]),
+        );
+        let expected = ["waiting for new0, which is not there", "no longer waiting for typo0"];
+        assert_eq!(changes, expected);
+    }
 
     #[test]
     fn what_becomes_of_each_feed_is_told() {
