@@ -10,6 +10,7 @@ use std::{
 use ipnet::IpNet;
 use thiserror::Error;
 
+use crate::foreign::Foreign;
 use ctguard_kernel::{
     maps::ListKind,
     net::{self, Link, resolve},
@@ -48,44 +49,6 @@ pub(crate) struct Config {
 
 /// What the files say about one feed.
 type FeedKeys = BTreeMap<FeedKey, (String, Origin)>;
-
-/// What becomes of settings of interfaces that are not guarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Foreign {
-    /// A mistake.
-    Refused,
-    /// Others chose what to guard: the files may have settings of interfaces that only they name.
-    OfTheFiles,
-    /// A name is waited for, and nobody knows yet which device it means.
-    Any,
-}
-
-impl Foreign {
-    pub(crate) const fn of(chose: bool, waits: bool) -> Self {
-        match (chose, waits) {
-            (_, true) => Self::Any,
-            (true, false) => Self::OfTheFiles,
-            (false, false) => Self::Refused,
-        }
-    }
-
-    fn may_skip(self, assignment: &Assignment, settings: &Settings, files: &[String]) -> bool {
-        let Some(name) = assignment.key.interface() else { return false };
-        let is_foreign = settings.interfaces.iter().all(|own| own.name != name);
-        is_foreign
-            && match self {
-                Self::Refused => false,
-                Self::OfTheFiles => files.iter().any(|own| own == name),
-                Self::Any => true,
-            }
-    }
-
-    /// The assignments of a command line that are to be applied to `settings`.
-    pub(crate) fn own(self, assignments: &[Assignment], settings: &Settings) -> Vec<Assignment> {
-        let own = assignments.iter().filter(|it| !self.may_skip(it, settings, &[]));
-        own.cloned().collect()
-    }
-}
 
 /// Where something is said.
 #[derive(Clone, Debug, PartialEq, Eq)]

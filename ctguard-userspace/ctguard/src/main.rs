@@ -11,6 +11,7 @@ mod event_file;
 mod events;
 mod feeds;
 mod files;
+mod foreign;
 mod holders;
 mod incidents;
 mod interfaces;

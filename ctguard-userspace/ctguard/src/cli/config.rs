@@ -16,9 +16,10 @@ use ctguard_settings::{Settings, StartKey, Takes, default_file};
 
 use super::{CliError, Code, Context};
 use crate::{
-    config::{Config, DEFAULT_PATH, Foreign, Origin, in_toml_array},
+    config::{Config, DEFAULT_PATH, Origin, in_toml_array},
     daemon::{Configuration, feed_changes, waiting_changes},
     feeds::feeds_status,
+    foreign::Foreign,
     interfaces::{Plan, interfaces_of_daemon},
     terminal::{Terminal, complain},
 };
@@ -175,8 +176,8 @@ fn diff(file: &FileArg, state: &Path, context: &Context) -> Result<Code, CliErro
         config.apply_to(&mut next, Foreign::of(false, waits))?;
         next
     } else if let Some(daemon) = daemon {
-        let links = net::links().map_err(CliError::cannot("read the interfaces"))?;
-        let plan = match Plan::new(&links, &daemon, config.interfaces()) {
+        let there = net::links().map_err(CliError::cannot("read the interfaces"))?;
+        let plan = match Plan::new(&there, &daemon, config.interfaces()) {
             Ok(plan) => plan,
             Err(refusal) => {
                 complain(format_args!("a reload would be refused: {refusal}"));

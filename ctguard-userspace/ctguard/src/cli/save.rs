@@ -13,8 +13,9 @@ use toml_edit::{Array, DocumentMut, Item, RawString, Table, Value, value};
 
 use super::{CliError, Code, Context, run::configuration_in_use};
 use crate::{
-    config::{Config, DEFAULT_PATH, Foreign, saved_path},
+    config::{Config, DEFAULT_PATH, saved_path},
     files::FileError,
+    foreign::Foreign,
     interfaces::interfaces_of_daemon,
     terminal::{Terminal, complain},
 };

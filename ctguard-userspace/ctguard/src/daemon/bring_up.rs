@@ -111,13 +111,8 @@ pub(super) fn bring_up(
     let sources = Arc::new(maps.source_memory()?);
     let (regulars, known) = RegularsKeeper::start(options.state.clone());
     let looker = look_first(Standings::new(known), &maps, &sources, &table, &timeouts);
-    let Ticked { changes, .. } = ticker.tick(
-        &maps,
-        &sources,
-        &table,
-        looker.relief(0),
-        links.iter().map(|link| link.index),
-    )?;
+    let indices = links.iter().map(|link| link.index);
+    let Ticked { changes, .. } = ticker.tick(&maps, &sources, &table, looker.relief(0), indices)?;
     let detection = detection(programs.detector(), &table);
     begin_detection(&maps, (detection, options_bytes), fresh);
     if !links.iter().all(|link| bpf::is_attached(pins, link.index)) {

@@ -20,8 +20,9 @@ use super::{
     known_flows, lists,
 };
 use crate::{
-    config::{Config, ConfigError, DEFAULT_PATH, Foreign, in_toml_array},
+    config::{Config, ConfigError, DEFAULT_PATH, in_toml_array},
     events::What,
+    foreign::Foreign,
     interfaces::{Held, Plan, Waited},
     sentence::sentence,
 };

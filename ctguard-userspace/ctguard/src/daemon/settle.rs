@@ -6,7 +6,7 @@ use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{StartError, StartOptions, targets::Targets};
-use crate::config::Foreign;
+use crate::foreign::Foreign;
 use ctguard_kernel::{
     maps::{GuardMaps, SettingsWriter},
     net::{Link, Surroundings},
