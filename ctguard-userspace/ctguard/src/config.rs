@@ -10,6 +10,7 @@ use std::{
 use ipnet::IpNet;
 use thiserror::Error;
 
+use crate::foreign::Foreign;
 use ctguard_kernel::{
     maps::ListKind,
     net::{self, Link, resolve},
@@ -227,6 +228,8 @@ impl Config {
     pub(crate) fn settings(&self, chosen: &[String]) -> Result<Settings, ConfigError> {
         let links = net::links().unwrap_or_default();
         let names = if chosen.is_empty() { self.interfaces() } else { chosen };
+        let is_there = |name: &String| links.iter().any(|link| link.is_named(name));
+        let waits = !names.iter().all(is_there);
         let mut names: Vec<_> = names.iter().map(|name| device(&links, name)).collect();
         if names.is_empty() {
             let set = self.settings.iter().filter_map(|(assignment, _)| assignment.key.interface());
@@ -235,8 +238,39 @@ impl Config {
         let mut seen = BTreeSet::new();
         names.retain(|name| seen.insert(name.clone()));
         let mut settings = Settings::of_new_guard(names.iter().map(|name| &name[..]));
-        self.apply_to(&mut settings, !chosen.is_empty())?;
+        self.apply_to(&mut settings, Foreign::of(!chosen.is_empty(), waits))?;
         Ok(settings)
+    }
+
+    /// What the files say about one device.
+    pub(crate) fn settings_of(&self, device: &str) -> Result<Settings, ConfigError> {
+        let mut settings = Settings::of_new_guard([device]);
+        self.apply_to(&mut settings, Foreign::Any)?;
+        Ok(settings)
+    }
+
+    /// Whether the files say anything about an interface of this name.
+    pub(crate) fn has_settings_of(&self, name: &str) -> bool {
+        self.settings.iter().any(|(assignment, _)| assignment.key.interface() == Some(name))
+    }
+
+    /// A line for each interface that settings name although neither is it `guarded`, nor do the files name
+    /// it: it may be mistyped, or the device under one of `absent`.
+    pub(crate) fn passed_over(&self, guarded: &[&str], absent: &[String]) -> Vec<String> {
+        let mut seen = BTreeSet::new();
+        let unknown = self.settings.iter().filter_map(|(assignment, origin)| {
+            let name = assignment.key.interface()?;
+            let is_known = guarded.contains(&name)
+                || absent.iter().chain(self.interfaces()).any(|own| own == name);
+            (!is_known && seen.insert(name)).then(|| {
+                format!(
+                    "{origin}: interface {name} is not guarded; its settings are used if it turns out to be \
+                     {}",
+                    absent.join(" or ")
+                )
+            })
+        });
+        unknown.collect()
     }
 
     /// Where the value of `key` is, if it has one.
@@ -274,16 +308,14 @@ impl Config {
         }
     }
 
-    /// Changes `settings` as the files say, in their order. If others `chose` what to guard, the files
-    /// may have settings of interfaces that only they name.
-    pub(crate) fn apply_to(&self, settings: &mut Settings, chose: bool) -> Result<(), ConfigError> {
+    /// Changes `settings` as the files say, in their order.
+    pub(crate) fn apply_to(
+        &self,
+        settings: &mut Settings,
+        foreign: Foreign,
+    ) -> Result<(), ConfigError> {
         for (assignment, origin) in &self.settings {
-            let guarded = |name| settings.interfaces.iter().any(|own| own.name == name);
-            if let Some(name) = assignment.key.interface()
-                && chose
-                && !guarded(name)
-                && self.interfaces().iter().any(|own| own == name)
-            {
+            if foreign.may_skip(assignment, settings, self.interfaces()) {
                 continue;
             }
             settings.apply(std::slice::from_ref(assignment)).map_err(|source| {
@@ -440,7 +472,7 @@ mod tests {
     fn a_setting_of_an_interface_that_is_not_guarded_names_its_place() {
         let files = Files::new(&[("ctguard.toml", "[interface.wan9]\nzone = 5")]);
         let config = files.read().unwrap();
-        let error = config.settings(&["wan0".to_owned()]).unwrap_err().to_string();
+        let error = config.settings(&["lo".to_owned()]).unwrap_err().to_string();
         assert!(
             error.contains("ctguard.toml:2:1: interface.wan9.zone: interface wan9 is not"),
             "{error}"
@@ -494,10 +526,28 @@ mod tests {
 
     #[test]
     fn a_setting_of_an_interface_that_no_file_names_is_a_mistake() {
-        let text = "interfaces = [\"wan0\"]\n[interface.wna0]\nzone = 5";
+        let text = "interfaces = [\"lo\"]\n[interface.wna0]\nzone = 5";
         let files = Files::new(&[("ctguard.toml", text)]);
         let error = files.read().unwrap().settings(&[]).unwrap_err().to_string();
         assert!(error.contains("ctguard.toml:3:1: interface.wna0.zone: interface wna0"), "{error}");
+    }
+
+    /// Fails when a file is refused because it also configures the device under a VLAN that comes late.
+    #[test]
+    fn a_setting_of_a_device_that_may_be_meant_by_a_missing_name_is_no_mistake() {
+        let text = "interfaces = [\"late0.100\"]\n[interface]\nlate0.zone = 5\nlate1.zone = 6";
+        let files = Files::new(&[("ctguard.toml", text)]);
+        let config = files.read().unwrap();
+        config.settings(&[]).unwrap();
+        let absent = ["late0.100".to_owned()];
+        let [first, second] = &config.passed_over(&[], &absent)[..] else { panic!("two lines") };
+        let expected =
+            "interface late0 is not guarded; its settings are used if it turns out to be late0.100";
+        assert!(first.ends_with(expected) && first.contains("ctguard.toml:3:"), "{first}");
+        assert!(second.contains("interface late1 is not"), "{second}");
+        let own = config.settings_of("late0").unwrap().interfaces;
+        assert_eq!((own.len(), own[0].zone), (1, 5));
+        assert!(config.has_settings_of("late1") && !config.has_settings_of("late0.100"));
     }
 
     #[test]

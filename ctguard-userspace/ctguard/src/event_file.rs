@@ -175,7 +175,9 @@ pub(crate) fn forget_gone_namespaces() -> io::Result<()> {
         let name = file.file_name();
         let number = name.to_str().and_then(|name| {
             let (number, name) = name.split_once('.')?;
-            let is_ours = ["events.", "holders.", "feeds."].iter().any(|own| name.starts_with(own));
+            let is_ours = ["events.", "holders.", "feeds.", "interfaces."]
+                .iter()
+                .any(|own| name.starts_with(own));
             number.parse::<u64>().ok().filter(|_| is_ours)
         });
         if number.is_some_and(|number| number != own && !alive.contains(&number)) {

@@ -64,6 +64,21 @@ pub(crate) enum What {
     InterfaceBack {
         interface: String,
     },
+    /// No interface has these names, and each is guarded as soon as one has it; which ones there are.
+    InterfaceAwaited {
+        interfaces: Vec<String>,
+        existing: Vec<String>,
+    },
+    /// One that was waited for is there and guarded; at which device, if that has another name.
+    InterfaceGuarded {
+        interface: String,
+        device: Option<String>,
+    },
+    /// One that was waited for is there and cannot be guarded.
+    InterfaceRefused {
+        interface: String,
+        error: String,
+    },
     /// A feed cannot be read or used, and what it listed before stays.
     FeedFailed {
         feed: String,
@@ -95,6 +110,8 @@ impl What {
         match self {
             Self::ReloadRefused { .. }
             | Self::InterfaceGone { .. }
+            | Self::InterfaceAwaited { .. }
+            | Self::InterfaceRefused { .. }
             | Self::FeedFailed { .. }
             | Self::HookFailed { .. } => Level::Warn,
             Self::Unreadable { share_ratio } if *share_ratio > MOST_UNREADABLE => Level::Warn,
@@ -109,6 +126,7 @@ impl What {
             | Self::Part(_)
             | Self::Overload { .. }
             | Self::InterfaceBack { .. }
+            | Self::InterfaceGuarded { .. }
             | Self::FeedReadAgain { .. }
             | Self::FeedEmptied { .. }
             | Self::Unreadable { .. } => Level::Info,
@@ -221,6 +239,9 @@ mod tests {
             What::Overload { source: text(), seconds: 600 },
             What::InterfaceGone { interface: interface() },
             What::InterfaceBack { interface: interface() },
+            What::InterfaceAwaited { interfaces: vec![interface()], existing: vec![text()] },
+            What::InterfaceGuarded { interface: interface(), device: None },
+            What::InterfaceRefused { interface: interface(), error: text() },
             What::FeedFailed { feed: feed(), error: text() },
             What::FeedReadAgain { feed: feed(), prefixes: 1 },
             What::FeedEmptied { feed: feed(), before: 1 },
@@ -243,6 +264,9 @@ mod tests {
                 | What::Overload { .. }
                 | What::InterfaceGone { .. }
                 | What::InterfaceBack { .. }
+                | What::InterfaceAwaited { .. }
+                | What::InterfaceGuarded { .. }
+                | What::InterfaceRefused { .. }
                 | What::FeedFailed { .. }
                 | What::FeedReadAgain { .. }
                 | What::FeedEmptied { .. }

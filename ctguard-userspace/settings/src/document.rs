@@ -68,7 +68,7 @@ impl StartKey {
 
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::Interfaces => "Interfaces to guard",
+            Self::Interfaces => "Interfaces to guard, at once or when they appear",
             Self::Mode => "Where the XDP program runs",
             Self::NewFlowDetection => "How to distinguish new flows from known ones",
             Self::OnExit => "What happens to the guard when the daemon ends",

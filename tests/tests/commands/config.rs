@@ -101,9 +101,9 @@ fn a_reload_brings_all_to_what_the_files_say_and_a_mistake_changes_nothing() -> 
         line.contains("ctguard.toml:5:1: unknown key source.tcp.brust, did you mean"),
         "{line}"
     );
-    files.write("target = \"50%\"\ninterfaces = [\"wan0\", \"nowhere0\"]\n")?;
+    files.write("target = \"50%\"\ninterfaces = [\"wan0\", \"lo\"]\n")?;
     let refused = site.ctguard(&["reload"])?;
-    ensure!(refused.refusal(78)?.contains("nowhere0"), "{refused:?}");
+    ensure!(refused.refusal(78)?.contains("lo is the loopback device"), "{refused:?}");
     ensure!(get(&site, "target")? == "60%");
     // One more than a list takes, with what was added.
     let many: Vec<_> = (0..4096).map(|it| format!("\"10.9.{}.{}\"", it >> 8, it & 255)).collect();

@@ -5,6 +5,7 @@ mod detection;
 mod interfaces;
 mod journal;
 mod killed;
+mod late;
 mod leaving;
 mod locks;
 mod log;

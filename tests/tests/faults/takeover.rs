@@ -67,7 +67,7 @@ impl State {
     }
 }
 
-fn values<const BYTES: usize>(site: &Site, name: &str, count: u32) -> Result<Vec<u8>> {
+pub(crate) fn values<const BYTES: usize>(site: &Site, name: &str, count: u32) -> Result<Vec<u8>> {
     let map = Map::Array(MapData::from_pin(site.pins().join(name))?);
     let array: Array<_, [u8; BYTES]> = Array::try_from(map)?;
     let values: Vec<_> = (0..count).map(|index| array.get(&index, 0)).collect::<Result<_, _>>()?;

@@ -36,6 +36,8 @@ pub struct Health {
     pub dry_run: bool,
     /// Interfaces that lost the program.
     pub detached: Vec<String>,
+    /// Names that it was told to guard and that it waits for; why it cannot guard those that are there.
+    pub waiting: Vec<(String, Option<String>)>,
     /// Interfaces in generic XDP mode.
     pub generic: Vec<String>,
     /// Interfaces with `answer=off`.
@@ -181,7 +183,7 @@ fn judge(health: &Health) -> Vec<Finding> {
             finding.tune(run(health))
         }
     });
-    let mut found: Vec<_> = detached.collect();
+    let mut found: Vec<_> = detached.chain(health.waiting.iter().map(waiting)).collect();
     if !health.daemon_runs {
         let state = if health.fallback { "fallback rate in force" } else { "just ended" };
         let alone = Finding::warning("guard-alone", "no daemon is running for the guard")
@@ -219,6 +221,23 @@ fn judge(health: &Health) -> Vec<Finding> {
     found.push(work(health));
     found.extend(crowded(health));
     found
+}
+
+/// A name that is not there yet may be mistyped.
+fn waiting((name, obstacle): &(String, Option<String>)) -> Finding {
+    let what = format!("{name} is to be guarded and is not");
+    match obstacle {
+        Some(obstacle) => Finding::fault("guard-waiting", what)
+            .read(STATUS, format!("waiting {name} (cannot be guarded)"))
+            .because(obstacle)
+            .by_hand("name another interface in the configuration, then ctguard reload"),
+        None => Finding::warning("guard-waiting", what)
+            .read(STATUS, format!("waiting {name} (not there yet)"))
+            .because("no interface has that name; the guard attaches to it as soon as one has")
+            .by_hand(format!(
+                "ip link show {name}{COMMENT} correct the configuration if it is mistyped"
+            )),
+    }
 }
 
 fn work(health: &Health) -> Finding {
@@ -274,6 +293,15 @@ mod tests {
         let unlisted = Health { unlisted_client: Some("192.0.2.7".to_owned()), ..healthy };
         let found = judge(&unlisted);
         assert!(found.iter().any(|finding| finding.check == "ssh-client"), "{found:?}");
+    }
+
+    #[test]
+    fn an_interface_that_is_waited_for_is_a_warning_and_one_that_is_refused_a_fault() {
+        let late = ("late0".to_owned(), None);
+        let mut health = Health { daemon_runs: true, waiting: vec![late], ..Health::default() };
+        assert_eq!(worst(&health), Some(("guard-waiting", Severity::Warning)));
+        health.waiting = vec![("ppp0".to_owned(), Some("it is a PPP link".to_owned()))];
+        assert_eq!(worst(&health), Some(("guard-waiting", Severity::Fault)));
     }
 
     fn advised(guard: &Result<Option<Health>, Unread>) -> (String, String) {

@@ -8,8 +8,9 @@ use std::{
 
 use clap::{Args, Subcommand};
 use ctguard_kernel::{
+    lock,
     maps::{Entry, ListKind},
-    net::{self, resolve},
+    net::{self, Refusal, resolve},
 };
 use ctguard_settings::{Settings, StartKey, Takes, default_file};
 
@@ -19,8 +20,10 @@ use super::{
 };
 use crate::{
     config::{Config, DEFAULT_PATH, Origin, in_toml_array},
-    daemon::{Configuration, feed_changes},
+    daemon::{Configuration, feed_changes, waiting_changes},
     feeds::feeds_status,
+    foreign::Foreign,
+    interfaces::{Plan, interfaces_of_daemon},
     terminal::{Terminal, complain},
 };
 
@@ -97,13 +100,27 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<Code, CliError
 }
 
 fn check(file: &FileArg) -> Result<Code, CliError> {
-    let (config, _) = file.read()?;
+    let (config, settings) = file.read()?;
     if config.interfaces().is_empty() {
         complain(format_args!("warning: no interface is named, so a start needs -i"));
     }
     let links = net::links().map_err(CliError::cannot("read the interfaces"))?;
-    for refusal in config.interfaces().iter().filter_map(|name| resolve(&links, name).err()) {
-        complain(format_args!("warning: {refusal}"));
+    let mut absent = Vec::new();
+    for name in config.interfaces() {
+        let Err(refusal) = resolve(&links, name) else { continue };
+        let waits = if matches!(refusal, Refusal::Unknown { .. }) {
+            absent.push(name.clone());
+            "; a start waits for it"
+        } else {
+            ""
+        };
+        complain(format_args!("warning: {refusal}{waits}"));
+    }
+    if !absent.is_empty() {
+        let guarded: Vec<_> = settings.interfaces.iter().map(|own| &own.name[..]).collect();
+        for passed_over in config.passed_over(&guarded, &absent) {
+            complain(format_args!("warning: {passed_over}"));
+        }
     }
     let files = config.files.iter().map(|file| format!("{}: can be used", file.display()));
     print(&files.collect::<Vec<_>>())
@@ -158,9 +175,31 @@ fn diff(file: &FileArg, state: Option<&Path>, context: &Context) -> Result<Code,
     let running = maps.settings();
     let mut lines = Vec::new();
     let guarded: Vec<_> = running.interfaces.iter().map(|own| &own.name[..]).collect();
+    let daemon = lock::daemon_of(context.pins.path()).and_then(|_| interfaces_of_daemon());
     let next = if config.interfaces().is_empty() {
         let mut next = Settings::of_new_guard(guarded);
-        config.apply_to(&mut next, false)?;
+        let waits = daemon.is_some_and(|daemon| !daemon.waiting.is_empty());
+        config.apply_to(&mut next, Foreign::of(false, waits))?;
+        next
+    } else if let Some(daemon) = daemon {
+        let there = net::links().map_err(CliError::cannot("read the interfaces"))?;
+        let plan = match Plan::new(&there, &daemon, config.interfaces()) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                complain(format_args!("a reload would be refused: {refusal}"));
+                return Ok(Code::No);
+            }
+        };
+        lines.extend(plan.added.iter().map(|link| format!("guarding {}", link.name)));
+        let stays: BTreeSet<_> = plan.staying().collect();
+        let all = daemon.held.iter().enumerate();
+        let gone = all.filter(|(position, _)| !stays.contains(position));
+        lines.extend(gone.map(|(_, it)| format!("no longer guarding {}", it.name)));
+        lines.extend(waiting_changes(&daemon.waiting, &plan.absent, config.interfaces()));
+        let mut next =
+            plan.settings(&daemon.held, |it| maps.interface_settings(it.ifindex, &it.name));
+        config.apply_to(&mut next, Foreign::of(false, plan.is_unsure()))?;
+        next.interfaces.retain(|own| !plan.absent.contains(&own.name));
         next
     } else {
         let wanted: Vec<_> = settings.interfaces.iter().map(|own| &own.name[..]).collect();

@@ -102,6 +102,11 @@ impl Guarded {
             fallback: status.grant.fallback_active,
             dry_run: status.dry_run,
             detached: names(|interface| !interface.attached),
+            waiting: status
+                .waiting
+                .iter()
+                .map(|it| (it.name.clone(), it.obstacle.clone()))
+                .collect(),
             generic: names(|interface| interface.attached && interface.mode == "generic"),
             unanswering: silent.map(Slot::name).collect(),
             answers_dns: self.maps.policy().has(Policy::DNS),

@@ -189,7 +189,9 @@ fn announce(guard: &Guard) {
     }
     let is_dry = guard.maps.policy().has(Policy::DRY_RUN);
     let dry_run = if is_dry { "; DRY RUN: nothing is dropped" } else { "" };
-    let (interfaces, table) = (interfaces.join(", "), describe(&guard.table));
+    let interfaces =
+        if interfaces.is_empty() { "nothing yet".to_owned() } else { interfaces.join(", ") };
+    let table = describe(&guard.table);
     info!("guarding {interfaces}, {table}, target {target}{dry_run}");
     if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
         warn!("cannot tell the service manager: {error}");

@@ -15,10 +15,12 @@ use super::{CliError, Code, Context, in_use::configuration_in_use};
 use crate::{
     config::{Config, DEFAULT_PATH, saved_path},
     files::FileError,
+    foreign::Foreign,
+    interfaces::interfaces_of_daemon,
     terminal::{Terminal, complain},
 };
-use ctguard_kernel::{durable::replace, maps::ListKind};
-use ctguard_settings::{Assignment, Change, Key, Settings, in_toml, parse_prefix};
+use ctguard_kernel::{durable::replace, lock, maps::ListKind};
+use ctguard_settings::{Assignment, Change, Key, Settings, Value as Setting, in_toml, parse_prefix};
 
 /// Write the settings and lists in force into a file that a reload reads
 #[derive(Args, Debug)]
@@ -40,16 +42,19 @@ pub(super) fn run(args: &SaveArgs, context: &Context) -> Result<Code, CliError> 
     let mut file = Saved::read(&path)?;
 
     let names = || running.interfaces.iter().map(|own| &own.name[..]);
+    let daemon = lock::daemon_of(context.pins.path()).and_then(|_| interfaces_of_daemon());
+    let waiting = daemon.unwrap_or_default().waiting;
+    let foreign = Foreign::of(true, !waiting.is_empty());
     if config.interfaces().is_empty() {
-        file.set(&["interfaces"], value(names().collect::<Array>()));
+        let all = names().chain(waiting.iter().map(|it| &it.name[..]));
+        file.set(&["interfaces"], value(all.collect::<Array>()));
     }
     let mut configured = Settings::of_new_guard(names());
-    config.apply_to(&mut configured, true)?;
-    for Change { key, old, new, is_own } in configured.changes_to(&running) {
-        // No file can make a default of what another sets.
-        if old != new || is_own == Some(true) {
-            file.set_key(&key, &in_toml(new));
-        }
+    config.apply_to(&mut configured, foreign)?;
+    for Change { key, new, is_own, .. } in configured.changes_to(&running) {
+        // What is a default again would be the operator's own as a number.
+        let saved = if is_own == Some(false) { Setting::Default } else { new };
+        file.set_key(&key, &in_toml(saved));
     }
     let mut permanent = Vec::new();
     for kind in [ListKind::Allow, ListKind::Deny] {
@@ -73,7 +78,7 @@ pub(super) fn run(args: &SaveArgs, context: &Context) -> Result<Code, CliError> 
         complain(format_args!("written to {}", path.display()));
     }
     let config = read(main.as_deref())?;
-    warn_of_others(&config, &running, names().collect())?;
+    warn_of_others(&config, &running, (names().collect(), foreign))?;
     for (kind, own) in permanent {
         for (prefix, origin) in config.list(kind).iter().filter(|it| !own.contains(it.0)) {
             complain(format_args!("warning: {origin} lists {prefix}; remove it there"));
@@ -109,9 +114,13 @@ fn read(file: Option<&Path>) -> Result<Config, CliError> {
 }
 
 /// The last file that sets a key decides, and it may not be the one that was written.
-fn warn_of_others(config: &Config, running: &Settings, names: Vec<&str>) -> Result<(), CliError> {
+fn warn_of_others(
+    config: &Config,
+    running: &Settings,
+    (names, foreign): (Vec<&str>, Foreign),
+) -> Result<(), CliError> {
     let mut configured = Settings::of_new_guard(names);
-    config.apply_to(&mut configured, true)?;
+    config.apply_to(&mut configured, foreign)?;
     for Change { key, old, .. } in configured.changes_to(running) {
         if let Some(origin) = config.origin(&key) {
             complain(format_args!("warning: {origin} comes later and sets {key} to {old}"));

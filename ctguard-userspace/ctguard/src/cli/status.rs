@@ -11,6 +11,7 @@ use super::{CliError, Code, Context, pause::end_of};
 use crate::{
     feeds::feeds_status,
     holders::HoldersFile,
+    interfaces::interfaces_of_daemon,
     report::{
         ByClass, ConntrackReport, CounterReport, DaemonReport, DetectionReport, FeedsReport,
         GrantReport, InterfaceReport, KnownFlowsReport, KnownSourcesReport, ListsReport,
@@ -80,6 +81,7 @@ pub(super) fn read(context: &Context, maps: &GuardMaps) -> Result<StatusReport, 
         tiers,
         limits: ceilings(&policy, &[Rate::default(); CLASSES]),
         interfaces: interfaces(maps, &context.pins, &policy),
+        waiting: daemon.as_ref().and_then(|_| interfaces_of_daemon()).unwrap_or_default().waiting,
         new_flow_detection: DetectionReport::new(&environment),
         known_flows: KnownFlowsReport {
             complete: facts.known_complete != 0,

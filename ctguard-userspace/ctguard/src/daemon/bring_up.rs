@@ -9,6 +9,7 @@ use ctguard_layout::{Detection, FLOW_KINDS, programs};
 use super::{
     Guard, Guarded, StartError, StartOptions,
     adaptive_timeouts::AdaptiveTimeouts,
+    arrivals::Waiting,
     complaints::Complaints,
     configuration::Configuration,
     hook::Hooks,
@@ -20,6 +21,7 @@ use super::{
     others::Others,
     reclaim::Reclaimer,
     settle::{fixed, settle},
+    targets::Targets,
     tick::{Ticked, Ticker},
     undo::Undo,
     unreadable::Unreadable,
@@ -55,7 +57,7 @@ pub(super) fn bring_up(
     options: &StartOptions,
     table: Table,
     around: Surroundings,
-    targets: &[Link],
+    targets: &Targets,
     fresh: bool,
     lock: Lock,
     undo: &mut Undo,
@@ -68,7 +70,8 @@ pub(super) fn bring_up(
     let max = if table.is_there() { table.max()? } else { USUAL_MAX };
     let sizes = Sizes::of_table(max);
     let mut programs = Programs::load(pins, sizes, options.trace, options.detection)?;
-    let former = targets.iter().map(|link| Former::of(pins, link)).collect::<io::Result<Vec<_>>>();
+    let links = &targets.links;
+    let former = links.iter().map(|link| Former::of(pins, link)).collect::<io::Result<Vec<_>>>();
     let former = former.map_err(StartError::cannot("keep the programs that run"))?;
     pin(&programs, pins, undo)?;
     let kernel_clock = KernelClock::from_pin(&pins.program(programs::CLOCK))?;
@@ -108,24 +111,20 @@ pub(super) fn bring_up(
     let sources = Arc::new(maps.source_memory()?);
     let (regulars, known) = RegularsKeeper::start(options.state.clone());
     let looker = look_first(Standings::new(known), &maps, &sources, &table, &timeouts);
-    let Ticked { changes, .. } = ticker.tick(
-        &maps,
-        &sources,
-        &table,
-        looker.relief(0),
-        targets.iter().map(|link| link.index),
-    )?;
+    let indices = links.iter().map(|link| link.index);
+    let Ticked { changes, .. } = ticker.tick(&maps, &sources, &table, looker.relief(0), indices)?;
     let detection = detection(programs.detector(), &table);
     begin_detection(&maps, (detection, options_bytes), fresh);
-    if !targets.iter().all(|link| bpf::is_attached(pins, link.index)) {
+    if !links.iter().all(|link| bpf::is_attached(pins, link.index)) {
         // The filter lacks flows of an interface that was not guarded.
         maps.doubt_known_flows();
     }
     let mut interfaces = Vec::new();
-    for (link, former) in targets.iter().zip(former) {
+    for ((link, names), former) in links.iter().zip(&targets.names).zip(former) {
         undo.push("put the former programs back", move || Ok(former.restore()?));
         let how = (&options.pins, options.mode, options.egress_by_filter);
-        interfaces.push(attach_one(&mut programs, &maps, &around, link, how)?);
+        let guarded = attach_one(&mut programs, &maps, &around, link, how)?;
+        interfaces.push(Guarded { names: names.clone(), ..guarded });
     }
     let record = run_directory::of_this_namespace("timeouts.json").map_err(without_namespace())?;
     let adaptive = AdaptiveTimeouts::start(TimeoutSettings::of_the_kernel(), &record)
@@ -152,6 +151,7 @@ pub(super) fn bring_up(
         events,
         holders,
         interfaces,
+        waiting: Waiting::new().map_err(without_namespace())?,
         unreported: changes,
         around,
         configuration: Configuration::new(options),
@@ -247,6 +247,7 @@ pub(super) fn attach_one(
         mode: attachment.mode,
         attached: true,
         stations: Stations::of(around, link),
+        names: Vec::new(),
     })
 }
 

@@ -1,26 +1,28 @@
 //! Reads the configuration again while the guard runs: all of it is used, or nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     error::Error,
     fs,
     path::{self, Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use log::warn;
+use log::{info, warn};
 
 use super::{
     Guard, Guarded, StartOptions,
+    arrivals::{present, publish},
     background::Background,
     bring_up::{attach_one, forget_others},
     kept_file::KeptFile,
     known_flows, lists,
-    start::resolve_all,
 };
 use crate::{
     config::{Config, ConfigError, DEFAULT_PATH, in_toml_array},
     events::What,
+    foreign::Foreign,
+    interfaces::{Held, Plan, Waited},
     sentence::sentence,
 };
 use ctguard_kernel::{
@@ -28,7 +30,7 @@ use ctguard_kernel::{
     lock::Lock,
     net::{self, Link, Surroundings},
 };
-use ctguard_settings::{Assignment, Feed, Settings, StartKey, Takes};
+use ctguard_settings::{Assignment, Feed, InterfaceSettings, Settings, StartKey, Takes};
 
 /// Of what came to a list, or went from it.
 const MOST_LINES: usize = 20;
@@ -75,6 +77,29 @@ impl Configuration {
         let kept = fs::read_to_string(last_good_file(Some(state)).path()?).ok()?;
         let is_of_file = kept.starts_with(&heading(file));
         is_of_file.then(|| Self::last_good(state)).flatten()
+    }
+
+    /// What is configured for a device that was not there before.
+    ///
+    /// # Errors
+    /// If the kernel cannot do what is configured; see [`Settings::zone_warning`].
+    pub(super) fn settings_of(
+        &self,
+        device: &str,
+        lookup_options_bytes: u32,
+    ) -> Result<InterfaceSettings> {
+        let mut settings = self.in_force.settings_of(device)?;
+        settings.apply(&Foreign::Any.own(&self.assignments, &settings))?;
+        if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
+            warn!("{warning}");
+        }
+        settings.interfaces.pop().context("it has settings")
+    }
+
+    /// Whether anything is configured for an interface of this name.
+    pub(super) fn has_settings_of(&self, name: &str) -> bool {
+        let is_own = |it: &Assignment| it.key.interface() == Some(name);
+        self.in_force.has_settings_of(name) || self.assignments.iter().any(is_own)
     }
 
     /// Keeps what is in force for such a start.
@@ -150,24 +175,39 @@ fn refuse(guard: &mut Guard, error: &dyn Error) {
 fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>> {
     let own = &guard.configuration;
     let names = if own.interfaces.is_empty() { config.interfaces() } else { &own.interfaces };
+    let names = &names.to_vec();
     ensure!(!names.is_empty(), "it names no interface to guard (interfaces = [\"wan0\"])");
-    let (kept, added) = targets(guard, names)?;
-    let kept_names = kept.iter().map(|&position| &guard.interfaces[position].name[..]);
-    let new_names = added.iter().map(|link| &link.name[..]);
-    let mut settings = Settings::of_new_guard(kept_names.chain(new_names));
-    config.apply_to(&mut settings, !own.interfaces.is_empty())?;
+    let present = present(guard);
+    let plan = Plan::new(&net::links()?, &present, names)?;
+    let in_force = |held: &Held| guard.maps.interface_settings(held.ifindex, &held.name);
+    let mut settings = plan.settings(&present.held, in_force);
+    let foreign = Foreign::of(!own.interfaces.is_empty(), plan.is_unsure());
+    config.apply_to(&mut settings, foreign)?;
     lists::check(guard, &config)?;
-    settings.apply(&own.assignments)?;
+    settings.apply(&foreign.own(&own.assignments, &settings))?;
     let lookup_options_bytes = guard.maps.environment().daemon.lookup_options_bytes;
     if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
         warn!("{warning}");
     }
 
+    // They are settings of names; devices get theirs when they come.
+    settings.interfaces.retain(|own| !plan.absent.contains(&own.name));
+
     let mut changes = Vec::new();
-    let attached = attach(guard, &added, &settings, &writing)?;
+    for note in &plan.notes {
+        info!("{note}");
+    }
+    let attached = attach(guard, &plan.added, &settings, &writing)?;
     changes.extend(attached.iter().map(|it| format!("guarding {}", it.name)));
+    if plan.is_unsure() {
+        let names: Vec<_> = settings.interfaces.iter().map(|own| &own.name[..]).collect();
+        for passed_over in config.passed_over(&names, &plan.absent) {
+            warn!("{passed_over}");
+        }
+    }
+    let stays: BTreeSet<_> = plan.staying().collect();
     let all = guard.interfaces.iter().enumerate();
-    let gone = all.filter(|(position, _)| !kept.contains(position));
+    let gone = all.filter(|(position, _)| !stays.contains(position));
     let gone: Vec<_> = gone.map(|(_, interface)| interface.clone()).collect();
 
     let writer = guard.maps.settings_writer(writing.clone());
@@ -179,6 +219,11 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     changes.extend(gone.iter().map(|it| format!("no longer guarding {}", it.name)));
     guard.interfaces.retain(|it| gone.iter().all(|gone| gone.ifindex != it.ifindex));
     guard.interfaces.extend(attached);
+    for guarded in &mut guard.interfaces {
+        guarded.names = plan.names_of(guarded.ifindex, &guarded.names);
+    }
+    changes.extend(waiting_changes(&present.waiting, &plan.absent, names));
+    wait_for(guard, &plan);
     let indices = gone.iter().map(|it| it.ifindex).collect();
     forget_others(guard, &indices, writing.clone());
 
@@ -206,7 +251,33 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     }
     let kept = guard.configuration.keep();
     guard.attempted("keep the configuration", "a start with a damaged file finds none", &kept);
+    publish(guard);
     Ok(changes)
+}
+
+/// Waits for what the plan waits for, and tells of what is new.
+fn wait_for(guard: &mut Guard, plan: &Plan) {
+    let former = guard.waiting.names();
+    guard.waiting.replace(&plan.absent);
+    let is_new = |name: &&String| former.iter().all(|it| it.name != **name);
+    let interfaces: Vec<_> = plan.absent.iter().filter(is_new).cloned().collect();
+    if !interfaces.is_empty() {
+        let existing = plan.existing.clone();
+        guard.report(What::InterfaceAwaited { interfaces, existing });
+    }
+}
+
+/// How the names that are waited for differ from those that were, if `names` are configured. One that has
+/// come is told as guarded.
+pub(crate) fn waiting_changes(
+    former: &[Waited],
+    absent: &[String],
+    names: &[String],
+) -> Vec<String> {
+    let new = absent.iter().filter(|name| former.iter().all(|it| it.name != **name));
+    let new = new.map(|name| format!("waiting for {name}, which is not there"));
+    let gone = former.iter().filter(|it| !names.contains(&it.name));
+    new.chain(gone.map(|it| format!("no longer waiting for {}", it.name))).collect()
 }
 
 /// How `wanted` differs from the feeds that are followed, by name.
@@ -232,24 +303,6 @@ fn some(mut lines: Vec<String>) -> Vec<String> {
         lines.push(format!("and {more} more like the last"));
     }
     lines
-}
-
-/// Positions of guarded interfaces that stay, and links to attach to. An interface that is gone for
-/// the moment stays.
-fn targets(guard: &Guard, names: &[String]) -> Result<(Vec<usize>, Vec<Link>)> {
-    let position = |name: &String| guard.interfaces.iter().position(|it| it.name == *name);
-    let others: Vec<_> = names.iter().filter(|name| position(name).is_none()).cloned().collect();
-    let mut kept: Vec<_> = names.iter().filter_map(position).collect();
-    let mut added = Vec::new();
-    for link in resolve_all(&net::links()?, &others)? {
-        match guard.interfaces.iter().position(|it| it.ifindex == link.index) {
-            Some(position) => kept.push(position),
-            None => added.push(link),
-        }
-    }
-    kept.sort_unstable();
-    kept.dedup();
-    Ok((kept, added))
 }
 
 /// Attaches to all of `added`, or to none.
@@ -309,6 +362,20 @@ mod tests {
     use ctguard_settings::FeedKey;
 
     use super::*;
+
+    #[test]
+    fn what_is_waited_for_from_now_on_or_no_longer_is_told() {
+        let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let waited = |name: &str| Waited { name: name.to_owned(), obstacle: None };
+        let former = [waited("late0"), waited("come0"), waited("typo0")];
+        let changes = waiting_changes(
+            &former,
+            &names(&["late0", "new0"]),
+            &names(&["come0", "late0", "new0"]),
+        );
+        let expected = ["waiting for new0, which is not there", "no longer waiting for typo0"];
+        assert_eq!(changes, expected);
+    }
 
     #[test]
     fn what_becomes_of_each_feed_is_told() {

@@ -6,6 +6,7 @@ use log::{Record, info, warn};
 
 use super::{
     adaptive_timeouts::AdaptiveTimeouts,
+    arrivals::Waiting,
     complaints::{Complaints, Line},
     configuration::Configuration,
     hook::Hooks,
@@ -55,6 +56,7 @@ pub(crate) struct Guard {
     pub(crate) events: EventFile,
     pub(crate) holders: HoldersFile,
     pub(crate) interfaces: Vec<Guarded>,
+    pub(super) waiting: Waiting,
     /// As the interfaces were looked at last.
     pub(crate) around: Surroundings,
     pub(super) configuration: Configuration,
@@ -109,4 +111,6 @@ pub(crate) struct Guarded {
     /// It exists and the program is on it.
     pub(crate) attached: bool,
     pub(crate) stations: Stations,
+    /// The operator's names that led to it; see [`crate::interfaces::Held`].
+    pub(crate) names: Vec<String>,
 }

@@ -1,6 +1,7 @@
 //! The daemon round `control`: starts, ticks, watches interfaces, stops.
 
 mod adaptive_timeouts;
+mod arrivals;
 mod background;
 mod bring_up;
 mod complaints;
@@ -23,6 +24,7 @@ mod run;
 mod settle;
 mod start;
 mod state_file;
+mod targets;
 mod tick;
 mod tick_timer;
 mod undo;
@@ -31,7 +33,7 @@ mod watch;
 mod watched;
 
 pub(crate) use background::Background;
-pub(crate) use configuration::{Configuration, feed_changes};
+pub(crate) use configuration::{Configuration, feed_changes, waiting_changes};
 pub(crate) use dismantle::dismantle;
 pub(crate) use guard::{Guard, Guarded};
 pub(crate) use held::kind as kind_of;

@@ -5,12 +5,13 @@ use ctguard_layout::{CookieKey, Fixed, HashKey, maps};
 use log::warn;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{StartError, StartOptions};
+use super::{StartError, StartOptions, targets::Targets};
+use crate::foreign::Foreign;
 use ctguard_kernel::{
     maps::{GuardMaps, SettingsWriter},
     net::{Link, Surroundings},
 };
-use ctguard_settings::Settings;
+use ctguard_settings::{InterfaceSettings, Settings};
 
 pub(super) fn fixed(maps: &GuardMaps) -> Result<Fixed, StartError> {
     let line_mask = |name| maps.entries(name).map(|lines| lines - 1);
@@ -54,26 +55,34 @@ pub(super) fn settle(
     writer: &SettingsWriter<'_>,
     options: &StartOptions,
     around: &Surroundings,
-    targets: &[Link],
+    targets: &Targets,
     fresh: bool,
     lookup_options_bytes: u32,
 ) -> Result<(), StartError> {
-    let mut settings = if fresh || options.config.is_there() {
-        Settings::of_new_guard(targets.iter().map(|link| &link.name[..]))
-    } else {
-        let former = |link: &Link| writer.interface_settings(link.index, &link.name);
-        Settings {
-            policy: writer.settings().policy,
-            interfaces: targets.iter().map(former).collect(),
+    let Targets { links, absent, .. } = targets;
+    let keeps = !fresh && !options.config.is_there();
+    let of_link = |(position, link): (usize, &Link)| {
+        if keeps || targets.is_spared(position) {
+            writer.interface_settings(link.index, &link.name)
+        } else {
+            InterfaceSettings::unset(&link.name)
         }
     };
-    options.config.apply_to(&mut settings, !options.interfaces.is_empty())?;
-    settings.apply(&options.assignments)?;
+    // Those of interfaces that come later are checked, too.
+    let of_absent = absent.iter().map(|name| InterfaceSettings::unset(name));
+    let mut settings = Settings::of_new_guard([]);
+    settings.interfaces = links.iter().enumerate().map(of_link).chain(of_absent).collect();
+    if keeps {
+        settings.policy = writer.settings().policy;
+    }
+    let foreign = Foreign::of(!options.interfaces.is_empty(), !absent.is_empty());
+    options.config.apply_to(&mut settings, foreign)?;
+    settings.apply(&foreign.own(&options.assignments, &settings))?;
     if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
         warn!("{warning}");
     }
     writer.apply(&settings);
-    for (link, own) in targets.iter().zip(&settings.interfaces) {
+    for (link, own) in links.iter().zip(&settings.interfaces) {
         writer.add_interface(around, link, own)?;
     }
     writer.note_stations();

@@ -8,16 +8,20 @@ use thiserror::Error;
 
 use super::{
     Guard,
+    arrivals::publish,
     bring_up::{bring_up, forget_others, others},
     configuration::Configuration,
     dismantle, lists,
     run::Waits,
+    targets::Targets,
     tick::TickError,
     undo::Undo,
 };
 use crate::{
     config::{Config, ConfigError, DEFAULT_PATH},
     event_file::forget_gone_namespaces,
+    events::What,
+    interfaces::{Interfaces, Plan},
 };
 use ctguard_kernel::{
     bpf::{
@@ -27,7 +31,7 @@ use ctguard_kernel::{
     lock::{self, Lock, LockError},
     maps::{ListError, NoSlot, OpenError, layout_of},
     memory,
-    net::{self, Link, Refusal, Resolved, Surroundings, resolve},
+    net::{self, Link, Refusal, Surroundings, resolve},
 };
 use ctguard_settings::{Assignment, SettingError, StartKey};
 
@@ -107,9 +111,11 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
     if named.is_empty() {
         return Err(StartError::NoInterface);
     }
-    let targets = resolve_all(&links, named)?;
-    let indices: Vec<_> = targets.iter().map(|link| link.index).collect();
-    let around = Surroundings::of(links, &indices);
+    let plan = Plan::new(&links, &Interfaces::default(), named)?;
+    // Whoever mistypes the only name on a command line is there to hear it.
+    if let (true, Some(name)) = (plan.added.is_empty(), options.interfaces.first()) {
+        resolve(&links, name)?;
+    }
     let is_stale = lock::is_of_other_namespace(options.pins.path());
     let lock = lock::for_daemon(options.pins.path())?;
     if let Err(error) = forget_gone_namespaces() {
@@ -118,7 +124,7 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
     if is_stale {
         remove_stale(&options.pins)?;
     }
-    let started = start_locked(options, table, around, &targets, lock.clone());
+    let started = start_locked(options, table, links, plan, lock.clone());
     // A guard that is kept is known by its lock file.
     if started.is_err() && !options.pins.path().join(maps::POLICY).exists() {
         lock.remove();
@@ -138,20 +144,27 @@ fn remove_stale(pins: &Pins) -> Result<(), StartError> {
 fn start_locked(
     options: &StartOptions,
     table: Table,
-    around: Surroundings,
-    targets: &[Link],
+    links: Vec<Link>,
+    plan: Plan,
     lock: Lock,
 ) -> Result<(Guard, Waits), StartError> {
     bpf::prepare(&options.pins)?;
     let fresh = prepare(&options.pins)?;
+    let targets = Targets::new(&options.pins, &links, &plan)
+        .map_err(StartError::cannot("find what is attached"))?;
+    for note in plan.notes {
+        info!("{note}");
+    }
+    let indices: Vec<_> = targets.links.iter().map(|link| link.index).collect();
+    let around = Surroundings::of(links, &indices);
     let mut undo = Undo::default();
     if fresh {
         let pins = options.pins.clone();
         undo.push("remove the new guard", move || Ok(dismantle(&pins)?));
     }
-    let (mut guard, writing) = bring_up(options, table, around, targets, fresh, lock, &mut undo)?;
+    let (mut guard, writing) = bring_up(options, table, around, &targets, fresh, lock, &mut undo)?;
     let waits = Waits::open(&mut guard, options.trace).map_err(StartError::Waits)?;
-    let others = others(&guard, targets)?;
+    let others = others(&guard, &targets.links)?;
     undo.commit();
     forget_others(&mut guard, &others, writing.clone());
     if !fresh {
@@ -160,6 +173,16 @@ fn start_locked(
         guard.attempted("change the lists", "they are not as configured", &listed);
     }
     lists::follow_feeds(&mut guard);
+    if !targets.absent.is_empty() {
+        let (interfaces, existing) = (targets.absent.clone(), plan.existing);
+        guard.report(What::InterfaceAwaited { interfaces, existing });
+        let names: Vec<_> = guard.interfaces.iter().map(|it| &it.name[..]).collect();
+        for passed_over in options.config.passed_over(&names, &targets.absent) {
+            warn!("{passed_over}");
+        }
+    }
+    guard.waiting.replace(&targets.absent);
+    publish(&mut guard);
     memory::give_back();
     let kept = guard.configuration.keep();
     guard.attempted("keep the configuration", "a start with a damaged file finds none", &kept);
@@ -182,18 +205,4 @@ fn prepare(pins: &Pins) -> Result<bool, StartError> {
         bpf::prepare(pins)?;
     }
     Ok(true)
-}
-
-pub(super) fn resolve_all(links: &[Link], names: &[String]) -> Result<Vec<Link>, StartError> {
-    let mut targets: Vec<Link> = Vec::new();
-    for name in names {
-        let Resolved { link, instead_of } = resolve(links, name)?;
-        if let Some(kind) = instead_of {
-            info!("{name} is a {kind} on {}; guarding {}", link.name, link.name);
-        }
-        if !targets.iter().any(|target| target.index == link.index) {
-            targets.push(link);
-        }
-    }
-    Ok(targets)
 }

@@ -5,19 +5,24 @@ use std::io;
 use anyhow::{Context as _, anyhow};
 use log::{info, warn};
 
-use super::{Guard, bring_up::note_mode, known_flows};
+use super::{Guard, arrivals, bring_up::note_mode, known_flows};
 use crate::events::What;
 use ctguard_kernel::{
     bpf::{self, Attachment},
-    net::{self, Link, Sight, Stations, Surroundings, resolve},
+    net::{self, Link, Refusal, Sight, Stations, Surroundings, resolve},
 };
+
+/// What it means that an interface is not guarded.
+const OPEN: &str = "it is open to floods";
 
 /// Updates slots and attachments. A failure is tried again at the next look, because a new interface
 /// may not be ready.
 pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
-    let indices: Vec<_> = guard.interfaces.iter().map(|it| it.ifindex).collect();
-    let around = Surroundings::of(net::links()?, &indices);
+    let links = net::links()?;
+    let indices = indices(guard, &links);
+    let around = Surroundings::of(links, &indices);
     let links = &around.links;
+    arrivals::follow(guard, &around);
     for position in 0..guard.interfaces.len() {
         let guarded = guard.interfaces[position].clone();
         match find(links, guarded.ifindex, net::link)? {
@@ -43,8 +48,13 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
                     Attachment::detach(&guard.pins, guarded.ifindex)
                         .with_context(|| format!("cannot remove the pins of {}", guarded.name))?;
                 }
-                if let Ok(resolved) = resolve(links, &guarded.name) {
-                    attach_again(guard, &around, &resolved.link, position, true);
+                match resolve(links, &guarded.name) {
+                    Ok(resolved) => attach_again(guard, &around, &resolved.link, position, true),
+                    Err(Refusal::Unknown { .. }) => {}
+                    Err(refusal) => {
+                        let refused = Err(refusal.into());
+                        guard.attempted(&again(&guarded.name), OPEN, &refused);
+                    }
                 }
             }
         }
@@ -54,6 +64,7 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
         note_exempting(guard, around.exempting.as_deref());
     }
     guard.around = around;
+    arrivals::publish(guard);
     Ok(())
 }
 
@@ -70,8 +81,14 @@ pub(crate) fn note_exempting(guard: &Guard, table: Option<&str>) {
 
 /// Whether what netfilter sees has changed since the last look: no event tells so.
 pub(crate) fn has_new_sight(guard: &Guard) -> bool {
-    let indices: Vec<_> = guard.interfaces.iter().map(|it| it.ifindex).collect();
-    !guard.around.still_hold(&Sight::of(&guard.around.links, &indices))
+    let links = &guard.around.links;
+    !guard.around.still_hold(&Sight::of(links, &indices(guard, links)))
+}
+
+/// Of what is guarded, and of what may be as soon as it can be.
+fn indices(guard: &Guard, links: &[Link]) -> Vec<u32> {
+    let guarded = guard.interfaces.iter().map(|it| it.ifindex);
+    guarded.chain(guard.waiting.leads(links)).collect()
 }
 
 /// Says which frames are limited, if that changed.
@@ -116,7 +133,15 @@ fn attach_again(
         guarded.attached = true;
         note_stations(guard, around, link, position);
     });
-    guard.attempted(&format!("guard {} again", link.name), "it is open to floods", &attempt);
+    if attempt.is_err() && guard.maps.interfaces.of(link.index).is_some() {
+        // Its settings are there now.
+        guard.interfaces[position].ifindex = link.index;
+    }
+    guard.attempted(&again(&link.name), OPEN, &attempt);
+}
+
+fn again(name: &str) -> String {
+    format!("guard {name} again")
 }
 
 fn try_attach(

@@ -315,11 +315,14 @@ pub(super) static FAMILIES: &[Family] = &[
     ),
     gauge(
         "ctguard_interface_attached",
-        "Whether the program is on the interface",
+        "Whether the program is on the interface; in mode none it is not there yet",
         |status, out| {
             for interface in &status.interfaces {
                 let labels = [("interface", &interface.name[..]), ("mode", interface.mode)];
                 out.with(&labels, interface.attached);
+            }
+            for waited in &status.waiting {
+                out.with(&[("interface", &waited.name[..]), ("mode", "none")], false);
             }
         },
     ),

@@ -14,6 +14,7 @@ use crate::{
 
 pub(crate) fn event_text(what: &What) -> String {
     match what {
+        What::Started { interfaces } if interfaces.is_empty() => "guarding nothing yet".to_owned(),
         What::Started { interfaces } => format!("guarding {}", interfaces.join(", ")),
         What::Stopped => "stopping".to_owned(),
         What::Reloaded { changes } if changes.is_empty() => {
@@ -40,6 +41,16 @@ pub(crate) fn event_text(what: &What) -> String {
             format!("{interface} is gone; waiting for it to come back")
         }
         What::InterfaceBack { interface } => format!("guarding {interface} again"),
+        What::InterfaceAwaited { interfaces, existing } => awaited_text(interfaces, existing),
+        What::InterfaceGuarded { interface, device: None } => {
+            format!("{interface} is there; guarding it")
+        }
+        What::InterfaceGuarded { interface, device: Some(device) } => {
+            format!("{interface} is there; it is guarded at {device}")
+        }
+        What::InterfaceRefused { interface, error } => {
+            format!("{interface} is there and cannot be guarded: {error}")
+        }
         What::FeedFailed { feed, error } => {
             format!("feed {feed}: {error}; what it listed before stays")
         }
@@ -57,6 +68,19 @@ pub(crate) fn event_text(what: &What) -> String {
         }
         What::Unreadable { .. } => "frames can be read again".to_owned(),
     }
+}
+
+/// A name may be mistyped, so it says which there are.
+fn awaited_text(interfaces: &[String], existing: &[String]) -> String {
+    const SAID: usize = 20;
+    let it = if interfaces.len() == 1 { "it when it appears" } else { "each when it appears" };
+    let said = existing.iter().take(SAID).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let said = match existing.len().saturating_sub(SAID) {
+        _ if said.is_empty() => "there are none".to_owned(),
+        0 => format!("there are: {said}"),
+        more => format!("there are: {said} and {more} more"),
+    };
+    format!("no interface is called {}; guarding {it}; {said}", interfaces.join(" or "))
 }
 
 pub(super) fn unreadable_text(share: f64) -> String {
@@ -167,6 +191,21 @@ pub(super) fn holder_text(holder: &SourceHolder) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_no_interface_has_is_told_with_those_that_there_are() {
+        let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            awaited_text(&names(&["ethO"]), &names(&["eth0", "eth1"])),
+            "no interface is called ethO; guarding it when it appears; there are: eth0, eth1"
+        );
+        assert_eq!(
+            awaited_text(&names(&["a0", "b0"]), &[]),
+            "no interface is called a0 or b0; guarding each when it appears; there are none"
+        );
+        let many: Vec<_> = (0..30).map(|number| format!("veth{number}")).collect();
+        assert!(awaited_text(&names(&["a0"]), &many).ends_with("veth19 and 10 more"));
+    }
 
     #[test]
     fn a_part_says_what_those_that_were_there_before_may_hold() {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::holders::Holders;
+use crate::{holders::Holders, interfaces::Waited};
 
 use super::{
     by_class::ByClass, counters::CounterReport, detection::DetectionReport,
@@ -24,6 +24,8 @@ pub(crate) struct StatusReport {
     /// Where no interface has its own.
     pub(crate) limits: ByClass<ScopesReport>,
     pub(crate) interfaces: Vec<InterfaceReport>,
+    /// Names that are to be guarded and cannot be yet.
+    pub(crate) waiting: Vec<Waited>,
     pub(crate) new_flow_detection: DetectionReport,
     pub(crate) known_flows: KnownFlowsReport,
     /// Nothing is dropped, by a setting or a pause.

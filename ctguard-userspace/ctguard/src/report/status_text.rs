@@ -38,6 +38,9 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
         let zone = zone(interface.zone, &report.new_flow_detection);
         writeln!(out, "guards  {} ({}{gone}){zone}{own}", interface.name, interface.mode)?;
     }
+    for waited in &report.waiting {
+        writeln!(out, "waiting {}", waited.text())?;
+    }
     let ListsReport { allow, deny, refused_packets } = report.lists;
     writeln!(
         out,

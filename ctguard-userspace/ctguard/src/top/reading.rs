@@ -7,6 +7,7 @@ use ctguard_layout::{CLASSES, Class, Stage, Tier};
 
 use crate::{
     holders::Holders,
+    interfaces::Waited,
     report::{CounterReport, StatusReport},
 };
 
@@ -93,7 +94,7 @@ impl Facts {
         Self {
             is_tracking: status.conntrack.loaded,
             target: status.conntrack.target_ratio,
-            interfaces: interfaces.collect(),
+            interfaces: interfaces.chain(status.waiting.iter().map(Waited::text)).collect(),
             is_dry_run: status.dry_run,
             daemon,
             regulars: status.known_sources.regulars,

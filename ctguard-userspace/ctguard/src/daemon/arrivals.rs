@@ -1,0 +1,268 @@
+//! Guards interfaces that were not there when they were named, as soon as they are.
+//!
+//! An event of the kernel says that there is another interface or name. Nothing asks for single names,
+//! which could have the kernel look for a module of that name.
+
+use std::{io, time::Duration};
+
+use anyhow::Context as _;
+use log::warn;
+use sd_notify::NotifyState;
+
+use super::{Guard, Guarded, bring_up::attach_one, known_flows};
+use crate::{
+    events::What,
+    interfaces::{Held, Interfaces, InterfacesFile, Waited},
+};
+use ctguard_kernel::{
+    bpf::{Attachment, is_attached, monotonic},
+    net::{Link, Refusal, Surroundings, resolve},
+};
+
+/// Somebody is changing settings.
+const SOON: Duration = Duration::from_secs(1);
+/// The kernel refused the program.
+const LATER: Duration = Duration::from_secs(10);
+
+/// What is waited for.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    names: Vec<Expected>,
+    file: InterfacesFile,
+    published: Option<Interfaces>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Expected {
+    waited: Waited,
+    /// When to try again what failed.
+    retry_at: Option<Duration>,
+}
+
+impl Waiting {
+    pub(super) fn new() -> io::Result<Self> {
+        let file = InterfacesFile::of_this_namespace()?;
+        Ok(Self { names: Vec::new(), file, published: None })
+    }
+
+    pub(super) fn names(&self) -> Vec<Waited> {
+        self.names.iter().map(|it| it.waited.clone()).collect()
+    }
+
+    /// Waits for these and no others from here on; what is known of some of them stays.
+    pub(super) fn replace(&mut self, names: &[String]) {
+        self.names.retain(|it| names.contains(&it.waited.name));
+        let is_new = |name: &&String| self.names.iter().all(|it| it.waited.name != **name);
+        let new: Vec<_> = names.iter().filter(is_new).cloned().collect();
+        let expected = |name| Expected { waited: Waited { name, obstacle: None }, retry_at: None };
+        self.names.extend(new.into_iter().map(expected));
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.names.retain(|it| it.waited.name != name);
+    }
+
+    /// Whether something that failed is to be tried again.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.names.iter().any(|it| it.retry_at.is_some_and(|at| now >= at))
+    }
+
+    /// Whether it is too early to try `name` again.
+    fn is_early(&self, name: &str, now: Duration) -> bool {
+        let mut own = self.names.iter().filter(|it| it.waited.name == name);
+        own.any(|it| it.retry_at.is_some_and(|at| now < at))
+    }
+
+    /// Notes why `name` cannot be guarded yet; whether that is news.
+    fn note(&mut self, name: &str, obstacle: Option<&str>, retry_at: Option<Duration>) -> bool {
+        let Some(own) = self.names.iter_mut().find(|it| it.waited.name == name) else {
+            return false;
+        };
+        own.retry_at = retry_at;
+        let is_news = own.waited.obstacle.as_deref() != obstacle;
+        own.waited.obstacle = obstacle.map(str::to_owned);
+        is_news
+    }
+
+    fn postpone(&mut self, name: &str, retry_at: Duration) {
+        for own in self.names.iter_mut().filter(|it| it.waited.name == name) {
+            own.retry_at = Some(retry_at);
+        }
+    }
+
+    /// Indices of devices that names lead to.
+    pub(super) fn leads(&self, links: &[Link]) -> Vec<u32> {
+        let found = self.names.iter().filter_map(|it| resolve(links, &it.waited.name).ok());
+        found.map(|resolved| resolved.link.index).collect()
+    }
+}
+
+/// Attaches to what has come.
+pub(super) fn follow(guard: &mut Guard, around: &Surroundings) {
+    for Waited { name, .. } in guard.waiting.names() {
+        let link = match resolve(&around.links, &name) {
+            Ok(resolved) => resolved.link,
+            Err(Refusal::Unknown { .. }) => {
+                guard.waiting.note(&name, None, None);
+                continue;
+            }
+            Err(refusal) => {
+                refuse(guard, &name, refusal.to_string(), None);
+                continue;
+            }
+        };
+        let now = monotonic();
+        if guard.waiting.is_early(&name, now) {
+            continue;
+        }
+        match arrive(guard, around, &link) {
+            Ok(true) => welcome(guard, &name, &link),
+            Ok(false) => guard.waiting.postpone(&name, now + SOON),
+            Err(error) => refuse(guard, &name, format!("{error:#}"), Some(now + LATER)),
+        }
+    }
+}
+
+fn refuse(guard: &mut Guard, name: &str, error: String, retry_at: Option<Duration>) {
+    if guard.waiting.note(name, Some(&error), retry_at) {
+        guard.report(What::InterfaceRefused { interface: name.to_owned(), error });
+    }
+}
+
+fn welcome(guard: &mut Guard, name: &str, link: &Link) {
+    guard.waiting.forget(name);
+    for guarded in &mut guard.interfaces {
+        guarded.names.retain(|own| own != name);
+        if guarded.ifindex == link.index {
+            guarded.names.push(name.to_owned());
+        }
+    }
+    let device = (link.name != name).then(|| link.name.clone());
+    if let Some(device) = &device
+        && guard.configuration.has_settings_of(name)
+    {
+        warn!(
+            "settings of interface.{name} are not used; {name} is guarded at {device}, so name them interface.{device}"
+        );
+    }
+    guard.report(What::InterfaceGuarded { interface: name.to_owned(), device });
+}
+
+/// Guards `link`, unless it is guarded; false while somebody changes settings.
+fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Result<bool> {
+    if guard.interfaces.iter().any(|it| it.ifindex == link.index) {
+        return Ok(true);
+    }
+    let Some(writing) = guard.try_writing()? else { return Ok(false) };
+    let lookup_options_bytes = guard.maps.environment().daemon.lookup_options_bytes;
+    let own = guard.configuration.settings_of(&link.name, lookup_options_bytes)?;
+    let had_program = is_attached(&guard.pins, link.index);
+    let had_slot = guard.maps.interfaces.of(link.index).is_some();
+    guard.maps.settings_writer(writing.clone()).add_interface(around, link, &own)?;
+    let how = (&guard.pins, guard.mode, guard.egress_by_filter);
+    match attach_one(&mut guard.programs, &guard.maps, around, link, how) {
+        Ok(guarded) => {
+            guard.interfaces.push(guarded);
+            // The filter lacks flows of an interface without programs.
+            known_flows::learn(guard);
+            Ok(true)
+        }
+        Err(error) => {
+            if !had_program {
+                // It may not have been attached.
+                let _ = Attachment::detach(&guard.pins, link.index);
+            }
+            if !had_slot {
+                guard.maps.settings_writer(writing).remove_interface(link.index);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Tells commands and the service manager what is guarded and what is waited for, if that changed.
+pub(super) fn publish(guard: &mut Guard) {
+    let interfaces = present(guard);
+    if guard.waiting.published.as_ref() == Some(&interfaces) {
+        return;
+    }
+    let written = guard.waiting.file.write(&interfaces).map_err(Into::into);
+    guard.attempted("keep what is waited for", "`ctguard status` does not show it", &written);
+    let waited = |it: &Option<Interfaces>| it.as_ref().is_some_and(|it| !it.waiting.is_empty());
+    if waited(&guard.waiting.published) || !interfaces.waiting.is_empty() {
+        let told = sd_notify::notify(&[NotifyState::Status(&summary(&interfaces))]);
+        let told = told.context("cannot tell what is waited for");
+        guard.attempted("answer the service manager", "it does not show what is missing", &told);
+    }
+    guard.waiting.published = written.is_ok().then_some(interfaces);
+}
+
+pub(super) fn present(guard: &Guard) -> Interfaces {
+    let held =
+        |it: &Guarded| Held { name: it.name.clone(), ifindex: it.ifindex, names: it.names.clone() };
+    let held = guard.interfaces.iter().map(held).collect();
+    Interfaces { held, waiting: guard.waiting.names() }
+}
+
+/// `guarding wan0; waiting for late0`.
+fn summary(interfaces: &Interfaces) -> String {
+    let held: Vec<_> = interfaces.held.iter().map(|it| &it.name[..]).collect();
+    let held = if held.is_empty() { "nothing yet".to_owned() } else { held.join(", ") };
+    let waiting: Vec<_> = interfaces.waiting.iter().map(|it| &it.name[..]).collect();
+    let waiting = waiting.join(", ");
+    let waiting = if waiting.is_empty() { waiting } else { format!("; waiting for {waiting}") };
+    format!("guarding {held}{waiting}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(names: &[&str]) -> Waiting {
+        let mut waiting = Waiting::new().unwrap();
+        waiting.replace(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        waiting
+    }
+
+    #[test]
+    fn why_a_name_cannot_be_guarded_is_news_once_and_again_after_it_has_gone() {
+        let mut waiting = waiting(&["ppp0"]);
+        assert!(waiting.note("ppp0", Some("a PPP link"), None));
+        assert!(!waiting.note("ppp0", Some("a PPP link"), None));
+        assert!(waiting.note("ppp0", Some("a bridge"), None));
+        waiting.note("ppp0", None, None);
+        assert!(waiting.note("ppp0", Some("a PPP link"), None));
+    }
+
+    #[test]
+    fn a_reload_keeps_what_is_known_of_a_name_that_it_still_has() {
+        let mut waiting = waiting(&["a0", "b0"]);
+        waiting.note("b0", Some("a bridge"), None);
+        waiting.replace(&["b0".to_owned(), "c0".to_owned()]);
+        let shown = |it: &Waited| (it.name.clone(), it.obstacle.clone());
+        let expected = [("b0".to_owned(), Some("a bridge".to_owned())), ("c0".to_owned(), None)];
+        assert_eq!(waiting.names().iter().map(shown).collect::<Vec<_>>(), expected);
+    }
+
+    /// Fails when each second has a full look though nothing can have changed.
+    #[test]
+    fn a_name_that_no_interface_has_asks_for_no_look() {
+        let mut waiting = waiting(&["late0"]);
+        assert!(!waiting.is_due(Duration::MAX));
+        let (before, at) = (Duration::from_secs(6), Duration::from_secs(7));
+        waiting.note("late0", Some("busy"), Some(at));
+        assert!(waiting.is_due(at) && !waiting.is_early("late0", at));
+        assert!(!waiting.is_due(before) && waiting.is_early("late0", before));
+    }
+
+    #[test]
+    fn the_service_manager_hears_what_is_missing() {
+        let waited = |name: &str| Waited { name: name.to_owned(), obstacle: None };
+        let mut interfaces = Interfaces { held: Vec::new(), waiting: vec![waited("late0")] };
+        assert_eq!(summary(&interfaces), "guarding nothing yet; waiting for late0");
+        interfaces.held.push(Held { name: "wan0".to_owned(), ..Held::default() });
+        assert_eq!(summary(&interfaces), "guarding wan0; waiting for late0");
+        interfaces.waiting.clear();
+        assert_eq!(summary(&interfaces), "guarding wan0");
+    }
+}

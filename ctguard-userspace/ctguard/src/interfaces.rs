@@ -1,0 +1,308 @@
+//! Which interfaces are guarded for which names, and which names are waited for: a file that the daemon
+//! writes and commands read. What becomes of both when other names are configured.
+
+use std::{fs, io, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::files::FileError;
+use ctguard_kernel::{
+    net::{Link, Refusal, Resolved, resolve},
+    run_directory,
+};
+use ctguard_settings::{InterfaceSettings, Settings};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Interfaces {
+    pub(crate) held: Vec<Held>,
+    pub(crate) waiting: Vec<Waited>,
+}
+
+/// A guarded interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    pub(crate) name: String,
+    pub(crate) ifindex: u32,
+    /// The operator's names that led to it: its own, another of its names, that of a VLAN on it. None if
+    /// an earlier daemon guarded it for a reason that is not known.
+    pub(crate) names: Vec<String>,
+}
+
+/// A name that cannot be guarded yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Waited {
+    pub(crate) name: String,
+    /// Why not, though there is such an interface.
+    pub(crate) obstacle: Option<String>,
+}
+
+impl Held {
+    /// Whether it may be what one of these names means, which no interface has.
+    pub(crate) fn may_be(&self, absent: &[String]) -> bool {
+        let is_named = self.names.iter().any(|name| absent.contains(name));
+        !absent.is_empty() && (self.names.is_empty() || is_named)
+    }
+}
+
+impl Waited {
+    /// `late0 (not there yet)`.
+    pub(crate) fn text(&self) -> String {
+        match &self.obstacle {
+            Some(obstacle) => format!("{} (cannot be guarded: {obstacle})", self.name),
+            None => format!("{} (not there yet)", self.name),
+        }
+    }
+}
+
+/// What names ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Positions of guarded interfaces that stay because a name leads to them …
+    pub(crate) kept: Vec<usize>,
+    /// … or because a name that leads nowhere may be theirs.
+    pub(crate) spared: Vec<usize>,
+    /// Devices to attach to.
+    pub(crate) added: Vec<Link>,
+    /// Names to wait for.
+    pub(crate) absent: Vec<String>,
+    /// Those that no interface has, also if none is waited for.
+    nowhere: Vec<String>,
+    /// Where the other names lead.
+    leads: Vec<(String, u32)>,
+    /// Names that there are, if one leads nowhere.
+    pub(crate) existing: Vec<String>,
+    /// What the operator should know of the devices to attach to.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Plan {
+    /// An interface that is guarded under its name stays, also while it is gone. What was guarded for a
+    /// name that has gone stays too, and the name is not waited for unless it was.
+    ///
+    /// # Errors
+    /// If a name is that of an interface that cannot be guarded.
+    pub(crate) fn new(
+        links: &[Link],
+        present: &Interfaces,
+        names: &[String],
+    ) -> Result<Self, Refusal> {
+        let Interfaces { held, waiting } = present;
+        let mut plan = Self::default();
+        for name in names {
+            if let Some(position) = held.iter().position(|it| it.name == *name) {
+                plan.keep(name, position, held[position].ifindex);
+                continue;
+            }
+            let Resolved { link, instead_of } = match resolve(links, name) {
+                Ok(resolved) => resolved,
+                Err(Refusal::Unknown { existing, .. }) => {
+                    plan.existing = existing;
+                    plan.nowhere.extend((!plan.nowhere.contains(name)).then(|| name.clone()));
+                    continue;
+                }
+                Err(refusal) => return Err(refusal),
+            };
+            if let Some(position) = held.iter().position(|it| it.ifindex == link.index) {
+                plan.keep(name, position, link.index);
+                continue;
+            }
+            plan.leads.push((name.clone(), link.index));
+            if let Some(kind) = instead_of {
+                let device = &link.name;
+                plan.notes.push(format!("{name} is a {kind} on {device}; guarding {device}"));
+            }
+            if !plan.added.iter().any(|added| added.index == link.index) {
+                plan.added.push(link);
+            }
+        }
+        plan.kept.sort_unstable();
+        plan.kept.dedup();
+        let spared = |position: &usize| {
+            !plan.kept.contains(position) && held[*position].may_be(&plan.nowhere)
+        };
+        plan.spared = (0..held.len()).filter(spared).collect();
+        let is_awaited = |name: &&String| {
+            waiting.iter().any(|it| it.name == **name)
+                || !held.iter().any(|it| it.names.contains(name))
+        };
+        plan.absent = plan.nowhere.iter().filter(is_awaited).cloned().collect();
+        Ok(plan)
+    }
+
+    fn keep(&mut self, name: &str, position: usize, ifindex: u32) {
+        self.kept.push(position);
+        self.leads.push((name.to_owned(), ifindex));
+    }
+
+    /// Positions of the guarded interfaces that stay.
+    pub(crate) fn staying(&self) -> impl Iterator<Item = usize> {
+        self.kept.iter().chain(&self.spared).copied()
+    }
+
+    /// Names that lead to this device, of which `former` are known.
+    pub(crate) fn names_of(&self, ifindex: u32, former: &[String]) -> Vec<String> {
+        let leads = self.leads.iter().filter(|(_, index)| *index == ifindex);
+        let gone = former.iter().filter(|name| self.nowhere.contains(name));
+        leads.map(|(name, _)| name).chain(gone).cloned().collect()
+    }
+
+    /// Those that a configuration is applied to: default ones for what it names, also for names to wait
+    /// for, and those `in_force` for what may be meant.
+    pub(crate) fn settings(
+        &self,
+        held: &[Held],
+        in_force: impl Fn(&Held) -> InterfaceSettings,
+    ) -> Settings {
+        let kept = self.kept.iter().map(|&position| &held[position].name);
+        let added = self.added.iter().map(|link| &link.name);
+        let names = kept.chain(added).chain(&self.absent);
+        let mut settings = Settings::of_new_guard(names.map(String::as_str));
+        let spared = self.spared.iter().map(|&position| in_force(&held[position]));
+        settings.interfaces.extend(spared);
+        settings
+    }
+
+    /// Whether which device some name means is not known.
+    pub(crate) fn is_unsure(&self) -> bool {
+        !self.nowhere.is_empty()
+    }
+}
+
+/// The file of one namespace, until a reboot.
+#[derive(Clone, Debug)]
+pub(crate) struct InterfacesFile(PathBuf);
+
+impl InterfacesFile {
+    pub(crate) fn of_this_namespace() -> io::Result<Self> {
+        run_directory::of_this_namespace("interfaces.json").map(Self)
+    }
+
+    pub(crate) fn write(&self, interfaces: &Interfaces) -> Result<(), FileError> {
+        let new = self.0.with_extension("new");
+        serde_json::to_vec(interfaces)
+            .map_err(Into::into)
+            .and_then(|bytes| fs::write(&new, bytes))
+            .and_then(|()| fs::rename(&new, &self.0))
+            .map_err(FileError::new("write", &self.0))
+    }
+
+    /// `None` if no daemon has written it.
+    pub(crate) fn read(&self) -> Option<Interfaces> {
+        serde_json::from_slice(&fs::read(&self.0).ok()?).ok()
+    }
+}
+
+/// What the daemon of this namespace wrote last; it may be gone.
+pub(crate) fn interfaces_of_daemon() -> Option<Interfaces> {
+    InterfacesFile::of_this_namespace().ok()?.read()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `ARPHRD_ETHER`, `ARPHRD_PPP`.
+    const ETHERNET: u16 = 1;
+    const PPP: u16 = 512;
+
+    fn link(index: u32, name: &str) -> Link {
+        Link { index, name: name.to_owned(), hardware: ETHERNET, ..Link::default() }
+    }
+
+    fn vlan(index: u32, name: &str, lower: u32) -> Link {
+        Link { kind: Some("vlan".to_owned()), lower: Some(lower), ..link(index, name) }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn held(name: &str, ifindex: u32, of: &[&str]) -> Held {
+        Held { name: name.to_owned(), ifindex, names: names(of) }
+    }
+
+    fn present(held: &[Held], waiting: &[&str]) -> Interfaces {
+        let waited = |name: &&str| Waited { name: (*name).to_owned(), obstacle: None };
+        Interfaces { held: held.to_vec(), waiting: waiting.iter().map(waited).collect() }
+    }
+
+    fn plan(links: &[Link], present: &Interfaces, of: &[&str]) -> Plan {
+        Plan::new(links, present, &names(of)).unwrap()
+    }
+
+    #[test]
+    fn a_start_attaches_to_what_is_there_and_waits_for_the_rest() {
+        let plan = plan(&[link(2, "eth0")], &Interfaces::default(), &["eth0", "eth1", "eth1"]);
+        assert_eq!(plan.added, [link(2, "eth0")]);
+        assert_eq!((plan.absent, plan.existing), (names(&["eth1"]), names(&["eth0"])));
+    }
+
+    #[test]
+    fn a_vlan_that_comes_late_is_waited_for_until_it_leads_to_its_device() {
+        let guarded = present(&[held("eth0", 2, &["eth0"])], &["eth0.100"]);
+        let wanted = ["eth0", "eth0.100"];
+        let late = plan(&[link(2, "eth0")], &guarded, &wanted);
+        assert_eq!((&late.kept, &late.absent), (&vec![0], &names(&["eth0.100"])));
+        let there = plan(&[link(2, "eth0"), vlan(3, "eth0.100", 2)], &guarded, &wanted);
+        assert_eq!((&there.kept, there.added.len(), there.absent.len()), (&vec![0], 0, 0));
+        assert_eq!(there.names_of(2, &names(&["eth0"])), names(&["eth0", "eth0.100"]));
+    }
+
+    /// Fails when a reload lets go of a device because the VLAN that named it has gone, or because it has
+    /// another name.
+    #[test]
+    fn what_was_guarded_for_a_name_that_has_gone_stays() {
+        let guarded = present(&[held("eth0", 2, &["eth0.100"])], &[]);
+        let gone = plan(&[link(2, "eth0")], &guarded, &["eth0.100"]);
+        assert_eq!((&gone.spared, gone.absent.len()), (&vec![0], 0));
+        assert_eq!(gone.names_of(2, &names(&["eth0.100"])), names(&["eth0.100"]));
+        let renamed = present(&[held("dsl0", 2, &["wan0"])], &[]);
+        assert_eq!(plan(&[link(2, "dsl0")], &renamed, &["wan0"]).spared, [0]);
+    }
+
+    #[test]
+    fn one_that_is_guarded_for_an_unknown_reason_stays_while_a_name_leads_nowhere() {
+        let guarded = present(&[held("eth0", 2, &[]), held("lan0", 3, &["lan0"])], &[]);
+        let links = [link(2, "eth0"), link(3, "lan0")];
+        assert_eq!(plan(&links, &guarded, &["lan0", "late0"]).spared, [0]);
+        assert!(plan(&links, &guarded, &["lan0"]).spared.is_empty());
+    }
+
+    /// Fails when a name that nobody wants any more stays because another is waited for.
+    #[test]
+    fn one_whose_name_is_taken_away_goes_though_another_is_waited_for() {
+        let guarded = present(&[held("eth0", 2, &["eth0"]), held("lan0", 3, &["lan0"])], &[]);
+        let plan = plan(&[link(2, "eth0"), link(3, "lan0")], &guarded, &["eth0", "late0"]);
+        assert_eq!(plan.staying().collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn a_guarded_interface_that_is_gone_stays_and_is_no_name_to_wait_for() {
+        let guarded = present(&[held("late0", 9, &["late0"])], &[]);
+        let plan = plan(&[link(2, "eth0")], &guarded, &["late0", "eth0"]);
+        assert_eq!((&plan.kept, plan.absent.len()), (&vec![0], 0));
+        assert_eq!(plan.added, [link(2, "eth0")]);
+    }
+
+    #[test]
+    fn another_name_of_a_guarded_device_leads_to_it() {
+        let eth0 = Link { other_names: names(&["wan"]), ..link(2, "eth0") };
+        let plan = plan(&[eth0], &present(&[held("eth0", 2, &["eth0"])], &["wan"]), &["wan"]);
+        assert_eq!((&plan.kept, plan.absent.len()), (&vec![0], 0));
+    }
+
+    #[test]
+    fn one_that_is_there_and_cannot_be_guarded_is_refused() {
+        let ppp0 = Link { hardware: PPP, ..link(4, "ppp0") };
+        let refused = Plan::new(&[ppp0], &present(&[], &["ppp0"]), &names(&["ppp0"]));
+        assert_eq!(refused, Err(Refusal::Ppp { name: "ppp0".to_owned() }));
+    }
+
+    #[test]
+    fn what_is_waited_for_says_why() {
+        let mut waited = Waited { name: "ppp0".to_owned(), obstacle: None };
+        assert_eq!(waited.text(), "ppp0 (not there yet)");
+        waited.obstacle = Some("it is a PPP link".to_owned());
+        assert_eq!(waited.text(), "ppp0 (cannot be guarded: it is a PPP link)");
+    }
+}
