@@ -73,20 +73,20 @@ mod tests {
     #[test]
     fn a_reader_that_stalls_is_given_up() {
         let (_reader, mut patient) = pipe(Duration::from_millis(50));
-        let error = patient.write_all(&[0; 1 << 20]).unwrap_err();
+        let error = patient.write_all(&vec![0; 1 << 20]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]
     fn a_slow_reader_gets_all() {
-        let (mut reader, mut patient) = pipe(Duration::from_secs(60));
+        let (mut reader, mut patient) = pipe(Duration::from_mins(1));
         let reads = thread::spawn(move || {
             thread::sleep(Duration::from_millis(50));
             let mut all = Vec::new();
             reader.read_to_end(&mut all).unwrap();
             all.len()
         });
-        patient.write_all(&[0; 1 << 20]).unwrap();
+        patient.write_all(&vec![0; 1 << 20]).unwrap();
         drop(patient);
         assert_eq!(reads.join().unwrap(), 1 << 20);
     }

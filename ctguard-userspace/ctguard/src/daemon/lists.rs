@@ -191,15 +191,19 @@ pub(super) fn configure(
     writing: Lock,
 ) -> anyhow::Result<Vec<Vec<String>>> {
     let config = &guard.configuration.in_force;
+    let configured = |kind| [former, config].map(|it| it.list(kind).keys().copied().collect());
     let mut changes = Vec::new();
     for kind in KINDS {
         let entries = guard.maps.lists.entries(kind)?;
         let there = entries.iter().map(|entry| (entry.prefix, entry.expires_at)).collect();
-        let [old, new] = [former, config].map(|it| it.list(kind).keys().copied().collect());
+        let [old, new]: [BTreeSet<_>; 2] = configured(kind);
         changes.extend(differences(kind.name(), &there, &old, &new));
-        let gone = old.difference(&new).copied();
-        let mut writer = guard.maps.settings_writer(writing.clone());
-        writer.change_list(kind, gone, new.iter().copied().map(permanent))?;
+    }
+    let mut writer = guard.maps.settings_writer(writing);
+    for kind in KINDS {
+        let [old, new]: [BTreeSet<_>; 2] = configured(kind);
+        let gone: Vec<_> = old.difference(&new).copied().collect();
+        writer.change_list(kind, gone, new.into_iter().map(permanent))?;
     }
     Ok(changes)
 }
