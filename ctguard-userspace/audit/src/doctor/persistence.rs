@@ -113,7 +113,7 @@ fn drift(
         None => in_file(at_boot, key, live),
     });
     let mends = set.into_iter().chain(keep);
-    mends.fold(finding, |finding, mend| finding.by_hand(mend)).when(!is_live)
+    mends.fold(finding, Finding::by_hand).when(!is_live)
 }
 
 /// Has the line that wins say another value. A package would overwrite its own file, and wildcards set

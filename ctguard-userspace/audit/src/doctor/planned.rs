@@ -147,6 +147,9 @@ mod tests {
     const ROLES: [(Role, &[(&str, &str)]); 3] =
         [(Role::Server, &[]), (Role::Gateway, &[FORWARDS]), (Role::NatRouter, &[FORWARDS, NAT])];
 
+    /// A key, what a file says, other values, and what is printed.
+    type Written<'a> = (&'a str, &'a str, &'a [(&'a str, u64)], &'a [&'a str]);
+
     fn machine(files: &[(&str, &str)]) -> Machine {
         let machine = Machine::healthy("planned");
         for (path, text) in files {
@@ -232,7 +235,7 @@ mod tests {
         let (kept, size) = ("sed -i '1s|=.*|= 262144|' /etc/sysctl.d/a.conf", "sysctl -w ");
         let both = format!("{size}{BUCKETS}=524288 {MAX}=524288 && ");
         let auto = format!("{size}{BUCKETS}=1048576 {MAX}=1048576 && ");
-        let cases: [(&str, &str, &[(&str, u64)], &[&str]); 10] = [
+        let cases: [Written<'_>; 10] = [
             (MAX, "0", &[], &[kept]),
             (MAX, "0x0", &[], &[kept]),
             (MAX, "12", &[], &[kept]),

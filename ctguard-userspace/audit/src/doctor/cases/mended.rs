@@ -192,12 +192,16 @@ const MENDED: [&str; 30] = [
 /// An operator's own words, in each file that a command might edit.
 const KEPT: &str = "# kept: nf_conntrack_max, nf_conntrack_count, ip_conntrack_max, hashsize=1\n";
 
+fn is_conf(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "conf")
+}
+
 fn machine(files: &[(&str, &str)]) -> Machine {
     let machine = Machine::healthy("mended");
     for (path, text) in files {
         // A comment would show that nobody has overwritten sysctl.conf.
         let is_overwritten = *path == "/etc/sysctl.conf" && !text.contains('#');
-        let is_edited = path.starts_with("/etc/") && path.ends_with(".conf") && !is_overwritten;
+        let is_edited = path.starts_with("/etc/") && is_conf(path) && !is_overwritten;
         machine.write(path, &if is_edited { format!("{text}{KEPT}") } else { (*text).to_owned() });
     }
     // Directories that each system has.

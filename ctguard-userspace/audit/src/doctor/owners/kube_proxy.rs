@@ -1,5 +1,5 @@
-//! What kube-proxy is told: by its command line, by its file, by k3s's configuration or MicroK8s's file
-//! of arguments.
+//! What kube-proxy is told: by its command line, by its file, by k3s's configuration, or by the file of
+//! arguments that `MicroK8s` has.
 
 use crate::host::Host;
 
@@ -81,7 +81,7 @@ fn words_of(file: &str) -> Vec<String> {
 /// The value of `--NAME=VALUE`, `--NAME VALUE`, `NAME: VALUE`, also below `--kube-proxy-arg=`; a switch
 /// without one has "true". The last counts.
 fn value<'w>(words: &'w [String], name: &str) -> Option<&'w str> {
-    let found = words.iter().enumerate().rev().find_map(|(at, word)| {
+    words.iter().enumerate().rev().find_map(|(at, word)| {
         let bare = word.trim_start_matches('-');
         let bare = bare.strip_prefix("kube-proxy-arg=").unwrap_or(bare).trim_start_matches('-');
         let rest = bare.strip_prefix(name)?;
@@ -92,8 +92,7 @@ fn value<'w>(words: &'w [String], name: &str) -> Option<&'w str> {
             }
             _ => rest.strip_prefix('='),
         }
-    });
-    found
+    })
 }
 
 #[cfg(test)]
