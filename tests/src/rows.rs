@@ -298,6 +298,20 @@ mod tests {
         }
     }
 
+    /// Fails when a flood that is slowed for a weak machine leaves the table empty.
+    #[test]
+    fn packets_of_a_slowed_flood_are_more_than_its_table_takes() {
+        let slowest = NonZeroU32::new(4).expect("not zero");
+        for row in ROWS.iter().filter(|row| row.is_paced()) {
+            let flood = FloodKind::from_str(row.flood, true).expect("a kind of flood");
+            let Rate::PerSecond(rate) = row.rate(Length::Short, flood, slowest) else { continue };
+            if row.rate(Length::Short, flood, NonZeroU32::MIN) != Rate::PerSecond(rate) {
+                let table = row.tables(Length::Short)[0];
+                assert!(u64::from(rate) > table, "{}: {rate}/s of {table}", row.name);
+            }
+        }
+    }
+
     #[test]
     fn a_script_ends_before_the_flood_does() {
         for row in ROWS {

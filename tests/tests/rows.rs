@@ -75,9 +75,15 @@ fn try_row(test: &str) -> Result<()> {
     let row = ROWS.iter().find(|row| row.name.replace('-', "_") == test).context("no such row")?;
     println!("\n{}", rows::head());
     for &table_max in bench.tables(row) {
-        let mut missed = None;
+        let (mut missed, mut rates) = (None, Vec::new());
         for slower in SLOWER.into_iter().filter_map(NonZeroU32::new) {
             bench.slower = slower;
+            let rate = bench.rate(row)?;
+            // Not every flood can be slowed.
+            if rates.contains(&rate) {
+                break;
+            }
+            rates.push(rate);
             let told = bench.run(row, table_max, &|_| ());
             let lines = rows::table(&told);
             println!("{lines}");

@@ -116,11 +116,12 @@ impl Capture {
         }
         let last = last.ok_or_else(|| invalid(&self.path, "has no packets".to_owned()))?;
         if last > LONGEST {
-            let days = last.as_secs() / 86_400;
+            let days = last.as_secs().div_ceil(86_400);
             return Err(invalid(
                 &self.path,
                 format!(
-                    "lasts {days} days, and 31 at most can be replayed; is a packet's time wrong? (editcap -A and -B cut a capture)"
+                    "takes {days} days to replay, and 31 is the most; is a packet's time wrong? \
+                     (`editcap -A` and `-B` cut a capture)"
                 ),
             ));
         }
@@ -278,7 +279,7 @@ mod tests {
     #[test]
     fn a_capture_of_years_is_refused() {
         let bytes = pcap(&[(0, &[0; 60]), (1_800_000_000, &[0; 60])]);
-        let expected = "x.pcap: lasts 20833 days, and 31 at most can be replayed; ";
+        let expected = "x.pcap: takes 20834 days to replay, and 31 is the most; ";
         assert!(length(&bytes, 1.0).unwrap_err().starts_with(expected));
         assert!(length(&bytes, 1000.0).is_ok());
         assert!(length(&pcap(&[(0, &[0; 60]), (1, &[0; 60])]), 1e-300).is_err());

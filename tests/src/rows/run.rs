@@ -13,7 +13,7 @@ use crate::{
     delay::ROUND_TRIP,
     lab::{self, IDLE, LabOptions, Runs},
     picture,
-    recipe::FloodKind,
+    recipe::{FloodKind, Rate},
     report::{Options, Report, Run},
     summary,
 };
@@ -156,12 +156,18 @@ impl Bench {
         picture::draw(report, &self.out, name)
     }
 
+    /// The pace at which a row's flood comes here.
+    ///
+    /// # Errors
+    /// If the lab has no such flood.
+    pub fn rate(&self, row: &Row) -> Result<Rate> {
+        Ok(row.rate(self.length, flood(row)?, self.slower))
+    }
+
     fn options(&self, row: &Row, table_max: u64) -> Result<LabOptions> {
-        let flood = FloodKind::from_str(row.flood, false)
-            .map_err(|_| anyhow!("this lab has no flood called {}", row.flood))?;
         let watch_idle = self.length == Length::Full && !self.idle_watched;
         Ok(LabOptions {
-            rate: row.rate(self.length, flood, self.slower),
+            rate: self.rate(row)?,
             seconds: self.seconds.unwrap_or_else(|| row.seconds(self.length)),
             table_max,
             port_dropped: row.port_dropped,
@@ -179,7 +185,7 @@ impl Bench {
             script: row.script(self.length),
             idle: if watch_idle { IDLE } else { Duration::ZERO },
             log: self.out.join("ctguard.log"),
-            ..LabOptions::new(flood)
+            ..LabOptions::new(flood(row)?)
         })
     }
 
@@ -202,4 +208,9 @@ impl Bench {
         self.baselines.push((report.options, run.clone()));
         Ok(run)
     }
+}
+
+fn flood(row: &Row) -> Result<FloodKind> {
+    FloodKind::from_str(row.flood, false)
+        .map_err(|_| anyhow!("this lab has no flood called {}", row.flood))
 }

@@ -1,5 +1,7 @@
 //! Machines of which a file is damaged, or not what it used to be.
 
+use std::fs;
+
 use super::testing::{HEALTHY, Machine};
 
 /// Audits, each of which reads all the files.
@@ -34,9 +36,22 @@ fn no_damaged_file_is_a_crash() {
     }
     let contents: Vec<_> = files.iter().map(|(_, text)| text.as_bytes()).collect();
     ctguard_damage::for_each_damage!(AUDITS, |damaged| {
-        let (path, text) = files[damaged.which(files.len())];
-        machine.write(path, &String::from_utf8_lossy(&damaged.of(&contents)));
+        let (path, text) = *files[damaged.which(files.len())];
+        let _restored = Restored { machine: &machine, path, text };
+        fs::write(machine.host().path(path), damaged.of(&contents)).unwrap();
         machine.audit();
-        machine.write(path, text);
     });
+}
+
+/// A file that is whole again in the end, even after a crash: the next damage is of another.
+struct Restored<'m> {
+    machine: &'m Machine,
+    path: &'m str,
+    text: &'m str,
+}
+
+impl Drop for Restored<'_> {
+    fn drop(&mut self) {
+        self.machine.write(self.path, self.text);
+    }
 }

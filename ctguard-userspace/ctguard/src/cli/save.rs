@@ -20,7 +20,9 @@ use crate::{
     terminal::{Terminal, complain},
 };
 use ctguard_kernel::{durable::replace, lock, maps::ListKind};
-use ctguard_settings::{Assignment, Change, Key, Settings, Value as Setting, in_toml, parse_prefix};
+use ctguard_settings::{
+    Assignment, Change, Key, Settings, Value as Setting, in_toml, parse_prefix,
+};
 
 /// Write the settings and lists in force into a file that a reload reads
 #[derive(Args, Debug)]
