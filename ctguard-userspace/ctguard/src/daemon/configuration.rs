@@ -241,6 +241,7 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
         changes.push(format!("{} = {}", StartKey::Hook.name(), in_toml_array(hook)));
     }
     let (lists, listed) = lists::configure(guard, &former, &writing);
+    drop(writing);
     changes.extend(lists.into_iter().flat_map(some));
     guard.attempted("change the lists", "they are not as configured", &listed);
     if former.feeds() != guard.configuration.in_force.feeds() {

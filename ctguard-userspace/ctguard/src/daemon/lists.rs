@@ -210,11 +210,11 @@ fn change_each(
     mut change: impl FnMut(ListKind) -> anyhow::Result<[Vec<String>; 2]>,
 ) -> (Vec<Vec<String>>, anyhow::Result<()>) {
     let mut changes = Vec::new();
-    let changed = KINDS.into_iter().try_for_each(|kind| {
+    let done = KINDS.into_iter().try_for_each(|kind| {
         changes.extend(change(kind)?);
         Ok(())
     });
-    (changes, changed)
+    (changes, done)
 }
 
 /// What comes to a list and what goes, given what the configuration `old` had and `new` has. What is
@@ -381,12 +381,12 @@ mod tests {
     /// Fails when nobody is told of the allow list because the deny list is full.
     #[test]
     fn a_reload_tells_what_it_changed_before_it_failed() {
-        let (changes, changed) = change_each(|kind| match kind {
+        let (changes, done) = change_each(|kind| match kind {
             ListKind::Allow => Ok([vec!["allow + 192.0.2.7/32".to_owned()], Vec::new()]),
             ListKind::Deny => Err(ListError::Full.into()),
         });
         assert_eq!(changes.concat(), ["allow + 192.0.2.7/32"]);
-        assert!(changed.is_err());
+        assert!(done.is_err());
     }
 
     #[test]

@@ -170,6 +170,7 @@ fn start_locked(
     if !fresh {
         let former = options.state.as_deref().and_then(Configuration::last_good);
         let (_, listed) = lists::configure(&mut guard, &former.unwrap_or_default(), &writing);
+        drop(writing);
         guard.attempted("change the lists", "they are not as configured", &listed);
     }
     lists::follow_feeds(&mut guard);
