@@ -22,6 +22,7 @@ pub const TUNING: Tuning = Tuning {
     first_scan: Duration::from_millis(20),
     pressure_horizon: Duration::from_secs(10),
     calm_after: Duration::from_secs(5),
+    calm_below: 0.8,
     unchallenged_after: Duration::from_secs(10),
     unasked_after: Duration::from_secs(1),
     sufficient_floors: 2.0,
@@ -133,6 +134,9 @@ pub struct Tuning {
     pub pressure_horizon: Duration,
     /// Demand must be low for this time before the guard is calm again.
     pub calm_after: Duration,
+    /// It is low while it and what others open are less than this part of what ends calm: what others
+    /// open varies.
+    pub calm_below: f64,
     /// Shares must suffice for all strangers of a class for this time before challenges end.
     pub unchallenged_after: Duration,
     /// This time is enough if strangers of the class ask for next to nothing.

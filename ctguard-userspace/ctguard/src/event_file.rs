@@ -4,7 +4,7 @@
 //! `{"namespace":COOKIE}`, because a new namespace may have the number of one that is gone.
 //!
 //! The daemon and commands write at the same time. A third file is the lock of who may replace the first
-//! one, and has what commands did in this minute.
+//! one, and has what commands did to lists in this minute.
 
 mod pace;
 
@@ -68,25 +68,55 @@ impl EventFile {
     }
 
     pub(crate) fn add(&self, what: What) -> Result<(), FileError> {
-        self.try_add(what, SystemTime::now()).map_err(FileError::new("write", &self.path))
+        self.try_add(Some(what), false, SystemTime::now()).map_err(self.unwritten())
     }
 
-    fn try_add(&self, what: What, now: SystemTime) -> io::Result<()> {
-        let time = humantime::format_rfc3339_millis(now).to_string();
+    /// Adds a change of a list. Of many in a minute only the number is kept.
+    pub(crate) fn add_of_list(&self, what: What) -> Result<(), FileError> {
+        self.try_add(Some(what), true, SystemTime::now()).map_err(self.unwritten())
+    }
+
+    /// Adds how many changes of lists an earlier minute left out.
+    pub(crate) fn settle(&self) -> Result<(), FileError> {
+        self.try_settle(SystemTime::now()).map_err(self.unwritten())
+    }
+
+    fn unwritten(&self) -> impl FnOnce(io::Error) -> FileError {
+        FileError::new("write", &self.path)
+    }
+
+    fn try_settle(&self, now: SystemTime) -> io::Result<()> {
+        let text = match fs::read_to_string(self.path.with_extension("pace")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            text => text?,
+        };
+        let mut pace: Pace = serde_json::from_str(&text).unwrap_or_default();
+        if pace.take_left_out(since_1970(now)).is_none() {
+            return Ok(());
+        }
+        self.try_add(None, false, now)
+    }
+
+    fn try_add(&self, what: Option<What>, is_of_list: bool, now: SystemTime) -> io::Result<()> {
+        let event = |what| Event { time: written(now), what };
         let length = || fs::metadata(&self.path).map_or(0, |file| file.len());
         let Some(mut lock) = self.lock()? else {
             // Whoever has it may be about to replace the file, which lines outlive.
             if length() >= 2 * LONGEST {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            return self.append(&[Event { time, what }]);
+            return self.append(&what.map(event).into_iter().collect::<Vec<_>>());
         };
         let mut text = String::new();
         lock.read_to_string(&mut text)?;
         let before: Pace = serde_json::from_str(&text).unwrap_or_default();
         let mut pace = before;
-        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let whats = pace.record(what, seconds);
+        let seconds = since_1970(now);
+        let left_out = pace.take_left_out(seconds).map(|left_out| {
+            let began = SystemTime::UNIX_EPOCH + Duration::from_secs(left_out.began);
+            Event { time: written(began), what: left_out.what }
+        });
+        let what = what.filter(|_| !is_of_list || pace.admits(seconds));
         if pace != before {
             lock.set_len(0)?;
             lock.seek(SeekFrom::Start(0))?;
@@ -95,8 +125,7 @@ impl EventFile {
         if length() >= LONGEST {
             fs::rename(&self.path, self.former())?;
         }
-        let events = whats.into_iter().map(|what| Event { time: time.clone(), what });
-        self.append(&events.collect::<Vec<_>>())
+        self.append(&left_out.into_iter().chain(what.map(event)).collect::<Vec<_>>())
     }
 
     /// `None` if somebody else keeps it.
@@ -165,6 +194,14 @@ impl EventFile {
     fn former(&self) -> PathBuf {
         self.path.with_extension("former.jsonl")
     }
+}
+
+fn since_1970(now: SystemTime) -> u64 {
+    now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn written(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
 }
 
 /// Removes the files that network namespaces have left which are gone.
@@ -321,16 +358,56 @@ mod tests {
         assert_eq!(whats(file.last(5).unwrap().0), [What::Stopped]);
     }
 
+    fn denied(host: u64) -> What {
+        What::Changed { changes: vec![format!("deny + {host:x}::/64")] }
+    }
+
     #[test]
     fn what_a_script_changes_does_not_push_out_what_the_daemon_did() {
         let directory = tempfile::tempdir().unwrap();
         let file = file(&directory);
         file.add(reclaimed(1)).unwrap();
         for host in 0..20_000 {
-            file.add(What::Changed { changes: vec![format!("deny + {host:x}::/64")] }).unwrap();
+            file.add_of_list(denied(host)).unwrap();
         }
         let events = whats(file.last(9999).unwrap().0);
         assert!(events[0] == reclaimed(1) && events.len() < 500, "{}", events.len());
+    }
+
+    /// Fails when `ctguard enforce` leaves no event after a script has denied many.
+    #[test]
+    fn a_script_that_changes_lists_hides_no_change_of_a_setting() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        for host in 0..100 {
+            file.try_add(Some(denied(host)), true, at).unwrap();
+        }
+        let enforced = What::Changed { changes: vec!["dry-run = off".to_owned()] };
+        file.try_add(Some(enforced.clone()), false, at).unwrap();
+        let events = whats(file.last(9999).unwrap().0);
+        assert_eq!((events.len(), events.last()), (31, Some(&enforced)));
+    }
+
+    /// Fails when a reader never learns of changes that were left out, or believes that they were of
+    /// another minute.
+    #[test]
+    fn what_a_minute_left_out_is_told_once_when_it_is_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file(&directory);
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        file.try_settle(at(900)).unwrap();
+        for host in 0..100 {
+            file.try_add(Some(denied(host)), true, at(1000)).unwrap();
+        }
+        for seconds in [1059, 1060, 9000] {
+            file.try_settle(at(seconds)).unwrap();
+        }
+        let (events, _) = file.last(9999).unwrap();
+        assert_eq!(events.len(), 31);
+        assert_eq!(events[30].time, "1970-01-01T00:16:40.000Z");
+        let text = "70 more changes of lists in this minute".to_owned();
+        assert_eq!(events[30].what, What::Changed { changes: vec![text] });
     }
 
     #[test]

@@ -436,7 +436,7 @@ impl Plant {
             admitted: self.admitted,
             new_flows: self.controller.wants_new_flows(now).then(|| {
                 let admitted = self.admitted.iter().sum();
-                self.let_in.count(admitted, self.not_admitted, self.is_dry_run)
+                self.let_in.count(now, admitted, self.not_admitted, self.is_dry_run)
             }),
             table: Some(TableSample { entries: self.entries, max: self.max }),
             loads: loads.as_deref(),

@@ -61,10 +61,10 @@ impl Controller {
 
         let soon = ends_calm(room);
         let asked = self.demands.in_calm();
-        // Nor may what others open end calm at once. The demand of allowed sources is not counted,
-        // only whether their grant was spent.
+        // Nor may what others open, or a little more, end calm at once. The demand of allowed sources
+        // is not counted, only whether their grant was spent.
         let is_quiet = asked < soon / 2.0
-            && asked + self.reserve.per_second() <= soon
+            && asked + self.reserve.per_second() <= soon * TUNING.calm_below
             && !scarce[Tier::Allowed as usize];
         self.stages.calm_down(now, is_quiet);
         if self.stages.is_calm() {

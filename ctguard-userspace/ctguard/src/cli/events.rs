@@ -42,6 +42,8 @@ pub(super) struct EventsArgs {
 pub(super) fn run(args: &EventsArgs) -> Result<Code, CliError> {
     let file =
         EventFile::of_this_namespace().map_err(CliError::cannot("read the network namespace"))?;
+    // Who may only read sees what there is.
+    let _ = file.settle();
     let (events, mut at) = file.last(args.last)?;
     let mut out = Terminal::stdout();
     if events.is_empty() && args.last > 0 && !args.json && !args.follow {

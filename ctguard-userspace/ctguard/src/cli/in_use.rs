@@ -3,15 +3,20 @@
 
 use std::{
     ffi::OsStr,
+    fmt::Display,
     fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
+    sync::Once,
 };
 
 use clap::Parser as _;
 
 use super::{Cli, Command, Context, run::RunArgs};
-use crate::config::{Config, ConfigError};
+use crate::{
+    config::{Config, ConfigError, DEFAULT_PATH},
+    terminal::complain,
+};
 use ctguard_kernel::lock;
 
 /// Where a daemon keeps its state that was not told.
@@ -44,7 +49,13 @@ impl Told {
     fn by(context: &Context) -> Option<Self> {
         let pid = lock::daemon_of(context.pins.path())?.pid?;
         let process = Path::new("/proc").join(pid.to_string());
-        let args = arguments(&fs::read(process.join("cmdline")).ok()?)?;
+        let args = arguments(&fs::read(process.join("cmdline")).ok()?);
+        if args.is_none() {
+            // A command may ask twice.
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| complain(format_args!("{}", unknown(pid))));
+        }
+        let args = args?;
         Some(Self { args, directory: fs::read_link(process.join("cwd")).unwrap_or_default() })
     }
 
@@ -52,6 +63,13 @@ impl Told {
     fn absolute(&self, path: &Path) -> PathBuf {
         self.directory.join(path)
     }
+}
+
+fn unknown(pid: impl Display) -> String {
+    format!(
+        "warning: the daemon (process {pid}) has a command line that this release does not know; \
+         where nothing else is named, taking its files for {DEFAULT_PATH} and {DEFAULT_STATE}"
+    )
 }
 
 fn arguments(words: &[u8]) -> Option<RunArgs> {
@@ -81,6 +99,14 @@ mod tests {
         assert_eq!(file("ctguard run --set dry-run=on "), None);
         assert_eq!(file("other program "), None);
         assert_eq!(file(""), None);
+    }
+
+    /// Fails when a command takes another daemon's files for the default ones without a word.
+    #[test]
+    fn of_a_daemon_of_another_release_nothing_is_known_and_one_line_says_so() {
+        assert!(told("ctguard run --state /srv/kept --of-another-release ").is_none());
+        let line = unknown(4711);
+        assert!(!line.contains('\n') && line.contains("4711") && line.contains(DEFAULT_STATE));
     }
 
     #[test]

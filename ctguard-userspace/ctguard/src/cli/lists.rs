@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, io::Write as _, time::Duration};
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
-use super::{CliError, Code, Context, in_use::read_configuration_in_use, operator, record::record};
+use super::{
+    CliError, Code, Context, in_use::read_configuration_in_use, operator, record::record_of_list,
+};
 use crate::{
-    events::What,
     feeds::feeds_status,
     report::ListReport,
     terminal::{Terminal, complain, write_json},
@@ -85,7 +86,7 @@ pub(super) fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<S
     maps.settings_writer(writing).add_to_list(kind, Entry { prefix, expires_at })?;
     let span = lasting.map(|span| format!(" for {}", humantime::format_duration(span)));
     let span = span.unwrap_or_default();
-    record(What::Changed { changes: vec![format!("{} + {prefix}{span}", kind.name())] });
+    record_of_list(format!("{} + {prefix}{span}", kind.name()));
     let is_cut = text.parse().is_ok_and(|given: IpNet| given != prefix);
     let cut = is_cut.then(|| format!(", the prefix that {text} is in"));
     let verb = if kind == ListKind::Allow { "allowing" } else { "denying" };
@@ -127,7 +128,7 @@ fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Code, CliErro
         complain(format_args!("{problem}"));
         return Ok(Code::No);
     }
-    record(What::Changed { changes: vec![format!("{} - {prefix}", kind.name())] });
+    record_of_list(format!("{} - {prefix}", kind.name()));
     // Whether a file lists it is only for information.
     if let Ok(config) = read_configuration_in_use(context)
         && let Some(origin) = config.list(kind).get(&prefix)

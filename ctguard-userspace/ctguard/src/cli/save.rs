@@ -53,11 +53,7 @@ pub(super) fn run(args: &SaveArgs, context: &Context) -> Result<Code, CliError> 
     }
     let mut configured = Settings::of_new_guard(names());
     config.apply_to(&mut configured, foreign)?;
-    for Change { key, new, is_own, .. } in configured.changes_to(&running) {
-        // What is a default again would be the operator's own as a number.
-        let saved = if is_own == Some(false) { Setting::Default } else { new };
-        file.set_key(&key, &in_toml(saved));
-    }
+    file.set_changes(&configured, &running);
     let mut permanent = Vec::new();
     for kind in [ListKind::Allow, ListKind::Deny] {
         let entries = maps.lists.entries(kind)?.into_iter().filter(|entry| entry.expires_at == 0);
@@ -156,6 +152,14 @@ impl Saved {
         let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
         replace(path, &path.with_extension("new"), document.as_bytes())
             .map_err(FileError::new("write", path))
+    }
+
+    fn set_changes(&mut self, configured: &Settings, running: &Settings) {
+        for Change { key, new, is_own, .. } in configured.changes_to(running) {
+            // What is a default again would be the operator's own as a number.
+            let saved = if is_own == Some(false) { Setting::Default } else { new };
+            self.set_key(&key, &in_toml(saved));
+        }
     }
 
     fn set_key(&mut self, key: &Key, text: &str) {
@@ -261,6 +265,8 @@ fn remove(list: &mut Array, position: usize) {
 
 #[cfg(test)]
 mod tests {
+    use ctguard_layout::Class;
+
     use super::*;
 
     fn saved(text: &str) -> Saved {
@@ -290,6 +296,30 @@ mod tests {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(ctguard_settings::read_document(&text).is_ok(), "{text}");
+    }
+
+    /// Fails when a limit that was taken back holds in calm again after the next reload.
+    #[test]
+    fn what_is_a_default_again_is_one_after_a_reload() {
+        let directory = tempfile::tempdir().unwrap();
+        let main = directory.path().join("ctguard.toml");
+        fs::write(&main, "[source.udp]\nrate = \"200/s\"\n").unwrap();
+        let settings = || {
+            let mut settings = Settings::of_new_guard([]);
+            read(Some(&main)).unwrap().apply_to(&mut settings, Foreign::of(true, false)).unwrap();
+            settings
+        };
+        let (configured, mut running) = (settings(), settings());
+        running.apply(&["source.udp.rate=default".parse().unwrap()]).unwrap();
+        let path = saved_path(Some(&main));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut file = Saved::read(&path).unwrap();
+        file.set_changes(&configured, &running);
+        file.write(&path).unwrap();
+        let udp = Class::Udp as usize;
+        assert!(configured.policy.has_own_ceiling(udp));
+        assert!(!settings().policy.has_own_ceiling(udp));
+        assert_eq!(settings(), running);
     }
 
     #[test]

@@ -240,8 +240,9 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     if former.hook() != hook {
         changes.push(format!("{} = {}", StartKey::Hook.name(), in_toml_array(hook)));
     }
-    let listed = lists::configure(guard, &former, writing)
-        .map(|lists| changes.extend(lists.into_iter().flat_map(some)));
+    let (lists, listed) = lists::configure(guard, &former, &writing);
+    drop(writing);
+    changes.extend(lists.into_iter().flat_map(some));
     guard.attempted("change the lists", "they are not as configured", &listed);
     if former.feeds() != guard.configuration.in_force.feeds() {
         let followed = former.feeds().iter().map(|feed| (&feed.name[..], feed.to_string()));

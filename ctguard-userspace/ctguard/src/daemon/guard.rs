@@ -92,6 +92,12 @@ impl Guard {
         self.attempted("keep events", "`ctguard events` lacks some", &kept);
     }
 
+    /// Keeps how many changes of lists commands made beyond those kept one by one.
+    pub(super) fn settle_events(&mut self) {
+        let settled = self.events.settle().map_err(Into::into);
+        self.attempted("keep events", "`ctguard events` lacks some", &settled);
+    }
+
     /// Logs that an attempt to do `task` failed, which means `effect`, or that it works again: not at
     /// each attempt (see [`Complaints`]).
     pub(super) fn attempted(&mut self, task: &str, effect: &str, attempt: &anyhow::Result<()>) {

@@ -183,29 +183,38 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Vec<Line>> {
     str::from_utf8(bytes)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
-/// Brings the lists from what `former` configured to what is configured; says what changes, with what
-/// comes to each list and what goes from it apart.
+/// Brings the lists from what `former` configured to what is configured; says what changed, with what
+/// comes to each list and what goes from it apart, also if one of them could not be changed.
 pub(super) fn configure(
     guard: &mut Guard,
     former: &Config,
-    writing: Lock,
-) -> anyhow::Result<Vec<Vec<String>>> {
+    writing: &Lock,
+) -> (Vec<Vec<String>>, anyhow::Result<()>) {
     let config = &guard.configuration.in_force;
-    let configured = |kind| [former, config].map(|it| it.list(kind).keys().copied().collect());
-    let mut changes = Vec::new();
-    for kind in KINDS {
-        let entries = guard.maps.lists.entries(kind)?;
+    let maps = &mut guard.maps;
+    change_each(|kind| {
+        let [old, new]: [BTreeSet<_>; 2] =
+            [former, config].map(|it| it.list(kind).keys().copied().collect());
+        let entries = maps.lists.entries(kind)?;
         let there = entries.iter().map(|entry| (entry.prefix, entry.expires_at)).collect();
-        let [old, new]: [BTreeSet<_>; 2] = configured(kind);
-        changes.extend(differences(kind.name(), &there, &old, &new));
-    }
-    let mut writer = guard.maps.settings_writer(writing);
-    for kind in KINDS {
-        let [old, new]: [BTreeSet<_>; 2] = configured(kind);
+        let changes = differences(kind.name(), &there, &old, &new);
         let gone: Vec<_> = old.difference(&new).copied().collect();
+        let mut writer = maps.settings_writer(writing.clone());
         writer.change_list(kind, gone, new.into_iter().map(permanent))?;
-    }
-    Ok(changes)
+        Ok(changes)
+    })
+}
+
+/// Changes one list after the other until one cannot be changed.
+fn change_each(
+    mut change: impl FnMut(ListKind) -> anyhow::Result<[Vec<String>; 2]>,
+) -> (Vec<Vec<String>>, anyhow::Result<()>) {
+    let mut changes = Vec::new();
+    let done = KINDS.into_iter().try_for_each(|kind| {
+        changes.extend(change(kind)?);
+        Ok(())
+    });
+    (changes, done)
 }
 
 /// What comes to a list and what goes, given what the configuration `old` had and `new` has. What is
@@ -367,6 +376,17 @@ mod tests {
             differences("deny", &there, &old, &BTreeSet::from([new, removed, ends, stays]));
         assert_eq!(added, [1, 2, 3].map(|host| format!("deny + 192.0.2.{host}/32")));
         assert_eq!(gone, ["deny - 192.0.2.5/32"]);
+    }
+
+    /// Fails when nobody is told of the allow list because the deny list is full.
+    #[test]
+    fn a_reload_tells_what_it_changed_before_it_failed() {
+        let (changes, done) = change_each(|kind| match kind {
+            ListKind::Allow => Ok([vec!["allow + 192.0.2.7/32".to_owned()], Vec::new()]),
+            ListKind::Deny => Err(ListError::Full.into()),
+        });
+        assert_eq!(changes.concat(), ["allow + 192.0.2.7/32"]);
+        assert!(done.is_err());
     }
 
     #[test]

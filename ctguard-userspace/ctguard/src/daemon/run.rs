@@ -39,6 +39,7 @@ use ctguard_kernel::{
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+const SETTLING_INTERVAL: Duration = Duration::from_mins(1);
 
 type Logger = EbpfLogger<&'static dyn Log>;
 
@@ -107,7 +108,7 @@ async fn steer(
 ) -> anyhow::Result<()> {
     let Waits { timer, mut wakeups, link_events, mut log } = waits;
     let mut last_tick = monotonic();
-    let (mut looked, mut kept_house) = (last_tick, last_tick);
+    let (mut looked, mut kept_house, mut settled) = (last_tick, last_tick, last_tick);
     // Something may have changed since the links were read.
     let mut changed = true;
     let interfaces = guard.interfaces.iter().map(|interface| interface.name.clone()).collect();
@@ -164,6 +165,10 @@ async fn steer(
         if last_tick >= kept_house + HOUSEKEEPING_INTERVAL {
             kept_house = last_tick;
             changed |= keep_house(guard);
+        }
+        if last_tick >= settled + SETTLING_INTERVAL {
+            settled = last_tick;
+            guard.settle_events();
         }
         if changed && last_tick >= looked + LOOK_INTERVAL {
             looked = last_tick;

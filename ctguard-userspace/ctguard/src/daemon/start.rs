@@ -169,7 +169,8 @@ fn start_locked(
     forget_others(&mut guard, &others, writing.clone());
     if !fresh {
         let former = options.state.as_deref().and_then(Configuration::last_good);
-        let listed = lists::configure(&mut guard, &former.unwrap_or_default(), writing).map(drop);
+        let (_, listed) = lists::configure(&mut guard, &former.unwrap_or_default(), &writing);
+        drop(writing);
         guard.attempted("change the lists", "they are not as configured", &listed);
     }
     lists::follow_feeds(&mut guard);

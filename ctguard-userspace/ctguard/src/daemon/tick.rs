@@ -109,7 +109,7 @@ impl Ticker {
         let policy = maps.policy();
         // Comes before the admissions because it takes a while.
         let new_flows = if self.controller.wants_new_flows(now) {
-            Some(self.count_new_flows(maps, policy.has(Policy::DRY_RUN))?)
+            Some(self.count_new_flows(now, maps, policy.has(Policy::DRY_RUN))?)
         } else {
             None
         };
@@ -161,19 +161,24 @@ impl Ticker {
 
     /// Less than A, which also counts packets that follow an admission before its entry exists.
     ///
-    /// Copies the counters of every processor, so only after an admission, or where what is not
-    /// admitted passes too. A packet that was in flight at the last count is missed until the next.
-    fn count_new_flows(&mut self, maps: &GuardMaps, drops_nothing: bool) -> Result<u64, OpenError> {
+    /// Copies the counters of every processor, so only after an admission, where what is not
+    /// admitted passes too, and once a second. A packet that was in flight at the last count is missed until the next.
+    fn count_new_flows(
+        &mut self,
+        now: Duration,
+        maps: &GuardMaps,
+        drops_nothing: bool,
+    ) -> Result<u64, OpenError> {
         let admitted = maps.grant.admissions();
         if let Some(counted) = self.counted
             && counted.admitted == admitted
-            && self.let_in.is_settled(drops_nothing)
+            && self.let_in.is_settled(now, drops_nothing)
         {
             return Ok(counted.new_flows);
         }
         let totals = maps.totals()?;
         let (of_flows, others) = (totals.of_all_classes(Outcome::Admitted), totals.not_admitted());
-        let new_flows = self.let_in.count(of_flows, others, drops_nothing);
+        let new_flows = self.let_in.count(now, of_flows, others, drops_nothing);
         self.counted = Some(Counted { admitted, new_flows });
         Ok(new_flows)
     }

@@ -5,87 +5,91 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::What;
 
-/// Events about changes that are recorded in a minute.
+/// Changes of lists that are recorded one by one in a minute.
 const MOST: u32 = 30;
 const MINUTE_SECONDS: u64 = 60;
 
-/// What commands did in this minute.
+/// What commands did to lists in this minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pace {
-    /// When it began, since 1970.
+    /// When it began, in seconds since 1970.
     began: u64,
     recorded: u32,
     left_out: u64,
 }
 
-impl Pace {
-    /// What to record where `what` happens `now`, in seconds since 1970: also that something was left
-    /// out before.
-    pub(super) fn record(&mut self, what: What, now: u64) -> Vec<What> {
-        let mut recorded = Vec::new();
-        if !(self.began..self.began.saturating_add(MINUTE_SECONDS)).contains(&now) {
-            if self.left_out > 0 {
-                recorded.push(note(format!(
-                    "{} more that were not recorded one by one",
-                    self.left_out
-                )));
-            }
-            *self = Self { began: now, ..Self::default() };
-        }
-        if !matches!(what, What::Changed { .. }) {
-            recorded.push(what);
-        } else if self.recorded < MOST {
-            self.recorded += 1;
-            recorded.push(what);
-        } else {
-            if self.left_out == 0 {
-                recorded.push(note("more, too many to be recorded one by one".to_owned()));
-            }
-            self.left_out += 1;
-        }
-        recorded
-    }
+/// How many changes of a minute were left out.
+#[derive(Debug, PartialEq)]
+pub(super) struct LeftOut {
+    /// When the minute began, in seconds since 1970.
+    pub(super) began: u64,
+    pub(super) what: What,
 }
 
-fn note(change: String) -> What {
-    What::Changed { changes: vec![change] }
+impl Pace {
+    /// Takes what an earlier minute left out, if it is over `now` (in seconds since 1970).
+    pub(super) fn take_left_out(&mut self, now: u64) -> Option<LeftOut> {
+        if self.left_out == 0 || self.is_in_minute(now) {
+            return None;
+        }
+        let Self { began, left_out, .. } = std::mem::take(self);
+        let change = format!("{left_out} more changes of lists in this minute");
+        Some(LeftOut { began, what: What::Changed { changes: vec![change] } })
+    }
+
+    /// Whether to record a change of a list that happens `now`, in seconds since 1970.
+    pub(super) fn admits(&mut self, now: u64) -> bool {
+        if !self.is_in_minute(now) {
+            *self = Self { began: now, ..Self::default() };
+        }
+        let is_admitted = self.recorded < MOST;
+        if is_admitted {
+            self.recorded += 1;
+        } else {
+            self.left_out += 1;
+        }
+        is_admitted
+    }
+
+    /// A clock that was set back is in another minute.
+    fn is_in_minute(&self, now: u64) -> bool {
+        (self.began..self.began.saturating_add(MINUTE_SECONDS)).contains(&now)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn denied(host: u32) -> What {
-        note(format!("deny + 192.0.2.{host}/32"))
-    }
-
     #[test]
     fn a_few_changes_are_recorded_as_they_are() {
         let mut pace = Pace::default();
         for minute in 0..5 {
-            for host in 0..MOST {
-                assert_eq!(pace.record(denied(host), 1000 + 60 * minute), [denied(host)]);
-            }
+            let now = 1000 + 60 * minute;
+            assert_eq!(pace.take_left_out(now), None);
+            assert!((0..MOST).all(|_| pace.admits(now)));
         }
     }
 
-    /// Fails when a script pushes out what the daemon did, or when nobody is told that it was left out.
+    /// Fails when nobody is told that something was left out, or of which minute that was.
     #[test]
     fn of_a_script_that_changes_hundreds_a_minute_the_rest_is_counted() {
         let mut pace = Pace::default();
-        let all: Vec<_> = (0..400).flat_map(|host| pace.record(denied(host), 1000)).collect();
-        assert_eq!(all.len(), MOST as usize + 1);
-        assert_eq!(all[MOST as usize], note("more, too many to be recorded one by one".to_owned()));
-        assert_eq!(pace.record(What::Stopped, 1030), [What::Stopped], "others are never left out");
-        let left_out = note("370 more that were not recorded one by one".to_owned());
-        assert_eq!(pace.record(denied(7), 1060), [left_out, denied(7)]);
-        assert_eq!(pace.record(What::Stopped, 1200), [What::Stopped]);
+        assert_eq!((0..400).filter(|second| pace.admits(1000 + second / 10)).count(), 30);
+        assert_eq!(pace.take_left_out(1059), None, "the minute goes on");
+        let left_out = pace.take_left_out(5000).unwrap();
+        assert_eq!(left_out.began, 1000);
+        let text = "370 more changes of lists in this minute".to_owned();
+        assert_eq!(left_out.what, What::Changed { changes: vec![text] });
+        assert_eq!(pace.take_left_out(5000), None, "told once");
+        assert!(pace.admits(5000));
     }
 
     #[test]
     fn a_clock_that_was_set_back_begins_another_minute() {
         let mut pace = Pace { began: 5000, recorded: MOST, left_out: 3 };
-        assert_eq!(pace.record(denied(1), 100).len(), 2);
+        assert_eq!(pace.take_left_out(100).unwrap().began, 5000);
+        assert!(pace.admits(100));
         assert_eq!(pace.began, 100);
     }
 }

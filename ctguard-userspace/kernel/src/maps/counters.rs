@@ -34,10 +34,11 @@ impl Totals {
         self.refused_by_reason().iter().map(|(_, number)| number).sum()
     }
 
-    /// Flows and packets of sources on the deny list that were challenged or refused, or would have
-    /// been if this were no dry run.
+    /// New flows that were challenged or refused, or would have been if this were no dry run. Those of
+    /// sources on the deny list are not among them: there, packets of old flows count too.
     pub fn not_admitted(&self) -> u64 {
-        let is_flow = |row: &&Row| matches!(row.group, Group::Challenged | Group::Refused);
+        let is_flow =
+            |row: &&Row| matches!(row.group, Group::Challenged | Group::Refused) && row.is_new_flow;
         TABLE.iter().filter(is_flow).map(|row| self.of_all_classes(row.outcome)).sum()
     }
 
@@ -61,6 +62,20 @@ impl Totals {
 mod tests {
     use super::*;
 
+    /// Fails when a denied stream of one flow hides, in a dry run, what others open.
+    #[test]
+    fn packets_of_denied_sources_are_no_flows() {
+        let mut processor = Counters { values: [0; COUNTERS] };
+        let mut count = |outcome, packets| {
+            let counter = Counter::Flows(outcome, Class::Udp);
+            processor.values[counter.index() as usize] = packets;
+        };
+        count(Outcome::Denied, 100_000);
+        count(Outcome::RefusedSource, 7);
+        count(Outcome::ChallengedByAck, 5);
+        assert_eq!(Totals::sum(std::iter::once(&processor)).not_admitted(), 12);
+    }
+
     #[test]
     fn processors_are_summed() {
         let processor = Counters { values: [3; COUNTERS] };
@@ -71,7 +86,9 @@ mod tests {
         };
         assert_eq!(totals.refused(), 3 * rows(|row| row.group == Group::Refused));
         let all = 3 * rows(|row| row.group != Group::Packet);
-        assert_eq!(totals.not_admitted(), all - totals.of_all_classes(Outcome::Admitted));
+        let [admitted, denied] = [Outcome::Admitted, Outcome::Denied];
+        let others = totals.of_all_classes(admitted) + totals.of_all_classes(denied);
+        assert_eq!(totals.not_admitted(), all - others);
         assert_eq!(totals.frames(), 6 * 4 * TABLE.len() as u64);
         assert_eq!(totals.unreadable(), 6 * 6);
         assert_eq!(totals.seen(Class::Tcp), rows(|row| row.is_new_flow));

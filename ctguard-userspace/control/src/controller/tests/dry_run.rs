@@ -36,3 +36,19 @@ fn what_others_open_does_not_let_calm_come_and_go() {
     println!("{} {:?}", plant.line(), plant.changes);
     assert_eq!(plant.changes.len(), 6, "{:?}", plant.changes);
 }
+
+/// Fails when calm returns between two bursts of which each ends it.
+#[test]
+fn what_others_open_in_bursts_does_not_let_calm_come_and_go() {
+    for rate in [1900.0, 1950.0, 2050.0, 2150.0, 2250.0] {
+        let burst = |second: u64| {
+            let others = unguarded(live(Tier::Strangers, 1, rate, 4 * SECOND));
+            Group { until: (second + 2) * SECOND, ..starting(second, others) }
+        };
+        let quiet = live(Tier::Strangers, 50, 20.0, 10 * SECOND);
+        let bursts = (2..10).map(|number| burst(8 * number));
+        let mut plant = Plant::new(16_384, std::iter::once(quiet).chain(bursts).collect());
+        plant.run(200 * SECOND);
+        assert_eq!(plant.changes.len(), 6, "{rate}: {:?}", plant.changes);
+    }
+}
