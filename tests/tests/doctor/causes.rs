@@ -76,8 +76,8 @@ fn a_host_that_resolves_in_a_loop_is_named() -> Result<()> {
         Ok(())
     })?;
     let mends = told[0]["mend"].as_array().context("no mend")?;
-    let commands = mends.iter().filter_map(|mend| mend["command"].as_str());
-    let command = commands.last().context("no command")?;
+    let mut commands = mends.iter().filter_map(|mend| mend["command"].as_str());
+    let command = commands.next_back().context("no command")?;
     ensure!(command.starts_with("conntrack -D "), "{command}");
     exec::run(network.router.command("sh").args(["-c", command]))?;
     let left = table::count(&network.router)?;

@@ -58,7 +58,7 @@ fn peak_kibibytes(pid: u32) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The CPU time that a process has used, its own and the kernel's for it (proc_pid_stat(5)).
+/// The CPU time that a process has used, its own and the kernel's for it (`proc_pid_stat(5)`).
 fn cpu_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // A name in brackets comes first.
