@@ -197,8 +197,12 @@ impl Host {
     }
 
     pub fn is_built_in(&self, module: &str) -> Result<bool, Unread> {
-        let list = self.text(&format!("{}/modules.builtin", self.modules()?))?;
-        Ok(list.is_some_and(|list| list.contains(&format!("/{module}.ko"))))
+        Ok(self.built_in()?.is_some_and(|list| list.contains(&format!("/{module}.ko"))))
+    }
+
+    /// The modules that are part of the kernel; none where nothing tells.
+    pub fn built_in(&self) -> Result<Option<String>, Unread> {
+        self.text(&format!("{}/modules.builtin", self.modules()?))
     }
 
     /// The files of these directories by name, each from the first directory that has one of its

@@ -431,7 +431,11 @@ pub(super) const CASES: &[Case] = &[
     ),
     (
         "the same, and conntrack is loaded late",
-        &[NO_LIST, ("/proc/cmdline", "sysctl.net.nf_conntrack_max=262144\n")],
+        &[
+            NO_LIST,
+            ("/lib/modules/6.12.0/modules.builtin", "kernel/fs/ext4/ext4.ko\n"),
+            ("/proc/cmdline", "sysctl.net.nf_conntrack_max=262144\n"),
+        ],
         &["too-early"],
     ),
     (
