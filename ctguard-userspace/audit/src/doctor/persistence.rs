@@ -315,7 +315,8 @@ fn hash_option(
     };
     let is_file = !file.starts_with("/proc");
     let change = |finding: Finding| {
-        let command = format!("sed -i '{line}s/\\<hashsize=[^ \\t]*/hashsize={buckets}/' {file}");
+        let command =
+            format!("sed -i '{line}s/\\<hashsize=[^ \\t\\\\]*/hashsize={buckets}/' {file}");
         if is_file && buckets > 0 { finding.by_hand(command) } else { finding }
     };
     let Some(hashsize) = number(value) else {
