@@ -194,6 +194,7 @@ fn census(host: &Host, rules: &Result<Ruleset, Unread>) -> Result<Census, Unread
     let mut timeouts = policies.unwrap_or_default();
     timeouts.push(established.unwrap_or(ESTABLISHED_SECONDS));
     let mut census = Census::new(timeouts);
+    census.close_wait = host.number(&sysctl_path(causes::CLOSE_WAIT)).ok().flatten();
     let began = Instant::now();
     let dumped = dump_some(|entry| {
         census.note(entry);

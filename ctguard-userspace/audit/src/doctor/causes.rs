@@ -13,7 +13,7 @@ use super::{
     text::{per_cent, share},
     timeout_rules::shortest_established,
 };
-use crate::host::{MAX, TableNumbers};
+use crate::host::{MAX, TableNumbers, sysctl_path};
 
 /// No cause is looked for in a table that is less full.
 const HALF: f64 = 0.5;
@@ -36,8 +36,8 @@ const FLOODS: [Flood; 3] = [
         Kind::HalfOpen,
         "syn-flood",
         "TCP handshakes that were never completed from many sources",
-        "a SYN flood from many or forged addresses: every SYN creates an entry that lives for one or \
-         two minutes",
+        "a flood of SYNs, or of ACKs and FINs, from many or forged addresses: each address and port \
+         creates an entry that lives for a minute or longer",
         WHERE,
     ),
     (
@@ -57,6 +57,7 @@ const FLOODS: [Flood; 3] = [
 ];
 
 pub(super) const DUMP: &str = "ctnetlink: dump of the table";
+pub(super) const CLOSE_WAIT: &str = "net.netfilter.nf_conntrack_tcp_timeout_close_wait";
 
 pub(super) fn judge(
     census: &Census,
@@ -169,18 +170,27 @@ fn idle(census: &Census, many: u64, planned: &Planned) -> Finding {
     planned.set(&key).into_iter().fold(finding, Finding::by_hand)
 }
 
-/// It takes two answers to get there, so it is no flood of forged addresses.
+/// Both sides have sent packets, so it is no flood of forged addresses.
 fn close_wait(census: &Census, many: u64) -> Finding {
     let share = per_cent(census.share(many));
     let what = format!("{share} of the table is connections that only one side has closed");
-    let finding = held(census, Finding::fault("close-wait", what), many).because(format!(
-        "the other side never closes, or its packets take another way, and nf_conntrack_tcp_timeout_\
-         close_wait keeps each entry for longer than the kernel's {CLOSE_WAIT_SECONDS} s; entries that \
-         exist keep their old timeout"
-    ));
-    let key = "net.netfilter.nf_conntrack_tcp_timeout_close_wait";
-    aimed_at(census, Kind::CloseWait, finding)
-        .by_hand(format!("sysctl -w {key}={CLOSE_WAIT_SECONDS}"))
+    let finding = held(census, Finding::fault("close-wait", what), many);
+    let finding = aimed_at(census, Kind::CloseWait, finding);
+    let closes = "the other side never closes, or its packets take another way";
+    match census.close_wait {
+        Some(now) if now > u64::from(CLOSE_WAIT_SECONDS) => finding
+            .read(sysctl_path(CLOSE_WAIT), now)
+            .because(format!(
+                "{closes}, and nf_conntrack_tcp_timeout_close_wait keeps each entry for longer than the \
+                 kernel's {CLOSE_WAIT_SECONDS} s; entries that exist keep their old timeout"
+            ))
+            .by_hand(format!("sysctl -w {CLOSE_WAIT}={CLOSE_WAIT_SECONDS}")),
+        _ => finding.because(format!(
+            "{closes}, and each entry has the timeout that was set when its last packet came, or that a \
+             rule gave it: without further packets it ends by itself, and `conntrack -D -s ADDRESS` \
+             deletes those of one address at once"
+        )),
+    }
 }
 
 fn aimed_at(census: &Census, kind: Kind, finding: Finding) -> Finding {

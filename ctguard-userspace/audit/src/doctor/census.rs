@@ -16,7 +16,7 @@ const DNS: u16 = 53;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Kind {
-    /// TCP whose handshake is not complete.
+    /// TCP whose handshake is not complete, as far as conntrack has seen.
     HalfOpen,
     /// TCP without a packet for an hour.
     Idle,
@@ -38,6 +38,8 @@ impl Kind {
         match entry.protocol {
             protocol::TCP => match entry.tcp_state {
                 Some(TcpState::SynSent | TcpState::SynReceived) => Self::HalfOpen,
+                // With tcp_loose, ACK and FIN of a forged sender reach CLOSE_WAIT without any reply.
+                Some(TcpState::CloseWait) | None if !answered => Self::HalfOpen,
                 Some(TcpState::Established) => {
                     let left = entry.timeout_seconds.unwrap_or(u32::MAX);
                     let least = established.iter().find(|seconds| **seconds >= left);
@@ -50,7 +52,6 @@ impl Kind {
                     Self::CloseWait
                 }
                 Some(_) => Self::Closing,
-                None if !answered => Self::HalfOpen,
                 None => Self::Established,
             },
             protocol::UDP if destination_port(entry.original.key) == DNS => Self::Dns,
@@ -86,6 +87,8 @@ pub(super) struct Census {
     /// Entries whose packets bypass conntrack (flowtables).
     pub(super) offloaded: u64,
     established: Vec<u32>,
+    /// `tcp_timeout_close_wait` at present.
+    pub(super) close_wait: Option<u64>,
 }
 
 impl Census {

@@ -52,7 +52,9 @@ fn unknown_parameters(boot: &Boot) -> impl Iterator<Item = Finding> {
         match file.as_str() {
             "/proc/cmdline" => finding,
             _ if is_alone => finding.by_hand(format!("sed -i '{line}d' {file}")),
-            _ => finding.by_hand(format!("sed -i '{line}s/[ \\t]{name}[^ \\t]*//' {file}")),
+            // A backslash at the end joins the next line.
+            _ => finding
+                .by_hand(format!("sed -i '{line}s/\\(^\\|[ \\t]\\){name}[^ \\t\\\\]*//' {file}")),
         }
     })
 }

@@ -89,8 +89,12 @@ fn running(host: &Host, pid: u32) -> Option<Owner> {
     let line = line.split('\0').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     let mut owner = Owner::new(agent, format!("{name} (pid {pid})"), (command, line.clone()));
     if names == PROXIES {
-        let told = Told::read(host, name, &line);
+        let told = Told::read(host, (pid, name), &line);
         owner.sets = told.sets().map(str::to_owned).collect();
+        if let Some(file) = &told.unread {
+            let unless = format!("unless {file}, which cannot be read here, says otherwise, ");
+            owner.why.insert_str(0, &unless);
+        }
         if told.is_disabled() {
             owner.sets.clear();
             owner.why.insert_str(0, "its kube-proxy is disabled (disable-kube-proxy); otherwise ");

@@ -213,9 +213,19 @@ fn in_vain<'o>(
     owner: &impl Fn(&str) -> Option<&'o Owner>,
     planned: &Planned,
 ) -> Option<Finding> {
+    // A kernel without modules has no list of what is built in, and sets the key after all.
+    let may_be_built_in = host.built_in().ok().flatten().is_none();
+    let is_set = |key: &str, written: Option<u64>| {
+        let live = host.number(&sysctl_path(key)).ok().flatten();
+        live.zip(written).is_some_and(|(live, written)| has_value(key, live, written))
+    };
     let is_lost = |found: &&Assignment| {
         let key = present_name(&found.key);
-        files.at_boot(key).is_none() && owner(key).is_none() && host.is_there(&sysctl_path(key))
+        files.at_boot(key).is_none()
+            && owner(key).is_none()
+            && host.is_there(&sysctl_path(key))
+            && host.is_writable(&setting_path(host, key))
+            && !(may_be_built_in && is_set(key, found.number()))
     };
     let lost = files.in_vain.iter().find(is_lost)?;
     let (key, live) = (present_name(&lost.key), host.number(&sysctl_path(&lost.key)).ok()?);
@@ -305,7 +315,8 @@ fn hash_option(
     };
     let is_file = !file.starts_with("/proc");
     let change = |finding: Finding| {
-        let command = format!("sed -i '{line}s/\\<hashsize=[^ \\t]*/hashsize={buckets}/' {file}");
+        let command =
+            format!("sed -i '{line}s/\\<hashsize=[^ \\t\\\\]*/hashsize={buckets}/' {file}");
         if is_file && buckets > 0 { finding.by_hand(command) } else { finding }
     };
     let Some(hashsize) = number(value) else {
@@ -361,7 +372,12 @@ fn hash_script(host: &Host, boot: &Boot, table: TableNumbers) -> Option<Finding>
 
 #[cfg(test)]
 mod tests {
-    use crate::doctor::{finding::Severity, testing::Machine};
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use crate::{
+        doctor::{finding::Severity, testing::Machine},
+        host::sysctl_path,
+    };
 
     const FILE: &str = "/etc/sysctl.d/90-router.conf";
 
@@ -399,6 +415,24 @@ mod tests {
         machine.write(FILE, "net.netfilter.nf_conntrack_max = 262144\n");
         machine.remove("/etc/modules-load.d/conntrack.conf");
         assert_eq!(machine.found(), [("too-early", Severity::Warning)]);
+    }
+
+    /// Fails when a setting is said to be lost that the kernel has made, or one that nobody can make.
+    #[test]
+    fn a_line_of_the_kernel_is_in_vain_only_where_it_set_nothing() {
+        let machine = Machine::healthy("persistence-vain");
+        let line = |max: u32| format!("sysctl.net.netfilter.nf_conntrack_max={max}\n");
+        machine.write("/proc/cmdline", &line(524_288));
+        assert_eq!(machine.found(), [("too-early", Severity::Warning)]);
+        machine.write("/proc/cmdline", &line(262_144));
+        assert_eq!(machine.found(), [], "conntrack may be part of this kernel");
+        machine.write("/lib/modules/6.12.0/modules.builtin", "kernel/fs/ext4/ext4.ko\n");
+        assert_eq!(machine.found(), [("too-early", Severity::Warning)]);
+        let count = "net.netfilter.nf_conntrack_count";
+        machine.write("/proc/cmdline", &format!("sysctl.{count}=0\n"));
+        let path = machine.host().path(&sysctl_path(count));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
+        assert_eq!(machine.found(), [], "it is read-only");
     }
 
     #[test]

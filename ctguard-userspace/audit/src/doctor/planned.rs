@@ -3,12 +3,14 @@
 use super::{
     owners::Owner,
     role::Role,
-    size::{BUCKET_BYTES, MEMORY, MOST_PER_BUCKET, is_too_wide, table_bytes},
+    size::{BUCKET_BYTES, MEMORY, MOST_PER_BUCKET, is_too_wide, table_bytes, with_margin},
     text::share,
     timeout_rules::fitting,
 };
 use crate::{
-    host::{BUCKETS, EntrySize, HASHSIZE, Host, MAX, Memory, setting_path},
+    host::{
+        BUCKETS, EntrySize, HASHSIZE, Host, MAX, Memory, TableNumbers, most_entries, setting_path,
+    },
     tune::{Change, Max, PART_OF_AVAILABLE, wanted},
 };
 
@@ -17,6 +19,8 @@ pub(super) struct Planned {
     pub(super) role: Role,
     changes: Vec<Change>,
     owners: Vec<Owner>,
+    /// What the fullest table holds.
+    entries: u64,
     /// Before Linux 4.7 only the module's parameter sets the hash.
     hash_by_parameter: bool,
 }
@@ -25,8 +29,10 @@ impl Planned {
     /// Knows nothing where tune would fail.
     pub(super) fn of(host: &Host, role: Role, owners: &[Owner]) -> Self {
         let changes = wanted(host, role, owners, Max::Auto).unwrap_or_default();
+        let table = TableNumbers::read(host).ok().flatten();
+        let entries = table.map_or(0, |table| most_entries(host, table.count));
         let hash_by_parameter = setting_path(host, BUCKETS) == HASHSIZE;
-        Self { role, changes, owners: owners.to_vec(), hash_by_parameter }
+        Self { role, changes, owners: owners.to_vec(), entries, hash_by_parameter }
     }
 
     /// The value that tune would give a setting; none if it leaves the setting alone.
@@ -74,12 +80,13 @@ impl Planned {
     pub(super) fn set_as_written(&self, host: &Host, key: &str, written: u64) -> Option<String> {
         match key {
             MAX => {
-                let asked = wanted(host, self.role, &self.owners, Max::Entries(written)).ok();
+                let asked = self.asked(host, written);
                 let asked = asked.filter(|changes| written < self.now(MAX) || bears(host, changes));
                 if let Some(changes) = asked {
                     return self.size(changed(&changes, BUCKETS), changed(&changes, MAX));
                 }
-                (!self.may_stay(host, MAX, self.now(MAX))).then(|| self.set_size()).flatten()
+                let stays = self.may_stay(host, MAX, self.now(MAX));
+                self.then(MAX).filter(|_| !stays).and_then(|_| self.set_size())
             }
             BUCKETS if is_fitting_hash(host, self.now(MAX), written) => {
                 self.size(Some(written), None)
@@ -92,10 +99,18 @@ impl Planned {
     /// Whether the next boots may set what a setting is at present.
     pub(super) fn may_stay(&self, host: &Host, key: &str, live: u64) -> bool {
         match key {
-            MAX => live > 0,
+            MAX => {
+                let holds = live > with_margin(self.entries);
+                holds && self.asked(host, live).is_some_and(|changes| bears(host, &changes))
+            }
             BUCKETS => is_fitting_hash(host, self.now(MAX), live),
             _ => fitting(key, live, self.role) == live,
         }
+    }
+
+    /// What tune would do if it were asked for this maximum; none where it would refuse.
+    fn asked(&self, host: &Host, max: u64) -> Option<Vec<Change>> {
+        wanted(host, self.role, &self.owners, Max::Entries(max)).ok()
     }
 
     /// Zero where tune would fail.
@@ -235,7 +250,9 @@ mod tests {
         let (kept, size) = ("sed -i '1s|=.*|= 262144|' /etc/sysctl.d/a.conf", "sysctl -w ");
         let both = format!("{size}{BUCKETS}=524288 {MAX}=524288 && ");
         let auto = format!("{size}{BUCKETS}=1048576 {MAX}=1048576 && ");
-        let cases: [Written<'_>; 10] = [
+        let huge = (MAX, 100_000_000);
+        let fewer = format!("{size}{MAX}=262144");
+        let cases: [Written<'_>; 14] = [
             (MAX, "0", &[], &[kept]),
             (MAX, "0x0", &[], &[kept]),
             (MAX, "12", &[], &[kept]),
@@ -243,6 +260,11 @@ mod tests {
             (MAX, "20000", &[(COUNT, 19_000)], &[kept]),
             (MAX, "524288", &[], &[&both[..both.len() - 4], "if the present value is right"]),
             (MAX, "100000000", &[(MAX, 0)], &[&auto]),
+            // Nor does the present maximum stay that tune would refuse.
+            (MAX, "262144", &[huge], &[&fewer]),
+            (MAX, "0", &[huge], &[]),
+            (MAX, "524288", &[(COUNT, 250_000)], &[&both[..both.len() - 4]]),
+            (MAX, "0", &[(COUNT, 250_000)], &[&auto]),
             (BUCKETS, "0", &[], &[kept]),
             (BUCKETS, "1024", &[], &[kept]),
             (BUCKETS, "100000000", &[], &[kept]),

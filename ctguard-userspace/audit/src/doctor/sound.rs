@@ -253,6 +253,12 @@ const SOUND: &[Sound] = &[
         &[
             SYSTEMD,
             ("/proc/sys/kernel/osrelease", "6.8.12-4-pve\n"),
+            // The host's.
+            (
+                "/proc/cmdline",
+                "quiet sysctl.net.netfilter.nf_conntrack_max=524288 \
+                 sysctl.net.netfilter.nf_conntrack_tcp_timeout_established=86400\n",
+            ),
             (
                 "/proc/self/mounts",
                 "proc /proc/sys/net proc rw,nosuid 0 0\nproc /proc/sys proc ro,nosuid 0 0\n",

@@ -14,9 +14,9 @@ use serde::Serialize;
 
 use super::{
     boot::Init,
-    machine::{Host, TOPS, Unread},
+    machine::{Host, TOPS, Unread, sysctl_path},
     modprobe::{COMMAND_LINE, CONNTRACK, Modprobe},
-    table::MAX,
+    table::{MAX, is_size_ours},
 };
 
 const SYSCTL_CONF: &str = "/etc/sysctl.conf";
@@ -128,9 +128,11 @@ impl SysctlFiles {
     }
 
     /// `sysctl.KEY=VALUE`, since Linux 5.8. What a module brings cannot be set so
-    /// (`Documentation/admin-guide/kernel-parameters.txt`).
+    /// (`Documentation/admin-guide/kernel-parameters.txt`). A container sees its host's line, which sets
+    /// nothing in its network namespace.
     fn command_line(&mut self, host: &Host) -> Result<(), Unread> {
-        if host.release()?.is_some_and(|release| release < (5, 8)) {
+        let is_hosts = host.is_there(&sysctl_path(MAX)) && !is_size_ours(host);
+        if is_hosts || host.release()?.is_some_and(|release| release < (5, 8)) {
             return Ok(());
         }
         let is_there = host.is_built_in(CONNTRACK)?;

@@ -58,6 +58,13 @@ impl Host {
         Self { root: Root::new(root.into()) }
     }
 
+    /// The files that a process sees, such as those of its container; none in a copy of a machine.
+    pub fn seen_by(&self, process: u32) -> Option<Self> {
+        // The root of a process is a link that the kernel follows to the directory itself. Below it, links
+        // are resolved in it as below any root.
+        self.is_this().then(|| Self::at(format!("/proc/{process}/root")))
+    }
+
     /// Whether it is the one that this process runs on.
     pub fn is_this(&self) -> bool {
         self.root.is_this_machine()
@@ -197,8 +204,12 @@ impl Host {
     }
 
     pub fn is_built_in(&self, module: &str) -> Result<bool, Unread> {
-        let list = self.text(&format!("{}/modules.builtin", self.modules()?))?;
-        Ok(list.is_some_and(|list| list.contains(&format!("/{module}.ko"))))
+        Ok(self.built_in()?.is_some_and(|list| list.contains(&format!("/{module}.ko"))))
+    }
+
+    /// The modules that are part of the kernel; none where nothing tells.
+    pub fn built_in(&self) -> Result<Option<String>, Unread> {
+        self.text(&format!("{}/modules.builtin", self.modules()?))
     }
 
     /// The files of these directories by name, each from the first directory that has one of its
@@ -249,7 +260,7 @@ fn if_there<T>(path: &str, read: io::Result<T>) -> Result<Option<T>, Unread> {
 mod tests {
     use std::fs;
 
-    use super::super::testing::Fake;
+    use super::{super::testing::Fake, Host};
 
     #[test]
     fn what_is_absent_is_told_from_what_cannot_be_read() {
@@ -274,6 +285,19 @@ mod tests {
         }
         let error = drop_ins().unwrap_err().to_string();
         assert_eq!(error, "sysctl.d/*.conf: longer than 8 MiB together, and not read");
+    }
+
+    /// Fails when the root of a process is refused, as a link of this kind is below a root.
+    #[test]
+    fn what_a_process_sees_is_read_below_its_own_root() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "seen").unwrap();
+        let path = file.path().to_str().unwrap();
+        let this = Host::at("/");
+        let seen = this.seen_by(std::process::id()).unwrap();
+        assert_eq!(seen.text(path).unwrap().as_deref(), Some("seen"));
+        assert!(this.text(&format!("/proc/self/root{path}")).is_err());
+        assert!(Fake::new("host-seen", &[]).host.seen_by(1).is_none());
     }
 
     #[test]

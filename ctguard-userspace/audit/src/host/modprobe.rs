@@ -205,8 +205,11 @@ impl Modprobe {
         words: impl Iterator<Item = &'w str>,
     ) {
         self.parameters.extend(words.map(|word| {
-            let own =
-                lines.iter().find(|(_, text)| text.split_ascii_whitespace().any(|it| it == word));
+            let stands_in = |text: &str| {
+                let text = text.strip_suffix('\\').unwrap_or(text);
+                text.split_ascii_whitespace().any(|it| it == word)
+            };
+            let own = lines.iter().find(|(_, text)| stands_in(text));
             let line = own.or(lines.first()).map_or(1, |(line, _)| *line);
             Parameter { is_joined: lines.len() > 1, ..parameter(file, line, word) }
         }));
@@ -373,7 +376,7 @@ mod tests {
     #[test]
     fn a_parameter_is_told_by_the_line_on_which_it_stands() {
         let read = of(
-            "# x\noptions nf_conntrack \\\n acct=1 \\\n hashsize=5\noptions nf_conntrack tstamp=1\n",
+            "# x\noptions nf_conntrack \\\n acct=1\\\n hashsize=5\noptions nf_conntrack tstamp=1\n",
         );
         let lines = read.parameters.iter().map(|it| (it.name.as_str(), it.line, it.is_joined));
         let expected = [("acct", 3, true), ("hashsize", 4, true), ("tstamp", 5, false)];

@@ -64,6 +64,22 @@ pub(super) const CASES: &[Case] = &[
         &["unknown-parameter"],
     ),
     (
+        "a good parameter and an unknown one at the start of a line that goes on",
+        &[(
+            "/etc/modprobe.d/a.conf",
+            "options nf_conntrack acct=1 \\\nnf_conntrack_max=65535\\\n hashsize=262144\n",
+        )],
+        &["unknown-parameter"],
+    ),
+    (
+        "a hash on a line that goes on",
+        &[(
+            "/etc/modprobe.d/a.conf",
+            "options nf_conntrack acct=1 \\\n hashsize=131072\\\n tstamp=1\n",
+        )],
+        &["hash-drift"],
+    ),
+    (
         "the sysctl overrides the option",
         &[
             ("/etc/modprobe.d/a.conf", "options nf_conntrack hashsize=65536\n"),
@@ -431,7 +447,11 @@ pub(super) const CASES: &[Case] = &[
     ),
     (
         "the same, and conntrack is loaded late",
-        &[NO_LIST, ("/proc/cmdline", "sysctl.net.nf_conntrack_max=262144\n")],
+        &[
+            NO_LIST,
+            ("/lib/modules/6.12.0/modules.builtin", "kernel/fs/ext4/ext4.ko\n"),
+            ("/proc/cmdline", "sysctl.net.nf_conntrack_max=262144\n"),
+        ],
         &["too-early"],
     ),
     (

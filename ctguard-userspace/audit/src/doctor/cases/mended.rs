@@ -14,7 +14,7 @@ use super::{
     machines::{CASES, Files, OLD_MAX},
 };
 use crate::{
-    host::{COUNT, MAX, present_name, sysctl_path},
+    host::{BUCKETS, COUNT, EXPECT_MAX, MAX, present_name, sysctl_path},
     tune::{self, Max},
 };
 
@@ -323,12 +323,39 @@ fn checks(audit: &Audit) -> Vec<&'static str> {
     checks
 }
 
-/// Fails when something changed that a command does not name, or a line was lost that it is not about.
+/// Whether a finding is about a line that its command has changed or taken away.
+fn is_meant(finding: &Finding, command: &str, path: &str, line: &str) -> bool {
+    let spelt = |text: &str| text.replace('-', "_");
+    let is_end = |it: char| !it.is_ascii_alphanumeric() && it != '_';
+    let mut said = format!("{} {command}", finding.what);
+    for read in &finding.read {
+        said = format!("{said} {} {}", read.place, read.value);
+    }
+    if command.contains("ctguard tune ") {
+        let tuned = TIMEOUTS.iter().filter(|rule| rule.is_tuned()).map(TimeoutRule::key);
+        said.extend(tuned.chain([MAX, BUCKETS, EXPECT_MAX].map(str::to_owned)).map(|it| it + " "));
+    }
+    let said = spelt(&said);
+    let is_said = |name: &str| said.split(is_end).any(|word| word == name);
+    if path.contains("sysctl") {
+        let key = line.split('=').next().unwrap_or_default().trim();
+        let name = key.rsplit(['.', '/']).next().unwrap_or_default();
+        return is_said(&spelt(name));
+    }
+    // What all lines about the module have.
+    let common = ["options", "nf_conntrack"];
+    let words = line.split_whitespace().map(|word| spelt(word.split('=').next().unwrap_or(word)));
+    words.filter(|word| !common.contains(&word.as_str())).any(|word| is_said(&word))
+}
+
+/// Fails when something changed that a command does not name, or a line was lost that its finding is
+/// not about.
 fn compare(
     before: &BTreeMap<String, String>,
     after: &BTreeMap<String, String>,
     may_change: &BTreeMap<String, Option<String>>,
     what: &str,
+    is_meant: impl Fn(&str, &str) -> bool,
 ) {
     let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     // Tune's own record.
@@ -342,9 +369,8 @@ fn compare(
         }
         let lost = before.get(path).map_or("", String::as_str).lines();
         for line in lost.filter(|line| !text.lines().any(|left| left == *line)) {
-            let key = line.split('=').next().unwrap_or_default().trim();
-            let is_meant = line.replace('-', "_").contains("conntrack") || what.contains(key);
-            assert!(is_meant && !KEPT.contains(line), "{what}: {path} has lost {line:?}");
+            let is_meant = is_meant(path, line) && !KEPT.contains(line);
+            assert!(is_meant, "{what}: {path} has lost {line:?}");
         }
     }
 }
@@ -369,7 +395,8 @@ fn after_any_mend_its_finding_is_gone_and_nothing_else_has_changed() {
                 let before = snapshot(&machine);
                 let may_change = run(&machine, command);
                 let what = format!("{name}: {command}");
-                compare(&before, &snapshot(&machine), &may_change, &what);
+                let is_meant = |path: &str, line: &str| is_meant(finding, command, path, line);
+                compare(&before, &snapshot(&machine), &may_change, &what, is_meant);
 
                 let audit = machine.audit();
                 let mut left = checks(&untouched);

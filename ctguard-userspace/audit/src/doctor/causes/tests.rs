@@ -105,6 +105,42 @@ fn connections_that_only_one_side_closes_are_told_by_their_state() {
     assert_eq!(told(50), [("one-source", Severity::Warning)]);
 }
 
+/// Fails when forged packets are told as connections that a peer does not close.
+#[test]
+fn a_flood_that_reaches_close_wait_without_a_reply_is_a_flood() {
+    let flow = |number| Flow {
+        from: (spread(number), 1024),
+        status: 0,
+        left: 3000,
+        state: Some(TcpState::CloseWait),
+        ..ORDINARY
+    };
+    assert_eq!(
+        found(|number| among_others(number, flow(number))),
+        [("syn-flood", Severity::Fault)]
+    );
+}
+
+/// Fails when a timeout is to be set to what it is.
+#[test]
+fn a_timeout_of_half_closed_connections_is_lowered_only_where_it_is_longer() {
+    let flow = |number| Flow {
+        from: (spread(number), 1),
+        left: 3000,
+        state: Some(TcpState::CloseWait),
+        ..ORDINARY
+    };
+    let told = |close_wait| {
+        let mut census = census((0..ENTRIES).map(flow));
+        census.close_wait = close_wait;
+        let found = judge(&census, TABLE, &Neighbours::new(), &Planned::default());
+        assert_eq!(found[0].check, "close-wait");
+        (found[0].mend.len(), found[0].why.contains("ends by itself"))
+    };
+    assert_eq!(told(Some(3600)), (1, false));
+    assert_eq!([told(Some(60)), told(Some(10)), told(None)], [(0, true); 3]);
+}
+
 /// Fails when one host with many addresses, each below any limit, is told as the whole world.
 #[test]
 fn sources_of_one_network_are_told_by_it() {

@@ -24,11 +24,13 @@ pub(super) struct Told {
     words: Vec<String>,
     /// Of its file.
     entries: Vec<(String, String)>,
+    /// Its file, where it cannot be read.
+    pub(super) unread: Option<String>,
 }
 
 impl Told {
-    /// `line` is the command line of a process of this name.
-    pub(super) fn read(host: &Host, name: &str, line: &str) -> Self {
+    /// `line` is the command line of a process of this name and number.
+    pub(super) fn read(host: &Host, (pid, name): (u32, &str), line: &str) -> Self {
         let text = |path: &str| host.text(path).ok().flatten().unwrap_or_default();
         let mut words = words(line);
         if name == "kubelite" {
@@ -42,11 +44,17 @@ impl Told {
                 words.extend(words_of(&text(&format!("{DROP_INS_OF_K3S}/{file}"))));
             }
         }
-        let file = value(&words, "config").map(&text).unwrap_or_default();
+        // In a pod, as kubeadm runs it, the path is one of the pod's.
+        let seen = host.seen_by(pid);
+        let seen = seen.as_ref().unwrap_or(host);
+        let path = value(&words, "config");
+        let file = path.and_then(|path| seen.text(path).ok().flatten());
+        let unread = path.filter(|_| file.is_none()).map(str::to_owned);
+        let file = file.unwrap_or_default();
         let pairs = file.lines().filter_map(|line| line.split('#').next()?.split_once(':'));
         let bare = |text: &str| text.trim().trim_matches(['"', '\'']).to_owned();
         let entries = pairs.map(|(key, value)| (bare(key), bare(value))).collect();
-        Self { words, entries }
+        Self { words, entries, unread }
     }
 
     pub(super) fn is_disabled(&self) -> bool {
@@ -104,7 +112,7 @@ mod tests {
 
     fn told(name: &str, line: &str, files: &[(&str, &str)]) -> (bool, Vec<&'static str>) {
         let fake = Fake::new("kube-proxy", files);
-        let told = Told::read(&fake.host, name, line);
+        let told = Told::read(&fake.host, (9, name), line);
         (told.is_disabled(), told.sets().collect())
     }
 
@@ -172,6 +180,14 @@ mod tests {
         ] {
             assert_eq!(told(name, line, files), (false, sets.to_vec()), "{line} {files:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let fake = Fake::new("kube-proxy-unread", &[("/there", "mode: nftables\n")]);
+        let unread = |line: &str| Told::read(&fake.host, (9, "kube-proxy"), line).unread;
+        assert_eq!(unread("kube-proxy --config=/absent").as_deref(), Some("/absent"));
+        assert_eq!([unread("kube-proxy --config=/there"), unread("kube-proxy")], [None, None]);
     }
 
     #[test]
