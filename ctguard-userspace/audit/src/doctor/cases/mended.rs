@@ -327,13 +327,18 @@ fn checks(audit: &Audit) -> Vec<&'static str> {
 fn is_meant(finding: &Finding, command: &str, path: &str, line: &str) -> bool {
     let spelt = |text: &str| text.replace('-', "_");
     let is_end = |it: char| !it.is_ascii_alphanumeric() && it != '_';
-    let mut said = format!("{} {command}", finding.what);
+    let mut said = finding.what.clone();
+    for (key, _) in given(command) {
+        said = format!("{said} {key}");
+    }
     for read in &finding.read {
         said = format!("{said} {} {}", read.place, read.value);
     }
     if command.contains("ctguard tune ") {
         let tuned = TIMEOUTS.iter().filter(|rule| rule.is_tuned()).map(TimeoutRule::key);
-        said.extend(tuned.chain([MAX, BUCKETS, EXPECT_MAX].map(str::to_owned)).map(|it| it + " "));
+        said.extend(
+            tuned.chain([MAX, BUCKETS, EXPECT_MAX].map(str::to_owned)).map(|it| format!(" {it}")),
+        );
     }
     let said = spelt(&said);
     let is_said = |name: &str| said.split(is_end).any(|word| word == name);
