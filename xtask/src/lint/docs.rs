@@ -1,5 +1,5 @@
-//! What the docs name: the files in architecture.md, the direct dependencies in dependencies.md, and
-//! the pages that any page links to.
+//! What the docs name: the files in architecture.md, the direct dependencies in dependencies.md, the
+//! tests of what is promised, and the pages that any page links to.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,9 +12,14 @@ use crate::workspace;
 
 const ARCHITECTURE: &str = "docs/architecture.md";
 const DEPENDENCIES: &str = "docs/dependencies.md";
+/// Pages that name a test for each promise.
+const PROMISES: [&str; 2] = ["docs/reliability.md", "docs/threat-model.md"];
+/// Where a macro makes tests, one for each row of the lab.
+const ROWS: &str = "tests/tests/rows.rs";
+const ROW: &str = "the_promise_holds_for::";
 const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
 
-/// Refuses a named file that does not exist, a dependency without a row, and a stale row.
+/// Refuses a named file or test that does not exist, a dependency without a row, and a stale row.
 pub(super) fn check(files: &[String]) -> Result<()> {
     let root = workspace::root()?;
     let read = |file: &str| {
@@ -29,6 +34,17 @@ pub(super) fn check(files: &[String]) -> Result<()> {
         &missing_paths(&text, &files),
         &format!("{ARCHITECTURE} names files that do not exist"),
     )?;
+
+    let mut code = String::new();
+    for file in files.iter().filter(|file| is(file, "rs")) {
+        code += &read(file)?;
+    }
+    let rows_of_lab = read(ROWS)?;
+    for page in PROMISES {
+        let text = read(page)?;
+        let missing = missing_tests(&text, &code, &rows_of_lab);
+        refuse(&missing, &format!("{page} names tests that do not exist"))?;
+    }
 
     let pages = files.iter().filter(|file| is(file, "md"));
     let mut broken = BTreeSet::new();
@@ -63,6 +79,19 @@ fn missing_paths<'t>(text: &'t str, files: &[&str]) -> BTreeSet<&'t str> {
     let spans = text.split('`').skip(1).step_by(2);
     let paths = spans.filter(|span| span.ends_with('/') || is(span, "rs"));
     paths.filter(|path| !files.iter().any(|file| names(path, file))).collect()
+}
+
+/// Code spans that look like a test's name, a sentence, and are none.
+fn missing_tests<'t>(text: &'t str, code: &str, rows_of_lab: &str) -> BTreeSet<&'t str> {
+    let spans = text.split('`').skip(1).step_by(2);
+    let is_there = |span: &&str| {
+        if let Some(row) = span.strip_prefix(ROW) {
+            return row.is_empty() || rows_of_lab.lines().any(|line| line.trim() == row);
+        }
+        let is_sentence = span.matches('_').count() >= 3 && !span.contains(' ');
+        !is_sentence || code.contains(&format!("fn {span}("))
+    };
+    spans.filter(|span| !is_there(span)).collect()
 }
 
 fn is(path: &str, extension: &str) -> bool {
@@ -128,6 +157,15 @@ fn rows(text: &str) -> BTreeSet<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_promise_whose_test_was_renamed_is_found() {
+        let text = "| `a_list_that_is_full` | `the_promise_holds_for::bots` | `some_key` |\n\
+                    | `an_old_name_of_it` | `the_promise_holds_for::robots` |";
+        let code = "#[test]\nfn a_list_that_is_full() {}\n";
+        let missing = missing_tests(text, code, "rows! {\n    bots\n}\n");
+        assert_eq!(Vec::from_iter(missing), ["an_old_name_of_it", "the_promise_holds_for::robots"]);
+    }
 
     #[test]
     fn a_path_may_leave_out_the_directories_it_is_in() {
