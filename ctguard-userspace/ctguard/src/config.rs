@@ -264,7 +264,7 @@ impl Config {
                 || absent.iter().chain(self.interfaces()).any(|own| own == name);
             (!is_known && seen.insert(name)).then(|| {
                 format!(
-                    "{origin}: interface {name} is not guarded; its settings are used if it turns out to be \
+                    "{origin}: interface {name} is not guarded; its settings take effect only if it carries \
                      {}",
                     absent.join(" or ")
                 )
@@ -542,7 +542,7 @@ mod tests {
         let absent = ["late0.100".to_owned()];
         let [first, second] = &config.passed_over(&[], &absent)[..] else { panic!("two lines") };
         let expected =
-            "interface late0 is not guarded; its settings are used if it turns out to be late0.100";
+            "interface late0 is not guarded; its settings take effect only if it carries late0.100";
         assert!(first.ends_with(expected) && first.contains("ctguard.toml:3:"), "{first}");
         assert!(second.contains("interface late1 is not"), "{second}");
         let own = config.settings_of("late0").unwrap().interfaces;

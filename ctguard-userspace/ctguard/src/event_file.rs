@@ -406,7 +406,7 @@ mod tests {
         let (events, _) = file.last(9999).unwrap();
         assert_eq!(events.len(), 31);
         assert_eq!(events[30].time, "1970-01-01T00:16:40.000Z");
-        let text = "70 more changes of lists in this minute".to_owned();
+        let text = "70 more changes of lists in the minute from then on".to_owned();
         assert_eq!(events[30].what, What::Changed { changes: vec![text] });
     }
 

@@ -35,7 +35,7 @@ const FLOODS: [Flood; 3] = [
     (
         Kind::HalfOpen,
         "syn-flood",
-        "TCP handshakes that were never completed from many sources",
+        "TCP handshakes from many sources that were never completed",
         "a flood of SYNs, or of ACKs and FINs, from many or forged addresses: each address and port \
          creates an entry that lives for a minute or longer",
         WHERE,
@@ -182,7 +182,7 @@ fn close_wait(census: &Census, many: u64) -> Finding {
             .read(sysctl_path(CLOSE_WAIT), now)
             .because(format!(
                 "{closes}, and nf_conntrack_tcp_timeout_close_wait keeps each entry for longer than the \
-                 kernel's {CLOSE_WAIT_SECONDS} s; entries that exist keep their old timeout"
+                 kernel's default, {CLOSE_WAIT_SECONDS} s; entries that exist keep their old timeout"
             ))
             .by_hand(format!("sysctl -w {CLOSE_WAIT}={CLOSE_WAIT_SECONDS}")),
         _ => finding.because(format!(

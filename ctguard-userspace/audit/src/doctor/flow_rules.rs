@@ -254,9 +254,9 @@ fn flowtable(table: &Flowtable, forgets: bool) -> Finding {
     }
     if forgets {
         why.push_str(
-            ". In this kernel an entry may expire under traffic when its flow lasts for a day, or for \
-             minutes in hardware, unless its distribution has taken the fix from Linux 7.2, 7.1.4 or \
-             6.18.39",
+            ". In this kernel, an entry may expire under traffic once its flow is a day old, or some \
+             minutes if hardware carries it, unless your distribution has taken the fix of Linux 7.2, \
+             7.1.4 and 6.18.39",
         );
     }
     let devices = if devices.is_empty() { "no device".to_owned() } else { devices.join(", ") };

@@ -230,7 +230,9 @@ fn waiting((name, obstacle): &(String, Option<String>)) -> Finding {
         Some(obstacle) => Finding::fault("guard-waiting", what)
             .read(STATUS, format!("waiting {name} (cannot be guarded)"))
             .because(obstacle)
-            .by_hand("name another interface in the configuration, then ctguard reload"),
+            .by_hand(format!(
+                "ctguard events{COMMENT} why; then name another interface, and reload or restart ctguard"
+            )),
         None => Finding::warning("guard-waiting", what)
             .read(STATUS, format!("waiting {name} (not there yet)"))
             .because("no interface has that name; the guard attaches to it as soon as one has")

@@ -229,12 +229,14 @@ fn in_vain<'o>(
     };
     let lost = files.in_vain.iter().find(is_lost)?;
     let (key, live) = (present_name(&lost.key), host.number(&sysctl_path(&lost.key)).ok()?);
-    let finding = Finding::warning("too-early", format!("{} sets {key} in vain", lost.file))
-        .read(lost.place(), format!("sysctl.{}={}", lost.key, lost.value))
-        .because(
-            "the kernel sets it before it starts init, and the settings of a module do not exist \
-                 then",
-        );
+    let finding = Finding::warning(
+        "too-early",
+        format!("{} sets {key} too early, so it has no effect", lost.file),
+    )
+    .read(lost.place(), format!("sysctl.{}={}", lost.key, lost.value))
+    .because(
+        "the kernel sets it before it starts init, when the settings of a module do not exist yet",
+    );
     let (Some(written), Some(live)) = (lost.number(), live) else { return Some(finding) };
     let set = planned.set_as_written(host, key, written).filter(|_| !has_value(key, live, written));
     let value = set.as_deref().and_then(|set| given(set).find(|(set, _)| *set == key));

@@ -58,7 +58,7 @@ enum ConfigAction {
     Diff {
         #[command(flatten)]
         file: FileArg,
-        /// Directory where the daemon keeps what is in force [default: that of the daemon that runs,
+        /// Directory where the daemon keeps what is in force [default: the running daemon's,
         /// or /var/lib/ctguard]
         #[arg(long, value_name = "DIR")]
         state: Option<PathBuf>,
@@ -110,7 +110,7 @@ fn check(file: &FileArg) -> Result<Code, CliError> {
         let Err(refusal) = resolve(&links, name) else { continue };
         let waits = if matches!(refusal, Refusal::Unknown { .. }) {
             absent.push(name.clone());
-            "; a start waits for it"
+            "; a start waits for it to appear"
         } else {
             ""
         };

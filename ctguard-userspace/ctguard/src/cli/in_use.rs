@@ -67,8 +67,8 @@ impl Told {
 
 fn unknown(pid: impl Display) -> String {
     format!(
-        "warning: the daemon (process {pid}) has a command line that this release does not know; \
-         where nothing else is named, taking its files for {DEFAULT_PATH} and {DEFAULT_STATE}"
+        "warning: cannot read the command line of the daemon (process {pid}), which may be of another \
+         release; assuming that it uses {DEFAULT_PATH} and {DEFAULT_STATE}"
     )
 }
 

@@ -29,7 +29,7 @@ pub(super) struct IncidentsArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Directory where the daemon keeps them [default: that of the daemon that runs, or /var/lib/ctguard]
+    /// Directory where the daemon keeps them [default: the running daemon's, or /var/lib/ctguard]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }

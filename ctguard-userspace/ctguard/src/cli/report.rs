@@ -29,7 +29,7 @@ pub(super) struct ReportArgs {
     /// Write the page into FILE
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Directory where the daemon keeps incidents [default: that of the daemon that runs, or /var/lib/ctguard]
+    /// Directory where the daemon keeps incidents [default: the running daemon's, or /var/lib/ctguard]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }

@@ -33,7 +33,8 @@ impl Pace {
             return None;
         }
         let Self { began, left_out, .. } = std::mem::take(self);
-        let change = format!("{left_out} more changes of lists in this minute");
+        let changes = if left_out == 1 { "change" } else { "changes" };
+        let change = format!("{left_out} more {changes} of lists in the minute from then on");
         Some(LeftOut { began, what: What::Changed { changes: vec![change] } })
     }
 
@@ -79,7 +80,7 @@ mod tests {
         assert_eq!(pace.take_left_out(1059), None, "the minute goes on");
         let left_out = pace.take_left_out(5000).unwrap();
         assert_eq!(left_out.began, 1000);
-        let text = "370 more changes of lists in this minute".to_owned();
+        let text = "370 more changes of lists in the minute from then on".to_owned();
         assert_eq!(left_out.what, What::Changed { changes: vec![text] });
         assert_eq!(pace.take_left_out(5000), None, "told once");
         assert!(pace.admits(5000));

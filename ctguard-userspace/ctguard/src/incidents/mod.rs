@@ -70,7 +70,7 @@ impl Incident {
 
     /// What people are told after its end.
     const fn note(&self) -> &'static str {
-        if self.daemon_ended { " (the daemon ended)" } else { "" }
+        if self.daemon_ended { " (the daemon stopped)" } else { "" }
     }
 }
 

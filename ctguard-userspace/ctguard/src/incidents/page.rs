@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn an_incident_that_ended_with_its_daemon_says_so() {
         let page = page_of(&Incident { daemon_ended: true, ..incident() });
-        assert!(page.contains("2026-11-29 04:10:05 UTC (the daemon ended), "), "{page}");
+        assert!(page.contains("2026-11-29 04:10:05 UTC (the daemon stopped), "), "{page}");
     }
 
     /// A file that somebody wrote has such names, and a number of any size.

@@ -105,7 +105,8 @@ mod tests {
         let line = "incident 1: 2026-11-29T04:00:00Z not over at 2026-11-29T04:09:00Z";
         assert_eq!(first_line(&incident), line);
         incident.end_with_daemon(seen);
-        let line = "incident 1: 2026-11-29T04:00:00Z until 2026-11-29T04:09:00Z (the daemon ended)";
+        let line =
+            "incident 1: 2026-11-29T04:00:00Z until 2026-11-29T04:09:00Z (the daemon stopped)";
         assert_eq!(first_line(&incident), line);
     }
 }

@@ -315,7 +315,7 @@ pub(super) static FAMILIES: &[Family] = &[
     ),
     gauge(
         "ctguard_interface_attached",
-        "Whether the program is on the interface; in mode none it is not there yet",
+        "Whether the program is on the interface; in mode none the daemon waits for it, or cannot guard it",
         |status, out| {
             for interface in &status.interfaces {
                 let labels = [("interface", &interface.name[..]), ("mode", interface.mode)];

@@ -6,7 +6,7 @@ use serde::Serialize;
 use textwrap::{Options, WordSplitter};
 
 use super::SCHEMA_VERSION;
-use crate::terminal::visible;
+use crate::{plural::entries, terminal::visible};
 use ctguard_audit::doctor::{Audit, Finding, Severity, Summary};
 
 const COLUMNS: usize = 100;
@@ -69,7 +69,7 @@ fn table(table: &Summary, out: &mut impl Write) -> io::Result<()> {
             table.numbers.max,
             fill * 100.0
         ),
-        None => format!("{} entries, no maximum", table.numbers.count),
+        None => format!("{}, no maximum", entries(table.numbers.count)),
     };
     let memory = table.memory_bytes.map(|bytes| format!(" of the machine's {} MiB", bytes >> 20));
     let memory = memory.unwrap_or_default();

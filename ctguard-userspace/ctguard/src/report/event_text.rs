@@ -133,7 +133,7 @@ fn growth_text(demand: f64, others: f64) -> String {
     if others < 0.5 {
         format!("{demand:.0} new flows/s of all classes")
     } else {
-        format!("{demand:.0} new flows/s past the guard and {others:.0}/s from elsewhere")
+        format!("{demand:.0} new flows/s through the guard and {others:.0}/s from elsewhere")
     }
 }
 
@@ -240,7 +240,7 @@ mod tests {
         };
         assert_eq!(
             cause_text(&others),
-            "at 0 new flows/s past the guard and 3200/s from elsewhere, the room below the target \
+            "at 0 new flows/s through the guard and 3200/s from elsewhere, the room below the target \
              lasts for less than 10 s"
         );
     }

@@ -108,7 +108,7 @@ pub(crate) fn write_why(report: &WhyReport, out: &mut impl Write) -> io::Result<
     for (first, alike, verdicts) in by_verdicts(&report.next) {
         verdicts.iter().try_for_each(|verdict| line(first, verdict))?;
         if !alike.is_empty() {
-            line("", &format!("and {} more alike: {}", alike.len(), alike.join(", ")))?;
+            line("", &format!("the same on {}", alike.join(", ")))?;
         }
     }
     Ok(())
@@ -156,7 +156,9 @@ fn known(report: &WhyReport) -> String {
     let tiers = report.known.iter().map(|tier| match *tier {
         "above-part" => "holds more than its part of the table: served last",
         "regulars" => "a regular: it had answered flows in several hours",
-        "earlier" if report.stage == "calm" => "proven for long enough to keep that under pressure",
+        "earlier" if report.stage == "calm" => {
+            "proven for some seconds: served as earlier if the guard leaves calm"
+        }
         "earlier" => "was proven when the guard left calm",
         "proven" => "completed a connection in the last minutes",
         _ => "challenged like a stranger: unproven entries above its part",
@@ -277,8 +279,8 @@ mod tests {
             "deny has 2001:db8:1111::/48",
             "holds more than its part",
             "its next datagram is admitted",
-            "and 2 more alike: wan0, lan1",
-            "and 1 more alike: wan1",
+            "the same on wan0, lan1",
+            "the same on wan1",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
@@ -288,7 +290,10 @@ mod tests {
     #[test]
     fn who_is_proven_in_calm_is_not_said_to_have_been_when_calm_ended() {
         let told = |stage| known(&WhyReport { stage, known: vec!["earlier"], ..report() });
-        assert_eq!(told("calm"), "proven for long enough to keep that under pressure");
+        assert_eq!(
+            told("calm"),
+            "proven for some seconds: served as earlier if the guard leaves calm"
+        );
         assert!(told("fair").starts_with("was proven when"));
     }
 }

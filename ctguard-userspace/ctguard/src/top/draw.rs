@@ -16,7 +16,10 @@ use super::{
     state::{ClassRates, Limit, Source, State},
     view::{Mode, Sort, View},
 };
-use crate::terminal::visible;
+use crate::{
+    plural::{entries, prefixes},
+    terminal::visible,
+};
 
 /// A smaller screen shows only that it is too small.
 const LEAST: (u16, u16) = (60, 16);
@@ -131,7 +134,7 @@ impl Pen {
             return self.row("table", "conntrack is not loaded: nothing is tracked");
         }
         let Some(fill) = state.fill() else {
-            return self.row("table", &format!("{} entries, no maximum", now.entries));
+            return self.row("table", &format!("{}, no maximum", entries(now.entries)));
         };
         let growth = match (state.growth(), state.until_target()) {
             (Some(growth), Some(seconds)) if seconds < 3600.0 => {
@@ -288,7 +291,7 @@ impl Pen {
             let rates = rates.iter().map(|(class, rate)| format!("{} {class}", number(*rate)));
             format!("per second {}", rates.collect::<Vec<_>>().join(", "))
         };
-        let reclaim = format!("{} entries can be reclaimed; {reclaimed}", holders.reclaimable);
+        let reclaim = format!("{} can be reclaimed; {reclaimed}", entries(holders.reclaimable));
         vec![self.row("held", &held), self.row("part", &part), self.row("reclaim", &reclaim)]
     }
 
@@ -305,8 +308,11 @@ impl Pen {
     fn known(&self, state: &State) -> Line<'static> {
         let facts = &state.facts;
         let text = format!(
-            "{} regular and {} proven sources; {} prefixes allowed, {} denied",
-            facts.regulars, facts.proven, facts.allowed, facts.denied
+            "{} regular and {} proven sources; {} allowed, {} denied",
+            facts.regulars,
+            facts.proven,
+            prefixes(facts.allowed as u64),
+            facts.denied
         );
         self.row("known", &text)
     }

@@ -30,7 +30,7 @@ pub(super) const AGENTS: [Agent; 18] = [
                sets timeouts by tcpEstablishedTimeout (24h) and tcpCloseWaitTimeout (1h)",
         when: "at each start; before 1.22 and from 1.29 on it lowers values as well",
         instead: "Set them in its configuration (k3s and RKE2: kube-proxy-arg in \
-                  /etc/rancher/k3s/config.yaml or rke2/config.yaml; MicroK8s: \
+                  /etc/rancher/k3s/config.yaml or /etc/rancher/rke2/config.yaml; MicroK8s: \
                   /var/snap/microk8s/current/args/kube-proxy). `maxPerCore: 0` leaves the maximum \
                   alone, and `0s` a timeout",
     },
@@ -135,8 +135,8 @@ pub(super) const AGENTS: [Agent; 18] = [
     Agent {
         by: By::Process(&["conntrackd", "keepalived"]),
         sets: &[],
-        what: "two machines take over for each other, and conntrackd copies their tables",
-        when: "at a failover",
+        what: "conntrackd keeps copying the table of one machine to another, which takes over at a failover",
+        when: "all the time",
         instead: "Give both the same maximum and hash, or the smaller one loses flows. With a guard, \
                   run `ctguard learn` after `conntrackd -c`",
     },
@@ -180,6 +180,6 @@ pub(super) const AGENTS: [Agent; 18] = [
 
 impl Agent {
     pub(super) fn why(&self) -> String {
-        format!("{}, {}. {}", self.what, self.when, self.instead)
+        format!("{}. When: {}. {}", self.what, self.when, self.instead)
     }
 }
