@@ -5,7 +5,7 @@ use std::{fs, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::FileError;
+use crate::{daemon::position_of, files::FileError};
 use ctguard_kernel::{
     net::{Link, Refusal, Resolved, resolve},
     run_directory,
@@ -102,8 +102,9 @@ impl Plan {
                 }
                 Err(refusal) => return Err(refusal),
             };
-            if let Some(position) = held.iter().position(|it| it.ifindex == link.index) {
-                plan.keep(name, position, link.index);
+            let entries = held.iter().map(|it| (&it.name[..], it.ifindex));
+            if let Some(position) = position_of(entries, links, &link) {
+                plan.keep(name, position, held[position].ifindex);
                 continue;
             }
             plan.leads.push((name.clone(), link.index));
@@ -282,6 +283,16 @@ mod tests {
         let plan = plan(&[link(2, "eth0")], &guarded, &["late0", "eth0"]);
         assert_eq!((&plan.kept, plan.absent.len()), (&vec![0], 0));
         assert_eq!(plan.added, [link(2, "eth0")]);
+    }
+
+    /// Fails when a reload that comes before the look at the interfaces attaches to a device a second time.
+    #[test]
+    fn a_vlan_on_a_guarded_device_that_was_made_again_leads_to_its_entry() {
+        let guarded = present(&[held("eth0", 5, &["eth0"])], &["eth0.100"]);
+        let links = [link(9, "eth0"), vlan(10, "eth0.100", 9)];
+        let plan = plan(&links, &guarded, &["eth0", "eth0.100"]);
+        assert_eq!((&plan.kept, plan.added.len(), plan.absent.len()), (&vec![0], 0, 0));
+        assert_eq!(plan.names_of(5, &[]), names(&["eth0", "eth0.100"]));
     }
 
     #[test]

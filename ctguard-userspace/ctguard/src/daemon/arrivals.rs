@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use log::warn;
 use sd_notify::NotifyState;
 
-use super::{Guard, Guarded, bring_up::attach_one, known_flows};
+use super::{Guard, Guarded, bring_up::attach_one, guarded::position_of, known_flows};
 use crate::{
     events::What,
     interfaces::{Held, Interfaces, InterfacesFile, Waited},
@@ -19,7 +19,7 @@ use ctguard_kernel::{
     net::{Link, Refusal, Surroundings, resolve},
 };
 
-/// Somebody is changing settings.
+/// Somebody is changing settings, or the device was made again just now.
 const SOON: Duration = Duration::from_secs(1);
 /// The kernel refused the program.
 const LATER: Duration = Duration::from_secs(10);
@@ -148,10 +148,12 @@ fn welcome(guard: &mut Guard, name: &str, link: &Link) {
     guard.report(What::InterfaceGuarded { interface: name.to_owned(), device });
 }
 
-/// Guards `link`, unless it is guarded; false while somebody changes settings.
+/// Guards `link`, unless it is guarded; false if it is too early.
 fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Result<bool> {
-    if guard.interfaces.iter().any(|it| it.ifindex == link.index) {
-        return Ok(true);
+    let entries = guard.interfaces.iter().map(|it| (&it.name[..], it.ifindex));
+    if let Some(position) = position_of(entries, &around.links, link) {
+        // Otherwise the entry has yet to follow its device.
+        return Ok(guard.interfaces[position].ifindex == link.index);
     }
     let Some(writing) = guard.try_writing()? else { return Ok(false) };
     let lookup_options_bytes = guard.maps.environment().daemon.lookup_options_bytes;

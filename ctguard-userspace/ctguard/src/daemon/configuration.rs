@@ -1,7 +1,7 @@
 //! Reads the configuration again while the guard runs: all of it is used, or nothing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     error::Error,
     fs,
     path::{self, Path, PathBuf},
@@ -15,6 +15,7 @@ use super::{
     arrivals::{present, publish},
     background::Background,
     bring_up::{attach_one, forget_others},
+    guarded::keep,
     kept_file::KeptFile,
     known_flows, lists,
 };
@@ -205,10 +206,6 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
             warn!("{passed_over}");
         }
     }
-    let stays: BTreeSet<_> = plan.staying().collect();
-    let all = guard.interfaces.iter().enumerate();
-    let gone = all.filter(|(position, _)| !stays.contains(position));
-    let gone: Vec<_> = gone.map(|(_, interface)| interface.clone()).collect();
 
     let writer = guard.maps.settings_writer(writing.clone());
     let differences = writer.settings().changes_to(&settings);
@@ -216,8 +213,8 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     writer.apply(&settings);
     writer.note_stations();
 
+    let gone = keep(&mut guard.interfaces, &plan.staying().collect());
     changes.extend(gone.iter().map(|it| format!("no longer guarding {}", it.name)));
-    guard.interfaces.retain(|it| gone.iter().all(|gone| gone.ifindex != it.ifindex));
     guard.interfaces.extend(attached);
     for guarded in &mut guard.interfaces {
         guarded.names = plan.names_of(guarded.ifindex, &guarded.names);
