@@ -19,7 +19,7 @@ use ctguard_kernel::{
     net::{Link, Refusal, Surroundings, resolve},
 };
 
-/// Somebody is changing settings, or the device was made again just now.
+/// Somebody is changing settings, the device was made again just now, or a bond has no member.
 const SOON: Duration = Duration::from_secs(1);
 /// The kernel refused the program.
 const LATER: Duration = Duration::from_secs(10);
@@ -116,8 +116,13 @@ pub(super) fn follow(guard: &mut Guard, around: &Surroundings) {
             continue;
         }
         match arrive(guard, around, &link) {
-            Ok(true) => welcome(guard, &name, &link),
-            Ok(false) => guard.waiting.postpone(&name, now + SOON),
+            Ok(Arrival::Guarded) => welcome(guard, &name, &link),
+            Ok(Arrival::TooEarly) => guard.waiting.postpone(&name, now + SOON),
+            Ok(Arrival::Memberless) => {
+                // Members come within moments, so this is no event.
+                let obstacle = memberless(&link.name);
+                guard.waiting.note(&name, Some(&obstacle), Some(now + SOON));
+            }
             Err(error) => refuse(guard, &name, format!("{error:#}"), Some(now + LATER)),
         }
     }
@@ -148,17 +153,37 @@ fn welcome(guard: &mut Guard, name: &str, link: &Link) {
     guard.report(What::InterfaceGuarded { interface: name.to_owned(), device });
 }
 
-/// Guards `link`, unless it is guarded; false if it is too early.
-fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Result<bool> {
+enum Arrival {
+    Guarded,
+    TooEarly,
+    Memberless,
+}
+
+/// Whether `link` is a bond without members. While the program is on one, the kernel takes no member whose
+/// driver lacks XDP (`bond_enslave`, `drivers/net/bonding/bond_main.c`).
+pub(super) fn lacks_members(links: &[Link], link: &Link) -> bool {
+    link.is_a("bond") && links.iter().all(|it| it.master != Some(link.index))
+}
+
+pub(super) fn memberless(device: &str) -> String {
+    format!("{device} has no member yet")
+}
+
+/// Guards `link`, unless it is guarded.
+fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Result<Arrival> {
     let entries = guard.interfaces.iter().map(|it| (&it.name[..], it.ifindex));
     if let Some(position) = position_of(entries, &around.links, link) {
         // Otherwise the entry has yet to follow its device.
-        return Ok(guard.interfaces[position].ifindex == link.index);
+        let is_same = guard.interfaces[position].ifindex == link.index;
+        return Ok(if is_same { Arrival::Guarded } else { Arrival::TooEarly });
     }
-    let Some(writing) = guard.try_writing()? else { return Ok(false) };
+    let had_program = is_attached(&guard.pins, link.index);
+    if !had_program && lacks_members(&around.links, link) {
+        return Ok(Arrival::Memberless);
+    }
+    let Some(writing) = guard.try_writing()? else { return Ok(Arrival::TooEarly) };
     let lookup_options_bytes = guard.maps.environment().daemon.lookup_options_bytes;
     let own = guard.configuration.settings_of(&link.name, lookup_options_bytes)?;
-    let had_program = is_attached(&guard.pins, link.index);
     let had_slot = guard.maps.interfaces.of(link.index).is_some();
     guard.maps.settings_writer(writing.clone()).add_interface(around, link, &own)?;
     let how = (&guard.pins, guard.mode, guard.egress_by_filter);
@@ -167,7 +192,7 @@ fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Resu
             guard.interfaces.push(guarded);
             // The filter lacks flows of an interface without programs.
             known_flows::learn(guard);
-            Ok(true)
+            Ok(Arrival::Guarded)
         }
         Err(error) => {
             if !had_program {
@@ -255,6 +280,22 @@ mod tests {
         waiting.note("late0", Some("busy"), Some(at));
         assert!(waiting.is_due(at) && !waiting.is_early("late0", at));
         assert!(!waiting.is_due(before) && waiting.is_early("late0", before));
+    }
+
+    /// Fails when the program on a bond keeps the network from coming up.
+    #[test]
+    fn a_bond_is_not_ready_until_it_has_a_member() {
+        let link = |index, kind: Option<&str>, master| Link {
+            index,
+            kind: kind.map(str::to_owned),
+            master,
+            ..Link::default()
+        };
+        let bond = link(7, Some("bond"), None);
+        let alone = [bond.clone(), link(2, None, None), link(3, None, Some(8))];
+        assert!(lacks_members(&alone, &bond));
+        assert!(!lacks_members(&[bond.clone(), link(2, None, Some(7))], &bond));
+        assert!(!lacks_members(&alone, &alone[1]));
     }
 
     #[test]

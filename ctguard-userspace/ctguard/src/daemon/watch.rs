@@ -6,7 +6,8 @@ use anyhow::{Context as _, anyhow};
 use log::{info, warn};
 
 use super::{
-    Guard, arrivals,
+    Guard,
+    arrivals::{self, lacks_members, memberless},
     bring_up::note_mode,
     guarded::{another_of, merge},
     known_flows,
@@ -154,6 +155,11 @@ fn attach_again(
         let stays = attempt.is_err();
         guard.attempted(&again(&link.name), "it is tried again", &attempt);
         return stays;
+    }
+    if lacks_members(&around.links, link) {
+        let attempt = Err(anyhow!(memberless(&link.name)));
+        guard.attempted(&again(&link.name), "it is guarded when it has one", &attempt);
+        return true;
     }
     let old = guard.interfaces[position].ifindex;
     let attempt = try_attach(guard, around, link, old).map(|attachment| {
