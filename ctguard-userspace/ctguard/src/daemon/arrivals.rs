@@ -6,7 +6,6 @@
 use std::{io, time::Duration};
 
 use anyhow::Context as _;
-use log::warn;
 use sd_notify::NotifyState;
 
 use super::{Guard, Guarded, bring_up::attach_one, guarded::position_of, known_flows};
@@ -143,12 +142,8 @@ fn welcome(guard: &mut Guard, name: &str, link: &Link) {
         }
     }
     let device = (link.name != name).then(|| link.name.clone());
-    if let Some(device) = &device
-        && guard.configuration.has_settings_of(name)
-    {
-        warn!(
-            "settings of interface.{name} are not used; {name} is guarded at {device}, so name them interface.{device}"
-        );
+    if let Some(device) = &device {
+        guard.configuration.warn_of_unused(name, device);
     }
     guard.report(What::InterfaceGuarded { interface: name.to_owned(), device });
 }

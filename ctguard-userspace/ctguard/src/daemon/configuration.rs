@@ -15,14 +15,14 @@ use super::{
     arrivals::{present, publish},
     background::Background,
     bring_up::{attach_one, forget_others},
-    guarded::keep,
+    guarded::{elsewhere, keep},
     kept_file::KeptFile,
     known_flows, lists,
 };
 use crate::{
     config::{Config, ConfigError, DEFAULT_PATH, in_toml_array},
     events::What,
-    foreign::Foreign,
+    foreign::{Foreign, unused},
     interfaces::{Held, Plan, Waited},
     sentence::sentence,
 };
@@ -90,17 +90,19 @@ impl Configuration {
         lookup_options_bytes: u32,
     ) -> Result<InterfaceSettings> {
         let mut settings = self.in_force.settings_of(device)?;
-        settings.apply(&Foreign::Any.own(&self.assignments, &settings))?;
+        settings.apply(&Foreign::ANY.own(&self.assignments, &settings, &[]))?;
         if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
             warn!("{warning}");
         }
         settings.interfaces.pop().context("it has settings")
     }
 
-    /// Whether anything is configured for an interface of this name.
-    pub(super) fn has_settings_of(&self, name: &str) -> bool {
+    /// Warns if anything is configured for `name`, which leads to `device`.
+    pub(super) fn warn_of_unused(&self, name: &str, device: &str) {
         let is_own = |it: &Assignment| it.key.interface() == Some(name);
-        self.in_force.has_settings_of(name) || self.assignments.iter().any(is_own)
+        if self.in_force.has_settings_of(name) || self.assignments.iter().any(is_own) {
+            warn!("{}", unused(name, device));
+        }
     }
 
     /// Keeps what is in force for such a start.
@@ -182,10 +184,10 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     let plan = Plan::new(&net::links()?, &present, names)?;
     let in_force = |held: &Held| guard.maps.interface_settings(held.ifindex, &held.name);
     let mut settings = plan.settings(&present.held, in_force);
-    let foreign = Foreign::of(!own.interfaces.is_empty(), plan.is_unsure());
+    let foreign = Foreign::of(&own.interfaces, plan.is_unsure());
     config.apply_to(&mut settings, foreign)?;
     lists::check(guard, &config)?;
-    settings.apply(&foreign.own(&own.assignments, &settings))?;
+    settings.apply(&foreign.own(&own.assignments, &settings, config.interfaces()))?;
     let lookup_options_bytes = guard.maps.environment().daemon.lookup_options_bytes;
     if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
         warn!("{warning}");
@@ -225,6 +227,9 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     forget_others(guard, &indices, writing.clone());
 
     let former = std::mem::replace(&mut guard.configuration.in_force, config);
+    for (name, device) in elsewhere(&guard.interfaces) {
+        guard.configuration.warn_of_unused(&name, &device);
+    }
     for key in StartKey::ALL {
         let Takes::Word([default, ..]) = key.takes() else { continue };
         let old = former.word(key).unwrap_or(default);

@@ -65,6 +65,16 @@ pub(super) fn keep(interfaces: &mut Vec<Guarded>, stays: &BTreeSet<usize>) -> Ve
     gone
 }
 
+/// Names that lead to a device of another name, with that. Not those that are another device's own.
+pub(super) fn elsewhere(interfaces: &[Guarded]) -> Vec<(String, String)> {
+    let is_device = |name: &String| interfaces.iter().any(|it| it.name == *name);
+    let of_one = |it: &Guarded| {
+        let names = it.names.iter().filter(|name| !is_device(name));
+        names.map(|name| (name.clone(), it.name.clone())).collect::<Vec<_>>()
+    };
+    interfaces.iter().flat_map(of_one).collect()
+}
+
 /// A device that is guarded for a reason that is not known stays one.
 fn merge_names(names: &mut Vec<String>, more: &[String]) {
     if names.is_empty() || more.is_empty() {
@@ -127,6 +137,13 @@ pub(super) mod tests {
         assert_eq!(another_of(&interfaces, 1, 2), None);
         assert_eq!(merge(&mut interfaces, 0, 1).ifindex, 4);
         assert_eq!(names(&interfaces), [["eth0", "old0"]]);
+    }
+
+    #[test]
+    fn a_name_that_leads_to_another_device_is_told_apart() {
+        let interfaces =
+            [guarded("eth0", 2, &["eth0", "eth0.100", "lan0"]), guarded("lan0", 3, &["lan0"])];
+        assert_eq!(elsewhere(&interfaces), [("eth0.100".to_owned(), "eth0".to_owned())]);
     }
 
     #[test]

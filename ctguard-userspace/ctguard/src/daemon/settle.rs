@@ -75,9 +75,9 @@ pub(super) fn settle(
     if keeps {
         settings.policy = writer.settings().policy;
     }
-    let foreign = Foreign::of(!options.interfaces.is_empty(), !absent.is_empty());
+    let foreign = Foreign::of(&options.interfaces, !absent.is_empty());
     options.config.apply_to(&mut settings, foreign)?;
-    settings.apply(&foreign.own(&options.assignments, &settings))?;
+    settings.apply(&foreign.own(&options.assignments, &settings, options.config.interfaces()))?;
     if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
         warn!("{warning}");
     }

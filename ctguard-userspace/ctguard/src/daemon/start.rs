@@ -11,7 +11,9 @@ use super::{
     arrivals::publish,
     bring_up::{bring_up, forget_others, others},
     configuration::Configuration,
-    dismantle, lists,
+    dismantle,
+    guarded::elsewhere,
+    lists,
     run::Waits,
     targets::Targets,
     tick::TickError,
@@ -174,6 +176,9 @@ fn start_locked(
         guard.attempted("change the lists", "they are not as configured", &listed);
     }
     lists::follow_feeds(&mut guard);
+    for (name, device) in elsewhere(&guard.interfaces) {
+        guard.configuration.warn_of_unused(&name, &device);
+    }
     if !targets.absent.is_empty() {
         let (interfaces, existing) = (targets.absent.clone(), plan.existing);
         guard.report(What::InterfaceAwaited { interfaces, existing });
