@@ -231,8 +231,7 @@ impl Config {
 
     fn settings_among(&self, links: &[Link], chosen: &[String]) -> Result<Settings, ConfigError> {
         let names = if chosen.is_empty() { self.interfaces() } else { chosen };
-        let is_there = |name: &String| links.iter().any(|link| link.is_named(name));
-        let waits = !names.iter().all(is_there);
+        let waits = names.iter().any(|name| resolve(links, name).is_err());
         let mut names: Vec<_> = names.iter().map(|name| device(links, name)).collect();
         if names.is_empty() {
             let set = self.settings.iter().filter_map(|(assignment, _)| assignment.key.interface());
@@ -439,6 +438,10 @@ mod tests {
         }
     }
 
+    fn eth0() -> Link {
+        Link { index: 2, name: "eth0".to_owned(), hardware: 1, ..Link::default() }
+    }
+
     fn target(config: &Config) -> Value {
         let settings = config.settings(&[]).unwrap();
         settings.get(&"target".parse().unwrap()).unwrap()
@@ -475,7 +478,7 @@ mod tests {
     fn a_setting_of_an_interface_that_is_not_guarded_names_its_place() {
         let files = Files::new(&[("ctguard.toml", "[interface.wan9]\nzone = 5")]);
         let config = files.read().unwrap();
-        let error = config.settings(&["lo".to_owned()]).unwrap_err().to_string();
+        let error = config.settings_among(&[eth0()], &["eth0".to_owned()]).unwrap_err().to_string();
         assert!(
             error.contains("ctguard.toml:2:1: interface.wan9.zone: interface wan9 is not"),
             "{error}"
@@ -529,9 +532,10 @@ mod tests {
 
     #[test]
     fn a_setting_of_an_interface_that_no_file_names_is_a_mistake() {
-        let text = "interfaces = [\"lo\"]\n[interface.wna0]\nzone = 5";
+        let text = "interfaces = [\"eth0\"]\n[interface.wna0]\nzone = 5";
         let files = Files::new(&[("ctguard.toml", text)]);
-        let error = files.read().unwrap().settings(&[]).unwrap_err().to_string();
+        let config = files.read().unwrap();
+        let error = config.settings_among(&[eth0()], &[]).unwrap_err().to_string();
         assert!(error.contains("ctguard.toml:3:1: interface.wna0.zone: interface wna0"), "{error}");
     }
 
@@ -559,7 +563,7 @@ mod tests {
         let text = "interfaces = [\"eth0\", \"eth0.100\"]\n[interface.\"eth0.100\"]\nzone = 5\n\
                     [interface.eth0]\nzone = 6";
         let config = Files::new(&[("ctguard.toml", text)]).read().unwrap();
-        let eth0 = Link { index: 2, name: "eth0".to_owned(), hardware: 1, ..Link::default() };
+        let eth0 = eth0();
         let vlan = Link {
             index: 3,
             name: "eth0.100".to_owned(),

@@ -12,6 +12,7 @@ use super::{Guard, Guarded, bring_up::attach_one, guarded::position_of, known_fl
 use crate::{
     events::What,
     interfaces::{Held, Interfaces, InterfacesFile, Waited},
+    sentence::sentence,
 };
 use ctguard_kernel::{
     bpf::{Attachment, is_attached, monotonic},
@@ -122,9 +123,29 @@ pub(super) fn follow(guard: &mut Guard, around: &Surroundings) {
                 let obstacle = memberless(&link.name);
                 guard.waiting.note(&name, Some(&obstacle), Some(now + SOON));
             }
-            Err(error) => refuse(guard, &name, format!("{error:#}"), Some(now + LATER)),
+            Err(error) => refuse(guard, &name, sentence(&*error), Some(now + LATER)),
         }
     }
+}
+
+/// Waits for these names from a start on, of which some are there and cannot be guarded; those are told.
+pub(super) fn begin(guard: &mut Guard, absent: &[String], refused: Vec<Refused>) {
+    let mut names = absent.to_vec();
+    names.extend(refused.iter().map(|it| it.name.clone()));
+    guard.waiting.replace(&names);
+    for Refused { name, error, is_tried_again } in refused {
+        let retry_at = is_tried_again.then(|| monotonic() + LATER);
+        refuse(guard, &name, error, retry_at);
+    }
+}
+
+/// Why a start does not guard a name.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) name: String,
+    pub(super) error: String,
+    /// No event tells when the reason is gone.
+    pub(super) is_tried_again: bool,
 }
 
 fn refuse(guard: &mut Guard, name: &str, error: String, retry_at: Option<Duration>) {

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{
     Guard,
-    arrivals::publish,
+    arrivals::{self, Refused, publish},
     bring_up::{bring_up, forget_others, others},
     configuration::Configuration,
     dismantle,
@@ -113,12 +113,16 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
     if named.is_empty() {
         return Err(StartError::NoInterface);
     }
-    let plan = Plan::new(&links, &Interfaces::default(), named)?;
+    let is_stale = lock::is_of_other_namespace(options.pins.path());
+    let takes_over = !is_stale && options.pins.path().join(maps::POLICY).exists();
+    let plan = Plan::tolerant(&links, &Interfaces::default(), named);
+    if let Some(refusal) = plan.refusal_of_start(!options.interfaces.is_empty(), takes_over) {
+        return Err(refusal.clone().into());
+    }
     // Whoever mistypes the only name on a command line is there to hear it.
     if let (true, Some(name)) = (plan.added.is_empty(), options.interfaces.first()) {
         resolve(&links, name)?;
     }
-    let is_stale = lock::is_of_other_namespace(options.pins.path());
     let lock = lock::for_daemon(options.pins.path())?;
     if let Err(error) = forget_gone_namespaces() {
         warn!("cannot remove the events of network namespaces that are gone: {error}");
@@ -164,7 +168,8 @@ fn start_locked(
         let pins = options.pins.clone();
         undo.push("remove the new guard", move || Ok(dismantle(&pins)?));
     }
-    let (mut guard, writing) = bring_up(options, table, around, &targets, fresh, lock, &mut undo)?;
+    let (mut guard, writing, mut refused) =
+        bring_up(options, table, around, &targets, fresh, lock, &mut undo)?;
     let waits = Waits::open(&mut guard, options.trace).map_err(StartError::Waits)?;
     let others = others(&guard, &targets.links)?;
     undo.commit();
@@ -179,15 +184,21 @@ fn start_locked(
     for (name, device) in elsewhere(&guard.interfaces) {
         guard.configuration.warn_of_unused(&name, &device);
     }
+    if !targets.missing.is_empty() {
+        let interfaces = targets.missing.clone();
+        guard.report(What::InterfaceAwaited { interfaces, existing: plan.existing });
+    }
     if !targets.absent.is_empty() {
-        let (interfaces, existing) = (targets.absent.clone(), plan.existing);
-        guard.report(What::InterfaceAwaited { interfaces, existing });
         let names: Vec<_> = guard.interfaces.iter().map(|it| &it.name[..]).collect();
         for passed_over in options.config.passed_over(&names, &targets.absent) {
             warn!("{passed_over}");
         }
     }
-    guard.waiting.replace(&targets.absent);
+    refused.extend(plan.refused.into_iter().map(|(name, refusal)| {
+        // The kernel tells when the interface changes.
+        Refused { name, error: refusal.to_string(), is_tried_again: false }
+    }));
+    arrivals::begin(&mut guard, &targets.absent, refused);
     publish(&mut guard);
     memory::give_back();
     let kept = guard.configuration.keep();
