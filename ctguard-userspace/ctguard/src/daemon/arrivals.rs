@@ -52,10 +52,17 @@ impl Waiting {
     /// Waits for these and no others from here on; what is known of some of them stays.
     pub(super) fn replace(&mut self, names: &[String]) {
         self.names.retain(|it| names.contains(&it.waited.name));
-        let is_new = |name: &&String| self.names.iter().all(|it| it.waited.name != **name);
-        let new: Vec<_> = names.iter().filter(is_new).cloned().collect();
-        let expected = |name| Expected { waited: Waited { name, obstacle: None }, retry_at: None };
-        self.names.extend(new.into_iter().map(expected));
+        for name in names {
+            self.expect(name.clone());
+        }
+    }
+
+    /// Waits for `name` besides.
+    fn expect(&mut self, name: String) {
+        if self.names.iter().all(|it| it.waited.name != name) {
+            let waited = Waited { name, obstacle: None };
+            self.names.push(Expected { waited, retry_at: None });
+        }
     }
 
     fn forget(&mut self, name: &str) {
@@ -89,16 +96,20 @@ impl Waiting {
             own.retry_at = Some(retry_at);
         }
     }
+}
 
-    /// Indices of devices that names lead to.
-    pub(super) fn leads(&self, links: &[Link]) -> Vec<u32> {
-        let found = self.names.iter().filter_map(|it| resolve(links, &it.waited.name).ok());
-        found.map(|resolved| resolved.link.index).collect()
-    }
+/// Indices of devices that are guarded as soon as they can be.
+pub(super) fn leads(guard: &Guard, links: &[Link]) -> Vec<u32> {
+    let awaited = guard.waiting.names.iter().map(|it| it.waited.name.clone());
+    let names = awaited.chain(moved(&guard.interfaces, links));
+    names.filter_map(|name| Some(resolve(links, &name).ok()?.link.index)).collect()
 }
 
 /// Attaches to what has come.
 pub(super) fn follow(guard: &mut Guard, around: &Surroundings) {
+    for name in moved(&guard.interfaces, &around.links) {
+        guard.waiting.expect(name);
+    }
     for Waited { name, .. } in guard.waiting.names() {
         let link = match resolve(&around.links, &name) {
             Ok(resolved) => resolved.link,
@@ -146,6 +157,15 @@ pub(super) struct Refused {
     pub(super) error: String,
     /// No event tells when the reason is gone.
     pub(super) is_tried_again: bool,
+}
+
+/// Names that led to a guarded interface and lead to one that is not guarded now: another has the name.
+fn moved(interfaces: &[Guarded], links: &[Link]) -> Vec<String> {
+    let leads_elsewhere = |name: &&String| {
+        let entries = interfaces.iter().map(|it| (&it.name[..], it.ifindex));
+        resolve(links, name).is_ok_and(|it| position_of(entries, links, &it.link).is_none())
+    };
+    interfaces.iter().flat_map(|it| &it.names).filter(leads_elsewhere).cloned().collect()
 }
 
 fn refuse(guard: &mut Guard, name: &str, error: String, retry_at: Option<Duration>) {
@@ -260,6 +280,21 @@ fn summary(interfaces: &Interfaces) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::guarded::tests::{guarded, link};
+
+    /// Fails when an interface stays open whose name another had when the daemon started.
+    #[test]
+    fn a_name_that_another_interface_has_now_is_waited_for_again() {
+        let vlan = Link { kind: Some("vlan".to_owned()), lower: Some(3), ..link(4, "eth0.100") };
+        let links = [link(2, "eth1"), link(3, "eth0"), vlan];
+        let interfaces = [guarded("eth1", 2, &["eth0", "eth1", "eth0.100", "gone0"])];
+        assert_eq!(moved(&interfaces, &links), ["eth0", "eth0.100"]);
+        let both = [interfaces[0].clone(), guarded("eth0", 3, &["eth0"])];
+        assert!(moved(&both, &links).is_empty());
+        // It was made again, and its entry has yet to follow.
+        let again = [guarded("eth1", 2, &["eth1"]), guarded("eth0", 9, &["eth0"])];
+        assert!(moved(&again, &links).is_empty());
+    }
 
     fn waiting(names: &[&str]) -> Waiting {
         let mut waiting = Waiting::new().unwrap();
@@ -301,16 +336,16 @@ mod tests {
     /// Fails when the program on a bond keeps the network from coming up.
     #[test]
     fn a_bond_is_not_ready_until_it_has_a_member() {
-        let link = |index, kind: Option<&str>, master| Link {
+        let device = |index, kind: Option<&str>, master| Link {
             index,
             kind: kind.map(str::to_owned),
             master,
             ..Link::default()
         };
-        let bond = link(7, Some("bond"), None);
-        let alone = [bond.clone(), link(2, None, None), link(3, None, Some(8))];
+        let bond = device(7, Some("bond"), None);
+        let alone = [bond.clone(), device(2, None, None), device(3, None, Some(8))];
         assert!(lacks_members(&alone, &bond));
-        assert!(!lacks_members(&[bond.clone(), link(2, None, Some(7))], &bond));
+        assert!(!lacks_members(&[bond.clone(), device(2, None, Some(7))], &bond));
         assert!(!lacks_members(&alone, &alone[1]));
     }
 

@@ -116,7 +116,7 @@ pub(crate) fn has_new_sight(guard: &Guard) -> bool {
 /// Of what is guarded, and of what may be as soon as it can be.
 fn indices(guard: &Guard, links: &[Link]) -> Vec<u32> {
     let guarded = guard.interfaces.iter().map(|it| it.ifindex);
-    guarded.chain(guard.waiting.leads(links)).collect()
+    guarded.chain(arrivals::leads(guard, links)).collect()
 }
 
 /// Says which frames are limited, if that changed.
