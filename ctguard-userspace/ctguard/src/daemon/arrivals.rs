@@ -16,6 +16,7 @@ use crate::{
 };
 use ctguard_kernel::{
     bpf::{Attachment, is_attached, monotonic},
+    lock::Lock,
     net::{Link, Refusal, Surroundings, resolve},
 };
 
@@ -219,13 +220,15 @@ fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Resu
     }
     let Some(writing) = guard.try_writing()? else { return Ok(Arrival::TooEarly) };
     let lookup_options_bytes = guard.maps.environment().daemon.lookup_options_bytes;
-    let own = guard.configuration.settings_of(&link.name, lookup_options_bytes)?;
+    let kept = guard.maps.interface_settings(link.index, &link.name);
+    let own = guard.configuration.settings_of(kept, lookup_options_bytes)?;
     let had_slot = guard.maps.interfaces.of(link.index).is_some();
     guard.maps.settings_writer(writing.clone()).add_interface(around, link, &own)?;
     let how = (&guard.pins, guard.mode, guard.egress_by_filter);
     match attach_one(&mut guard.programs, &guard.maps, around, link, how) {
         Ok(guarded) => {
             guard.interfaces.push(guarded);
+            forget_kept(guard, link, writing);
             // The filter lacks flows of an interface without programs.
             known_flows::learn(guard);
             Ok(Arrival::Guarded)
@@ -239,6 +242,18 @@ fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Resu
                 guard.maps.settings_writer(writing).remove_interface(link.index);
             }
             Err(error.into())
+        }
+    }
+}
+
+/// Removes slots that only kept the settings of an interface called as `link`, which has them now.
+fn forget_kept(guard: &mut Guard, link: &Link, writing: Lock) {
+    let Guard { maps, interfaces, .. } = guard;
+    let writer = maps.settings_writer(writing);
+    for slot in writer.interfaces.used() {
+        let ifindex = slot.interface.ifindex;
+        if slot.name() == link.name && interfaces.iter().all(|it| it.ifindex != ifindex) {
+            writer.remove_interface(ifindex);
         }
     }
 }

@@ -316,15 +316,24 @@ pub(super) fn others(guard: &Guard, targets: &[Link]) -> Result<BTreeSet<u32>, S
     Ok(others)
 }
 
-/// Detaches from other interfaces. The last step, because it cannot be undone.
-pub(super) fn forget_others(guard: &mut Guard, others: &BTreeSet<u32>, writing: Lock) {
+/// Detaches from other interfaces; the settings of those called by `awaited` names stay. The last step,
+/// because it cannot be undone.
+pub(super) fn forget_others(
+    guard: &mut Guard,
+    others: &BTreeSet<u32>,
+    awaited: &[String],
+    writing: Lock,
+) {
     let Guard { pins, maps, programs, table, .. } = guard;
     let writer = maps.settings_writer(writing);
     let mut all = true;
     for &ifindex in others {
         match Attachment::detach(pins, ifindex) {
             Ok(()) => {
-                writer.remove_interface(ifindex);
+                let slot = writer.interfaces.of(ifindex);
+                if !slot.is_some_and(|slot| awaited.contains(&slot.name())) {
+                    writer.remove_interface(ifindex);
+                }
                 info!("interface {ifindex} is guarded no longer");
             }
             Err(error) => {

@@ -80,16 +80,20 @@ impl Configuration {
         is_of_file.then(|| Self::last_good(state)).flatten()
     }
 
-    /// What is configured for a device that was not there before.
+    /// What is configured for a device that was not there before. Without a configuration, it has the
+    /// settings that were `kept` for it.
     ///
     /// # Errors
     /// If the kernel cannot do what is configured; see [`Settings::zone_warning`].
     pub(super) fn settings_of(
         &self,
-        device: &str,
+        kept: InterfaceSettings,
         lookup_options_bytes: u32,
     ) -> Result<InterfaceSettings> {
-        let mut settings = self.in_force.settings_of(device)?;
+        let mut settings = self.in_force.settings_of(&kept.name)?;
+        if !self.in_force.is_there() {
+            settings.interfaces = vec![kept];
+        }
         settings.apply(&Foreign::ANY.own(&self.assignments, &settings, &[]))?;
         if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
             warn!("{warning}");
@@ -224,7 +228,7 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     changes.extend(waiting_changes(&present.waiting, &plan.absent, names));
     wait_for(guard, &plan);
     let indices = gone.iter().map(|it| it.ifindex).collect();
-    forget_others(guard, &indices, writing.clone());
+    forget_others(guard, &indices, &[], writing.clone());
 
     let former = std::mem::replace(&mut guard.configuration.in_force, config);
     for (name, device) in elsewhere(&guard.interfaces) {
@@ -378,6 +382,25 @@ mod tests {
         );
         let expected = ["waiting for new0, which is not there", "no longer waiting for typo0"];
         assert_eq!(changes, expected);
+    }
+
+    /// Fails when an interface that was gone during a restart loses what `ctguard set` had set for it.
+    #[test]
+    fn without_a_configuration_an_interface_gets_the_settings_that_were_kept() {
+        let kept = || InterfaceSettings { answers: false, ..InterfaceSettings::unset("late0") };
+        let mut configuration = Configuration {
+            assignments: vec!["interface.late0.zone=5".parse().unwrap()],
+            ..Configuration::default()
+        };
+        let own = configuration.settings_of(kept(), u32::MAX).unwrap();
+        assert_eq!((own.answers, own.zone), (false, 5));
+
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ctguard.toml");
+        fs::write(&file, "interfaces = [\"late0\"]").unwrap();
+        configuration.in_force = Config::read_one(&file).unwrap();
+        let own = configuration.settings_of(kept(), u32::MAX).unwrap();
+        assert_eq!((own.answers, own.zone), (true, 5));
     }
 
     #[test]

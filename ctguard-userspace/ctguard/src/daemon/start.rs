@@ -57,6 +57,14 @@ pub(crate) struct StartOptions {
     pub(crate) state: Option<PathBuf>,
 }
 
+impl StartOptions {
+    /// A configuration says all that is not default. Without one, a guard that is taken over keeps its
+    /// settings.
+    pub(super) fn keeps_settings(&self, fresh: bool) -> bool {
+        !fresh && !self.config.is_there()
+    }
+}
+
 /// Why there is no guard.
 #[derive(Debug, Error)]
 pub(crate) enum StartError {
@@ -173,7 +181,8 @@ fn start_locked(
     let waits = Waits::open(&mut guard, options.trace).map_err(StartError::Waits)?;
     let others = others(&guard, &targets.links)?;
     undo.commit();
-    forget_others(&mut guard, &others, writing.clone());
+    let awaited = if options.keeps_settings(fresh) { &targets.absent[..] } else { &[] };
+    forget_others(&mut guard, &others, awaited, writing.clone());
     if !fresh {
         let former = options.state.as_deref().and_then(Configuration::last_good);
         let (_, listed) = lists::configure(&mut guard, &former.unwrap_or_default(), &writing);
