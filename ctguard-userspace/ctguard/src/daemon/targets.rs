@@ -3,10 +3,7 @@
 use std::io;
 
 use crate::interfaces::{Held, Plan, interfaces_of_daemon};
-use ctguard_kernel::{
-    bpf::{Pins, is_attached},
-    net::Link,
-};
+use ctguard_kernel::{bpf::Pins, net::Link};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Targets {
@@ -29,7 +26,9 @@ impl Targets {
             for ifindex in pins.attached()? {
                 let names = known.iter().find(|it| it.ifindex == ifindex);
                 let names = names.map(|it| it.names.clone()).unwrap_or_default();
-                if is_attached(pins, ifindex) {
+                // The filter for what leaves may be gone: it is attached again.
+                let xdp = pins.xdp_link(ifindex);
+                if matches!(xdp, Ok(Some((_, info))) if info.ifindex == ifindex) {
                     former.push(Held { ifindex, names, ..Held::default() });
                 }
             }
