@@ -155,6 +155,14 @@ fn a_start_over_a_guard_keeps_the_device_of_a_name_that_is_missing() -> Result<(
     let [xdp, _] = site.links(WAN)?;
     site.guarded().ip(&[format!("link del {VLAN}")])?;
 
+    // A command line may name the missing VLAN too, but not mistype it.
+    let mistyped = site.ctguard(&["run", "-i", "wna0.20"])?;
+    ensure!(mistyped.refusal(2)?.contains("there is no interface wna0.20"), "{mistyped:?}");
+    let daemon = site.start(&["run", "-i", VLAN, "--on-exit", "keep"])?;
+    ensure!(site.links(WAN)?[0].id() == xdp.id(), "{}", daemon.log()?);
+    ensure!(waiting(&site)? == [(VLAN.to_owned(), None)]);
+    ensure!(daemon.stop()?.success());
+
     // The second time nobody knows why the device was guarded, as after an upgrade.
     for is_known in [true, false] {
         if !is_known {

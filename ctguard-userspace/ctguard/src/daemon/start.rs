@@ -127,9 +127,9 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
     if let Some(refusal) = plan.refusal_of_start(!options.interfaces.is_empty(), takes_over) {
         return Err(refusal.clone().into());
     }
-    // Whoever mistypes the only name on a command line is there to hear it.
-    if let (true, Some(name)) = (plan.added.is_empty(), options.interfaces.first()) {
-        resolve(&links, name)?;
+    // A guard may have a device that a missing name means.
+    if !takes_over {
+        ensure_some(&plan.added, options, &links)?;
     }
     let lock = lock::for_daemon(options.pins.path())?;
     if let Err(error) = forget_gone_namespaces() {
@@ -144,6 +144,14 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
         lock.remove();
     }
     started
+}
+
+/// Whoever mistypes the only name on a command line is there to hear it.
+fn ensure_some(found: &[Link], options: &StartOptions, links: &[Link]) -> Result<(), Refusal> {
+    match options.interfaces.first() {
+        Some(name) if found.is_empty() => resolve(links, name).map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// A guard of a namespace that is gone would bring its lists and settings into this one.
@@ -166,16 +174,17 @@ fn start_locked(
     let fresh = prepare(&options.pins)?;
     let targets = Targets::new(&options.pins, &links, &plan)
         .map_err(StartError::cannot("find what is attached"))?;
-    for note in plan.notes {
-        info!("{note}");
-    }
-    let indices: Vec<_> = targets.links.iter().map(|link| link.index).collect();
-    let around = Surroundings::of(links, &indices);
     let mut undo = Undo::default();
     if fresh {
         let pins = options.pins.clone();
         undo.push("remove the new guard", move || Ok(dismantle(&pins)?));
     }
+    ensure_some(&targets.links, options, &links)?;
+    for note in plan.notes {
+        info!("{note}");
+    }
+    let indices: Vec<_> = targets.links.iter().map(|link| link.index).collect();
+    let around = Surroundings::of(links, &indices);
     let (mut guard, writing, mut refused) =
         bring_up(options, table, around, &targets, fresh, lock, &mut undo)?;
     let waits = Waits::open(&mut guard, options.trace).map_err(StartError::Waits)?;
