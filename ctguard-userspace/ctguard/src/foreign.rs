@@ -47,6 +47,27 @@ impl<'n> Foreign<'n> {
     }
 }
 
+/// A line for each assignment of a command line whose interface is neither among `guarded` nor among the
+/// `names` that are configured: it may be mistyped, or the device that one of the `missing` names means.
+pub(crate) fn passed_over(
+    assignments: &[Assignment],
+    guarded: &[&str],
+    names: &[String],
+    missing: &[String],
+) -> Vec<String> {
+    let unknown = assignments.iter().filter_map(|Assignment { key, .. }| {
+        let name = key.interface()?;
+        let is_known = guarded.contains(&name) || names.iter().any(|own| own == name);
+        (!is_known).then(|| {
+            format!(
+                "--set {key}: interface {name} is not guarded; the setting is used if it turns out to be {}",
+                missing.join(" or ")
+            )
+        })
+    });
+    unknown.collect()
+}
+
 /// What to say of settings of `name`, which leads to `device`.
 pub(crate) fn unused(name: &str, device: &str) -> String {
     format!(
@@ -92,5 +113,22 @@ mod tests {
         };
         assert_eq!(applied(&names("wan0.100"), &names("lan0")), assignments[1..]);
         assert_eq!(applied(&[], &names("wan0.100")), assignments[1..]);
+    }
+
+    /// Fails when a mistyped setting of the command line is dropped without a word.
+    #[test]
+    fn a_setting_of_the_command_line_that_is_not_used_is_told() {
+        let keys = [
+            "target=80%",
+            "interface.wan0.zone=5",
+            "interface.late0.zone=5",
+            "interface.wna0.zone=5",
+        ];
+        let assignments = keys.map(|text| text.parse().unwrap());
+        let names = ["wan0".to_owned(), "late0".to_owned()];
+        let told = passed_over(&assignments, &["wan0"], &names, &names[1..]);
+        let expected = "--set interface.wna0.zone: interface wna0 is not guarded; the setting is used if it \
+                        turns out to be late0";
+        assert_eq!(told, [expected]);
     }
 }

@@ -198,7 +198,12 @@ impl Plan {
         settings
     }
 
-    /// Whether which device some name means is not known.
+    /// Names of which nobody knows which device they mean.
+    pub(crate) fn nowhere(&self) -> &[String] {
+        &self.nowhere
+    }
+
+    /// Whether there are any.
     pub(crate) fn is_unsure(&self) -> bool {
         !self.nowhere.is_empty()
     }

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::{Config, ConfigError, DEFAULT_PATH, in_toml_array},
     events::What,
-    foreign::{Foreign, unused},
+    foreign::{Foreign, passed_over, unused},
     interfaces::{Held, Plan, Waited},
     sentence::sentence,
 };
@@ -106,6 +106,24 @@ impl Configuration {
         let is_own = |it: &Assignment| it.key.interface() == Some(name);
         if self.in_force.has_settings_of(name) || self.assignments.iter().any(is_own) {
             warn!("{}", unused(name, device));
+        }
+    }
+
+    /// Warns of settings that are for no device, as far as is known while names are `missing`.
+    pub(super) fn warn_of_others(&self, interfaces: &[Guarded], missing: &[String]) {
+        for (name, device) in elsewhere(interfaces) {
+            self.warn_of_unused(&name, &device);
+        }
+        if missing.is_empty() {
+            return;
+        }
+        let guarded: Vec<_> = interfaces.iter().map(|it| &it.name[..]).collect();
+        let own = &self.interfaces[..];
+        let names = if own.is_empty() { self.in_force.interfaces() } else { own };
+        let of_files = self.in_force.passed_over(&guarded, missing);
+        let typed = passed_over(&self.assignments, &guarded, names, missing);
+        for passed_over in of_files.into_iter().chain(typed) {
+            warn!("{passed_over}");
         }
     }
 
@@ -206,13 +224,6 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     }
     let attached = attach(guard, &plan.added, &settings, &writing)?;
     changes.extend(attached.iter().map(|it| format!("guarding {}", it.name)));
-    if plan.is_unsure() {
-        let names: Vec<_> = settings.interfaces.iter().map(|own| &own.name[..]).collect();
-        for passed_over in config.passed_over(&names, &plan.absent) {
-            warn!("{passed_over}");
-        }
-    }
-
     let writer = guard.maps.settings_writer(writing.clone());
     let differences = writer.settings().changes_to(&settings);
     changes.extend(differences.iter().map(ToString::to_string));
@@ -231,9 +242,7 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     forget_others(guard, &indices, &[], writing.clone());
 
     let former = std::mem::replace(&mut guard.configuration.in_force, config);
-    for (name, device) in elsewhere(&guard.interfaces) {
-        guard.configuration.warn_of_unused(&name, &device);
-    }
+    guard.configuration.warn_of_others(&guard.interfaces, plan.nowhere());
     for key in StartKey::ALL {
         let Takes::Word([default, ..]) = key.takes() else { continue };
         let old = former.word(key).unwrap_or(default);

@@ -11,9 +11,7 @@ use super::{
     arrivals::{self, Refused, publish},
     bring_up::{bring_up, forget_others, others},
     configuration::Configuration,
-    dismantle,
-    guarded::elsewhere,
-    lists,
+    dismantle, lists,
     run::Waits,
     targets::Targets,
     tick::TickError,
@@ -199,19 +197,11 @@ fn start_locked(
         guard.attempted("change the lists", "they are not as configured", &listed);
     }
     lists::follow_feeds(&mut guard);
-    for (name, device) in elsewhere(&guard.interfaces) {
-        guard.configuration.warn_of_unused(&name, &device);
-    }
     if !targets.missing.is_empty() {
         let interfaces = targets.missing.clone();
         guard.report(What::InterfaceAwaited { interfaces, existing: plan.existing });
     }
-    if !targets.absent.is_empty() {
-        let names: Vec<_> = guard.interfaces.iter().map(|it| &it.name[..]).collect();
-        for passed_over in options.config.passed_over(&names, &targets.absent) {
-            warn!("{passed_over}");
-        }
-    }
+    guard.configuration.warn_of_others(&guard.interfaces, &targets.absent);
     refused.extend(plan.refused.into_iter().map(|(name, refusal)| {
         // The kernel tells when the interface changes.
         Refused { name, error: refusal.to_string(), is_tried_again: false }
