@@ -117,12 +117,9 @@ fn check(file: &FileArg) -> Result<Code, CliError> {
             }
             Err(refusal) => refusal,
         };
-        let waits = if matches!(refusal, Refusal::Unknown { .. }) {
-            absent.push(name.clone());
-            "; a start waits for it"
-        } else {
-            ""
-        };
+        absent.push(name.clone());
+        let is_missing = matches!(refusal, Refusal::Unknown { .. });
+        let waits = if is_missing { "; a start waits for it" } else { "" };
         complain(format_args!("warning: {refusal}{waits}"));
     }
     if !absent.is_empty() {
