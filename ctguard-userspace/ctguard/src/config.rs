@@ -226,11 +226,13 @@ impl Config {
     /// # Errors
     /// If a setting is of another interface.
     pub(crate) fn settings(&self, chosen: &[String]) -> Result<Settings, ConfigError> {
-        let links = net::links().unwrap_or_default();
+        self.settings_among(&net::links().unwrap_or_default(), chosen)
+    }
+
+    fn settings_among(&self, links: &[Link], chosen: &[String]) -> Result<Settings, ConfigError> {
         let names = if chosen.is_empty() { self.interfaces() } else { chosen };
-        let is_there = |name: &String| links.iter().any(|link| link.is_named(name));
-        let waits = !names.iter().all(is_there);
-        let mut names: Vec<_> = names.iter().map(|name| device(&links, name)).collect();
+        let waits = names.iter().any(|name| resolve(links, name).is_err());
+        let mut names: Vec<_> = names.iter().map(|name| device(links, name)).collect();
         if names.is_empty() {
             let set = self.settings.iter().filter_map(|(assignment, _)| assignment.key.interface());
             names.extend(set.map(str::to_owned));
@@ -238,14 +240,14 @@ impl Config {
         let mut seen = BTreeSet::new();
         names.retain(|name| seen.insert(name.clone()));
         let mut settings = Settings::of_new_guard(names.iter().map(|name| &name[..]));
-        self.apply_to(&mut settings, Foreign::of(!chosen.is_empty(), waits))?;
+        self.apply_to(&mut settings, Foreign::of(chosen, waits))?;
         Ok(settings)
     }
 
     /// What the files say about one device.
     pub(crate) fn settings_of(&self, device: &str) -> Result<Settings, ConfigError> {
         let mut settings = Settings::of_new_guard([device]);
-        self.apply_to(&mut settings, Foreign::Any)?;
+        self.apply_to(&mut settings, Foreign::ANY)?;
         Ok(settings)
     }
 
@@ -312,7 +314,7 @@ impl Config {
     pub(crate) fn apply_to(
         &self,
         settings: &mut Settings,
-        foreign: Foreign,
+        foreign: Foreign<'_>,
     ) -> Result<(), ConfigError> {
         for (assignment, origin) in &self.settings {
             if foreign.may_skip(assignment, settings, self.interfaces()) {
@@ -436,6 +438,10 @@ mod tests {
         }
     }
 
+    fn eth0() -> Link {
+        Link { index: 2, name: "eth0".to_owned(), hardware: 1, ..Link::default() }
+    }
+
     fn target(config: &Config) -> Value {
         let settings = config.settings(&[]).unwrap();
         settings.get(&"target".parse().unwrap()).unwrap()
@@ -472,7 +478,7 @@ mod tests {
     fn a_setting_of_an_interface_that_is_not_guarded_names_its_place() {
         let files = Files::new(&[("ctguard.toml", "[interface.wan9]\nzone = 5")]);
         let config = files.read().unwrap();
-        let error = config.settings(&["lo".to_owned()]).unwrap_err().to_string();
+        let error = config.settings_among(&[eth0()], &["eth0".to_owned()]).unwrap_err().to_string();
         assert!(
             error.contains("ctguard.toml:2:1: interface.wan9.zone: interface wan9 is not"),
             "{error}"
@@ -526,9 +532,10 @@ mod tests {
 
     #[test]
     fn a_setting_of_an_interface_that_no_file_names_is_a_mistake() {
-        let text = "interfaces = [\"lo\"]\n[interface.wna0]\nzone = 5";
+        let text = "interfaces = [\"eth0\"]\n[interface.wna0]\nzone = 5";
         let files = Files::new(&[("ctguard.toml", text)]);
-        let error = files.read().unwrap().settings(&[]).unwrap_err().to_string();
+        let config = files.read().unwrap();
+        let error = config.settings_among(&[eth0()], &[]).unwrap_err().to_string();
         assert!(error.contains("ctguard.toml:3:1: interface.wna0.zone: interface wna0"), "{error}");
     }
 
@@ -548,6 +555,27 @@ mod tests {
         let own = config.settings_of("late0").unwrap().interfaces;
         assert_eq!((own.len(), own[0].zone), (1, 5));
         assert!(config.has_settings_of("late1") && !config.has_settings_of("late0.100"));
+    }
+
+    /// Fails when a file is used while a VLAN is missing, and refused as soon as the VLAN is there.
+    #[test]
+    fn settings_of_a_name_that_leads_to_another_device_are_no_mistake() {
+        let text = "interfaces = [\"eth0\", \"eth0.100\"]\n[interface.\"eth0.100\"]\nzone = 5\n\
+                    [interface.eth0]\nzone = 6";
+        let config = Files::new(&[("ctguard.toml", text)]).read().unwrap();
+        let eth0 = eth0();
+        let vlan = Link {
+            index: 3,
+            name: "eth0.100".to_owned(),
+            kind: Some("vlan".to_owned()),
+            lower: Some(2),
+            ..eth0.clone()
+        };
+        for links in [vec![eth0.clone()], vec![eth0, vlan]] {
+            let own = config.settings_among(&links, &[]).unwrap().interfaces;
+            assert_eq!((&own[0].name[..], own[0].zone), ("eth0", 6), "{} links", links.len());
+            config.settings_among(&links, &["eth0.100".to_owned()]).unwrap();
+        }
     }
 
     #[test]

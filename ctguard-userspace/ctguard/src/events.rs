@@ -74,7 +74,7 @@ pub(crate) enum What {
         interface: String,
         device: Option<String>,
     },
-    /// One that was waited for is there and cannot be guarded.
+    /// One that is named is there and cannot be guarded, so it is waited for.
     InterfaceRefused {
         interface: String,
         error: String,

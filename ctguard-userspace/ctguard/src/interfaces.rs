@@ -5,7 +5,7 @@ use std::{fs, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::FileError;
+use crate::{daemon::position_of, files::FileError};
 use ctguard_kernel::{
     net::{Link, Refusal, Resolved, resolve},
     run_directory,
@@ -65,8 +65,11 @@ pub(crate) struct Plan {
     pub(crate) added: Vec<Link>,
     /// Names to wait for.
     pub(crate) absent: Vec<String>,
-    /// Those that no interface has, also if none is waited for.
+    /// Those that lead to no device that is guarded or can be, also if none is waited for.
     nowhere: Vec<String>,
+    /// Of the names to wait for, those of interfaces that are there and cannot be guarded, unless that is
+    /// known.
+    pub(crate) refused: Vec<(String, Refusal)>,
     /// Where the other names lead.
     leads: Vec<(String, u32)>,
     /// Names that there are, if one leads nowhere.
@@ -76,16 +79,26 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// An interface that is guarded under its name stays, also while it is gone. What was guarded for a
-    /// name that has gone stays too, and the name is not waited for unless it was.
+    /// As [`Self::tolerant`], for a reload.
     ///
     /// # Errors
-    /// If a name is that of an interface that cannot be guarded.
+    /// If a new name is that of an interface that cannot be guarded.
     pub(crate) fn new(
         links: &[Link],
         present: &Interfaces,
         names: &[String],
     ) -> Result<Self, Refusal> {
+        let plan = Self::tolerant(links, present, names);
+        match plan.refused.first() {
+            Some((_, refusal)) => Err(refusal.clone()),
+            None => Ok(plan),
+        }
+    }
+
+    /// An interface that is guarded under its name stays, also while it is gone. What was guarded for a
+    /// name that has gone stays too, and the name is not waited for unless it was. A name that is waited
+    /// for is, until the daemon has tried to guard what it leads to.
+    pub(crate) fn tolerant(links: &[Link], present: &Interfaces, names: &[String]) -> Self {
         let Interfaces { held, waiting } = present;
         let mut plan = Self::default();
         for name in names {
@@ -93,17 +106,21 @@ impl Plan {
                 plan.keep(name, position, held[position].ifindex);
                 continue;
             }
+            let is_awaited = waiting.iter().any(|it| it.name == *name);
             let Resolved { link, instead_of } = match resolve(links, name) {
                 Ok(resolved) => resolved,
-                Err(Refusal::Unknown { existing, .. }) => {
-                    plan.existing = existing;
-                    plan.nowhere.extend((!plan.nowhere.contains(name)).then(|| name.clone()));
+                Err(refusal) => {
+                    plan.miss(name, refusal, is_awaited || is_held_for(held, name));
                     continue;
                 }
-                Err(refusal) => return Err(refusal),
             };
-            if let Some(position) = held.iter().position(|it| it.ifindex == link.index) {
-                plan.keep(name, position, link.index);
+            let entries = held.iter().map(|it| (&it.name[..], it.ifindex));
+            if let Some(position) = position_of(entries, links, &link) {
+                plan.keep(name, position, held[position].ifindex);
+                continue;
+            }
+            if is_awaited {
+                plan.nowhere.extend((!plan.nowhere.contains(name)).then(|| name.clone()));
                 continue;
             }
             plan.leads.push((name.clone(), link.index));
@@ -121,12 +138,31 @@ impl Plan {
             !plan.kept.contains(position) && held[*position].may_be(&plan.nowhere)
         };
         plan.spared = (0..held.len()).filter(spared).collect();
-        let is_awaited = |name: &&String| {
-            waiting.iter().any(|it| it.name == **name)
-                || !held.iter().any(|it| it.names.contains(name))
-        };
+        let is_awaited =
+            |name: &&String| waiting.iter().any(|it| it.name == **name) || !is_held_for(held, name);
         plan.absent = plan.nowhere.iter().filter(is_awaited).cloned().collect();
-        Ok(plan)
+        plan
+    }
+
+    fn miss(&mut self, name: &str, refusal: Refusal, is_known: bool) {
+        if self.nowhere.iter().any(|own| own == name) {
+            return;
+        }
+        self.nowhere.push(name.to_owned());
+        if let Refusal::Unknown { existing, .. } = refusal {
+            self.existing = existing;
+        } else if !is_known {
+            self.refused.push((name.to_owned(), refusal));
+        }
+    }
+
+    /// Why a start fails that is to guard these names, if it does. A running daemon would guard on, so a
+    /// start waits as well, unless there is nothing else to guard or to take over. Whoever types a name on
+    /// a command line is there to hear that it is wrong.
+    pub(crate) fn refusal_of_start(&self, is_typed: bool, takes_over: bool) -> Option<&Refusal> {
+        let (_, first) = self.refused.first()?;
+        let has_more = !self.added.is_empty() || self.absent.len() > self.refused.len();
+        (is_typed || !takes_over && !has_more).then_some(first)
     }
 
     fn keep(&mut self, name: &str, position: usize, ifindex: u32) {
@@ -162,10 +198,19 @@ impl Plan {
         settings
     }
 
-    /// Whether which device some name means is not known.
+    /// Names of which nobody knows which device they mean.
+    pub(crate) fn nowhere(&self) -> &[String] {
+        &self.nowhere
+    }
+
+    /// Whether there are any.
     pub(crate) fn is_unsure(&self) -> bool {
         !self.nowhere.is_empty()
     }
+}
+
+fn is_held_for(held: &[Held], name: &String) -> bool {
+    held.iter().any(|it| it.names.contains(name))
 }
 
 /// The file of one namespace, until a reboot.
@@ -284,6 +329,16 @@ mod tests {
         assert_eq!(plan.added, [link(2, "eth0")]);
     }
 
+    /// Fails when a reload that comes before the look at the interfaces attaches to a device a second time.
+    #[test]
+    fn a_vlan_on_a_guarded_device_that_was_made_again_leads_to_its_entry() {
+        let guarded = present(&[held("eth0", 5, &["eth0"])], &["eth0.100"]);
+        let links = [link(9, "eth0"), vlan(10, "eth0.100", 9)];
+        let plan = plan(&links, &guarded, &["eth0", "eth0.100"]);
+        assert_eq!((&plan.kept, plan.added.len(), plan.absent.len()), (&vec![0], 0, 0));
+        assert_eq!(plan.names_of(5, &[]), names(&["eth0", "eth0.100"]));
+    }
+
     #[test]
     fn another_name_of_a_guarded_device_leads_to_it() {
         let eth0 = Link { other_names: names(&["wan"]), ..link(2, "eth0") };
@@ -291,11 +346,47 @@ mod tests {
         assert_eq!((&plan.kept, plan.absent.len()), (&vec![0], 0));
     }
 
+    fn ppp(name: &str) -> Link {
+        Link { hardware: PPP, ..link(4, name) }
+    }
+
+    /// Fails when no reload is possible because an interface has come that cannot be guarded.
     #[test]
-    fn one_that_is_there_and_cannot_be_guarded_is_refused() {
-        let ppp0 = Link { hardware: PPP, ..link(4, "ppp0") };
-        let refused = Plan::new(&[ppp0], &present(&[], &["ppp0"]), &names(&["ppp0"]));
+    fn a_reload_refuses_one_that_cannot_be_guarded_only_if_it_is_new() {
+        let links = [link(2, "eth0"), ppp("ppp0")];
+        let wanted = ["eth0", "ppp0"];
+        let of = |present: &Interfaces| Plan::new(&links, present, &names(&wanted));
+        let eth0 = held("eth0", 2, &["eth0"]);
+        let refused = of(&present(std::slice::from_ref(&eth0), &[]));
         assert_eq!(refused, Err(Refusal::Ppp { name: "ppp0".to_owned() }));
+        let known = of(&present(std::slice::from_ref(&eth0), &["ppp0"])).unwrap();
+        assert_eq!((&known.kept, &known.absent), (&vec![0], &names(&["ppp0"])));
+        // Its name led to another device.
+        let known = of(&present(&[eth0, held("lan0", 3, &["ppp0"])], &[])).unwrap();
+        assert_eq!((&known.kept, &known.spared), (&vec![0], &vec![1]));
+    }
+
+    /// Fails when a reload tries to attach where the daemon has just failed to, and is refused.
+    #[test]
+    fn what_is_waited_for_is_not_attached_to_by_a_reload() {
+        let guarded = present(&[held("eth0", 2, &["eth0"])], &["late0"]);
+        let plan = plan(&[link(2, "eth0"), link(3, "late0")], &guarded, &["eth0", "late0"]);
+        assert_eq!((plan.added.len(), &plan.absent), (0, &names(&["late0"])));
+    }
+
+    /// Fails when a daemon does not start again because of an interface that it tolerated.
+    #[test]
+    fn a_start_waits_for_one_that_cannot_be_guarded_while_there_is_more_to_guard() {
+        let links = [link(2, "eth0"), ppp("ppp0")];
+        let refuses = |wanted: &[&str], is_typed, takes_over| {
+            let plan = Plan::tolerant(&links, &Interfaces::default(), &names(wanted));
+            assert!(plan.absent.contains(&"ppp0".to_owned()));
+            plan.refusal_of_start(is_typed, takes_over).is_some()
+        };
+        assert!(!refuses(&["eth0", "ppp0"], false, false));
+        assert!(!refuses(&["late0", "ppp0"], false, false));
+        assert!(refuses(&["ppp0", "ppp0"], false, false) && !refuses(&["ppp0"], false, true));
+        assert!(refuses(&["eth0", "ppp0"], true, false) && refuses(&["ppp0"], true, true));
     }
 
     #[test]

@@ -155,6 +155,14 @@ fn a_start_over_a_guard_keeps_the_device_of_a_name_that_is_missing() -> Result<(
     let [xdp, _] = site.links(WAN)?;
     site.guarded().ip(&[format!("link del {VLAN}")])?;
 
+    // A command line may name the missing VLAN too, but not mistype it.
+    let mistyped = site.ctguard(&["run", "-i", "wna0.20"])?;
+    ensure!(mistyped.refusal(2)?.contains("there is no interface wna0.20"), "{mistyped:?}");
+    let daemon = site.start(&["run", "-i", VLAN, "--on-exit", "keep"])?;
+    ensure!(site.links(WAN)?[0].id() == xdp.id(), "{}", daemon.log()?);
+    ensure!(waiting(&site)? == [(VLAN.to_owned(), None)]);
+    ensure!(daemon.stop()?.success());
+
     // The second time nobody knows why the device was guarded, as after an upgrade.
     for is_known in [true, false] {
         if !is_known {
@@ -302,6 +310,50 @@ fn one_that_comes_and_cannot_be_guarded_says_why_once() -> Result<()> {
     })?;
     ensure!(daemon.stop()?.success());
     site.ensure_gone()
+}
+
+/// Fails when a daemon does not start again, or reads no configuration again, because of an interface that it
+/// tolerated while it ran.
+#[test]
+fn what_a_running_daemon_tolerates_fails_no_start_and_no_reload() -> Result<()> {
+    if !require::root("what_a_running_daemon_tolerates_fails_no_start_and_no_reload") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    site.guarded().ip(&[format!("link add {LATE} type bridge")])?;
+    site.connect("outother0", "other0")?;
+    let theirs = site.guarded().run(|| object::attach(Program::Pass, "other0"))?;
+    let file = File::new(&format!("interfaces = [\"{WAN}\", \"{LATE}\", \"other0\"]\n"))?;
+    for _ in 0..2 {
+        let daemon = file.start(&site, &["--on-exit", "keep"])?;
+        let log = daemon.log()?;
+        ensure!(log.contains("late0 is there and cannot be guarded: late0 is a bridge"), "{log}");
+        ensure!(log.contains("other0 is there and cannot be guarded"), "{log}");
+        ensure!(!log.contains("no interface is called"), "{log}");
+        ensure!(guarded(&site)? == [WAN], "no slot is left: {log}");
+        ensure!(waiting(&site)?.iter().all(|(_, obstacle)| obstacle.is_some()));
+        ensure!(waiting(&site)?.len() == 2);
+        ensure!(site.succeed(&["reload"])?.contains("nothing changes"));
+        ensure!(file.difference(&site)?.is_empty());
+        ensure!(daemon.stop()?.success());
+    }
+
+    let daemon = file.start(&site, &[])?;
+    drop(theirs);
+    wait_for("the program on the other interface", || site.xdp("other0"))?;
+    site.guarded().ip(&["link add br1 type bridge".to_owned()])?;
+    file.write(&format!("interfaces = [\"{WAN}\", \"{LATE}\", \"other0\", \"br1\"]\n"))?;
+    let refused = site.ctguard(&["reload"])?;
+    ensure!(refused.refusal(78)?.contains("br1 is a bridge"), "{refused:?}");
+    ensure!(daemon.stop()?.success());
+    site.ensure_gone()?;
+
+    // Nothing is left that could be guarded.
+    file.write(&format!("interfaces = [\"{LATE}\"]\n"))?;
+    let refused = site.ctguard(&["run", "--config", &file.path()?])?;
+    ensure!(refused.refusal(2)?.contains("late0 is a bridge"), "{refused:?}");
+    ensure!(!Path::new(site.pins()).exists());
+    Ok(())
 }
 
 /// Fails when a daemon that has nothing to guard yet does not start, or leaves anything behind.

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use ctguard_kernel::{
     lock,
     maps::{Entry, ListKind},
-    net::{self, Refusal, resolve},
+    net::{self, Refusal, Resolved, resolve},
 };
 use ctguard_settings::{Settings, StartKey, Takes, default_file};
 
@@ -22,8 +22,8 @@ use crate::{
     config::{Config, DEFAULT_PATH, Origin, in_toml_array},
     daemon::{Configuration, feed_changes, waiting_changes},
     feeds::feeds_status,
-    foreign::Foreign,
-    interfaces::{Plan, interfaces_of_daemon},
+    foreign::{Foreign, unused},
+    interfaces::{Interfaces, Plan, interfaces_of_daemon},
     terminal::{Terminal, complain},
 };
 
@@ -107,13 +107,19 @@ fn check(file: &FileArg) -> Result<Code, CliError> {
     let links = net::links().map_err(CliError::cannot("read the interfaces"))?;
     let mut absent = Vec::new();
     for name in config.interfaces() {
-        let Err(refusal) = resolve(&links, name) else { continue };
-        let waits = if matches!(refusal, Refusal::Unknown { .. }) {
-            absent.push(name.clone());
-            "; a start waits for it to appear"
-        } else {
-            ""
+        let refusal = match resolve(&links, name) {
+            Ok(Resolved { link, .. }) => {
+                let is_own = settings.interfaces.iter().any(|own| own.name == *name);
+                if !is_own && config.has_settings_of(name) {
+                    complain(format_args!("warning: {}", unused(name, &link.name)));
+                }
+                continue;
+            }
+            Err(refusal) => refusal,
         };
+        absent.push(name.clone());
+        let is_missing = matches!(refusal, Refusal::Unknown { .. });
+        let waits = if is_missing { "; a start waits for it to appear" } else { "" };
         complain(format_args!("warning: {refusal}{waits}"));
     }
     if !absent.is_empty() {
@@ -178,8 +184,9 @@ fn diff(file: &FileArg, state: Option<&Path>, context: &Context) -> Result<Code,
     let daemon = lock::daemon_of(context.pins.path()).and_then(|_| interfaces_of_daemon());
     let next = if config.interfaces().is_empty() {
         let mut next = Settings::of_new_guard(guarded);
-        let waits = daemon.is_some_and(|daemon| !daemon.waiting.is_empty());
-        config.apply_to(&mut next, Foreign::of(false, waits))?;
+        let Interfaces { held, waiting } = daemon.unwrap_or_default();
+        let named: Vec<_> = held.into_iter().flat_map(|it| it.names).collect();
+        config.apply_to(&mut next, Foreign::of(&named, !waiting.is_empty()))?;
         next
     } else if let Some(daemon) = daemon {
         let there = net::links().map_err(CliError::cannot("read the interfaces"))?;
@@ -198,7 +205,7 @@ fn diff(file: &FileArg, state: Option<&Path>, context: &Context) -> Result<Code,
         lines.extend(waiting_changes(&daemon.waiting, &plan.absent, config.interfaces()));
         let mut next =
             plan.settings(&daemon.held, |it| maps.interface_settings(it.ifindex, &it.name));
-        config.apply_to(&mut next, Foreign::of(false, plan.is_unsure()))?;
+        config.apply_to(&mut next, Foreign::of(&[], plan.is_unsure()))?;
         next.interfaces.retain(|own| !plan.absent.contains(&own.name));
         next
     } else {

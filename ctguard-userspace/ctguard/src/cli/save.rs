@@ -16,7 +16,7 @@ use crate::{
     config::{Config, DEFAULT_PATH, saved_path},
     files::FileError,
     foreign::Foreign,
-    interfaces::interfaces_of_daemon,
+    interfaces::{Interfaces, interfaces_of_daemon},
     terminal::{Terminal, complain},
 };
 use ctguard_kernel::{durable::replace, lock, maps::ListKind};
@@ -45,8 +45,9 @@ pub(super) fn run(args: &SaveArgs, context: &Context) -> Result<Code, CliError> 
 
     let names = || running.interfaces.iter().map(|own| &own.name[..]);
     let daemon = lock::daemon_of(context.pins.path()).and_then(|_| interfaces_of_daemon());
-    let waiting = daemon.unwrap_or_default().waiting;
-    let foreign = Foreign::of(true, !waiting.is_empty());
+    let Interfaces { held, waiting } = daemon.unwrap_or_default();
+    let of_daemon: Vec<_> = held.into_iter().flat_map(|it| it.names).collect();
+    let foreign = Foreign::of(&of_daemon, !waiting.is_empty());
     if config.interfaces().is_empty() {
         let all = names().chain(waiting.iter().map(|it| &it.name[..]));
         file.set(&["interfaces"], value(all.collect::<Array>()));
@@ -115,7 +116,7 @@ fn read(file: Option<&Path>) -> Result<Config, CliError> {
 fn warn_of_others(
     config: &Config,
     running: &Settings,
-    (names, foreign): (Vec<&str>, Foreign),
+    (names, foreign): (Vec<&str>, Foreign<'_>),
 ) -> Result<(), CliError> {
     let mut configured = Settings::of_new_guard(names);
     config.apply_to(&mut configured, foreign)?;
@@ -306,7 +307,7 @@ mod tests {
         fs::write(&main, "[source.udp]\nrate = \"200/s\"\n").unwrap();
         let settings = || {
             let mut settings = Settings::of_new_guard([]);
-            read(Some(&main)).unwrap().apply_to(&mut settings, Foreign::of(true, false)).unwrap();
+            read(Some(&main)).unwrap().apply_to(&mut settings, Foreign::of(&[], false)).unwrap();
             settings
         };
         let (configured, mut running) = (settings(), settings());

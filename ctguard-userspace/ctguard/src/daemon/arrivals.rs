@@ -6,20 +6,21 @@
 use std::{io, time::Duration};
 
 use anyhow::Context as _;
-use log::warn;
 use sd_notify::NotifyState;
 
-use super::{Guard, Guarded, bring_up::attach_one, known_flows};
+use super::{Guard, Guarded, bring_up::attach_one, guarded::position_of, known_flows};
 use crate::{
     events::What,
     interfaces::{Held, Interfaces, InterfacesFile, Waited},
+    sentence::sentence,
 };
 use ctguard_kernel::{
     bpf::{Attachment, is_attached, monotonic},
+    lock::Lock,
     net::{Link, Refusal, Surroundings, resolve},
 };
 
-/// Somebody is changing settings.
+/// Somebody is changing settings, the device was made again just now, or a bond has no member.
 const SOON: Duration = Duration::from_secs(1);
 /// The kernel refused the program.
 const LATER: Duration = Duration::from_secs(10);
@@ -52,10 +53,17 @@ impl Waiting {
     /// Waits for these and no others from here on; what is known of some of them stays.
     pub(super) fn replace(&mut self, names: &[String]) {
         self.names.retain(|it| names.contains(&it.waited.name));
-        let is_new = |name: &&String| self.names.iter().all(|it| it.waited.name != **name);
-        let new: Vec<_> = names.iter().filter(is_new).cloned().collect();
-        let expected = |name| Expected { waited: Waited { name, obstacle: None }, retry_at: None };
-        self.names.extend(new.into_iter().map(expected));
+        for name in names {
+            self.expect(name.clone());
+        }
+    }
+
+    /// Waits for `name` besides.
+    fn expect(&mut self, name: String) {
+        if self.names.iter().all(|it| it.waited.name != name) {
+            let waited = Waited { name, obstacle: None };
+            self.names.push(Expected { waited, retry_at: None });
+        }
     }
 
     fn forget(&mut self, name: &str) {
@@ -89,16 +97,20 @@ impl Waiting {
             own.retry_at = Some(retry_at);
         }
     }
+}
 
-    /// Indices of devices that names lead to.
-    pub(super) fn leads(&self, links: &[Link]) -> Vec<u32> {
-        let found = self.names.iter().filter_map(|it| resolve(links, &it.waited.name).ok());
-        found.map(|resolved| resolved.link.index).collect()
-    }
+/// Indices of devices that are guarded as soon as they can be.
+pub(super) fn leads(guard: &Guard, links: &[Link]) -> Vec<u32> {
+    let awaited = guard.waiting.names.iter().map(|it| it.waited.name.clone());
+    let names = awaited.chain(moved(&guard.interfaces, links));
+    names.filter_map(|name| Some(resolve(links, &name).ok()?.link.index)).collect()
 }
 
 /// Attaches to what has come.
 pub(super) fn follow(guard: &mut Guard, around: &Surroundings) {
+    for name in moved(&guard.interfaces, &around.links) {
+        guard.waiting.expect(name);
+    }
     for Waited { name, .. } in guard.waiting.names() {
         let link = match resolve(&around.links, &name) {
             Ok(resolved) => resolved.link,
@@ -116,11 +128,45 @@ pub(super) fn follow(guard: &mut Guard, around: &Surroundings) {
             continue;
         }
         match arrive(guard, around, &link) {
-            Ok(true) => welcome(guard, &name, &link),
-            Ok(false) => guard.waiting.postpone(&name, now + SOON),
-            Err(error) => refuse(guard, &name, format!("{error:#}"), Some(now + LATER)),
+            Ok(Arrival::Guarded) => welcome(guard, &name, &link),
+            Ok(Arrival::TooEarly) => guard.waiting.postpone(&name, now + SOON),
+            Ok(Arrival::Memberless) => {
+                // Members come within moments, so this is no event.
+                let obstacle = memberless(&link.name);
+                guard.waiting.note(&name, Some(&obstacle), Some(now + SOON));
+            }
+            Err(error) => refuse(guard, &name, sentence(&*error), Some(now + LATER)),
         }
     }
+}
+
+/// Waits for these names from a start on, of which some are there and cannot be guarded; those are told.
+pub(super) fn begin(guard: &mut Guard, absent: &[String], refused: Vec<Refused>) {
+    let mut names = absent.to_vec();
+    names.extend(refused.iter().map(|it| it.name.clone()));
+    guard.waiting.replace(&names);
+    for Refused { name, error, is_tried_again } in refused {
+        let retry_at = is_tried_again.then(|| monotonic() + LATER);
+        refuse(guard, &name, error, retry_at);
+    }
+}
+
+/// Why a start does not guard a name.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) name: String,
+    pub(super) error: String,
+    /// No event tells when the reason is gone.
+    pub(super) is_tried_again: bool,
+}
+
+/// Names that led to a guarded interface and lead to one that is not guarded now: another has the name.
+fn moved(interfaces: &[Guarded], links: &[Link]) -> Vec<String> {
+    let leads_elsewhere = |name: &&String| {
+        let entries = interfaces.iter().map(|it| (&it.name[..], it.ifindex));
+        resolve(links, name).is_ok_and(|it| position_of(entries, links, &it.link).is_none())
+    };
+    interfaces.iter().flat_map(|it| &it.names).filter(leads_elsewhere).cloned().collect()
 }
 
 fn refuse(guard: &mut Guard, name: &str, error: String, retry_at: Option<Duration>) {
@@ -138,34 +184,54 @@ fn welcome(guard: &mut Guard, name: &str, link: &Link) {
         }
     }
     let device = (link.name != name).then(|| link.name.clone());
-    if let Some(device) = &device
-        && guard.configuration.has_settings_of(name)
-    {
-        warn!(
-            "settings of interface.{name} are not used; {name} is guarded at {device}, so name them interface.{device}"
-        );
+    if let Some(device) = &device {
+        guard.configuration.warn_of_unused(name, device);
     }
     guard.report(What::InterfaceGuarded { interface: name.to_owned(), device });
 }
 
-/// Guards `link`, unless it is guarded; false while somebody changes settings.
-fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Result<bool> {
-    if guard.interfaces.iter().any(|it| it.ifindex == link.index) {
-        return Ok(true);
+enum Arrival {
+    Guarded,
+    TooEarly,
+    Memberless,
+}
+
+/// Whether `link` is a bond without members. While the program is on one, the kernel takes no member whose
+/// driver lacks XDP (`bond_enslave`, `drivers/net/bonding/bond_main.c`).
+pub(super) fn lacks_members(links: &[Link], link: &Link) -> bool {
+    link.is_a("bond") && links.iter().all(|it| it.master != Some(link.index))
+}
+
+pub(super) fn memberless(device: &str) -> String {
+    format!("{device} has no member yet")
+}
+
+/// Guards `link`, unless it is guarded.
+fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Result<Arrival> {
+    let entries = guard.interfaces.iter().map(|it| (&it.name[..], it.ifindex));
+    if let Some(position) = position_of(entries, &around.links, link) {
+        // Otherwise the entry has yet to follow its device.
+        let is_same = guard.interfaces[position].ifindex == link.index;
+        return Ok(if is_same { Arrival::Guarded } else { Arrival::TooEarly });
     }
-    let Some(writing) = guard.try_writing()? else { return Ok(false) };
-    let lookup_options_bytes = guard.maps.environment().daemon.lookup_options_bytes;
-    let own = guard.configuration.settings_of(&link.name, lookup_options_bytes)?;
     let had_program = is_attached(&guard.pins, link.index);
+    if !had_program && lacks_members(&around.links, link) {
+        return Ok(Arrival::Memberless);
+    }
+    let Some(writing) = guard.try_writing()? else { return Ok(Arrival::TooEarly) };
+    let lookup_options_bytes = guard.maps.environment().daemon.lookup_options_bytes;
+    let kept = guard.maps.interface_settings(link.index, &link.name);
+    let own = guard.configuration.settings_of(kept, lookup_options_bytes)?;
     let had_slot = guard.maps.interfaces.of(link.index).is_some();
     guard.maps.settings_writer(writing.clone()).add_interface(around, link, &own)?;
     let how = (&guard.pins, guard.mode, guard.egress_by_filter);
     match attach_one(&mut guard.programs, &guard.maps, around, link, how) {
         Ok(guarded) => {
             guard.interfaces.push(guarded);
+            forget_kept(guard, link, writing);
             // The filter lacks flows of an interface without programs.
             known_flows::learn(guard);
-            Ok(true)
+            Ok(Arrival::Guarded)
         }
         Err(error) => {
             if !had_program {
@@ -176,6 +242,18 @@ fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Resu
                 guard.maps.settings_writer(writing).remove_interface(link.index);
             }
             Err(error.into())
+        }
+    }
+}
+
+/// Removes slots that only kept the settings of an interface called as `link`, which has them now.
+fn forget_kept(guard: &mut Guard, link: &Link, writing: Lock) {
+    let Guard { maps, interfaces, .. } = guard;
+    let writer = maps.settings_writer(writing);
+    for slot in writer.interfaces.used() {
+        let ifindex = slot.interface.ifindex;
+        if slot.name() == link.name && interfaces.iter().all(|it| it.ifindex != ifindex) {
+            writer.remove_interface(ifindex);
         }
     }
 }
@@ -217,6 +295,21 @@ fn summary(interfaces: &Interfaces) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::guarded::tests::{guarded, link};
+
+    /// Fails when an interface stays open whose name another had when the daemon started.
+    #[test]
+    fn a_name_that_another_interface_has_now_is_waited_for_again() {
+        let vlan = Link { kind: Some("vlan".to_owned()), lower: Some(3), ..link(4, "eth0.100") };
+        let links = [link(2, "eth1"), link(3, "eth0"), vlan];
+        let interfaces = [guarded("eth1", 2, &["eth0", "eth1", "eth0.100", "gone0"])];
+        assert_eq!(moved(&interfaces, &links), ["eth0", "eth0.100"]);
+        let both = [interfaces[0].clone(), guarded("eth0", 3, &["eth0"])];
+        assert!(moved(&both, &links).is_empty());
+        // It was made again, and its entry has yet to follow.
+        let again = [guarded("eth1", 2, &["eth1"]), guarded("eth0", 9, &["eth0"])];
+        assert!(moved(&again, &links).is_empty());
+    }
 
     fn waiting(names: &[&str]) -> Waiting {
         let mut waiting = Waiting::new().unwrap();
@@ -253,6 +346,22 @@ mod tests {
         waiting.note("late0", Some("busy"), Some(at));
         assert!(waiting.is_due(at) && !waiting.is_early("late0", at));
         assert!(!waiting.is_due(before) && waiting.is_early("late0", before));
+    }
+
+    /// Fails when the program on a bond keeps the network from coming up.
+    #[test]
+    fn a_bond_is_not_ready_until_it_has_a_member() {
+        let device = |index, kind: Option<&str>, master| Link {
+            index,
+            kind: kind.map(str::to_owned),
+            master,
+            ..Link::default()
+        };
+        let bond = device(7, Some("bond"), None);
+        let alone = [bond.clone(), device(2, None, None), device(3, None, Some(8))];
+        assert!(lacks_members(&alone, &bond));
+        assert!(!lacks_members(&[bond.clone(), device(2, None, Some(7))], &bond));
+        assert!(!lacks_members(&alone, &alone[1]));
     }
 
     #[test]

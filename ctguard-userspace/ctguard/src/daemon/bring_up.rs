@@ -9,7 +9,7 @@ use ctguard_layout::{Detection, FLOW_KINDS, programs};
 use super::{
     Guard, Guarded, StartError, StartOptions,
     adaptive_timeouts::AdaptiveTimeouts,
-    arrivals::Waiting,
+    arrivals::{Refused, Waiting},
     complaints::Complaints,
     configuration::Configuration,
     hook::Hooks,
@@ -26,7 +26,7 @@ use super::{
     undo::Undo,
     unreadable::Unreadable,
 };
-use crate::{event_file::EventFile, feeds::Feeds, holders::HoldersFile};
+use crate::{event_file::EventFile, feeds::Feeds, holders::HoldersFile, sentence::sentence};
 use ctguard_control::standing::Standings;
 use ctguard_kernel::{
     bpf::{
@@ -50,7 +50,8 @@ const LEARNING_SECONDS: u64 = 10;
 const USUAL_MAX: u64 = 262_144;
 
 /// Loads, configures and attaches; `fresh` if there is no guard to take over. Registers in `undo` how
-/// each step is undone. Returns the guard and the lock that keeps commands from changing settings.
+/// each step is undone. Returns the guard, the lock that keeps commands from changing settings, and what
+/// is not guarded yet though it is there.
 ///
 /// A guard that is taken over keeps its maps, and its links get the new programs without a gap.
 pub(super) fn bring_up(
@@ -61,7 +62,7 @@ pub(super) fn bring_up(
     fresh: bool,
     lock: Lock,
     undo: &mut Undo,
-) -> Result<(Guard, Lock), StartError> {
+) -> Result<(Guard, Lock, Vec<Refused>), StartError> {
     let pins = &options.pins;
     let without_namespace = || StartError::cannot("find out the network namespace");
     let events = EventFile::of_this_namespace().map_err(without_namespace())?;
@@ -119,13 +120,9 @@ pub(super) fn bring_up(
         // The filter lacks flows of an interface that was not guarded.
         maps.doubt_known_flows();
     }
-    let mut interfaces = Vec::new();
-    for ((link, names), former) in links.iter().zip(&targets.names).zip(former) {
-        undo.push("put the former programs back", move || Ok(former.restore()?));
-        let how = (&options.pins, options.mode, options.egress_by_filter);
-        let guarded = attach_one(&mut programs, &maps, &around, link, how)?;
-        interfaces.push(Guarded { names: names.clone(), ..guarded });
-    }
+    let kernel = (&mut programs, &mut maps, &around);
+    let (interfaces, refused) =
+        attach_all(options, targets, kernel, former, fresh, &writing, undo)?;
     let record = run_directory::of_this_namespace("timeouts.json").map_err(without_namespace())?;
     let adaptive = AdaptiveTimeouts::start(TimeoutSettings::of_the_kernel(), &record)
         .map_err(|error| StartError::Timeouts(error.into()))?;
@@ -163,7 +160,7 @@ pub(super) fn bring_up(
         egress_by_filter: options.egress_by_filter,
         complaints: Complaints::default(),
     };
-    Ok((guard, writing))
+    Ok((guard, writing, refused))
 }
 
 /// Until then unknown connections are assumed to be older than the guard, where conntrack does not
@@ -232,6 +229,48 @@ fn begin_detection(maps: &GuardMaps, (detection, next): (Detection, u32), fresh:
     }
 }
 
+/// Attaches to all targets, but what the configuration names may have to wait: a running daemon would guard
+/// on without it. An interface that was guarded does not wait.
+fn attach_all(
+    options: &StartOptions,
+    targets: &Targets,
+    (programs, maps, around): (&mut Programs, &mut GuardMaps, &Surroundings),
+    former: Vec<Former>,
+    fresh: bool,
+    writing: &Lock,
+    undo: &mut Undo,
+) -> Result<(Vec<Guarded>, Vec<Refused>), StartError> {
+    let pins = &options.pins;
+    let (mut interfaces, mut refused) = (Vec::new(), Vec::new());
+    let mut first = None;
+    for ((link, names), former) in targets.links.iter().zip(&targets.names).zip(former) {
+        let may_wait = options.interfaces.is_empty() && !former.is_there();
+        undo.push("put the former programs back", move || Ok(former.restore()?));
+        let how = (pins, options.mode, options.egress_by_filter);
+        match attach_one(programs, maps, around, link, how) {
+            Ok(guarded) => interfaces.push(Guarded { names: names.clone(), ..guarded }),
+            Err(error) if may_wait && error.is_of_device() => {
+                // It may not have been attached.
+                let _ = Attachment::detach(pins, link.index);
+                maps.settings_writer(writing.clone()).remove_interface(link.index);
+                refused.extend(names.iter().map(|name| Refused {
+                    name: name.clone(),
+                    error: sentence(&error),
+                    is_tried_again: true,
+                }));
+                first = first.or(Some(error));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match first {
+        Some(first) if fresh && interfaces.is_empty() && targets.missing.is_empty() => {
+            Err(first.into())
+        }
+        _ => Ok((interfaces, refused)),
+    }
+}
+
 pub(super) fn attach_one(
     programs: &mut Programs,
     maps: &GuardMaps,
@@ -277,15 +316,24 @@ pub(super) fn others(guard: &Guard, targets: &[Link]) -> Result<BTreeSet<u32>, S
     Ok(others)
 }
 
-/// Detaches from other interfaces. The last step, because it cannot be undone.
-pub(super) fn forget_others(guard: &mut Guard, others: &BTreeSet<u32>, writing: Lock) {
+/// Detaches from other interfaces; the settings of those called by `awaited` names stay. The last step,
+/// because it cannot be undone.
+pub(super) fn forget_others(
+    guard: &mut Guard,
+    others: &BTreeSet<u32>,
+    awaited: &[String],
+    writing: Lock,
+) {
     let Guard { pins, maps, programs, table, .. } = guard;
     let writer = maps.settings_writer(writing);
     let mut all = true;
     for &ifindex in others {
         match Attachment::detach(pins, ifindex) {
             Ok(()) => {
-                writer.remove_interface(ifindex);
+                let slot = writer.interfaces.of(ifindex);
+                if !slot.is_some_and(|slot| awaited.contains(&slot.name())) {
+                    writer.remove_interface(ifindex);
+                }
                 info!("interface {ifindex} is guarded no longer");
             }
             Err(error) => {

@@ -1,7 +1,7 @@
 //! Reads the configuration again while the guard runs: all of it is used, or nothing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     error::Error,
     fs,
     path::{self, Path, PathBuf},
@@ -15,13 +15,14 @@ use super::{
     arrivals::{present, publish},
     background::Background,
     bring_up::{attach_one, forget_others},
+    guarded::{elsewhere, keep},
     kept_file::KeptFile,
     known_flows, lists,
 };
 use crate::{
     config::{Config, ConfigError, DEFAULT_PATH, in_toml_array},
     events::What,
-    foreign::Foreign,
+    foreign::{Foreign, passed_over, unused},
     interfaces::{Held, Plan, Waited},
     sentence::sentence,
 };
@@ -79,27 +80,51 @@ impl Configuration {
         is_of_file.then(|| Self::last_good(state)).flatten()
     }
 
-    /// What is configured for a device that was not there before.
+    /// What is configured for a device that was not there before. Without a configuration, it has the
+    /// settings that were `kept` for it.
     ///
     /// # Errors
     /// If the kernel cannot do what is configured; see [`Settings::zone_warning`].
     pub(super) fn settings_of(
         &self,
-        device: &str,
+        kept: InterfaceSettings,
         lookup_options_bytes: u32,
     ) -> Result<InterfaceSettings> {
-        let mut settings = self.in_force.settings_of(device)?;
-        settings.apply(&Foreign::Any.own(&self.assignments, &settings))?;
+        let mut settings = self.in_force.settings_of(&kept.name)?;
+        if !self.in_force.is_there() {
+            settings.interfaces = vec![kept];
+        }
+        settings.apply(&Foreign::ANY.own(&self.assignments, &settings, &[]))?;
         if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
             warn!("{warning}");
         }
         settings.interfaces.pop().context("it has settings")
     }
 
-    /// Whether anything is configured for an interface of this name.
-    pub(super) fn has_settings_of(&self, name: &str) -> bool {
+    /// Warns if anything is configured for `name`, which leads to `device`.
+    pub(super) fn warn_of_unused(&self, name: &str, device: &str) {
         let is_own = |it: &Assignment| it.key.interface() == Some(name);
-        self.in_force.has_settings_of(name) || self.assignments.iter().any(is_own)
+        if self.in_force.has_settings_of(name) || self.assignments.iter().any(is_own) {
+            warn!("{}", unused(name, device));
+        }
+    }
+
+    /// Warns of settings that are for no device, as far as is known while names are `missing`.
+    pub(super) fn warn_of_others(&self, interfaces: &[Guarded], missing: &[String]) {
+        for (name, device) in elsewhere(interfaces) {
+            self.warn_of_unused(&name, &device);
+        }
+        if missing.is_empty() {
+            return;
+        }
+        let guarded: Vec<_> = interfaces.iter().map(|it| &it.name[..]).collect();
+        let own = &self.interfaces[..];
+        let names = if own.is_empty() { self.in_force.interfaces() } else { own };
+        let of_files = self.in_force.passed_over(&guarded, missing);
+        let typed = passed_over(&self.assignments, &guarded, names, missing);
+        for passed_over in of_files.into_iter().chain(typed) {
+            warn!("{passed_over}");
+        }
     }
 
     /// Keeps what is in force for such a start.
@@ -181,10 +206,10 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     let plan = Plan::new(&net::links()?, &present, names)?;
     let in_force = |held: &Held| guard.maps.interface_settings(held.ifindex, &held.name);
     let mut settings = plan.settings(&present.held, in_force);
-    let foreign = Foreign::of(!own.interfaces.is_empty(), plan.is_unsure());
+    let foreign = Foreign::of(&own.interfaces, plan.is_unsure());
     config.apply_to(&mut settings, foreign)?;
     lists::check(guard, &config)?;
-    settings.apply(&foreign.own(&own.assignments, &settings))?;
+    settings.apply(&foreign.own(&own.assignments, &settings, config.interfaces()))?;
     let lookup_options_bytes = guard.maps.environment().daemon.lookup_options_bytes;
     if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
         warn!("{warning}");
@@ -199,25 +224,14 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     }
     let attached = attach(guard, &plan.added, &settings, &writing)?;
     changes.extend(attached.iter().map(|it| format!("guarding {}", it.name)));
-    if plan.is_unsure() {
-        let names: Vec<_> = settings.interfaces.iter().map(|own| &own.name[..]).collect();
-        for passed_over in config.passed_over(&names, &plan.absent) {
-            warn!("{passed_over}");
-        }
-    }
-    let stays: BTreeSet<_> = plan.staying().collect();
-    let all = guard.interfaces.iter().enumerate();
-    let gone = all.filter(|(position, _)| !stays.contains(position));
-    let gone: Vec<_> = gone.map(|(_, interface)| interface.clone()).collect();
-
     let writer = guard.maps.settings_writer(writing.clone());
     let differences = writer.settings().changes_to(&settings);
     changes.extend(differences.iter().map(ToString::to_string));
     writer.apply(&settings);
     writer.note_stations();
 
+    let gone = keep(&mut guard.interfaces, &plan.staying().collect());
     changes.extend(gone.iter().map(|it| format!("no longer guarding {}", it.name)));
-    guard.interfaces.retain(|it| gone.iter().all(|gone| gone.ifindex != it.ifindex));
     guard.interfaces.extend(attached);
     for guarded in &mut guard.interfaces {
         guarded.names = plan.names_of(guarded.ifindex, &guarded.names);
@@ -225,9 +239,10 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     changes.extend(waiting_changes(&present.waiting, &plan.absent, names));
     wait_for(guard, &plan);
     let indices = gone.iter().map(|it| it.ifindex).collect();
-    forget_others(guard, &indices, writing.clone());
+    forget_others(guard, &indices, &[], writing.clone());
 
     let former = std::mem::replace(&mut guard.configuration.in_force, config);
+    guard.configuration.warn_of_others(&guard.interfaces, plan.nowhere());
     for key in StartKey::ALL {
         let Takes::Word([default, ..]) = key.takes() else { continue };
         let old = former.word(key).unwrap_or(default);
@@ -376,6 +391,25 @@ mod tests {
         );
         let expected = ["waiting for new0, which is not there", "no longer waiting for typo0"];
         assert_eq!(changes, expected);
+    }
+
+    /// Fails when an interface that was gone during a restart loses what `ctguard set` had set for it.
+    #[test]
+    fn without_a_configuration_an_interface_gets_the_settings_that_were_kept() {
+        let kept = || InterfaceSettings { answers: false, ..InterfaceSettings::unset("late0") };
+        let mut configuration = Configuration {
+            assignments: vec!["interface.late0.zone=5".parse().unwrap()],
+            ..Configuration::default()
+        };
+        let own = configuration.settings_of(kept(), u32::MAX).unwrap();
+        assert_eq!((own.answers, own.zone), (false, 5));
+
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ctguard.toml");
+        fs::write(&file, "interfaces = [\"late0\"]").unwrap();
+        configuration.in_force = Config::read_one(&file).unwrap();
+        let own = configuration.settings_of(kept(), u32::MAX).unwrap();
+        assert_eq!((own.answers, own.zone), (true, 5));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::{
     arrivals::Waiting,
     complaints::{Complaints, Line},
     configuration::Configuration,
+    guarded::Guarded,
     hook::Hooks,
     incidents::IncidentsKeeper,
     keep_regulars::RegularsKeeper,
@@ -26,11 +27,11 @@ use crate::{
 };
 use ctguard_control::StageChange;
 use ctguard_kernel::{
-    bpf::{self, KernelClock, Mode, ModeChoice, Pins, Programs},
+    bpf::{self, KernelClock, ModeChoice, Pins, Programs},
     conntrack::{Table, Timeouts},
     lock::{self, Lock, LockError},
     maps::{GuardMaps, SourceMemory},
-    net::{Stations, Surroundings},
+    net::Surroundings,
 };
 use ctguard_units::CoarseClock;
 
@@ -107,16 +108,4 @@ impl Guard {
             None => {}
         }
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Guarded {
-    pub(crate) name: String,
-    pub(crate) ifindex: u32,
-    pub(crate) mode: Mode,
-    /// It exists and the program is on it.
-    pub(crate) attached: bool,
-    pub(crate) stations: Stations,
-    /// The operator's names that led to it; see [`crate::interfaces::Held`].
-    pub(crate) names: Vec<String>,
 }

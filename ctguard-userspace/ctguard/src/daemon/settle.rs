@@ -49,8 +49,7 @@ fn random() -> Result<u64, StartError> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// A configuration says all that is not default. Without one, a guard that is taken over keeps its
-/// settings, those of an interface by index or by name.
+/// Settings that are kept are those of an interface by index or by name.
 pub(super) fn settle(
     writer: &SettingsWriter<'_>,
     options: &StartOptions,
@@ -60,7 +59,7 @@ pub(super) fn settle(
     lookup_options_bytes: u32,
 ) -> Result<(), StartError> {
     let Targets { links, absent, .. } = targets;
-    let keeps = !fresh && !options.config.is_there();
+    let keeps = options.keeps_settings(fresh);
     let of_link = |(position, link): (usize, &Link)| {
         if keeps || targets.is_spared(position) {
             writer.interface_settings(link.index, &link.name)
@@ -69,15 +68,22 @@ pub(super) fn settle(
         }
     };
     // Those of interfaces that come later are checked, too.
-    let of_absent = absent.iter().map(|name| InterfaceSettings::unset(name));
+    let of_absent = absent.iter().map(|name| {
+        const NO_INDEX: u32 = 0;
+        if keeps {
+            writer.interface_settings(NO_INDEX, name)
+        } else {
+            InterfaceSettings::unset(name)
+        }
+    });
     let mut settings = Settings::of_new_guard([]);
     settings.interfaces = links.iter().enumerate().map(of_link).chain(of_absent).collect();
     if keeps {
         settings.policy = writer.settings().policy;
     }
-    let foreign = Foreign::of(!options.interfaces.is_empty(), !absent.is_empty());
+    let foreign = Foreign::of(&options.interfaces, !absent.is_empty());
     options.config.apply_to(&mut settings, foreign)?;
-    settings.apply(&foreign.own(&options.assignments, &settings))?;
+    settings.apply(&foreign.own(&options.assignments, &settings, options.config.interfaces()))?;
     if let Some(warning) = settings.zone_warning(lookup_options_bytes)? {
         warn!("{warning}");
     }

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{
     Guard,
-    arrivals::publish,
+    arrivals::{self, Refused, publish},
     bring_up::{bring_up, forget_others, others},
     configuration::Configuration,
     dismantle, lists,
@@ -53,6 +53,14 @@ pub(crate) struct StartOptions {
     pub(crate) egress_by_filter: bool,
     /// Where regulars and lists are kept.
     pub(crate) state: Option<PathBuf>,
+}
+
+impl StartOptions {
+    /// A configuration says all that is not default. Without one, a guard that is taken over keeps its
+    /// settings.
+    pub(super) fn keeps_settings(&self, fresh: bool) -> bool {
+        !fresh && !self.config.is_there()
+    }
 }
 
 /// Why there is no guard.
@@ -111,12 +119,16 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
     if named.is_empty() {
         return Err(StartError::NoInterface);
     }
-    let plan = Plan::new(&links, &Interfaces::default(), named)?;
-    // Whoever mistypes the only name on a command line is there to hear it.
-    if let (true, Some(name)) = (plan.added.is_empty(), options.interfaces.first()) {
-        resolve(&links, name)?;
-    }
     let is_stale = lock::is_of_other_namespace(options.pins.path());
+    let takes_over = !is_stale && options.pins.path().join(maps::POLICY).exists();
+    let plan = Plan::tolerant(&links, &Interfaces::default(), named);
+    if let Some(refusal) = plan.refusal_of_start(!options.interfaces.is_empty(), takes_over) {
+        return Err(refusal.clone().into());
+    }
+    // A guard may have a device that a missing name means.
+    if !takes_over {
+        ensure_some(&plan.added, options, &links)?;
+    }
     let lock = lock::for_daemon(options.pins.path())?;
     if let Err(error) = forget_gone_namespaces() {
         warn!("cannot remove the events of network namespaces that are gone: {error}");
@@ -130,6 +142,14 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
         lock.remove();
     }
     started
+}
+
+/// Whoever mistypes the only name on a command line is there to hear it.
+fn ensure_some(found: &[Link], options: &StartOptions, links: &[Link]) -> Result<(), Refusal> {
+    match options.interfaces.first() {
+        Some(name) if found.is_empty() => resolve(links, name).map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// A guard of a namespace that is gone would bring its lists and settings into this one.
@@ -152,21 +172,24 @@ fn start_locked(
     let fresh = prepare(&options.pins)?;
     let targets = Targets::new(&options.pins, &links, &plan)
         .map_err(StartError::cannot("find what is attached"))?;
-    for note in plan.notes {
-        info!("{note}");
-    }
-    let indices: Vec<_> = targets.links.iter().map(|link| link.index).collect();
-    let around = Surroundings::of(links, &indices);
     let mut undo = Undo::default();
     if fresh {
         let pins = options.pins.clone();
         undo.push("remove the new guard", move || Ok(dismantle(&pins)?));
     }
-    let (mut guard, writing) = bring_up(options, table, around, &targets, fresh, lock, &mut undo)?;
+    ensure_some(&targets.links, options, &links)?;
+    for note in plan.notes {
+        info!("{note}");
+    }
+    let indices: Vec<_> = targets.links.iter().map(|link| link.index).collect();
+    let around = Surroundings::of(links, &indices);
+    let (mut guard, writing, mut refused) =
+        bring_up(options, table, around, &targets, fresh, lock, &mut undo)?;
     let waits = Waits::open(&mut guard, options.trace).map_err(StartError::Waits)?;
     let others = others(&guard, &targets.links)?;
     undo.commit();
-    forget_others(&mut guard, &others, writing.clone());
+    let awaited = if options.keeps_settings(fresh) { &targets.absent[..] } else { &[] };
+    forget_others(&mut guard, &others, awaited, writing.clone());
     if !fresh {
         let former = options.state.as_deref().and_then(Configuration::last_good);
         let (_, listed) = lists::configure(&mut guard, &former.unwrap_or_default(), &writing);
@@ -174,15 +197,16 @@ fn start_locked(
         guard.attempted("change the lists", "they are not as configured", &listed);
     }
     lists::follow_feeds(&mut guard);
-    if !targets.absent.is_empty() {
-        let (interfaces, existing) = (targets.absent.clone(), plan.existing);
-        guard.report(What::InterfaceAwaited { interfaces, existing });
-        let names: Vec<_> = guard.interfaces.iter().map(|it| &it.name[..]).collect();
-        for passed_over in options.config.passed_over(&names, &targets.absent) {
-            warn!("{passed_over}");
-        }
+    if !targets.missing.is_empty() {
+        let interfaces = targets.missing.clone();
+        guard.report(What::InterfaceAwaited { interfaces, existing: plan.existing });
     }
-    guard.waiting.replace(&targets.absent);
+    guard.configuration.warn_of_others(&guard.interfaces, &targets.absent);
+    refused.extend(plan.refused.into_iter().map(|(name, refusal)| {
+        // The kernel tells when the interface changes.
+        Refused { name, error: refusal.to_string(), is_tried_again: false }
+    }));
+    arrivals::begin(&mut guard, &targets.absent, refused);
     publish(&mut guard);
     memory::give_back();
     let kept = guard.configuration.keep();

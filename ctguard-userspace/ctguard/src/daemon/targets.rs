@@ -3,10 +3,7 @@
 use std::io;
 
 use crate::interfaces::{Held, Plan, interfaces_of_daemon};
-use ctguard_kernel::{
-    bpf::{Pins, is_attached},
-    net::Link,
-};
+use ctguard_kernel::{bpf::Pins, net::Link};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Targets {
@@ -15,8 +12,10 @@ pub(super) struct Targets {
     pub(super) names: Vec<Vec<String>>,
     /// How many of them names lead to. An earlier daemon guarded the others, which stay as they are.
     named: usize,
-    /// Names that no interface has.
+    /// Names to wait for.
     pub(super) absent: Vec<String>,
+    /// Those that no interface has.
+    pub(super) missing: Vec<String>,
 }
 
 impl Targets {
@@ -27,7 +26,9 @@ impl Targets {
             for ifindex in pins.attached()? {
                 let names = known.iter().find(|it| it.ifindex == ifindex);
                 let names = names.map(|it| it.names.clone()).unwrap_or_default();
-                if is_attached(pins, ifindex) {
+                // The filter for what leaves may be gone: it is attached again.
+                let xdp = pins.xdp_link(ifindex);
+                if matches!(xdp, Ok(Some((_, info))) if info.ifindex == ifindex) {
                     former.push(Held { ifindex, names, ..Held::default() });
                 }
             }
@@ -38,11 +39,13 @@ impl Targets {
     /// While a name leads nowhere, one of the `former` that it may mean stays: a device under a VLAN that
     /// comes late, or one that has another name now.
     fn among(links: &[Link], former: &[Held], plan: &Plan) -> Self {
+        let is_missing = |name: &&String| plan.refused.iter().all(|(refused, _)| refused != *name);
         let mut targets = Self {
             links: plan.added.clone(),
             names: plan.added.iter().map(|link| plan.names_of(link.index, &[])).collect(),
             named: plan.added.len(),
             absent: plan.absent.clone(),
+            missing: plan.absent.iter().filter(is_missing).cloned().collect(),
         };
         for held in former.iter().filter(|held| held.may_be(&plan.absent)) {
             let is_there = |link: &&Link| link.index == held.ifindex;
@@ -80,7 +83,7 @@ mod tests {
             ..Held::default()
         });
         let names: Vec<String> = owned(names);
-        let plan = Plan::new(links, &Interfaces::default(), &names).unwrap();
+        let plan = Plan::tolerant(links, &Interfaces::default(), &names);
         Targets::among(links, &former.collect::<Vec<_>>(), &plan)
     }
 
@@ -93,6 +96,14 @@ mod tests {
         assert_eq!(found.links, [link(3, "lan0"), link(2, "eth0")]);
         assert_eq!(found.names, [["lan0"], ["eth0.100"]]);
         assert!(!found.is_spared(0) && found.is_spared(1));
+    }
+
+    #[test]
+    fn one_that_cannot_be_guarded_is_waited_for_and_not_missing() {
+        let ppp0 = Link { hardware: 512, ..link(4, "ppp0") };
+        let found = targets(&[link(2, "eth0"), ppp0], &[(2, &["ppp0"])], &["ppp0", "late0"]);
+        assert_eq!((found.absent.len(), &found.missing[..]), (2, &["late0".to_owned()][..]));
+        assert_eq!(found.links, [link(2, "eth0")], "what was guarded for it stays");
     }
 
     #[test]

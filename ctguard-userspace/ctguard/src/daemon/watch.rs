@@ -5,7 +5,13 @@ use std::io;
 use anyhow::{Context as _, anyhow};
 use log::{info, warn};
 
-use super::{Guard, arrivals, bring_up::note_mode, known_flows};
+use super::{
+    Guard,
+    arrivals::{self, lacks_members, memberless},
+    bring_up::note_mode,
+    guarded::{another_of, merge},
+    known_flows,
+};
 use crate::events::What;
 use ctguard_kernel::{
     bpf::{self, Attachment},
@@ -21,44 +27,10 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
     let links = net::links()?;
     let indices = indices(guard, &links);
     let around = Surroundings::of(links, &indices);
-    let links = &around.links;
+    let seen = follow_devices(guard, &around);
+    // Entries come first: a device that was made again has one.
     arrivals::follow(guard, &around);
-    for position in 0..guard.interfaces.len() {
-        let guarded = guard.interfaces[position].clone();
-        match find(links, guarded.ifindex, net::link)? {
-            Some(link) if bpf::is_attached(&guard.pins, link.index) => {
-                guard.interfaces[position].name.clone_from(&link.name);
-                guard.maps.note_device(&around, &link);
-                note_stations(guard, &around, &link, position);
-            }
-            Some(link) => {
-                if guarded.attached {
-                    guard.interfaces[position].attached = false;
-                    // Whoever removed it may do so again and again.
-                    let kept = Err(anyhow!("somebody removed it"));
-                    let task = format!("keep the program on {}", link.name);
-                    guard.attempted(&task, "it is attached again", &kept);
-                }
-                attach_again(guard, &around, &link, position, !guarded.attached);
-            }
-            None => {
-                if guarded.attached {
-                    guard.report(What::InterfaceGone { interface: guarded.name.clone() });
-                    guard.interfaces[position].attached = false;
-                    Attachment::detach(&guard.pins, guarded.ifindex)
-                        .with_context(|| format!("cannot remove the pins of {}", guarded.name))?;
-                }
-                match resolve(links, &guarded.name) {
-                    Ok(resolved) => attach_again(guard, &around, &resolved.link, position, true),
-                    Err(Refusal::Unknown { .. }) => {}
-                    Err(refusal) => {
-                        let refused = Err(refusal.into());
-                        guard.attempted(&again(&guarded.name), OPEN, &refused);
-                    }
-                }
-            }
-        }
-    }
+    seen?;
     guard.maps.note_stations();
     if around.exempting != guard.around.exempting {
         note_exempting(guard, around.exempting.as_deref());
@@ -66,6 +38,62 @@ pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
     guard.around = around;
     arrivals::publish(guard);
     Ok(())
+}
+
+fn follow_devices(guard: &mut Guard, around: &Surroundings) -> anyhow::Result<()> {
+    let mut position = 0;
+    while position < guard.interfaces.len() {
+        if follow_device(guard, around, position)? {
+            position += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the entry stays.
+fn follow_device(
+    guard: &mut Guard,
+    around: &Surroundings,
+    position: usize,
+) -> anyhow::Result<bool> {
+    let links = &around.links;
+    let guarded = guard.interfaces[position].clone();
+    match find(links, guarded.ifindex, net::link)? {
+        Some(link) if bpf::is_attached(&guard.pins, link.index) => {
+            guard.interfaces[position].name.clone_from(&link.name);
+            guard.maps.note_device(around, &link);
+            note_stations(guard, around, &link, position);
+        }
+        Some(link) => {
+            if guarded.attached {
+                guard.interfaces[position].attached = false;
+                // Whoever removed it may do so again and again.
+                let kept = Err(anyhow!("somebody removed it"));
+                let task = format!("keep the program on {}", link.name);
+                guard.attempted(&task, "it is attached again", &kept);
+            }
+            return Ok(attach_again(guard, around, &link, position, !guarded.attached));
+        }
+        None => {
+            if guarded.attached {
+                guard.report(What::InterfaceGone { interface: guarded.name.clone() });
+                guard.interfaces[position].attached = false;
+                Attachment::detach(&guard.pins, guarded.ifindex)
+                    .with_context(|| format!("cannot remove the pins of {}", guarded.name))?;
+            }
+            match resolve(links, &guarded.name) {
+                Ok(resolved) => {
+                    return Ok(attach_again(guard, around, &resolved.link, position, true));
+                }
+                Err(Refusal::Unknown { .. }) => {}
+                Err(refusal) => {
+                    let refused = Err(refusal.into());
+                    guard.attempted(&again(&guarded.name), OPEN, &refused);
+                }
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Says that rules exempt packets, which conntrack then never knows.
@@ -88,7 +116,7 @@ pub(crate) fn has_new_sight(guard: &Guard) -> bool {
 /// Of what is guarded, and of what may be as soon as it can be.
 fn indices(guard: &Guard, links: &[Link]) -> Vec<u32> {
     let guarded = guard.interfaces.iter().map(|it| it.ifindex);
-    guarded.chain(guard.waiting.leads(links)).collect()
+    guarded.chain(arrivals::leads(guard, links)).collect()
 }
 
 /// Says which frames are limited, if that changed.
@@ -113,14 +141,26 @@ fn find(
     }
 }
 
-/// Attaches to `link` instead of interface `position`, whose settings it takes over.
+/// Attaches to `link` instead of interface `position`, whose settings it takes over. If `link` is guarded
+/// under another name, its entry stands for both from here on; whether the entry stays.
 fn attach_again(
     guard: &mut Guard,
     around: &Surroundings,
     link: &Link,
     position: usize,
     is_news: bool,
-) {
+) -> bool {
+    if let Some(other) = another_of(&guard.interfaces, position, link.index) {
+        let attempt = become_part_of(guard, position, other);
+        let stays = attempt.is_err();
+        guard.attempted(&again(&link.name), "it is tried again", &attempt);
+        return stays;
+    }
+    if lacks_members(&around.links, link) {
+        let attempt = Err(anyhow!(memberless(&link.name)));
+        guard.attempted(&again(&link.name), "it is guarded when it has one", &attempt);
+        return true;
+    }
     let old = guard.interfaces[position].ifindex;
     let attempt = try_attach(guard, around, link, old).map(|attachment| {
         if is_news {
@@ -138,6 +178,20 @@ fn attach_again(
         guard.interfaces[position].ifindex = link.index;
     }
     guard.attempted(&again(&link.name), OPEN, &attempt);
+    true
+}
+
+/// Removes the entry at `position` and its slot; the settings of the one at `other` stay.
+fn become_part_of(guard: &mut Guard, position: usize, other: usize) -> anyhow::Result<()> {
+    let writing = guard.try_writing()?.context("somebody is changing settings")?;
+    let device = guard.interfaces[other].name.clone();
+    let former = merge(&mut guard.interfaces, position, other);
+    if guard.interfaces.iter().all(|it| it.ifindex != former.ifindex) {
+        guard.maps.settings_writer(writing).remove_interface(former.ifindex);
+    }
+    let device = (device != former.name).then_some(device);
+    guard.report(What::InterfaceGuarded { interface: former.name, device });
+    Ok(())
 }
 
 fn again(name: &str) -> String {

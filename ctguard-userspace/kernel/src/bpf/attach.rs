@@ -86,6 +86,22 @@ pub enum AttachError {
     Load(#[from] LoadError),
 }
 
+impl AttachError {
+    /// Whether other devices may take the programs all the same.
+    pub const fn is_of_device(&self) -> bool {
+        match self {
+            Self::OtherGuard { .. }
+            | Self::Foreign { .. }
+            | Self::Above { .. }
+            | Self::NoNative { .. }
+            | Self::OtherMode { .. }
+            | Self::Link { .. }
+            | Self::Egress { .. } => true,
+            Self::NotPermitted { .. } | Self::Pin { .. } | Self::Load(_) => false,
+        }
+    }
+}
+
 /// Whose program is on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Occupant {
@@ -185,6 +201,11 @@ impl Former {
         let xdp = FormerLink::of(pins.xdp_link(link.index)?, link.index)?;
         let egress = egress::Former::of(pins, link.index)?;
         Ok(Self { pins: pins.clone(), link: link.clone(), xdp, egress })
+    }
+
+    /// Whether it runs any of them.
+    pub fn is_there(&self) -> bool {
+        self.xdp.is_some() || !matches!(self.egress, egress::Former::Nothing)
     }
 
     /// Puts the same programs back, or removes those that were not there.
