@@ -132,7 +132,7 @@ fn a_file_that_is_replaced_under_packets_lets_none_through() -> Result<()> {
     ensure!(try_one_source(&site, &wire, 5, 20)?.admitted == 20, "the list is empty");
     wait_for("an event that says so", || {
         let events = site.succeed(&["events"])?;
-        Ok(events.contains("feed list lists nothing any more; it had 1 prefixes").then_some(()))
+        Ok(events.contains("feed list lists nothing any more; it had 1 prefix").then_some(()))
     })
 }
 
