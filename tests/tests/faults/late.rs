@@ -234,7 +234,9 @@ fn a_reload_waits_for_a_name_as_a_start_does() -> Result<()> {
     ensure!(answers()? == before, "it carries nothing yet");
     let checked = site.ctguard(&["config", "check", &file.path()?])?;
     ensure!(checked.code == Some(0), "{checked:?}");
-    ensure!(checked.errors.contains("interface wan0 is not guarded; its settings take effect only if"));
+    ensure!(
+        checked.errors.contains("interface wan0 is not guarded; its settings take effect only if")
+    );
 
     add_vlan(&site, 20)?;
     wait_for("the program on the VLAN's device", || site.xdp(WAN))?;
@@ -249,7 +251,9 @@ fn a_reload_waits_for_a_name_as_a_start_does() -> Result<()> {
     site.guarded().ip(&[format!("link del {VLAN}")])?;
     let daemon = file.start(&site, &[])?;
     ensure!(guarded(&site)? == ["lan0"], "{}", daemon.log()?);
-    ensure!(daemon.log()?.contains("interface wan0 is not guarded; its settings take effect only if"));
+    ensure!(
+        daemon.log()?.contains("interface wan0 is not guarded; its settings take effect only if")
+    );
     add_vlan(&site, 20)?;
     wait_for("the program on the VLAN's device", || site.xdp(WAN))?;
     ensure!(site.succeed(&["get", &burst])?.trim() == "3", "the device's settings");
