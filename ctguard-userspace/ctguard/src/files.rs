@@ -1,4 +1,4 @@
-//! Files that outlive the daemon.
+//! Files that outlive the daemon, and those that tell commands what it knows.
 
 use std::{
     fmt::Display,
@@ -8,6 +8,7 @@ use std::{
 };
 
 use log::warn;
+use serde::Serialize;
 use thiserror::Error;
 
 /// Longer files are damaged.
@@ -26,6 +27,16 @@ impl FileError {
         let path = path.to_owned();
         move |source| Self { action, path, source }
     }
+}
+
+/// Writes what a command may read at any time, as a whole: JSON, until a reboot.
+pub(crate) fn publish(path: &Path, told: &impl Serialize) -> Result<(), FileError> {
+    let new = path.with_extension("new");
+    serde_json::to_vec(told)
+        .map_err(Into::into)
+        .and_then(|bytes| fs::write(&new, bytes))
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(FileError::new("write", path))
 }
 
 /// Reads a file, or takes the default if there is none. A damaged file is moved to `aside`, with a

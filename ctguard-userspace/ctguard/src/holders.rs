@@ -6,7 +6,7 @@ use log::warn;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    files::FileError,
+    files::{FileError, publish},
     services::ServiceHeld,
     tally::{Count, Tally},
 };
@@ -191,12 +191,7 @@ impl HoldersFile {
     }
 
     pub(crate) fn write(&self, holders: &Holders) -> Result<(), FileError> {
-        let new = self.0.with_extension("new");
-        serde_json::to_vec(holders)
-            .map_err(Into::into)
-            .and_then(|bytes| fs::write(&new, bytes))
-            .and_then(|()| fs::rename(&new, &self.0))
-            .map_err(FileError::new("write", &self.0))
+        publish(&self.0, holders)
     }
 
     /// Forgets what an earlier daemon found.

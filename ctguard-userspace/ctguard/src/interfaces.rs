@@ -5,7 +5,10 @@ use std::{fs, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{daemon::position_of, files::FileError};
+use crate::{
+    daemon::position_of,
+    files::{FileError, publish},
+};
 use ctguard_kernel::{
     net::{Link, Refusal, Resolved, resolve},
     run_directory,
@@ -223,12 +226,7 @@ impl InterfacesFile {
     }
 
     pub(crate) fn write(&self, interfaces: &Interfaces) -> Result<(), FileError> {
-        let new = self.0.with_extension("new");
-        serde_json::to_vec(interfaces)
-            .map_err(Into::into)
-            .and_then(|bytes| fs::write(&new, bytes))
-            .and_then(|()| fs::rename(&new, &self.0))
-            .map_err(FileError::new("write", &self.0))
+        publish(&self.0, interfaces)
     }
 
     /// `None` if no daemon has written it.

@@ -15,7 +15,8 @@ pub(crate) fn packets(number: u64) -> String {
     counted(number, "packet", "packets")
 }
 
-fn counted(number: u64, one: &str, many: &str) -> String {
+/// `1 change`, `2 changes`, of any noun.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 

@@ -93,6 +93,11 @@ impl Finding {
         self
     }
 
+    /// The same for a command that edits `file`; nobody edits the kernel's command line in `/proc`.
+    pub(super) fn by_editing(self, file: &str, command: impl Into<String>) -> Self {
+        if file.starts_with("/proc") { self } else { self.by_hand(command) }
+    }
+
     pub(super) fn when(self, found: bool) -> Option<Self> {
         found.then_some(self)
     }

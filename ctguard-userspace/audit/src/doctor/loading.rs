@@ -27,12 +27,8 @@ fn unknown_module(Named { file, name, exists, .. }: &Named) -> Option<Finding> {
     };
     let finding = Finding::fault(check, format!("{file} loads {name}, which does not exist"));
     let finding = finding.read(file, name).because(why);
-    let finding = if file.starts_with("/proc") {
-        finding
-    } else {
-        finding.by_hand(format!("sed -i 's/^[ \\t]*{name}[ \\t]*$/nf_conntrack/' {file}"))
-    };
-    finding.when(is_ours && !exists)
+    let command = format!("sed -i 's/^[ \\t]*{name}[ \\t]*$/nf_conntrack/' {file}");
+    finding.by_editing(file, command).when(is_ours && !exists)
 }
 
 /// Advice on the web gives the module parameters that it does not have, such as `nf_conntrack_max`.
@@ -49,13 +45,13 @@ fn unknown_parameters(boot: &Boot) -> impl Iterator<Item = Finding> {
             .because("the kernel ignores it; the maximum and the timeouts are set by sysctl");
         let is_here = |it: &&Parameter| it.file == *file && it.line == *line;
         let is_alone = !is_joined && all.iter().filter(is_here).count() == 1;
-        match file.as_str() {
-            "/proc/cmdline" => finding,
-            _ if is_alone => finding.by_hand(format!("sed -i '{line}d' {file}")),
+        let command = if is_alone {
+            format!("sed -i '{line}d' {file}")
+        } else {
             // A backslash at the end joins the next line.
-            _ => finding
-                .by_hand(format!("sed -i '{line}s/\\(^\\|[ \\t]\\){name}[^ \\t\\\\]*//' {file}")),
-        }
+            format!("sed -i '{line}s/\\(^\\|[ \\t]\\){name}[^ \\t\\\\]*//' {file}")
+        };
+        finding.by_editing(file, command)
     })
 }
 

@@ -83,11 +83,7 @@ fn drift(
         let finding = Finding::warning("wrong-line", format!("{place} sets {key} to {value:?}"))
             .read(place, value)
             .because("the kernel takes only numbers, and refuses the line");
-        return Some(if file.starts_with("/proc") {
-            finding
-        } else {
-            finding.by_hand(format!("sed -i '{line}d' {file}"))
-        });
+        return Some(finding.by_editing(file, format!("sed -i '{line}d' {file}")));
     };
     let is_live = number(live).is_some_and(|live| has_value(key, live, written));
     let read = |finding: Finding| finding.read(sysctl_path(key), live).read(&place, value);
@@ -273,11 +269,7 @@ fn wrong_lines(host: &Host, files: &SysctlFiles) -> impl Iterator<Item = Finding
         let finding = Finding::warning("wrong-line", format!("{place} {what}"))
             .read(place, format!("{key} = {}", assignment.value))
             .because(why);
-        Some(if file.starts_with("/proc") {
-            finding
-        } else {
-            finding.by_hand(format!("sed -i '/^[^#;]*{name}[ \\t]*=/d' {file}"))
-        })
+        Some(finding.by_editing(file, format!("sed -i '/^[^#;]*{name}[ \\t]*=/d' {file}")))
     })
 }
 
@@ -315,11 +307,10 @@ fn hash_option(
             .by_hand(format!("sed -i '{line}s/hashsize[ \\t]*=[ \\t]*/hashsize=/' {file}"))
             .into();
     };
-    let is_file = !file.starts_with("/proc");
     let change = |finding: Finding| {
         let command =
             format!("sed -i '{line}s/\\<hashsize=[^ \\t\\\\]*/hashsize={buckets}/' {file}");
-        if is_file && buckets > 0 { finding.by_hand(command) } else { finding }
+        if buckets > 0 { finding.by_editing(file, command) } else { finding }
     };
     let Some(hashsize) = number(value) else {
         let what = format!("hashsize={value} in {file} is not a number");

@@ -24,6 +24,7 @@ use super::{CliError, Code, Context, lists::parse_span, patient::Patient};
 use crate::{
     files::FileError,
     pcapng::{Packet, Writer},
+    plural::counted,
     signals::Stop,
     terminal::complain,
 };
@@ -236,8 +237,8 @@ impl<W: Write> Session<W> {
 fn summary(written: u64, seen: u64, lost: u64, took: Duration) -> String {
     let left_out = seen.saturating_sub(written).saturating_sub(lost);
     format!(
-        "captured {written} of {seen} refused packet{} in {:.1} s; {left_out} left out, {lost} lost",
-        if seen == 1 { "" } else { "s" },
+        "captured {written} of {} in {:.1} s; {left_out} left out, {lost} lost",
+        counted(seen, "refused packet", "refused packets"),
         took.as_secs_f64()
     )
 }

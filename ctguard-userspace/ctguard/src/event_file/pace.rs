@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::events::What;
+use crate::{events::What, plural::counted};
 
 /// Changes of lists that are recorded one by one in a minute.
 const MOST: u32 = 30;
@@ -33,8 +33,8 @@ impl Pace {
             return None;
         }
         let Self { began, left_out, .. } = std::mem::take(self);
-        let changes = if left_out == 1 { "change" } else { "changes" };
-        let change = format!("{left_out} more {changes} of lists in the minute from then on");
+        let changes = counted(left_out, "more change", "more changes");
+        let change = format!("{changes} of lists in the minute from then on");
         Some(LeftOut { began, what: What::Changed { changes: vec![change] } })
     }
 

@@ -5,7 +5,7 @@ use std::{fs, io, path::PathBuf};
 use ctguard_kernel::run_directory;
 use serde::{Deserialize, Serialize};
 
-use crate::files::FileError;
+use crate::files::{FileError, publish};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FeedsStatus {
@@ -65,12 +65,7 @@ impl FeedsFile {
     }
 
     pub(crate) fn write(&self, status: &FeedsStatus) -> Result<(), FileError> {
-        let new = self.0.with_extension("new");
-        serde_json::to_vec(status)
-            .map_err(Into::into)
-            .and_then(|bytes| fs::write(&new, bytes))
-            .and_then(|()| fs::rename(&new, &self.0))
-            .map_err(FileError::new("write", &self.0))
+        publish(&self.0, status)
     }
 
     /// Empty if there are no feeds.
