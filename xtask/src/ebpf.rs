@@ -31,6 +31,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Fails when a stored object is not of the sources that are here; builds nothing.
+pub(crate) fn fail_if_stale() -> Result<()> {
+    OBJECTS.iter().try_for_each(|stored| stored.verify(&stored.sources()?).map(drop))
+}
+
 /// Says so when a stored object is not of the sources that are here.
 pub(crate) fn warn_if_stale() -> Result<()> {
     for stored in OBJECTS {

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::{exec, workspace};
+use crate::{ebpf, exec, workspace};
 
 /// Runs every check, and fails after the first that does.
 pub(crate) fn run() -> Result<ExitCode> {
@@ -17,6 +17,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     let files = files()?;
     layout::check(&files)?;
     lines::tell(&files)?;
+
+    eprintln!("xtask: stored eBPF objects are of these sources");
+    ebpf::fail_if_stale()?;
 
     eprintln!("xtask: files and dependencies that the docs name");
     docs::check(&files)?;

@@ -24,10 +24,12 @@ impl Sources {
     /// Gathers all that decides what the objects are, save the compiler.
     pub(super) fn gather(root: &Path, crates: &[&str], flags: &[&str]) -> Result<Self> {
         let mut sources = Self::default();
-        let mut dependencies = BTreeSet::new();
+        let (mut packages, mut dependencies) = (BTreeSet::new(), BTreeSet::new());
         for directory in crates {
             sources.add_directory(root, &format!("{directory}/src"))?;
             let manifest = parse(root, &format!("{directory}/Cargo.toml"))?;
+            let name = lookup(&manifest, &["package", "name"]).and_then(toml::Value::as_str);
+            packages.extend(name.map(str::to_owned));
             dependencies.extend(direct_dependencies(&manifest));
             for table in ["features", "bin", "dependencies"] {
                 sources.add(&format!("{directory} {table}"), format!("{:?}", manifest.get(table)));
@@ -35,7 +37,6 @@ impl Sources {
         }
 
         let workspace = parse(root, "Cargo.toml")?;
-        sources.add("profile", profiles(&workspace, PROFILE));
         sources.add("workspace dependencies", workspace_dependencies(&workspace, &dependencies));
         sources.add(
             "edition",
@@ -44,7 +45,10 @@ impl Sources {
         let lock: Lock = parse(root, "Cargo.lock")?
             .try_into()
             .context("Cargo.lock is not as cargo writes it")?;
-        sources.add("lock", lock.entries(&dependencies));
+        let locked = lock.needed(&dependencies);
+        packages.extend(locked.iter().map(|package| package.name.clone()));
+        sources.add("profile", profiles(&workspace, PROFILE, &packages));
+        sources.add("lock", locked.iter().map(|package| package.entry()).collect::<String>());
         sources.add("flags", flags.join("\n"));
         Ok(sources)
     }
@@ -119,13 +123,22 @@ fn parse(root: &Path, name: &str) -> Result<Table> {
     text.parse().with_context(|| format!("cannot parse {name}"))
 }
 
-/// The profile `name` and those it inherits from.
-fn profiles(workspace: &Table, name: &str) -> String {
+/// The profile `name` and those it inherits from, with what they say of `packages` but no others.
+fn profiles(workspace: &Table, name: &str, packages: &BTreeSet<String>) -> String {
     let mut text = String::new();
     let mut next = Some(name);
     while let Some(name) = next {
-        let profile = lookup(workspace, &["profile", name]);
-        _ = writeln!(text, "{name} {profile:?}");
+        let profile = lookup(workspace, &["profile", name]).and_then(toml::Value::as_table);
+        let own = profile.cloned().map(|mut own| {
+            if let Some(toml::Value::Table(mut overrides)) = own.remove("package") {
+                overrides.retain(|spec, _| applies_to(spec, packages));
+                if !overrides.is_empty() {
+                    own.insert("package".to_owned(), overrides.into());
+                }
+            }
+            own
+        });
+        _ = writeln!(text, "{name} {own:?}");
         next = profile
             .and_then(|profile| profile.get("inherits"))
             .and_then(toml::Value::as_str)
@@ -133,6 +146,12 @@ fn profiles(workspace: &Table, name: &str) -> String {
             .filter(|inherited| *inherited != name);
     }
     text
+}
+
+/// Whether an override for the package `spec` reaches one of `packages`.
+fn applies_to(spec: &str, packages: &BTreeSet<String>) -> bool {
+    let name = spec.split('@').next().unwrap_or_default();
+    name == "*" || name.contains([':', '#']) || packages.contains(name)
 }
 
 /// The direct dependencies of the crate whose manifest this is, those of its tests apart.
@@ -162,7 +181,7 @@ struct Lock {
     package: Vec<Locked>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 struct Locked {
     name: String,
     version: String,
@@ -172,24 +191,28 @@ struct Locked {
 }
 
 impl Lock {
-    /// The entries of `roots` and of all they need, one a line, sorted.
-    fn entries(&self, roots: &BTreeSet<String>) -> String {
+    /// `roots` and all they need, sorted.
+    fn needed(&self, roots: &BTreeSet<String>) -> BTreeSet<&Locked> {
         let mut found = BTreeSet::new();
         let mut wanted: Vec<&str> = roots.iter().map(String::as_str).collect();
         while let Some(reference) = wanted.pop() {
             for package in self.package.iter().filter(|package| package.is(reference)) {
-                let checksum = package.checksum.as_deref().unwrap_or_default();
-                let entry = format!("{} {} {checksum}\n", package.name, package.version);
-                if found.insert(entry) && package.name != BUILD_ONLY {
+                if found.insert(package) && package.name != BUILD_ONLY {
                     wanted.extend(package.dependencies.iter().map(String::as_str));
                 }
             }
         }
-        found.into_iter().collect()
+        found
     }
 }
 
 impl Locked {
+    /// What tells it from all others, in a line.
+    fn entry(&self) -> String {
+        let checksum = self.checksum.as_deref().unwrap_or_default();
+        format!("{} {} {checksum}\n", self.name, self.version)
+    }
+
     /// Whether `reference` means this package: its name, and its version where there are several.
     fn is(&self, reference: &str) -> bool {
         let mut words = reference.split(' ');
@@ -219,7 +242,8 @@ mod tests {
 
     fn lock(text: &str) -> String {
         let lock: Lock = toml::from_str(text).unwrap();
-        lock.entries(&BTreeSet::from(["aya-ebpf".to_owned()]))
+        let needed = lock.needed(&BTreeSet::from(["aya-ebpf".to_owned()]));
+        needed.iter().map(|package| package.entry()).collect()
     }
 
     const LOCK: &str = r#"
@@ -263,18 +287,32 @@ mod tests {
 
     #[test]
     fn profiles_include_those_they_inherit_from() {
-        let workspace: Table = r#"
+        let profiles = bpf_profiles("");
+        assert!(profiles.contains("thin") && !profiles.contains("opt-level"), "{profiles}");
+    }
+
+    #[test]
+    fn a_profile_for_another_package_needs_no_new_object() {
+        let of = |spec: &str| {
+            bpf_profiles(&format!("[profile.release.package.{spec}]\nopt-level = \"s\""))
+        };
+        assert_eq!(of("clap_builder"), bpf_profiles(""));
+        for spec in ["aya-ebpf", "\"aya-ebpf@0.2.1\"", "\"*\""] {
+            assert_ne!(of(spec), bpf_profiles(""), "{spec}");
+        }
+    }
+
+    fn bpf_profiles(more: &str) -> String {
+        let workspace = r#"
             [profile.dev]
             opt-level = 1
             [profile.release]
             lto = "thin"
             [profile.bpf]
             inherits = "release"
-        "#
-        .parse()
-        .unwrap();
-        let profiles = profiles(&workspace, "bpf");
-        assert!(profiles.contains("thin") && !profiles.contains("opt-level"), "{profiles}");
+        "#;
+        let workspace: Table = format!("{workspace}\n{more}").parse().unwrap();
+        profiles(&workspace, "bpf", &BTreeSet::from(["aya-ebpf".to_owned()]))
     }
 
     #[test]
