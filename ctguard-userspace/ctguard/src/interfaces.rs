@@ -6,11 +6,11 @@ use std::{fs, io, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    daemon::position_of,
+    daemon::{gone, position_of},
     files::{FileError, publish},
 };
 use ctguard_kernel::{
-    net::{Link, Refusal, Resolved, resolve},
+    net::{Link, Refusal, Resolved, lacks_members, resolve},
     run_directory,
 };
 use ctguard_settings::{InterfaceSettings, Settings};
@@ -73,6 +73,8 @@ pub(crate) struct Plan {
     /// Of the names to wait for, those of interfaces that are there and cannot be guarded, unless that is
     /// known.
     pub(crate) refused: Vec<(String, Refusal)>,
+    /// Those that lead to a bond without members, with that, unless they are waited for already.
+    memberless: Vec<(String, String)>,
     /// Where the other names lead.
     leads: Vec<(String, u32)>,
     /// Names that there are, if one leads nowhere.
@@ -82,7 +84,16 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// As [`Self::tolerant`], for a reload.
+    /// For a start, where another guard may have left its program on some devices.
+    pub(crate) fn of_start(
+        links: &[Link],
+        names: &[String],
+        has_program: impl Fn(u32) -> bool,
+    ) -> Self {
+        Self::made(links, &Interfaces::default(), names, has_program)
+    }
+
+    /// For a reload.
     ///
     /// # Errors
     /// If a new name is that of an interface that cannot be guarded.
@@ -91,7 +102,7 @@ impl Plan {
         present: &Interfaces,
         names: &[String],
     ) -> Result<Self, Refusal> {
-        let plan = Self::tolerant(links, present, names);
+        let plan = Self::made(links, present, names, |_| false);
         match plan.refused.first() {
             Some((_, refusal)) => Err(refusal.clone()),
             None => Ok(plan),
@@ -101,7 +112,12 @@ impl Plan {
     /// An interface that is guarded under its name stays, also while it is gone. What was guarded for a
     /// name that has gone stays too, and the name is not waited for unless it was. A name that is waited
     /// for is, until the daemon has tried to guard what it leads to.
-    pub(crate) fn tolerant(links: &[Link], present: &Interfaces, names: &[String]) -> Self {
+    fn made(
+        links: &[Link],
+        present: &Interfaces,
+        names: &[String],
+        has_program: impl Fn(u32) -> bool,
+    ) -> Self {
         let Interfaces { held, waiting } = present;
         let mut plan = Self::default();
         for name in names {
@@ -122,8 +138,12 @@ impl Plan {
                 plan.keep(name, position, held[position].ifindex);
                 continue;
             }
-            if is_awaited {
-                plan.nowhere.extend((!plan.nowhere.contains(name)).then(|| name.clone()));
+            let is_memberless = lacks_members(links, &link) && !has_program(link.index);
+            if is_awaited || is_memberless {
+                if !plan.nowhere.contains(name) {
+                    plan.nowhere.push(name.clone());
+                    plan.memberless.extend((!is_awaited).then(|| (name.clone(), link.name)));
+                }
                 continue;
             }
             plan.leads.push((name.clone(), link.index));
@@ -173,6 +193,27 @@ impl Plan {
         self.leads.push((name.to_owned(), ifindex));
     }
 
+    /// Names to wait for that no interface has.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = &String> {
+        let refused = self.refused.iter().map(|(name, _)| name);
+        let memberless = self.memberless.iter().map(|(name, _)| name);
+        let others = refused.chain(memberless);
+        self.absent.iter().filter(move |name| !others.clone().any(|other| other == *name))
+    }
+
+    /// What it says of a name that it waits for.
+    pub(crate) fn why_absent(&self, name: &str) -> String {
+        let device = self.memberless.iter().find(|(own, _)| own == name);
+        device.map_or_else(|| "it is not there".to_owned(), |(_, it)| memberless(it))
+    }
+
+    /// The guarded interfaces that go.
+    pub(crate) fn leaving<'h>(&self, held: &'h [Held]) -> impl Iterator<Item = &'h Held> {
+        let indices: Vec<_> = held.iter().map(|it| it.ifindex).collect();
+        let stays = self.staying().collect();
+        gone(&indices, &stays).into_iter().map(|position| &held[position])
+    }
+
     /// Positions of the guarded interfaces that stay.
     pub(crate) fn staying(&self) -> impl Iterator<Item = usize> {
         self.kept.iter().chain(&self.spared).copied()
@@ -210,6 +251,11 @@ impl Plan {
     pub(crate) fn is_unsure(&self) -> bool {
         !self.nowhere.is_empty()
     }
+}
+
+/// Why a bond waits.
+pub(crate) fn memberless(device: &str) -> String {
+    format!("{device} has no member yet")
 }
 
 fn is_held_for(held: &[Held], name: &String) -> bool {
@@ -377,7 +423,7 @@ mod tests {
     fn a_start_waits_for_one_that_cannot_be_guarded_while_there_is_more_to_guard() {
         let links = [link(2, "eth0"), ppp("ppp0")];
         let refuses = |wanted: &[&str], is_typed, takes_over| {
-            let plan = Plan::tolerant(&links, &Interfaces::default(), &names(wanted));
+            let plan = Plan::of_start(&links, &names(wanted), |_| false);
             assert!(plan.absent.contains(&"ppp0".to_owned()));
             plan.refusal_of_start(is_typed, takes_over).is_some()
         };
@@ -385,6 +431,50 @@ mod tests {
         assert!(!refuses(&["late0", "ppp0"], false, false));
         assert!(refuses(&["ppp0", "ppp0"], false, false) && !refuses(&["ppp0"], false, true));
         assert!(refuses(&["eth0", "ppp0"], true, false) && refuses(&["ppp0"], true, true));
+    }
+
+    fn bond(index: u32, name: &str) -> Link {
+        Link { kind: Some("bond".to_owned()), ..link(index, name) }
+    }
+
+    /// Fails when the program is on a bond before its members, of which some then cannot join.
+    #[test]
+    fn a_start_and_a_reload_wait_for_the_members_of_a_bond() {
+        let eth0 = held("eth0", 2, &["eth0"]);
+        let mut links = vec![link(2, "eth0"), bond(7, "bond0"), vlan(8, "bond0.5", 7)];
+        let wanted = names(&["eth0", "bond0", "bond0.5", "late0"]);
+        let start = Plan::of_start(&links, &wanted, |_| false);
+        assert_eq!((&start.added, start.refused.len()), (&vec![link(2, "eth0")], 0));
+        assert_eq!(start.absent, wanted[1..]);
+        assert_eq!(start.missing().collect::<Vec<_>>(), ["late0"]);
+        assert_eq!(start.why_absent("bond0.5"), "bond0 has no member yet");
+        let reload = Plan::new(&links, &present(&[eth0], &[]), &wanted).unwrap();
+        assert_eq!((reload.added.len(), &reload.absent[..]), (0, &wanted[1..]));
+
+        links.push(Link { master: Some(7), ..link(9, "eth9") });
+        let joined = Plan::of_start(&links, &wanted, |_| false);
+        assert_eq!((joined.added.len(), &joined.absent[..]), (2, &wanted[3..]));
+    }
+
+    /// Fails when a restart lets go of a bond whose last member has just gone.
+    #[test]
+    fn a_bond_that_is_guarded_stays_guarded_without_members() {
+        let links = [bond(7, "bond0")];
+        let wanted = names(&["bond0"]);
+        let start = Plan::of_start(&links, &wanted, |ifindex| ifindex == 7);
+        assert_eq!((start.added.len(), start.absent.len()), (1, 0));
+        let reload = Plan::new(&links, &present(&[held("bond0", 7, &["bond0"])], &[]), &wanted);
+        assert_eq!(reload.unwrap().kept, [0]);
+    }
+
+    /// Fails when `config diff` says that a device goes that another of its entries keeps.
+    #[test]
+    fn a_device_that_one_of_two_entries_keeps_does_not_leave() {
+        let guarded =
+            [held("eth0", 9, &["eth0"]), held("old0", 9, &["old0"]), held("lan0", 3, &["lan0"])];
+        let links = [link(9, "eth0"), link(3, "lan0")];
+        let plan = plan(&links, &present(&guarded, &[]), &["eth0"]);
+        assert_eq!(plan.leaving(&guarded).map(|it| &it.name[..]).collect::<Vec<_>>(), ["lan0"]);
     }
 
     #[test]

@@ -190,7 +190,7 @@ fn a_start_over_a_guard_keeps_the_device_of_a_name_that_is_missing() -> Result<(
     ensure!(file.difference(&site)?.contains("no longer guarding lan0"));
     let said = site.succeed(&["reload"])?;
     ensure!(said.contains("no longer guarding lan0"), "{said}");
-    ensure!(said.contains("waiting for late0, which is not there"), "{said}");
+    ensure!(said.contains("waiting for late0: it is not there"), "{said}");
     file.write(&named("\"wan0.20\""))?;
     ensure!(file.difference(&site)? == "no longer waiting for late0\n");
     ensure!(site.succeed(&["reload"])? == "no longer waiting for late0\n");
@@ -224,9 +224,9 @@ fn a_reload_waits_for_a_name_as_a_start_does() -> Result<()> {
     let late =
         format!("interfaces = [\"lan0\", \"{VLAN}\"]\n[interface.{WAN}.source.udp]\nburst = 3\n");
     file.write(&late)?;
-    ensure!(file.difference(&site)?.contains("waiting for wan0.20, which is not there"));
+    ensure!(file.difference(&site)?.contains("waiting for wan0.20: it is not there"));
     let reloaded = site.succeed(&["reload"])?;
-    ensure!(reloaded.contains("waiting for wan0.20, which is not there"), "{reloaded}");
+    ensure!(reloaded.contains("waiting for wan0.20: it is not there"), "{reloaded}");
     ensure!(daemon.log()?.contains("no interface is called wan0.20; guarding it when it appears"));
     ensure!(file.difference(&site)?.is_empty(), "what is waited for is no difference");
     ensure!(site.succeed(&["reload"])?.contains("nothing changes"));

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use ctguard_kernel::{
     lock,
     maps::{Entry, ListKind},
-    net::{self, Refusal, Resolved, resolve},
+    net::{self, Refusal, Resolved, lacks_members, resolve},
 };
 use ctguard_settings::{Settings, StartKey, Takes, default_file};
 
@@ -23,7 +23,7 @@ use crate::{
     daemon::{Configuration, feed_changes, waiting_changes},
     feeds::feeds_status,
     foreign::{Foreign, unused},
-    interfaces::{Interfaces, Plan, interfaces_of_daemon},
+    interfaces::{Interfaces, Plan, interfaces_of_daemon, memberless},
     terminal::{Terminal, complain},
 };
 
@@ -113,6 +113,10 @@ fn check(file: &FileArg) -> Result<Code, CliError> {
                 if !is_own && config.has_settings_of(name) {
                     complain(format_args!("warning: {}", unused(name, &link.name)));
                 }
+                if lacks_members(&links, &link) {
+                    let memberless = memberless(&link.name);
+                    complain(format_args!("warning: {memberless}; a start waits for one"));
+                }
                 continue;
             }
             Err(refusal) => refusal,
@@ -198,11 +202,9 @@ fn diff(file: &FileArg, state: Option<&Path>, context: &Context) -> Result<Code,
             }
         };
         lines.extend(plan.added.iter().map(|link| format!("guarding {}", link.name)));
-        let stays: BTreeSet<_> = plan.staying().collect();
-        let all = daemon.held.iter().enumerate();
-        let gone = all.filter(|(position, _)| !stays.contains(position));
-        lines.extend(gone.map(|(_, it)| format!("no longer guarding {}", it.name)));
-        lines.extend(waiting_changes(&daemon.waiting, &plan.absent, config.interfaces()));
+        let gone = plan.leaving(&daemon.held);
+        lines.extend(gone.map(|it| format!("no longer guarding {}", it.name)));
+        lines.extend(waiting_changes(&daemon.waiting, &plan, config.interfaces()));
         let mut next =
             plan.settings(&daemon.held, |it| maps.interface_settings(it.ifindex, &it.name));
         config.apply_to(&mut next, Foreign::of(&[], plan.is_unsure()))?;

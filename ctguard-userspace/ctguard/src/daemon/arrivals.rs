@@ -11,13 +11,13 @@ use sd_notify::NotifyState;
 use super::{Guard, Guarded, bring_up::attach_one, guarded::position_of, known_flows};
 use crate::{
     events::What,
-    interfaces::{Held, Interfaces, InterfacesFile, Waited},
+    interfaces::{Held, Interfaces, InterfacesFile, Waited, memberless},
     sentence::sentence,
 };
 use ctguard_kernel::{
     bpf::{Attachment, is_attached, monotonic},
     lock::Lock,
-    net::{Link, Refusal, Surroundings, resolve},
+    net::{Link, Refusal, Surroundings, lacks_members, resolve},
 };
 
 /// Somebody is changing settings, the device was made again just now, or a bond has no member.
@@ -196,16 +196,6 @@ enum Arrival {
     Memberless,
 }
 
-/// Whether `link` is a bond without members. While the program is on one, the kernel takes no member whose
-/// driver lacks XDP (`bond_enslave`, `drivers/net/bonding/bond_main.c`).
-pub(super) fn lacks_members(links: &[Link], link: &Link) -> bool {
-    link.is_a("bond") && links.iter().all(|it| it.master != Some(link.index))
-}
-
-pub(super) fn memberless(device: &str) -> String {
-    format!("{device} has no member yet")
-}
-
 /// Guards `link`, unless it is guarded.
 fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Result<Arrival> {
     let entries = guard.interfaces.iter().map(|it| (&it.name[..], it.ifindex));
@@ -346,22 +336,6 @@ mod tests {
         waiting.note("late0", Some("busy"), Some(at));
         assert!(waiting.is_due(at) && !waiting.is_early("late0", at));
         assert!(!waiting.is_due(before) && waiting.is_early("late0", before));
-    }
-
-    /// Fails when the program on a bond keeps the network from coming up.
-    #[test]
-    fn a_bond_is_not_ready_until_it_has_a_member() {
-        let device = |index, kind: Option<&str>, master| Link {
-            index,
-            kind: kind.map(str::to_owned),
-            master,
-            ..Link::default()
-        };
-        let bond = device(7, Some("bond"), None);
-        let alone = [bond.clone(), device(2, None, None), device(3, None, Some(8))];
-        assert!(lacks_members(&alone, &bond));
-        assert!(!lacks_members(&[bond.clone(), device(2, None, Some(7))], &bond));
-        assert!(!lacks_members(&alone, &alone[1]));
     }
 
     #[test]

@@ -236,7 +236,7 @@ fn apply(guard: &mut Guard, config: Config, writing: Lock) -> Result<Vec<String>
     for guarded in &mut guard.interfaces {
         guarded.names = plan.names_of(guarded.ifindex, &guarded.names);
     }
-    changes.extend(waiting_changes(&present.waiting, &plan.absent, names));
+    changes.extend(waiting_changes(&present.waiting, &plan, names));
     wait_for(guard, &plan);
     let indices = gone.iter().map(|it| it.ifindex).collect();
     forget_others(guard, &indices, &[], writing.clone());
@@ -276,7 +276,7 @@ fn wait_for(guard: &mut Guard, plan: &Plan) {
     let former = guard.waiting.names();
     guard.waiting.replace(&plan.absent);
     let is_new = |name: &&String| former.iter().all(|it| it.name != **name);
-    let interfaces: Vec<_> = plan.absent.iter().filter(is_new).cloned().collect();
+    let interfaces: Vec<_> = plan.missing().filter(is_new).cloned().collect();
     if !interfaces.is_empty() {
         let existing = plan.existing.clone();
         guard.report(What::InterfaceAwaited { interfaces, existing });
@@ -285,13 +285,9 @@ fn wait_for(guard: &mut Guard, plan: &Plan) {
 
 /// How the names that are waited for differ from those that were, if `names` are configured. One that has
 /// come is told as guarded.
-pub(crate) fn waiting_changes(
-    former: &[Waited],
-    absent: &[String],
-    names: &[String],
-) -> Vec<String> {
-    let new = absent.iter().filter(|name| former.iter().all(|it| it.name != **name));
-    let new = new.map(|name| format!("waiting for {name}, which is not there"));
+pub(crate) fn waiting_changes(former: &[Waited], plan: &Plan, names: &[String]) -> Vec<String> {
+    let new = plan.absent.iter().filter(|name| former.iter().all(|it| it.name != **name));
+    let new = new.map(|name| format!("waiting for {name}: {}", plan.why_absent(name)));
     let gone = former.iter().filter(|it| !names.contains(&it.name));
     new.chain(gone.map(|it| format!("no longer waiting for {}", it.name))).collect()
 }
@@ -378,18 +374,19 @@ mod tests {
     use ctguard_settings::FeedKey;
 
     use super::*;
+    use crate::interfaces::Interfaces;
 
     #[test]
     fn what_is_waited_for_from_now_on_or_no_longer_is_told() {
         let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
         let waited = |name: &str| Waited { name: name.to_owned(), obstacle: None };
         let former = [waited("late0"), waited("come0"), waited("typo0")];
-        let changes = waiting_changes(
-            &former,
-            &names(&["late0", "new0"]),
-            &names(&["come0", "late0", "new0"]),
-        );
-        let expected = ["waiting for new0, which is not there", "no longer waiting for typo0"];
+        let wanted = names(&["come0", "late0", "new0"]);
+        let come = Link { index: 2, name: "come0".to_owned(), hardware: 1, ..Link::default() };
+        let present = Interfaces { held: Vec::new(), waiting: former.to_vec() };
+        let plan = Plan::new(&[come], &present, &wanted).unwrap();
+        let changes = waiting_changes(&former, &plan, &wanted);
+        let expected = ["waiting for new0: it is not there", "no longer waiting for typo0"];
         assert_eq!(changes, expected);
     }
 

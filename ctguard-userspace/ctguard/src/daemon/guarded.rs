@@ -46,23 +46,32 @@ pub(super) fn merge(interfaces: &mut Vec<Guarded>, position: usize, other: usize
     interfaces.remove(position)
 }
 
+/// Positions of entries that are not in `stays` and whose device no entry there has.
+pub(crate) fn gone(ifindices: &[u32], stays: &BTreeSet<usize>) -> Vec<usize> {
+    let is_kept = |ifindex| stays.iter().any(|&other| ifindices[other] == ifindex);
+    let positions = (0..ifindices.len()).filter(|position| !stays.contains(position));
+    positions.filter(|&position| !is_kept(ifindices[position])).collect()
+}
+
 /// Removes the entries whose position is not in `stays`; returns those whose device no other entry has.
 /// One entry stays for each device.
 pub(super) fn keep(interfaces: &mut Vec<Guarded>, stays: &BTreeSet<usize>) -> Vec<Guarded> {
-    let mut gone = Vec::new();
+    let indices: Vec<_> = interfaces.iter().map(|it| it.ifindex).collect();
+    let leaving = gone(&indices, stays).into_iter().map(|position| interfaces[position].clone());
+    let leaving = leaving.collect();
     let mut kept: Vec<Guarded> = Vec::new();
     for (position, guarded) in std::mem::take(interfaces).into_iter().enumerate() {
         if !stays.contains(&position) {
-            gone.push(guarded);
-        } else if let Some(own) = kept.iter_mut().find(|own| own.ifindex == guarded.ifindex) {
+            continue;
+        }
+        if let Some(own) = kept.iter_mut().find(|own| own.ifindex == guarded.ifindex) {
             merge_names(&mut own.names, &guarded.names);
         } else {
             kept.push(guarded);
         }
     }
-    gone.retain(|gone| kept.iter().all(|kept| kept.ifindex != gone.ifindex));
     *interfaces = kept;
-    gone
+    leaving
 }
 
 /// Names that lead to a device of another name, with that. Not those that are another device's own.

@@ -37,7 +37,7 @@ pub(crate) use background::Background;
 pub(crate) use configuration::{Configuration, feed_changes, waiting_changes};
 pub(crate) use dismantle::dismantle;
 pub(crate) use guard::Guard;
-pub(crate) use guarded::{Guarded, position_of};
+pub(crate) use guarded::{Guarded, gone, position_of};
 pub(crate) use held::kind as kind_of;
 pub(crate) use incidents::incidents_path;
 pub(crate) use run::MainLoop;

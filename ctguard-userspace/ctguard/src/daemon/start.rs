@@ -21,11 +21,12 @@ use crate::{
     config::{Config, ConfigError, DEFAULT_PATH},
     event_file::forget_gone_namespaces,
     events::What,
-    interfaces::{Interfaces, Plan},
+    interfaces::Plan,
 };
 use ctguard_kernel::{
     bpf::{
         self, AttachError, ClockError, DetectionChoice, LoadError, ModeChoice, MountError, Pins,
+        is_attached,
     },
     conntrack::{Table, TableError},
     lock::{self, Lock, LockError},
@@ -121,7 +122,8 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
     }
     let is_stale = lock::is_of_other_namespace(options.pins.path());
     let takes_over = !is_stale && options.pins.path().join(maps::POLICY).exists();
-    let plan = Plan::tolerant(&links, &Interfaces::default(), named);
+    let plan =
+        Plan::of_start(&links, named, |index| takes_over && is_attached(&options.pins, index));
     if let Some(refusal) = plan.refusal_of_start(!options.interfaces.is_empty(), takes_over) {
         return Err(refusal.clone().into());
     }

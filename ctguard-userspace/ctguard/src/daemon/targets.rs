@@ -39,13 +39,12 @@ impl Targets {
     /// While a name leads nowhere, one of the `former` that it may mean stays: a device under a VLAN that
     /// comes late, or one that has another name now.
     fn among(links: &[Link], former: &[Held], plan: &Plan) -> Self {
-        let is_missing = |name: &&String| plan.refused.iter().all(|(refused, _)| refused != *name);
         let mut targets = Self {
             links: plan.added.clone(),
             names: plan.added.iter().map(|link| plan.names_of(link.index, &[])).collect(),
             named: plan.added.len(),
             absent: plan.absent.clone(),
-            missing: plan.absent.iter().filter(is_missing).cloned().collect(),
+            missing: plan.missing().cloned().collect(),
         };
         for held in former.iter().filter(|held| held.may_be(&plan.absent)) {
             let is_there = |link: &&Link| link.index == held.ifindex;
@@ -69,7 +68,6 @@ impl Targets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interfaces::Interfaces;
 
     fn link(index: u32, name: &str) -> Link {
         Link { index, name: name.to_owned(), hardware: 1, ..Link::default() }
@@ -83,7 +81,7 @@ mod tests {
             ..Held::default()
         });
         let names: Vec<String> = owned(names);
-        let plan = Plan::tolerant(links, &Interfaces::default(), &names);
+        let plan = Plan::of_start(links, &names, |_| false);
         Targets::among(links, &former.collect::<Vec<_>>(), &plan)
     }
 

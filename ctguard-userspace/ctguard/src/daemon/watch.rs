@@ -6,16 +6,15 @@ use anyhow::{Context as _, anyhow};
 use log::{info, warn};
 
 use super::{
-    Guard,
-    arrivals::{self, lacks_members, memberless},
+    Guard, arrivals,
     bring_up::note_mode,
     guarded::{another_of, merge},
     known_flows,
 };
-use crate::events::What;
+use crate::{events::What, interfaces::memberless};
 use ctguard_kernel::{
     bpf::{self, Attachment},
-    net::{self, Link, Refusal, Sight, Stations, Surroundings, resolve},
+    net::{self, Link, Refusal, Sight, Stations, Surroundings, lacks_members, resolve},
 };
 
 /// What it means that an interface is not guarded.

@@ -32,6 +32,6 @@ pub use nf_tables::{
     Chain, Flowtable, Hook, Old, Rule, Ruleset, TimeoutPolicy, rules, shared_timeouts,
 };
 pub use queues::received_by_queue;
-pub use resolve::{Refusal, Resolved, resolve};
+pub use resolve::{Refusal, Resolved, lacks_members, resolve};
 pub use station::Stations;
 pub use surroundings::{Sight, Surroundings};

@@ -80,6 +80,12 @@ pub fn resolve(links: &[Link], name: &str) -> Result<Resolved, Refusal> {
     Ok(Resolved { link: link.clone(), instead_of })
 }
 
+/// Whether `link` is a bond without members. While the program is on one, the kernel takes no member whose
+/// driver lacks XDP (`bond_enslave`, `drivers/net/bonding/bond_main.c`).
+pub fn lacks_members(links: &[Link], link: &Link) -> bool {
+    link.is_a("bond") && links.iter().all(|it| it.master != Some(link.index))
+}
+
 /// The device under a VLAN, macvlan or ipvlan.
 fn lower<'a>(links: &'a [Link], link: &Link) -> Result<Option<&'a Link>, Refusal> {
     const CHILDREN: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"];
@@ -203,6 +209,16 @@ mod tests {
         assert_eq!(resolve(&table(), "bond0").unwrap().link.name, "bond0");
         let refusal = resolve(&table(), "slave0").unwrap_err();
         assert!(refusal.to_string().ends_with("-i bond0"), "{refusal}");
+    }
+
+    /// Fails when the program on a bond keeps the network from coming up.
+    #[test]
+    fn a_bond_is_not_ready_until_it_has_a_member() {
+        let mut links = table();
+        assert!(!lacks_members(&links, &links[8]));
+        links.retain(|link| link.name != "slave0");
+        assert!(lacks_members(&links, &links[8]));
+        assert!(!lacks_members(&links, &links[1]), "hardware has none");
     }
 
     /// Fails when a guard is put on a virtual function, which goes when the machine migrates.
