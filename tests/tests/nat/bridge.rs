@@ -67,11 +67,17 @@ fn guests_of_a_bridge_that_netfilter_does_not_see_are_not_limited() -> Result<()
         let log = daemon.log()?;
         ensure!(log.contains("netfilter does not see what crosses br0"), "{log}");
         let before = Counts::read(&site)?;
-        let guarded = exchanges(&site, &guests)?;
+        let is_as_fast = (0..TRIES).try_fold(false, |is_as_fast, _| -> Result<bool> {
+            if is_as_fast {
+                return Ok(true);
+            }
+            let guarded = exchanges(&site, &guests)?;
+            println!("{detection}: {guarded} exchanges, {unguarded} without a guard");
+            Ok(guarded * 10 >= unguarded * 7)
+        })?;
         let counts = before.until_now(&site)?;
-        println!("{detection}: {guarded} exchanges, {unguarded} without a guard");
         ensure!(counts.new_flows() == 0, "{detection}: {counts:?}");
-        ensure!(guarded * 10 >= unguarded * 7, "{detection}: {guarded} of {unguarded}");
+        ensure!(is_as_fast, "{detection}: slower than without a guard {TRIES} times");
         let [flooder, bridge] = [FLOOD, BRIDGE].map(|number| Family::Ipv4.inside(number));
         ensure_limited(&site, site.outside(), flooder, bridge).context("to the bridge itself")?;
         daemon.stop()?;
@@ -106,6 +112,9 @@ fn a_bridge_that_is_tracked_from_now_on_is_limited_from_now_on() -> Result<()> {
     ensure!(counts.new_flows() == 0, "{counts:?}");
     Ok(())
 }
+
+/// A loop of exchanges that somebody else's work slows down is tried again.
+const TRIES: u32 = 5;
 
 /// How many questions guests answer in a second: over connections that stand, over new ones, and over
 /// UDP, each time from a new port.
