@@ -184,13 +184,21 @@ fn load_early(boot: &Boot) -> Option<String> {
     let mut commands = Vec::new();
     let mut held: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for HeldBack { file, line, .. } in boot.held_back() {
-        // A package's own file would come back.
-        if !file.starts_with("/etc/") {
+        if !file.contains("/modprobe.d/") {
             return None;
         }
         held.entry(file).or_default().push(format!("-e {line}d"));
     }
-    commands.extend(held.iter().map(|(file, lines)| format!("sed -i {} {file}", lines.join(" "))));
+    commands.extend(held.iter().map(|(file, lines)| {
+        let lines = lines.join(" ");
+        match file.rsplit_once('/') {
+            // A package's own file would come back. kmod reads the one in /etc instead.
+            Some((directory, name)) if directory != "/etc/modprobe.d" => {
+                format!("sed {lines} {file} > /etc/modprobe.d/{name}")
+            }
+            _ => format!("sed -i {lines} {file}"),
+        }
+    }));
     let is_listed = |named: &Named| named.name.replace('-', "_") == "nf_conntrack";
     if !boot.loaded.iter().any(is_listed) {
         let list = match boot.init {

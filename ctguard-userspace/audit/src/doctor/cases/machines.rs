@@ -408,6 +408,15 @@ pub(super) const CASES: &[Case] = &[
         &["too-early"],
     ),
     (
+        "a blacklist that a package brings",
+        &[
+            SYSTEMD,
+            ("/usr/lib/modprobe.d/ours.conf", "blacklist nouveau\nblacklist nf_conntrack\n"),
+            ("/etc/sysctl.d/a.conf", "net.netfilter.nf_conntrack_max = 262144\n"),
+        ],
+        &["too-early"],
+    ),
+    (
         "an alias that turns conntrack off, and no list of modules",
         &[
             NO_LIST,
