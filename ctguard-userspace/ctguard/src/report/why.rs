@@ -286,6 +286,19 @@ mod tests {
         }
     }
 
+    /// Fails when an operator who allows a source reads of refusals that have ended.
+    #[test]
+    fn a_source_that_was_allowed_since_the_last_look_is_said_to_lose_nothing() {
+        let told = |report: WhyReport| {
+            let mut text = Vec::new();
+            write_why(&report, &mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        assert!(told(report()).contains("would refuse 14950/s"));
+        let allow = report().deny;
+        assert!(!told(WhyReport { allow, deny: None, ..report() }).contains("would refuse"));
+    }
+
     /// Fails when a source is told about a pressure that there has not been.
     #[test]
     fn who_is_proven_in_calm_is_not_said_to_have_been_when_calm_ended() {
