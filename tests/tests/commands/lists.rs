@@ -64,6 +64,28 @@ fn an_allowed_prefix_skips_its_ceiling_for_as_long_as_it_lasts() -> Result<()> {
     })
 }
 
+/// Fails when an operator who denies a network is not told whom else that hits.
+#[test]
+fn a_denied_network_is_said_to_go_before_what_is_allowed_in_it() -> Result<()> {
+    if !require::root("a_denied_network_is_said_to_go_before_what_is_allowed_in_it") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let _daemon = site.start(&["run", "-i", WAN])?;
+    site.succeed(&["allow", "add", "198.51.100.7"])?;
+    ensure!(!site.succeed(&["deny", "add", NETWORK])?.contains("allow list"), "it holds nobody");
+    site.succeed(&["allow", "add", SOURCE])?;
+    let said = site.succeed(&["deny", "add", NETWORK])?;
+    let told = "although the allow list has 192.0.2.5/32: the deny list goes first";
+    ensure!(said.contains(told), "{said}");
+    site.succeed(&["allow", "add", "192.0.2.9"])?;
+    let said = site.succeed(&["deny", "add", NETWORK, "--for", "1h"])?;
+    ensure!(said.contains("/32 and 1 more in it: the deny list"), "{said}");
+    let answer = site.ctguard(&["deny", "add", NETWORK, "--for", "1x"])?;
+    ensure!(answer.refusal(2)?.ends_with("1x: not a time (write 10m or 2h 30m)"), "{answer:?}");
+    Ok(())
+}
+
 /// Fails when an entry that has ended goes on hiding a wider one that holds.
 #[test]
 fn an_entry_that_ended_uncovers_the_wider_one() -> Result<()> {

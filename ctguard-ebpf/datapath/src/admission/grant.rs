@@ -163,3 +163,62 @@ fn excess(rate: &Fallback, arrival: u64, now: Jiffies) -> i64 {
 fn ceiling(rate: &Fallback) -> Ceiling {
     Ceiling { interval: Ticks(rate.interval.load()), tolerance: Ticks(rate.tolerance.load()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RETRIED: usize = Tier::Retried.slot();
+
+    fn may_take(grant: &Grant, evidence: u32) -> bool {
+        leaves(grant, evidence, OpaqueZero::new(0))
+    }
+
+    fn expected(grant: &Grant) -> [u64; 2] {
+        [0, 1].map(|better: usize| grant.retried.expected[better].load())
+    }
+
+    /// Fails when a moment without packets is taken for the end of them, or their end is not noticed.
+    #[test]
+    fn a_quarter_more_than_was_asked_for_is_expected_and_an_eighth_less_after_each_grant_without() {
+        let grant = Grant::default();
+        let renew = |limit| {
+            grant.allowances[RETRIED].limit.store(limit);
+            may_take(&grant, evidence::OTHER_PORT);
+            expected(&grant)
+        };
+        assert_eq!(renew(100), [0, 0]);
+        (0..16).for_each(|_| assert!(may_take(&grant, evidence::THIRD)));
+        (0..8).for_each(|_| assert!(may_take(&grant, evidence::SAME_PORT)));
+        assert_eq!(renew(200), [20, 10]);
+        assert_eq!(renew(300), [17, 8]);
+        assert_eq!(renew(400), [14, 7], "packets with other ports are not counted");
+        assert_eq!((5..50).map(|tick| renew(tick * 100)).last(), Some([0, 0]));
+    }
+
+    /// Fails when who repeats addresses takes what senders with better evidence ask for, or when
+    /// these keep out all others.
+    #[test]
+    fn better_evidence_finds_what_it_is_expected_to_ask_for_up_to_a_part_of_the_grant() {
+        let grant = Grant::default();
+        grant.allowances[RETRIED].limit.store(1000);
+        grant.retried.limit.store(1000);
+        grant.retried.left.store(100);
+        let last = |expected: [u64; 2], evidence| {
+            grant.retried.expected.iter().zip(expected).for_each(|(it, flows)| it.store(flows));
+            let may_take = |admitted: &u64| {
+                grant.admitted[RETRIED].0.store(*admitted);
+                may_take(&grant, evidence)
+            };
+            (900..1100).filter(may_take).last()
+        };
+        let few = |evidence| last([20, 10], evidence);
+        assert_eq!(few(evidence::THIRD), Some(999));
+        assert_eq!(few(evidence::SAME_PORT), Some(979));
+        assert_eq!(few(evidence::OTHER_PORT), Some(969));
+        let many = |evidence| last([80, 80], evidence);
+        assert_eq!(many(evidence::THIRD), Some(999));
+        assert_eq!(many(evidence::SAME_PORT), Some(949));
+        assert_eq!(many(evidence::OTHER_PORT), Some(924));
+    }
+}

@@ -3,6 +3,7 @@
 mod challenge;
 mod exact;
 mod lab;
+mod limits;
 mod unsteered;
 
 use std::vec::Vec;
@@ -420,7 +421,7 @@ fn offered_load_is_noted_for_sampled_flows_with_its_source() {
     lab.samples.set(true);
     lab.judge(&syn(REMOTE, LOCAL, 1));
     lab.samples.set(false);
-    lab.syn(REMOTE, 2);
+    lab.syn("192.0.2.2", 2);
     let noted = lab.offered.borrow();
     let address = u64::from(u32::from_be_bytes([192, 0, 2, 1]));
     assert_eq!(*noted, [Offered { address, family: 4, class: 0, tier: 0 }]);

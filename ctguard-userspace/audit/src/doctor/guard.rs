@@ -204,7 +204,7 @@ fn judge(health: &Health) -> Vec<Finding> {
     let dry_run = Finding::warning("dry-run", "the guard is in dry-run mode and drops nothing")
         .read("ctguard get", "dry-run=on")
         .because("dry-run is for trying the guard out")
-        .tune("ctguard set dry-run=off");
+        .tune("ctguard enforce");
     found.extend(dry_run.when(health.dry_run));
     found.extend(health.unlisted_client.iter().map(|client| {
         let what = format!("your own address {client} is not on the allow list");

@@ -44,7 +44,7 @@ impl Facts {
             text.push('\n');
             comment(
                 &mut text,
-                "DNS is served over UDP and TCP: during a flood, ask resolvers to come back over TCP instead of leaving them without an answer.",
+                "DNS is served over UDP and TCP: during a flood, ask resolvers to come back over TCP instead of leaving them without an answer. Set it to false if most clients are simple ones that never use TCP (busybox, musl before 1.2.4).",
             );
             text.push_str("dns = true\n");
         }

@@ -14,7 +14,7 @@ use ctguard_kernel::{
     lock,
     maps::{Capture, GuardMaps, Slot},
 };
-use ctguard_layout::{Action, CaptureOrder, Captured, Group, Row, TABLE};
+use ctguard_layout::{Action, CaptureOrder, Captured, Group, Policy, Row, TABLE};
 use tokio::{
     runtime::Builder,
     time::{MissedTickBehavior, interval},
@@ -179,7 +179,14 @@ impl<W: Write> Session<W> {
                 let until = now.0 + u64::from(ORDER_SECONDS * per_second);
                 self.capture.order(&CaptureOrder { until, ..self.order });
                 if renewed.replace(Instant::now()).is_none() {
-                    complain(format_args!("capturing what is refused; Ctrl-C ends it"));
+                    let nothing = match self.maps.pause() {
+                        Some(_) => " (paused: nothing is dropped)",
+                        None if self.maps.policy().has(Policy::DRY_RUN) => {
+                            " (dry run: nothing is dropped)"
+                        }
+                        None => "",
+                    };
+                    complain(format_args!("capturing what is refused{nothing}; Ctrl-C ends it"));
                 }
             }
             if let Err(error) = self.take(count, nanoseconds(monotonic())) {

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{
     holders::AboveLimit,
-    report::{StatusReport, above_lines, above_text, pause_text},
+    plural::packets,
+    report::{CounterReport, StatusReport, above_lines, above_text, pause_text},
     terminal::{Terminal, complain},
 };
 use ctguard_kernel::{
@@ -79,9 +80,18 @@ fn pause_note(report: &StatusReport) -> String {
 
 /// Whom the limits would have refused since the guard was loaded, and whom they would refuse now.
 fn summary(report: &StatusReport) -> Vec<String> {
+    let mut lines = counted_lines(&report.counters);
+    let above = report.holders.iter();
+    lines.extend(above.flat_map(|holders| above_lines(&holders.above_limits, true)));
+    lines
+}
+
+fn counted_lines(counters: &CounterReport) -> Vec<String> {
     let mut lines = Vec::new();
-    for (class, counters) in report.counters.classes.iter() {
-        let refused = counters.refused.total();
+    let mut denied = 0;
+    for (class, counters) in counters.classes.iter() {
+        denied += counters.denied_packets();
+        let refused = counters.refused_flows();
         if refused > 0 {
             let seen = counters.seen;
             lines.push(format!("{class}: {refused} of {seen} new flows would have been refused"));
@@ -100,8 +110,9 @@ fn summary(report: &StatusReport) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let above = report.holders.iter();
-    lines.extend(above.flat_map(|holders| above_lines(&holders.above_limits, true)));
+    if denied > 0 {
+        lines.push(format!("the deny list would have dropped {}", packets(denied)));
+    }
     lines
 }
 
@@ -187,6 +198,8 @@ fn say(text: &str) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
+    use ctguard_layout::{Class, Counter, Outcome};
+
     use super::*;
 
     fn listed(prefix: &str) -> Vec<Entry> {
@@ -203,6 +216,37 @@ mod tests {
             limit_per_second: 50.0,
             burst: 200.0,
         }
+    }
+
+    /// Fails when more flows are said to be refused than were seen.
+    #[test]
+    fn packets_of_denied_sources_are_not_counted_among_refused_flows() {
+        let lines = |counted: &[(Outcome, Class, u64)]| {
+            counted_lines(&CounterReport::by(|counter| {
+                let of =
+                    |(outcome, class, _): &&(_, _, _)| counter == Counter::Flows(*outcome, *class);
+                counted.iter().filter(of).map(|(_, _, number)| number).sum()
+            }))
+        };
+        assert_eq!(
+            lines(&[(Outcome::Denied, Class::Other, 5)]),
+            [
+                "no new flow would have been refused or challenged since the guard was loaded",
+                "the deny list would have dropped 5 packets"
+            ]
+        );
+        assert_eq!(
+            lines(&[
+                (Outcome::Admitted, Class::Tcp, 3),
+                (Outcome::RefusedSource, Class::Tcp, 2),
+                (Outcome::Denied, Class::Tcp, 7),
+                (Outcome::Denied, Class::Other, 5),
+            ]),
+            [
+                "tcp: 2 of 5 new flows would have been refused",
+                "the deny list would have dropped 12 packets"
+            ]
+        );
     }
 
     #[test]

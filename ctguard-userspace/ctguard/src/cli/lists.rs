@@ -94,7 +94,8 @@ pub(super) fn add(kind: ListKind, args: &AddArgs, context: &Context) -> Result<S
     let denied = denied.map(|denied| {
         format!("; but the deny list has {denied} and goes first: ctguard deny del {denied}")
     });
-    let more = [cut, denied].into_iter().flatten().collect::<String>();
+    let allowed = if kind == ListKind::Deny { allowed_in(prefix, &maps, context)? } else { None };
+    let more = [cut, denied, allowed].into_iter().flatten().collect::<String>();
     Ok(format!("{verb} {prefix}{span}{more}"))
 }
 
@@ -104,6 +105,22 @@ fn denying(prefix: IpNet, maps: &GuardMaps, context: &Context) -> Result<Option<
     let entries = maps.lists.entries(ListKind::Deny)?;
     let in_force = entries.iter().filter(|entry| entry.is_live(now.0));
     Ok(in_force.map(|entry| entry.prefix).find(|denied| denied.contains(&prefix)))
+}
+
+/// A note on the operator's allowed prefixes that lie in a denied one.
+fn allowed_in(
+    denied: IpNet,
+    maps: &GuardMaps,
+    context: &Context,
+) -> Result<Option<String>, CliError> {
+    let (now, _) = context.now(maps)?;
+    let entries = maps.lists.entries(ListKind::Allow)?;
+    let mut allowed =
+        entries.iter().filter(|entry| entry.is_live(now.0) && denied.contains(&entry.prefix));
+    let Some(first) = allowed.next() else { return Ok(None) };
+    let (one, more) = (first.prefix, allowed.count());
+    let what = if more == 0 { one.to_string() } else { format!("{one} and {more} more in it") };
+    Ok(Some(format!(", although the allow list has {what}: the deny list goes first")))
 }
 
 fn delete(kind: ListKind, text: &str, context: &Context) -> Result<Code, CliError> {
@@ -176,7 +193,9 @@ pub(super) fn parse_span(of: &'static str, text: &str) -> Result<Duration, CliEr
     let error = |problem| CliError::Span { of, text: text.to_owned(), problem };
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err(error("it must not be zero".to_owned())),
-        span => span.map_err(|source| error(source.to_string())),
+        Ok(span) => Ok(span),
+        Err(humantime::DurationError::NumberOverflow) => Err(error("too long".to_owned())),
+        Err(_) => Err(error("not a time".to_owned())),
     }
 }
 

@@ -47,23 +47,27 @@ impl CounterReport {
     }
 
     pub(crate) fn new(totals: &Totals) -> Self {
-        let packets = |outcome| totals.get(Counter::Packets(outcome));
+        Self::by(|counter| totals.get(counter))
+    }
+
+    pub(crate) fn by(get: impl Fn(Counter) -> u64) -> Self {
+        let packets = |outcome| get(Counter::Packets(outcome));
         Self {
-            classes: ByClass::new(|class| class_counters(totals, class)),
+            classes: ByClass::new(|class| class_counters(&get, class)),
             packets: PacketCounters {
                 by_outcome: ByOutcome::new(Group::Packet, packets),
-                wakeups: totals.get(Counter::Wakeups),
+                wakeups: get(Counter::Wakeups),
             },
         }
     }
 }
 
-fn class_counters(totals: &Totals, class: Class) -> ClassCounters {
-    let of = |group| ByOutcome::new(group, |outcome| totals.get(Counter::Flows(outcome, class)));
+fn class_counters(get: &impl Fn(Counter) -> u64, class: Class) -> ClassCounters {
+    let of = |group| ByOutcome::new(group, |outcome| get(Counter::Flows(outcome, class)));
     ClassCounters {
-        seen: totals.seen(class),
+        seen: Counter::seen(class).map(get).sum(),
         admitted: of(Group::Admitted).total(),
-        allowed: totals.get(Counter::Allowed(class)),
+        allowed: get(Counter::Allowed(class)),
         challenged: of(Group::Challenged).total(),
         refused: of(Group::Refused),
     }
@@ -73,6 +77,16 @@ impl ClassCounters {
     /// Admitted, challenged, refused.
     pub(crate) fn verdicts(&self) -> [u64; 3] {
         [self.admitted, self.challenged, self.refused.total()]
+    }
+
+    /// Packets of sources on the deny list, also those of old flows.
+    pub(crate) fn denied_packets(&self) -> u64 {
+        self.refused.of(Outcome::Denied)
+    }
+
+    /// Refused flows, without those packets.
+    pub(crate) fn refused_flows(&self) -> u64 {
+        self.refused.total() - self.denied_packets()
     }
 
     pub(crate) const fn allowed(&self) -> u64 {

@@ -28,6 +28,9 @@ pub(crate) use status::{
 pub(crate) use status_text::{above_lines, above_text, pause_text, write_status};
 pub(crate) use why::{HeldReport, ListedReport, NextReport, WhyReport, write_why};
 
+/// Columns of a terminal, to which text is wrapped.
+const WIDTH: usize = 80;
+
 /// The share of unreadable frames above which the guard does not do its work.
 pub(crate) const MOST_UNREADABLE: f64 = 0.01;
 

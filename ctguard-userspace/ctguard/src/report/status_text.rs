@@ -10,6 +10,7 @@ use crate::{
 };
 
 use super::{
+    WIDTH,
     by_class::ByClass,
     detection::DetectionReport,
     event_text::{holder_text, may_hold, reclaimed_text},
@@ -18,7 +19,28 @@ use super::{
     },
 };
 
+/// Lines of 80 columns but for the table of classes.
 pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
+    let mut lines = Vec::new();
+    write_lines(report, &mut lines)?;
+    wrap(&String::from_utf8_lossy(&lines), out)?;
+    writeln!(out)?;
+    classes(report, out)?;
+    writeln!(out)?;
+    if report.stage != "calm" {
+        tiers(report, out)?;
+        writeln!(out)?;
+    }
+    write_packets(report, out)
+}
+
+fn wrap(lines: &str, out: &mut impl Write) -> io::Result<()> {
+    let options = textwrap::Options::new(WIDTH).subsequent_indent("        ");
+    let wrapped = lines.lines().flat_map(|line| textwrap::wrap(line, &options));
+    wrapped.into_iter().try_for_each(|line| writeln!(out, "{line}"))
+}
+
+fn write_lines(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{}", headline(report))?;
     if let Some(fault) = report.fault() {
         writeln!(out, "FAULT   {fault}")?;
@@ -53,13 +75,10 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
         let verb = if feed.list == "allow" { "allowed" } else { "denied" };
         writeln!(out, "feed    {name}: {prefixes} {verb}{}", feed.refused())?;
     }
-    writeln!(out)?;
-    classes(report, out)?;
-    writeln!(out)?;
-    if report.stage != "calm" {
-        tiers(report, out)?;
-        writeln!(out)?;
-    }
+    Ok(())
+}
+
+fn write_packets(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     let of = |outcome| report.counters.packets.by_outcome.of(outcome);
     let malformed: u64 = Outcome::MALFORMED.into_iter().map(of).sum();
     writeln!(
@@ -221,11 +240,12 @@ fn until_full(holders: &Holders, report: &StatusReport) -> Option<f64> {
 
 fn filter(report: &StatusReport) -> String {
     if report.new_flow_detection.asks_conntrack() && !report.known_flows.complete {
-        return "; table not dumped yet, so every new flow costs a lookup".to_owned();
+        return "; filter not filled from the table yet, so every new flow costs a lookup"
+            .to_owned();
     }
     let load = report.known_flows.load_ratio * 100.0;
     match report.known_flows.dump_age_seconds {
-        Some(age) => format!("; table dumped {age:.0} s ago, filter {load:.1} % full"),
+        Some(age) => format!("; filter {load:.1} % full, filled from the table {age:.0} s ago"),
         None => format!("; filter {load:.1} % full"),
     }
 }
@@ -336,6 +356,19 @@ mod tests {
             limit_per_second,
             burst: 200.0,
         }
+    }
+
+    #[test]
+    fn a_long_line_goes_on_below_its_text() {
+        let mut text = Vec::new();
+        let held = ["203.0.113.7 (8 finished, 1 stream)"; 3].join(", ");
+        wrap(&format!("held by {held}\nguards  wan0 (native)\n"), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(
+            text,
+            "held by 203.0.113.7 (8 finished, 1 stream), 203.0.113.7 (8 finished, 1 stream),\n        \
+             203.0.113.7 (8 finished, 1 stream)\nguards  wan0 (native)\n"
+        );
     }
 
     #[test]

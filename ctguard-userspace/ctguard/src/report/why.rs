@@ -8,6 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
+    WIDTH,
     by_class::ByClass,
     event_text::may_hold,
     status::{PauseReport, ScopesReport},
@@ -17,9 +18,6 @@ use crate::{
     holders::{AboveLimit, PartReport},
     plural::entries,
 };
-
-/// Columns of the text.
-const WIDTH: usize = 80;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct WhyReport {
@@ -100,10 +98,12 @@ pub(crate) fn write_why(report: &WhyReport, out: &mut impl Write) -> io::Result<
             line("share", &format!("{name}: {share:.2} new flows/s, as all in its tier"))?;
         }
     }
-    if report.above.is_empty() {
+    // What the last look found does not hold for a source that was allowed since.
+    let above = if report.allow.is_some() { &[][..] } else { &report.above };
+    if above.is_empty() {
         line("asks", "for no more than its limits allow, or for too short a time to tell")?;
     }
-    let above = above_lines(&report.above, report.dry_run);
+    let above = above_lines(above, report.dry_run);
     above.iter().try_for_each(|above| line("asks", above))?;
     for (first, alike, verdicts) in by_verdicts(&report.next) {
         verdicts.iter().try_for_each(|verdict| line(first, verdict))?;
@@ -284,6 +284,19 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    /// Fails when an operator who allows a source reads of refusals that have ended.
+    #[test]
+    fn a_source_that_was_allowed_since_the_last_look_is_said_to_lose_nothing() {
+        let told = |report: WhyReport| {
+            let mut text = Vec::new();
+            write_why(&report, &mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        assert!(told(report()).contains("would refuse 14950/s"));
+        let allow = report().deny;
+        assert!(!told(WhyReport { allow, deny: None, ..report() }).contains("would refuse"));
     }
 
     /// Fails when a source is told about a pressure that there has not been.

@@ -1,5 +1,6 @@
 //! Where some class is not calm: tiers, shares and challenges.
 
+mod bounds;
 mod impersonated;
 mod truncated;
 

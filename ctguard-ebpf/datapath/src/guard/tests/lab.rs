@@ -64,6 +64,8 @@ pub(super) struct Lab {
     pub(super) offered: RefCell<Vec<Offered>>,
     pub(super) samples: Cell<bool>,
     pub(super) unknown_interface: bool,
+    /// Whether queries of IPv4, and of IPv6, can be truncated.
+    pub(super) truncates: [bool; 2],
     pub(super) now: RefCell<Jiffies>,
 }
 
@@ -153,6 +155,7 @@ impl Lab {
             offered: RefCell::default(),
             samples: Cell::new(false),
             unknown_interface: false,
+            truncates: [true; 2],
             now: RefCell::new(START),
         }
     }
@@ -305,7 +308,7 @@ impl Tables for &Lab {
     }
 
     fn truncate<A: Reversible>(&self) -> bool {
-        true
+        self.truncates[usize::from(size_of::<A>() > 4)]
     }
 
     fn answer<A: Answering>(&self, answer: &challenge::Answer<A>) -> bool {
