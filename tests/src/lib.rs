@@ -45,5 +45,6 @@ pub mod sysctl;
 pub mod table;
 pub mod tcp_states;
 pub mod terminal;
+pub mod traced;
 pub mod wan;
 pub mod wire;

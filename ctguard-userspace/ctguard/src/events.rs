@@ -27,6 +27,11 @@ pub(crate) enum What {
         interfaces: Vec<String>,
     },
     Stopped,
+    /// The guard that was there had another map layout, and this one replaced it.
+    Replaced {
+        former_layout: u32,
+        layout: u32,
+    },
     /// The configuration was read again and is in force.
     Reloaded {
         changes: Vec<String>,
@@ -108,7 +113,8 @@ impl What {
     /// A warning is what the operator should act on.
     pub(crate) fn level(&self) -> Level {
         match self {
-            Self::ReloadRefused { .. }
+            Self::Replaced { .. }
+            | Self::ReloadRefused { .. }
             | Self::InterfaceGone { .. }
             | Self::InterfaceAwaited { .. }
             | Self::InterfaceRefused { .. }
@@ -224,6 +230,7 @@ mod tests {
         let all = vec![
             What::Started { interfaces: vec![interface()] },
             What::Stopped,
+            What::Replaced { former_layout: 1, layout: 2 },
             What::Reloaded { changes: vec![text()] },
             What::Changed { changes: vec![text()] },
             What::ReloadRefused { error: text() },
@@ -253,6 +260,7 @@ mod tests {
             match what {
                 What::Started { .. }
                 | What::Stopped
+                | What::Replaced { .. }
                 | What::Reloaded { .. }
                 | What::Changed { .. }
                 | What::ReloadRefused { .. }

@@ -15,3 +15,4 @@ mod privileges;
 mod refused;
 mod table;
 mod takeover;
+mod upgrade;

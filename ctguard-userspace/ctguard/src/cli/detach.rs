@@ -8,7 +8,7 @@ use super::{CliError, Code, Context, context::require_privileges};
 use crate::daemon::dismantle;
 use crate::terminal::complain;
 use ctguard_kernel::{
-    lock,
+    bpf, lock,
     maps::{GuardMaps, OpenError, layout_of},
 };
 
@@ -28,8 +28,12 @@ pub(super) fn run(args: &DetachArgs, context: &Context) -> Result<Code, CliError
     require_privileges()?;
     let has_ended = args.stop && context.end_daemon()?;
     let lock = lock::for_daemon(context.pins.path())?;
-    let result = check(context)
-        .and_then(|()| dismantle(&context.pins).map_err(CliError::cannot("remove the guard")));
+    let remove = || {
+        bpf::finish_replacement(&context.pins).map_err(CliError::cannot("remove the guard"))?;
+        check(context)?;
+        dismantle(&context.pins).map_err(CliError::cannot("remove the guard"))
+    };
+    let result = remove();
     lock.remove();
     match result {
         // The daemon removed it.
@@ -40,7 +44,7 @@ pub(super) fn run(args: &DetachArgs, context: &Context) -> Result<Code, CliError
     Ok(Code::Done)
 }
 
-/// What a start left that was cut short may go too, and another release's guard: names of pins stay.
+/// What a start left that was cut short may go too, and a guard of another map layout: names of pins stay.
 fn check(context: &Context) -> Result<(), CliError> {
     match GuardMaps::open(&context.pins) {
         Ok(_) | Err(OpenError::Incomplete { .. } | OpenError::OtherLayout { .. }) => Ok(()),

@@ -49,8 +49,14 @@ const LEARNING_SECONDS: u64 = 10;
 /// more (`nf_conntrack_init_start`, `net/netfilter/nf_conntrack_core.c`).
 const USUAL_MAX: u64 = 262_144;
 
-/// Loads, configures and attaches; `fresh` if there is no guard to take over. Registers in `undo` how
-/// each step is undone. Returns the guard, the lock that keeps commands from changing settings, and what
+/// Where a guard is made, and whether its maps are new.
+pub(super) struct Place {
+    /// Beside the pins of the one that it replaces, if that has another map layout.
+    pub(super) pins: Pins,
+    pub(super) fresh: bool,
+}
+
+/// Loads, configures and attaches. Registers in `undo` how each step is undone. Returns the guard, the lock that keeps commands from changing settings, and what
 /// is not guarded yet though it is there.
 ///
 /// A guard that is taken over keeps its maps, and its links get the new programs without a gap.
@@ -59,11 +65,11 @@ pub(super) fn bring_up(
     table: Table,
     around: Surroundings,
     targets: &Targets,
-    fresh: bool,
+    place: &Place,
     lock: Lock,
     undo: &mut Undo,
 ) -> Result<(Guard, Lock, Vec<Refused>), StartError> {
-    let pins = &options.pins;
+    let &Place { ref pins, fresh } = place;
     let without_namespace = || StartError::cannot("find out the network namespace");
     let events = EventFile::of_this_namespace().map_err(without_namespace())?;
     let holders = HoldersFile::of_this_namespace().map_err(without_namespace())?;
@@ -80,7 +86,7 @@ pub(super) fn bring_up(
     let coarse = CoarseClock::new(jiffies_per_second);
     let timeouts = Timeouts::open();
     let mut maps = GuardMaps::open_unversioned(pins)?;
-    let writing = lock::for_writing(pins.path())?;
+    let writing = lock::for_writing(options.pins.path())?;
     let (values, again, until_then) = (maps.values(), pins.clone(), writing.clone());
     undo.push("put the former settings back", move || {
         GuardMaps::open_unversioned(&again)?.put_back(values);
@@ -122,7 +128,7 @@ pub(super) fn bring_up(
     }
     let kernel = (&mut programs, &mut maps, &around);
     let (interfaces, refused) =
-        attach_all(options, targets, kernel, former, fresh, &writing, undo)?;
+        attach_all(options, targets, kernel, former, place, &writing, undo)?;
     let record = run_directory::of_this_namespace("timeouts.json").map_err(without_namespace())?;
     let adaptive = AdaptiveTimeouts::start(TimeoutSettings::of_the_kernel(), &record)
         .map_err(|error| StartError::Timeouts(error.into()))?;
@@ -201,7 +207,7 @@ fn pin(programs: &Programs, pins: &Pins, undo: &mut Undo) -> Result<(), StartErr
         former.iter().try_for_each(|(name, program)| again.replace_program(name, program))?;
         Ok(())
     });
-    Ok(programs.pin()?)
+    Ok(programs.pin(pins)?)
 }
 
 /// Functions may be missing because their module is.
@@ -236,11 +242,10 @@ fn attach_all(
     targets: &Targets,
     (programs, maps, around): (&mut Programs, &mut GuardMaps, &Surroundings),
     former: Vec<Former>,
-    fresh: bool,
+    &Place { ref pins, fresh }: &Place,
     writing: &Lock,
     undo: &mut Undo,
 ) -> Result<(Vec<Guarded>, Vec<Refused>), StartError> {
-    let pins = &options.pins;
     let (mut interfaces, mut refused) = (Vec::new(), Vec::new());
     let mut first = None;
     for ((link, names), former) in targets.links.iter().zip(&targets.names).zip(former) {

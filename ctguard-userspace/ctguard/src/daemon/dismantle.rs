@@ -1,6 +1,6 @@
 //! Removes a guard from the kernel.
 
-use std::{fs, io};
+use std::io;
 
 use ctguard_kernel::{
     bpf::{self, Attachment, Pins},
@@ -9,17 +9,11 @@ use ctguard_kernel::{
 
 /// The links go first, so no packet meets a program without its maps.
 pub(crate) fn dismantle(pins: &Pins) -> io::Result<()> {
+    bpf::finish_replacement(pins)?;
     for ifindex in pins.attached()? {
         Attachment::detach(pins, ifindex)?;
     }
-    for entry in fs::read_dir(pins.path())? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
-    }
+    bpf::forget(pins)?;
     lock::forget_writing(pins.path());
     bpf::remove(pins)
 }

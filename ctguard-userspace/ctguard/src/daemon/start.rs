@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::{
     Guard,
     arrivals::{self, Refused, publish},
-    bring_up::{bring_up, forget_others, others},
+    bring_up::{Place, bring_up, forget_others, others},
     configuration::Configuration,
     dismantle, lists,
     run::Waits,
@@ -132,6 +132,8 @@ pub(super) fn start(options: &StartOptions) -> Result<(Guard, Waits), StartError
         ensure_some(&plan.added, options, &links)?;
     }
     let lock = lock::for_daemon(options.pins.path())?;
+    bpf::finish_replacement(&options.pins)
+        .map_err(StartError::cannot("finish what an earlier start began"))?;
     if let Err(error) = forget_gone_namespaces() {
         warn!("cannot remove the events of network namespaces that are gone: {error}");
     }
@@ -171,14 +173,12 @@ fn start_locked(
     lock: Lock,
 ) -> Result<(Guard, Waits), StartError> {
     bpf::prepare(&options.pins)?;
-    let fresh = prepare(&options.pins)?;
+    let former = prepare(&options.pins)?;
     let targets = Targets::new(&options.pins, &links, &plan)
         .map_err(StartError::cannot("find what is attached"))?;
     let mut undo = Undo::default();
-    if fresh {
-        let pins = options.pins.clone();
-        undo.push("remove the new guard", move || Ok(dismantle(&pins)?));
-    }
+    let place = place(&options.pins, former, &mut undo)?;
+    let fresh = place.fresh;
     ensure_some(&targets.links, options, &links)?;
     for note in plan.notes {
         info!("{note}");
@@ -186,9 +186,15 @@ fn start_locked(
     let indices: Vec<_> = targets.links.iter().map(|link| link.index).collect();
     let around = Surroundings::of(links, &indices);
     let (mut guard, writing, mut refused) =
-        bring_up(options, table, around, &targets, fresh, lock, &mut undo)?;
+        bring_up(options, table, around, &targets, &place, lock, &mut undo)?;
     let waits = Waits::open(&mut guard, options.trace).map_err(StartError::Waits)?;
     let others = others(&guard, &targets.links)?;
+    if let Former::OtherLayout(layout) = former {
+        bpf::replace(&options.pins).map_err(StartError::cannot("replace the former guard"))?;
+        guard.pins = options.pins.clone();
+        guard.maps.are_pinned_at(&options.pins);
+        guard.report(What::Replaced { former_layout: layout, layout: LAYOUT_VERSION });
+    }
     undo.commit();
     let awaited = if options.keeps_settings(fresh) { &targets.absent[..] } else { &[] };
     forget_others(&mut guard, &others, awaited, writing.clone());
@@ -216,14 +222,22 @@ fn start_locked(
     Ok((guard, waits))
 }
 
-/// Clears what an interrupted start left; false if there is a guard to take over.
-fn prepare(pins: &Pins) -> Result<bool, StartError> {
+/// The guard that a start finds.
+#[derive(Clone, Copy)]
+enum Former {
+    Nothing,
+    /// Its maps are used again.
+    SameLayout,
+    /// It is replaced.
+    OtherLayout(u32),
+}
+
+/// Clears what an interrupted start left.
+fn prepare(pins: &Pins) -> Result<Former, StartError> {
     match layout_of(pins) {
-        Ok(LAYOUT_VERSION) => return Ok(false),
+        Ok(LAYOUT_VERSION) => return Ok(Former::SameLayout),
         Ok(0) | Err(OpenError::NoGuard { .. }) => {}
-        Ok(found) => {
-            return Err(OpenError::OtherLayout { path: pins.path().to_owned(), found }.into());
-        }
+        Ok(found) => return Ok(Former::OtherLayout(found)),
         Err(error) => return Err(error.into()),
     }
     let empty = fs::read_dir(pins.path()).map(|mut entries| entries.next().is_none());
@@ -231,5 +245,22 @@ fn prepare(pins: &Pins) -> Result<bool, StartError> {
         dismantle(pins).map_err(StartError::cannot("clear what an earlier start left"))?;
         bpf::prepare(pins)?;
     }
-    Ok(true)
+    Ok(Former::Nothing)
+}
+
+fn place(pins: &Pins, former: Former, undo: &mut Undo) -> Result<Place, StartError> {
+    let again = pins.clone();
+    Ok(match former {
+        Former::Nothing => {
+            undo.push("remove the new guard", move || Ok(dismantle(&again)?));
+            Place { pins: pins.clone(), fresh: true }
+        }
+        Former::SameLayout => Place { pins: pins.clone(), fresh: false },
+        Former::OtherLayout(_) => {
+            undo.push("remove the new guard", move || Ok(bpf::finish_replacement(&again)?));
+            let beside = bpf::begin_beside(pins);
+            let pins = beside.map_err(StartError::cannot("make a guard beside the former one"))?;
+            Place { pins, fresh: true }
+        }
+    })
 }

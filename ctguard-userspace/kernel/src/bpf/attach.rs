@@ -8,6 +8,7 @@ use std::{
 
 use aya::programs::loaded_programs;
 use ctguard_layout::{Interface, programs};
+use log::info;
 use thiserror::Error;
 
 use super::{
@@ -229,6 +230,7 @@ fn ingress(
         if info.ifindex == link.index {
             return update(fd.as_fd(), programs, link, choice);
         }
+        info!("{}: its former link is gone; attaching anew", link.name);
         let path = pins.xdp(link.index);
         remove_if_there(&path).map_err(|source| AttachError::Pin { path, source })?;
     }

@@ -76,7 +76,6 @@ pub struct Programs {
     /// The same without `BPF_F_XDP_HAS_FRAGS`, loaded when a driver needs it.
     plain: OnceCell<OwnedFd>,
     detector: Detector,
-    pins: Pins,
     clock_read: Option<Sample>,
 }
 
@@ -95,8 +94,7 @@ impl Programs {
         let egress: &mut SchedClassifier = program(&mut object, programs::EGRESS)?;
         egress.load().map_err(|source| refused(programs::EGRESS, &source))?;
         let (ingress, detector) = load_ingress(&object, detection)?;
-        let (plain, pins) = (OnceCell::new(), pins.clone());
-        Ok(Self { object, ingress, plain, detector, pins, clock_read })
+        Ok(Self { object, ingress, plain: OnceCell::new(), detector, clock_read })
     }
 
     /// A reading of the kernel's clock from before the large programs were loaded. That takes long
@@ -106,12 +104,12 @@ impl Programs {
     }
 
     /// Pins all programs in place of those of an earlier start.
-    pub fn pin(&self) -> Result<(), LoadError> {
+    pub fn pin(&self, pins: &Pins) -> Result<(), LoadError> {
         for name in [programs::CLOCK, programs::EGRESS] {
             let fd = fd_of(&self.object, name)?;
-            self.pins.replace_program(name, fd).map_err(LoadError::Pin)?;
+            pins.replace_program(name, fd).map_err(LoadError::Pin)?;
         }
-        self.pins.replace_program(programs::INGRESS, self.ingress()).map_err(LoadError::Pin)
+        pins.replace_program(programs::INGRESS, self.ingress()).map_err(LoadError::Pin)
     }
 
     pub fn detector(&self) -> &Detector {

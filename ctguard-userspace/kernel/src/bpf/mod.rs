@@ -1,6 +1,7 @@
 //! Getting the program into the kernel, onto interfaces, and keeping it there.
 
 mod attach;
+mod beside;
 mod bpffs;
 mod clock;
 mod detection;
@@ -18,6 +19,7 @@ mod syscall;
 pub use attach::{
     AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached,
 };
+pub use beside::{begin as begin_beside, finish as finish_replacement, forget, replace};
 pub use bpffs::{MountError, check as check_pins, dies_with_container, prepare, remove};
 pub use clock::{ClockError, KernelClock, monotonic};
 pub use detection::{DetectionChoice, Detector};

@@ -37,6 +37,28 @@ impl Pins {
         &self.0
     }
 
+    /// Where a guard is made that will take this one's place (see [`super::beside`]).
+    pub(super) fn next(&self) -> Self {
+        self.beside("_next")
+    }
+
+    /// Where this one is for the moment in which the next one takes its place.
+    pub(super) fn former(&self) -> Self {
+        self.beside("_former")
+    }
+
+    fn beside(&self, suffix: &str) -> Self {
+        let mut path = self.0.clone().into_os_string();
+        path.push(suffix);
+        Self(path.into())
+    }
+
+    /// Whether a pin of this name is neither a link nor a program, in whatever release.
+    pub(super) fn is_map(name: &str) -> bool {
+        let is_link = [XDP, TCX].iter().any(|prefix| name.starts_with(prefix));
+        !is_link && ![programs::CLOCK, programs::EGRESS, programs::INGRESS].contains(&name)
+    }
+
     pub fn map(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -125,9 +147,32 @@ pub(super) fn remove_directory_if_there(path: &Path) -> io::Result<()> {
     ignore_missing(fs::remove_dir(path))
 }
 
-fn ignore_missing(removed: io::Result<()>) -> io::Result<()> {
+pub(super) fn ignore_missing(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_is_made_beside_the_one_that_it_replaces() {
+        let pins = Pins::at("/run/ctguard/4026531840".into());
+        assert_eq!(pins.next().path(), Path::new("/run/ctguard/4026531840_next"));
+        assert_eq!(pins.former().path(), Path::new("/run/ctguard/4026531840_former"));
+    }
+
+    #[test]
+    fn links_and_programs_are_told_from_maps_by_their_names() {
+        for name in ctguard_layout::maps::PINNED {
+            assert!(Pins::is_map(name), "{name}");
+        }
+        assert!(Pins::is_map("of_another_release"));
+        for name in ["xdp_2", "tcx_17", programs::CLOCK, programs::EGRESS, programs::INGRESS] {
+            assert!(!Pins::is_map(name), "{name}");
+        }
     }
 }

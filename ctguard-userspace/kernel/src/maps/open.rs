@@ -32,7 +32,7 @@ pub enum OpenError {
     NotPermitted { path: PathBuf },
     #[error(
         "the guard at {} has map layout {found}, this ctguard has {LAYOUT_VERSION}; it goes on alone; \
-         remove it: ctguard detach",
+         replace it: systemctl restart ctguard, or ctguard run",
         path.display()
     )]
     OtherLayout { path: PathBuf, found: u32 },
@@ -84,6 +84,11 @@ impl GuardMaps {
             feeds: FeedLists::open(pins)?.into(),
             pins: pins.clone(),
         })
+    }
+
+    /// Their pins are elsewhere from now on.
+    pub fn are_pinned_at(&mut self, pins: &Pins) {
+        self.pins = pins.clone();
     }
 
     /// What is in force, also during a pause; [`Self::settings`] has what the operator set.
