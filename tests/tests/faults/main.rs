@@ -11,6 +11,7 @@ mod locks;
 mod log;
 mod mounts;
 mod names;
+mod pins;
 mod privileges;
 mod refused;
 mod table;

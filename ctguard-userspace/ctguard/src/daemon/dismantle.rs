@@ -7,8 +7,17 @@ use ctguard_kernel::{
     lock,
 };
 
-/// The links go first, so no packet meets a program without its maps.
+/// The links go first, so no packet meets a program without its maps. Pins that somebody removed are
+/// no failure.
 pub(crate) fn dismantle(pins: &Pins) -> io::Result<()> {
+    if pins.path().exists() {
+        unpin(pins)?;
+    }
+    lock::forget_writing(pins.path());
+    bpf::remove(pins)
+}
+
+fn unpin(pins: &Pins) -> io::Result<()> {
     for ifindex in pins.attached()? {
         Attachment::detach(pins, ifindex)?;
     }
@@ -20,6 +29,5 @@ pub(crate) fn dismantle(pins: &Pins) -> io::Result<()> {
             fs::remove_file(entry.path())?;
         }
     }
-    lock::forget_writing(pins.path());
-    bpf::remove(pins)
+    Ok(())
 }

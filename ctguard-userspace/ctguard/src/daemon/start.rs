@@ -217,7 +217,15 @@ fn start_locked(
 /// Clears what an interrupted start left; false if there is a guard to take over.
 fn prepare(pins: &Pins) -> Result<bool, StartError> {
     match layout_of(pins) {
-        Ok(LAYOUT_VERSION) => return Ok(false),
+        Ok(LAYOUT_VERSION) => match pins.lack() {
+            None => return Ok(false),
+            // In a map that is made anew, nothing would be as the program expects it.
+            Some(lost) => warn!(
+                "the guard at {} lost {lost}, so it is made anew: its settings and lists are those of \
+                 the configuration",
+                pins.path().display()
+            ),
+        },
         Ok(0) | Err(OpenError::NoGuard { .. }) => {}
         Ok(found) => {
             return Err(OpenError::OtherLayout { path: pins.path().to_owned(), found }.into());

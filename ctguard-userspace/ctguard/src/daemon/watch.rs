@@ -10,7 +10,7 @@ use super::{
     arrivals::{self, lacks_members, memberless},
     bring_up::note_mode,
     guarded::{another_of, merge},
-    known_flows,
+    keep_pins, known_flows,
 };
 use crate::events::What;
 use ctguard_kernel::{
@@ -24,6 +24,7 @@ const OPEN: &str = "it is open to floods";
 /// Updates slots and attachments. A failure is tried again at the next look, because a new interface
 /// may not be ready.
 pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
+    keep_pins::follow(guard);
     let links = net::links()?;
     let indices = indices(guard, &links);
     let around = Surroundings::of(links, &indices);

@@ -18,7 +18,9 @@ mod syscall;
 pub use attach::{
     AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached,
 };
-pub use bpffs::{MountError, check as check_pins, dies_with_container, prepare, remove};
+pub use bpffs::{
+    MountError, check as check_pins, dies_with_container, prepare, remove, try_prepare,
+};
 pub use clock::{ClockError, KernelClock, monotonic};
 pub use detection::{DetectionChoice, Detector};
 pub use holders::{LinkHolder, link_holders};
