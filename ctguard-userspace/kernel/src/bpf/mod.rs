@@ -16,7 +16,7 @@ mod refusal;
 mod syscall;
 
 pub use attach::{
-    AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached,
+    AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached, is_of_gone,
 };
 pub use bpffs::{
     MountError, check as check_pins, dies_with_container, prepare, remove, try_prepare,
