@@ -1,6 +1,8 @@
 //! What becomes of the guard when something goes wrong around it: the real `ctguard` in a
 //! namespace of its own.
 
+mod chaos;
+mod cpu;
 mod detection;
 mod interfaces;
 mod journal;
