@@ -54,6 +54,20 @@ pub fn no_journal(test: &str, socket: &std::path::Path) -> bool {
     is_free
 }
 
+/// Whether a processor, by its file `online`, can be taken offline.
+///
+/// # Panics
+/// As [`root`].
+#[must_use]
+pub fn processor_that_may_go(test: &str, online: &str) -> bool {
+    let may_go = std::fs::read_to_string(online).is_ok_and(|state| state.trim() == "1")
+        && std::fs::File::options().write(true).open(online).is_ok();
+    if !may_go {
+        skip(test, &format!("needs a processor that may go offline, by {online}"));
+    }
+    may_go
+}
+
 /// Whether the release binary is built.
 ///
 /// # Panics

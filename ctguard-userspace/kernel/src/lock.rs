@@ -136,6 +136,11 @@ pub fn for_mounting() -> Result<Lock, LockError> {
     take(MOUNTING, Path::new(""), PATIENCE)
 }
 
+/// Like [`for_mounting`] without waiting.
+pub fn try_for_mounting() -> Result<Lock, LockError> {
+    take(MOUNTING, Path::new(""), Duration::ZERO)
+}
+
 /// Removes the files of [`for_writing`] and [`for_capturing`].
 pub fn forget_writing(pins: &Path) {
     for purpose in [WRITING, CAPTURING] {

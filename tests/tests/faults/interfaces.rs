@@ -40,6 +40,43 @@ fn an_interface_that_comes_back_is_guarded_again() -> Result<()> {
     site.ensure_gone()
 }
 
+/// Fails when another device is guarded in the place of one that is gone, because the kernel gave it the same
+/// index.
+#[test]
+fn a_device_that_has_the_index_of_one_that_is_gone_is_not_taken_for_it() -> Result<()> {
+    if !require::root("a_device_that_has_the_index_of_one_that_is_gone_is_not_taken_for_it") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let daemon = site.guard()?;
+    for seen in [true, false] {
+        let index = site.index(WAN)?;
+        site.guarded().ip(&[format!("link del {WAN}")])?;
+        if seen {
+            wait_for("the interface's end in the status", || {
+                let attached = site.status()?.pointer("/interfaces/0/attached").cloned();
+                Ok((attached == Some(false.into())).then_some(()))
+            })?;
+        }
+        site.guarded().ip(&[
+            format!("link add other0 index {index} type veth peer name other1"),
+            "link set other0 up".to_owned(),
+        ])?;
+        wait_for("the interface's end in the events", || {
+            let gone = site.succeed(&["events"])?.matches("wan0 is gone").count();
+            Ok((gone == if seen { 1 } else { 2 }).then_some(()))
+        })?;
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        ensure!(site.xdp("other0")?.is_none(), "it was not to be guarded: {}", daemon.log()?);
+        site.connect(OUTSIDE, WAN)?;
+        wait_for("the program on the new interface", || site.xdp(WAN))?;
+        ensure!(site.xdp("other0")?.is_none());
+        site.guarded().ip(&["link del other0"])?;
+    }
+    ensure!(daemon.stop()?.success());
+    site.ensure_gone()
+}
+
 /// Fails when an interface that is renamed is lost, or keeps its old name in the status.
 #[test]
 fn an_interface_that_is_renamed_stays_guarded() -> Result<()> {

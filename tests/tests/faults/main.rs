@@ -1,6 +1,8 @@
 //! What becomes of the guard when something goes wrong around it: the real `ctguard` in a
 //! namespace of its own.
 
+mod chaos;
+mod cpu;
 mod detection;
 mod interfaces;
 mod journal;
@@ -11,6 +13,7 @@ mod locks;
 mod log;
 mod mounts;
 mod names;
+mod pins;
 mod privileges;
 mod refused;
 mod table;

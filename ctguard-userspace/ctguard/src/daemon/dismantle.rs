@@ -7,13 +7,16 @@ use ctguard_kernel::{
     lock,
 };
 
-/// The links go first, so no packet meets a program without its maps.
+/// The links go first, so no packet meets a program without its maps. Pins that somebody removed are
+/// no failure.
 pub(crate) fn dismantle(pins: &Pins) -> io::Result<()> {
     bpf::finish_replacement(pins)?;
-    for ifindex in pins.attached()? {
-        Attachment::detach(pins, ifindex)?;
+    if pins.path().exists() {
+        for ifindex in pins.attached()? {
+            Attachment::detach(pins, ifindex)?;
+        }
+        bpf::forget(pins)?;
     }
-    bpf::forget(pins)?;
     lock::forget_writing(pins.path());
     bpf::remove(pins)
 }

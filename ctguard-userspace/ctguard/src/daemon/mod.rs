@@ -13,6 +13,7 @@ mod held;
 mod hook;
 mod housekeeping;
 mod incidents;
+mod keep_pins;
 mod keep_regulars;
 mod kept_file;
 mod known_flows;

@@ -217,6 +217,7 @@ fn keep_house(guard: &mut Guard) -> bool {
         guard.attempted("answer the service manager", "it may restart the daemon", &failed);
     }
     watch::has_new_sight(guard)
+        || guard.pins.lack().is_some()
         || guard.waiting.is_due(monotonic())
         || guard
             .interfaces

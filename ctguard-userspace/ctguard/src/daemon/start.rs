@@ -189,7 +189,7 @@ fn start_locked(
         bring_up(options, table, around, &targets, &place, lock, &mut undo)?;
     let waits = Waits::open(&mut guard, options.trace).map_err(StartError::Waits)?;
     let others = others(&guard, &targets.links)?;
-    if let Former::OtherLayout(layout) = former {
+    if let Former::Replaced(layout) = former {
         bpf::replace(&options.pins).map_err(StartError::cannot("replace the former guard"))?;
         guard.pins = options.pins.clone();
         guard.maps.are_pinned_at(&options.pins);
@@ -228,16 +228,23 @@ enum Former {
     Nothing,
     /// Its maps are used again.
     SameLayout,
-    /// It is replaced.
-    OtherLayout(u32),
+    /// Of this layout, and replaced: its maps have another, or some are lost.
+    Replaced(u32),
 }
 
 /// Clears what an interrupted start left.
 fn prepare(pins: &Pins) -> Result<Former, StartError> {
     match layout_of(pins) {
-        Ok(LAYOUT_VERSION) => return Ok(Former::SameLayout),
+        Ok(LAYOUT_VERSION) => match pins.lack() {
+            None => return Ok(Former::SameLayout),
+            // In a map that is made anew, nothing would be as the program expects it.
+            Some(lost) => {
+                warn!("the guard at {} lost {lost}, so it is made anew", pins.path().display());
+                return Ok(Former::Replaced(LAYOUT_VERSION));
+            }
+        },
         Ok(0) | Err(OpenError::NoGuard { .. }) => {}
-        Ok(found) => return Ok(Former::OtherLayout(found)),
+        Ok(found) => return Ok(Former::Replaced(found)),
         Err(error) => return Err(error.into()),
     }
     let empty = fs::read_dir(pins.path()).map(|mut entries| entries.next().is_none());
@@ -256,7 +263,7 @@ fn place(pins: &Pins, former: Former, undo: &mut Undo) -> Result<Place, StartErr
             Place { pins: pins.clone(), fresh: true }
         }
         Former::SameLayout => Place { pins: pins.clone(), fresh: false },
-        Former::OtherLayout(_) => {
+        Former::Replaced(_) => {
             undo.push("remove the new guard", move || Ok(bpf::finish_replacement(&again)?));
             let beside = bpf::begin_beside(pins);
             let pins = beside.map_err(StartError::cannot("make a guard beside the former one"))?;

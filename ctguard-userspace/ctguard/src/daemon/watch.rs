@@ -8,8 +8,8 @@ use log::{info, warn};
 use super::{
     Guard, arrivals,
     bring_up::note_mode,
-    guarded::{another_of, merge},
-    known_flows,
+    guarded::{Guarded, another_of, merge},
+    keep_pins, known_flows,
 };
 use crate::{events::What, interfaces::memberless};
 use ctguard_kernel::{
@@ -23,6 +23,7 @@ const OPEN: &str = "it is open to floods";
 /// Updates slots and attachments. A failure is tried again at the next look, because a new interface
 /// may not be ready.
 pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
+    keep_pins::follow(guard);
     let links = net::links()?;
     let indices = indices(guard, &links);
     let around = Surroundings::of(links, &indices);
@@ -57,7 +58,7 @@ fn follow_device(
 ) -> anyhow::Result<bool> {
     let links = &around.links;
     let guarded = guard.interfaces[position].clone();
-    match find(links, guarded.ifindex, net::link)? {
+    match find(links, guarded.ifindex, net::link)?.filter(|link| is_it(guard, &guarded, link)) {
         Some(link) if bpf::is_attached(&guard.pins, link.index) => {
             guard.interfaces[position].name.clone_from(&link.name);
             guard.maps.note_device(around, &link);
@@ -93,6 +94,14 @@ fn follow_device(
         }
     }
     Ok(true)
+}
+
+/// Whether `link`, which has the index of what was guarded, is that device, maybe renamed. The kernel gives
+/// the index of one that is gone to another.
+fn is_it(guard: &Guard, guarded: &Guarded, link: &Link) -> bool {
+    link.name == guarded.name
+        || bpf::is_attached(&guard.pins, link.index)
+        || guarded.attached && !bpf::is_of_gone(&guard.pins, link.index)
 }
 
 /// Says that rules exempt packets, which conntrack then never knows.

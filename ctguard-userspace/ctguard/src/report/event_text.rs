@@ -17,11 +17,17 @@ pub(crate) fn event_text(what: &What) -> String {
         What::Started { interfaces } if interfaces.is_empty() => "guarding nothing yet".to_owned(),
         What::Started { interfaces } => format!("guarding {}", interfaces.join(", ")),
         What::Stopped => "stopping".to_owned(),
-        What::Replaced { former_layout, layout } => format!(
-            "replaced a guard of map layout {former_layout} by one of layout {layout}, without a gap; not \
-             carried over are settings and list entries that are neither configured nor kept, feeds \
-             until they are read, a pause, and counters"
-        ),
+        What::Replaced { former_layout, layout } => {
+            let former = if former_layout == layout {
+                "a guard that lost some of its pins by a new one".to_owned()
+            } else {
+                format!("a guard of map layout {former_layout} by one of layout {layout}")
+            };
+            format!(
+                "replaced {former}, without a gap; not carried over are settings and list entries that \
+                 are neither configured nor kept, feeds until they are read, a pause, and counters"
+            )
+        }
         What::Reloaded { changes } if changes.is_empty() => {
             "configuration read again; nothing changes".to_owned()
         }

@@ -189,6 +189,11 @@ pub fn is_attached(pins: &Pins, ifindex: u32) -> bool {
         && egress::is_attached(pins, ifindex)
 }
 
+/// Whether the interface is gone to which the programs were attached, though another may have its index.
+pub fn is_of_gone(pins: &Pins, ifindex: u32) -> bool {
+    matches!(pins.xdp_link(ifindex), Ok(Some((_, info))) if info.ifindex != ifindex)
+}
+
 /// What an interface runs before a start changes it.
 pub struct Former {
     pins: Pins,

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::{Pins, pins::remove_directory_if_there};
 use crate::{
-    lock::{self, LockError},
+    lock::{self, Lock, LockError},
     namespace,
 };
 
@@ -51,9 +51,17 @@ pub enum MountError {
 
 /// Makes the directory of `pins` on a bpffs that outlives this process.
 pub fn prepare(pins: &Pins) -> Result<(), MountError> {
+    prepare_under(pins, &lock::for_mounting()?)
+}
+
+/// The same, or an error at once while somebody else mounts one.
+pub fn try_prepare(pins: &Pins) -> Result<(), MountError> {
+    prepare_under(pins, &lock::try_for_mounting()?)
+}
+
+fn prepare_under(pins: &Pins, _mounting: &Lock) -> Result<(), MountError> {
     let path = pins.path();
     let prepare = |source| MountError::Prepare { path: path.to_owned(), source };
-    let _mounting = lock::for_mounting()?;
     if let Some(parent) = find_mount_point(pins)? {
         mount_at(parent)?;
     }

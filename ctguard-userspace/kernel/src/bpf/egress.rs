@@ -136,13 +136,16 @@ fn attach_filter(
         qdisc_add_clsact(&link.name)?;
     }
     let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
-    let id = program.attach_with_options(
-        &link.name,
-        TcAttachType::Egress,
-        TcAttachOptions::Netlink(options),
-    )?;
-    // The filter outlives this process: no link may remove it when it is dropped.
-    std::mem::forget(program.take_link(id)?);
+    let options = TcAttachOptions::Netlink(options);
+    match program.attach_with_options(&link.name, TcAttachType::Egress, options) {
+        // The filter outlives this process: no link may remove it when it is dropped.
+        Ok(id) => std::mem::forget(program.take_link(id)?),
+        // Ours, whose pins somebody removed. Who made the qdisc was among them; it goes only if it is unused.
+        Err(_) if update_filter(program, link).is_ok() => {
+            fs::create_dir_all(pins.qdisc(link.index))?;
+        }
+        Err(error) => return Err(error.into()),
+    }
     Ok(fs::create_dir_all(pins.filter(link.index))?)
 }
 

@@ -9,6 +9,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::MapError,
+    pin::PinError,
     programs::{ProgramError, ProgramFd, SchedClassifier, Xdp},
     sys::SyscallError,
 };
@@ -110,6 +111,19 @@ impl Programs {
             pins.replace_program(name, fd).map_err(LoadError::Pin)?;
         }
         pins.replace_program(programs::INGRESS, self.ingress()).map_err(LoadError::Pin)
+    }
+
+    /// Pins again what somebody removed; the directory must be there.
+    pub fn pin_again(&self, pins: &Pins) -> Result<(), LoadError> {
+        for name in maps::PINNED {
+            let path = pins.map(name);
+            if !path.exists() {
+                let map = self.object.map(name);
+                let map = map.ok_or_else(|| LoadError::MissingMap(name.to_owned()))?;
+                map.pin(path).map_err(|error| LoadError::Pin(unpinned(error)))?;
+            }
+        }
+        self.pin(pins)
     }
 
     pub fn detector(&self) -> &Detector {
@@ -217,6 +231,15 @@ fn refused(name: &'static str, error: &ProgramError) -> LoadError {
         return LoadError::NotPermitted;
     }
     LoadError::Program { name, refusal: error.into() }
+}
+
+fn unpinned(error: PinError) -> io::Error {
+    match error {
+        PinError::SyscallError(error) => error.io_error,
+        error @ (PinError::InvalidPinPath { .. } | PinError::NoFd { .. }) => {
+            io::Error::other(error)
+        }
+    }
 }
 
 fn os_error(error: &EbpfError) -> Option<i32> {

@@ -17,10 +17,12 @@ mod refusal;
 mod syscall;
 
 pub use attach::{
-    AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached,
+    AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached, is_of_gone,
 };
 pub use beside::{begin as begin_beside, finish as finish_replacement, forget, replace};
-pub use bpffs::{MountError, check as check_pins, dies_with_container, prepare, remove};
+pub use bpffs::{
+    MountError, check as check_pins, dies_with_container, prepare, remove, try_prepare,
+};
 pub use clock::{ClockError, KernelClock, monotonic};
 pub use detection::{DetectionChoice, Detector};
 pub use holders::{LinkHolder, link_holders};

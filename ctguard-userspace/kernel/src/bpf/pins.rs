@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ctguard_layout::programs;
+use ctguard_layout::{maps, programs};
 
 use super::syscall::{self, LinkInfo};
 use crate::namespace;
@@ -117,6 +117,12 @@ impl Pins {
             }
         }
         Ok(found)
+    }
+
+    /// The first map or program of a guard that is not pinned.
+    pub fn lack(&self) -> Option<&'static str> {
+        let programs = [programs::CLOCK, programs::EGRESS, programs::INGRESS];
+        maps::PINNED.into_iter().chain(programs).find(|name| !self.map(name).exists())
     }
 
     /// Pins a program in place of an older one; the path is never missing.
