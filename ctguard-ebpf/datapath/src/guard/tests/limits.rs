@@ -74,7 +74,8 @@ fn all_sources_share_the_limit_of_a_service() {
 /// Fails when an operator's exemption ends where a neighbour has spent a limit.
 #[test]
 fn neither_limit_holds_an_allowed_source() {
-    for mut lab in [limiting_prefixes(3), limiting_services(3)] {
+    for limiting in [limiting_prefixes, limiting_services] {
+        let mut lab = limiting(3);
         lab.list(List::AllowV4, REMOTE, 0);
         lab.grant.allowances[1].limit.store(100);
         assert_eq!(Lab::admitted_of(50, |port| lab.udp(REMOTE, port)), 50);
@@ -83,7 +84,8 @@ fn neither_limit_holds_an_allowed_source() {
 
 #[test]
 fn packets_that_follow_an_admission_are_held_to_neither_limit() {
-    for lab in [limiting_prefixes(1), limiting_services(1)] {
+    for limiting in [limiting_prefixes, limiting_services] {
+        let lab = limiting(1);
         assert_eq!(lab.udp(REMOTE, 7), Outcome::Admitted);
         for _ in 0..10 {
             assert_eq!(lab.udp(REMOTE, 7), Outcome::Known);
@@ -94,7 +96,8 @@ fn packets_that_follow_an_admission_are_held_to_neither_limit() {
 
 #[test]
 fn on_an_interface_without_a_slot_neither_limit_holds() {
-    for mut lab in [limiting_prefixes(1), limiting_services(1)] {
+    for limiting in [limiting_prefixes, limiting_services] {
+        let mut lab = limiting(1);
         lab.unknown_interface = true;
         for port in 1..10 {
             assert_eq!(lab.udp(REMOTE, port), Outcome::UnknownInterface);
@@ -105,7 +108,8 @@ fn on_an_interface_without_a_slot_neither_limit_holds() {
 /// Fails when rates that are set and then taken out of use go on holding.
 #[test]
 fn what_is_not_in_use_limits_nobody() {
-    for mut lab in [limiting_prefixes(3), limiting_services(3)] {
+    for limiting in [limiting_prefixes, limiting_services] {
+        let mut lab = limiting(3);
         lab.environment.operator.scopes_in_use = 0;
         assert_eq!(Lab::admitted_of(100, |port| lab.udp(REMOTE, port)), BURST);
     }
