@@ -53,7 +53,8 @@ fn follow(pid: i32, is_it: &mut impl FnMut(&Step) -> bool) -> Result<Step> {
         let signal = libc::WSTOPSIG(status);
         let is_call = signal == libc::SIGTRAP | 0x80;
         if is_call
-            && let Some(step) = step(&entered(pid)?, memory)?
+            && let Some((number, arguments)) = entered(pid)?
+            && let Some(step) = step(number, arguments, memory)?
             && is_it(&step)
         {
             return Ok(step);
@@ -64,7 +65,7 @@ fn follow(pid: i32, is_it: &mut impl FnMut(&Step) -> bool) -> Result<Step> {
 }
 
 /// The number and the arguments of the call that begins; none where one ends.
-fn entered(pid: i32) -> Result<Option<(i64, [u64; 6])>> {
+fn entered(pid: i32) -> Result<Option<(libc::c_long, [u64; 6])>> {
     let mut info = std::mem::MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
     let size = size_of::<libc::ptrace_syscall_info>();
     // SAFETY: the kernel writes at most `size` bytes to `info`, which is that long.
@@ -77,14 +78,14 @@ fn entered(pid: i32) -> Result<Option<(i64, [u64; 6])>> {
     }
     // SAFETY: `op` says which of the union's fields the kernel wrote.
     let entry = unsafe { info.u.entry };
-    Ok(Some((i64::try_from(entry.nr)?, entry.args)))
+    Ok(Some((libc::c_long::try_from(entry.nr)?, entry.args)))
 }
 
 fn step(
-    entered: &Option<(i64, [u64; 6])>,
+    number: libc::c_long,
+    [first, second, third, ..]: [u64; 6],
     memory: impl Fn(u64, &mut [u8]) -> io::Result<usize>,
 ) -> Result<Option<Step>> {
-    let Some((number, [first, second, ..])) = *entered else { return Ok(None) };
     let (name, path) = match number {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_mkdir => ("mkdir", first),
@@ -96,7 +97,8 @@ fn step(
         libc::SYS_rmdir => ("rmdir", first),
         libc::SYS_mkdirat => ("mkdir", second),
         libc::SYS_renameat | libc::SYS_renameat2 => ("rename", second),
-        libc::SYS_unlinkat => ("unlink", second),
+        libc::SYS_unlinkat if third == 0 => ("unlink", second),
+        libc::SYS_unlinkat => ("rmdir", second),
         libc::SYS_bpf => match first {
             OBJ_PIN => {
                 let mut at = [0; 8];

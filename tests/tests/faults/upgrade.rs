@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     env, fs,
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::{Command, Stdio},
     sync::{
@@ -20,6 +20,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use aya::maps::{Array, Map, MapData};
 use ctguard_layout::{Policy, maps};
 use ctguard_tests::{
     daemon::Daemon,
@@ -28,6 +29,7 @@ use ctguard_tests::{
     require,
     traced::{Step, kill_before},
 };
+use rustix::net::{self, AddressFamily, SocketType};
 
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const DENIED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 5);
@@ -63,7 +65,7 @@ fn guards_of_two_layouts_replace_each_other_and_no_packet_passes_unjudged() -> R
         let before = site.links(WAN)?.map(|link| link.program_id());
         let began = Instant::now();
         let daemon = match &other {
-            Some(other) if round % 2 == 0 => start_other(&site, other)?,
+            Some(other) if round.is_multiple_of(2) => start_other(&site, other)?,
             Some(_) => site.start(&RUN)?,
             None => {
                 disguise(site.pins(), [1, 999][round as usize % 2])?;
@@ -165,14 +167,14 @@ fn a_start_that_fails_leaves_a_guard_of_another_layout_as_it_was() -> Result<()>
     let pins = || -> Result<BTreeSet<_>> {
         Ok(fs::read_dir(site.pins())?.map(|it| Ok(it?.file_name())).collect::<Result<_>>()?)
     };
-    let ids = || Ok(site.links(WAN)?.map(|link| (link.id(), link.program_id())));
-    let before: (_, Result<_>) = (pins()?, ids());
+    let ids = || -> Result<_> { Ok(site.links(WAN)?.map(|link| (link.id(), link.program_id()))) };
+    let before = (pins()?, ids()?);
     let record = site.run_file("timeouts.json");
     fs::create_dir(&record)?;
     let answer = site.ctguard(&RUN);
     fs::remove_dir(&record)?;
     ensure!(answer?.errors.contains("timeouts.json"), "it fails for the record");
-    ensure!(pins()? == before.0 && ids()? == before.1?, "it is as it was");
+    ensure!((pins()?, ids()?) == before, "it is as it was");
     ensure_nothing_beside(site.pins())?;
     ensure!(site.ctguard(&["status"])?.refusal(6)?.contains("map layout 1,"));
     site.succeed(&["detach"])?;
@@ -233,8 +235,8 @@ fn start_other(site: &Site, binary: &str) -> Result<Daemon> {
 /// Makes the pins those of another release: another layout, names that this one lacks, and maps of other
 /// sizes under names that it has.
 fn disguise(pins: &Path, layout: u32) -> Result<()> {
-    let map = aya::maps::Map::Array(aya::maps::MapData::from_pin(pins.join(maps::POLICY))?);
-    let mut array: aya::maps::Array<_, [u8; size_of::<Policy>()]> = map.try_into()?;
+    let map = Map::Array(MapData::from_pin(pins.join(maps::POLICY))?);
+    let mut array: Array<_, [u8; size_of::<Policy>()]> = map.try_into()?;
     let mut policy = array.get(&0, 0)?;
     policy[..4].copy_from_slice(&layout.to_ne_bytes());
     array.set(0, policy, 0)?;
@@ -322,7 +324,7 @@ impl Traffic {
         let Self { denied, behind, listener } = self;
         let is_over = Arc::new(AtomicBool::new(false));
         let [sent, exchanges] = [0; 2].map(|_| Arc::new(AtomicU64::new(0)));
-        let mut client = site.outside().run(|| Ok(connect()?))?;
+        let mut client = site.outside().run(connect)?;
         let (mut server, _) = listener.accept()?;
         for stream in [&client, &server] {
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -331,7 +333,7 @@ impl Traffic {
         let wire = site.wire()?;
         let deny = repeat(&is_over, &sent, move |number| {
             denied.send_to(b"closed", (ROUTER, PORT))?;
-            if number % 4 == 0 {
+            if number.is_multiple_of(4) {
                 thread::sleep(Duration::from_micros(50));
             }
             Ok(())
@@ -340,7 +342,7 @@ impl Traffic {
             let [.., second, third, last] = number.to_be_bytes();
             let source = IpAddr::V4(Ipv4Addr::new(96, second, third, last));
             wire.send(&frames::udp((source, 1024), (ROUTER.into(), FLOODED))?)?;
-            if number % 16 == 0 {
+            if number.is_multiple_of(16) {
                 thread::sleep(Duration::from_micros(200));
             }
             Ok(())
@@ -379,13 +381,9 @@ impl Running {
 
 /// A connection from the client's address.
 fn connect() -> Result<TcpStream> {
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::STREAM,
-        None,
-    )?;
-    rustix::net::bind(&socket, &std::net::SocketAddrV4::new(CLIENT, 0))?;
-    rustix::net::connect(&socket, &std::net::SocketAddrV4::new(ROUTER, ECHO))?;
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    net::bind(&socket, &SocketAddrV4::new(CLIENT, 0))?;
+    net::connect(&socket, &SocketAddrV4::new(ROUTER, ECHO))?;
     Ok(TcpStream::from(socket))
 }
 
@@ -395,7 +393,7 @@ fn repeat(
     done: &Arc<AtomicU64>,
     mut job: impl FnMut(u64) -> Result<()> + Send + 'static,
 ) -> JoinHandle<Result<()>> {
-    let (is_over, done) = (is_over.clone(), done.clone());
+    let (is_over, done) = (Arc::clone(is_over), Arc::clone(done));
     thread::spawn(move || {
         while !is_over.load(Ordering::Relaxed) {
             job(done.fetch_add(1, Ordering::Relaxed))?;
