@@ -16,5 +16,6 @@ mod names;
 mod pins;
 mod privileges;
 mod refused;
+mod storage;
 mod table;
 mod takeover;
