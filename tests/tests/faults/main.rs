@@ -12,6 +12,7 @@ mod leaving;
 mod locks;
 mod log;
 mod mounts;
+mod moved;
 mod names;
 mod pins;
 mod privileges;

@@ -17,6 +17,7 @@ mod syscall;
 
 pub use attach::{
     AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached, is_of_gone,
+    name_moved,
 };
 pub use bpffs::{
     MountError, check as check_pins, dies_with_container, prepare, remove, try_prepare,
