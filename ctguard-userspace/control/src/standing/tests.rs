@@ -257,7 +257,7 @@ fn a_clock_that_is_set_costs_no_regular_and_stops_no_learning() {
             now.set(now.get() + MINUTE);
             let mut looking =
                 Looking::<()>::new(ReclaimAges::of(&DEFAULT_POLICY), &marks, 2 * ROOM);
-            connections(source(number), 1).iter().for_each(|held| looking.add(held, || None));
+            looking.add(&held(source(number), Kind::Established), || None);
             let room = PartsRoom { all: ROOM, reserve: 0 };
             standings.looked(&looking.finish(true), now.get(), clock + now.get(), true, room);
         }
