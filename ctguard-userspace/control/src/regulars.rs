@@ -85,6 +85,25 @@ impl Regulars {
         regulars
     }
 
+    /// The clock was set by so many hours: nothing has aged by that, and no hour comes twice.
+    pub fn move_clock(&mut self, hours: i64) {
+        let seconds = Duration::from_secs(hours.unsigned_abs().saturating_mul(3600));
+        self.as_of = if hours < 0 {
+            self.as_of.saturating_sub(seconds)
+        } else {
+            self.as_of.saturating_add(seconds)
+        };
+        for memory in self.sources.values_mut() {
+            let hour = i64::from(memory.hour).saturating_add(hours).max(0);
+            memory.hour = u32::try_from(hour).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// The time to which the scores belong.
+    pub const fn as_of(&self) -> Duration {
+        self.as_of
+    }
+
     /// Learns from the sources of one look in calm that were answered.
     ///
     /// `now` is the time since 1970, because scores also decay while the machine is off. If the clock

@@ -88,12 +88,31 @@ impl Standings {
         }
         let is_due = |learnt| now >= TUNING.learning_interval.saturating_add(learnt);
         if calm && self.learnt.is_none_or(is_due) {
+            self.follow_clock(now, since_1970);
             self.learnt = Some(now);
             let answered = look.holdings.answered().filter(|(_, proof, _)| is_shown(*proof));
             self.regulars.learn(answered, since_1970);
             self.usual = self.regulars.regulars();
         }
         self.mark(look, now, room);
+    }
+
+    /// Whoever sets the clock, by hand or by the first answer of a time server, makes no regular a
+    /// stranger, and does not keep sources from becoming regulars.
+    fn follow_clock(&mut self, now: Duration, since_1970: Duration) {
+        const HOUR: i64 = 3600;
+        let as_of = self.regulars.as_of();
+        let expected = match self.learnt {
+            Some(learnt) => as_of.saturating_add(now.saturating_sub(learnt)),
+            // The machine may have been off.
+            None => as_of.max(since_1970),
+        };
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let moved = seconds(since_1970).saturating_sub(seconds(expected));
+        let hours = (moved + moved.signum() * HOUR / 2) / HOUR;
+        if hours != 0 {
+            self.regulars.move_clock(hours);
+        }
     }
 
     /// From now on nobody becomes earlier, until calm has returned. Who came in the last seconds may

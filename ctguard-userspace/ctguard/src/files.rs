@@ -32,11 +32,14 @@ impl FileError {
 /// Writes what a command may read at any time, as a whole: JSON, until a reboot.
 pub(crate) fn publish(path: &Path, told: &impl Serialize) -> Result<(), FileError> {
     let new = path.with_extension("new");
-    serde_json::to_vec(told)
+    let written = serde_json::to_vec(told)
         .map_err(Into::into)
         .and_then(|bytes| fs::write(&new, bytes))
-        .and_then(|()| fs::rename(&new, path))
-        .map_err(FileError::new("write", path))
+        .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written.map_err(FileError::new("write", path))
 }
 
 /// Reads a file, or takes the default if there is none. A damaged file is moved to `aside`, with a

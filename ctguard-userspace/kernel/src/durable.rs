@@ -11,7 +11,16 @@ use rustix::io::Errno;
 
 /// Writes `bytes` to `temporary`, then renames it to `path`. Makes the directory if it is missing, and
 /// follows no link of either name. A file that was there passes on its mode, and its owner if possible.
+/// Without room, nothing is left of it.
 pub fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
+    let replaced = try_replace(path, temporary, bytes);
+    if replaced.is_err() {
+        let _ = fs::remove_file(temporary);
+    }
+    replaced
+}
+
+fn try_replace(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
@@ -51,6 +60,16 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replacement_that_fails_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, temporary) = (directory.path().join("file"), directory.path().join("new"));
+        // A directory cannot be replaced by a file.
+        fs::create_dir(&path).unwrap();
+        replace(&path, &temporary, b"bytes").unwrap_err();
+        assert!(path.is_dir() && !temporary.exists());
+    }
 
     /// Fails when a file that only root may read can be read by all after it was replaced.
     #[test]

@@ -35,10 +35,13 @@ fn pins_that_somebody_removes_are_made_again() -> Result<()> {
                     3 => without_links(&path),
                     _ => true,
                 };
-                match () {
-                    () if !goes => {}
-                    () if path.is_dir() => fs::remove_dir(path)?,
-                    () => fs::remove_file(path)?,
+                if !goes {
+                    continue;
+                }
+                if path.is_dir() {
+                    fs::remove_dir(path)?;
+                } else {
+                    fs::remove_file(path)?;
                 }
             }
             if round == 4 {

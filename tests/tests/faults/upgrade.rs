@@ -20,7 +20,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use aya::maps::{Array, Map, MapData};
+use aya::{
+    maps::{Array, Map, MapData},
+    programs::links::LinkInfo,
+};
 use ctguard_layout::{Policy, maps};
 use ctguard_tests::{
     daemon::Daemon,
@@ -76,7 +79,7 @@ fn guards_of_two_layouts_replace_each_other_and_no_packet_passes_unjudged() -> R
         let log = daemon.log()?;
         ensure!(log.contains("replaced a guard of map layout"), "round {round}: {log}");
         let after = site.links(WAN)?;
-        ensure!(after.each_ref().map(|link| link.id()) == links, "round {round}: the same links");
+        ensure!(after.each_ref().map(LinkInfo::id) == links, "round {round}: the same links");
         let programs = after.map(|link| link.program_id());
         ensure!(
             programs[0] != before[0] && programs[1] != before[1],
@@ -165,7 +168,7 @@ fn a_start_that_fails_leaves_a_guard_of_another_layout_as_it_was() -> Result<()>
     site.start(&RUN)?.kill()?;
     disguise(site.pins(), 1)?;
     let pins = || -> Result<BTreeSet<_>> {
-        Ok(fs::read_dir(site.pins())?.map(|it| Ok(it?.file_name())).collect::<Result<_>>()?)
+        fs::read_dir(site.pins())?.map(|it| Ok(it?.file_name())).collect()
     };
     let ids = || -> Result<_> { Ok(site.links(WAN)?.map(|link| (link.id(), link.program_id()))) };
     let before = (pins()?, ids()?);

@@ -244,6 +244,39 @@ fn nobody_becomes_a_regular_under_pressure() {
     assert!(tiers(&standings, source(1)).unwrap().has(Tiers::REGULAR));
 }
 
+/// Fails when a clock that is set, forth by a year and back again, makes strangers of all regulars, or keeps
+/// sources from becoming regulars until it has caught up.
+#[test]
+fn a_clock_that_is_set_costs_no_regular_and_stops_no_learning() {
+    const YEAR: Duration = Duration::from_hours(24 * 365);
+    let mut standings = started();
+    let now = std::cell::Cell::new(START);
+    let hours = |standings: &mut Standings, number, count: u32, clock: Duration| {
+        let marks = standings.marks();
+        for _ in 0..count * 60 {
+            now.set(now.get() + MINUTE);
+            let mut looking =
+                Looking::<()>::new(ReclaimAges::of(&DEFAULT_POLICY), &marks, 2 * ROOM);
+            looking.add(&held(source(number), Kind::Established), || None);
+            let room = PartsRoom { all: ROOM, reserve: 0 };
+            standings.looked(&looking.finish(true), now.get(), clock + now.get(), true, room);
+        }
+    };
+    hours(&mut standings, 1, 6, SINCE_1970);
+    assert!(standings.usual.contains_key(&source(1)));
+    hours(&mut standings, 2, 1, SINCE_1970 + YEAR);
+    assert!(standings.usual.contains_key(&source(1)), "a year did not pass");
+    hours(&mut standings, 2, 4, SINCE_1970);
+    assert!(standings.usual.contains_key(&source(2)), "it was there in several hours");
+    assert_eq!(standings.regulars.as_of(), SINCE_1970 + now.get());
+
+    // A record that was written while the clock was wrong.
+    let (scores, as_of) = standings.regulars.ranked();
+    let mut standings = Standings::new(Regulars::restore(scores, as_of + YEAR));
+    hours(&mut standings, 3, 5, SINCE_1970);
+    assert!([1, 2, 3].iter().all(|number| standings.usual.contains_key(&source(*number))));
+}
+
 /// 60,000 bots of one /48, then one of each of 20,000 networks.
 #[test]
 fn neither_a_network_nor_a_crowd_takes_the_places_of_those_that_were_there() {

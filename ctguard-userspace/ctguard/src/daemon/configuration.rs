@@ -381,11 +381,11 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
         let waited = |name: &str| Waited { name: name.to_owned(), obstacle: None };
         let former = [waited("late0"), waited("come0"), waited("typo0")];
-        let wanted = names(&["come0", "late0", "new0"]);
+        let configured = names(&["come0", "late0", "new0"]);
         let come = Link { index: 2, name: "come0".to_owned(), hardware: 1, ..Link::default() };
         let present = Interfaces { held: Vec::new(), waiting: former.to_vec() };
-        let plan = Plan::new(&[come], &present, &wanted).unwrap();
-        let changes = waiting_changes(&former, &plan, &wanted);
+        let plan = Plan::new(&[come], &present, &configured).unwrap();
+        let changes = waiting_changes(&former, &plan, &configured);
         let expected = ["waiting for new0: it is not there", "no longer waiting for typo0"];
         assert_eq!(changes, expected);
     }

@@ -174,6 +174,7 @@ fn start_locked(
 ) -> Result<(Guard, Waits), StartError> {
     bpf::prepare(&options.pins)?;
     let former = prepare(&options.pins)?;
+    bpf::name_moved(&options.pins, &links).map_err(StartError::cannot("find what is attached"))?;
     let targets = Targets::new(&options.pins, &links, &plan)
         .map_err(StartError::cannot("find what is attached"))?;
     let mut undo = Undo::default();

@@ -1,7 +1,7 @@
 //! Attaches the programs to an interface: one pinned link for each direction, updated in place.
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
@@ -192,6 +192,30 @@ pub fn is_attached(pins: &Pins, ifindex: u32) -> bool {
 /// Whether the interface is gone to which the programs were attached, though another may have its index.
 pub fn is_of_gone(pins: &Pins, ifindex: u32) -> bool {
     matches!(pins.xdp_link(ifindex), Ok(Some((_, info))) if info.ifindex != ifindex)
+}
+
+/// Names pins by the index that their interface has now: one that was in another network namespace while no
+/// daemon ran took its program along, and may have come back with another index.
+pub fn name_moved(pins: &Pins, links: &[Link]) -> io::Result<()> {
+    let attached = pins.attached()?;
+    for link in links {
+        let Some(there) = link.xdp else { continue };
+        let is_of_link = |found: &Option<(OwnedFd, syscall::LinkInfo)>| {
+            found.as_ref().is_some_and(|(_, info)| info.ifindex == link.index)
+        };
+        for &former in attached.iter().filter(|&&former| former != link.index) {
+            let xdp = pins.xdp_link(former)?;
+            let is_it = xdp.as_ref().is_some_and(|(_, info)| info.program == there.program);
+            if !is_it || !is_of_link(&xdp) {
+                continue;
+            }
+            fs::rename(pins.xdp(former), pins.xdp(link.index))?;
+            if is_of_link(&pins.tcx_link(former)?) {
+                fs::rename(pins.tcx(former), pins.tcx(link.index))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What an interface runs before a start changes it.

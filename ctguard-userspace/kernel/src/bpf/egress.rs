@@ -50,7 +50,7 @@ pub(super) fn attach(
         }
         remove_if_there(&pins.tcx(link.index))?;
     }
-    if pins.filter(link.index).exists() {
+    if has_filter(pins, link.index)? {
         update_filter(program, link)?;
         return Ok(false);
     }
@@ -80,7 +80,7 @@ impl Former {
         if let Some(link) = FormerLink::of(pins.tcx_link(ifindex)?, ifindex)? {
             return Ok(Self::Link(link));
         }
-        if !pins.filter(ifindex).exists() {
+        if !has_filter(pins, ifindex)? {
             return Ok(Self::Nothing);
         }
         let pinned = SchedClassifier::from_pin(pins.program(programs::EGRESS));
@@ -115,7 +115,7 @@ pub(super) fn detach(pins: &Pins, ifindex: u32) -> io::Result<()> {
         return Ok(());
     }
     if let Some(link) = net::link(ifindex)? {
-        if has_filter {
+        if has_filter && clsact::exists(ifindex)? {
             filter_link(&link.name)?.detach().map_err(io::Error::other)?;
         }
         if has_qdisc && clsact::exists(ifindex)? {
@@ -124,6 +124,12 @@ pub(super) fn detach(pins: &Pins, ifindex: u32) -> io::Result<()> {
     }
     remove_directory_if_there(&pins.qdisc(ifindex))?;
     remove_directory_if_there(&pins.filter(ifindex))
+}
+
+/// Whether the filter is there; it goes with its qdisc, for one when the device is moved to another network
+/// namespace.
+fn has_filter(pins: &Pins, ifindex: u32) -> io::Result<bool> {
+    Ok(pins.filter(ifindex).exists() && clsact::exists(ifindex)?)
 }
 
 fn attach_filter(

@@ -137,11 +137,10 @@ pub(super) fn disturb(ground: &mut Ground, kind: Kind, random: &mut Random) -> R
 fn act(ground: &mut Ground, kind: Kind, random: &mut Random, starts: bool) -> Result<()> {
     let mut between = |ground: &mut Ground, random: &mut Random| -> Result<()> {
         if starts {
-            ground.start()
-        } else {
-            nap(random, 1000);
-            Ok(())
+            return ground.start();
         }
+        nap(random, 1000);
+        Ok(())
     };
     match kind {
         Kind::Killed => {
@@ -168,118 +167,45 @@ fn act(ground: &mut Ground, kind: Kind, random: &mut Random, starts: bool) -> Re
             ground.route()
         }
         Kind::Renamed => rename(ground, random, &mut between),
-        Kind::MtuChanged => {
-            for mtu in ["1280", "9000", "1500"] {
-                // A driver may refuse what its XDP program cannot take.
-                let _ = ground.ip(&[&format!("link set {WAN} mtu {mtu}")]);
-                nap(random, 300);
-            }
-            ground.ip(&[&format!("link set {WAN} mtu 1500")])
-        }
+        Kind::MtuChanged => change_mtu(ground, random),
         Kind::Recreated => {
             ground.ip(&[&format!("link del {DMZ}")])?;
             between(ground, random)?;
             ground.connect_dmz(DMZ)
         }
-        Kind::Moved => {
-            let [router, elsewhere] =
-                [&ground.network.router, &ground.network.inside].map(|it| it.name().to_owned());
-            ground.ip(&[&format!("link set {DMZ} netns {elsewhere}")])?;
-            between(ground, random)?;
-            let inside = &ground.network.inside;
-            inside.ip(&[format!("link set {DMZ} netns {router}")])?;
-            ground.ip(&[&format!("link set {DMZ} up")])
-        }
+        Kind::Moved => move_and_back(ground, random, &mut between),
         Kind::Flushed => {
             let _quiet = ground.exchange.pause();
             table::flush(&ground.network.router)
         }
-        Kind::MaximumChanged => {
-            for max in ["8192", "32768"] {
-                ground.fill.promise(Promise::Nothing);
-                let _changed = HostSysctl::set(MAX, max)?;
-                ground.settle()?;
-                nap(random, 500);
-                ground.fill.promise(Promise::Nothing);
-            }
-            Ok(())
-        }
-        Kind::RulesReloaded => {
-            let nft = |arguments: &[&str]| {
-                let mut nft = ground.network.router.command("nft");
-                nft.args(arguments);
-                nft
-            };
-            let rules = exec::run(&mut nft(&["list", "ruleset"]))?;
-            exec::run_with_input(&mut nft(&["-f", "-"]), &format!("flush ruleset\n{rules}"))?;
-            Ok(())
-        }
+        Kind::MaximumChanged => change_maximum(ground, random),
+        Kind::RulesReloaded => reload_rules(ground),
         Kind::ForeignFirst => foreign(ground, random),
         Kind::TornOff => {
-            let device = random.one_of(&[WAN, DMZ]);
-            let index = ground.index(device)?;
+            let index = ground.index(random.one_of(&[WAN, DMZ]))?;
             Ok(fs::remove_file(ground.pins.join(format!("xdp_{index}")))?)
         }
-        Kind::PinsDeleted => {
-            for entry in fs::read_dir(&ground.pins)?.flatten() {
-                if !random.once_in(4) {
-                    fs::remove_file(entry.path())?;
-                }
-            }
-            Ok(())
-        }
-        Kind::Unmounted => {
-            let mount = ground.pins.parent().unwrap_or(&ground.pins);
-            // A command may have a file open there.
-            wait_for("the end of the mount", || {
-                Ok(exec::run(Command::new("umount").arg(mount)).ok().map(|_| ()))
-            })
-        }
-        Kind::BadFile => {
-            let good = fs::read(ground.file())?;
-            fs::write(
-                ground.file(),
-                random.one_of(&["interfaces = [", "nonsense = 1\n", "\0\0\n"]),
-            )?;
-            let answer = ground.ctguard(&["reload"]);
-            fs::write(ground.file(), good)?;
-            let answer = answer?;
-            ensure!(answer.code.is_some_and(|code| code != 0), "{answer:?}");
-            ensure!(answer.errors.contains("ctguard.toml"), "{answer:?}");
-            Ok(())
-        }
+        Kind::PinsDeleted => delete_pins(ground, random),
+        Kind::Unmounted => unmount(ground),
+        Kind::BadFile => reload_a_bad_file(ground, random),
         Kind::GoodFile => {
             let burst = 1 + random.below(100);
             ground.configure(burst)?;
             ground.succeed(&["reload"])?;
-            let is = ground.succeed(&["get", "source.udp.burst"])?;
-            ensure!(is.trim() == burst.to_string(), "the burst is {is}");
-            Ok(())
+            ensure_burst(ground, burst)
         }
         Kind::Set => {
             let burst = 1 + random.below(100);
             ground.succeed(&["set", &format!("source.udp.burst={burst}")])?;
             ground.succeed(&["deny", "add", "203.0.113.200", "--for", "10m"])?;
-            let is = ground.succeed(&["get", "source.udp.burst"])?;
-            ensure!(is.trim() == burst.to_string(), "the burst is {is}");
-            ground.succeed(&["deny", "del", "203.0.113.200"])?;
-            Ok(())
+            ensure_burst(ground, burst)?;
+            ground.succeed(&["deny", "del", "203.0.113.200"]).map(drop)
         }
-        Kind::Paused => {
-            if random.once_in(2) {
-                ground.succeed(&["pause", "1s"])?;
-            } else {
-                ground.succeed(&["pause", "5m"])?;
-                nap(random, 1000);
-                ground.succeed(&["pause", "--end"])?;
-            }
-            Ok(())
-        }
+        Kind::Paused => pause(ground, random),
         Kind::DryRun => {
             ground.succeed(&["set", "dry-run=on"])?;
             nap(random, 1500);
-            ground.succeed(&["set", "dry-run=off"])?;
-            Ok(())
+            ground.succeed(&["set", "dry-run=off"]).map(drop)
         }
         Kind::TwoDaemons => {
             let own = ground.pins.to_string_lossy().into_owned();
@@ -291,11 +217,93 @@ fn act(ground: &mut Ground, kind: Kind, random: &mut Random, starts: bool) -> Re
     }
 }
 
-fn rename(
-    ground: &mut Ground,
-    random: &mut Random,
-    between: &mut dyn FnMut(&mut Ground, &mut Random) -> Result<()>,
-) -> Result<()> {
+/// What happens while the interface is not as it was.
+type Between<'b> = &'b mut dyn FnMut(&mut Ground, &mut Random) -> Result<()>;
+
+fn change_mtu(ground: &Ground, random: &mut Random) -> Result<()> {
+    for mtu in ["1280", "9000", "1500"] {
+        // A driver may refuse what its XDP program cannot take.
+        let _ = ground.ip(&[&format!("link set {WAN} mtu {mtu}")]);
+        nap(random, 300);
+    }
+    ground.ip(&[&format!("link set {WAN} mtu 1500")])
+}
+
+fn move_and_back(ground: &mut Ground, random: &mut Random, between: Between<'_>) -> Result<()> {
+    let [router, elsewhere] =
+        [&ground.network.router, &ground.network.inside].map(|it| it.name().to_owned());
+    ground.ip(&[&format!("link set {DMZ} netns {elsewhere}")])?;
+    between(ground, random)?;
+    ground.network.inside.ip(&[format!("link set {DMZ} netns {router}")])?;
+    ground.ip(&[&format!("link set {DMZ} up")])
+}
+
+fn change_maximum(ground: &mut Ground, random: &mut Random) -> Result<()> {
+    for max in ["8192", "32768"] {
+        ground.fill.promise(Promise::Nothing);
+        let _changed = HostSysctl::set(MAX, max)?;
+        ground.settle()?;
+        nap(random, 500);
+        ground.fill.promise(Promise::Nothing);
+    }
+    Ok(())
+}
+
+fn reload_rules(ground: &Ground) -> Result<()> {
+    let nft = |arguments: &[&str]| {
+        let mut nft = ground.network.router.command("nft");
+        nft.args(arguments);
+        nft
+    };
+    let rules = exec::run(&mut nft(&["list", "ruleset"]))?;
+    let again = format!("flush ruleset\n{rules}");
+    exec::run_with_input(&mut nft(&["-f", "-"]), &again).map(drop)
+}
+
+fn delete_pins(ground: &Ground, random: &mut Random) -> Result<()> {
+    for entry in fs::read_dir(&ground.pins)?.flatten() {
+        if !random.once_in(4) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn unmount(ground: &Ground) -> Result<()> {
+    let mount = ground.pins.parent().unwrap_or(&ground.pins);
+    // A command may have a file open there.
+    wait_for("the end of the mount", || {
+        Ok(exec::run(Command::new("umount").arg(mount)).ok().map(drop))
+    })
+}
+
+fn reload_a_bad_file(ground: &Ground, random: &mut Random) -> Result<()> {
+    let good = fs::read(ground.file())?;
+    fs::write(ground.file(), random.one_of(&["interfaces = [", "nonsense = 1\n", "\0\0\n"]))?;
+    let answer = ground.ctguard(&["reload"]);
+    fs::write(ground.file(), good)?;
+    let answer = answer?;
+    ensure!(answer.code.is_some_and(|code| code != 0), "{answer:?}");
+    ensure!(answer.errors.contains("ctguard.toml"), "{answer:?}");
+    Ok(())
+}
+
+fn ensure_burst(ground: &Ground, burst: u32) -> Result<()> {
+    let is = ground.succeed(&["get", "source.udp.burst"])?;
+    ensure!(is.trim() == burst.to_string(), "the burst is {is}");
+    Ok(())
+}
+
+fn pause(ground: &Ground, random: &mut Random) -> Result<()> {
+    if random.once_in(2) {
+        return ground.succeed(&["pause", "1s"]).map(drop);
+    }
+    ground.succeed(&["pause", "5m"])?;
+    nap(random, 1000);
+    ground.succeed(&["pause", "--end"]).map(drop)
+}
+
+fn rename(ground: &mut Ground, random: &mut Random, between: Between<'_>) -> Result<()> {
     let call = |from: &str, to: &str| {
         ground.ip(&[
             &format!("link set {from} down"),
