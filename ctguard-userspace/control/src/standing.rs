@@ -109,7 +109,7 @@ impl Standings {
         };
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let moved = seconds(since_1970).saturating_sub(seconds(expected));
-        let hours = (moved + moved.signum() * HOUR / 2) / HOUR;
+        let hours = moved.saturating_add(moved.signum() * HOUR / 2) / HOUR;
         if hours != 0 {
             self.regulars.move_clock(hours);
         }
