@@ -257,6 +257,21 @@ fn quiet_strangers_are_not_challenged_while_their_grant_lasts() {
     assert_eq!(stage_after(1700, Some(flood)), Stage::Challenge, "it is clearly too much");
 }
 
+/// Fails when a flood that has just begun may open more than a little before it is known who asks for what.
+#[test]
+fn until_shares_are_known_strangers_save_up_a_small_part_of_the_headroom() {
+    let mut controller = Controller::new(JIFFIES_PER_SECOND);
+    controller.tick(&snapshot(0, 0, 6250), &POLICY);
+    let headroom = u64::from(POLICY.target_ppm) * 10_000 / 1_000_000 - 6950;
+    for now in [100, 200, 300] {
+        let decision = controller.tick(&snapshot(now, 700, 6950), &POLICY).unwrap();
+        assert!(!decision.limits().is_calm());
+        let strangers = decision.grants[Tier::Strangers as usize].limit.saturating_sub(700);
+        println!("{now} ms: {strangers} of {headroom}");
+        assert!(strangers > 0 && strangers <= headroom / 64, "{strangers}");
+    }
+}
+
 /// Fails when known sources, or who answers a challenge, have nothing while a flood that the daemon
 /// has not seen spends what strangers may open; or when all together pass the target.
 #[test]
