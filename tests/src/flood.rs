@@ -110,6 +110,11 @@ impl Flood {
         }
     }
 
+    /// Whether it goes on.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Starts a flood of this kind through a router, towards a port of its address of the family.
     pub fn through(
         network: &Network,

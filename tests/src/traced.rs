@@ -5,9 +5,12 @@ use std::{
     io,
     os::unix::{fs::FileExt as _, process::CommandExt as _},
     process::{Child, Command},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::product::PATIENCE;
 
 /// A system call that changes what is pinned in a directory or attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,18 +40,20 @@ pub fn kill_before(mut command: Command, mut is_it: impl FnMut(&Step) -> bool) -
 fn follow(pid: i32, is_it: &mut impl FnMut(&Step) -> bool) -> Result<Step> {
     let memory =
         |at: u64, bytes: &mut [u8]| File::open(format!("/proc/{pid}/mem"))?.read_at(bytes, at);
-    let mut is_first = true;
+    let (mut is_first, began) = (true, Instant::now());
     loop {
         let mut status = 0;
         // SAFETY: the call writes one integer, which lives until it returns.
         let waited = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
         ensure!(waited == pid, "cannot wait for it: {}", io::Error::last_os_error());
+        ensure!(began.elapsed() < PATIENCE, "it did not make that step in time");
         if !libc::WIFSTOPPED(status) {
             bail!("it ended before ({status:#x})");
         }
         if is_first {
             is_first = false;
-            trace(libc::PTRACE_SETOPTIONS, pid, libc::PTRACE_O_TRACESYSGOOD)?;
+            let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+            trace(libc::PTRACE_SETOPTIONS, pid, options)?;
         }
         let signal = libc::WSTOPSIG(status);
         let is_call = signal == libc::SIGTRAP | 0x80;

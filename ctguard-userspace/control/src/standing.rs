@@ -101,9 +101,12 @@ impl Standings {
     /// stranger, and does not keep sources from becoming regulars.
     fn follow_clock(&mut self, now: Duration, since_1970: Duration) {
         const HOUR: i64 = 3600;
+        const MANY: u32 = 10;
         let as_of = self.regulars.as_of();
         let expected = match self.learnt {
             Some(learnt) => as_of.saturating_add(now.saturating_sub(learnt)),
+            // After so long off nobody would be left: rather, the clock was behind when the record was made.
+            None if since_1970.saturating_sub(as_of) > TUNING.regular_half_life * MANY => as_of,
             // The machine may have been off.
             None => as_of.max(since_1970),
         };

@@ -26,9 +26,16 @@ pub(crate) struct Interfaces {
 pub(crate) struct Held {
     pub(crate) name: String,
     pub(crate) ifindex: u32,
+    /// The program is on it. Daemons of before did not say so.
+    #[serde(default = "yes")]
+    pub(crate) is_attached: bool,
     /// The operator's names that led to it: its own, another of its names, that of a VLAN on it. None if
     /// an earlier daemon guarded it for a reason that is not known.
     pub(crate) names: Vec<String>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// A name that cannot be guarded yet.
@@ -133,7 +140,7 @@ impl Plan {
                     continue;
                 }
             };
-            let entries = held.iter().map(|it| (&it.name[..], it.ifindex));
+            let entries = held.iter().map(|it| (&it.name[..], it.ifindex, it.is_attached));
             if let Some(position) = position_of(entries, links, &link) {
                 plan.keep(name, position, held[position].ifindex);
                 continue;
@@ -307,7 +314,7 @@ mod tests {
     }
 
     fn held(name: &str, ifindex: u32, of: &[&str]) -> Held {
-        Held { name: name.to_owned(), ifindex, names: names(of) }
+        Held { name: name.to_owned(), ifindex, is_attached: true, names: names(of) }
     }
 
     fn present(held: &[Held], waiting: &[&str]) -> Interfaces {

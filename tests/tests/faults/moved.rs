@@ -21,8 +21,11 @@ fn an_interface_that_is_moved_to_another_namespace_is_let_go_and_guarded_when_it
     }
     for more in [&[][..], &["--egress-filter"]] {
         let site = Site::build()?;
-        let own = format!("interface.{WAN}.source.udp.burst=3");
-        let daemon = site.start(&[&["run", "-i", WAN, "--set", &own], more].concat())?;
+        // So slow that no token comes in a moment in which the sender has to wait.
+        let own = [("burst", 3), ("rate", 1)];
+        let own = own.map(|(key, value)| format!("interface.{WAN}.source.udp.{key}={value}"));
+        let run = ["run", "-i", WAN, "--set", &own[0], "--set", &own[1]];
+        let daemon = site.start(&[&run[..], more].concat())?;
         for round in 1..=2 {
             let index = site.index(WAN)?;
             move_away(&site)?;
@@ -62,7 +65,11 @@ fn an_interface_that_was_away_without_a_daemon_is_guarded_by_the_next() -> Resul
     }
     let site = Site::build()?;
     for more in [&[][..], &["--egress-filter"]] {
-        let run = [&["run", "-i", WAN, "--set", "source.udp.burst=3"], more].concat();
+        let run = [
+            &["run", "-i", WAN, "--set", "source.udp.burst=3", "--set", "source.udp.rate=1"],
+            more,
+        ]
+        .concat();
         site.start(&run)?.kill()?;
         move_away(&site)?;
         move_back(&site)?;

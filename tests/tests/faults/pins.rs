@@ -1,6 +1,6 @@
 //! Pins that somebody removes, one by one or with the file system that they are on.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use anyhow::{Result, ensure};
 use ctguard_layout::maps;
@@ -11,6 +11,9 @@ use ctguard_tests::{
     sources::{try_one_source, try_sources},
 };
 
+/// So slow that no token comes in a moment in which the sender has to wait.
+const LIMIT: [&str; 2] = ["source.udp.burst=3", "source.udp.rate=1"];
+
 /// Fails when nobody can ask a guard any more whose pins were removed, when it is open to floods from then
 /// on, forgets what was set, or leaves something behind in the end.
 #[test]
@@ -20,8 +23,8 @@ fn pins_that_somebody_removes_are_made_again() -> Result<()> {
     }
     for more in [&[][..], &["--egress-filter"]] {
         let site = Site::build()?;
-        let daemon =
-            site.start(&[&["run", "-i", WAN, "--set", "source.udp.burst=3"], more].concat())?;
+        let daemon = site
+            .start(&[&["run", "-i", WAN, "--set", LIMIT[0], "--set", LIMIT[1]], more].concat())?;
         site.succeed(&["deny", "add", "203.0.113.0/24"])?;
         let pins = site.pins();
         let all = names(pins)?;
@@ -38,14 +41,16 @@ fn pins_that_somebody_removes_are_made_again() -> Result<()> {
                 if !goes {
                     continue;
                 }
-                if path.is_dir() {
-                    fs::remove_dir(path)?;
-                } else {
-                    fs::remove_file(path)?;
-                }
+                remove(&path)?;
             }
             if round == 4 {
-                fs::remove_dir(pins)?;
+                // The daemon may have pinned some of them again.
+                wait_for("the end of the directory", || {
+                    for entry in fs::read_dir(pins)? {
+                        let _ = remove(&entry?.path());
+                    }
+                    Ok(fs::remove_dir(pins).ok())
+                })?;
             }
             wait_for("the pins, made again", || {
                 let there = pins.exists() && site.xdp(WAN)?.is_some();
@@ -76,7 +81,12 @@ fn a_bpffs_that_somebody_unmounts_is_mounted_again() -> Result<()> {
     let path = format!("{mount}/guard");
     let at_pins = |words: &[&'static str]| [words, &["--pin-path", path.as_str()]].concat();
     let daemon = site.start(&at_pins(&["run", "-i", WAN]))?;
-    let unmount = || exec::run(std::process::Command::new("umount").arg(&mount));
+    let unmount = || {
+        // The daemon may have a file open there.
+        wait_for("the end of the mount", || {
+            Ok(exec::run(std::process::Command::new("umount").arg(&mount)).ok())
+        })
+    };
     for _ in 0..3 {
         unmount()?;
         wait_for("the program, attached again", || {
@@ -112,6 +122,10 @@ fn a_guard_that_lost_a_map_is_made_anew() -> Result<()> {
         site.ensure_gone()?;
     }
     Ok(())
+}
+
+fn remove(pin: &Path) -> io::Result<()> {
+    if pin.is_dir() { fs::remove_dir(pin) } else { fs::remove_file(pin) }
 }
 
 fn names(pins: &Path) -> Result<Vec<String>> {

@@ -19,8 +19,23 @@ fn a_second_daemon_is_refused() -> Result<()> {
     if !require::root("a_second_daemon_is_refused") {
         return Ok(());
     }
+    for more in [&[][..], &["--egress-filter"]] {
+        refuse_a_second(more).with_context(|| format!("{more:?}"))?;
+    }
+    Ok(())
+}
+
+fn refuse_a_second(more: &[&'static str]) -> Result<()> {
     let site = Site::build()?;
-    let daemon = site.guard()?;
+    // With somebody else's filter, the qdisc stays whatever becomes of the guard's.
+    exec::run(site.guarded().command("tc").args(["qdisc", "add", "dev", WAN, "clsact"]))?;
+    let theirs = ["filter", "add", "dev", WAN, "ingress", "matchall", "action", "pass"];
+    exec::run(site.guarded().command("tc").args(theirs))?;
+    let daemon = site.start(&[&["run", "-i", WAN], more].concat())?;
+    let filters =
+        || exec::run(site.guarded().command("tc").args(["filter", "show", "dev", WAN, "egress"]));
+    let own = filters()?;
+    ensure!(own.is_empty() == more.is_empty(), "{own}");
     let program = site.xdp(WAN)?;
     let pid = format!("pid {}", daemon.pid());
 
@@ -28,8 +43,8 @@ fn a_second_daemon_is_refused() -> Result<()> {
     ensure!(same_pins.refusal(1)?.contains(&pid), "{same_pins:?}");
 
     let other_pins = PathBuf::from("/run/ctguard/of-a-test");
-    let same_interface =
-        site.ctguard(&["run", "-i", WAN, "--pin-path", "/run/ctguard/of-a-test"])?;
+    let second = ["run", "-i", WAN, "--pin-path", "/run/ctguard/of-a-test"];
+    let same_interface = site.ctguard(&[&second[..], more].concat())?;
     let line = same_interface.refusal(1)?;
     let path = site.pins().to_string_lossy().into_owned();
     ensure!(line.contains(WAN) && line.contains(&pid) && line.contains(&path), "{line}");
@@ -39,6 +54,7 @@ fn a_second_daemon_is_refused() -> Result<()> {
     ensure!(detached.refusal(1)?.contains(&pid), "{detached:?}");
 
     ensure!(site.xdp(WAN)? == program, "the first guards on");
+    ensure!(filters()? == own, "it watches what leaves: {own} then {}", filters()?);
     ensure!(site.number("/daemon/pid")? == u64::from(daemon.pid()));
     Ok(())
 }

@@ -2,7 +2,8 @@
 //! unjudged meanwhile, and a crash leaves one whole guard.
 //!
 //! The other release is this one whose pins are disguised, or the binary that `CTGUARD_OTHER_RELEASE`
-//! names. `CTGUARD_UPGRADES` is how often they replace each other.
+//! names. `CTGUARD_UPGRADES` is how often they replace each other. With `CTGUARD_EACH_STEP` a start is
+//! killed before each of its steps, otherwise before one of each kind.
 
 use std::{
     collections::BTreeSet,
@@ -279,8 +280,17 @@ struct Traffic {
     listener: TcpListener,
 }
 
+/// Ends the senders, also after a failure.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 struct Running {
-    is_over: Arc<AtomicBool>,
+    over: Over,
     behind: UdpSocket,
     denied: Arc<AtomicU64>,
     threads: Vec<JoinHandle<Result<()>>>,
@@ -359,7 +369,13 @@ impl Traffic {
             thread::sleep(Duration::from_millis(1));
             Ok(())
         });
-        Ok(Running { is_over, behind, denied: sent, threads: vec![deny, flood, talk], exchanges })
+        Ok(Running {
+            over: Over(is_over),
+            behind,
+            denied: sent,
+            threads: vec![deny, flood, talk],
+            exchanges,
+        })
     }
 }
 
@@ -373,7 +389,7 @@ impl Running {
     /// How many packets the denied source sent, and how many exchanges the connection had.
     fn end(self) -> Result<(u64, u64)> {
         let passed = self.ensure_nothing_passed();
-        self.is_over.store(true, Ordering::Relaxed);
+        drop(self.over);
         for thread in self.threads {
             thread.join().map_err(|_| anyhow!("a sender panicked"))??;
         }

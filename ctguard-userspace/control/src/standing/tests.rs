@@ -274,7 +274,16 @@ fn a_clock_that_is_set_costs_no_regular_and_stops_no_learning() {
     let (scores, as_of) = standings.regulars.ranked();
     let mut standings = Standings::new(Regulars::restore(scores, as_of + YEAR));
     hours(&mut standings, 3, 5, SINCE_1970);
-    assert!([1, 2, 3].iter().all(|number| standings.usual.contains_key(&source(*number))));
+    let all = |standings: &Standings| {
+        [1, 2, 3].iter().all(|number| standings.usual.contains_key(&source(*number)))
+    };
+    assert!(all(&standings));
+
+    // One of a clock that was behind.
+    let (scores, as_of) = standings.regulars.ranked();
+    let mut standings = Standings::new(Regulars::restore(scores, as_of - 20 * YEAR));
+    hours(&mut standings, 3, 1, SINCE_1970);
+    assert!(all(&standings));
 }
 
 /// 60,000 bots of one /48, then one of each of 20,000 networks.

@@ -9,7 +9,7 @@ use crate::daemon::dismantle;
 use crate::terminal::complain;
 use ctguard_kernel::{
     bpf, lock,
-    maps::{GuardMaps, OpenError, layout_of},
+    maps::{OpenError, layout_of},
 };
 
 /// Remove the guard from the kernel: programs, maps and pins
@@ -46,17 +46,16 @@ pub(super) fn run(args: &DetachArgs, context: &Context) -> Result<Code, CliError
 
 /// What a start left that was cut short may go too, and a guard of another map layout: names of pins stay.
 fn check(context: &Context) -> Result<(), CliError> {
-    match GuardMaps::open(&context.pins) {
-        Ok(_) | Err(OpenError::Incomplete { .. } | OpenError::OtherLayout { .. }) => Ok(()),
-        Err(error) if matches!(layout_of(&context.pins), Err(OpenError::NoGuard { .. })) => {
-            match context.pins.attached() {
-                Ok(found) if !found.is_empty() => Ok(()),
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(CliError::cannot("remove the guard")(error))
-                }
-                Ok(_) | Err(_) => Err(error.into()),
+    match layout_of(&context.pins) {
+        // Also if it has lost other maps.
+        Ok(_) => Ok(()),
+        Err(error @ OpenError::NoGuard { .. }) => match context.pins.attached() {
+            Ok(found) if !found.is_empty() => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(CliError::cannot("remove the guard")(error))
             }
-        }
+            Ok(_) | Err(_) => Err(error.into()),
+        },
         Err(error) => Err(error.into()),
     }
 }

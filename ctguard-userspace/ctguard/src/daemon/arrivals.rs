@@ -163,7 +163,7 @@ pub(super) struct Refused {
 /// Names that led to a guarded interface and lead to one that is not guarded now: another has the name.
 fn moved(interfaces: &[Guarded], links: &[Link]) -> Vec<String> {
     let leads_elsewhere = |name: &&String| {
-        let entries = interfaces.iter().map(|it| (&it.name[..], it.ifindex));
+        let entries = interfaces.iter().map(Guarded::entry);
         resolve(links, name).is_ok_and(|it| position_of(entries, links, &it.link).is_none())
     };
     interfaces.iter().flat_map(|it| &it.names).filter(leads_elsewhere).cloned().collect()
@@ -198,7 +198,7 @@ enum Arrival {
 
 /// Guards `link`, unless it is guarded.
 fn arrive(guard: &mut Guard, around: &Surroundings, link: &Link) -> anyhow::Result<Arrival> {
-    let entries = guard.interfaces.iter().map(|it| (&it.name[..], it.ifindex));
+    let entries = guard.interfaces.iter().map(Guarded::entry);
     if let Some(position) = position_of(entries, &around.links, link) {
         // Otherwise the entry has yet to follow its device.
         let is_same = guard.interfaces[position].ifindex == link.index;
@@ -266,8 +266,12 @@ pub(super) fn publish(guard: &mut Guard) {
 }
 
 pub(super) fn present(guard: &Guard) -> Interfaces {
-    let held =
-        |it: &Guarded| Held { name: it.name.clone(), ifindex: it.ifindex, names: it.names.clone() };
+    let held = |it: &Guarded| Held {
+        name: it.name.clone(),
+        ifindex: it.ifindex,
+        is_attached: it.attached,
+        names: it.names.clone(),
+    };
     let held = guard.interfaces.iter().map(held).collect();
     Interfaces { held, waiting: guard.waiting.names() }
 }

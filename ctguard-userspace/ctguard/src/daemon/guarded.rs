@@ -19,18 +19,32 @@ pub(crate) struct Guarded {
     pub(crate) names: Vec<String>,
 }
 
+impl Guarded {
+    /// As [`position_of`] takes it.
+    pub(super) fn entry(&self) -> (&str, u32, bool) {
+        (&self.name, self.ifindex, self.attached)
+    }
+}
+
 /// Position of the entry that guards `link`, or will as soon as the guard has seen that `link` has come
-/// in the place of a device that is gone. Entries are pairs of name and index.
+/// in the place of a device that is gone. An entry is a name, an index, and whether the program is there:
+/// the index of a device that is gone may be another's now.
 pub(crate) fn position_of<'e>(
-    mut entries: impl Iterator<Item = (&'e str, u32)> + Clone,
+    mut entries: impl Iterator<Item = (&'e str, u32, bool)> + Clone,
     links: &[Link],
     link: &Link,
 ) -> Option<usize> {
     let is_there = |index: u32| links.iter().any(|link| link.index == index);
     entries
         .clone()
-        .position(|(_, ifindex)| ifindex == link.index)
-        .or_else(|| entries.position(|(name, index)| name == link.name && !is_there(index)))
+        .position(|(name, ifindex, is_attached)| {
+            ifindex == link.index && (is_attached || name == link.name)
+        })
+        .or_else(|| {
+            entries.position(|(name, index, is_attached)| {
+                name == link.name && !(is_attached && is_there(index))
+            })
+        })
 }
 
 /// Position of the entry that guards device `ifindex`, other than the one at `position`.
@@ -165,7 +179,7 @@ pub(super) mod tests {
     /// Fails when a device that was made again gets a second entry before the first has followed it.
     #[test]
     fn a_device_that_was_made_again_has_the_entry_of_its_predecessor() {
-        let entries = [("eth1", 2), ("eth0", 5)];
+        let entries = [("eth1", 2, true), ("eth0", 5, true)];
         let position =
             |links: &[Link], link: &Link| position_of(entries.iter().copied(), links, link);
         let new = link(9, "eth0");
@@ -173,5 +187,17 @@ pub(super) mod tests {
         assert_eq!(position(&[link(2, "eth1")], &link(2, "eth1")), Some(0));
         // The predecessor has another name now.
         assert_eq!(position(&[link(5, "dsl0"), new.clone()], &new), None);
+    }
+
+    /// Fails when a device is said to be guarded that got the index of one that is gone, and is open.
+    #[test]
+    fn a_device_that_got_the_index_of_one_that_is_gone_has_no_entry() {
+        let entries = [("wan0", 5, false)];
+        let position =
+            |links: &[Link], link: &Link| position_of(entries.iter().copied(), links, link);
+        let (late, back) = (link(5, "late0"), link(9, "wan0"));
+        assert_eq!(position(std::slice::from_ref(&late), &late), None);
+        assert_eq!(position(&[late, back.clone()], &back), Some(0));
+        assert_eq!(position(&[link(5, "wan0")], &link(5, "wan0")), Some(0));
     }
 }

@@ -65,6 +65,8 @@ fn follow_device(
             note_stations(guard, around, &link, position);
         }
         Some(link) => {
+            // It may be renamed, and by its old name nobody would know it at the next look.
+            guard.interfaces[position].name.clone_from(&link.name);
             if guarded.attached {
                 guard.interfaces[position].attached = false;
                 // Whoever removed it may do so again and again.
@@ -99,9 +101,7 @@ fn follow_device(
 /// Whether `link`, which has the index of what was guarded, is that device, maybe renamed. The kernel gives
 /// the index of one that is gone to another.
 fn is_it(guard: &Guard, guarded: &Guarded, link: &Link) -> bool {
-    link.name == guarded.name
-        || bpf::is_attached(&guard.pins, link.index)
-        || guarded.attached && !bpf::is_of_gone(&guard.pins, link.index)
+    link.name == guarded.name || guarded.attached && !bpf::is_of_gone(&guard.pins, link.index)
 }
 
 /// Says that rules exempt packets, which conntrack then never knows.

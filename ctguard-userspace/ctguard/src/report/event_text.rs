@@ -19,13 +19,13 @@ pub(crate) fn event_text(what: &What) -> String {
         What::Stopped => "stopping".to_owned(),
         What::Replaced { former_layout, layout } => {
             let former = if former_layout == layout {
-                "a guard that lost some of its pins by a new one".to_owned()
+                "a guard that had lost some of its pins with a new one".to_owned()
             } else {
-                format!("a guard of map layout {former_layout} by one of layout {layout}")
+                format!("a guard of map layout {former_layout} with one of layout {layout}")
             };
             format!(
-                "replaced {former}, without a gap; not carried over are settings and list entries that \
-                 are neither configured nor kept, feeds until they are read, a pause, and counters"
+                "replaced {former}, without a gap; lost are a pause, counters, and settings and list \
+                 entries that were neither configured nor saved; feeds are read again"
             )
         }
         What::Reloaded { changes } if changes.is_empty() => {

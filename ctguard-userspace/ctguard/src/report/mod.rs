@@ -28,8 +28,13 @@ pub(crate) use status::{
 pub(crate) use status_text::{above_lines, above_text, pause_text, write_status};
 pub(crate) use why::{HeldReport, ListedReport, NextReport, WhyReport, write_why};
 
-/// Columns of a terminal, to which text is wrapped.
-const WIDTH: usize = 80;
+/// How text is wrapped for a terminal of 80 columns, below a heading.
+fn wrapping(indent: &str) -> textwrap::Options<'_> {
+    textwrap::Options::new(80)
+        .subsequent_indent(indent)
+        // A command, a path or a name stays whole.
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+}
 
 /// The share of unreadable frames above which the guard does not do its work.
 pub(crate) const MOST_UNREADABLE: f64 = 0.01;

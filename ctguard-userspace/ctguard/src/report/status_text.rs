@@ -10,13 +10,13 @@ use crate::{
 };
 
 use super::{
-    WIDTH,
     by_class::ByClass,
     detection::DetectionReport,
     event_text::{holder_text, may_hold, reclaimed_text},
     status::{
         KnownSourcesReport, ListsReport, PauseReport, ScopesReport, StatusReport, TierReport,
     },
+    wrapping,
 };
 
 /// Lines of 80 columns but for the table of classes.
@@ -31,11 +31,11 @@ pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::R
         tiers(report, out)?;
         writeln!(out)?;
     }
-    write_packets(report, out)
+    wrap(&packets_text(report), out)
 }
 
 fn wrap(lines: &str, out: &mut impl Write) -> io::Result<()> {
-    let options = textwrap::Options::new(WIDTH).subsequent_indent("        ");
+    let options = wrapping("        ");
     let wrapped = lines.lines().flat_map(|line| textwrap::wrap(line, &options));
     wrapped.into_iter().try_for_each(|line| writeln!(out, "{line}"))
 }
@@ -78,20 +78,16 @@ fn write_lines(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn write_packets(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
+fn packets_text(report: &StatusReport) -> String {
     let of = |outcome| report.counters.packets.by_outcome.of(outcome);
     let malformed: u64 = Outcome::MALFORMED.into_iter().map(of).sum();
-    writeln!(
-        out,
-        "packets {} of known flows, {} repeated SYNs, {} that make no entry, {} later fragments,",
+    format!(
+        "packets {} of known flows, {} repeated SYNs, {} that make no entry, {} later fragments, \
+         {} exempt, {} for other stations, {malformed} malformed, {} tiny fragments dropped",
         of(Outcome::Known),
         of(Outcome::Repeated),
         of(Outcome::MakesNoEntry),
         of(Outcome::LaterFragment),
-    )?;
-    writeln!(
-        out,
-        "        {} exempt, {} for other stations, {malformed} malformed, {} tiny fragments dropped",
         of(Outcome::Exempt),
         of(Outcome::NotOurs),
         of(Outcome::TinyFragment),

@@ -8,11 +8,11 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    WIDTH,
     by_class::ByClass,
     event_text::may_hold,
     status::{PauseReport, ScopesReport},
     status_text::{above_lines, pause_text},
+    wrapping,
 };
 use crate::{
     holders::{AboveLimit, PartReport},
@@ -83,7 +83,7 @@ pub(crate) struct NextReport {
 /// Lines of 80 columns; interfaces that treat the source alike share theirs.
 pub(crate) fn write_why(report: &WhyReport, out: &mut impl Write) -> io::Result<()> {
     let mut line = |head: &str, text: &str| {
-        let options = textwrap::Options::new(WIDTH).subsequent_indent("         ");
+        let options = wrapping("         ");
         let text = format!("{head:<9}{text}");
         textwrap::wrap(&text, options).iter().try_for_each(|line| writeln!(out, "{line}"))
     };
@@ -100,7 +100,7 @@ pub(crate) fn write_why(report: &WhyReport, out: &mut impl Write) -> io::Result<
     }
     // What the last look found does not hold for a source that was allowed since.
     let above = if report.allow.is_some() { &[][..] } else { &report.above };
-    if above.is_empty() {
+    if above.is_empty() && report.allow.is_none() {
         line("asks", "for no more than its limits allow, or for too short a time to tell")?;
     }
     let above = above_lines(above, report.dry_run);
@@ -273,7 +273,7 @@ mod tests {
         let mut text = Vec::new();
         write_why(&report(), &mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.lines().count() <= 32, "{}: {text}", text.lines().count());
         for part in [
             "deny has 2001:db8:1111::/48",

@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{
-    Pins,
+    Attachment, Pins,
+    bpffs::is_bpffs,
     pins::{ignore_missing, remove_directory_if_there},
     syscall,
 };
@@ -47,11 +48,21 @@ pub fn replace(pins: &Pins) -> io::Result<()> {
 
 /// Ends what an earlier start left that was cut short. Whoever calls it holds the daemon's lock.
 pub fn finish(pins: &Pins) -> io::Result<()> {
+    // Elsewhere, what has such a name is not ours.
+    if !is_bpffs(pins.path())? {
+        return Ok(());
+    }
     let (next, former) = (pins.next(), pins.former());
     if !pins.path().exists() {
         ignore_missing(fs::rename(former.path(), pins.path()))?;
     }
     forget(&former)?;
+    // Filters on devices that only the new one was on are held by no pin.
+    let own = if pins.path().exists() { pins.attached()? } else { Vec::new() };
+    let begun = if next.path().exists() { next.attached()? } else { Vec::new() };
+    for ifindex in begun.into_iter().filter(|index| !own.contains(index)) {
+        Attachment::detach(&next, ifindex)?;
+    }
     forget(&next)
 }
 

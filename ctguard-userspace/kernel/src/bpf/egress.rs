@@ -73,6 +73,8 @@ pub(super) enum Former {
     Nothing,
     Link(FormerLink),
     Filter(Box<SchedClassifier>),
+    /// A filter whose program is pinned no more.
+    Unknown,
 }
 
 impl Former {
@@ -83,7 +85,11 @@ impl Former {
         if !has_filter(pins, ifindex)? {
             return Ok(Self::Nothing);
         }
-        let pinned = SchedClassifier::from_pin(pins.program(programs::EGRESS));
+        let pin = pins.program(programs::EGRESS);
+        if !pin.exists() {
+            return Ok(Self::Unknown);
+        }
+        let pinned = SchedClassifier::from_pin(pin);
         pinned.map(|program| Self::Filter(program.into())).map_err(io::Error::other)
     }
 
@@ -92,6 +98,7 @@ impl Former {
             Self::Nothing => Ok(detach(pins, link.index)?),
             Self::Link(former) => Ok(former.restore()?),
             Self::Filter(mut program) => update_filter(&mut program, link),
+            Self::Unknown => Ok(()),
         }
     }
 }
@@ -147,12 +154,20 @@ fn attach_filter(
         // The filter outlives this process: no link may remove it when it is dropped.
         Ok(id) => std::mem::forget(program.take_link(id)?),
         // Ours, whose pins somebody removed. Who made the qdisc was among them; it goes only if it is unused.
-        Err(_) if update_filter(program, link).is_ok() => {
+        Err(_) if !is_of_another(pins, link)? && update_filter(program, link).is_ok() => {
             fs::create_dir_all(pins.qdisc(link.index))?;
         }
         Err(error) => return Err(error.into()),
     }
     Ok(fs::create_dir_all(pins.filter(link.index))?)
+}
+
+/// Whether an XDP program is on the interface that is not pinned here: the filter may be that guard's.
+fn is_of_another(pins: &Pins, link: &Link) -> io::Result<bool> {
+    if matches!(pins.xdp_link(link.index)?, Some((_, info)) if info.ifindex == link.index) {
+        return Ok(false);
+    }
+    Ok(net::link(link.index)?.is_some_and(|now| now.xdp.is_some()))
 }
 
 fn update_filter(program: &mut SchedClassifier, link: &Link) -> Result<(), EgressError> {

@@ -26,7 +26,8 @@ pub struct Pins(PathBuf);
 
 impl Pins {
     pub fn at(path: PathBuf) -> Self {
-        Self(path)
+        // Beside a path with a slash at its end is inside of it.
+        Self(path.components().collect())
     }
 
     pub fn of_this_namespace() -> io::Result<Self> {
@@ -169,6 +170,10 @@ mod tests {
         let pins = Pins::at("/run/ctguard/4026531840".into());
         assert_eq!(pins.next().path(), Path::new("/run/ctguard/4026531840_next"));
         assert_eq!(pins.former().path(), Path::new("/run/ctguard/4026531840_former"));
+        assert_eq!(
+            Pins::at("/run/ctguard/own/".into()).next().path(),
+            Path::new("/run/ctguard/own_next")
+        );
     }
 
     #[test]

@@ -36,7 +36,7 @@ const RATE: u32 = 20_000;
 pub(super) struct Ground {
     pub(super) exchange: Exchange,
     pub(super) fill: FillWatch,
-    _flood: Flood,
+    flood: Flood,
     daemon: Option<Daemon>,
     _answers: Attached,
     pub(super) files: TempDir,
@@ -64,7 +64,7 @@ impl Ground {
         let mut ground = Self {
             exchange,
             fill,
-            _flood: flood,
+            flood,
             daemon: None,
             _answers: answers,
             files,
@@ -219,6 +219,7 @@ impl Ground {
     /// After a disturbance, waits until all is as before it.
     pub(super) fn settle(&mut self) -> Result<()> {
         self.wait_until_guarded(&[WAN, DMZ])?;
+        ensure!(self.flood.is_running(), "the flood has ended");
         self.fill.promise(Promise::Guarded);
         self.exchange.ensure_answered()
     }
