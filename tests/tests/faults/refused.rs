@@ -27,10 +27,6 @@ fn a_second_daemon_is_refused() -> Result<()> {
 
 fn refuse_a_second(more: &[&'static str]) -> Result<()> {
     let site = Site::build()?;
-    // With somebody else's filter, the qdisc stays whatever becomes of the guard's.
-    exec::run(site.guarded().command("tc").args(["qdisc", "add", "dev", WAN, "clsact"]))?;
-    let theirs = ["filter", "add", "dev", WAN, "ingress", "matchall", "action", "pass"];
-    exec::run(site.guarded().command("tc").args(theirs))?;
     let daemon = site.start(&[&["run", "-i", WAN], more].concat())?;
     let filters =
         || exec::run(site.guarded().command("tc").args(["filter", "show", "dev", WAN, "egress"]));

@@ -166,8 +166,14 @@ pub fn attach(
     choice: ModeChoice,
     egress_by_filter: bool,
 ) -> Result<Attachment, AttachError> {
-    let fresh_egress = egress::attach(pins, programs.egress()?, link, egress_by_filter)
-        .map_err(|source| AttachError::Egress { name: link.name.clone(), source })?;
+    let fresh_egress =
+        egress::attach(pins, programs.egress()?, link, egress_by_filter).map_err(|source| {
+            match egress::is_of_another(pins, link) {
+                // Whose filter it is, too.
+                Ok(true) => occupied_now(link),
+                Ok(false) | Err(_) => AttachError::Egress { name: link.name.clone(), source },
+            }
+        })?;
     let attached = ingress(pins, programs, link, choice);
     if attached.is_err() && fresh_egress {
         // The first error is the one to report.

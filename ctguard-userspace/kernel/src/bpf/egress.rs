@@ -163,7 +163,7 @@ fn attach_filter(
 }
 
 /// Whether an XDP program is on the interface that is not pinned here: the filter may be that guard's.
-fn is_of_another(pins: &Pins, link: &Link) -> io::Result<bool> {
+pub(super) fn is_of_another(pins: &Pins, link: &Link) -> io::Result<bool> {
     if matches!(pins.xdp_link(link.index)?, Some((_, info)) if info.ifindex == link.index) {
         return Ok(false);
     }
