@@ -21,7 +21,7 @@ pub struct Counts {
 impl Pinned {
     /// Opens the maps pinned in this directory.
     pub fn open(pins: &Path) -> Result<Self> {
-        Ok(Self(GuardMaps::open(&Pins::at(pins.to_owned()))?))
+        Ok(Self(GuardMaps::open(&Pins::at(pins))?))
     }
 
     /// When the daemon ticked last, in jiffies.

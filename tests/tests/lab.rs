@@ -4,8 +4,8 @@
 use ctguard_tests::{
     addresses::Family,
     lab::{self, LabOptions, Runs},
-    recipe::FloodKind,
-    report::{Report, ratio},
+    recipe::{FloodKind, Rate},
+    report::{Report, Run, ratio},
     require,
     sysctl::{self, HostSysctl},
 };
@@ -26,17 +26,40 @@ fn an_unguarded_router_suffers_and_one_that_drops_the_flood_does_not() {
         assert!((run("unguarded").fill.peak_ratio - 1.0).abs() < 0.01, "{family:?}");
         assert!(run("unguarded").kernel.early_drop > 0, "{family:?}");
         assert!(run("unguarded").legitimate.during_flood.at_once_ratio() < 0.95, "{family:?}");
-        for quiet in [run("no flood"), run("ideal")] {
-            // A machine that stalls loses frames in the lab's queue.
-            let least = 0.99 - quiet.spoiled_in_queue().min(0.1);
-            let at_once = quiet.legitimate.during_flood.at_once_ratio();
-            assert!(at_once > least, "{family:?}: {least} {quiet:?}");
-            assert!(quiet.fill.peak_ratio < quiet.target_ratio / 3.0, "{family:?}");
-            assert_eq!(quiet.established.tcp_broken + quiet.established.udp_broken, 0);
-            assert_eq!(quiet.kernel.drop, 0, "{family:?}");
+        let mut quiet = [run("no flood"), run("ideal")].map(is_unhurt);
+        // A busy machine loses much of a flood in the lab's queue, and others' packets among it.
+        for rate in [100_000, 50_000] {
+            if quiet.iter().all(Result::is_ok) || !loses(run("ideal")) {
+                break;
+            }
+            let slower = options(FloodKind::SynOneSource, family, None);
+            let runs = Runs { baseline: true, unguarded: false, guarded: false, ideal: true };
+            let slower = LabOptions { rate: Rate::PerSecond(rate), runs, ..slower };
+            let again = lab::run(&slower, &|_| ()).expect("the lab runs");
+            let run = |name| again.runs().find(|(found, _)| *found == name).expect(name).1;
+            quiet = [run("no flood"), run("ideal")].map(is_unhurt);
+        }
+        for unhurt in quiet {
+            unhurt.unwrap_or_else(|why| panic!("{family:?}: {why}"));
         }
     }
     assert_eq!(sysctl::read(MAXIMUM).ok(), Some(maximum), "the host's setting comes back");
+}
+
+fn loses(run: &Run) -> bool {
+    run.flood.as_ref().is_some_and(|flood| ratio(flood.lost_in_queue, flood.offered) > 0.001)
+}
+
+/// Whether nobody is hurt where no flood reaches the router.
+fn is_unhurt(run: &Run) -> Result<(), String> {
+    // A machine that stalls loses frames in the lab's queue.
+    let least = 0.99 - run.spoiled_in_queue().min(0.1);
+    let broken = run.established.tcp_broken + run.established.udp_broken;
+    let is_unhurt = run.legitimate.during_flood.at_once_ratio() > least
+        && run.fill.peak_ratio < run.target_ratio / 3.0
+        && broken == 0
+        && run.kernel.drop == 0;
+    is_unhurt.then_some(()).ok_or_else(|| format!("{least} {run:?}"))
 }
 
 /// Fails when a full table drops what it could replace, or when arrival waits for the router.
@@ -75,13 +98,16 @@ fn the_value_before_a_killed_lab_outlives_later_changes() {
 }
 
 fn short(flood: FloodKind, family: Family, buckets: Option<u64>) -> Report {
-    let options = LabOptions {
+    lab::run(&options(flood, family, buckets), &|_| ()).expect("the lab runs")
+}
+
+fn options(flood: FloodKind, family: Family, buckets: Option<u64>) -> LabOptions {
+    LabOptions {
         seconds: 3,
         family,
         buckets,
         log: std::env::temp_dir().join("ctguard-lab-test/ctguard.log"),
         runs: Runs { baseline: true, unguarded: true, guarded: false, ideal: true },
         ..LabOptions::new(flood)
-    };
-    lab::run(&options, &|_| ()).expect("the lab runs")
+    }
 }

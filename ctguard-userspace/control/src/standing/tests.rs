@@ -281,7 +281,7 @@ fn a_clock_that_is_set_costs_no_regular_and_stops_no_learning() {
 
     // One of a clock that was behind.
     let (scores, as_of) = standings.regulars.ranked();
-    let mut standings = Standings::new(Regulars::restore(scores, as_of - 20 * YEAR));
+    let mut standings = Standings::new(Regulars::restore(scores, as_of.saturating_sub(20 * YEAR)));
     hours(&mut standings, 3, 1, SINCE_1970);
     assert!(all(&standings));
 }

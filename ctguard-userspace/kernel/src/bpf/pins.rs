@@ -25,9 +25,9 @@ const QDISC: &str = "clsact_";
 pub struct Pins(PathBuf);
 
 impl Pins {
-    pub fn at(path: PathBuf) -> Self {
+    pub fn at(path: impl AsRef<Path>) -> Self {
         // Beside a path with a slash at its end is inside of it.
-        Self(path.components().collect())
+        Self(path.as_ref().components().collect())
     }
 
     pub fn of_this_namespace() -> io::Result<Self> {
@@ -167,13 +167,10 @@ mod tests {
 
     #[test]
     fn a_guard_is_made_beside_the_one_that_it_replaces() {
-        let pins = Pins::at("/run/ctguard/4026531840".into());
+        let pins = Pins::at("/run/ctguard/4026531840");
         assert_eq!(pins.next().path(), Path::new("/run/ctguard/4026531840_next"));
         assert_eq!(pins.former().path(), Path::new("/run/ctguard/4026531840_former"));
-        assert_eq!(
-            Pins::at("/run/ctguard/own/".into()).next().path(),
-            Path::new("/run/ctguard/own_next")
-        );
+        assert_eq!(Pins::at("/run/ctguard/own/").next().path(), Path::new("/run/ctguard/own_next"));
     }
 
     #[test]

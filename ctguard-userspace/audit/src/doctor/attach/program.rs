@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn another_guard_is_told_by_where_it_is_pinned() {
-        let pins = Some(Pins::at(PathBuf::from("/run/ctguard/7")));
+        let pins = Some(Pins::at("/run/ctguard/7"));
         let other = found(Occupant::Guard { pins, pid: None }, true);
         assert_eq!(other.what, "another ctguard at /run/ctguard/7 already guards wan0");
         assert_eq!(other.severity, Severity::Fault);
