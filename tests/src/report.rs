@@ -166,7 +166,24 @@ pub struct FloodOutcome {
     pub jain_index: Option<f64>,
 }
 
+/// Where more of a flood is lost in the lab's queues, the machine is at its limit: one that carries the
+/// flood loses less than this in every run.
+pub const AT_LIMIT: f64 = 0.001;
+
 impl Run {
+    /// Whether the lab's queues lost so many of the flood's packets.
+    #[must_use]
+    pub fn is_at_limit(&self) -> bool {
+        self.lost_of_flood() > AT_LIMIT
+    }
+
+    /// The share of the flood that the lab's only queue lost, and of all others' packets with it: no
+    /// guard can answer for that.
+    #[must_use]
+    pub fn lost_of_flood(&self) -> f64 {
+        self.flood.as_ref().map_or(0.0, |flood| ratio(flood.lost_in_queue, flood.offered))
+    }
+
     /// The share of legitimate flows that frames lost in the router's queues can have spoiled, each one
     /// flow at most.
     #[must_use]

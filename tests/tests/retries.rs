@@ -19,7 +19,7 @@ use ctguard_tests::{
     lab, netns,
     object::{self, Program},
     recipe::{FloodKind, Rate},
-    report::ratio,
+    report::{AT_LIMIT, ratio},
     require,
     router::{ISP, Network, WAN},
     sysctl::{self, HostSysctl},
@@ -36,9 +36,6 @@ const BEGIN_WITHIN: Duration = Duration::from_secs(6);
 const SETTLES: Duration = Duration::from_secs(7);
 /// What the lab's path takes there and back, and a busy machine beside it.
 const ANSWERED_IN: Duration = Duration::from_millis(400);
-
-/// Of the datagrams, before a client's fate is the lab's doing.
-const LAB_MAY_LOSE: f64 = 0.001;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
@@ -83,7 +80,7 @@ fn ensure_served(test: &str, rate: u32, table_max: u64, least: f64) -> Result<()
         if worst(&served) >= least {
             return Ok(());
         }
-        let is_at_fault = lost <= LAB_MAY_LOSE || slower == 4;
+        let is_at_fault = lost <= AT_LIMIT || slower == 4;
         ensure!(!is_at_fault, "table of {table_max}: {served:?}");
     }
     Ok(())

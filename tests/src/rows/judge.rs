@@ -3,7 +3,6 @@
 use super::{
     Bar, Fill, Row, Who,
     bar::{Limit, Unit},
-    measure::lost_in_queue,
     windows,
 };
 use crate::report::{Run, ratio};
@@ -11,9 +10,6 @@ use crate::report::{Run, ratio};
 /// Where no more of the flood is lost in the lab's queues, the machine stalled now and then; so many
 /// of the clients' flows are forgiven at most.
 const FEW: f64 = 0.01;
-/// Where more of a flood is lost there, the machine is at its limit: one that carries the flood loses
-/// less than this in every run.
-const AT_LIMIT: f64 = 0.001;
 /// In a short run on a machine that may stall, so much less may succeed …
 const STALLED: f64 = 0.02;
 /// … the median may take so many milliseconds longer …
@@ -119,11 +115,6 @@ pub(super) fn guarded(rounds: &[Round]) -> impl Iterator<Item = &Run> {
     rounds.iter().filter_map(|round| round.guarded.as_ref())
 }
 
-/// Whether the lab's queues lost so many of the flood's packets that the machine was at its limit.
-pub(super) fn is_at_limit(run: &Run) -> bool {
-    lost_in_queue(run) > AT_LIMIT
-}
-
 /// Where both runs were made, no window of a round may be worse with the guard than without.
 fn judge_windows(rounds: &[Round]) -> Option<Judged> {
     let worst = rounds
@@ -150,7 +141,7 @@ fn judge_bar(bar: Bar, rounds: &[Round], baseline: Option<&Run>, strictness: Str
     let unguarded = Numbers::of(unguarded);
     let slack = match strictness {
         Strictness::Promise => {
-            let few = |run: &&Run| lost_in_queue(run) <= FEW;
+            let few = |run: &&Run| run.lost_of_flood() <= FEW;
             lost_by_lab(bar, self::guarded(rounds).filter(few)).min(FEW)
         }
         Strictness::Stalling => slack(bar, rounds),

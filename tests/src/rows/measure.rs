@@ -3,10 +3,7 @@
 use serde_json::Value;
 
 use super::{Bar, Who, bar::number};
-use crate::{
-    recovery::Recovery,
-    report::{Run, ratio},
-};
+use crate::{recovery::Recovery, report::Run};
 
 /// A table that is so full is full.
 const FULL: f64 = 0.99;
@@ -66,10 +63,4 @@ fn or_never(seconds: Option<f64>) -> f64 {
 /// A recovery from a table that was full; from another there is nothing to recover.
 fn from_full(run: &Run) -> Option<Recovery> {
     run.recovery.filter(|recovery| recovery.fill_ratio_before.is_some_and(|fill| fill >= FULL))
-}
-
-/// The share of the flood that the lab's only queue lost, and of all others' packets with it: no
-/// guard can answer for that.
-pub(super) fn lost_in_queue(run: &Run) -> f64 {
-    run.flood.map_or(0.0, |flood| ratio(flood.lost_in_queue, flood.offered))
 }

@@ -75,7 +75,7 @@ impl Told {
     /// Whether the machine was at its limit in a guarded run: then its numbers are the machine's.
     #[must_use]
     pub fn is_at_limit(&self) -> bool {
-        self.found.as_ref().is_ok_and(|(rounds, _)| judge::guarded(rounds).any(judge::is_at_limit))
+        self.found.as_ref().is_ok_and(|(rounds, _)| judge::guarded(rounds).any(Run::is_at_limit))
     }
 }
 

@@ -57,10 +57,7 @@ fn guards_of_two_layouts_replace_each_other_and_no_packet_passes_unjudged() -> R
     let other = env::var("CTGUARD_OTHER_RELEASE").ok();
     let site = Site::build()?;
     let traffic = Traffic::new(&site)?;
-    let daemon = site.start(&RUN)?;
-    site.succeed(&["deny", "add", &DENIED.to_string()])?;
-    wait_for("the list to be kept", || Ok(is_kept(&site).then_some(())))?;
-    ensure!(daemon.stop()?.success());
+    leave_a_guard(&site)?;
     let links = site.links(WAN)?.map(|link| link.id());
 
     let running = traffic.begin(&site)?;
@@ -111,10 +108,7 @@ fn a_start_that_is_killed_while_it_replaces_a_guard_leaves_a_whole_one() -> Resu
     }
     let site = Site::build()?;
     let traffic = Traffic::new(&site)?;
-    let daemon = site.start(&RUN)?;
-    site.succeed(&["deny", "add", &DENIED.to_string()])?;
-    wait_for("the list to be kept", || Ok(is_kept(&site).then_some(())))?;
-    ensure!(daemon.stop()?.success());
+    leave_a_guard(&site)?;
 
     let all = steps(&site)?;
     let is_each = env::var_os("CTGUARD_EACH_STEP").is_some();
@@ -262,6 +256,15 @@ fn ensure_nothing_beside(pins: &Path) -> Result<()> {
         let beside = format!("{}{suffix}", pins.display());
         ensure!(!Path::new(&beside).exists(), "{beside} is left");
     }
+    Ok(())
+}
+
+/// A guard without a daemon, which denies a source and whose list is kept.
+fn leave_a_guard(site: &Site) -> Result<()> {
+    let daemon = site.start(&RUN)?;
+    site.succeed(&["deny", "add", &DENIED.to_string()])?;
+    wait_for("the list to be kept", || Ok(is_kept(site).then_some(())))?;
+    ensure!(daemon.stop()?.success());
     Ok(())
 }
 

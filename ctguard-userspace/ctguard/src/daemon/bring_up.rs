@@ -56,8 +56,8 @@ pub(super) struct Place {
     pub(super) fresh: bool,
 }
 
-/// Loads, configures and attaches. Registers in `undo` how each step is undone. Returns the guard, the lock that keeps commands from changing settings, and what
-/// is not guarded yet though it is there.
+/// Loads, configures and attaches. Registers in `undo` how each step is undone. Returns the guard, the
+/// lock that keeps commands from changing settings, and what is not guarded yet though it is there.
 ///
 /// A guard that is taken over keeps its maps, and its links get the new programs without a gap.
 pub(super) fn bring_up(

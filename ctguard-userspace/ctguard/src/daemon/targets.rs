@@ -27,8 +27,7 @@ impl Targets {
                 let names = known.iter().find(|it| it.ifindex == ifindex);
                 let names = names.map(|it| it.names.clone()).unwrap_or_default();
                 // The filter for what leaves may be gone: it is attached again.
-                let xdp = pins.xdp_link(ifindex);
-                if matches!(xdp, Ok(Some((_, info))) if info.ifindex == ifindex) {
+                if pins.has_xdp(ifindex).unwrap_or(false) {
                     former.push(Held { ifindex, names, ..Held::default() });
                 }
             }

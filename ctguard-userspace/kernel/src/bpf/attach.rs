@@ -191,8 +191,7 @@ impl Attachment {
 
 /// Whether `ifindex` still runs both programs.
 pub fn is_attached(pins: &Pins, ifindex: u32) -> bool {
-    matches!(pins.xdp_link(ifindex), Ok(Some((_, info))) if info.ifindex == ifindex)
-        && egress::is_attached(pins, ifindex)
+    pins.has_xdp(ifindex).unwrap_or(false) && egress::is_attached(pins, ifindex)
 }
 
 /// Whether the interface is gone to which the programs were attached, though another may have its index.

@@ -164,10 +164,8 @@ fn attach_filter(
 
 /// Whether an XDP program is on the interface that is not pinned here: the filter may be that guard's.
 pub(super) fn is_of_another(pins: &Pins, link: &Link) -> io::Result<bool> {
-    if matches!(pins.xdp_link(link.index)?, Some((_, info)) if info.ifindex == link.index) {
-        return Ok(false);
-    }
-    Ok(net::link(link.index)?.is_some_and(|now| now.xdp.is_some()))
+    let has_program = || Ok(net::link(link.index)?.is_some_and(|now| now.xdp.is_some()));
+    if pins.has_xdp(link.index)? { Ok(false) } else { has_program() }
 }
 
 fn update_filter(program: &mut SchedClassifier, link: &Link) -> Result<(), EgressError> {

@@ -20,6 +20,8 @@ const TCX: &str = "tcx_";
 const FILTER: &str = "filter_";
 const QDISC: &str = "clsact_";
 
+const PROGRAMS: [&str; 3] = [programs::CLOCK, programs::EGRESS, programs::INGRESS];
+
 /// The directory of one guard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins(PathBuf);
@@ -57,7 +59,7 @@ impl Pins {
     /// Whether a pin of this name is neither a link nor a program, in whatever release.
     pub(super) fn is_map(name: &str) -> bool {
         let is_link = [XDP, TCX].iter().any(|prefix| name.starts_with(prefix));
-        !is_link && ![programs::CLOCK, programs::EGRESS, programs::INGRESS].contains(&name)
+        !is_link && !PROGRAMS.contains(&name)
     }
 
     pub fn map(&self, name: &str) -> PathBuf {
@@ -104,13 +106,19 @@ impl Pins {
         open_link(&self.xdp(ifindex))
     }
 
+    /// Whether that link is still on the interface that has this index.
+    pub fn has_xdp(&self, ifindex: u32) -> io::Result<bool> {
+        let link = self.xdp_link(ifindex)?;
+        Ok(link.is_some_and(|(_, info)| info.ifindex == ifindex))
+    }
+
     pub(super) fn tcx_link(&self, ifindex: u32) -> io::Result<Option<(OwnedFd, LinkInfo)>> {
         open_link(&self.tcx(ifindex))
     }
 
     pub fn programs(&self) -> io::Result<Vec<(&'static str, OwnedFd)>> {
         let mut found = Vec::new();
-        for name in [programs::CLOCK, programs::EGRESS, programs::INGRESS] {
+        for name in PROGRAMS {
             match syscall::open_pin(&self.program(name)) {
                 Ok(program) => found.push((name, program)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -122,8 +130,7 @@ impl Pins {
 
     /// The first map or program of a guard that is not pinned.
     pub fn lack(&self) -> Option<&'static str> {
-        let programs = [programs::CLOCK, programs::EGRESS, programs::INGRESS];
-        maps::PINNED.into_iter().chain(programs).find(|name| !self.map(name).exists())
+        maps::PINNED.into_iter().chain(PROGRAMS).find(|name| !self.map(name).exists())
     }
 
     /// Pins a program in place of an older one; the path is never missing.
@@ -179,7 +186,7 @@ mod tests {
             assert!(Pins::is_map(name), "{name}");
         }
         assert!(Pins::is_map("of_another_release"));
-        for name in ["xdp_2", "tcx_17", programs::CLOCK, programs::EGRESS, programs::INGRESS] {
+        for name in ["xdp_2", "tcx_17"].into_iter().chain(PROGRAMS) {
             assert!(!Pins::is_map(name), "{name}");
         }
     }
