@@ -179,6 +179,46 @@ fn a_start_that_fails_leaves_a_guard_of_another_layout_as_it_was() -> Result<()>
     site.ensure_gone()
 }
 
+/// Fails when what only a feed denies gets in after an upgrade, because the feed cannot be read yet.
+#[test]
+fn what_a_feed_said_stays_in_force_over_an_upgrade() -> Result<()> {
+    if !require::root("what_a_feed_said_stays_in_force_over_an_upgrade") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let traffic = Traffic::new(&site)?;
+    let directory = tempfile::tempdir()?;
+    let [list, config] = ["list.txt", "ctguard.toml"].map(|name| directory.path().join(name));
+    fs::write(&list, format!("{DENIED}\n2001:db8::/48\n"))?;
+    let feed = format!("[feeds.list]\nkind = \"file\"\npath = \"{}\"\n", list.display());
+    fs::write(&config, format!("interfaces = [\"{WAN}\"]\n{feed}"))?;
+    let config = config.display().to_string();
+    let run = ["run", "--config", &config, "--on-exit", "keep"];
+    let daemon = site.start(&run)?;
+    let denied = || -> Result<_> {
+        Ok(site.ctguard(&["deny", "list", &DENIED.to_string()])?.code == Some(0))
+    };
+    wait_for("the feed to be read", || Ok(denied()?.then_some(())))?;
+    ensure!(daemon.stop()?.success());
+
+    fs::remove_file(&list)?;
+    disguise(site.pins(), 1)?;
+    let daemon = site.start(&run)?;
+    ensure!(daemon.log()?.contains("replaced a guard of map layout 1"), "{}", daemon.log()?);
+    traffic.ensure_denied()?;
+    wait_for("the feed to be tried", || {
+        let feeds = site.ctguard(&["feeds"])?.out;
+        Ok(feeds.contains("No such file").then_some(()))
+    })?;
+    traffic.ensure_denied()?;
+    let listed = site.succeed(&["deny", "list"])?;
+    ensure!(listed.contains("2001:db8::/48 (feed list)"), "{listed}");
+    ensure_one_guard(site.pins())?;
+    ensure!(daemon.stop()?.success());
+    site.succeed(&["detach"])?;
+    site.ensure_gone()
+}
+
 /// Fails when a clsact filter is attached anew instead of replaced, or left behind later.
 #[test]
 fn a_filter_of_another_layout_is_replaced_in_place() -> Result<()> {
@@ -239,10 +279,14 @@ fn disguise(pins: &Path, layout: u32) -> Result<()> {
     policy[..4].copy_from_slice(&layout.to_ne_bytes());
     array.set(0, policy, 0)?;
     fs::rename(pins.join(maps::COUNTERS), pins.join("of_another"))?;
-    fs::rename(pins.join(maps::ENVIRONMENT), pins.join("aside"))?;
-    fs::rename(pins.join(maps::DENY_V4), pins.join(maps::ENVIRONMENT))?;
-    fs::rename(pins.join("aside"), pins.join(maps::DENY_V4))?;
-    Ok(())
+    swap(pins, maps::ENVIRONMENT, maps::DENY_V4)?;
+    swap(pins, maps::FEED_ALLOW_V4, maps::FEED_ALLOW_V6)
+}
+
+fn swap(pins: &Path, one: &str, other: &str) -> Result<()> {
+    fs::rename(pins.join(one), pins.join("aside"))?;
+    fs::rename(pins.join(other), pins.join(one))?;
+    Ok(fs::rename(pins.join("aside"), pins.join(other))?)
 }
 
 /// Whether nothing is beside the guard, and it has no pins of another release.

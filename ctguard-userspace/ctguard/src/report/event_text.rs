@@ -25,7 +25,7 @@ pub(crate) fn event_text(what: &What) -> String {
             };
             format!(
                 "replaced {former}, without a gap; lost are a pause, counters, and settings and list \
-                 entries that were neither configured nor saved; feeds are read again"
+                 entries that were neither configured nor saved"
             )
         }
         What::Reloaded { changes } if changes.is_empty() => {

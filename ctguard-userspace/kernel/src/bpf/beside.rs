@@ -8,7 +8,11 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::{fd::AsFd as _, unix::fs::DirBuilderExt as _},
+    path::Path,
 };
+
+use aya::maps::{MapInfo, MapType};
+use ctguard_layout::{FeedEntry, maps};
 
 use super::{
     Attachment, Pins,
@@ -17,7 +21,17 @@ use super::{
     syscall,
 };
 
-/// Makes the directory for the new guard, with everything of the old one but its maps.
+/// The lists of feeds, each with the bytes of an address. They are used as they are, so whoever changes
+/// what they hold has to rename them.
+const LISTS_OF_FEEDS: [(&str, usize); 4] = [
+    (maps::FEED_ALLOW_V4, 4),
+    (maps::FEED_ALLOW_V6, 16),
+    (maps::FEED_DENY_V4, 4),
+    (maps::FEED_DENY_V6, 16),
+];
+
+/// Makes the directory for the new guard, with everything of the old one but its maps. The lists of feeds
+/// go along: reading them again takes as long as their servers do.
 pub fn begin(pins: &Pins) -> io::Result<Pins> {
     let next = pins.next();
     DirBuilder::new().mode(0o700).create(next.path())?;
@@ -27,10 +41,29 @@ pub fn begin(pins: &Pins) -> io::Result<Pins> {
         if entry.file_type()?.is_dir() {
             fs::create_dir(next.path().join(name))?;
         } else if !Pins::is_map(&name.to_string_lossy()) {
-            syscall::pin(syscall::open_pin(&path)?.as_fd(), &next.path().join(name))?;
+            pin_too(&path, &next.path().join(name))?;
+        }
+    }
+    for (name, address_bytes) in LISTS_OF_FEEDS {
+        if is_list_of_feeds(&pins.map(name), address_bytes) {
+            pin_too(&pins.map(name), &next.map(name))?;
         }
     }
     Ok(next)
+}
+
+fn pin_too(pinned: &Path, path: &Path) -> io::Result<()> {
+    syscall::pin(syscall::open_pin(pinned)?.as_fd(), path)
+}
+
+/// Whether the map is there, and could have been made by this release.
+fn is_list_of_feeds(path: &Path, address_bytes: usize) -> bool {
+    MapInfo::from_pin(path).is_ok_and(|map| {
+        matches!(map.map_type(), Ok(MapType::LpmTrie))
+            && map.key_size() as usize == size_of::<u32>() + address_bytes
+            && map.value_size() as usize == size_of::<FeedEntry>()
+            && map.max_entries() == FeedEntry::MAP_CAPACITY
+    })
 }
 
 /// Puts the new guard in the place of the old one, whose maps then go.
