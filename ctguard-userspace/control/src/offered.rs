@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use ctguard_datapath::sources;
-use ctguard_layout::{
-    CLASSES, Class, OfferedSlot, SourceCells, SourceLine, Tier, shared::SharedWord,
-};
+use ctguard_layout::{CLASSES, Class, OfferedSlot, SourceCells, SourceLine, Tier};
 
 use super::OfferedLoad;
 use crate::tuning::TUNING;
@@ -56,11 +54,12 @@ impl OfferedRates {
     ) -> Vec<OfferedLoad> {
         let unknown = offered.iter().map(|slot| {
             let OfferedSlot { offered: [tcp, udp, other, _], answered, retried, .. } = slot;
-            [tcp, udp, other, answered, retried].map(SharedWord::load)
+            // The `map` of arrays is not inlined, and there are a hundred thousand slots.
+            [tcp.load(), udp.load(), other.load(), answered.load(), retried.load()]
         });
         let known = known_tiers(lines).zip(cells).map(|(tier, SourceCells { offered, .. })| {
-            let [tcp, udp, other, _] = offered.each_ref().map(SharedWord::load);
-            tier.map(|tier: Tier| (tier, [tcp, udp, other]))
+            let [tcp, udp, other, _] = offered;
+            Some((tier?, [tcp.load(), udp.load(), other.load()]))
         });
         self.observe(now, unknown, known)
     }
@@ -112,6 +111,9 @@ impl OfferedRates {
 impl Sum {
     /// Adds what was counted since the last time; a `fade` of 0 starts over.
     fn add(&mut self, counted: u32, fade: f64) -> f64 {
+        if counted == self.counted && self.flows <= 0.0 {
+            return 0.0;
+        }
         let more = counted.wrapping_sub(std::mem::replace(&mut self.counted, counted));
         // The counter of a slot with a new owner starts at 0.
         let more = if more > u32::MAX / 2 { 0 } else { more };
