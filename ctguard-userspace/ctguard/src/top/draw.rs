@@ -90,6 +90,7 @@ impl Pen {
         lines.extend(self.holders(state));
         lines.push(self.challenges(state));
         lines.push(self.known(state));
+        lines.extend(self.denied(state));
         gap(&mut lines, roomy);
 
         let rest = height.saturating_sub(1);
@@ -315,6 +316,14 @@ impl Pen {
             facts.denied
         );
         self.row("known", &text)
+    }
+
+    /// Apart from refused flows, because each packet of a denied source counts.
+    fn denied(&self, state: &State) -> Option<Line<'static>> {
+        let packets = state.denied_packets();
+        let verb = if state.facts.is_dry_run { "would be dropped" } else { "dropped" };
+        let text = format!("{} packets/s from denied sources {verb}", number(packets));
+        (packets > 0.0).then(|| self.row("denied", &text))
     }
 
     fn sources(&self, state: &State, view: &View, rows: usize) -> Vec<Line<'static>> {
