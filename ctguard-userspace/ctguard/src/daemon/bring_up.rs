@@ -30,8 +30,8 @@ use crate::{event_file::EventFile, feeds::Feeds, holders::HoldersFile, sentence:
 use ctguard_control::standing::Standings;
 use ctguard_kernel::{
     bpf::{
-        self, AttachError, Attachment, Detector, Former, KernelClock, Mode, ModeChoice, Pins,
-        Programs,
+        self, AttachError, Attachment, Detector, FormerPrograms, KernelClock, Mode, ModeChoice,
+        Pins, Programs,
     },
     conntrack::{Table, Timeouts, timeouts_writer::TimeoutSettings},
     lock::{self, Lock},
@@ -78,7 +78,8 @@ pub(super) fn bring_up(
     let sizes = Sizes::of_table(max);
     let mut programs = Programs::load(pins, sizes, options.trace, options.detection)?;
     let links = &targets.links;
-    let former = links.iter().map(|link| Former::of(pins, link)).collect::<io::Result<Vec<_>>>();
+    let former =
+        links.iter().map(|link| FormerPrograms::of(pins, link)).collect::<io::Result<Vec<_>>>();
     let former = former.map_err(StartError::cannot("keep the programs that run"))?;
     pin(&programs, pins, undo)?;
     let kernel_clock = KernelClock::from_pin(&pins.program(programs::CLOCK))?;
@@ -241,7 +242,7 @@ fn attach_all(
     options: &StartOptions,
     targets: &Targets,
     (programs, maps, around): (&mut Programs, &mut GuardMaps, &Surroundings),
-    former: Vec<Former>,
+    former: Vec<FormerPrograms>,
     &Place { ref pins, fresh }: &Place,
     writing: &Lock,
     undo: &mut Undo,

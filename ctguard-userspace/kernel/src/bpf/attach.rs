@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::{
     LoadError, Pins, Programs,
-    egress::{self, EgressError},
+    egress::{self, EgressError, FormerEgress},
     former_link::FormerLink,
     pins::remove_if_there,
     syscall,
@@ -224,23 +224,23 @@ pub fn name_moved(pins: &Pins, links: &[Link]) -> io::Result<()> {
 }
 
 /// What an interface runs before a start changes it.
-pub struct Former {
+pub struct FormerPrograms {
     pins: Pins,
     link: Link,
     xdp: Option<FormerLink>,
-    egress: egress::Former,
+    egress: FormerEgress,
 }
 
-impl Former {
+impl FormerPrograms {
     pub fn of(pins: &Pins, link: &Link) -> io::Result<Self> {
         let xdp = FormerLink::of(pins.xdp_link(link.index)?, link.index)?;
-        let egress = egress::Former::of(pins, link.index)?;
+        let egress = FormerEgress::of(pins, link.index)?;
         Ok(Self { pins: pins.clone(), link: link.clone(), xdp, egress })
     }
 
     /// Whether it runs any of them.
     pub fn is_there(&self) -> bool {
-        self.xdp.is_some() || !matches!(self.egress, egress::Former::Nothing)
+        self.xdp.is_some() || !matches!(self.egress, FormerEgress::Nothing)
     }
 
     /// Puts the same programs back, or removes those that were not there.

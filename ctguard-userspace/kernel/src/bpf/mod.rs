@@ -17,7 +17,7 @@ mod refusal;
 mod syscall;
 
 pub use attach::{
-    AttachError, Attachment, Former, Mode, ModeChoice, Occupant, attach, is_attached, is_of_gone,
+    AttachError, Attachment, FormerPrograms, Mode, ModeChoice, Occupant, attach, is_attached, is_of_gone,
     name_moved,
 };
 pub use beside::{begin as begin_beside, finish as finish_replacement, forget, replace};
