@@ -154,7 +154,7 @@ fn write_holders(holders: &Holders, report: &StatusReport, out: &mut impl Write)
     writeln!(out, "held by {}", list(holders.most().iter().map(holder_text)))?;
     let part = match holders.parts {
         Some(parts) => format!("each source may hold {}", may_hold(parts)),
-        None => "all entries fit below the target, so no source is held to a part".to_owned(),
+        None => "all entries fit below the target, so each source may hold any number".to_owned(),
     };
     writeln!(out, "part    {part}")?;
     let reclaimed = if holders.reclaimed.is_empty() {

@@ -274,7 +274,9 @@ impl Pen {
         let held = if states.is_empty() { "no entries".to_owned() } else { states.join(", ") };
         let most = |most: Option<u32>| most.map_or("any number of".to_owned(), |it| it.to_string());
         let part = match holders.parts {
-            None => "all entries fit below the target, so no source is held to a part".to_owned(),
+            None => {
+                "all entries fit below the target, so each source may hold any number".to_owned()
+            }
             Some(parts) => {
                 let before = parts.connections_before.map(|it| format!(" ({it} if here before)"));
                 format!(
