@@ -90,10 +90,12 @@ fn each_feed_tells_how_many_packets_it_refused_as_long_as_it_is_followed() -> Re
         "ctguard_feed_refused_packets_total{feed=\"abuse\"} 37\n",
         "ctguard_feed_refused_packets_total{feed=\"bots\"} 30\n",
         "ctguard_list_refused_packets_total{list=\"deny\"} 40\n",
+        "ctguard_packets_total{outcome=\"denied\"} 107\n",
     ] {
         ensure!(metrics.contains(line), "{line} is not in {metrics}");
     }
     ensure!(!metrics.contains("packets_total{feed=\"friends\"}"), "{metrics}");
+    ensure!(!metrics.contains("reason=\"deny\""), "they are no flows: {metrics}");
 
     daemon.kill()?;
     deny(&site, &wire, 6, 5)?;

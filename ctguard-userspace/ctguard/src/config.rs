@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::foreign::Foreign;
 use ctguard_kernel::{
     maps::ListKind,
-    net::{self, Link, resolve},
+    net::{self, Link, Refusal, resolve},
 };
 use ctguard_layout::ListEntry;
 use ctguard_settings::{
@@ -57,6 +57,13 @@ pub(crate) struct Origin {
     pub(crate) place: Place,
 }
 
+impl Origin {
+    /// Of what no file says.
+    fn unknown() -> Self {
+        Self { file: PathBuf::new(), place: Place { line: 1, column: 1 } }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file.display(), self.place)
@@ -79,6 +86,8 @@ pub(crate) enum ConfigError {
     TooMany { list: &'static str, prefixes: usize },
     #[error("{origin}: {source}")]
     Feed { origin: Box<Origin>, source: FeedError },
+    #[error("{origin}: {source}")]
+    Interface { origin: Box<Origin>, source: Refusal },
     #[error("there are {0} feeds; at most {MOST_FEEDS} can be told apart")]
     TooManyFeeds(usize),
 }
@@ -185,8 +194,7 @@ impl Config {
                     FeedError::AllowsBans { .. } => FeedKey::List,
                 };
                 let origin = keys.get(&key).or(keys.values().next()).map(|(_, origin)| origin);
-                let unknown = Origin { file: PathBuf::new(), place: Place { line: 1, column: 1 } };
-                let origin = Box::new(origin.cloned().unwrap_or(unknown));
+                let origin = Box::new(origin.cloned().unwrap_or_else(Origin::unknown));
                 ConfigError::Feed { origin, source }
             })?;
             self.feeds.push(feed);
@@ -218,6 +226,12 @@ impl Config {
 
     pub(crate) fn interfaces(&self) -> &[String] {
         self.interfaces.as_ref().map_or(&[], |(names, _)| names)
+    }
+
+    /// Why the files cannot be used that name an interface which cannot be guarded.
+    pub(crate) fn refused(&self, source: Refusal) -> ConfigError {
+        let origin = self.interfaces.as_ref().map(|(_, origin)| origin.clone());
+        ConfigError::Interface { origin: Box::new(origin.unwrap_or_else(Origin::unknown)), source }
     }
 
     /// What the files say about the settings of what is to be guarded: the interfaces that the

@@ -32,6 +32,14 @@ pub(crate) enum What {
         former_layout: u32,
         layout: u32,
     },
+    /// An interface runs the program in another mode than that of the former daemon, and ran none for so
+    /// long while it changed.
+    ModeChanged {
+        interface: String,
+        from: String,
+        to: String,
+        open_seconds: f64,
+    },
     /// The configuration was read again and is in force.
     Reloaded {
         changes: Vec<String>,
@@ -114,6 +122,7 @@ impl What {
     pub(crate) fn level(&self) -> Level {
         match self {
             Self::Replaced { .. }
+            | Self::ModeChanged { .. }
             | Self::ReloadRefused { .. }
             | Self::InterfaceGone { .. }
             | Self::InterfaceAwaited { .. }
@@ -231,6 +240,12 @@ mod tests {
             What::Started { interfaces: vec![interface()] },
             What::Stopped,
             What::Replaced { former_layout: 1, layout: 2 },
+            What::ModeChanged {
+                interface: interface(),
+                from: text(),
+                to: text(),
+                open_seconds: 1.0,
+            },
             What::Reloaded { changes: vec![text()] },
             What::Changed { changes: vec![text()] },
             What::ReloadRefused { error: text() },
@@ -261,6 +276,7 @@ mod tests {
                 What::Started { .. }
                 | What::Stopped
                 | What::Replaced { .. }
+                | What::ModeChanged { .. }
                 | What::Reloaded { .. }
                 | What::Changed { .. }
                 | What::ReloadRefused { .. }

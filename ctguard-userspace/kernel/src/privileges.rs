@@ -1,4 +1,4 @@
-//! Checks for the capabilities that a guard needs.
+//! Checks for the capabilities that a guard needs, and what to say where one is missing.
 
 use rustix::{
     process::geteuid,
@@ -23,5 +23,35 @@ pub fn missing() -> Option<Missing> {
     } else {
         return None;
     };
-    Some(Missing { capability, root: geteuid().is_root() })
+    Some(Missing { capability, root: is_root() })
+}
+
+/// What is wrong where the kernel wants `capability`. Root lacks some in a container.
+pub fn remedy(capability: &str) -> String {
+    remedy_for(is_root(), capability)
+}
+
+/// Whether this process is root, with whichever capabilities.
+pub fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+fn remedy_for(is_root: bool, capability: &str) -> String {
+    if is_root {
+        format!("root lacks {capability} here")
+    } else {
+        format!("run as root, or with {capability}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails when root, in a container, is told to become root.
+    #[test]
+    fn root_is_told_what_is_missing_and_others_how_to_get_it() {
+        assert_eq!(remedy_for(true, "CAP_SYSLOG"), "root lacks CAP_SYSLOG here");
+        assert_eq!(remedy_for(false, "CAP_SYSLOG"), "run as root, or with CAP_SYSLOG");
+    }
 }

@@ -264,6 +264,39 @@ fn what_is_saved_is_what_a_reload_finds() -> Result<()> {
     Ok(())
 }
 
+/// Fails when a check calls a file usable that a reload refuses.
+#[test]
+fn a_check_refuses_an_interface_that_a_reload_refuses() -> Result<()> {
+    if !require::root("a_check_refuses_an_interface_that_a_reload_refuses") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    site.guarded().ip(&["link add br0 type bridge".to_owned()])?;
+    let files = Files::new(&format!("interfaces = [\"{WAN}\"]\n"))?;
+    let daemon = files.start(&site)?;
+    files.write(&format!("interfaces = [\"{WAN}\", \"br0\"]\n"))?;
+    let why = "br0 is a bridge, which XDP guards badly";
+    let check = || site.ctguard(&["config", "check", &files.name()]);
+    let checked = check()?;
+    let line = checked.refusal(78)?;
+    ensure!(line.contains("ctguard.toml:1:1: ") && line.contains(why), "{line}");
+    ensure!(site.ctguard(&["reload"])?.refusal(78)?.contains(why));
+    ensure!(daemon.stop()?.success());
+    ensure!(check()?.refusal(78)?.contains(why), "without a daemon too");
+
+    // A start guards the other, so a reload of the same file is fine.
+    let daemon = files.start(&site)?;
+    let waiting = "br0 (cannot be guarded";
+    wait_for("the reason", || Ok(site.succeed(&["status"])?.contains(waiting).then_some(())))?;
+    let checked = check()?;
+    ensure!(checked.code == Some(0), "{checked:?}");
+    ensure!(checked.errors.contains(&format!("warning: {why}")), "{checked:?}");
+    ensure!(checked.errors.contains("the daemon waits until it can be guarded"), "{checked:?}");
+    ensure!(reload(&site)? == "nothing changes\n");
+    ensure!(daemon.stop()?.success());
+    Ok(())
+}
+
 /// Fails when the signal of a reload ends a daemon of a release that does not catch it: this process.
 #[test]
 fn a_daemon_that_cannot_reload_is_not_asked() -> Result<()> {

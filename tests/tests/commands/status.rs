@@ -91,6 +91,8 @@ fn the_status_has_every_field_and_tells_the_truth() -> Result<()> {
 
         let people = site.succeed(&["status"])?;
         ensure!(people.contains(WAN) && people.contains("85"), "{people}");
+        let widest = people.lines().map(|line| line.chars().count()).max();
+        ensure!(widest.is_some_and(|widest| widest <= 80), "wider than 80 columns: {people}");
         Ok(())
     })
 }

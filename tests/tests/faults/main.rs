@@ -11,6 +11,7 @@ mod late;
 mod leaving;
 mod locks;
 mod log;
+mod modes;
 mod mounts;
 mod moved;
 mod names;

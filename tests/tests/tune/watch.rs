@@ -30,6 +30,7 @@ use super::{
 const STATISTICS: &str = "proc/net/stat/nf_conntrack";
 const COUNT: &str = "proc/sys/net/netfilter/nf_conntrack_count";
 const DENIED: &str = "/counters/udp/refused/deny";
+const REFUSED: &str = "/counters/udp/refused/source";
 /// Nobody is there, and nobody says so.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(100, 64, 0, 1)), 9);
 
@@ -272,7 +273,8 @@ fn what_did_not_help_is_taken_back_also_when_nobody_reads() -> Result<()> {
     Ok(())
 }
 
-/// Fails when what the guard refuses is not told, or all that it ever refused is.
+/// Fails when what the guard refuses is not told, when all that it ever refused is, or when packets of
+/// denied sources are told as flows.
 #[test]
 fn refusals_of_a_guard_are_told_beside_drops() -> Result<()> {
     const TEST: &str = "refusals_of_a_guard_are_told_beside_drops";
@@ -283,25 +285,32 @@ fn refusals_of_a_guard_are_told_beside_drops() -> Result<()> {
     let site = Site::build()?;
     let daemon = site.guard()?;
     site.succeed(&["deny", "add", "192.0.2.0/24"])?;
+    site.succeed(&["set", "source.udp.rate=1", "source.udp.burst=1"])?;
     let wire = site.wire()?;
-    let refuse = |packets: u16| -> Result<()> {
-        let before = site.number(DENIED)?;
-        for port in 0..packets {
-            let from = (Ipv4Addr::new(192, 0, 2, 1).into(), 1000 + port);
-            wire.send(&frames::udp(from, (Ipv4Addr::new(198, 51, 100, 1).into(), 53))?)?;
-        }
-        wait_for("what was refused", || {
-            Ok((site.number(DENIED)? == before + u64::from(packets)).then_some(()))
+    let send = |from: Ipv4Addr, packets: u16| -> Result<()> {
+        (0..packets).try_for_each(|port| {
+            let to = (Ipv4Addr::new(198, 51, 100, 1).into(), 53);
+            wire.send(&frames::udp((from.into(), 1000 + port), to)?)
         })
+    };
+    // How many were refused as flows: a few are admitted.
+    let refuse = |packets: u16| -> Result<u64> {
+        let (refused, denied) = (site.number(REFUSED)?, site.number(DENIED)?);
+        send(Ipv4Addr::new(203, 0, 113, 1), packets)?;
+        send(Ipv4Addr::new(192, 0, 2, 1), 50)?;
+        // Packets are judged in the order in which they were sent.
+        wait_for("the last packet", || Ok((site.number(DENIED)? == denied + 50).then_some(())))?;
+        Ok(site.number(REFUSED)? - refused)
     };
     refuse(5)?;
     let _applied = Applied;
     let wanted = sysctl::read(MAX)?.parse::<u64>()? * 2;
     tune(&["--max", &wanted.to_string(), "--apply"])?;
     let watching = Watching::start(site.command(&["tune", "--watch", "1h"]))?;
-    refuse(7)?;
+    let refused = refuse(20)?;
+    ensure!((10..=20).contains(&refused), "{refused} of 20 were refused");
     let (_, said) = watching.interrupt()?;
-    ensure!(said.contains("7 new flows refused by the guard"), "{said}");
+    ensure!(said.contains(&format!(" {refused} new flows refused by the guard")), "{said}");
     ensure!(said.contains("it is too early to say"), "{said}");
     daemon.stop()?;
     Ok(())

@@ -7,6 +7,7 @@ use super::{
     text::per_cent,
 };
 use crate::host::{COUNT, Host, OtherTable, OtherTables, Unread, sysctl_path};
+use ctguard_kernel::privileges::remedy;
 
 const CHECK: &str = "namespaces";
 /// Fewer entries than this in all of them are not worth a note.
@@ -16,7 +17,7 @@ pub(super) fn read(host: &Host, findings: &mut Findings) -> OtherTables {
     let others = findings.read(CHECK, OtherTables::read(host)).unwrap_or_default();
     if others.unseen > 0 {
         let denied = format!("permission denied for {} of the processes", others.unseen);
-        let reason = format!("{denied}; run as root, or with CAP_SYS_PTRACE");
+        let reason = format!("{denied}; {}", remedy("CAP_SYS_PTRACE"));
         findings.skip(CHECK, Unread::new(OtherTables::PLACE, &reason));
     }
     others

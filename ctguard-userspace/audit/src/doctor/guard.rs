@@ -400,7 +400,7 @@ mod tests {
     fn what_is_refused_now_is_told_with_its_reasons() {
         let health = Health {
             daemon_runs: true,
-            refused: vec![("source", 7), ("grant", 3), ("deny", 0)],
+            refused: vec![("source", 7), ("grant", 3), ("fallback", 0)],
             refused_meanwhile: 5,
             meanwhile: Duration::from_millis(500),
             ..Health::default()

@@ -4,7 +4,10 @@ use super::finding::{Finding, Findings, Severity};
 use crate::host::{
     Host, LogCounts, MAX, OtherTables, STATISTICS, Statistics, TableNumbers, Unread, sysctl_path,
 };
-use ctguard_kernel::modules::{Part, Presence};
+use ctguard_kernel::{
+    modules::{Part, Presence},
+    privileges::remedy,
+};
 
 /// Races alone cause fewer failed insertions since boot.
 const RACES: u64 = 1000;
@@ -130,8 +133,9 @@ pub(super) fn statistics(host: &Host, findings: &mut Findings) -> Statistics {
     }
     let read = findings.read("counters", Statistics::read(host));
     if matches!(read, Some(None)) {
-        let reason = "absent, and no counters over ctnetlink; run as root, or with CAP_NET_ADMIN";
-        findings.skip("counters", Unread::new(STATISTICS, reason));
+        let remedy = remedy("CAP_NET_ADMIN");
+        let reason = format!("absent, and no counters over ctnetlink; {remedy}");
+        findings.skip("counters", Unread::new(STATISTICS, &reason));
     }
     read.flatten().unwrap_or_default()
 }

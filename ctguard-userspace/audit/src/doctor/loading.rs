@@ -48,8 +48,10 @@ fn unknown_parameters(boot: &Boot) -> impl Iterator<Item = Finding> {
         let command = if is_alone {
             format!("sed -i '{line}d' {file}")
         } else {
-            // A backslash at the end joins the next line.
-            format!("sed -i '{line}s/\\(^\\|[ \\t]\\){name}[^ \\t\\\\]*//' {file}")
+            // The kernel takes a dash for an underscore (`parameq`, kernel/params.c). A backslash at the
+            // end joins the next line.
+            let spelt = name.replace('_', "[-_]");
+            format!("sed -i '{line}s/\\(^\\|[ \\t]\\){spelt}[^ \\t\\\\]*//' {file}")
         };
         finding.by_editing(file, command)
     })

@@ -312,12 +312,16 @@ fn hash_option(
                 "there must be no blank around the equals sign: the kernel refuses to load conntrack \
                  (Invalid argument), and NAT with it",
             )
-            .by_hand(format!("sed -i '{line}s/hashsize[ \\t]*=[ \\t]*/hashsize=/' {file}"))
+            .by_hand(format!(
+                "sed -i '{line}s/\\(^\\|[ \\t]\\)hashsize[ \\t]*=[ \\t]*/\\1hashsize=/' {file}"
+            ))
             .into();
     };
     let change = |finding: Finding| {
-        let command =
-            format!("sed -i '{line}s/\\<hashsize=[^ \\t\\\\]*/hashsize={buckets}/' {file}");
+        // Not of `expect-hashsize`, whose dash the kernel takes for an underscore.
+        let command = format!(
+            "sed -i '{line}s/\\(^\\|[ \\t]\\)hashsize=[^ \\t\\\\]*/\\1hashsize={buckets}/' {file}"
+        );
         if buckets > 0 { finding.by_editing(file, command) } else { finding }
     };
     let Some(hashsize) = number(value) else {

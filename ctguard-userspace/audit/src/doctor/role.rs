@@ -71,6 +71,6 @@ mod tests {
         let copy = Unread::new("nf_tables", "a copy of a machine has no rules to list");
         assert_eq!(role(Err(copy)).unwrap(), Role::Gateway);
         let denied = std::io::ErrorKind::PermissionDenied.into();
-        role(Err(Unread::failed("nf_tables", &denied, "run as root"))).unwrap_err();
+        role(Err(Unread::failed("nf_tables", &denied, "CAP_NET_ADMIN"))).unwrap_err();
     }
 }

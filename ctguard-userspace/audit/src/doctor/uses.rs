@@ -106,8 +106,7 @@ fn or_none<T: Default>(read: io::Result<T>, source: &str) -> Result<T, Unread> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
             Ok(T::default())
         }
-        read => read
-            .map_err(|error| Unread::failed(source, &error, "run as root, or with CAP_NET_ADMIN")),
+        read => read.map_err(|error| Unread::failed(source, &error, "CAP_NET_ADMIN")),
     }
 }
 

@@ -41,9 +41,7 @@ impl LogCounts {
             match device() {
                 Ok(records) => records,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => {
-                    return Err(Unread::failed(KMSG, &error, "run as root, or with CAP_SYSLOG"));
-                }
+                Err(error) => return Err(Unread::failed(KMSG, &error, "CAP_SYSLOG")),
             }
         } else {
             let Some(text) = host.text(KMSG)? else { return Ok(None) };

@@ -12,6 +12,7 @@ use std::{
 use thiserror::Error;
 
 use super::reader::{DISK, Place, Root};
+use ctguard_kernel::privileges::remedy;
 
 /// The tables that iptables has loaded, and ip6tables.
 pub const LEGACY_TABLES: [&str; 2] = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
@@ -43,9 +44,10 @@ impl Unread {
         Self { place: place.into(), reason: reason.to_string(), is_not_permitted: false }
     }
 
-    /// `remedy` is what gives the permission.
-    pub fn failed(place: &str, error: &io::Error, remedy: &str) -> Self {
+    /// `capability` is what gives the permission.
+    pub fn failed(place: &str, error: &io::Error, capability: &str) -> Self {
         if error.kind() == io::ErrorKind::PermissionDenied {
+            let remedy = remedy(capability);
             let refused = Self::new(place, &format_args!("not permitted; {remedy}"));
             return Self { is_not_permitted: true, ..refused };
         }
@@ -252,7 +254,7 @@ fn if_there<T>(path: &str, read: io::Result<T>) -> Result<Option<T>, Unread> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
-        Err(error) => Err(Unread::failed(path, &error, "run as root")),
+        Err(error) => Err(Unread::failed(path, &error, "CAP_DAC_OVERRIDE")),
     }
 }
 

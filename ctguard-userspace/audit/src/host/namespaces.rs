@@ -79,7 +79,7 @@ impl OtherTables {
                     table,
                 })),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(Unread::failed(PROCESSES, &error, "run as root"));
+                    return Err(Unread::failed(PROCESSES, &error, "CAP_SYS_ADMIN"));
                 }
                 // It has ended, or is not a network namespace.
                 Err(_) => {}

@@ -11,7 +11,10 @@ use thiserror::Error;
 
 use super::{plan::PlanError, record::FileError};
 use crate::host::Unread;
-use ctguard_kernel::conntrack::{DumpError, lower_timeouts::LowerTimeoutsError};
+use ctguard_kernel::{
+    conntrack::{DumpError, lower_timeouts::LowerTimeoutsError},
+    privileges::is_root,
+};
 
 #[derive(Debug, Error)]
 pub enum TuneError {
@@ -23,7 +26,8 @@ pub enum TuneError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("cannot set {key} to {value}; run as root, and if this is a container, on the host")]
+    #[error("cannot set {key} to {value}; {}", if is_root() { "in a container, run this on the host" }
+        else { "run as root, and if this is a container, on the host" })]
     Set { key: String, value: u64, source: io::Error },
     #[error("{0} exists and was not written by ctguard: move it away, or omit --persist")]
     Foreign(String),

@@ -57,6 +57,16 @@ const PASSED: u64 = Action::Pass as u64;
     tcpdump and Wireshark see no packet that XDP drops. Each packet of the file has the reason as its\n\
     comment, in the words of `ctguard status --json`: refused: source. In a dry run they are those\n\
     that would be refused. SYNs that are answered by a challenge are left out.\n\n\
+    Reasons:\n  \
+    source              its source is above its ceiling or its fair share\n  \
+    prefix              its /24 or /48 is above the limit that you set\n  \
+    service             its destination and port are above the limit that you set\n  \
+    grant               the table has no room for it\n  \
+    fallback            no daemon runs, and the fallback rate is spent\n  \
+    deny                its source is on a deny list\n  \
+    challenge           a stranger has to send it again, or it cannot be challenged\n  \
+    tiny_fragment       a first fragment without the whole transport header\n  \
+    challenge_answered  a RST that answers a challenge, and has done its work\n\n\
     Each CPU copies up to 1,000 packets per second, so a flood costs little while it is captured. The\n\
     last line says how many there were. Needs no daemon; nothing stays on if the command is killed."
 )]
@@ -339,6 +349,8 @@ fn output() -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use ctguard_layout::Outcome;
 
     use super::*;
@@ -388,6 +400,16 @@ mod tests {
         let bit = |outcome: Outcome| 1 << outcome as u32;
         let challenges = bit(Outcome::ChallengedBySilence) | bit(Outcome::RefusedChallenge);
         assert_eq!(named, bit(Outcome::Denied) | challenges);
+    }
+
+    #[test]
+    fn the_help_has_every_reason_and_no_other() {
+        let command = CaptureArgs::augment_args(clap::Command::new("capture"));
+        let help = command.get_after_help().unwrap().to_string();
+        let lines = help.lines().skip_while(|line| *line != "Reasons:").skip(1);
+        let lines = lines.take_while(|line| !line.is_empty());
+        let told: BTreeSet<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(told, BTreeSet::from_iter(reasons()));
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl FileArg {
 
 pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<Code, CliError> {
     match &args.action {
-        ConfigAction::Check(file) => check(file),
+        ConfigAction::Check(file) => check(file, context),
         ConfigAction::Show { file, origin } => show(file, *origin),
         ConfigAction::Diff { file, state } => diff(file, state.as_deref(), context),
         ConfigAction::Default => {
@@ -99,12 +99,16 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<Code, CliError
     }
 }
 
-fn check(file: &FileArg) -> Result<Code, CliError> {
+/// Judges the names as a reload does.
+fn check(file: &FileArg, context: &Context) -> Result<Code, CliError> {
     let (config, settings) = file.read()?;
     if config.interfaces().is_empty() {
         complain(format_args!("warning: no interface is named, so a start needs -i"));
     }
     let links = net::links().map_err(CliError::cannot("read the interfaces"))?;
+    let daemon = lock::daemon_of(context.pins.path()).and_then(|_| interfaces_of_daemon());
+    Plan::new(&links, &daemon.unwrap_or_default(), config.interfaces())
+        .map_err(|refusal| config.refused(refusal))?;
     let mut absent = Vec::new();
     for name in config.interfaces() {
         let refusal = match resolve(&links, name) {
@@ -123,8 +127,12 @@ fn check(file: &FileArg) -> Result<Code, CliError> {
         };
         absent.push(name.clone());
         let is_missing = matches!(refusal, Refusal::Unknown { .. });
-        let waits = if is_missing { "; a start waits for it to appear" } else { "" };
-        complain(format_args!("warning: {refusal}{waits}"));
+        let waits = if is_missing {
+            "a start waits for it to appear"
+        } else {
+            "the daemon waits until it can be guarded"
+        };
+        complain(format_args!("warning: {refusal}; {waits}"));
     }
     if !absent.is_empty() {
         let guarded: Vec<_> = settings.interfaces.iter().map(|own| &own.name[..]).collect();

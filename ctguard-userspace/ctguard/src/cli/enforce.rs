@@ -88,9 +88,8 @@ fn summary(report: &StatusReport) -> Vec<String> {
 
 fn counted_lines(counters: &CounterReport) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut denied = 0;
+    let denied = counters.denied_packets();
     for (class, counters) in counters.classes.iter() {
-        denied += counters.denied_packets();
         let refused = counters.refused_flows();
         if refused > 0 {
             let seen = counters.seen;

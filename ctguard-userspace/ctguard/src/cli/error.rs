@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn whatever_is_denied_is_no_permission() {
         let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
-        let unread = || Unread::failed("/proc/net/ip_tables_names", &denied(), "run as root");
+        let unread = || Unread::failed("/proc/net/ip_tables_names", &denied(), "CAP_DAC_OVERRIDE");
         let set =
             |source| TuneError::Set { key: "net.core.somaxconn".to_owned(), value: 1, source };
         for error in [
@@ -318,7 +318,7 @@ mod tests {
             assert_eq!(error.code(), Code::NotPermitted, "{}", error.sentence());
         }
         let absent = || io::Error::from(io::ErrorKind::NotFound);
-        let missing = Unread::failed("/proc/meminfo", &absent(), "run as root");
+        let missing = Unread::failed("/proc/meminfo", &absent(), "CAP_DAC_OVERRIDE");
         assert_eq!(CliError::Tune(missing.into()).code(), Code::No);
         assert_eq!(CliError::Tune(set(absent())).code(), Code::No);
     }

@@ -25,7 +25,6 @@ use crate::{
     event_file::EventFile, events::What, feeds::Feeds, holders::HoldersFile, log_fields::Fields,
     report::event_text,
 };
-use ctguard_control::StageChange;
 use ctguard_kernel::{
     bpf::{self, KernelClock, ModeChoice, Pins, Programs},
     conntrack::{Table, Timeouts},
@@ -67,8 +66,8 @@ pub(crate) struct Guard {
     pub(super) feeds: Feeds,
     pub(crate) mode: ModeChoice,
     pub(crate) egress_by_filter: bool,
-    /// Changes of stages at the first tick.
-    pub(super) unreported: Vec<StageChange>,
+    /// What happened during the start.
+    pub(super) unreported: Vec<What>,
     pub(super) complaints: Complaints,
 }
 

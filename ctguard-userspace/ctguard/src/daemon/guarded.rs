@@ -70,20 +70,17 @@ pub(crate) fn gone(ifindices: &[u32], stays: &BTreeSet<usize>) -> Vec<usize> {
 /// Removes the entries whose position is not in `stays`; returns those whose device no other entry has.
 /// One entry stays for each device.
 pub(super) fn keep(interfaces: &mut Vec<Guarded>, stays: &BTreeSet<usize>) -> Vec<Guarded> {
-    let indices: Vec<_> = interfaces.iter().map(|it| it.ifindex).collect();
-    let leaving = gone(&indices, stays).into_iter().map(|position| interfaces[position].clone());
-    let leaving = leaving.collect();
-    let mut kept: Vec<Guarded> = Vec::new();
+    let (mut kept, mut leaving) = (Vec::<Guarded>::new(), Vec::new());
     for (position, guarded) in std::mem::take(interfaces).into_iter().enumerate() {
         if !stays.contains(&position) {
-            continue;
-        }
-        if let Some(own) = kept.iter_mut().find(|own| own.ifindex == guarded.ifindex) {
+            leaving.push(guarded);
+        } else if let Some(own) = kept.iter_mut().find(|own| own.ifindex == guarded.ifindex) {
             merge_names(&mut own.names, &guarded.names);
         } else {
             kept.push(guarded);
         }
     }
+    leaving.retain(|it| kept.iter().all(|own| own.ifindex != it.ifindex));
     *interfaces = kept;
     leaving
 }

@@ -148,6 +148,7 @@ fn read(guard: &Guard) -> anyhow::Result<Reading> {
         classes,
         tiers: BTreeMap::from(tiers),
         reclaimed: guard.reclaimer.by_class(),
+        denied_packets: counters.denied_packets(),
         is_dry_run: guard.maps.policy().has(Policy::DRY_RUN),
     })
 }

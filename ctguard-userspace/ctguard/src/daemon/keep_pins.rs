@@ -6,8 +6,8 @@ use anyhow::anyhow;
 use super::Guard;
 use ctguard_kernel::bpf;
 
-/// Pins what is missing. Links are not among it: without its pin a link is gone, and its interface is
-/// attached to again.
+/// Pins what is missing, once a second. Links are not among it: without its pin a link is gone, and its
+/// interface is attached to again.
 pub(super) fn follow(guard: &mut Guard) {
     if guard.pins.lack().is_none() {
         return;

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     Guard, StartError, StartOptions, configuration, hook,
     housekeeping::{end_pause, fit_timeouts, follow_kernel, notice_others, notice_unreadable},
-    incidents, keep_regulars, known_flows, lists, look, overload, reclaim,
+    incidents, keep_pins, keep_regulars, known_flows, lists, look, overload, reclaim,
     start::start,
     tick::Ticked,
     tick_timer::TickTimer,
@@ -113,8 +113,8 @@ async fn steer(
     let mut changed = true;
     let interfaces = guard.interfaces.iter().map(|interface| interface.name.clone()).collect();
     guard.keep(What::Started { interfaces });
-    for change in std::mem::take(&mut guard.unreported) {
-        guard.report(What::Stage((&change).into()));
+    for what in std::mem::take(&mut guard.unreported) {
+        guard.report(what);
     }
     if guard.looker.holders.parts.is_some() {
         guard.report(What::Part(PartEvent::new(&guard.looker.holders)));
@@ -216,8 +216,9 @@ fn keep_house(guard: &mut Guard) -> bool {
         let failed = Err(error.into());
         guard.attempted("answer the service manager", "it may restart the daemon", &failed);
     }
+    // Before the interfaces: a link is pinned where the guard is.
+    keep_pins::follow(guard);
     watch::has_new_sight(guard)
-        || guard.pins.lack().is_some()
         || guard.waiting.is_due(monotonic())
         || guard
             .interfaces

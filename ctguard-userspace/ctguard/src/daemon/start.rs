@@ -173,12 +173,12 @@ fn start_locked(
     lock: Lock,
 ) -> Result<(Guard, Waits), StartError> {
     bpf::prepare(&options.pins)?;
-    let former = prepare(&options.pins)?;
+    let found = prepare(&options.pins)?;
     bpf::name_moved(&options.pins, &links).map_err(StartError::cannot("find what is attached"))?;
     let targets = Targets::new(&options.pins, &links, &plan)
         .map_err(StartError::cannot("find what is attached"))?;
     let mut undo = Undo::default();
-    let place = place(&options.pins, former, &mut undo)?;
+    let place = place(&options.pins, found, &mut undo)?;
     let fresh = place.fresh;
     ensure_some(&targets.links, options, &links)?;
     for note in plan.notes {
@@ -190,7 +190,7 @@ fn start_locked(
         bring_up(options, table, around, &targets, &place, lock, &mut undo)?;
     let waits = Waits::open(&mut guard, options.trace).map_err(StartError::Waits)?;
     let others = others(&guard, &targets.links)?;
-    if let Former::Replaced(layout) = former {
+    if let FoundGuard::Replaced(layout) = found {
         bpf::replace(&options.pins).map_err(StartError::cannot("replace the former guard"))?;
         guard.pins = options.pins.clone();
         guard.maps.are_pinned_at(&options.pins);
@@ -225,7 +225,7 @@ fn start_locked(
 
 /// The guard that a start finds.
 #[derive(Clone, Copy)]
-enum Former {
+enum FoundGuard {
     Nothing,
     /// Its maps are used again.
     SameLayout,
@@ -234,18 +234,18 @@ enum Former {
 }
 
 /// Clears what an interrupted start left.
-fn prepare(pins: &Pins) -> Result<Former, StartError> {
+fn prepare(pins: &Pins) -> Result<FoundGuard, StartError> {
     match layout_of(pins) {
         Ok(LAYOUT_VERSION) => match pins.lack() {
-            None => return Ok(Former::SameLayout),
+            None => return Ok(FoundGuard::SameLayout),
             // In a map that is made anew, nothing would be as the program expects it.
             Some(lost) => {
                 warn!("the guard at {} lost {lost}, so it is made anew", pins.path().display());
-                return Ok(Former::Replaced(LAYOUT_VERSION));
+                return Ok(FoundGuard::Replaced(LAYOUT_VERSION));
             }
         },
         Ok(0) | Err(OpenError::NoGuard { .. }) => {}
-        Ok(found) => return Ok(Former::Replaced(found)),
+        Ok(layout) => return Ok(FoundGuard::Replaced(layout)),
         Err(error) => return Err(error.into()),
     }
     let empty = fs::read_dir(pins.path()).map(|mut entries| entries.next().is_none());
@@ -253,18 +253,18 @@ fn prepare(pins: &Pins) -> Result<Former, StartError> {
         dismantle(pins).map_err(StartError::cannot("clear what an earlier start left"))?;
         bpf::prepare(pins)?;
     }
-    Ok(Former::Nothing)
+    Ok(FoundGuard::Nothing)
 }
 
-fn place(pins: &Pins, former: Former, undo: &mut Undo) -> Result<Place, StartError> {
+fn place(pins: &Pins, found: FoundGuard, undo: &mut Undo) -> Result<Place, StartError> {
     let again = pins.clone();
-    Ok(match former {
-        Former::Nothing => {
+    Ok(match found {
+        FoundGuard::Nothing => {
             undo.push("remove the new guard", move || Ok(dismantle(&again)?));
             Place { pins: pins.clone(), fresh: true }
         }
-        Former::SameLayout => Place { pins: pins.clone(), fresh: false },
-        Former::Replaced(_) => {
+        FoundGuard::SameLayout => Place { pins: pins.clone(), fresh: false },
+        FoundGuard::Replaced(_) => {
             undo.push("remove the new guard", move || Ok(bpf::finish_replacement(&again)?));
             let beside = bpf::begin_beside(pins);
             let pins = beside.map_err(StartError::cannot("make a guard beside the former one"))?;

@@ -9,7 +9,7 @@ use super::{
     Guard, arrivals,
     bring_up::note_mode,
     guarded::{Guarded, another_of, merge},
-    keep_pins, known_flows,
+    known_flows,
 };
 use crate::{events::What, interfaces::memberless};
 use ctguard_kernel::{
@@ -23,7 +23,6 @@ const OPEN: &str = "it is open to floods";
 /// Updates slots and attachments. A failure is tried again at the next look, because a new interface
 /// may not be ready.
 pub(crate) fn look(guard: &mut Guard) -> anyhow::Result<()> {
-    keep_pins::follow(guard);
     let links = net::links()?;
     let indices = indices(guard, &links);
     let around = Surroundings::of(links, &indices);

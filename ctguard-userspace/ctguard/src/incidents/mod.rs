@@ -51,6 +51,8 @@ pub(crate) struct Incident {
     pub(crate) admitted_by_tier: BTreeMap<String, u64>,
     /// Entries that were deleted to make room, by class.
     pub(crate) reclaimed: BTreeMap<String, u64>,
+    /// Of sources on a deny list; they are not among the refused flows.
+    pub(crate) denied_packets: u64,
     /// Peaks of the sources that lost most to a limit, then of those that held most. Packets may name
     /// any source.
     pub(crate) sources: Vec<Seen>,

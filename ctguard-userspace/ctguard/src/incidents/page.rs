@@ -109,6 +109,8 @@ fn write_summary(incident: &Incident, sums: &Sums, out: &mut String) {
     );
     let reclaimed =
         incident.reclaimed.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
+    let denied = incident.denied_packets;
+    let denied = (denied > 0).then(|| (grouped(denied), "packets of denied sources"));
     out.push_str("<div class=\"cards\">\n");
     for (number, what) in [
         (per_second(sums.peak_arriving), "new flows per second, at most"),
@@ -116,7 +118,10 @@ fn write_summary(incident: &Incident, sums: &Sums, out: &mut String) {
         (grouped(sums.challenged), "asked to come again"),
         (grouped(sums.admitted), "new flows admitted"),
         (grouped(reclaimed), "idle entries deleted"),
-    ] {
+    ]
+    .into_iter()
+    .chain(denied)
+    {
         let _ = writeln!(out, "<div><b>{number}</b><span>{what}</span></div>");
     }
     out.push_str("</div>\n");
@@ -253,6 +258,7 @@ mod tests {
             max_entries: 1000,
             peak_fill_ratio: 0.85,
             target_ratio: 0.85,
+            denied_packets: 4_321_000,
             classes: BTreeMap::from([("tcp".to_owned(), tcp)]),
             sources: vec![Seen {
                 name: "<b>192.0.2.1\"".to_owned(),
@@ -293,6 +299,7 @@ mod tests {
             "85.0&nbsp;% full: 850 of 1,000 entries, at 2026-11-29 04:02:00 UTC",
             "<b>5,432</b><span>new flows per second",
             "<td>source ceiling</td><td>98,765</td>",
+            "<b>4,321,000</b><span>packets of denied sources",
             "<td>tcp</td><td>challenge</td>",
             "<td>203.0.113.5 tcp 443</td><td>4,321</td><td>5,000</td>",
             "<td>&lt;b&gt;192.0.2.1&quot;</td><td>5</td><td>4</td><td>3</td>",

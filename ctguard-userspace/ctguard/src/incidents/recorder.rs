@@ -38,6 +38,8 @@ pub(crate) struct Reading {
     pub(crate) tiers: BTreeMap<String, u64>,
     /// By class of entries.
     pub(crate) reclaimed: BTreeMap<String, u64>,
+    /// Of sources on a deny list.
+    pub(crate) denied_packets: u64,
     pub(crate) is_dry_run: bool,
 }
 
@@ -141,6 +143,7 @@ impl Open {
         incident.series = series.series();
         incident.admitted_by_tier = since(&now.tiers, &base.tiers);
         incident.reclaimed = since(&now.reclaimed, &base.reclaimed);
+        incident.denied_packets = now.denied_packets.saturating_sub(base.denied_packets);
     }
 
     /// What the daemon's look tells of single sources.
@@ -310,6 +313,7 @@ mod tests {
             ],
             tiers: BTreeMap::from([("proven".to_owned(), 4 * second)]),
             reclaimed: BTreeMap::from([("unanswered".to_owned(), 7 * flood)]),
+            denied_packets: 1000 * second,
             is_dry_run: false,
         }
     }
@@ -365,6 +369,7 @@ mod tests {
         assert!((tcp.peak_arriving_per_second - 995.0).abs() < 1e-9, "{tcp:?}");
         assert_eq!(tcp.flows.refused["source"], 30 * 90);
         assert_eq!(incident.reclaimed["unanswered"], 210);
+        assert_eq!(incident.denied_packets, 1000 * 91);
         assert_eq!(incident.admitted_by_tier["proven"], 4 * 91);
         assert_eq!(incident.series.at_seconds.len(), 91);
         assert_eq!(incident.series.entries.iter().max(), Some(&700));

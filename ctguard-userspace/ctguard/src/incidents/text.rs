@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Incident, Peak, Seen};
-use crate::{plural::entries, services::ServiceHeld};
+use crate::{
+    plural::{entries, packets},
+    services::ServiceHeld,
+};
 
 /// Sources, networks and services that are named.
 const NAMED: usize = 5;
@@ -58,6 +61,9 @@ fn write_incident(incident: &Incident, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "  admitted  {}", counts(&incident.admitted_by_tier))?;
     writeln!(out, "  reclaimed {}", counts(&incident.reclaimed))?;
+    if incident.denied_packets > 0 {
+        writeln!(out, "  denied    {}", packets(incident.denied_packets))?;
+    }
     writeln!(out, "  services  {}", services(&incident.services))?;
     writeln!(out, "  networks  {}", seen(&incident.networks))?;
     writeln!(out, "  sources   {}", seen(&incident.sources))
@@ -108,5 +114,17 @@ mod tests {
         let line =
             "incident 1: 2026-11-29T04:00:00Z until 2026-11-29T04:09:00Z (the daemon stopped)";
         assert_eq!(first_line(&incident), line);
+    }
+
+    #[test]
+    fn packets_of_denied_sources_have_a_line_of_their_own() {
+        let told = |denied_packets| {
+            let mut text = Vec::new();
+            let incident = Incident { denied_packets, ..Incident::default() };
+            write_incidents(&[incident], &mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        assert!(told(1234).contains("\n  denied    1234 packets\n"), "{}", told(1234));
+        assert!(!told(0).contains("denied"));
     }
 }

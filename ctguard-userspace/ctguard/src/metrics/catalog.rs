@@ -229,6 +229,7 @@ pub(super) static FAMILIES: &[Family] = &[
         for (outcome, packets) in status.counters.packets() {
             out.with(&[("outcome", outcome)], packets);
         }
+        out.with(&[("outcome", "denied")], status.counters.denied_packets());
     }),
     gauge(
         "ctguard_unreadable_packets_ratio",

@@ -43,7 +43,12 @@ impl CounterReport {
 
     /// Packets that open no flow, by the label of their outcome.
     pub(crate) fn packets(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.packets.by_outcome.labels()
+        self.packets.by_outcome.0.iter().map(|(row, count)| (row.label, *count))
+    }
+
+    /// Packets of sources on a deny list, of all classes.
+    pub(crate) fn denied_packets(&self) -> u64 {
+        self.classes.iter().map(|(_, class)| class.denied_packets()).sum()
     }
 
     pub(crate) fn new(totals: &Totals) -> Self {
@@ -74,9 +79,9 @@ fn class_counters(get: &impl Fn(Counter) -> u64, class: Class) -> ClassCounters 
 }
 
 impl ClassCounters {
-    /// Admitted, challenged, refused.
+    /// New flows admitted, challenged, refused.
     pub(crate) fn verdicts(&self) -> [u64; 3] {
-        [self.admitted, self.challenged, self.refused.total()]
+        [self.admitted, self.challenged, self.refused_flows()]
     }
 
     /// Packets of sources on the deny list, also those of old flows.
@@ -86,24 +91,21 @@ impl ClassCounters {
 
     /// Refused flows, without those packets.
     pub(crate) fn refused_flows(&self) -> u64 {
-        self.refused.total() - self.denied_packets()
+        self.refusals().map(|(_, flows)| flows).sum()
     }
 
     pub(crate) const fn allowed(&self) -> u64 {
         self.allowed
     }
 
-    /// Refused flows, by the label of the reason.
+    /// The same by the label of the reason.
     pub(crate) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.refused.labels()
+        let flows = self.refused.0.iter().filter(|(row, _)| row.is_new_flow);
+        flows.map(|(row, count)| (row.label, *count))
     }
 }
 
 impl ByOutcome {
-    fn labels(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.0.iter().map(|(row, count)| (row.label, *count))
-    }
-
     fn new(group: Group, count: impl Fn(Outcome) -> u64) -> Self {
         let rows = TABLE.iter().filter(|row| row.group == group);
         Self(rows.map(|row| (row, count(row.outcome))).collect())
@@ -121,5 +123,29 @@ impl ByOutcome {
 impl Serialize for ByOutcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(row, count)| (row.label, count)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails when a denied stream of one flow looks like a flood.
+    #[test]
+    fn packets_of_denied_sources_are_no_refused_flows() {
+        let counted = [
+            (Counter::Flows(Outcome::Denied, Class::Udp), 100_000),
+            (Counter::Flows(Outcome::Denied, Class::Tcp), 1000),
+            (Counter::Flows(Outcome::RefusedSource, Class::Udp), 7),
+        ];
+        let report = CounterReport::by(|counter| {
+            counted.iter().find(|(it, _)| *it == counter).map_or(0, |(_, number)| *number)
+        });
+        let udp = report.of(Class::Udp);
+        assert_eq!((udp.verdicts(), udp.denied_packets()), ([0, 0, 7], 100_000));
+        assert!(udp.refusals().all(|(reason, _)| reason != "deny"));
+        assert_eq!(report.denied_packets(), 101_000);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["udp"]["refused"]["deny"], 100_000, "scripts read it there");
     }
 }

@@ -28,6 +28,11 @@ pub(crate) fn event_text(what: &What) -> String {
                  entries that were neither configured nor saved"
             )
         }
+        What::ModeChanged { interface, from, to, open_seconds } => format!(
+            "{interface} runs the program in {to} mode instead of {from} mode; in between, it was open \
+             for {:.1} ms",
+            open_seconds * 1e3
+        ),
         What::Reloaded { changes } if changes.is_empty() => {
             "configuration read again; nothing changes".to_owned()
         }
@@ -155,12 +160,14 @@ fn relief_text(relief: &Relief) -> String {
 fn part_text(part: &PartEvent) -> String {
     match part.parts {
         Some(parts) => format!(
-            "{} entries are more than fit below the target: each source may hold {}{}",
+            "the table's {} entries do not fit below the target, so each source may hold {}{}",
             part.entries,
             may_hold(parts),
             most_text(&part.sources)
         ),
-        None => "all entries fit below the target again: no source is held to a part".to_owned(),
+        None => {
+            "all entries fit below the target again, so each source may hold any number".to_owned()
+        }
     }
 }
 
@@ -225,6 +232,12 @@ mod tests {
         assert_eq!(
             may_hold(parts),
             "4 connections (28 if it was there before) and any number of other entries"
+        );
+        let part = PartEvent { parts: Some(parts), entries: 9000, sources: Vec::new() };
+        assert_eq!(
+            part_text(&part),
+            "the table's 9000 entries do not fit below the target, so each source may hold 4 \
+             connections (28 if it was there before) and any number of other entries"
         );
     }
 

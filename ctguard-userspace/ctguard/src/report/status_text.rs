@@ -11,6 +11,7 @@ use crate::{
 
 use super::{
     by_class::ByClass,
+    counters::CounterReport,
     detection::DetectionReport,
     event_text::{holder_text, may_hold, reclaimed_text},
     status::{
@@ -19,13 +20,13 @@ use super::{
     wrapping,
 };
 
-/// Lines of 80 columns but for the table of classes.
+/// Lines of 80 columns.
 pub(crate) fn write_status(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     let mut lines = Vec::new();
     write_lines(report, &mut lines)?;
     wrap(&String::from_utf8_lossy(&lines), out)?;
     writeln!(out)?;
-    classes(report, out)?;
+    classes(&report.counters, out)?;
     writeln!(out)?;
     if report.stage != "calm" {
         tiers(report, out)?;
@@ -51,6 +52,7 @@ fn write_lines(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
         write_holders(holders, report, out)?;
     }
     writeln!(out, "grant   {}", grant(report))?;
+    writeln!(out, "limits  {}", limits(&report.limits))?;
     writeln!(out, "known   {}", known(&report.known_sources))?;
     writeln!(out, "daemon  {}", daemon(report))?;
     writeln!(out, "detect  {}{}", report.new_flow_detection, filter(report))?;
@@ -82,9 +84,11 @@ fn packets_text(report: &StatusReport) -> String {
     let of = |outcome| report.counters.packets.by_outcome.of(outcome);
     let malformed: u64 = Outcome::MALFORMED.into_iter().map(of).sum();
     format!(
-        "packets {} of known flows, {} repeated SYNs, {} that make no entry, {} later fragments, \
-         {} exempt, {} for other stations, {malformed} malformed, {} tiny fragments dropped",
+        "packets {} of known flows, {} of denied sources, {} repeated SYNs, {} that make no entry, \
+         {} later fragments, {} exempt, {} for other stations, {malformed} malformed, {} tiny fragments \
+         dropped",
         of(Outcome::Known),
+        report.counters.denied_packets(),
         of(Outcome::Repeated),
         of(Outcome::MakesNoEntry),
         of(Outcome::LaterFragment),
@@ -150,7 +154,7 @@ fn write_holders(holders: &Holders, report: &StatusReport, out: &mut impl Write)
     writeln!(out, "held by {}", list(holders.most().iter().map(holder_text)))?;
     let part = match holders.parts {
         Some(parts) => format!("each source may hold {}", may_hold(parts)),
-        None => "all entries fit below the target, so no source is held to a part".to_owned(),
+        None => "all entries fit below the target, so each source may hold any number".to_owned(),
     };
     writeln!(out, "part    {part}")?;
     let reclaimed = if holders.reclaimed.is_empty() {
@@ -283,12 +287,22 @@ fn zone(zone: u32, detection: &DetectionReport) -> String {
     }
 }
 
+/// Of each source where no interface has its own.
+fn limits(policy: &ByClass<ScopesReport>) -> String {
+    let limits: Vec<_> = policy.iter().map(|(name, own)| limit(name, own)).collect();
+    format!("each source: {}", limits.join("; "))
+}
+
 fn limits_note(own: &ByClass<ScopesReport>, policy: &ByClass<ScopesReport>) -> String {
     let both = own.iter().zip(policy.iter());
-    let notes = both.filter(|((_, own), (_, policy))| own.source != policy.source).map(
-        |((name, own), _)| format!(", {name} {}/s, burst {}", own.source.rate, own.source.burst),
-    );
+    let notes = both
+        .filter(|((_, own), (_, policy))| own.source != policy.source)
+        .map(|((name, own), _)| format!(", {}", limit(name, own)));
     notes.collect()
+}
+
+fn limit(class: &str, ScopesReport { source }: &ScopesReport) -> String {
+    format!("{class} {}/s, burst {}", source.rate, source.burst)
 }
 
 /// The tiers, which exist only outside calm.
@@ -301,41 +315,37 @@ fn tiers(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
     for TierReport { name, admitted, remaining, share: shares } in &report.tiers {
         let share = |share: Option<f64>| share.map_or("–".to_owned(), |it| format!("{it:.2}/s"));
         let [tcp, udp, other] = shares.0.map(share);
-        writeln!(out, "{name:<10}{admitted:>12} {remaining:>12}   {tcp} / {udp} / {other}")?;
+        let (admitted, left) = (count(*admitted), count(*remaining));
+        writeln!(out, "{name:<10}{admitted:>12} {left:>12}   {tcp} / {udp} / {other}")?;
     }
     Ok(())
 }
 
-fn classes(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
+/// New flows.
+fn classes(counters: &CounterReport, out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
-        "        {:>16} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10} {:>10}",
-        "rate, burst",
-        "seen",
-        "admitted",
-        "challenged",
-        "over limit",
-        "over grant",
-        "fallback",
-        "denied"
+        "{:8}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}",
+        "", "new flows", "admitted", "challenged", "over limit", "over grant", "fallback"
     )?;
-    let classes = report.counters.classes.iter().zip(report.limits.iter());
-    for ((name, counters), (_, limits)) in classes {
+    for (name, counters) in counters.classes.iter() {
         let of = |outcome| counters.refused.of(outcome);
         let challenged = of(Outcome::RefusedChallenge);
-        let [grant, fallback, denied] =
-            [Outcome::RefusedGrant, Outcome::RefusedFallback, Outcome::Denied].map(of);
-        let limited = counters.refused.total() - challenged - grant - fallback - denied;
-        writeln!(
-            out,
-            "{name:<8}{:>16} {:>12} {:>12} {:>12} {limited:>12} {grant:>12} {fallback:>10} {denied:>10}",
-            format!("{}/s, {}", limits.source.rate, limits.source.burst),
-            counters.seen,
-            counters.admitted,
-            counters.challenged + challenged,
-        )?;
+        let [grant, fallback] = [Outcome::RefusedGrant, Outcome::RefusedFallback].map(of);
+        let limited = counters.refused_flows() - challenged - grant - fallback;
+        let challenged = counters.challenged + challenged;
+        write!(out, "{name:8}")?;
+        for flows in [counters.seen, counters.admitted, challenged, limited, grant, fallback] {
+            write!(out, "{:>12}", count(flows))?;
+        }
+        writeln!(out)?;
     }
     Ok(())
+}
+
+/// A number that fits a column of 11.
+fn count(number: u64) -> String {
+    if number < 100_000_000_000 { number.to_string() } else { format!("{}M", number / 1_000_000) }
 }
 
 #[cfg(test)]
@@ -365,6 +375,21 @@ mod tests {
             "held by 203.0.113.7 (8 finished, 1 stream), 203.0.113.7 (8 finished, 1 stream),\n        \
              203.0.113.7 (8 finished, 1 stream)\nguards  wan0 (native)\n"
         );
+    }
+
+    /// Fails when a terminal of 80 columns wraps the table of classes.
+    #[test]
+    fn the_table_of_classes_fits_80_columns_however_much_was_counted() {
+        let table = |number| {
+            let mut text = Vec::new();
+            classes(&CounterReport::by(|_| number), &mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let lines = |text: &str| text.lines().map(str::len).collect::<Vec<_>>();
+        assert_eq!(lines(&table(7)), [80; 4]);
+        assert_eq!(lines(&table(10_u64.pow(15))), [80; 4]);
+        let tcp = table(10_u64.pow(10)).lines().nth(1).map(str::to_owned).unwrap();
+        assert!(tcp.ends_with(" 10000000000 10000000000"), "{tcp}");
     }
 
     #[test]

@@ -90,6 +90,7 @@ impl Pen {
         lines.extend(self.holders(state));
         lines.push(self.challenges(state));
         lines.push(self.known(state));
+        lines.extend(self.denied(state));
         gap(&mut lines, roomy);
 
         let rest = height.saturating_sub(1);
@@ -273,7 +274,9 @@ impl Pen {
         let held = if states.is_empty() { "no entries".to_owned() } else { states.join(", ") };
         let most = |most: Option<u32>| most.map_or("any number of".to_owned(), |it| it.to_string());
         let part = match holders.parts {
-            None => "all entries fit below the target, so no source is held to a part".to_owned(),
+            None => {
+                "all entries fit below the target, so each source may hold any number".to_owned()
+            }
             Some(parts) => {
                 let before = parts.connections_before.map(|it| format!(" ({it} if here before)"));
                 format!(
@@ -315,6 +318,14 @@ impl Pen {
             facts.denied
         );
         self.row("known", &text)
+    }
+
+    /// Apart from refused flows, because each packet of a denied source counts.
+    fn denied(&self, state: &State) -> Option<Line<'static>> {
+        let packets = state.denied_packets();
+        let verb = if state.facts.is_dry_run { "would be dropped" } else { "dropped" };
+        let text = format!("{} packets/s from denied sources {verb}", number(packets));
+        (packets > 0.0).then(|| self.row("denied", &text))
     }
 
     fn sources(&self, state: &State, view: &View, rows: usize) -> Vec<Line<'static>> {

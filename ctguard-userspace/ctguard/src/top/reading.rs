@@ -23,6 +23,8 @@ pub(crate) struct Counts {
     pub(crate) classes: [ClassCounts; CLASSES],
     /// Challenges that were answered.
     pub(crate) answered: u64,
+    /// Packets of sources on a deny list, which open no flow.
+    pub(crate) denied_packets: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -47,7 +49,8 @@ impl Counts {
         });
         let answered = counters.packets().filter(|(label, _)| *label == "challenge_answered");
         let answered = answered.map(|(_, packets)| packets).sum();
-        Self { at, entries, max, stages, classes, answered }
+        let denied_packets = counters.denied_packets();
+        Self { at, entries, max, stages, classes, answered, denied_packets }
     }
 }
 

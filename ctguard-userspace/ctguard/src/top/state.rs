@@ -181,9 +181,18 @@ impl State {
 
     /// Challenges per second that were answered.
     pub(super) fn answered(&self) -> f64 {
+        self.rate_of(|counts| counts.answered)
+    }
+
+    /// Packets per second of sources on a deny list.
+    pub(super) fn denied_packets(&self) -> f64 {
+        self.rate_of(|counts| counts.denied_packets)
+    }
+
+    fn rate_of(&self, count: fn(&Counts) -> u64) -> f64 {
         let Some(now) = self.now() else { return 0.0 };
         let before = self.before(now);
-        rate(now.answered, before.answered, now.at.saturating_sub(before.at).as_secs_f64())
+        rate(count(now), count(before), now.at.saturating_sub(before.at).as_secs_f64())
     }
 
     /// The newest reading that is old enough to make a rate with.

@@ -159,7 +159,7 @@ fn counts(second: u64) -> Counts {
     let class = |admitted, challenged, source, grant| ClassCounts {
         admitted: admitted * second,
         challenged: challenged * second,
-        refused: vec![("source", source * second), ("grant", grant * second), ("deny", 0)],
+        refused: vec![("source", source * second), ("grant", grant * second), ("fallback", 0)],
     };
     Counts {
         at: Duration::from_secs(1000 + second),
@@ -172,6 +172,7 @@ fn counts(second: u64) -> Counts {
         ],
         classes: [class(320, 48_000, 148, 12), class(40, 0, 0, 0), class(1, 0, 0, 0)],
         answered: 214 * second,
+        denied_packets: 0,
     }
 }
 
@@ -275,6 +276,25 @@ fn names_from_outside_are_escaped_and_wide_letters_are_counted() {
         assert!(drawn.chars().all(|it| is_visible(it) || "\"'\\".contains(it)), "{drawn:?}");
         assert!(drawn.contains("14:02:07 UTC"), "{drawn}");
     }
+}
+
+/// Fails when packets of denied sources look like a flood that the guard refuses.
+#[test]
+fn packets_of_denied_sources_are_told_apart_from_refused_flows() {
+    let mut state = idle();
+    let counted = Counts {
+        at: Duration::from_secs(10),
+        max: 262_144,
+        denied_packets: 80_000,
+        ..Counts::default()
+    };
+    state.update(counted, &[], standing);
+    let shown = text(&drawn(&state, &view(), COLOURS, SMALL));
+    assert!(shown.contains("denied     10.0k packets/s from denied sources dropped"), "{shown}");
+    assert_eq!(state.classes().map(|class| class.arriving() > 0.0), [false; CLASSES]);
+    state.learn(Facts { is_dry_run: true, ..facts() });
+    let shown = text(&drawn(&state, &view(), COLOURS, SMALL));
+    assert!(shown.contains("packets/s from denied sources would be dropped"), "{shown}");
 }
 
 #[test]

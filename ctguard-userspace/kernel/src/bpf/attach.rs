@@ -4,16 +4,17 @@ use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 use aya::programs::loaded_programs;
 use ctguard_layout::{Interface, programs};
-use log::info;
+use log::{info, warn};
 use thiserror::Error;
 
 use super::{
     LoadError, Pins, Programs,
-    egress::{self, EgressError},
+    egress::{self, EgressError, FormerEgress},
     former_link::FormerLink,
     pins::remove_if_there,
     syscall,
@@ -47,6 +48,17 @@ pub struct Attachment {
     pub fresh: bool,
     /// In generic mode: why the driver does not run the program.
     pub native_refusal: Option<io::Error>,
+    /// It ran in another mode before.
+    pub change: Option<ModeChange>,
+}
+
+/// The kernel takes no program in one mode while there is one in the other (`dev_xdp_attach`,
+/// `net/core/dev.c`), so the interface ran none for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModeChange {
+    pub from: Mode,
+    pub to: Mode,
+    pub open: Duration,
 }
 
 #[derive(Debug, Error)]
@@ -73,8 +85,6 @@ pub enum AttachError {
         "the driver of {name} (MTU {mtu}) does not run the program: {source}; use --mode generic"
     )]
     NoNative { name: String, mtu: u32, source: io::Error },
-    #[error("{name} is guarded in the other mode, which only a new start changes: ctguard detach")]
-    OtherMode { name: String },
     #[error("not permitted to attach programs to {name}; be root, or have CAP_NET_ADMIN")]
     NotPermitted { name: String },
     #[error("cannot attach to {name}")]
@@ -95,7 +105,6 @@ impl AttachError {
             | Self::Foreign { .. }
             | Self::Above { .. }
             | Self::NoNative { .. }
-            | Self::OtherMode { .. }
             | Self::Link { .. }
             | Self::Egress { .. } => true,
             Self::NotPermitted { .. } | Self::Pin { .. } | Self::Load(_) => false,
@@ -130,6 +139,12 @@ impl Mode {
             Self::Native => Interface::NATIVE,
             Self::Generic => Interface::GENERIC,
         }
+    }
+
+    /// Of the program that `link` runs.
+    fn of(link: &Link) -> Self {
+        let is_native = link.xdp.is_none_or(|attached| attached.native);
+        if is_native { Self::Native } else { Self::Generic }
     }
 
     const fn flags(self) -> u32 {
@@ -194,6 +209,11 @@ pub fn is_attached(pins: &Pins, ifindex: u32) -> bool {
     pins.has_xdp(ifindex).unwrap_or(false) && egress::is_attached(pins, ifindex)
 }
 
+/// Whether [`attach`] leaves no gap.
+pub fn stays_attached(pins: &Pins, link: &Link, choice: ModeChoice) -> bool {
+    is_attached(pins, link.index) && choice.allows(Mode::of(link))
+}
+
 /// Whether the interface is gone to which the programs were attached, though another may have its index.
 pub fn is_of_gone(pins: &Pins, ifindex: u32) -> bool {
     matches!(pins.xdp_link(ifindex), Ok(Some((_, info))) if info.ifindex != ifindex)
@@ -224,33 +244,51 @@ pub fn name_moved(pins: &Pins, links: &[Link]) -> io::Result<()> {
 }
 
 /// What an interface runs before a start changes it.
-pub struct Former {
+pub struct FormerPrograms {
     pins: Pins,
     link: Link,
     xdp: Option<FormerLink>,
-    egress: egress::Former,
+    egress: FormerEgress,
 }
 
-impl Former {
+impl FormerPrograms {
     pub fn of(pins: &Pins, link: &Link) -> io::Result<Self> {
         let xdp = FormerLink::of(pins.xdp_link(link.index)?, link.index)?;
-        let egress = egress::Former::of(pins, link.index)?;
+        let egress = FormerEgress::of(pins, link.index)?;
         Ok(Self { pins: pins.clone(), link: link.clone(), xdp, egress })
     }
 
     /// Whether it runs any of them.
     pub fn is_there(&self) -> bool {
-        self.xdp.is_some() || !matches!(self.egress, egress::Former::Nothing)
+        self.xdp.is_some() || !matches!(self.egress, FormerEgress::Nothing)
     }
 
     /// Puts the same programs back, or removes those that were not there.
     pub fn restore(self) -> Result<(), EgressError> {
         match &self.xdp {
-            Some(former) => former.restore()?,
+            Some(former) if former.is_attached()? => former.restore()?,
+            Some(former) => put_back(&self.pins, &self.link, former)?,
             None => remove_if_there(&self.pins.xdp(self.link.index))?,
         }
         self.egress.restore(&self.pins, &self.link)
     }
+}
+
+/// Attaches the program of a link that was detached to change the mode, in its own mode.
+fn put_back(pins: &Pins, link: &Link, former: &FormerLink) -> io::Result<()> {
+    let path = pins.xdp(link.index);
+    if let Some((fd, info)) = pins.xdp_link(link.index)? {
+        if former.is_run_by(&info) {
+            return Ok(());
+        }
+        if info.ifindex == link.index {
+            syscall::detach_link(fd.as_fd())?;
+        }
+        remove_if_there(&path)?;
+    }
+    let flags = Mode::of(link).flags();
+    let fd = syscall::attach_xdp(former.program.as_fd(), link.index, flags)?;
+    syscall::pin(fd.as_fd(), &path)
 }
 
 fn ingress(
@@ -261,8 +299,11 @@ fn ingress(
 ) -> Result<Attachment, AttachError> {
     let failed = |source| link_error(link, source);
     if let Some((fd, info)) = pins.xdp_link(link.index).map_err(failed)? {
+        if info.ifindex == link.index && choice.allows(Mode::of(link)) {
+            return update(fd.as_fd(), programs, link);
+        }
         if info.ifindex == link.index {
-            return update(fd.as_fd(), programs, link, choice);
+            return change_mode(pins, (fd, info), programs, link, choice);
         }
         info!("{}: its former link is gone; attaching anew", link.name);
         let path = pins.xdp(link.index);
@@ -273,22 +314,45 @@ fn ingress(
     create(pins, programs, link, choice)
 }
 
-fn update(
-    fd: BorrowedFd<'_>,
-    programs: &Programs,
-    link: &Link,
-    choice: ModeChoice,
-) -> Result<Attachment, AttachError> {
-    let native = link.xdp.is_none_or(|attached| attached.native);
-    let mode = if native { Mode::Native } else { Mode::Generic };
-    if !choice.allows(mode) {
-        return Err(AttachError::OtherMode { name: link.name.clone() });
-    }
+fn update(fd: BorrowedFd<'_>, programs: &Programs, link: &Link) -> Result<Attachment, AttachError> {
     if syscall::update_link(fd, programs.ingress()).is_err() {
         syscall::update_link(fd, programs.plain_ingress()?)
             .map_err(|source| link_error(link, source))?;
     }
-    Ok(Attachment { mode, fresh: false, native_refusal: None })
+    let mode = Mode::of(link);
+    Ok(Attachment { mode, fresh: false, native_refusal: None, change: None })
+}
+
+/// Puts the program in the place of one in another mode. If that fails, the former one is put back.
+fn change_mode(
+    pins: &Pins,
+    (fd, info): (OwnedFd, syscall::LinkInfo),
+    programs: &Programs,
+    link: &Link,
+    choice: ModeChoice,
+) -> Result<Attachment, AttachError> {
+    let failed = |source| link_error(link, source);
+    let former = FormerLink::of(Some((fd, info)), link.index).map_err(failed)?;
+    let Some(former) = former else { return create(pins, programs, link, choice) };
+    let path = pins.xdp(link.index);
+    let began = Instant::now();
+    former.detach().map_err(failed)?;
+    let created = remove_if_there(&path)
+        .map_err(|source| AttachError::Pin { path, source })
+        .and_then(|()| create(pins, programs, link, choice));
+    let open = began.elapsed();
+    match created {
+        Ok(attachment) => {
+            let change = ModeChange { from: Mode::of(link), to: attachment.mode, open };
+            Ok(Attachment { change: Some(change), ..attachment })
+        }
+        Err(error) => {
+            if let Err(source) = put_back(pins, link, &former) {
+                warn!("{} runs no program now: cannot attach the former one: {source}", link.name);
+            }
+            Err(error)
+        }
+    }
 }
 
 fn create(
@@ -308,7 +372,7 @@ fn create(
                 let path = pins.xdp(link.index);
                 syscall::pin(fd.as_fd(), &path)
                     .map_err(|source| AttachError::Pin { path, source })?;
-                return Ok(Attachment { mode, fresh: true, native_refusal });
+                return Ok(Attachment { mode, fresh: true, native_refusal, change: None });
             }
             Err(AttachError::Link { source, .. }) if mode == Mode::Native => {
                 native_refusal = Some(source);

@@ -69,7 +69,7 @@ pub(super) fn attach(
 }
 
 /// What was attached before a start.
-pub(super) enum Former {
+pub(super) enum FormerEgress {
     Nothing,
     Link(FormerLink),
     Filter(Box<SchedClassifier>),
@@ -77,7 +77,7 @@ pub(super) enum Former {
     Unknown,
 }
 
-impl Former {
+impl FormerEgress {
     pub(super) fn of(pins: &Pins, ifindex: u32) -> io::Result<Self> {
         if let Some(link) = FormerLink::of(pins.tcx_link(ifindex)?, ifindex)? {
             return Ok(Self::Link(link));

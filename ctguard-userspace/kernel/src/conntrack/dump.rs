@@ -21,7 +21,10 @@ use rustix::net::{RecvFlags, netlink::NETFILTER};
 use thiserror::Error;
 
 use super::{delete::Deletion, entry::Entry, message::message, table::Setting};
-use crate::net::netlink::{Answer, BUFFER_LENGTH, NFGENMSG_LENGTH, Socket};
+use crate::{
+    net::netlink::{Answer, BUFFER_LENGTH, NFGENMSG_LENGTH, Socket},
+    privileges::remedy,
+};
 
 /// Number of buckets of the hash, which all network namespaces share.
 const BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
@@ -63,7 +66,7 @@ pub enum DumpError {
          modprobe nf_conntrack_netlink"
     )]
     Absent,
-    #[error("the kernel refuses to list connections; run as root, or with CAP_NET_ADMIN")]
+    #[error("the kernel refuses to list connections; {}", remedy("CAP_NET_ADMIN"))]
     Refused,
     #[error("the list of connections had no end after {} s", LONGEST.as_secs())]
     Endless,

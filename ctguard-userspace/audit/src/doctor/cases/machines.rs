@@ -24,6 +24,14 @@ pub(super) const CASES: &[Case] = &[
         &["hash-option"],
     ),
     (
+        "hashsize with blanks behind the other parameter of its name",
+        &[(
+            "/etc/modprobe.d/a.conf",
+            "options nf_conntrack expect_hashsize=4096 hashsize = 262144\n",
+        )],
+        &["hash-option"],
+    ),
+    (
         "hashsize with dashes, blanks and an initial tab",
         &[("/etc/modprobe.d/a.conf", "\toptions nf-conntrack  hashsize= 262144\n")],
         &["hash-option"],
@@ -62,6 +70,22 @@ pub(super) const CASES: &[Case] = &[
             "options nf_conntrack hashsize=262144 nf_conntrack_max=65535\n",
         )],
         &["unknown-parameter"],
+    ),
+    (
+        "a good parameter and an unknown one with dashes",
+        &[(
+            "/etc/modprobe.d/a.conf",
+            "options nf_conntrack hashsize=262144 nf-conntrack-max=65535\n",
+        )],
+        &["unknown-parameter"],
+    ),
+    (
+        "a hash behind the other parameter of its name, with a dash",
+        &[(
+            "/etc/modprobe.d/a.conf",
+            "options nf_conntrack expect-hashsize=4096 hashsize=131072\n",
+        )],
+        &["hash-drift"],
     ),
     (
         "a good parameter and an unknown one at the start of a line that goes on",
