@@ -32,14 +32,6 @@ pub(crate) enum What {
         former_layout: u32,
         layout: u32,
     },
-    /// An interface runs the program in another mode than that of the former daemon, and ran none for so
-    /// long while it changed.
-    ModeChanged {
-        interface: String,
-        from: String,
-        to: String,
-        open_seconds: f64,
-    },
     /// The configuration was read again and is in force.
     Reloaded {
         changes: Vec<String>,
@@ -122,7 +114,6 @@ impl What {
     pub(crate) fn level(&self) -> Level {
         match self {
             Self::Replaced { .. }
-            | Self::ModeChanged { .. }
             | Self::ReloadRefused { .. }
             | Self::InterfaceGone { .. }
             | Self::InterfaceAwaited { .. }
@@ -240,12 +231,6 @@ mod tests {
             What::Started { interfaces: vec![interface()] },
             What::Stopped,
             What::Replaced { former_layout: 1, layout: 2 },
-            What::ModeChanged {
-                interface: interface(),
-                from: text(),
-                to: text(),
-                open_seconds: 1.0,
-            },
             What::Reloaded { changes: vec![text()] },
             What::Changed { changes: vec![text()] },
             What::ReloadRefused { error: text() },
@@ -276,7 +261,6 @@ mod tests {
                 What::Started { .. }
                 | What::Stopped
                 | What::Replaced { .. }
-                | What::ModeChanged { .. }
                 | What::Reloaded { .. }
                 | What::Changed { .. }
                 | What::ReloadRefused { .. }

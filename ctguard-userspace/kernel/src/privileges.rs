@@ -28,7 +28,10 @@ pub fn missing() -> Option<Missing> {
 
 /// What is wrong where the kernel wants `capability`. Root lacks some in a container.
 pub fn remedy(capability: &str) -> String {
-    remedy_for(is_root(), capability)
+    let known = CapabilitySet::from_name(capability.trim_start_matches("CAP_"));
+    let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let has_it = known.is_some_and(|capability| effective.contains(capability));
+    remedy_for(is_root(), has_it, capability)
 }
 
 /// Whether this process is root, with whichever capabilities.
@@ -36,11 +39,13 @@ pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-fn remedy_for(is_root: bool, capability: &str) -> String {
-    if is_root {
-        format!("root lacks {capability} here")
-    } else {
-        format!("run as root, or with {capability}")
+fn remedy_for(is_root: bool, has_it: bool, capability: &str) -> String {
+    match (is_root, has_it) {
+        (true, true) => {
+            format!("root has {capability}, but a container or a security module forbids it")
+        }
+        (true, false) => format!("root lacks {capability} here"),
+        (false, _) => format!("run as root, or with {capability}"),
     }
 }
 
@@ -48,10 +53,16 @@ fn remedy_for(is_root: bool, capability: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Fails when root, in a container, is told to become root.
+    /// Fails when root, in a container, is told to become root, or to get what it has.
     #[test]
     fn root_is_told_what_is_missing_and_others_how_to_get_it() {
-        assert_eq!(remedy_for(true, "CAP_SYSLOG"), "root lacks CAP_SYSLOG here");
-        assert_eq!(remedy_for(false, "CAP_SYSLOG"), "run as root, or with CAP_SYSLOG");
+        let of_root = |has_it| remedy_for(true, has_it, "CAP_SYSLOG");
+        assert_eq!(of_root(false), "root lacks CAP_SYSLOG here");
+        assert_eq!(
+            of_root(true),
+            "root has CAP_SYSLOG, but a container or a security module forbids it"
+        );
+        let of_another = remedy_for(false, false, "CAP_SYSLOG");
+        assert_eq!(of_another, "run as root, or with CAP_SYSLOG");
     }
 }

@@ -215,6 +215,14 @@ fn what_a_feed_said_stays_in_force_over_an_upgrade() -> Result<()> {
     ensure!(listed.contains("2001:db8::/48 (feed list)"), "{listed}");
     ensure_one_guard(site.pins())?;
     ensure!(daemon.stop()?.success());
+
+    // Also if nobody remembers whose entries they are.
+    fs::write(site.run_file("feeds.json"), "of another release")?;
+    fs::write(&config, format!("interfaces = [\"{WAN}\"]\n"))?;
+    disguise(site.pins(), 1)?;
+    let daemon = site.start(&run)?;
+    wait_for("the feed's entries to go", || Ok((!denied()?).then_some(())))?;
+    ensure!(daemon.stop()?.success());
     site.succeed(&["detach"])?;
     site.ensure_gone()
 }

@@ -35,7 +35,9 @@ fn unknown_module(Named { file, name, exists, .. }: &Named) -> Option<Finding> {
 fn unknown_parameters(boot: &Boot) -> impl Iterator<Item = Finding> {
     let all = &boot.modprobe.parameters;
     // What follows a comment sign is taken for parameters as well, and does no harm.
-    let is_wrong = |it: &&Parameter| !it.is_known() && it.name.contains("conntrack");
+    let is_wrong = |it: &&Parameter| {
+        !it.is_known() && it.name.contains("conntrack") && it.name != "nf_conntrack"
+    };
     all.iter().filter(is_wrong).map(move |wrong| {
         let Parameter { file, line, is_joined, name, .. } = wrong;
         let what =
@@ -51,7 +53,7 @@ fn unknown_parameters(boot: &Boot) -> impl Iterator<Item = Finding> {
             // The kernel takes a dash for an underscore (`parameq`, kernel/params.c). A backslash at the
             // end joins the next line.
             let spelt = name.replace('_', "[-_]");
-            format!("sed -i '{line}s/\\(^\\|[ \\t]\\){spelt}[^ \\t\\\\]*//' {file}")
+            format!("sed -i '{line}s/\\(^\\|[ \\t]\\){spelt}\\(=[^ \\t\\\\]*\\)\\?\\([ \\t\\\\]\\|$\\)/\\3/' {file}")
         };
         finding.by_editing(file, command)
     })

@@ -99,16 +99,25 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<Code, CliError
     }
 }
 
-/// Judges the names as a reload does.
+/// Judges the names as a reload does, or a start where no daemon runs.
 fn check(file: &FileArg, context: &Context) -> Result<Code, CliError> {
     let (config, settings) = file.read()?;
     if config.interfaces().is_empty() {
         complain(format_args!("warning: no interface is named, so a start needs -i"));
     }
     let links = net::links().map_err(CliError::cannot("read the interfaces"))?;
-    let daemon = lock::daemon_of(context.pins.path()).and_then(|_| interfaces_of_daemon());
-    Plan::new(&links, &daemon.unwrap_or_default(), config.interfaces())
-        .map_err(|refusal| config.refused(refusal))?;
+    let names = config.interfaces();
+    match lock::daemon_of(context.pins.path()).and_then(|_| interfaces_of_daemon()) {
+        Some(daemon) => {
+            Plan::new(&links, &daemon, names).map_err(|refusal| config.refused(refusal))?;
+        }
+        None => {
+            let plan = Plan::of_start(&links, names, |_| false);
+            if let Some(refusal) = plan.refusal_of_start(false, false) {
+                return Err(config.refused(refusal.clone()).into());
+            }
+        }
+    }
     let mut absent = Vec::new();
     for name in config.interfaces() {
         let refusal = match resolve(&links, name) {

@@ -26,14 +26,12 @@ use super::{
     undo::Undo,
     unreadable::Unreadable,
 };
-use crate::{
-    event_file::EventFile, events::What, feeds::Feeds, holders::HoldersFile, sentence::sentence,
-};
+use crate::{event_file::EventFile, feeds::Feeds, holders::HoldersFile, sentence::sentence};
 use ctguard_control::standing::Standings;
 use ctguard_kernel::{
     bpf::{
-        self, AttachError, Attachment, Detector, FormerPrograms, KernelClock, Mode, ModeChange,
-        ModeChoice, Pins, Programs,
+        self, AttachError, Attachment, Detector, FormerPrograms, KernelClock, Mode, ModeChoice,
+        Pins, Programs,
     },
     conntrack::{Table, Timeouts, timeouts_writer::TimeoutSettings},
     lock::{self, Lock},
@@ -125,14 +123,13 @@ pub(super) fn bring_up(
     let Ticked { changes, .. } = ticker.tick(&maps, &sources, &table, looker.relief(0), indices)?;
     let detection = detection(programs.detector(), &table);
     begin_detection(&maps, (detection, options_bytes), fresh);
-    if !links.iter().all(|link| bpf::stays_attached(pins, link, options.mode)) {
-        // The filter lacks flows of an interface that was not guarded, or is not for a moment.
+    if !links.iter().all(|link| bpf::is_attached(pins, link.index)) {
+        // The filter lacks flows of an interface that was not guarded.
         maps.doubt_known_flows();
     }
     let kernel = (&mut programs, &mut maps, &around);
-    let Attached { interfaces, refused, changes: modes } =
+    let (interfaces, refused) =
         attach_all(options, targets, kernel, former, place, &writing, undo)?;
-    let stages = changes.iter().map(|change| What::Stage(change.into()));
     let record = run_directory::of_this_namespace("timeouts.json").map_err(without_namespace())?;
     let adaptive = AdaptiveTimeouts::start(TimeoutSettings::of_the_kernel(), &record)
         .map_err(|error| StartError::Timeouts(error.into()))?;
@@ -159,7 +156,7 @@ pub(super) fn bring_up(
         holders,
         interfaces,
         waiting: Waiting::new().map_err(without_namespace())?,
-        unreported: modes.into_iter().chain(stages).collect(),
+        unreported: changes,
         around,
         configuration: Configuration::new(options),
         lists,
@@ -239,15 +236,6 @@ fn begin_detection(maps: &GuardMaps, (detection, next): (Detection, u32), fresh:
     }
 }
 
-/// What became of the targets.
-#[derive(Default)]
-struct Attached {
-    interfaces: Vec<Guarded>,
-    refused: Vec<Refused>,
-    /// Of modes.
-    changes: Vec<What>,
-}
-
 /// Attaches to all targets, but what the configuration names may have to wait: a running daemon would guard
 /// on without it. An interface that was guarded does not wait.
 fn attach_all(
@@ -258,23 +246,20 @@ fn attach_all(
     &Place { ref pins, fresh }: &Place,
     writing: &Lock,
     undo: &mut Undo,
-) -> Result<Attached, StartError> {
-    let mut attached = Attached::default();
+) -> Result<(Vec<Guarded>, Vec<Refused>), StartError> {
+    let (mut interfaces, mut refused) = (Vec::new(), Vec::new());
     let mut first = None;
     for ((link, names), former) in targets.links.iter().zip(&targets.names).zip(former) {
         let may_wait = options.interfaces.is_empty() && !former.is_there();
         undo.push("put the former programs back", move || Ok(former.restore()?));
         let how = (pins, options.mode, options.egress_by_filter);
-        match attach_noting(programs, maps, around, link, how) {
-            Ok((guarded, change)) => {
-                attached.interfaces.push(Guarded { names: names.clone(), ..guarded });
-                attached.changes.extend(change.map(|change| mode_changed(link, change)));
-            }
+        match attach_one(programs, maps, around, link, how) {
+            Ok(guarded) => interfaces.push(Guarded { names: names.clone(), ..guarded }),
             Err(error) if may_wait && error.is_of_device() => {
                 // It may not have been attached.
                 let _ = Attachment::detach(pins, link.index);
                 maps.settings_writer(writing.clone()).remove_interface(link.index);
-                attached.refused.extend(names.iter().map(|name| Refused {
+                refused.extend(names.iter().map(|name| Refused {
                     name: name.clone(),
                     error: sentence(&error),
                     is_tried_again: true,
@@ -285,19 +270,10 @@ fn attach_all(
         }
     }
     match first {
-        Some(first) if fresh && attached.interfaces.is_empty() && targets.missing.is_empty() => {
+        Some(first) if fresh && interfaces.is_empty() && targets.missing.is_empty() => {
             Err(first.into())
         }
-        _ => Ok(attached),
-    }
-}
-
-fn mode_changed(link: &Link, ModeChange { from, to, open }: ModeChange) -> What {
-    What::ModeChanged {
-        interface: link.name.clone(),
-        from: from.name().to_owned(),
-        to: to.name().to_owned(),
-        open_seconds: open.as_secs_f64(),
+        _ => Ok((interfaces, refused)),
     }
 }
 
@@ -306,30 +282,18 @@ pub(super) fn attach_one(
     maps: &GuardMaps,
     around: &Surroundings,
     link: &Link,
-    how: (&Pins, ModeChoice, bool),
-) -> Result<Guarded, AttachError> {
-    attach_noting(programs, maps, around, link, how).map(|(guarded, _)| guarded)
-}
-
-/// The same, with what changed at an interface that a former daemon guarded.
-fn attach_noting(
-    programs: &mut Programs,
-    maps: &GuardMaps,
-    around: &Surroundings,
-    link: &Link,
     (pins, mode, egress_by_filter): (&Pins, ModeChoice, bool),
-) -> Result<(Guarded, Option<ModeChange>), AttachError> {
+) -> Result<Guarded, AttachError> {
     let attachment = bpf::attach(pins, programs, link, mode, egress_by_filter)?;
     note_mode(maps, link, &attachment);
-    let guarded = Guarded {
+    Ok(Guarded {
         name: link.name.clone(),
         ifindex: link.index,
         mode: attachment.mode,
         attached: true,
         stations: Stations::of(around, link),
         names: Vec::new(),
-    };
-    Ok((guarded, attachment.change))
+    })
 }
 
 /// Writes the mode in use into the interface's slot, and warns of the slow one.

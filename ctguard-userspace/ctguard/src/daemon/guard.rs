@@ -25,6 +25,7 @@ use crate::{
     event_file::EventFile, events::What, feeds::Feeds, holders::HoldersFile, log_fields::Fields,
     report::event_text,
 };
+use ctguard_control::StageChange;
 use ctguard_kernel::{
     bpf::{self, KernelClock, ModeChoice, Pins, Programs},
     conntrack::{Table, Timeouts},
@@ -66,8 +67,8 @@ pub(crate) struct Guard {
     pub(super) feeds: Feeds,
     pub(crate) mode: ModeChoice,
     pub(crate) egress_by_filter: bool,
-    /// What happened during the start.
-    pub(super) unreported: Vec<What>,
+    /// Changes of stages at the first tick.
+    pub(super) unreported: Vec<StageChange>,
     pub(super) complaints: Complaints,
 }
 

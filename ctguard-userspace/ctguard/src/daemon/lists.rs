@@ -25,8 +25,12 @@ use ctguard_kernel::{
     lock::Lock,
     maps::{Entry, ListError, ListKind, SettingsWriter},
 };
+use ctguard_layout::List;
 
 const KINDS: [ListKind; 2] = [ListKind::Allow, ListKind::Deny];
+
+const LISTS_OF_FEEDS: [List; 4] =
+    [List::FeedAllowV4, List::FeedAllowV6, List::FeedDenyV4, List::FeedDenyV6];
 
 /// Reading full lists takes no more than a hundredth of the time.
 const IDLE_FACTOR: u32 = 100;
@@ -236,8 +240,10 @@ fn differences(
 
 /// Has the feeds followed that are configured.
 pub(super) fn follow_feeds(guard: &mut Guard) {
-    let Guard { feeds, pins, configuration, .. } = guard;
-    let followed = feeds.configure(pins, configuration.in_force.feeds());
+    let Guard { feeds, pins, configuration, maps, .. } = guard;
+    let in_use = maps.environment().operator.lists_in_use;
+    let has_entries = LISTS_OF_FEEDS.iter().any(|list| in_use & list.bit() != 0);
+    let followed = feeds.configure(pins, configuration.in_force.feeds(), has_entries);
     guard.attempted("follow the feeds", "their lists stay as they are", &followed);
 }
 

@@ -113,8 +113,8 @@ async fn steer(
     let mut changed = true;
     let interfaces = guard.interfaces.iter().map(|interface| interface.name.clone()).collect();
     guard.keep(What::Started { interfaces });
-    for what in std::mem::take(&mut guard.unreported) {
-        guard.report(what);
+    for change in std::mem::take(&mut guard.unreported) {
+        guard.report(What::Stage((&change).into()));
     }
     if guard.looker.holders.parts.is_some() {
         guard.report(What::Part(PartEvent::new(&guard.looker.holders)));

@@ -33,10 +33,17 @@ struct Ends {
 }
 
 impl Feeds {
-    /// Follows these feeds from here on, and no others.
-    pub(crate) fn configure(&mut self, pins: &Pins, feeds: &[Feed]) -> anyhow::Result<()> {
+    /// Follows these feeds from here on, and no others. `has_entries` says whether their lists have any.
+    pub(crate) fn configure(
+        &mut self,
+        pins: &Pins,
+        feeds: &[Feed],
+        has_entries: bool,
+    ) -> anyhow::Result<()> {
         // Entries that a former daemon wrote have to go even if there are no feeds any more.
-        if self.0.is_none() && feeds.is_empty() && feeds_status() == FeedsStatus::default() {
+        let is_unused =
+            feeds.is_empty() && !has_entries && feeds_status() == FeedsStatus::default();
+        if self.0.is_none() && is_unused {
             return Ok(());
         }
         match &self.0 {

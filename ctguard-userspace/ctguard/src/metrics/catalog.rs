@@ -225,12 +225,16 @@ pub(super) static FAMILIES: &[Family] = &[
             }
         },
     ),
-    counter("ctguard_packets", "Packets that open no flow, by outcome", |status, out| {
-        for (outcome, packets) in status.counters.packets() {
-            out.with(&[("outcome", outcome)], packets);
-        }
-        out.with(&[("outcome", "denied")], status.counters.denied_packets());
-    }),
+    counter(
+        "ctguard_packets",
+        "Packets that open no flow, by outcome; in a dry run, denied ones pass",
+        |status, out| {
+            for (outcome, packets) in status.counters.packets() {
+                out.with(&[("outcome", outcome)], packets);
+            }
+            out.with(&[("outcome", "denied")], status.counters.denied_packets());
+        },
+    ),
     gauge(
         "ctguard_unreadable_packets_ratio",
         "Packets that passed because their headers cannot be read, of all",

@@ -28,11 +28,6 @@ pub(crate) fn event_text(what: &What) -> String {
                  entries that were neither configured nor saved"
             )
         }
-        What::ModeChanged { interface, from, to, open_seconds } => format!(
-            "{interface} runs the program in {to} mode instead of {from} mode; in between, it was open \
-             for {:.1} ms",
-            open_seconds * 1e3
-        ),
         What::Reloaded { changes } if changes.is_empty() => {
             "configuration read again; nothing changes".to_owned()
         }

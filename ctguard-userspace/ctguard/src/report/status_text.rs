@@ -52,7 +52,7 @@ fn write_lines(report: &StatusReport, out: &mut impl Write) -> io::Result<()> {
         write_holders(holders, report, out)?;
     }
     writeln!(out, "grant   {}", grant(report))?;
-    writeln!(out, "limits  {}", limits(&report.limits))?;
+    writeln!(out, "ceiling {}", ceilings(&report.limits))?;
     writeln!(out, "known   {}", known(&report.known_sources))?;
     writeln!(out, "daemon  {}", daemon(report))?;
     writeln!(out, "detect  {}{}", report.new_flow_detection, filter(report))?;
@@ -288,7 +288,7 @@ fn zone(zone: u32, detection: &DetectionReport) -> String {
 }
 
 /// Of each source where no interface has its own.
-fn limits(policy: &ByClass<ScopesReport>) -> String {
+fn ceilings(policy: &ByClass<ScopesReport>) -> String {
     let limits: Vec<_> = policy.iter().map(|(name, own)| limit(name, own)).collect();
     format!("each source: {}", limits.join("; "))
 }

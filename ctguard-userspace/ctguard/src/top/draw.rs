@@ -85,12 +85,12 @@ impl Pen {
         lines.extend(self.history(state, history));
         gap(&mut lines, roomy);
         lines.extend(self.classes(state));
+        lines.extend(self.denied(state));
         lines.extend(self.why(state, if roomy { 6 } else { 3 }));
         gap(&mut lines, roomy);
         lines.extend(self.holders(state));
         lines.push(self.challenges(state));
         lines.push(self.known(state));
-        lines.extend(self.denied(state));
         gap(&mut lines, roomy);
 
         let rest = height.saturating_sub(1);

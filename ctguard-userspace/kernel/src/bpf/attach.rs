@@ -4,7 +4,6 @@ use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
-    time::{Duration, Instant},
 };
 
 use aya::programs::loaded_programs;
@@ -48,17 +47,6 @@ pub struct Attachment {
     pub fresh: bool,
     /// In generic mode: why the driver does not run the program.
     pub native_refusal: Option<io::Error>,
-    /// It ran in another mode before.
-    pub change: Option<ModeChange>,
-}
-
-/// The kernel takes no program in one mode while there is one in the other (`dev_xdp_attach`,
-/// `net/core/dev.c`), so the interface ran none for a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ModeChange {
-    pub from: Mode,
-    pub to: Mode,
-    pub open: Duration,
 }
 
 #[derive(Debug, Error)]
@@ -141,12 +129,6 @@ impl Mode {
         }
     }
 
-    /// Of the program that `link` runs.
-    fn of(link: &Link) -> Self {
-        let is_native = link.xdp.is_none_or(|attached| attached.native);
-        if is_native { Self::Native } else { Self::Generic }
-    }
-
     const fn flags(self) -> u32 {
         match self {
             Self::Native => syscall::XDP_NATIVE,
@@ -209,11 +191,6 @@ pub fn is_attached(pins: &Pins, ifindex: u32) -> bool {
     pins.has_xdp(ifindex).unwrap_or(false) && egress::is_attached(pins, ifindex)
 }
 
-/// Whether [`attach`] leaves no gap.
-pub fn stays_attached(pins: &Pins, link: &Link, choice: ModeChoice) -> bool {
-    is_attached(pins, link.index) && choice.allows(Mode::of(link))
-}
-
 /// Whether the interface is gone to which the programs were attached, though another may have its index.
 pub fn is_of_gone(pins: &Pins, ifindex: u32) -> bool {
     matches!(pins.xdp_link(ifindex), Ok(Some((_, info))) if info.ifindex != ifindex)
@@ -266,29 +243,11 @@ impl FormerPrograms {
     /// Puts the same programs back, or removes those that were not there.
     pub fn restore(self) -> Result<(), EgressError> {
         match &self.xdp {
-            Some(former) if former.is_attached()? => former.restore()?,
-            Some(former) => put_back(&self.pins, &self.link, former)?,
+            Some(former) => former.restore()?,
             None => remove_if_there(&self.pins.xdp(self.link.index))?,
         }
         self.egress.restore(&self.pins, &self.link)
     }
-}
-
-/// Attaches the program of a link that was detached to change the mode, in its own mode.
-fn put_back(pins: &Pins, link: &Link, former: &FormerLink) -> io::Result<()> {
-    let path = pins.xdp(link.index);
-    if let Some((fd, info)) = pins.xdp_link(link.index)? {
-        if former.is_run_by(&info) {
-            return Ok(());
-        }
-        if info.ifindex == link.index {
-            syscall::detach_link(fd.as_fd())?;
-        }
-        remove_if_there(&path)?;
-    }
-    let flags = Mode::of(link).flags();
-    let fd = syscall::attach_xdp(former.program.as_fd(), link.index, flags)?;
-    syscall::pin(fd.as_fd(), &path)
 }
 
 fn ingress(
@@ -299,11 +258,8 @@ fn ingress(
 ) -> Result<Attachment, AttachError> {
     let failed = |source| link_error(link, source);
     if let Some((fd, info)) = pins.xdp_link(link.index).map_err(failed)? {
-        if info.ifindex == link.index && choice.allows(Mode::of(link)) {
-            return update(fd.as_fd(), programs, link);
-        }
         if info.ifindex == link.index {
-            return change_mode(pins, (fd, info), programs, link, choice);
+            return update(fd.as_fd(), programs, link, choice);
         }
         info!("{}: its former link is gone; attaching anew", link.name);
         let path = pins.xdp(link.index);
@@ -314,45 +270,28 @@ fn ingress(
     create(pins, programs, link, choice)
 }
 
-fn update(fd: BorrowedFd<'_>, programs: &Programs, link: &Link) -> Result<Attachment, AttachError> {
-    if syscall::update_link(fd, programs.ingress()).is_err() {
-        syscall::update_link(fd, programs.plain_ingress()?)
-            .map_err(|source| link_error(link, source))?;
-    }
-    let mode = Mode::of(link);
-    Ok(Attachment { mode, fresh: false, native_refusal: None, change: None })
-}
-
-/// Puts the program in the place of one in another mode. If that fails, the former one is put back.
-fn change_mode(
-    pins: &Pins,
-    (fd, info): (OwnedFd, syscall::LinkInfo),
+fn update(
+    fd: BorrowedFd<'_>,
     programs: &Programs,
     link: &Link,
     choice: ModeChoice,
 ) -> Result<Attachment, AttachError> {
-    let failed = |source| link_error(link, source);
-    let former = FormerLink::of(Some((fd, info)), link.index).map_err(failed)?;
-    let Some(former) = former else { return create(pins, programs, link, choice) };
-    let path = pins.xdp(link.index);
-    let began = Instant::now();
-    former.detach().map_err(failed)?;
-    let created = remove_if_there(&path)
-        .map_err(|source| AttachError::Pin { path, source })
-        .and_then(|()| create(pins, programs, link, choice));
-    let open = began.elapsed();
-    match created {
-        Ok(attachment) => {
-            let change = ModeChange { from: Mode::of(link), to: attachment.mode, open };
-            Ok(Attachment { change: Some(change), ..attachment })
-        }
-        Err(error) => {
-            if let Err(source) = put_back(pins, link, &former) {
-                warn!("{} runs no program now: cannot attach the former one: {source}", link.name);
-            }
-            Err(error)
-        }
+    let native = link.xdp.is_none_or(|attached| attached.native);
+    let mode = if native { Mode::Native } else { Mode::Generic };
+    // The kernel runs one program in either mode only (`dev_xdp_attach`, `net/core/dev.c`): a change would
+    // open the interface, and if the driver refuses native mode, again at each restart.
+    if !choice.allows(mode) {
+        warn!(
+            "{} goes on in {} mode; to change it: ctguard detach --stop, then start again",
+            link.name,
+            mode.name()
+        );
     }
+    if syscall::update_link(fd, programs.ingress()).is_err() {
+        syscall::update_link(fd, programs.plain_ingress()?)
+            .map_err(|source| link_error(link, source))?;
+    }
+    Ok(Attachment { mode, fresh: false, native_refusal: None })
 }
 
 fn create(
@@ -372,7 +311,7 @@ fn create(
                 let path = pins.xdp(link.index);
                 syscall::pin(fd.as_fd(), &path)
                     .map_err(|source| AttachError::Pin { path, source })?;
-                return Ok(Attachment { mode, fresh: true, native_refusal, change: None });
+                return Ok(Attachment { mode, fresh: true, native_refusal });
             }
             Err(AttachError::Link { source, .. }) if mode == Mode::Native => {
                 native_refusal = Some(source);

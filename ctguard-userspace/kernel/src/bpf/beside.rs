@@ -93,12 +93,6 @@ pub fn finish(pins: &Pins) -> io::Result<()> {
     // Filters on devices that only the new one was on are held by no pin.
     let own = if pins.path().exists() { pins.attached()? } else { Vec::new() };
     let begun = if next.path().exists() { next.attached()? } else { Vec::new() };
-    // A link that took the place of one in another mode is pinned only there.
-    for &ifindex in begun.iter().filter(|index| own.contains(index)) {
-        if next.has_xdp(ifindex)? && !pins.has_xdp(ifindex)? {
-            fs::rename(next.xdp(ifindex), pins.xdp(ifindex))?;
-        }
-    }
     for ifindex in begun.into_iter().filter(|index| !own.contains(index)) {
         Attachment::detach(&next, ifindex)?;
     }

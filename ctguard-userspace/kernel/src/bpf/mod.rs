@@ -17,8 +17,8 @@ mod refusal;
 mod syscall;
 
 pub use attach::{
-    AttachError, Attachment, FormerPrograms, Mode, ModeChange, ModeChoice, Occupant, attach,
-    is_attached, is_of_gone, name_moved, stays_attached,
+    AttachError, Attachment, FormerPrograms, Mode, ModeChoice, Occupant, attach, is_attached,
+    is_of_gone, name_moved,
 };
 pub use beside::{begin as begin_beside, finish as finish_replacement, forget, replace};
 pub use bpffs::{

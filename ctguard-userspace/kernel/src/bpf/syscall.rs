@@ -30,7 +30,6 @@ const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
-const LINK_DETACH: libc::c_int = 34;
 const ATTACH_XDP: u32 = 37;
 const ATTACH_TCX_EGRESS: u32 = 47;
 /// `BPF_F_BEFORE`: without a program to be relative to, before all others.
@@ -64,11 +63,6 @@ struct LinkUpdate {
 }
 
 #[repr(C)]
-struct LinkDetach {
-    link: u32,
-}
-
-#[repr(C)]
 struct ObjectPath {
     path: u64,
     fd: u32,
@@ -97,7 +91,7 @@ pub struct LinkInfo {
     id: u32,
     pub program: u32,
     padding: u32,
-    /// 0 once the interface is gone, or the link is detached.
+    /// 0 once the interface is gone.
     pub ifindex: u32,
     rest: [u32; 3],
 }
@@ -131,13 +125,6 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
         LinkUpdate { link: number(link), new_program: number(program), flags: 0, old_program: 0 };
     // SAFETY: LINK_UPDATE reads a `LinkUpdate` and stores nothing.
     unsafe { bpf(LINK_UPDATE, &mut attributes) }.map(|_| ())
-}
-
-/// Takes a link's program off its interface for good, whoever holds the link.
-pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
-    let mut attributes = LinkDetach { link: number(link) };
-    // SAFETY: LINK_DETACH reads a `LinkDetach` and stores nothing.
-    unsafe { bpf(LINK_DETACH, &mut attributes) }.map(|_| ())
 }
 
 /// Pins a program, map or link at `path` on a bpffs.
