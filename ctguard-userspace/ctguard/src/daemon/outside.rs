@@ -24,7 +24,9 @@ impl Outside {
         let (jobs, waiting) = channel::<Job>();
         let work = move || {
             be_urgent();
-            waiting.into_iter().for_each(|job| job());
+            for job in waiting {
+                job();
+            }
         };
         Builder::new().name("ctguard-outside".to_owned()).spawn(work)?;
         Ok(Self(Some(jobs)))
