@@ -103,6 +103,10 @@ pub(crate) enum What {
         incident: u64,
         error: String,
     },
+    /// The daemon keeps a privilege that it does not need.
+    Unconfined {
+        error: String,
+    },
     /// The share of frames whose headers cannot be read has risen above one in a hundred, or fallen below.
     Unreadable {
         share_ratio: f64,
@@ -135,6 +139,7 @@ impl What {
             | Self::InterfaceGuarded { .. }
             | Self::FeedReadAgain { .. }
             | Self::FeedEmptied { .. }
+            | Self::Unconfined { .. }
             | Self::Unreadable { .. } => Level::Info,
         }
     }
@@ -253,6 +258,7 @@ mod tests {
             What::FeedReadAgain { feed: feed(), prefixes: 1 },
             What::FeedEmptied { feed: feed(), before: 1 },
             What::HookFailed { incident: 1, error: text() },
+            What::Unconfined { error: text() },
             What::Unreadable { share_ratio: 0.5 },
         ];
         for what in &all {
@@ -279,6 +285,7 @@ mod tests {
                 | What::FeedReadAgain { .. }
                 | What::FeedEmptied { .. }
                 | What::HookFailed { .. }
+                | What::Unconfined { .. }
                 | What::Unreadable { .. } => {}
             }
         }

@@ -11,6 +11,7 @@
 )]
 
 pub mod bpf;
+pub mod confinement;
 pub mod conntrack;
 pub mod durable;
 pub mod lock;

@@ -13,6 +13,7 @@ mod settings;
 mod status;
 mod top;
 mod trace;
+mod units;
 
 use anyhow::{Context as _, Result};
 use ctguard_tests::product::{Site, WAN};

@@ -1,10 +1,10 @@
-//! Without root.
+//! Without root, and what root gives up.
 
-use std::process::Command;
+use std::{fs, os::unix::fs::symlink, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use ctguard_tests::{
-    product::{self, Site, WAN},
+    product::{self, Site, WAN, wait_for},
     require,
 };
 
@@ -41,6 +41,70 @@ fn without_root_commands_say_what_they_lack() -> Result<()> {
     ensure!(site.succeed(&["get", "target"])?.trim() == "85%", "nothing changed");
     ensure!(site.xdp(WAN)?.is_some());
     Ok(())
+}
+
+/// Fails when a daemon that is led elsewhere writes there, keeps capabilities or can gain some, when that
+/// stops it, or when the thread that mounts and runs hooks is restricted too.
+#[test]
+fn a_daemon_writes_only_where_it_keeps_something() -> Result<()> {
+    if !require::root("a_daemon_writes_only_where_it_keeps_something") {
+        return Ok(());
+    }
+    let site = Site::build()?;
+    let elsewhere = tempfile::tempdir()?;
+    let daemon = site.guard()?;
+    if daemon.log()?.contains("no Landlock") {
+        println!("not tried: this kernel has no Landlock");
+        return Ok(());
+    }
+    ensure!(!daemon.log()?.contains("not fully confined"), "{}", daemon.log()?);
+    site.succeed(&["deny", "add", "203.0.113.0/24"])?;
+    let lists = || Ok(has_lists(&site.state())?.then_some(()));
+    wait_for("the lists", lists)?;
+
+    let away = elsewhere.path().join("away");
+    fs::rename(site.state(), &away)?;
+    symlink(elsewhere.path(), site.state())?;
+    site.succeed(&["deny", "add", "198.51.100.0/24"])?;
+    wait_for("a line about the lists", || {
+        let log = daemon.log()?;
+        Ok((log.contains("cannot keep the lists") && log.contains("ermission denied"))
+            .then_some(()))
+    })?;
+    ensure!(!has_lists(elsewhere.path())?, "it wrote where the link leads");
+    ensure!(site.succeed(&["deny", "list"])?.contains("198.51.100.0/24"), "it guards on");
+
+    for (name, status) in threads(daemon.pid())? {
+        let field = |key: &str| -> Option<&str> {
+            status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim)
+        };
+        let gives_up = field("NoNewPrivs:").context("a kernel since 4.10")? == "1";
+        // The log's thread, which only writes what is open, was there before.
+        let is_former = ["ctguard-outside", "ctguard-log"].contains(&name.as_str());
+        ensure!(gives_up != is_former, "{name}");
+        let kept = u64::from_str_radix(field("CapPrm:").context("capabilities")?, 16)?;
+        let modules = kept >> 16 & 1 == 1;
+        ensure!(modules != gives_up, "{name} has {kept:x}");
+    }
+    ensure!(daemon.stop()?.success());
+    fs::remove_file(site.state())?;
+    site.ensure_gone()
+}
+
+fn has_lists(directory: &std::path::Path) -> Result<bool> {
+    let mut names = fs::read_dir(directory)?.flatten().map(|entry| entry.file_name());
+    Ok(names.any(|name| name.to_string_lossy().starts_with("lists-")))
+}
+
+/// Name and status of each.
+fn threads(pid: u32) -> Result<Vec<(String, String)>> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))?.flatten().map(|entry| entry.path());
+    // One may have ended.
+    let read = threads.filter_map(|thread| {
+        let name = fs::read_to_string(thread.join("comm")).ok()?.trim().to_owned();
+        Some((name, fs::read_to_string(thread.join("status")).ok()?))
+    });
+    Ok(read.collect())
 }
 
 /// A copy of the binary where anybody may run it: the repository may lie in somebody's home.

@@ -91,6 +91,24 @@ unit_guards() {
     pin >"$kept/pin" && ctguard status | grep -q 'guards  br-lan'
 }
 
+# By the unit's filter, and by what the daemon gives up itself.
+unit_confines() {
+    status=/proc/$(daemon)/status
+    grep -q '^Seccomp:.2$' "$status" && grep -q '^NoNewPrivs:.1$' "$status" || return 1
+    ! journalctl -u "$unit" -o cat | grep 'not fully confined'
+}
+
+# The filter lets it mount.
+mounts_again() {
+    umount /run/ctguard || return 1
+    for _ in $(seq 60); do
+        sleep 1
+        ! pin >"$kept/pin" || return 0
+    done
+    journalctl -u "$unit" -o cat -n 5
+    return 1
+}
+
 reload_changes() {
     echo 'target = "70%"' >/etc/ctguard/conf.d/70.toml &&
         systemctl reload "$unit" && test "$(ctguard get target)" = 70% || return 1
@@ -207,6 +225,8 @@ case $(cat /proc/cmdline) in
     ;;
 *boot-unit*)
     try "the unit guards an interface whose name has a dash" unit_guards
+    try "the unit's daemon is confined" unit_confines
+    try "it mounts its bpffs again that somebody unmounted" mounts_again
     try "a reload of the unit uses a right configuration, and no wrong one" reload_changes
     try "a restart of the unit keeps the guard, and the last good configuration" restart_keeps
     try "a crash of the daemon keeps the guard, and systemd starts it again" crash_keeps

@@ -156,13 +156,14 @@ fn chosen<T: ValueEnum>(arg: Option<T>, config: &Config, key: StartKey, default:
 }
 
 fn leave(guard: Guard, on_exit: OnExit) -> Result<(), CliError> {
-    let Guard { pins, lock, programs, maps, .. } = guard;
+    let Guard { pins, lock, programs, maps, outside, .. } = guard;
     drop((programs, maps));
     if on_exit == OnExit::Keep {
         info!("the program goes on with the fallback rate; to remove it: ctguard detach");
         return Ok(());
     }
-    let done = dismantle(&pins).map_err(CliError::cannot("remove the guard"));
+    let done = outside.run(move || dismantle(&pins));
+    let done = done.map_err(CliError::cannot("remove the guard"));
     lock.remove();
     done
 }

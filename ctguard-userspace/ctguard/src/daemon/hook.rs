@@ -22,7 +22,7 @@ use rustix::{
 };
 use thiserror::Error;
 
-use super::{Guard, background::Background};
+use super::{Guard, background::Background, outside::Outside};
 use crate::events::What;
 
 /// A hook that runs for longer is killed, with what it started.
@@ -86,7 +86,7 @@ impl Hooks {
     }
 
     /// Begins the next run if none is under way; tells how one failed.
-    fn follow(&mut self) -> Option<What> {
+    fn follow(&mut self, outside: &Outside) -> Option<What> {
         let mut told = None;
         if let Some((incident, running)) = self.running.take() {
             let mut slot = Some(running);
@@ -100,7 +100,7 @@ impl Hooks {
         {
             let is_ending = Arc::clone(&self.is_ending);
             let job = move || run(&command, &json, LONGEST, &is_ending);
-            match Background::start("ctguard-hook", job) {
+            match outside.run(move || Background::start("ctguard-hook", job)) {
                 Ok(running) => self.running = Some((incident, running)),
                 Err(error) => told = told.or(Some(failed(incident, &error.into()))),
             }
@@ -126,7 +126,7 @@ impl Drop for Hooks {
 
 /// Once per second.
 pub(super) fn follow(guard: &mut Guard) {
-    if let Some(failure) = guard.hooks.follow() {
+    if let Some(failure) = guard.hooks.follow(&guard.outside) {
         guard.report(failure);
     }
 }
@@ -320,7 +320,7 @@ mod tests {
             assert_eq!(hooks.add(incident, &command, Vec::new()), None);
         }
         for _ in 0..3 {
-            assert_eq!(hooks.follow(), None);
+            assert_eq!(hooks.follow(&Outside::default()), None);
             assert_eq!(hooks.waiting.len(), 1);
         }
         let began = Instant::now();

@@ -13,7 +13,9 @@ pub(super) fn follow(guard: &mut Guard) {
         return;
     }
     let path = guard.pins.path().display().to_string();
-    let pinned = bpf::try_prepare(&guard.pins)
+    let pins = guard.pins.clone();
+    let prepared = guard.outside.run(move || bpf::try_prepare(&pins));
+    let pinned = prepared
         .map_err(anyhow::Error::from)
         .and_then(|()| Ok(guard.programs.pin_again(&guard.pins)?));
     if pinned.is_ok() {

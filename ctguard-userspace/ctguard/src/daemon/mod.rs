@@ -20,6 +20,7 @@ mod known_flows;
 mod lists;
 mod look;
 mod others;
+mod outside;
 mod overload;
 mod reclaim;
 mod run;

@@ -12,6 +12,7 @@ use super::{
     bring_up::{Place, bring_up, forget_others, others},
     configuration::Configuration,
     dismantle, lists,
+    outside::go_on_confined,
     run::Waits,
     targets::Targets,
     tick::TickError,
@@ -197,6 +198,8 @@ fn start_locked(
         guard.report(What::Replaced { former_layout: layout, layout: LAYOUT_VERSION });
     }
     undo.commit();
+    // Feeds are read by threads of this one.
+    go_on_confined(&mut guard, options.state.as_deref());
     let awaited = if options.keeps_settings(fresh) { &targets.absent[..] } else { &[] };
     forget_others(&mut guard, &others, awaited, writing.clone());
     if !fresh {

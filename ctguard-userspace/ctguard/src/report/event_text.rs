@@ -74,6 +74,9 @@ pub(crate) fn event_text(what: &What) -> String {
         What::HookFailed { incident, error } => {
             format!("the hook for incident {incident} failed: {error}")
         }
+        What::Unconfined { error } => {
+            format!("the daemon is not fully confined: {error}")
+        }
         What::Unreadable { share_ratio } if *share_ratio > MOST_UNREADABLE => {
             unreadable_text(*share_ratio)
         }
