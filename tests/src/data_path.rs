@@ -4,18 +4,24 @@
 mod calls;
 mod setup;
 
-use std::{os::fd::AsFd as _, time::Duration};
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions,
     maps::{Array, PerCpuArray},
-    programs::{ProgramInfo, SchedClassifier, TestRun as _, Xdp},
+    programs::{ProgramInfo, SchedClassifier, TestRun as _, Xdp, loaded_programs},
 };
+use aya_obj::programs::XdpAttachType;
 use ctguard_datapath::{
     known_flows::{GENERATIONS, KnownWords},
     sources,
 };
+use ctguard_kernel::bpf;
 use ctguard_layout as layout;
 use ctguard_layout::{COUNTERS, Counter, Counters, Grant, shared::Shared};
 use ctguard_units::sizes::{ANSWERED_LINES, CHALLENGED_LINES};
@@ -74,7 +80,9 @@ impl Default for Setup {
 
 /// The loaded programs and their maps.
 pub struct DataPath {
+    /// All maps, and the programs that aya loads.
     object: Ebpf,
+    ingress: Xdp,
     grant: Mapped<Grant>,
     known: Mapped<Shared>,
     setup: Setup,
@@ -90,7 +98,7 @@ impl DataPath {
 
     /// Loads another build of the object. What is written to its maps has today's layout.
     pub fn load_object(object: &[u8], setup: Setup) -> Result<Self> {
-        let (object, options_bytes) = calls::rewritten(object, setup.asks_conntrack)?;
+        let (bytes, options_bytes) = calls::rewritten(object, setup.asks_conntrack)?;
         let mut object = EbpfLoader::new()
             .map_max_entries(layout::maps::BUCKETS_SOURCE, setup.source_lines)
             .map_max_entries(layout::maps::OFFERED_SOURCE, setup.source_lines)
@@ -102,11 +110,10 @@ impl DataPath {
             .map_max_entries(layout::maps::DENY_V4, setup.denied)
             .map_max_entries(layout::maps::KNOWN_FLOWS, GENERATIONS * setup.known_words)
             .override_global("AYA_LOG_LEVEL", &0_u8, true)
-            .load(&object)
+            .load(&bytes)
             .context("cannot load ctguard's eBPF object")?;
-        for name in [layout::programs::INGRESS, layout::programs::CLOCK] {
-            xdp(&mut object, name)?.load().with_context(|| format!("cannot load {name}"))?;
-        }
+        let ingress = load_ingress(&bytes, &object)?;
+        xdp(&mut object, layout::programs::CLOCK)?.load().context("cannot load the clock")?;
         let egress: &mut SchedClassifier = object
             .program_mut(layout::programs::EGRESS)
             .context("no egress program")?
@@ -117,7 +124,7 @@ impl DataPath {
         let words = GENERATIONS * setup.known_words;
         let known = mapped(&object, layout::maps::KNOWN_FLOWS, words)?;
 
-        let mut path = Self { object, grant, known, setup, options_bytes, start: 0 };
+        let mut path = Self { object, ingress, grant, known, setup, options_bytes, start: 0 };
         path.reset(0)?;
         Ok(path)
     }
@@ -162,7 +169,7 @@ impl DataPath {
     }
 
     fn run(&self, options: TestRunOptions<'_>) -> Result<Action> {
-        match self.ingress()?.test_run(options)?.return_value {
+        match self.ingress.test_run(options)?.return_value {
             1 => Ok(Action::Drop),
             3 => Ok(Action::Answer),
             2 => Ok(Action::Pass),
@@ -205,7 +212,7 @@ impl DataPath {
     /// Nanoseconds a packet, over `repeat` runs.
     pub fn time(&self, frame: &[u8], repeat: u32) -> Result<Duration> {
         let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
-        Ok(self.ingress()?.test_run(options)?.duration)
+        Ok(self.ingress.test_run(options)?.duration)
     }
 
     /// Nanoseconds that a packet which leaves takes, over `repeat` runs.
@@ -244,7 +251,7 @@ impl DataPath {
 
     /// What the kernel tells of the program that judges.
     pub fn ingress_info(&self) -> Result<ProgramInfo> {
-        Ok(self.ingress()?.info()?)
+        Ok(self.ingress.info()?)
     }
 
     /// What the kernel tells of the program that remembers.
@@ -261,9 +268,9 @@ impl DataPath {
     }
 
     /// The program that judges.
-    pub fn ingress(&self) -> Result<&Xdp> {
-        let program = self.object.program(layout::programs::INGRESS).context("no ingress")?;
-        Ok(program.try_into()?)
+    #[must_use]
+    pub const fn ingress(&self) -> &Xdp {
+        &self.ingress
     }
 }
 
@@ -271,6 +278,19 @@ impl KnownWords for DataPath {
     fn known_word(&self, index: u32) -> Option<&Shared> {
         self.known.get().get(usize::try_from(index).ok()?)
     }
+}
+
+/// Loads the program that judges, as a start of the guard does; the object has its calls rewritten.
+fn load_ingress(object: &[u8], loaded: &Ebpf) -> Result<Xdp> {
+    let name = layout::programs::INGRESS;
+    let fd =
+        bpf::load_object(object, name, loaded).with_context(|| format!("cannot load {name}"))?;
+    let facts = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let id = facts.lines().find_map(|line| line.strip_prefix("prog_id:"));
+    let id: u32 = id.context("a program has a number")?.trim().parse()?;
+    let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
+    let info = info.context("a program that is loaded is listed")?;
+    Ok(Xdp::from_program_info(info, name.into(), XdpAttachType::Interface)?)
 }
 
 fn mapped<T>(object: &Ebpf, name: &str, length: u32) -> Result<Mapped<T>> {

@@ -6,6 +6,7 @@ mod cpu_state;
 mod early;
 mod judgement;
 mod opening;
+mod plain;
 mod tables;
 mod tier;
 
@@ -209,8 +210,9 @@ impl<T: Tables> Guard<'_, T> {
         });
         self.tables.show(packet, now);
         let tier = self.list_tier(packet, now);
-        if certainly_new && !is_exempt && tier == Tier::Strangers {
-            let refused = self.refuse_early(packet, flow, now);
+        let is_answered = flow.is_syn() && self.may_answer_syns();
+        if certainly_new && !is_exempt && tier == Tier::Strangers && !is_answered {
+            let refused = self.refuse_early(packet.source, flow, now);
             if refused != Judgement::UNDECIDED {
                 return refused;
             }

@@ -23,7 +23,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use ctguard_datapath::{guard::Guard, leaving::note_leaving, packet::Reader, verifier::OpaqueZero};
-use ctguard_layout::{Action, Policy, units::Jiffies};
+use ctguard_layout::{Action, Counter, Policy, units::Jiffies};
 use kernel::{
     capture, clock,
     count::{CpuCounters, count_refusal, wake_daemon},
@@ -53,10 +53,25 @@ const _: () = assert!(
 fn judge(context: &XdpContext) -> Option<Action> {
     let environment = maps::ENVIRONMENT.get(0)?;
     let cpu_state = maps::WORKSPACE.get(0)?;
+    let zero = OpaqueZero::new(environment.fixed.zero);
     let guard = Guard { environment, tables: KernelTables { context, environment, cpu_state } };
     let now = clock::now();
-    let judgement = guard.judge(headers::of_frame(context, environment.fixed.zero), now);
     let counters = CpuCounters::of_this_cpu()?;
+    if !trace::is_on() {
+        let judgement = guard.judge_plain(headers::of_first_buffer(context, zero), now);
+        if !judgement.is_undecided() {
+            counters.add(judgement.counter());
+            if judgement.is_known() {
+                return Some(Action::Pass);
+            }
+            if judgement.wakes() {
+                counters.add(Counter::Wakeups.index());
+                wake_daemon(now);
+            }
+            return Some(Action::Drop);
+        }
+    }
+    let judgement = guard.judge(headers::of_frame(context, zero), now);
     judgement.count(|index| counters.add(index));
     if judgement.is_denied()
         && let Some(feeds) = guard.tables.refusing_feeds(judgement.is_denied_ipv4(), now)

@@ -168,7 +168,7 @@ impl Subject<'_> {
     fn repeated(self, path: DataPath, frame: &[u8], counter: Counter, verdict: u32) -> Timer {
         let frame = frame.to_vec();
         let timed = move |path: &DataPath, repeat| {
-            let (duration, got) = time(path.ingress()?, &frame, repeat)?;
+            let (duration, got) = time(path.ingress(), &frame, repeat)?;
             ensure!(got == verdict, "the last packet got verdict {got}");
             Ok(duration)
         };
@@ -183,7 +183,7 @@ impl Subject<'_> {
         before: Before,
         (counter, verdicts): (Counter, &'static [u32]),
     ) -> Result<Timer> {
-        let timer = before.timer(path.ingress()?.fd()?, frame, verdicts)?;
+        let timer = before.timer(path.ingress().fd()?, frame, verdicts)?;
         Ok(self.counted(path, counter, 0.9, move |_, repeat| timer(repeat)))
     }
 

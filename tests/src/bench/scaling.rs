@@ -106,7 +106,7 @@ fn refused(setup: Setup, bits: u32) -> Result<Timer> {
 }
 
 fn spoofed(path: DataPath, bits: u32, verdicts: &'static [u32]) -> Result<Timer> {
-    let timer = Before::Spoof.timer_of(bits, path.ingress()?.fd()?, &cases::syn()?, verdicts)?;
+    let timer = Before::Spoof.timer_of(bits, path.ingress().fd()?, &cases::syn()?, verdicts)?;
     Ok(Box::new(move |repeat| {
         // The program lives as long as its path.
         let _ = &path;
@@ -193,7 +193,7 @@ fn together(path: &DataPath, bits: u32, cpus: usize) -> Result<Vec<f64>> {
     let chosen: Vec<_> =
         (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).take(cpus).collect();
     let start = &Barrier::new(chosen.len());
-    let program = path.ingress()?.fd()?;
+    let program = path.ingress().fd()?;
     thread::scope(|scope| {
         let threads: Vec<_> = chosen
             .into_iter()

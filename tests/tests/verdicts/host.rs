@@ -11,7 +11,7 @@ use ctguard_datapath::{
     classify::Flow,
     flow::FlowLines,
     guard::{Answer, CpuState, Guard, Memory, Offered, Scope, Tables},
-    known_flows::KnownWords,
+    known_flows::{GENERATIONS, KnownWords},
     leaving::note_leaving,
     packet::{Address, Ipv4, Ipv6, Packet, Reader},
     sources::SourceSet,
@@ -39,6 +39,7 @@ pub(crate) struct Host {
     counters: Cell<[u64; COUNTERS]>,
     offered: RefCell<BTreeMap<u32, [u64; 2]>>,
     flows: Vec<FlowLine>,
+    known: Vec<Shared>,
     cpu_state: CpuState,
     buckets: Vec<BucketLine>,
     limits: Limits,
@@ -52,6 +53,7 @@ impl Host {
     /// Empty maps of the sizes that the environment tells.
     pub(crate) fn new(policy: Policy, environment: &Environment, interface: Interface) -> Self {
         let flows = (0..=environment.fixed.flow_line_mask).map(|_| FlowLine::default()).collect();
+        let words = GENERATIONS * environment.fixed.known_words;
         let buckets =
             (0..=environment.fixed.source_line_mask).map(|_| BucketLine::default()).collect();
         Self {
@@ -64,6 +66,7 @@ impl Host {
             counters: Cell::new([0; COUNTERS]),
             offered: RefCell::default(),
             flows,
+            known: (0..words).map(|_| Shared::new(0)).collect(),
             cpu_state: CpuState::default(),
             buckets,
             limits: Limits::default(),
@@ -140,8 +143,8 @@ impl FlowLines for &Host {
 }
 
 impl KnownWords for &Host {
-    fn known_word(&self, _index: u32) -> Option<&Shared> {
-        None
+    fn known_word(&self, index: u32) -> Option<&Shared> {
+        self.known.get(index as usize)
     }
 }
 
@@ -161,7 +164,7 @@ impl Tables for &Host {
     }
 
     fn ask_conntrack<A: Address>(&self, _packet: &Packet<A>, _flow: Flow) -> Answer {
-        Answer::Untracked
+        Answer::Silent
     }
 
     fn bucket_line(&self, scope: Scope, index: u32) -> Option<&BucketLine> {

@@ -46,8 +46,9 @@ pub(crate) fn peek(
     now: Jiffies,
 ) -> Allowance {
     let position = tier as usize % TIER_SLOTS;
-    let heartbeat = Jiffies(grant.heartbeat.load());
-    if now.since(heartbeat) > u64::from(environment.daemon.heartbeat_patience_jiffies) {
+    // Jiffies of 64 bits do not wrap.
+    let patience = u64::from(environment.daemon.heartbeat_patience_jiffies);
+    if now.0 > grant.heartbeat.load().wrapping_add(patience) {
         let rate = &grant.fallback[position];
         if policy.has(Policy::FAIL_OPEN) || excess(rate, rate.arrival.load(), now) == 0 {
             Allowance::Fallback

@@ -4,7 +4,7 @@
 //! they have a small bucket of their own (`Grant::exempt`), and those that it does not let in are
 //! judged like any other.
 
-use crate::packet::{Address, Packet, Transport};
+use crate::packet::{Address, Ipv4, Packet, Transport};
 
 const DHCP_SERVER: u32 = 67;
 const DHCP_CLIENT: u32 = 68;
@@ -32,6 +32,23 @@ pub(crate) fn is_exempt<A: Address>(packet: &Packet<A>) -> bool {
         | Transport::Unread
         | Transport::LaterFragment
         | Transport::TinyFragment => is_link_local_multicast(packet.destination),
+    }
+}
+
+/// Whether a TCP or UDP packet may be one that [`is_exempt`] lets in: less work, and true of a few more.
+#[inline(always)]
+pub(crate) fn may_be_exempt(packet: &Packet<Ipv4>) -> bool {
+    match packet.transport {
+        Transport::Udp { ports } => {
+            matches!(ports >> 16, DHCP_CLIENT | DHCP_SERVER)
+                || is_link_local_multicast(packet.destination)
+        }
+        Transport::Tcp { .. } => false,
+        Transport::Icmp(_)
+        | Transport::Other { .. }
+        | Transport::Unread
+        | Transport::LaterFragment
+        | Transport::TinyFragment => true,
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod exempt;
 
-pub(crate) use exempt::{is_exempt, is_of_all_clients};
+pub(crate) use exempt::{is_exempt, is_of_all_clients, may_be_exempt};
 
 use crate::{
     hash::low_word,

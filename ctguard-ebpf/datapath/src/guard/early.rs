@@ -10,7 +10,7 @@ use crate::{
     classify::Flow,
     hash,
     layout::{Class, Outcome, Policy, Stage, Tier},
-    packet::{Address, Packet},
+    packet::Address,
     sources,
     units::Jiffies,
 };
@@ -18,12 +18,12 @@ use crate::{
 impl<T: Tables> Guard<'_, T> {
     /// The judgement of a flow's first packet that [`Guard::admit`] would refuse as a stranger's, if
     /// that is to be seen from the stage, the grant and the source's cells alone;
-    /// [`Judgement::UNDECIDED`] for any other: of sources that may be known, SYNs that may be
-    /// answered, and all in a dry run.
+    /// [`Judgement::UNDECIDED`] for any other: of sources that may be known, and all in a dry run.
+    /// Not for SYNs that may be answered.
     #[inline(always)]
     pub(super) fn refuse_early<A: Address>(
         &self,
-        packet: &Packet<A>,
+        source: A,
         flow: Flow,
         now: Jiffies,
     ) -> Judgement {
@@ -38,14 +38,9 @@ impl<T: Tables> Guard<'_, T> {
         if policy.has(Policy::DRY_RUN) || is_challenged && may_be_retried {
             return Judgement::UNDECIDED;
         }
-        if flow.is_syn()
-            && tables.interface().is_some_and(|interface| interface.answers_nothing == 0)
-        {
-            return Judgement::UNDECIDED;
-        }
         let strangers = Tier::Strangers as u32;
         let allowance = grant::peek(grant, strangers, self.environment, policy, now);
-        let scope = packet.source.source_scope();
+        let scope = source.source_scope();
         if allowance.is_spent() || !limits.is_calm() {
             let hash = hash::scope(&self.environment.fixed.source_key, A::FAMILY, scope);
             if sources::may_hold(tables, hash) {
@@ -74,5 +69,11 @@ impl<T: Tables> Guard<'_, T> {
         };
         self.note_offered(A::FAMILY, scope, class, strangers);
         Judgement::of(outcome, class).in_tier(strangers, wake).finally()
+    }
+
+    /// Whether SYNs may be answered on the packet's interface, instead of being refused.
+    #[inline(always)]
+    pub(super) fn may_answer_syns(&self) -> bool {
+        self.tables.interface().is_some_and(|interface| interface.answers_nothing == 0)
     }
 }

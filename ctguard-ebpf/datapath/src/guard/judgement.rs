@@ -12,7 +12,8 @@ pub struct Judgement(u32);
 impl Judgement {
     /// That of nearly every packet, compared first.
     const KNOWN: Self = Self::packet(Outcome::Known);
-    pub(super) const UNDECIDED: Self = Self(u32::MAX);
+    /// That of a packet that is to be judged by other code.
+    pub const UNDECIDED: Self = Self(u32::MAX);
     const CLASS: u32 = NO_CLASS;
     const INDEX: u32 = 0xffff;
     const TIER_SHIFT: u32 = 16;
@@ -57,6 +58,12 @@ impl Judgement {
     #[inline(always)]
     pub fn is_known(self) -> bool {
         self == Self::KNOWN
+    }
+
+    /// Whether nothing is decided yet.
+    #[inline(always)]
+    pub fn is_undecided(self) -> bool {
+        self == Self::UNDECIDED
     }
 
     /// Whether the outcome has a class.
@@ -117,6 +124,12 @@ impl Judgement {
     #[inline(always)]
     pub const fn number(self) -> u32 {
         (self.0 & Self::INDEX) >> CLASS_BITS
+    }
+
+    /// The index of the counter that counts a judgement of [`super::Guard::judge_plain`].
+    #[inline(always)]
+    pub const fn counter(self) -> u32 {
+        self.0 & Self::INDEX
     }
 
     /// What happens to the packet. A dry run counts as usual and passes everything; `dry_run` is

@@ -4,6 +4,7 @@ mod challenge;
 mod exact;
 mod lab;
 mod limits;
+mod plain;
 mod unsteered;
 
 use std::vec::Vec;

@@ -3,8 +3,9 @@
 use etherparse::{IpFragOffset, IpNumber, PacketBuilder, PacketBuilderStep};
 
 use super::{
-    Fragment, Ipv4, Ipv6, Malformed, Network, Packet, Transport, ipv6::MOST_EXTENSIONS,
-    network_offset, parse_ipv4, parse_ipv6, parse_link, protocol, reader::testing::AlignedFrame,
+    Fragment, Ipv4, Ipv6, Malformed, Network, Packet, Reader, Transport, ipv6::MOST_EXTENSIONS,
+    network_offset, parse_ipv4, parse_ipv6, parse_link, parse_plain, protocol,
+    reader::testing::AlignedFrame,
 };
 
 const REMOTE: [u8; 4] = [192, 0, 2, 1];
@@ -285,12 +286,31 @@ fn changed_at_random_packets_are_read_as_etherparse_reads_them() {
     assert!(compared > 5_000, "only {compared} frames compared");
 }
 
+#[test]
+fn a_plain_segment_or_datagram_is_read_at_fixed_offsets() {
+    for (frame, bytes) in [(syn(ethernet()), 54), (udp(), 42)] {
+        assert!(parse_plain(AlignedFrame::new(&frame).reader()).is_some());
+        for length in 0..bytes {
+            let cut = AlignedFrame::new(&frame[..length]);
+            assert_eq!(parse_plain(cut.reader()), None, "{length} of {bytes} bytes");
+        }
+    }
+}
+
+/// Parses a frame. The parser of plain packets must agree, or leave the packet to the other.
 fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
     let frame = AlignedFrame::new(frame);
-    let mut reader = frame.reader();
-    match parse_link(&mut reader)?.network {
-        Network::Ipv4 => parse_ipv4(&mut reader).map(Parsed::V4),
-        Network::Ipv6 => parse_ipv6(&mut reader).map(Parsed::V6),
+    let parsed = parse_any(&mut frame.reader());
+    if let Some(plain) = parse_plain(frame.reader()) {
+        assert_eq!(parsed, Ok(Parsed::V4(plain)));
+    }
+    parsed
+}
+
+fn parse_any(reader: &mut Reader<'_>) -> Result<Parsed, Malformed> {
+    match parse_link(reader)?.network {
+        Network::Ipv4 => parse_ipv4(reader).map(Parsed::V4),
+        Network::Ipv6 => parse_ipv6(reader).map(Parsed::V6),
         network @ (Network::NotIp | Network::Unparsed) => Ok(Parsed::Else(network)),
     }
 }

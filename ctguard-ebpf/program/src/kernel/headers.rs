@@ -27,14 +27,19 @@ static HEADERS: PerCpuArray<Headers> = PerCpuArray::with_max_entries(1, 0);
 /// A reader of the frame, or of a copy of its start if its first buffer is shorter than any that
 /// makes an entry, and not the whole frame.
 #[inline(always)]
-pub(crate) fn of_frame(context: &XdpContext, zero: u32) -> Reader<'_> {
-    let zero = OpaqueZero::new(zero);
+pub(crate) fn of_frame(context: &XdpContext, zero: OpaqueZero) -> Reader<'_> {
     let buffer_bytes = context.data_end().wrapping_sub(context.data()) as u64;
     if buffer_bytes < SHORTEST_FRAME
         && let Some(copied) = copied(context, zero, buffer_bytes)
     {
         return copied;
     }
+    of_first_buffer(context, zero)
+}
+
+/// A reader of the frame's first buffer.
+#[inline(always)]
+pub(crate) fn of_first_buffer(context: &XdpContext, zero: OpaqueZero) -> Reader<'_> {
     // SAFETY: the verifier checks every access against the frame's end; the driver aligns the
     // frame to at least two bytes.
     unsafe {

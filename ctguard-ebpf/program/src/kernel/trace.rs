@@ -33,10 +33,16 @@ struct Decision {
 #[map(name = "decision")]
 static DECISION: PerCpuArray<Decision> = PerCpuArray::with_max_entries(1, 0);
 
+/// Whether decisions are logged.
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    level_enabled(Level::Debug)
+}
+
 /// Notes a packet that is being judged: at most one per jiffy and CPU.
 #[inline(always)]
 pub(crate) fn note<A: Address>(packet: &Packet<A>, now: Jiffies) {
-    if !level_enabled(Level::Debug) {
+    if !is_on() {
         return;
     }
     let Some(decision) = DECISION.get_ptr_mut(0) else { return };
@@ -62,7 +68,7 @@ pub(crate) fn note<A: Address>(packet: &Packet<A>, now: Jiffies) {
 /// Logs the outcome of the packet that was noted, if it has a class.
 #[inline(always)]
 pub(crate) fn log(context: &XdpContext, judgement: Judgement) {
-    if !level_enabled(Level::Debug) {
+    if !is_on() {
         return;
     }
     let Some(decision) = DECISION.get_ptr_mut(0) else { return };

@@ -5,6 +5,7 @@ mod beside;
 mod bpffs;
 mod clock;
 mod detection;
+mod direct_values;
 mod egress;
 mod former_link;
 mod holders;
@@ -30,4 +31,6 @@ pub use holders::{LinkHolder, link_holders};
 pub use kernel_functions::{FunctionsError, check as check_lookup};
 pub use load::{LoadError, Programs};
 pub use pins::Pins;
+#[cfg(feature = "testing")]
+pub use program_load::load_object;
 pub(crate) use syscall::{BatchMap, namespace_cookie};

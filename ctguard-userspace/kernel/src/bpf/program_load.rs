@@ -15,7 +15,7 @@ use aya::{Ebpf, EbpfError, maps::Map};
 use aya_obj::{Object, generated::bpf_insn};
 
 use super::{
-    LoadError,
+    LoadError, direct_values,
     kernel_functions::KernelFunctions,
     object::{OBJECT, with_functions},
     refusal::Refusal,
@@ -49,13 +49,25 @@ pub(super) fn load_xdp(
     let program = |linked, fragments| linked_program(name, linked, fragments, module);
     let all = [program(&reading, true), program(&plain, true), program(&plain, false)];
     let wanted = if fragments { &all[..] } else { &all[2..] };
-    load_supported(wanted, |program| load(program, &mut [])).map_err(|(error, program)| {
-        if error.raw_os_error() == Some(libc::EPERM) {
-            LoadError::NotPermitted
-        } else {
-            LoadError::Program { name, refusal: Refusal::new(&error, &log_of(program)) }
-        }
-    })
+    load_supported(wanted, |program| load(program, &mut []))
+        .map_err(|(error, program)| refused(name, &error, program))
+}
+
+/// Loads the XDP program `name` of another object, whose marked calls are rewritten, as [`load_xdp`] loads
+/// that of the product.
+#[cfg(feature = "testing")]
+pub fn load_object(object: &[u8], name: &'static str, loaded: &Ebpf) -> Result<OwnedFd, LoadError> {
+    let linked = link(object, name, |map| Ok(fd_of(loaded, map)?.as_raw_fd()))?;
+    let program = linked_program(name, &linked, true, None);
+    load(&program, &mut []).map_err(|error| refused(name, &error, &program))
+}
+
+fn refused(name: &'static str, error: &io::Error, program: &XdpProgram<'_>) -> LoadError {
+    if error.raw_os_error() == Some(libc::EPERM) {
+        LoadError::NotPermitted
+    } else {
+        LoadError::Program { name, refusal: Refusal::new(error, &log_of(program)) }
+    }
 }
 
 /// Links the program `name`; `fd` finds the descriptor of each map.
@@ -67,6 +79,7 @@ fn link(
     let mut object = Object::parse(object).map_err(EbpfError::from)?;
     let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
     let definitions = mem::take(&mut object.maps);
+    let single = direct_values::MAPS.into_iter().map(&fd).collect::<Result<_, LoadError>>()?;
     let maps = definitions
         .iter()
         .map(|(name, map)| Ok((name.as_str(), fd(name)?, map)))
@@ -75,8 +88,9 @@ fn link(
     object.relocate_calls(&sections).map_err(EbpfError::from)?;
 
     let program = object.programs.remove(name).ok_or(LoadError::Missing(name))?;
-    let function =
+    let mut function =
         object.functions.remove(&program.function_key()).ok_or(LoadError::Missing(name))?;
+    direct_values::replace_lookups(&mut function.instructions, &single);
     Ok(Linked { instructions: function.instructions, licence: program.license })
 }
 

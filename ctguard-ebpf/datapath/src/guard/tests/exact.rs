@@ -8,7 +8,7 @@ use crate::{layout::Policy, packet::TcpFlags};
 
 const SCOPE: u64 = 0xc000_0201;
 
-fn exact() -> Lab {
+pub(super) fn exact() -> Lab {
     let mut lab = Lab::new();
     lab.environment.daemon.lookup_options_bytes = 16;
     lab.environment.daemon.known_complete = 1;

@@ -167,7 +167,19 @@ impl Lab {
     pub(super) fn judge(&self, frame: &[u8]) -> Judgement {
         frame.clone_into(&mut self.judged.borrow_mut());
         let frame = AlignedFrame::new(frame);
-        self.guard().judge(frame.reader(), *self.now.borrow())
+        let plain = self.judge_plain(&frame);
+        let judgement = self.guard().judge(frame.reader(), *self.now.borrow());
+        assert!(plain.is_undecided() || plain == judgement, "{plain:?} and not {judgement:?}");
+        judgement
+    }
+
+    /// What becomes of a plain packet, without what this changes.
+    pub(super) fn judge_plain(&self, frame: &AlignedFrame) -> Judgement {
+        let (woken_at, offered) = (self.grant.woken_at.load(), self.offered.borrow().len());
+        let judgement = self.guard().judge_plain(frame.reader(), *self.now.borrow());
+        self.grant.woken_at.store(woken_at);
+        self.offered.borrow_mut().truncate(offered);
+        judgement
     }
 
     pub(super) fn leave(&self, frame: &[u8]) {

@@ -29,8 +29,11 @@ fn linked() -> (Linked, Vec<String>) {
     let object = with_functions(OBJECT, Some(&FUNCTIONS), true);
     let linked = link(&object, programs::INGRESS, |name| {
         let mut names = names.borrow_mut();
-        names.push(name.to_owned());
-        Ok(FIRST_FD - 1 + i32::try_from(names.len()).unwrap())
+        let position = names.iter().position(|named| named == name).unwrap_or(names.len());
+        if position == names.len() {
+            names.push(name.to_owned());
+        }
+        Ok(FIRST_FD + i32::try_from(position).unwrap())
     });
     (linked.unwrap(), names.into_inner())
 }
@@ -63,6 +66,23 @@ fn every_reference_to_a_map_is_its_descriptor() {
     }
     for name in [maps::ENVIRONMENT, maps::GRANT, maps::FLOW_CACHE, maps::KNOWN_FLOWS] {
         assert!(referred.contains(&name), "{name} of {referred:?}");
+    }
+}
+
+/// Fails when the compiler makes lookups that the loader does not recognize: packets would pay for them.
+#[test]
+fn maps_of_one_value_are_not_looked_up() {
+    let (linked, names) = linked();
+    for name in direct_values::MAPS {
+        let position = names.iter().position(|named| named == name).unwrap();
+        let fd = FIRST_FD + i32::try_from(position).unwrap();
+        let kinds: Vec<u32> = whole(&linked)
+            .iter()
+            .filter(|one| one.code == LOAD_WIDE && one.src_reg() != 0 && one.imm == fd)
+            .map(|one| one.src_reg().into())
+            .collect();
+        assert!(!kinds.is_empty(), "{name}");
+        assert!(kinds.iter().all(|kind| *kind == BPF_PSEUDO_MAP_VALUE), "{name}: {kinds:?}");
     }
 }
 
