@@ -30,6 +30,9 @@ const CLASS: u8 = 0x07;
 /// `BPF_FUNC_map_lookup_elem`.
 const LOOKUP: i32 = 1;
 const FRAME_POINTER: u8 = 10;
+/// [`BPF_PSEUDO_MAP_VALUE`] as a register's number.
+const VALUE: u8 = 2;
+const _: () = assert!(VALUE as u32 == BPF_PSEUDO_MAP_VALUE);
 
 /// Replaces the lookups of maps whose descriptors are `single`.
 pub(super) fn replace_lookups(instructions: &mut [bpf_insn], single: &HashSet<i32>) {
@@ -37,16 +40,16 @@ pub(super) fn replace_lookups(instructions: &mut [bpf_insn], single: &HashSet<i3
     for at in 0..instructions.len().saturating_sub(2) {
         let is_whole = !targets.contains(&(at + 1)) && !targets.contains(&(at + 2));
         let [before @ .., load, offset, call] = &mut instructions[..at + 3] else { continue };
-        if !is_whole || !is_lookup(load, call) || !single.contains(&load.imm) {
+        if !is_whole || !is_lookup(*load, *call) || !single.contains(&load.imm) {
             continue;
         }
         load.set_dst_reg(0);
-        load.set_src_reg(BPF_PSEUDO_MAP_VALUE as u8);
+        load.set_src_reg(VALUE);
         offset.imm = 0;
         clear(call);
         // The call would have overwritten r2.
         if let [.., pointer, key] = before
-            && is_pointer_to_key(pointer, key)
+            && is_pointer_to_key(*pointer, *key)
         {
             clear(pointer);
             clear(key);
@@ -55,7 +58,7 @@ pub(super) fn replace_lookups(instructions: &mut [bpf_insn], single: &HashSet<i3
 }
 
 /// r1 = the map; call of the helper.
-fn is_lookup(load: &bpf_insn, call: &bpf_insn) -> bool {
+fn is_lookup(load: bpf_insn, call: bpf_insn) -> bool {
     load.code == LOAD_WIDE
         && load.dst_reg() == 1
         && u32::from(load.src_reg()) == BPF_PSEUDO_MAP_FD
@@ -65,7 +68,7 @@ fn is_lookup(load: &bpf_insn, call: &bpf_insn) -> bool {
 }
 
 /// r2 = the stack; r2 += where the key lies in it.
-fn is_pointer_to_key(pointer: &bpf_insn, key: &bpf_insn) -> bool {
+fn is_pointer_to_key(pointer: bpf_insn, key: bpf_insn) -> bool {
     (pointer.code, pointer.dst_reg(), pointer.src_reg()) == (MOVE, 2, FRAME_POINTER)
         && (key.code, key.dst_reg()) == (ADD, 2)
 }
@@ -90,4 +93,56 @@ fn jump_targets(instructions: &[bpf_insn]) -> HashSet<usize> {
     jumps
         .filter_map(|(at, one)| at.checked_add_signed(isize::try_from(distance(one) + 1).ok()?))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FD: i32 = 7;
+
+    fn instruction(code: u8, (to, from): (u8, u8), off: i16, imm: i32) -> bpf_insn {
+        let registers = bpf_insn::new_bitfield_1(to, from);
+        bpf_insn { code, _bitfield_align_1: [], _bitfield_1: registers, off, imm }
+    }
+
+    /// A jump, then the lookup of the map that `fd` describes.
+    fn lookup(jump: i16, fd: i32) -> [bpf_insn; 7] {
+        [
+            instruction(JUMP, (0, 0), jump, 0),
+            instruction(MOVE, (2, 10), 0, 0),
+            instruction(ADD, (2, 0), 0, -8),
+            instruction(LOAD_WIDE, (1, 1), 0, fd),
+            instruction(0, (0, 0), 0, 0),
+            instruction(CALL, (0, 0), 0, LOOKUP),
+            instruction(EXIT, (0, 0), 0, 0),
+        ]
+    }
+
+    fn codes(mut instructions: [bpf_insn; 7]) -> [u8; 7] {
+        replace_lookups(&mut instructions, &HashSet::from([FD]));
+        instructions.map(|one| one.code)
+    }
+
+    #[test]
+    fn a_lookup_becomes_the_values_address_and_nothing() {
+        let mut instructions = lookup(2, FD);
+        replace_lookups(&mut instructions, &HashSet::from([FD]));
+        let load = &instructions[3];
+        assert_eq!((load.dst_reg(), u32::from(load.src_reg())), (0, BPF_PSEUDO_MAP_VALUE));
+        assert_eq!((load.imm, instructions[4].imm), (FD, 0));
+        let codes = instructions.map(|one| one.code);
+        assert_eq!(codes, [JUMP, JUMP, JUMP, LOAD_WIDE, 0, JUMP, EXIT]);
+    }
+
+    /// Fails when another map's lookup, which shares the call, gets this map's value.
+    #[test]
+    fn a_call_that_other_code_jumps_to_stays() {
+        assert_eq!(codes(lookup(4, FD)), lookup(4, FD).map(|one| one.code));
+    }
+
+    #[test]
+    fn lookups_of_other_maps_stay() {
+        assert_eq!(codes(lookup(0, FD + 1)), lookup(0, FD + 1).map(|one| one.code));
+    }
 }
