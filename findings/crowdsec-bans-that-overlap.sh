@@ -21,7 +21,7 @@ trap 'rm -rf "$directory"' EXIT
 cd "$directory"
 apt-get -qq -o APT::Sandbox::User=root download crowdsec=1.4.6-6~deb12u1+b1 libsqlite3-0=3.40.1-2+deb12u2 ||
     { echo "needs the packages of Debian 12" >&2; exit 2; }
-for package in *.deb; do dpkg -x "$package" root; done
+for package in *.deb; do dpkg -x "$package" unpacked; done
 
 mkdir data hub
 echo "{}" >hub/index.json
@@ -45,7 +45,7 @@ api:
   server:
     log_level: warning
     listen_uri: 127.0.0.1:8080
-    profiles_path: $directory/root/etc/crowdsec/profiles.yaml
+    profiles_path: $directory/unpacked/etc/crowdsec/profiles.yaml
     trusted_ips: [127.0.0.1]
 prometheus: { enabled: false }
 YAML
@@ -67,12 +67,12 @@ PYTHON
 
 cat >trials <<'BASH'
 set -euo pipefail
-export LD_LIBRARY_PATH=$(echo root/usr/lib/*-linux-gnu)
-cscli() { root/usr/bin/cscli -c config.yaml "$@" >>log 2>&1; }
+export LD_LIBRARY_PATH=$(echo unpacked/usr/lib/*-linux-gnu)
+cscli() { unpacked/usr/bin/cscli -c config.yaml "$@" >>log 2>&1; }
 ip link set lo up
 cscli machines add trial --password "$RANDOM$RANDOM" -f credentials.yaml --url http://127.0.0.1:8080
 cscli bouncers add reader -k reader
-root/usr/bin/crowdsec -c config.yaml -no-cs >>log 2>&1 & server=$!
+unpacked/usr/bin/crowdsec -c config.yaml -no-cs >>log 2>&1 & server=$!
 trap 'kill "$server" 2>/dev/null || true; wait "$server" || true' EXIT
 for ((tries = 0; tries < 100; tries++)); do
     if (: <>/dev/tcp/127.0.0.1/8080) 2>/dev/null; then break; fi
@@ -84,15 +84,15 @@ first=$(python3 told.py true)
 cscli decisions add --ip 192.0.2.7 --duration 1h
 cscli decisions add --ip 192.0.2.7 --duration 4h
 echo "two bans of one address: $(changes false)"
-longer=$(root/usr/bin/cscli -c config.yaml decisions list 2>/dev/null | awk -F, 'NR == 2 { print $1 }')
+longer=$(unpacked/usr/bin/cscli -c config.yaml decisions list 2>/dev/null | awk -F, 'NR == 2 { print $1 }')
 cscli decisions delete --id "$longer"
 echo "the longer deleted: $(changes false), at startup $(changes true)"
 cscli decisions delete --all
 cscli decisions add --ip 198.51.100.8 --duration 1h
 cscli decisions add --range 198.51.100.0/24 --duration 1h
-before=$(root/usr/bin/cscli -c config.yaml decisions list 2>/dev/null | grep -c 198.51.100)
+before=$(unpacked/usr/bin/cscli -c config.yaml decisions list 2>/dev/null | grep -c 198.51.100)
 cscli decisions delete --ip 198.51.100.8
-after=$(root/usr/bin/cscli -c config.yaml decisions list 2>/dev/null | grep -c 198.51.100 || true)
+after=$(unpacked/usr/bin/cscli -c config.yaml decisions list 2>/dev/null | grep -c 198.51.100 || true)
 echo "bans of an address and of its range: $before, after delete --ip $after"
 [[ $first == nothing ]]
 BASH

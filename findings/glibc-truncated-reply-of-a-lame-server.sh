@@ -19,7 +19,7 @@ trap 'rm -rf "$directory"' EXIT
 cd "$directory"
 apt-get -qq -o APT::Sandbox::User=root download libc6=2.36-9+deb12u14 ||
     { echo "needs the packages of Debian 12" >&2; exit 2; }
-dpkg -x libc6_*.deb root
+dpkg -x libc6_*.deb unpacked
 
 cat >resolve.py <<'PYTHON'
 import ctypes, struct
@@ -74,7 +74,7 @@ cat >trial <<'BASH'
 set -euo pipefail
 ip link set lo up
 for file in resolv.conf nsswitch.conf; do mount --bind "$file" "$(readlink -f "/etc/$file")"; done
-libraries=$PWD/root/lib/x86_64-linux-gnu
+libraries=$PWD/unpacked/lib/x86_64-linux-gnu
 python3 ask.py "$1" "$2" "$libraries/ld-linux-x86-64.so.2" \
     --library-path "$libraries:/lib/x86_64-linux-gnu:/usr/lib/x86_64-linux-gnu" "$(readlink -f /usr/bin/python3)" resolve.py
 BASH

@@ -22,8 +22,8 @@ cd "$directory"
 apt-get -qq -o APT::Sandbox::User=root download systemd=252.39-1~deb12u2 libsystemd-shared=252.39-1~deb12u2 \
     procps=2:4.0.2-3 libproc2-0=2:4.0.2-3 busybox-static=1:1.35.0-4+deb12u1+b1 ||
     { echo "needs the packages of Debian 12" >&2; exit 2; }
-for package in *.deb; do dpkg -x "$package" root; done
-libraries=$(echo "$directory"/root/usr/lib/*-linux-gnu)
+for package in *.deb; do dpkg -x "$package" unpacked; done
+libraries=$(echo "$directory"/unpacked/usr/lib/*-linux-gnu)
 export LD_LIBRARY_PATH=$libraries:$libraries/systemd
 
 cat >timeouts.conf <<'CONF'
@@ -34,7 +34,7 @@ net.netfilter.nf_conntrack_udp_timeout_stream = 60s
 net.netfilter.nf_conntrack_gre_timeout = 7, 8
 CONF
 status=0
-for tool in root/lib/systemd/systemd-sysctl "root/sbin/sysctl -p" "root/bin/busybox sysctl -p"; do
+for tool in unpacked/lib/systemd/systemd-sysctl "unpacked/sbin/sysctl -p" "unpacked/bin/busybox sysctl -p"; do
     # shellcheck disable=SC2016,SC2086 # a command and its option
     made=$(unshare --net bash -uo pipefail -c '"$@" "$PWD/timeouts.conf" >said 2>complaints
         cd /proc/sys/net/netfilter
@@ -42,7 +42,7 @@ for tool in root/lib/systemd/systemd-sysctl "root/sbin/sysctl -p" "root/bin/busy
     echo "$tool: timeouts of UDP, ICMP, others, UDP streams, GRE: $made"
     [[ $made == "7 8 32 120 30" ]] || status=1
     ! grep -E 'conntrack_(udp|icmp|generic)_timeout\b' complaints || status=1
-    [[ $tool != root/sbin/* ]] || grep -qx 'net.netfilter.nf_conntrack_udp_timeout = 7 # seconds' said || status=1
+    [[ $tool != unpacked/sbin/* ]] || grep -qx 'net.netfilter.nf_conntrack_udp_timeout = 7 # seconds' said || status=1
 done
 ((status == 0)) || echo "this differs from what was seen" >&2
 exit $status

@@ -21,8 +21,8 @@ cd "$directory"
 apt-get -qq -o APT::Sandbox::User=root download systemd=252.39-1~deb12u2 libsystemd-shared=252.39-1~deb12u2 \
     procps=2:4.0.2-3 libproc2-0=2:4.0.2-3 ||
     { echo "needs the packages of Debian 12" >&2; exit 2; }
-for package in *.deb; do dpkg -x "$package" root; done
-libraries=$(echo "$directory"/root/usr/lib/*-linux-gnu)
+for package in *.deb; do dpkg -x "$package" unpacked; done
+libraries=$(echo "$directory"/unpacked/usr/lib/*-linux-gnu)
 export LD_LIBRARY_PATH=$libraries:$libraries/systemd
 
 seconds=net.ipv4.neigh.lo.base_reachable_time
@@ -35,12 +35,12 @@ made() { # LAST_FILE COMMAND…: milliseconds after three files in a fresh names
     unshare --net bash -euo pipefail -c '"${@:2}" "$PWD/first.conf" "$PWD/other.conf" "$PWD/$1" >/dev/null
         cat /proc/sys/net/ipv4/neigh/lo/base_reachable_time_ms' bash "$@"
 }
-at_boot=$(made same.conf root/lib/systemd/systemd-sysctl)
-at_boot_changed=$(made changed.conf root/lib/systemd/systemd-sysctl)
-by_hand=$(made same.conf root/sbin/sysctl -p)
-by_hand_changed=$(made changed.conf root/sbin/sysctl -p)
+at_boot=$(made same.conf unpacked/lib/systemd/systemd-sysctl)
+at_boot_changed=$(made changed.conf unpacked/lib/systemd/systemd-sysctl)
+by_hand=$(made same.conf unpacked/sbin/sysctl -p)
+by_hand_changed=$(made changed.conf unpacked/sbin/sysctl -p)
 
-echo "$(root/lib/systemd/systemd-sysctl --version | head -n 1); $(root/sbin/sysctl --version)"
+echo "$(unpacked/lib/systemd/systemd-sysctl --version | head -n 1); $(unpacked/sbin/sysctl --version)"
 echo "40 s, 50000 ms, 40 s: $at_boot ms by systemd-sysctl, $by_hand ms by sysctl -p"
 echo "40 s, 50000 ms, 41 s: $at_boot_changed ms by systemd-sysctl, $by_hand_changed ms by sysctl -p"
 [[ "$at_boot $by_hand $at_boot_changed $by_hand_changed" == "50000 40000 41000 41000" ]] ||
