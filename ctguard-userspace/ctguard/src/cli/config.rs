@@ -107,16 +107,14 @@ fn check(file: &FileArg, context: &Context) -> Result<Code, CliError> {
     }
     let links = net::links().map_err(CliError::cannot("read the interfaces"))?;
     let names = config.interfaces();
-    match lock::daemon_of(context.pins.path()).and_then(|_| interfaces_of_daemon()) {
-        Some(daemon) => {
-            Plan::new(&links, &daemon, names).map_err(|refusal| config.refused(refusal))?;
-        }
-        None => {
-            let plan = Plan::of_start(&links, names, |_| false);
-            if let Some(refusal) = plan.refusal_of_start(false, false) {
-                return Err(config.refused(refusal.clone()).into());
-            }
-        }
+    let daemon = lock::daemon_of(context.pins.path()).and_then(|_| interfaces_of_daemon());
+    let refusal = if let Some(daemon) = daemon {
+        Plan::new(&links, &daemon, names).err()
+    } else {
+        Plan::of_start(&links, names, |_| false).refusal_of_start(false, false).cloned()
+    };
+    if let Some(refusal) = refusal {
+        return Err(config.refused(refusal).into());
     }
     let mut absent = Vec::new();
     for name in config.interfaces() {
