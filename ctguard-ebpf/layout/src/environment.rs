@@ -1,5 +1,5 @@
-//! What every packet needs, in parts by who writes them. All in one map, because each lookup
-//! costs every packet fifteen instructions.
+//! What every packet needs, in parts by who writes them. All in one map, whose address the loader writes
+//! into the program.
 
 use super::{
     capture::CaptureOrder,

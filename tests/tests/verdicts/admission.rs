@@ -1,7 +1,7 @@
 //! Admission: ceilings, the grant, the fallback rate, a dry run.
 
 use anyhow::Result;
-use ctguard_layout::{Class, Counter, Grant, Outcome, Policy, units::Ticks};
+use ctguard_layout::{Class, Counter, Environment, Grant, Outcome, Policy, units::Ticks};
 use ctguard_tests::{data_path::DataPath, frames::flags, require};
 
 use crate::{
@@ -34,6 +34,10 @@ pub(crate) fn rows() -> Vec<Row> {
                 .after(move |path| spend(path, new, BURST))
                 .after(dry_run),
             refuses("a spent grant", new(200), RefusedGrant, class).waking().without_grant(),
+            refuses("the same where the filter answers", new(200), RefusedGrant, class)
+                .waking()
+                .without_grant()
+                .where_environment(filter_answers),
             passes("the same in a dry run", new(200), &[challenged(RefusedGrant, class), Wakeups])
                 .without_grant()
                 .after(dry_run),
@@ -102,6 +106,12 @@ fn spend(path: &mut DataPath, new: New, flows: u32) -> Result<()> {
 fn orphan(grant: &Grant) {
     grant.heartbeat.store(0);
     grant.fallback[0].interval.store(1_000_000_000 * Ticks::PER_JIFFY);
+}
+
+/// Nearly all of a flood takes the short way then.
+fn filter_answers(environment: &mut Environment) {
+    environment.daemon.lookup_options_bytes = 16;
+    environment.daemon.known_complete = 1;
 }
 
 fn dry_run(path: &mut DataPath) -> Result<()> {

@@ -50,7 +50,7 @@ struct Pair {
     daemon_lives: bool,
 }
 
-const SETTINGS: [(&str, Setting); 10] = [
+const SETTINGS: [(&str, Setting); 12] = [
     ("as it comes", |_, _, _, _| ()),
     ("a small grant", |_, _, _, pair| pair.limits = [100, 30]),
     ("tcp_loose off", |_, environment, _, _| environment.daemon.tcp_loose = 0),
@@ -67,6 +67,16 @@ const SETTINGS: [(&str, Setting); 10] = [
     ("no lists, a spent grant", |_, environment, _, pair| {
         no_lists(environment);
         pair.limits = [10, 30];
+    }),
+    ("lists of allowed sources, a spent grant", |_, environment, _, pair| {
+        no_lists(environment);
+        environment.operator.lists_in_use = List::AllowV4.bit() | List::FeedAllowV4.bit();
+        pair.limits = [10, 30];
+    }),
+    ("no lists, another station", |_, environment, interface, _| {
+        no_lists(environment);
+        environment.daemon.stations_in_use = 1;
+        interface.stations = [0x0202_0202_0202; STATIONS];
     }),
     ("no lists, tcp_loose off", |_, environment, _, _| {
         no_lists(environment);

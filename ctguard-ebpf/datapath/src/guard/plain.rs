@@ -14,7 +14,6 @@ use crate::{
 };
 
 const DENY: u32 = List::DenyV4.bit() | List::FeedDenyV4.bit();
-const ALLOW: u32 = List::AllowV4.bit() | List::FeedAllowV4.bit();
 
 impl<T: Tables> Guard<'_, T> {
     /// Judges a frame if it is plain, and known to this CPU or to be refused at once; the others are
@@ -39,14 +38,14 @@ impl<T: Tables> Guard<'_, T> {
         {
             return Judgement::packet(Outcome::Known);
         }
-        if operator.lists_in_use & ALLOW != 0
-            || !environment.asks_conntrack(flow.class)
+        if !environment.asks_conntrack(flow.class)
             || daemon.known_complete == 0
             || now.0 < environment.capture.until
             || !flow.opens(daemon.tcp_loose != 0)
             || self.learns(flow, now)
             || classify::may_be_exempt(&packet)
             || known_flows::may_hold(&self.tables, environment, hash)
+            || self.is_allowed(packet.source, now)
         {
             return Judgement::UNDECIDED;
         }
