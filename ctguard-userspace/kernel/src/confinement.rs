@@ -10,7 +10,7 @@ use std::{
 };
 
 use landlock::{
-    ABI, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
+    ABI, AccessFs, BitFlags, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr as _,
     RulesetCreatedAttr as _, RulesetError, RulesetStatus, make_bitflags,
 };
 use rustix::thread::{
@@ -18,7 +18,7 @@ use rustix::thread::{
 };
 use thiserror::Error;
 
-use crate::run_directory;
+use crate::{bpf::is_bpffs, run_directory};
 
 /// What the systemd unit leaves, and what root needs to read and replace files of others.
 const KEPT: CapabilitySet = CapabilitySet::BPF
@@ -35,8 +35,13 @@ const SETTINGS: &str = "/proc/sys/net";
 
 #[derive(Debug, Error)]
 pub enum Unconfined {
-    #[error("this kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and lsm= at boot)")]
+    #[error(
+        "the kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and lsm= at boot), or a filter of system \
+         calls refuses it"
+    )]
     NoLandlock,
+    #[error("{} cannot be opened ({source}), and is not written to before a restart", path.display())]
+    Absent { path: PathBuf, source: PathFdError },
     #[error("Landlock: {0}")]
     Landlock(#[from] RulesetError),
     #[error("cannot give up capabilities: {0}")]
@@ -59,20 +64,38 @@ enum Right {
 pub fn confine(pins: &Path, state: Option<&Path>) -> Result<(), Unconfined> {
     set_no_new_privs(true).map_err(|error| Unconfined::Privileges(error.into()))?;
     give_up_capabilities().map_err(Unconfined::Capabilities)?;
-    let mut kept = Vec::new();
+    let mut absent = None;
     let mut rules = Ruleset::default().handle_access(changes())?.create()?;
-    for (path, right) in writable(pins, state) {
-        // What is not there cannot be named.
-        let Ok(directory) = PathFd::new(path) else { continue };
-        rules = rules.add_rule(PathBeneath::new(&directory, access(right)))?;
-        kept.push(directory);
+    for (path, right) in writable(&outside_bpffs(pins), state) {
+        match PathFd::new(&path) {
+            Ok(directory) => {
+                rules = rules.add_rule(PathBeneath::new(&directory, access(right)))?;
+                // An inode of `/proc` is another one once the kernel has forgotten it; elsewhere, an open
+                // directory keeps its file system from being unmounted.
+                if path == Path::new(SETTINGS) {
+                    std::mem::forget(directory);
+                }
+            }
+            // What is not there cannot be named.
+            Err(source) => absent = Some(Unconfined::Absent { path, source }),
+        }
     }
-    // They stay open: an inode of `/proc` is another one once the kernel has forgotten it.
-    kept.leak();
     match rules.restrict_self()?.ruleset {
         RulesetStatus::NotEnforced => Err(Unconfined::NoLandlock),
-        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
+        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => {
+            absent.map_or(Ok(()), Err)
+        }
     }
+}
+
+/// The first directory above the pins that is on no bpffs: one that is unmounted and mounted again is
+/// another one. Landlock goes by where files are, so links are followed.
+fn outside_bpffs(pins: &Path) -> PathBuf {
+    let above = pins.parent().unwrap_or(pins);
+    let above = above.canonicalize().unwrap_or_else(|_| above.to_owned());
+    let is_outside = |path: &Path| path.exists() && !is_bpffs(path).unwrap_or(false);
+    let outside = above.ancestors().find(|path| is_outside(path));
+    outside.unwrap_or(Path::new("/")).to_owned()
 }
 
 fn give_up_capabilities() -> io::Result<()> {
@@ -101,12 +124,12 @@ fn access(right: Right) -> BitFlags<AccessFs> {
 
 /// Whoever unmounts the bpffs, or removes the directory of locks, removes what a rule would be for; so
 /// the rules are for the directories above.
-fn writable(pins: &Path, state: Option<&Path>) -> Vec<(PathBuf, Right)> {
-    let above = |path: &Path| path.parent().unwrap_or(path).to_owned();
+fn writable(above_pins: &Path, state: Option<&Path>) -> Vec<(PathBuf, Right)> {
+    let run = Path::new(run_directory::PATH);
     let mut all = vec![
-        (above(Path::new(run_directory::PATH)), Right::Write),
+        (run.parent().unwrap_or(run).to_owned(), Right::Write),
         (PathBuf::from(SETTINGS), Right::Write),
-        (above(&above(pins)), Right::Pin),
+        (above_pins.to_owned(), Right::Pin),
     ];
     all.extend(state.map(|state| (state.to_owned(), Right::Write)));
     all
@@ -124,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_a_guard_keeps_may_be_written_and_made_again() {
-        let rules = writable(Path::new("/run/ctguard/1"), Some(Path::new("/var/lib/ctguard")));
+        let rules = writable(Path::new("/run"), Some(Path::new("/var/lib/ctguard")));
         let rule = |path: &str, right| (PathBuf::from(path), right);
         let expected = [
             rule("/run", Right::Write),
@@ -138,11 +161,22 @@ mod tests {
     /// Fails when a pin path of the operator's own opens more than names to writing.
     #[test]
     fn above_pins_no_content_may_be_written() {
-        let rules = writable(Path::new("/pins/guard"), None);
-        let above = rules.iter().filter(|(path, _)| path == Path::new("/"));
+        let rules = writable(Path::new("/pins"), None);
+        let above = rules.iter().filter(|(path, _)| path == Path::new("/pins"));
         assert_eq!(above.map(|(_, right)| *right).collect::<Vec<_>>(), [Right::Pin]);
         let pin = access(Right::Pin);
         assert!(!pin.intersects(AccessFs::WriteFile | AccessFs::Truncate | AccessFs::MakeSym));
+    }
+
+    /// Fails when a link leads the pins out of what may be written, which an interface that comes later
+    /// would find out.
+    #[test]
+    fn links_above_the_pins_are_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().canonicalize().unwrap();
+        fs::create_dir(place.join("real")).unwrap();
+        std::os::unix::fs::symlink(place.join("real"), place.join("link")).unwrap();
+        assert_eq!(outside_bpffs(&place.join("link/guard")), place.join("real"));
     }
 
     #[test]

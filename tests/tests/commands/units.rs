@@ -75,6 +75,11 @@ fn units_are_exposed_no_more_than_documented() -> Result<()> {
     if !require::program("units_are_exposed_no_more_than_documented", "systemd-analyze") {
         return Ok(());
     }
+    let version = exec::run(Command::new("systemd-analyze").arg("--version"))?;
+    if !version.starts_with("systemd 252") {
+        println!("not tried: another release may weigh options otherwise: {version}");
+        return Ok(());
+    }
     let page = fs::read_to_string(repository().join("docs/threat-model.md"))?;
     for unit in DAEMONS.iter().chain(&["ctguard-metrics.service"]) {
         let mut analyze = Command::new("systemd-analyze");

@@ -123,7 +123,7 @@ fn mount_at(parent: &Path) -> Result<(), MountError> {
 }
 
 /// Whether the nearest directory that exists is on a bpffs.
-pub(super) fn is_bpffs(path: &Path) -> io::Result<bool> {
+pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
     let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     Ok(statfs(existing)?.f_type == BPF_FS_MAGIC)
 }

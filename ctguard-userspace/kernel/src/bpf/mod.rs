@@ -22,6 +22,7 @@ pub use attach::{
     is_of_gone, name_moved,
 };
 pub use beside::{begin as begin_beside, finish as finish_replacement, forget, replace};
+pub(crate) use bpffs::is_bpffs;
 pub use bpffs::{
     MountError, check as check_pins, dies_with_container, prepare, remove, try_prepare,
 };
