@@ -157,10 +157,10 @@ impl<'m, T> Looking<'m, T> {
     }
 }
 
-/// Looks take at most this part of a processor: a 50th in calm, a 30th under pressure, and a 12th
+/// Looks take at most this part of a processor: a 50th in calm, a 25th under pressure, and a 12th
 /// when the next one is urgent.
 const PART_IN_CALM: u32 = 50;
-const PART: u32 = 30;
+const PART: u32 = 25;
 const PART_IF_URGENT: u32 = 12;
 
 /// The shortest time between two looks, in calm and otherwise.
